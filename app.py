@@ -1,0 +1,83 @@
+"""Opens MedFedPure in the browser: the desktop's and the Space's entry.
+
+    python app.py                 # http://127.0.0.1:7860
+    python app.py --host 0.0.0.0  # let other machines on the network in
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from demo.storage import PrivateFolder
+
+if TYPE_CHECKING:
+    import gradio as gr
+
+ON_A_SPACE = "SPACE_ID" in os.environ
+
+
+def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="app.py",
+        description="Reads brain MRI scans, attacks them and defends the reading. Research and teaching only.",
+        epilog="Scans stay on this machine: uploads are decoded in memory and deleted at once.",
+    )
+    parser.add_argument(
+        "--host",
+        default=os.environ.get("GRADIO_SERVER_NAME", "127.0.0.1"),
+        help="address to listen on; 0.0.0.0 lets other machines in (default: this machine alone)",
+    )
+    parser.add_argument(
+        "--port",
+        type=int,
+        default=int(os.environ.get("GRADIO_SERVER_PORT", "7860")),
+        help="port to listen on (default: 7860)",
+    )
+    parser.add_argument("--no-browser", action="store_true", help="do not open a browser window")
+    return parser.parse_args(argv)
+
+
+def quiet(folder: Path) -> None:
+    """Settings that Gradio and the hub read when they are imported: nothing calls out, nothing is shared."""
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    os.environ["GRADIO_TEMP_DIR"] = str(folder)
+    if not ON_A_SPACE:  # a Space may fetch its weights from the hub
+        os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+
+
+def serve(make: Callable[[], gr.Blocks], args: argparse.Namespace) -> None:
+    """Serves what `make` builds until Ctrl-C or SIGTERM; the private folder is removed then."""
+    with PrivateFolder() as folder:
+        quiet(folder)
+        from demo.theme import launch_settings  # imports gradio: only after `quiet`
+
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+        make().launch(
+            server_name=args.host,
+            server_port=args.port,
+            inbrowser=not (args.no_browser or ON_A_SPACE),
+            **launch_settings(),
+        )
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Serves the shipped system."""
+
+    def make() -> gr.Blocks:
+        from demo.page import build  # imports gradio: only after `quiet`
+
+        return build()
+
+    serve(make, arguments(argv))
+
+
+if __name__ == "__main__":
+    main()

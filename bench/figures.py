@@ -1,0 +1,82 @@
+"""From one system's probabilities to the figures of a row: accuracy never stands alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from bench.fold import Fold
+from core import metrics
+
+
+class Reading(NamedTuple):
+    """What a system said of N scans."""
+
+    probability: Tensor  # (N,) of 'tumour'
+    flagged: Tensor | None = None  # (N,) bool, where a detector stands in front
+    t_star: Tensor | None = None  # (N,)
+    attention: Tensor | None = None  # (N, K), where experts are weighed by input
+
+
+def join(readings: Sequence[Reading]) -> Reading:
+    """One reading of all batches, on the CPU."""
+    columns = zip(*readings, strict=True)
+    return Reading(*(None if c[0] is None else torch.cat(c).cpu() for c in columns))
+
+
+def figures(reading: Reading, fold: Fold) -> dict[str, Any]:
+    """All figures of a row for one system, over the fold and for each source where it has several."""
+    y, right = fold.y, metrics.is_right(reading.probability, fold.y)
+    block = {**_block(reading.probability, y), **share(right)}
+    block["interval_by_group"] = metrics.group_bootstrap_interval(right, fold.groups)
+    block["recall"] = {
+        name: share(right[rows])
+        for name, rows in _members(fold.subtypes).items()
+        if name != "no tumour"
+    }
+    sources = _members(fold.sources)
+    if len(sources) > 1:
+        block["sources"] = {
+            name: figures(_rows(reading, rows), fold.pick(rows)) for name, rows in sources.items()
+        }
+    if reading.flagged is not None:
+        block["flagged"] = float(reading.flagged.double().mean())
+        block["wrong_and_not_flagged"] = int((~right & ~reading.flagged).sum())
+    if reading.t_star is not None:
+        block["t_star_mean"] = float(reading.t_star.double().mean())
+    if reading.attention is not None:
+        mean, sd = reading.attention.mean(0).tolist(), reading.attention.std(0, correction=0).tolist()
+        block["attention"] = {"mean": mean, "sd": sd}
+    return block
+
+
+def share(right: Tensor) -> dict[str, Any]:
+    """k, n, k / n and Wilson's 95 % interval of a bool tensor (N,)."""
+    k, n = int(right.sum()), len(right)
+    return {"k": k, "n": n, "accuracy": k / n, "interval": metrics.wilson_interval(k, n)}
+
+
+def _block(p: Tensor, y: Tensor) -> dict[str, Any]:
+    block: dict[str, Any] = {"calibration_error": metrics.expected_calibration_error(p, y)}
+    right = metrics.is_right(p, y)
+    for name, label in (("sensitivity", 1), ("specificity", 0)):
+        inside = y == label
+        if inside.any():
+            part = share(right[inside])
+            block[name] = part["accuracy"]
+            block[f"{name}_interval"] = part["interval"]
+    if 0 < int(y.sum()) < len(y):
+        block["balanced_accuracy"] = metrics.balanced_accuracy(p, y)
+        block["auc"] = metrics.auroc(p, y)
+    return block
+
+
+def _members(names: Sequence[str]) -> dict[str, list[int]]:
+    return {name: [i for i, n in enumerate(names) if n == name] for name in sorted(set(names))}
+
+
+def _rows(reading: Reading, rows: list[int]) -> Reading:
+    return Reading(*(None if c is None else c[rows] for c in reading))

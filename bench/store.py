@@ -1,0 +1,95 @@
+"""A result file that grows row by row: what is finished survives a kill and is not computed twice."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from bench.progress import say
+from bench.provenance import code_facts, key_of, now
+from core.checkpoint import write_atomic
+
+Figures = dict[str, Any]
+
+
+class StoreError(ValueError):
+    """The result file holds figures of something else."""
+
+
+class Store:
+    """results/NAME.json: provenance, warnings and named rows, each with its time, date and commit."""
+
+    def __init__(
+        self, path: str | Path, bench: str, identity: Figures, facts: Figures, fresh: bool = False
+    ) -> None:
+        """Opens or begins a file.
+
+        Args:
+            path: the JSON file.
+            bench: name of the command.
+            identity: what decides the figures (weights, split, settings); rows of another are refused.
+            facts: further provenance, such as the machine.
+            fresh: forget what the file holds.
+
+        Raises:
+            StoreError: the file holds rows of another identity and `fresh` is not set.
+        """
+        self.path = Path(path)
+        self.content: Figures = {
+            "bench": bench,
+            "key": key_of(identity),
+            "provenance": {**identity, **facts, **code_facts(), "date": now()},
+            "warnings": [],
+            "rows": {},
+        }
+        if self.path.is_file() and not fresh:
+            self._take_over(json.loads(self.path.read_text(encoding="utf-8")))
+
+    def row(self, name: str, compute: Callable[[], Figures]) -> Figures:
+        """The row of this name: the finished one, else computed now and written."""
+        rows: dict[str, Figures] = self.content["rows"]
+        if name in rows:
+            say(f"{name}: kept from {rows[name]['date']}")
+            return rows[name]
+        start = time.monotonic()
+        figures = compute()
+        took = round(time.monotonic() - start, 1)
+        rows[name] = {**figures, "wall_s": took, "date": now(), "commit": code_facts()["commit"]}
+        self.write()
+        say(f"{name}: done in {took} s")
+        return rows[name]
+
+    def warn(self, message: str) -> None:
+        """Keeps a self-check that failed; said once."""
+        if message not in self.content["warnings"]:
+            say(f"warning: {message}")
+            self.content["warnings"].append(message)
+            self.write()
+
+    def write(self) -> None:
+        """Writes the file in one step."""
+        text = json.dumps(_rounded(self.content), indent=1, allow_nan=False)
+        write_atomic(self.path, (text + "\n").encode())
+
+    def _take_over(self, old: Figures) -> None:
+        if old.get("key") != self.content["key"] or old.get("bench") != self.content["bench"]:
+            raise StoreError(
+                f"{self.path} holds figures of other weights, scans or settings: "
+                "name another --out, or pass --fresh to replace it"
+            )
+        self.content["rows"], self.content["warnings"] = old["rows"], old["warnings"]
+
+
+def _rounded(value: Any) -> Any:
+    """Six significant digits are plenty; what is no number becomes null, which JSON can hold."""
+    if isinstance(value, dict):
+        return {k: _rounded(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_rounded(v) for v in value]
+    if isinstance(value, float):
+        return float(f"{value:.6g}") if math.isfinite(value) else None
+    return value

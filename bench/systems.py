@@ -1,0 +1,114 @@
+"""The systems that stand side by side in every row, cut from one set of weights.
+
+Each names the classifier that an attacker sees and the purification in front of it, so that an adversarially
+trained expert cannot hide a purifier that does nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from bench.figures import Reading
+from core.detector import Detection
+from core.pipeline import MedFedPure
+
+
+@dataclass(frozen=True)
+class System:
+    """`surface` is the classifier that the paper's attacker sees; `policy` the purification before it."""
+
+    name: str
+    surface: str
+    policy: str | None = None
+
+
+SYSTEMS = (
+    System("defence", "trained", "floor"),
+    System("defence-paper-policy", "trained", "paper"),
+    System("trained-mixture", "trained"),
+    System("uniform-attention", "uniform"),
+    System("best-expert", "expert"),
+    System("undefended", "plain"),
+    System("plain-purified", "plain", "floor"),
+    System("plain-purified-paper-policy", "plain", "paper"),
+)
+MEANING = {
+    "defence": "detector, purifier (policy floor) and trained mixture",
+    "defence-paper-policy": "the same, purifying flagged scans only",
+    "trained-mixture": "adversarially trained mixture alone",
+    "uniform-attention": "its experts with equal weights",
+    "best-expert": "its best single expert, chosen on validation scans",
+    "undefended": "plain mixture, trained without adversarial examples, alone",
+    "plain-purified": "detector and purifier (policy floor) in front of the plain mixture",
+    "plain-purified-paper-policy": "the same, purifying flagged scans only",
+}
+
+
+def systems_named(names: Sequence[str] | None) -> tuple[System, ...]:
+    """The systems of these names, all of them by default. Raises ValueError for an unknown name."""
+    known = {s.name: s for s in SYSTEMS}
+    for name in names or ():
+        if name not in known:
+            raise ValueError(f"unknown system {name!r}: choose from {', '.join(known)}")
+    return tuple(s for s in SYSTEMS if not names or s.name in names)
+
+
+class Bench:
+    """Classifies and reads with any of the systems, all from one pipeline."""
+
+    def __init__(self, pipeline: MedFedPure, expert: int = 0) -> None:
+        self.pipeline = pipeline
+        self.expert = expert
+
+    def classify(self, surface: str, x: Tensor) -> Tensor:
+        """Calibrated log-probabilities (B, 2) of one classifier, differentiable."""
+        if surface == "trained":
+            return self.pipeline.classifier_logits(x)
+        if surface == "plain":
+            return self.pipeline.plain_logits(x)
+        calibrated = self.pipeline.classifier
+        if surface == "expert":
+            expert = calibrated.model.experts[self.expert]
+            return calibrated.calibrate(expert(x).float().log_softmax(1))
+        if surface == "uniform":
+            logits = torch.stack([e(x).float().log_softmax(1) for e in calibrated.model.experts])
+            return calibrated.calibrate(torch.logsumexp(logits, 0) - math.log(len(logits)))
+        raise ValueError(f"unknown surface {surface!r}")
+
+    def logits(self, system: System, x: Tensor, seeds: Sequence[int]) -> Tensor:
+        """Log-probabilities (B, 2) of the whole system, differentiable through the purifier."""
+        if system.policy is None:
+            return self.classify(system.surface, x)
+        score = self.pipeline.score(self.pipeline.detect(x))
+        t_star = self.pipeline.t_star(score, system.policy)
+        return self.classify(system.surface, self.pipeline.purify(x, t_star, seeds))
+
+    @torch.no_grad()
+    def read(
+        self, systems: Sequence[System], x: Tensor, seeds: Sequence[int]
+    ) -> dict[str, Reading]:
+        """Readings of the same scans by several systems, which share the detector's work."""
+        detection: Detection | None = None
+        readings = {}
+        for system in systems:
+            x_pur, flagged, t_star = x, None, None
+            if system.policy is not None:
+                detection = detection or self.pipeline.detect(x)
+                score = self.pipeline.score(detection)
+                t_star, flagged = self.pipeline.t_star(score, system.policy), score > self.pipeline.tau
+                x_pur = self.pipeline.purify(x, t_star, seeds)
+            attention = None
+            if system.surface == "trained":
+                output = self.pipeline.classifier.model.outputs(x_pur)
+                log_probs = self.pipeline.classifier.calibrate(output.logits)
+                attention = output.attention
+            else:
+                log_probs = self.classify(system.surface, x_pur)
+            probability = log_probs.exp()[:, 1]
+            readings[system.name] = Reading(probability, flagged, t_star, attention)
+        return readings

@@ -1,0 +1,12 @@
+"""MedFedPure: a brain MRI read, with attacks detected and purified away first.
+
+>>> from core import load, read_scan
+>>> load().read(read_scan("scan.png")).tumour_probability  # doctest: +SKIP
+"""
+
+from core.checkpoint import WeightsError
+from core.pipeline import Diagnosis, MedFedPure
+from core.scan import ScanError, read_scan
+from core.system import load
+
+__all__ = ["Diagnosis", "MedFedPure", "ScanError", "WeightsError", "load", "read_scan"]

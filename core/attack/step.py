@@ -1,0 +1,93 @@
+"""What every attack shares: its trajectory's steps, the loss it raises, its ball, and 8-bit rounding."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+LogitsFn = Callable[[Tensor], Tensor]
+NORMS = ("linf", "l2")
+
+
+@dataclass(frozen=True)
+class Step:
+    """One point of an attack's trajectory, for B scans."""
+
+    index: int
+    x_adv: Tensor  # (B, C, H, W) in [0, 1]
+    loss: Tensor  # (B,) cross-entropy of the attacked label, in nats
+    probabilities: Tensor  # (B, num_classes)
+
+
+def check(eps: float, norm: str) -> None:
+    """Raises ValueError where an attack's numbers make no sense."""
+    if not eps >= 0:
+        raise ValueError(f"eps must be at least 0, got {eps}")
+    if norm not in NORMS:
+        raise ValueError(f"norm must be one of {', '.join(NORMS)}, got {norm!r}")
+
+
+def evaluate(logits_fn: LogitsFn, x: Tensor, y: Tensor, index: int) -> Step:
+    """The step at `x` without a gradient."""
+    with torch.no_grad():
+        logits = logits_fn(x)
+    return Step(index, x, F.cross_entropy(logits, y, reduction="none"), logits.softmax(1))
+
+
+def gradient(logits_fn: LogitsFn, x: Tensor, y: Tensor, index: int) -> tuple[Tensor, Step]:
+    """Gradient of each scan's cross-entropy with respect to its pixels, and the step at `x`.
+
+    Parameters' `.grad` and the training flag stay as they were.
+    """
+    with torch.enable_grad():
+        x = x.detach().requires_grad_()
+        logits = logits_fn(x)
+        loss = F.cross_entropy(logits, y, reduction="none")
+        (grad,) = torch.autograd.grad(loss.sum(), x)
+    return grad, Step(index, x.detach(), loss.detach(), logits.detach().softmax(1))
+
+
+def project(delta: Tensor, eps: float, norm: str) -> Tensor:
+    """The nearest perturbation in the ball of radius eps around 0, per scan (Eq. 2)."""
+    if norm == "linf":
+        return delta.clamp(-eps, eps)
+    length = delta.flatten(1).norm(dim=1).clamp_min(1e-12)
+    return delta * (eps / length).clamp_max(1).view(-1, 1, 1, 1)
+
+
+def ascent(grad: Tensor, norm: str) -> Tensor:
+    """Steepest direction of unit size: the sign in L-inf, the normalised gradient in L2."""
+    if norm == "linf":
+        return grad.sign()
+    return grad / grad.flatten(1).norm(dim=1).clamp_min(1e-12).view(-1, 1, 1, 1)
+
+
+def noise_in_ball(x: Tensor, eps: float, norm: str, seeds: Sequence[int]) -> Tensor:
+    """Random start inside the ball, one seed per scan, the same whatever the batch."""
+    if len(seeds) != len(x):
+        raise ValueError(f"need one seed per scan, got {len(seeds)} for {len(x)}")
+    draws = []
+    for seed in seeds:
+        generator = torch.Generator().manual_seed(int(seed))
+        if norm == "linf":
+            draws.append((torch.rand(x.shape[1:], generator=generator) * 2 - 1) * eps)
+        else:
+            direction = torch.randn(x.shape[1:], generator=generator)
+            radius = torch.rand(1, generator=generator) ** (1 / direction.numel())
+            draws.append(direction / direction.norm() * radius * eps)
+    return torch.stack(draws).to(x)
+
+
+def to_eight_bit(x: Tensor, x_adv: Tensor) -> Tensor:
+    """x_adv with its perturbation rounded toward zero to whole levels of 1 / 255.
+
+    Where x lies on the 8-bit grid, so does the result: saved as PNG and opened again it is identical, and
+    it never leaves the ball that x_adv was in.
+    """
+    # 1e-3 of a level forgives float32's error in (x + k / 255) - x, which would lose a whole level
+    levels = ((x_adv - x) * 255).abs().add(1e-3).floor() * (x_adv - x).sign()
+    return (((x * 255).round() + levels).clamp(0, 255) / 255).to(x.dtype)

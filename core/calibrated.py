@@ -1,0 +1,32 @@
+"""A classifier whose logits are calibrated and whose operating point lies at probability one half."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from core.moe import MixtureOfExperts
+
+
+class Calibrated(nn.Module):
+    """log softmax(logits / temperature + bias) (Guo et al. 2017; the bias moves the operating point).
+
+    Both are chosen on validation scans, after training; 1 and 0 leave the mixture as it is.
+    """
+
+    temperature: Tensor
+    bias: Tensor
+
+    def __init__(self, model: MixtureOfExperts) -> None:
+        super().__init__()
+        self.model = model
+        self.register_buffer("temperature", torch.ones(()))
+        self.register_buffer("bias", torch.zeros(model.config.num_classes))
+
+    def calibrate(self, logits: Tensor) -> Tensor:
+        """Calibrated log-probabilities from the mixture's or an expert's, (..., num_classes)."""
+        return torch.log_softmax(logits / self.temperature + self.bias, dim=-1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Calibrated log-probabilities (B, num_classes) of scans (B, C, H, W) in [0, 1]."""
+        return self.calibrate(self.model(x))

@@ -1,0 +1,231 @@
+"""Weights files that describe themselves: safetensors with the config and the split that made them.
+
+`weights/manifest.json` lists every shipped file with its sha256; a file that differs is refused.
+Files come from the local folder, else the hub's cache, else the hub at a pinned revision. Nothing
+is ever unpickled.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors import torch as safetensors
+from torch import Tensor
+
+WEIGHTS = Path(__file__).resolve().parent.parent / "weights"
+MANIFEST = "manifest.json"
+REPO_ID = "medfedpure/medfedpure"
+REVISION = "v0.1.0"
+
+
+class WeightsError(ValueError):
+    """Weights that are missing, incomplete or altered; the message is one sentence for users."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a weights file holds: tensors, the config of their module, the split's sha256."""
+
+    state_dict: dict[str, Tensor]
+    config: dict[str, Any]
+    split_sha256: str
+
+
+@dataclass(frozen=True)
+class FileInfo:
+    """A weights file's line in the manifest."""
+
+    sha256: str
+    bytes: int
+    config: dict[str, Any]
+    split_sha256: str
+    preset: str
+    protocol: str
+    commit: str
+
+
+def save(
+    path: str | Path,
+    state_dict: Mapping[str, Tensor],
+    config: Mapping[str, Any],
+    *,
+    split_sha256: str = "",
+    half: bool = False,
+) -> None:
+    """Writes a weights file in one step: a kill or a full disk leaves the previous file whole.
+
+    Args:
+        path: the file, `.safetensors` by custom; its folder is made.
+        state_dict: tensors by name, on any device.
+        config: JSON-able; enough to rebuild the module.
+        split_sha256: the sha256 of the split manifest whose scans trained it.
+        half: keep floating tensors as float16, which `load` turns into float32 again.
+
+    Raises:
+        ValueError: a tensor does not fit into half precision.
+        OSError: the file cannot be written.
+    """
+    tensors = {name: _stored(name, tensor, half) for name, tensor in state_dict.items()}
+    metadata = {"config": json.dumps(dict(config)), "split_sha256": split_sha256}
+    write_atomic(path, safetensors.save(tensors, metadata))
+
+
+def load(path: str | Path) -> Checkpoint:
+    """Reads a weights file on the CPU, without asking the manifest (a checkpoint of one's own).
+
+    Raises:
+        WeightsError: the file is missing or is no whole weights file.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise WeightsError(f"There is no weights file {path}.")
+    return _parse(path.name, path.read_bytes())
+
+
+def load_verified(
+    name: str,
+    folder: str | Path = WEIGHTS,
+    *,
+    repo_id: str = REPO_ID,
+    revision: str = REVISION,
+) -> Checkpoint:
+    """Reads the shipped weights file `name`, refused unless its bytes are those of the manifest.
+
+    The manifest is always the local one, whichever place the file comes from.
+
+    Raises:
+        WeightsError: the manifest or the file is missing, incomplete or altered.
+    """
+    files = read_manifest(folder)
+    if name not in files:
+        raise WeightsError(f"The weights manifest in {folder} does not list {name}.")
+    path = Path(folder) / name
+    data = (path if path.is_file() else _from_hub(name, repo_id, revision)).read_bytes()
+    info = files[name]
+    if len(data) < info.bytes:
+        raise WeightsError(
+            f"The weights file {name} is incomplete ({len(data)} of {info.bytes} bytes): "
+            "download it again."
+        )
+    if hashlib.sha256(data).hexdigest() != info.sha256:
+        raise WeightsError(
+            f"The weights file {name} is not the one that was published (its sha256 differs): "
+            "download it again."
+        )
+    return _parse(name, data)
+
+
+def read_manifest(folder: str | Path = WEIGHTS) -> dict[str, FileInfo]:
+    """The manifest of a weights folder: file name to what is known of it.
+
+    Raises:
+        WeightsError: the manifest is missing or damaged.
+    """
+    path = Path(folder) / MANIFEST
+    if not path.is_file():
+        raise WeightsError(f"There are no weights in {folder}: {MANIFEST} is missing.")
+    try:
+        files = json.loads(path.read_text(encoding="utf-8"))["files"]
+        return {name: FileInfo(**info) for name, info in files.items()}
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise WeightsError(f"The weights manifest {path} is damaged: restore it.") from None
+
+
+def write_manifest(
+    folder: str | Path, names: Iterable[str], *, preset: str, protocol: str, commit: str
+) -> None:
+    """Lists the weights files `names` of a folder in its manifest, replacing the previous one.
+
+    Raises:
+        WeightsError: a file is missing or is no whole weights file.
+    """
+    files = {}
+    for name in sorted(names):
+        checkpoint = load(Path(folder) / name)
+        data = (Path(folder) / name).read_bytes()
+        files[name] = FileInfo(
+            sha256=hashlib.sha256(data).hexdigest(),
+            bytes=len(data),
+            config=checkpoint.config,
+            split_sha256=checkpoint.split_sha256,
+            preset=preset,
+            protocol=protocol,
+            commit=commit,
+        )
+    text = json.dumps({"files": {name: asdict(info) for name, info in files.items()}}, indent=2)
+    write_atomic(Path(folder) / MANIFEST, (text + "\n").encode())
+
+
+def write_atomic(path: str | Path, data: bytes) -> None:
+    """Replaces a file by `data` in one step; on any failure the previous file stays as it was.
+
+    Raises:
+        OSError: the disk is full or the place cannot be written.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with partial.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            partial.unlink()
+        raise
+
+
+def _stored(name: str, tensor: Tensor, half: bool) -> Tensor:
+    """An own, contiguous copy on the CPU: safetensors refuses tensors that share memory."""
+    copy = tensor.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
+    if not half or not copy.is_floating_point():
+        return copy
+    halved = copy.half()
+    if not torch.equal(halved.isfinite(), copy.isfinite()):
+        raise ValueError(f"{name} holds values beyond 65504, which half precision cannot keep")
+    return halved
+
+
+def _parse(name: str, data: bytes) -> Checkpoint:
+    """A safetensors file is 8 bytes of header length, a JSON header with metadata, the tensors."""
+    try:
+        tensors = safetensors.load(data)
+        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+        metadata = header["__metadata__"]
+        config, split_sha256 = json.loads(metadata["config"]), metadata["split_sha256"]
+    except (SafetensorError, ValueError, KeyError, TypeError):
+        raise WeightsError(f"The weights file {name} is damaged or no weights file.") from None
+    is_half = (torch.float16, torch.bfloat16)
+    state_dict = {n: t.float() if t.dtype in is_half else t for n, t in tensors.items()}
+    return Checkpoint(state_dict, config, split_sha256)
+
+
+def _from_hub(name: str, repo_id: str, revision: str) -> Path:
+    """The file in the hub's cache, downloaded first where it is not there yet."""
+    missing = f"The weights file {name} is missing"
+    try:
+        from huggingface_hub import hf_hub_download
+        from huggingface_hub.errors import LocalEntryNotFoundError
+    except ImportError as error:
+        raise WeightsError(f"{missing}, and huggingface-hub is not installed.") from error
+    try:
+        return Path(hf_hub_download(repo_id, name, revision=revision, local_files_only=True))
+    except LocalEntryNotFoundError:
+        pass
+    try:
+        return Path(hf_hub_download(repo_id, name, revision=revision))
+    except Exception as error:  # whatever the network or the disk does, users get one sentence
+        raise WeightsError(
+            f"{missing} and could not be downloaded from {repo_id} at {revision}."
+        ) from error

@@ -1,0 +1,91 @@
+"""Mathematics of the diffusion process (Eq. 13-17): schedules and steps, no network.
+
+Scans are [0, 1] everywhere else; in here x is scaled to [-1, 1] by `to_model`, as the linear schedule expects.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+NoiseFn = Callable[[int], Tensor]
+
+
+class Diffusion(nn.Module):
+    """Linear betas from 1e-4 to 2e-2 over T = 1000 steps; t counts from 0, so alpha_bar[0] = 1 - 1e-4."""
+
+    betas: Tensor
+    alpha_bar: Tensor
+
+    def __init__(
+        self, num_timesteps: int = 1000, beta_start: float = 1e-4, beta_end: float = 2e-2
+    ) -> None:
+        super().__init__()
+        if num_timesteps < 1 or not 0 < beta_start <= beta_end < 1:
+            raise ValueError(f"bad schedule: {num_timesteps} steps of {beta_start} to {beta_end}")
+        self.num_timesteps = num_timesteps
+        betas = torch.linspace(beta_start, beta_end, num_timesteps, dtype=torch.float64)
+        self.register_buffer("betas", betas.float(), persistent=False)
+        self.register_buffer("alpha_bar", torch.cumprod(1 - betas, 0).float(), persistent=False)
+
+    def sigma(self, t: int) -> float:
+        """Standard deviation of the noise at step t in [0, 1] pixel units, relative to the kept signal."""
+        a = float(self.alpha_bar[self.check(t)])
+        return 0.5 * ((1 - a) / a) ** 0.5
+
+    def check(self, t: int) -> int:
+        """t itself. Raises ValueError outside [0, num_timesteps - 1]."""
+        if not 0 <= t < self.num_timesteps:
+            raise ValueError(f"t must be in [0, {self.num_timesteps - 1}], got {t}")
+        return t
+
+    def q_sample(self, x_0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
+        """x_t = sqrt(alpha_bar_t) x_0 + sqrt(1 - alpha_bar_t) noise (Eq. 17); t (B,) int64."""
+        a = self._at(t, x_0)
+        return a.sqrt() * x_0 + (1 - a).sqrt() * noise
+
+    def predict_x0(self, x_t: Tensor, t: Tensor, noise_pred: Tensor) -> Tensor:
+        """The clean scan that `noise_pred` implies: Eq. 17 solved for x_0."""
+        a = self._at(t, x_t)
+        return (x_t - (1 - a).sqrt() * noise_pred) / a.sqrt()
+
+    def p_sample(self, x_t: Tensor, t: Tensor, noise_pred: Tensor, noise: Tensor) -> Tensor:
+        """One ancestral step to t - 1 (Eq. 14-15), with the variance of q(x_{t-1} | x_t, x_0)."""
+        beta = self._broadcast(self.betas[t], x_t)
+        a, before = self._at(t, x_t), self._at(t - 1, x_t)
+        mean = (x_t - beta / (1 - a).sqrt() * noise_pred) / (1 - beta).sqrt()
+        return mean + (beta * (1 - before) / (1 - a)).sqrt() * noise
+
+    def ddim_step(self, x_t: Tensor, t: Tensor, t_next: Tensor, noise_pred: Tensor) -> Tensor:
+        """One deterministic step from t to t_next < t (Song et al. 2021); t_next = -1 is the clean scan."""
+        a_next = self._at(t_next, x_t)
+        x_0 = self.predict_x0(x_t, t, noise_pred)
+        return a_next.sqrt() * x_0 + (1 - a_next).sqrt() * noise_pred
+
+    def _at(self, t: Tensor, x: Tensor) -> Tensor:
+        """alpha_bar_t shaped for x; 1 where t < 0."""
+        a = torch.where(t < 0, torch.ones_like(self.alpha_bar[0]), self.alpha_bar[t.clamp_min(0)])
+        return self._broadcast(a, x)
+
+    @staticmethod
+    def _broadcast(values: Tensor, x: Tensor) -> Tensor:
+        return values.to(x).view(-1, *[1] * (x.ndim - 1))
+
+
+def to_model(x: Tensor) -> Tensor:
+    """[0, 1] pixels to the [-1, 1] that the diffusion runs in."""
+    return x * 2 - 1
+
+
+def to_pixels(x: Tensor) -> Tensor:
+    """[-1, 1] back to [0, 1] pixels, without clipping."""
+    return (x + 1) / 2
+
+
+def seeded_noise(shape: Sequence[int], seeds: Sequence[int]) -> Tensor:
+    """Standard normal noise (len(seeds), *shape): that of scan i depends on seeds[i] alone, not on the batch."""
+    return torch.stack(
+        [torch.randn(tuple(shape), generator=torch.Generator().manual_seed(int(s))) for s in seeds]
+    )

@@ -1,0 +1,256 @@
+"""The paper's figure 2(b) as code: detect, choose t_star, purify, classify."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from core.calibrated import Calibrated
+from core.detector import Detection, Detector, DetectorConfig
+from core.diffusion import Diffusion
+from core.mae import MAEConfig, MaskedAutoencoder, patch_mean
+from core.moe import MixtureOfExperts, MoEConfig
+from core.purifier import Purifier, PurifierConfig
+from core.unet import UNet, UNetConfig
+
+
+@dataclass(frozen=True)
+class PipelineConfig:
+    """Shapes of all parts. `plain` is the mixture trained without adversarial examples."""
+
+    moe: MoEConfig = field(default_factory=MoEConfig)
+    plain: MoEConfig = field(default_factory=MoEConfig)
+    mae: MAEConfig = field(default_factory=MAEConfig)
+    unet: UNetConfig = field(default_factory=UNetConfig)
+    detector: DetectorConfig = field(default_factory=DetectorConfig)
+    purifier: PurifierConfig = field(default_factory=PurifierConfig)
+
+    def __post_init__(self) -> None:
+        if len({self.moe.img_size, self.plain.img_size, self.mae.img_size}) > 1:
+            raise ValueError("classifiers and autoencoder must share one img_size")
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """Everything that one reading computed. Model output for research and teaching, no medical finding."""
+
+    scan: Tensor  # (1, H, W)
+    error_map: Tensor  # (H, W) squared reconstruction error of the autoencoder per pixel
+    patch_error: Tensor  # (H / p, W / p) its mean over each patch
+    scores: dict[str, float]  # every named detector score
+    score: float
+    score_name: str
+    tau: float
+    flagged: bool
+    confidence: float  # share of clean validation scans that scored lower
+    t_star: int
+    purified: Tensor  # (1, H, W); the scan itself where t_star is 0
+    attention: Tensor  # (K,)
+    expert_probabilities: Tensor  # (K,) tumour, each expert on the purified scan
+    tumour_probability: float  # the defended reading
+    tumour_probability_undefended: float  # the plain classifier on the scan as it came
+    tumour_probability_unpurified: float  # the trained mixture on the scan as it came
+    timings_ms: dict[str, float]
+    seed: int
+
+    @property
+    def is_tumour(self) -> bool:
+        """The defended output at the operating point chosen on validation scans."""
+        return self.tumour_probability >= 0.5
+
+    def to_dict(self) -> dict[str, Any]:
+        """All numbers without the pictures, ready for JSON."""
+        pictures = {"scan", "error_map", "patch_error", "purified"}
+        numbers = {k: getattr(self, k) for k in self.__dataclass_fields__ if k not in pictures}
+        return {k: v.tolist() if isinstance(v, Tensor) else v for k, v in numbers.items()}
+
+
+class Outputs(NamedTuple):
+    """One differentiable pass of the defence over B scans."""
+
+    detection: Detection
+    score: Tensor  # (B,)
+    t_star: Tensor  # (B,)
+    x_pur: Tensor  # (B, C, H, W)
+    logits: Tensor  # (B, 2)
+
+
+class MedFedPure(nn.Module):
+    """The defended reader: `logits` is differentiable end to end, `read` is the face for users."""
+
+    def __init__(
+        self,
+        config: PipelineConfig,
+        classifier: Calibrated,
+        plain: Calibrated,
+        mae: MaskedAutoencoder,
+        noise_pred: UNet,
+        info: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.info = info or {}
+        self.classifier = classifier
+        self.plain = plain
+        diffusion = Diffusion()
+        self.purifier = Purifier(noise_pred, diffusion, config.purifier)
+        self.detector = Detector(config.detector, mae, noise_pred, diffusion, classifier, plain)
+        self.eval()
+        self.requires_grad_(False)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parts are."""
+        return self.detector.weight.device
+
+    def classifier_logits(self, x: Tensor) -> Tensor:
+        """The trained mixture alone (B, 2): what the paper's attacker sees."""
+        logits: Tensor = self.classifier(x)
+        return logits
+
+    def plain_logits(self, x: Tensor) -> Tensor:
+        """'Undefended': the plain mixture, trained without adversarial examples, (B, 2)."""
+        logits: Tensor = self.plain(x)
+        return logits
+
+    def logits(self, x: Tensor, seeds: Sequence[int] | None = None) -> Tensor:
+        """Logits (B, 2) of the whole defence for scans (B, 1, H, W), one noise seed per scan."""
+        t_star = self.t_star(self.score(self.detect(x)))
+        return self.classifier_logits(self.purify(x, t_star, seeds))
+
+    def detect(self, x: Tensor) -> Detection:
+        """Figure 2(b), first box. t_star is a whole number, so no gradient could pass: none is recorded."""
+        detection: Detection = self.detector(x.detach())
+        return detection
+
+    def score(self, detection: Detection) -> Tensor:
+        """The score that decides, (B,)."""
+        return detection.scores[self.config.detector.score]
+
+    def t_star(self, score: Tensor, policy: str | None = None) -> Tensor:
+        """Purification depth (B,) int64 from scores (B,)."""
+        return self.purifier.t_star(score, self.tau, self.detector.span_of(), policy)
+
+    @property
+    def tau(self) -> float:
+        """Threshold of the deciding score."""
+        return self.detector.tau()
+
+    def purify(self, x: Tensor, t_star: Tensor, seeds: Sequence[int] | None = None) -> Tensor:
+        """Figure 2(b), second box: x_pur (B, 1, H, W)."""
+        x_pur: Tensor = self.purifier(x, t_star, [0] * len(x) if seeds is None else seeds)
+        return x_pur
+
+    def read(self, scan: Tensor, seed: int = 0) -> Diagnosis:
+        """Reads one canonical scan (1, H, W) in [0, 1].
+
+        Raises:
+            ValueError: the tensor is no canonical scan.
+        """
+        return self.read_batch(scan[None], [seed])[0]
+
+    @torch.no_grad()
+    def read_batch(self, x: Tensor, seeds: Sequence[int]) -> list[Diagnosis]:
+        """Reads scans (B, 1, H, W); timings are those of the whole batch."""
+        self._check(x)
+        x = x.to(self.device)
+        clock = _Clock()
+        detection = self.detect(x)
+        score = self.score(detection)
+        t_star = self.t_star(score)
+        clock.lap("detect")
+        x_pur = self.purify(x, t_star, seeds)
+        clock.lap("purify")
+        output = self.classifier.model.outputs(x_pur)
+        defended = self.classifier.calibrate(output.logits).exp()[:, 1]
+        experts = self.classifier.calibrate(output.expert_logits).exp()[:, :, 1]
+        unpurified = self.classifier_logits(x).exp()[:, 1]
+        undefended = self.plain_logits(x).exp()[:, 1]
+        clock.lap("classify")
+        patches = patch_mean(detection.error, self.config.mae.patch_size)
+        confidence = self.detector.confidence(score)
+        return [
+            Diagnosis(
+                scan=x[i].cpu(),
+                error_map=detection.error[i].mean(0).cpu(),
+                patch_error=patches[i].cpu(),
+                scores={k: float(v[i]) for k, v in detection.scores.items()},
+                score=float(score[i]),
+                score_name=self.config.detector.score,
+                tau=self.tau,
+                flagged=bool(score[i] > self.tau),
+                confidence=float(confidence[i]),
+                t_star=int(t_star[i]),
+                purified=x_pur[i].cpu(),
+                attention=output.attention[i].cpu(),
+                expert_probabilities=experts[i].cpu(),
+                tumour_probability=float(defended[i]),
+                tumour_probability_undefended=float(undefended[i]),
+                tumour_probability_unpurified=float(unpurified[i]),
+                timings_ms=clock.laps(),
+                seed=int(seeds[i]),
+            )
+            for i in range(len(x))
+        ]
+
+    def _check(self, x: Tensor) -> None:
+        side = self.config.moe.img_size
+        expected = (self.config.moe.in_chans, side, side)
+        if x.ndim != 4 or tuple(x.shape[1:]) != expected:
+            raise ValueError(f"expected scans {expected}, got {tuple(x.shape[1:])}")
+        if not bool(torch.isfinite(x).all()) or float(x.min()) < 0 or float(x.max()) > 1:
+            raise ValueError("scans must hold numbers in [0, 1] only")
+
+
+class _Clock:
+    """Milliseconds between laps, and in all."""
+
+    def __init__(self) -> None:
+        self._start = self._last = time.perf_counter()
+        self._laps: dict[str, float] = {}
+
+    def lap(self, name: str) -> None:
+        now = time.perf_counter()
+        self._laps[name] = (now - self._last) * 1e3
+        self._last = now
+
+    def laps(self) -> dict[str, float]:
+        return {**self._laps, "total": (self._last - self._start) * 1e3}
+
+
+def build(config: PipelineConfig, info: dict[str, Any] | None = None) -> MedFedPure:
+    """An untrained system of the given shape."""
+    return MedFedPure(
+        config,
+        Calibrated(MixtureOfExperts(config.moe)),
+        Calibrated(MixtureOfExperts(config.plain)),
+        MaskedAutoencoder(config.mae),
+        UNet(config.unet),
+        info,
+    )
+
+
+def config_to_dict(config: PipelineConfig) -> dict[str, Any]:
+    """Plain dictionary of a configuration, for the weights' metadata."""
+    return asdict(config)
+
+
+def config_from_dict(values: dict[str, Any]) -> PipelineConfig:
+    """The inverse of `config_to_dict`; lists become tuples."""
+    parts: dict[str, Any] = {
+        "moe": MoEConfig, "plain": MoEConfig, "mae": MAEConfig,
+        "unet": UNetConfig, "detector": DetectorConfig, "purifier": PurifierConfig,
+    }  # fmt: skip
+    return PipelineConfig(
+        **{
+            name: part(
+                **{k: tuple(v) if isinstance(v, list) else v for k, v in values[name].items()}
+            )
+            for name, part in parts.items()
+        }
+    )

@@ -1,0 +1,138 @@
+"""Diffusion purification (section III-B2, III-C): noise a scan up to t_star, then denoise it.
+
+t_star grows with the detector's score. Policy `paper` purifies flagged scans only; policy `floor` purifies
+every scan a little and flagged ones more, so that slipping past the detector does not switch the defence off.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from core.diffusion import Diffusion, seeded_noise, to_model, to_pixels
+
+POLICIES = ("paper", "floor")
+SAMPLERS = ("one-step", "ddim", "ancestral")
+
+
+@dataclass(frozen=True)
+class PurifierConfig:
+    """Depth and manner of purification.
+
+    `t_floor` is for scans that are not flagged (policy `floor`); flagged ones get t_min at the threshold,
+    rising to t_max. `noises` independent draws are denoised in one batch and averaged.
+    """
+
+    policy: str = "floor"
+    t_floor: int = 20
+    t_min: int = 50
+    t_max: int = 100
+    sampler: str = "one-step"
+    steps: int = 4
+    noises: int = 1
+
+    def __post_init__(self) -> None:
+        if self.policy not in POLICIES:
+            raise ValueError(f"policy must be one of {', '.join(POLICIES)}, got {self.policy!r}")
+        if self.sampler not in SAMPLERS:
+            raise ValueError(f"sampler must be one of {', '.join(SAMPLERS)}, got {self.sampler!r}")
+        if not 0 <= self.t_floor <= self.t_min <= self.t_max <= 999:
+            raise ValueError(f"need 0 <= t_floor <= t_min <= t_max <= 999, got {self}")
+        if self.steps < 1 or self.noises < 1:
+            raise ValueError(
+                f"steps and noises must be at least 1, got {self.steps}, {self.noises}"
+            )
+
+
+class Purifier(nn.Module):
+    """x -> x_pur, differentiable; all randomness comes from one seed per scan."""
+
+    def __init__(self, noise_pred: nn.Module, diffusion: Diffusion, config: PurifierConfig) -> None:
+        super().__init__()
+        self.noise_pred = noise_pred
+        self.diffusion = diffusion
+        self.config = config
+
+    def t_star(self, score: Tensor, tau: float, span: float, policy: str | None = None) -> Tensor:
+        """Depth (B,) int64 for scores (B,): never falls as the score rises.
+
+        `span` is the distance above tau at which t_max is reached.
+        """
+        c = self.config
+        rise = ((score - tau) / max(span, 1e-9)).clamp(0, 1)
+        flagged = torch.round(c.t_min + (c.t_max - c.t_min) * rise)
+        floor = c.t_floor if (policy or c.policy) == "floor" else 0
+        return torch.where(score > tau, flagged, torch.full_like(flagged, floor)).long()
+
+    def forward(self, x: Tensor, t_star: Tensor, seeds: Sequence[int]) -> Tensor:
+        """Purified scans (B, C, H, W) in [0, 1]; where t_star (B,) is 0, the scan itself.
+
+        Raises:
+            ValueError: t_star outside [0, T - 1], or not one seed per scan.
+        """
+        if len(seeds) != len(x) or t_star.shape != (len(x),):
+            raise ValueError(
+                f"need one seed and one t_star per scan, got {len(seeds)} and {tuple(t_star.shape)}"
+            )
+        if len(t_star):
+            self.diffusion.check(int(t_star.min())), self.diffusion.check(int(t_star.max()))
+        active = (t_star > 0).nonzero()[:, 0]
+        if len(active) == 0:
+            return x
+        chosen = [seeds[i] for i in active.tolist()]
+        pure = self._purify(x[active], t_star[active], chosen)
+        if len(active) == len(x):
+            return pure
+        return x.index_copy(0, active, pure)
+
+    def _purify(self, x: Tensor, t: Tensor, seeds: Sequence[int]) -> Tensor:
+        n = self.config.noises
+        # noise n of a scan follows from its seed alone, as its first one does
+        draws = seeded_noise((n, *x.shape[1:]), seeds).to(x).flatten(0, 1)
+        x_0, t = to_model(x).repeat_interleave(n, 0), t.repeat_interleave(n, 0)
+        x_t = self.diffusion.q_sample(x_0, t, draws)
+        if self.config.sampler == "one-step":
+            pure = self.diffusion.predict_x0(x_t, t, self.noise_pred(x_t, t))
+        elif self.config.sampler == "ddim":
+            pure = self._ddim(x_t, t)
+        else:
+            pure = self._ancestral(x_t, t, seeds)
+        return to_pixels(pure.unflatten(0, (-1, n)).mean(1)).clamp(0, 1)
+
+    def _ddim(self, x_t: Tensor, t: Tensor) -> Tensor:
+        """`steps` deterministic steps, evenly spaced from each scan's own t_star to the clean scan."""
+        steps = self.config.steps
+        for i in range(steps):
+            now = torch.round(t * (1 - i / steps)).long()
+            then = (
+                torch.round(t * (1 - (i + 1) / steps)).long()
+                if i + 1 < steps
+                else torch.full_like(t, -1)
+            )
+            x_t = self.diffusion.ddim_step(x_t, now, then, self.noise_pred(x_t, now))
+        return x_t
+
+    def _ancestral(self, x_t: Tensor, t: Tensor, seeds: Sequence[int]) -> Tensor:
+        """Every step of Eq. 14-15 from each scan's own t_star down to 0."""
+        n = self.config.noises
+        sources = [torch.Generator().manual_seed(int(s) + 1) for s in seeds]
+        for now in range(int(t.max()), -1, -1):
+            active = (t >= now).view(-1, 1, 1, 1)
+            step = torch.full_like(t, now)
+            # drawn for every scan at the depths that it passes through, so a batch changes nothing
+            noise = torch.stack(
+                [
+                    torch.randn((n, *x_t.shape[1:]), generator=g)
+                    if int(t[i * n]) >= now
+                    else torch.zeros(n, *x_t.shape[1:])
+                    for i, g in enumerate(sources)
+                ]
+            )
+            stepped = self.diffusion.p_sample(
+                x_t, step, self.noise_pred(x_t, step), noise.flatten(0, 1).to(x_t)
+            )
+            x_t = torch.where(active, stepped, x_t)
+        return x_t

@@ -1,0 +1,80 @@
+"""The whole system in a folder of weights: one file a part, and one that ties them together."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from core import checkpoint
+from core.checkpoint import WEIGHTS, WeightsError
+from core.pipeline import MedFedPure, build, config_from_dict, config_to_dict
+
+# file -> where that part sits in the pipeline
+PARTS = {
+    "classifier.safetensors": "classifier.model",
+    "plain.safetensors": "plain.model",
+    "mae.safetensors": "detector.mae",
+    "diffusion.safetensors": "purifier.noise_pred",
+}
+SYSTEM = "system.safetensors"
+
+
+def load(folder: str | Path | None = None) -> MedFedPure:
+    """The system whose weights lie in `folder` (default: those that ship with the project), ready to read.
+
+    Raises:
+        WeightsError: weights are missing, incomplete or altered; the message is a sentence for users.
+    """
+    folder = WEIGHTS if folder is None else Path(folder)
+    tied = checkpoint.load_verified(SYSTEM, folder)
+    try:
+        system = build(config_from_dict(tied.config["system"]), tied.config["info"])
+        for name, place in PARTS.items():
+            part = checkpoint.load_verified(name, folder)
+            if part.split_sha256 != tied.split_sha256:
+                raise WeightsError(
+                    f"The weights file {name} was trained on another split than {SYSTEM}."
+                )
+            system.get_submodule(place).load_state_dict(part.state_dict)
+        _load_ties(system, tied.state_dict)
+    except (RuntimeError, KeyError, TypeError) as error:
+        raise WeightsError(
+            f"The weights in {folder} do not fit this version of the project: {error}"
+        ) from None
+    system.info["split_sha256"] = tied.split_sha256
+    return system.eval()
+
+
+def save_ties(system: MedFedPure, folder: Path, split_sha256: str) -> None:
+    """Writes the file that ties the parts together: configuration, calibration, detector, provenance."""
+    config = {"system": config_to_dict(system.config), "info": system.info}
+    checkpoint.save(folder / SYSTEM, _ties(system), config, split_sha256=split_sha256)
+
+
+def save_part(
+    module: nn.Module, folder: Path, name: str, config: dict[str, Any], split_sha256: str
+) -> None:
+    """Writes one part in half precision."""
+    checkpoint.save(
+        folder / name, module.state_dict(), config, split_sha256=split_sha256, half=True
+    )
+
+
+def _ties(system: MedFedPure) -> dict[str, Tensor]:
+    """Every tensor of the system that no part holds: buffers of calibration and detector."""
+    tied = {
+        n: b
+        for n, b in system.named_buffers()
+        if not n.startswith(tuple(f"{p}." for p in PARTS.values()))
+    }
+    return {n: b for n, b in tied.items() if n in system.state_dict()}
+
+
+def _load_ties(system: MedFedPure, state: dict[str, Tensor]) -> None:
+    expected = _ties(system)
+    if set(expected) != set(state):
+        raise KeyError(f"expected {len(expected)} tensors in {SYSTEM}, found {len(state)}")
+    for name, buffer in expected.items():
+        buffer.copy_(state[name])

@@ -1,0 +1,142 @@
+"""What happens on the page's events, without any widget: data in, HTML and values out."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from torch import Tensor
+
+from core.scan import ScanError, from_uint8
+from demo import figures, results, wording
+from demo.attacking import AttackSettings, trajectory
+from demo.intake import Upload
+from demo.reading import DEFENCE, reading
+from demo.stages import Stages
+
+if TYPE_CHECKING:
+    from core.pipeline import Diagnosis, MedFedPure
+
+log = logging.getLogger(__name__)
+HINT = "Drop a scan or take a synthetic example, then press Analyse."
+READY = "Scan loaded: press Analyse."
+COLOUR = "A colour picture, read as grey at your request: the outputs may mean nothing."
+
+
+def analyse(
+    system: MedFedPure, levels: np.ndarray, settings: AttackSettings
+) -> Iterator[tuple[str, str]]:
+    """Reads the clean scan, attacks it, reads the attacked one.
+
+    Args:
+        system: the pipeline, in eval mode.
+        levels: the scan's uint8 levels (1, 224, 224).
+        settings: the attack.
+
+    Yields:
+        (stages as HTML, results as HTML), whenever something new is known.
+    """
+    stages = Stages()
+    try:
+        for stages, analysis in _steps(system, levels, settings):
+            yield stages.html(), results.render(analysis)
+    except (RuntimeError, ValueError, MemoryError) as error:
+        log.exception("an analysis failed")
+        yield stages.fail(f"The analysis failed: {error}").html(), results.empty("There is no result.")
+
+
+def receive(upload: Upload | None) -> tuple[np.ndarray | None, Upload | None, str]:
+    """A dropped file: (levels to analyse, upload kept for a later 'read it all the same', words as HTML)."""
+    if upload is None:
+        return None, None, scan_line(None, HINT)
+    if upload.is_colour:
+        return None, upload, scan_line(upload.levels, upload.refusal, refused=True)
+    if upload.levels is None:
+        return None, None, scan_line(None, upload.refusal, refused=True)
+    return upload.levels, None, scan_line(upload.levels, READY)
+
+
+def insist(wanted: bool, refused: Upload | None) -> tuple[np.ndarray | None, str]:
+    """The checkbox under a refused colour picture: (levels to analyse, words as HTML)."""
+    if refused is None:
+        return None, scan_line(None, HINT)
+    if not wanted:
+        return None, scan_line(refused.levels, refused.refusal, refused=True)
+    return refused.levels, scan_line(refused.levels, COLOUR)
+
+
+def scan_line(levels: np.ndarray | None, words: str, *, refused: bool = False) -> str:
+    """The chosen scan as a thumbnail beside one sentence; a refusal is announced as an alert."""
+    picture = ""
+    if levels is not None:
+        picture = f'<img src="{figures.scan_url(from_uint8(levels))}" alt="The chosen scan">'
+    role = 'role="alert" class="mf-scan mf-bad"' if refused else 'role="status" class="mf-scan"'
+    return f"<div {role}>{picture}<p>{escape(words)}</p></div>"
+
+
+def read_once(system: MedFedPure, upload: Upload | None, any_picture: bool, seed: int) -> dict[str, Any]:
+    """The API's one-shot reading.
+
+    Raises:
+        ValueError: no file, a file that cannot be read, or a seed below 0; the message says which.
+    """
+    if upload is None:
+        raise ScanError("Send one picture file.")
+    if upload.levels is None or (upload.is_colour and not any_picture):
+        raise ScanError(upload.refusal)
+    settings = AttackSettings(kind="none", seed=int(seed))
+    return system.read(from_uint8(upload.levels), settings.seed).to_dict()
+
+
+def _steps(
+    system: MedFedPure, levels: np.ndarray, settings: AttackSettings
+) -> Iterator[tuple[Stages, results.Analysis]]:
+    now = results.Analysis(from_uint8(levels), settings, info=dict(system.info))
+    stages = Stages().set("", "done", "load", load="224 × 224 px")
+    for stages, clean in _reading(system, now.scan, settings.seed, stages, "clean"):
+        now = replace(now, clean=clean)
+        yield stages, now
+    if settings.kind == "none":
+        yield stages.set("Done, without an attack.", "skipped", "attack", attack="none"), now
+        return
+    stages = stages.set("Attacking.", "idle", *DEFENCE, **dict.fromkeys(DEFENCE, ""))
+    stages = stages.set(stages.line, "running", "attack")
+    yield stages, now
+    start = time.perf_counter()
+    attacked_scan = now.scan
+    for step in trajectory(system, now.scan, settings):
+        attacked_scan = step.x_adv[0].cpu()
+        now = replace(now, attacked_scan=attacked_scan)
+        done = f"step {step.index} of {settings.num_steps}"
+        tumour = wording.percent(float(step.probabilities[0, 1]))
+        line = f"Attacking: {done}, the model under attack says tumour {tumour}."
+        stages = stages.set(line, "running", "attack", attack=f"{done}, loss {float(step.loss[0]):.2f}")
+        yield stages, now
+    now = replace(now, attack_ms=(time.perf_counter() - start) * 1000)
+    stages = stages.set("", "done", "attack", attack=f"{now.attack_ms:.0f} ms")
+    for stages, attacked in _reading(system, attacked_scan, settings.seed, stages, "attacked"):
+        now = replace(now, attacked=attacked)
+        yield stages, now
+    yield stages.set("Done.", "done"), now
+
+
+def _reading(
+    system: MedFedPure, scan: Tensor, seed: int, stages: Stages, which: str
+) -> Iterator[tuple[Stages, Diagnosis | None]]:
+    """One reading of a scan, each of its stages lit when it starts and done when it ends."""
+    diagnosis = None
+    for stage in reading(system, scan, seed):
+        if isinstance(stage, str):
+            before = DEFENCE[: DEFENCE.index(stage)]
+            stages = stages.set(f"Reading the {which} scan: {stage}.", "done", *before)
+            stages = stages.set(stages.line, "running", stage, **{stage: f"{which} scan"})
+        else:
+            diagnosis = stage
+            times = {name: f"{stage.timings_ms[name]:.0f} ms, {which}" for name in DEFENCE}
+            stages = stages.set(f"The {which} scan is read.", "done", *DEFENCE, **times)
+        yield stages, diagnosis

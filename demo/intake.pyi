@@ -1,0 +1,87 @@
+"""Uploads come in here: decoded to pixels in memory, and the stored file removed at once."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+import numpy as np
+
+from core.scan import NotAnMRIError, ScanError, read_scan, to_uint8
+
+REMEMBER_SECONDS = 600
+REMEMBER_COUNT = 64
+
+
+@dataclass(frozen=True)
+class Upload:
+    """What became of one dropped file."""
+
+    levels: np.ndarray | None  # (1, 224, 224) uint8, or None where the file cannot be read at all
+    refusal: str = ""  # one sentence for the visitor; empty where the scan is accepted
+    is_colour: bool = False  # readable, but refused as a colour picture: readable on request
+
+
+def decode(data: bytes) -> Upload:
+    """Reads a file's bytes; every bad file becomes a refusal with its sentence."""
+    try:
+        return Upload(to_uint8(read_scan(data)))
+    except NotAnMRIError as error:
+        return Upload(to_uint8(read_scan(data, any_picture=True)), str(error), is_colour=True)
+    except ScanError as error:
+        return Upload(None, str(error))
+
+
+class Inbox:
+    """Turns stored uploads into pixels once, and deletes them.
+
+    Gradio names a stored upload after its content, so two visitors who drop the same picture share one file.
+    The pixels of the last few uploads therefore stay in memory for some minutes under that secret name: the
+    second visitor, who may wait in the queue meanwhile, still gets them.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._recent: dict[str, tuple[float, Upload]] = {}
+
+    def take(self, path: str) -> Upload:
+        """The decoded upload stored at `path`; the file and its folder are gone afterwards."""
+        with self._lock:
+            now = time.monotonic()
+            fresh = [(k, v) for k, v in self._recent.items() if now - v[0] < REMEMBER_SECONDS]
+            self._recent = dict(fresh[-REMEMBER_COUNT:])
+            try:
+                upload = decode(Path(path).read_bytes())
+            except OSError:
+                known = self._recent.get(path)
+                return known[1] if known else Upload(None, "The upload was interrupted: choose the file again.")
+            self._recent[path] = (now, upload)
+            with contextlib.suppress(OSError):
+                Path(path).unlink()
+                Path(path).parent.rmdir()
+            return upload
+
+from gradio.events import Dependency
+
+class ScanFile(gr.File):
+    """A drop area whose handlers receive an `Upload` instead of a path; Gradio has checked the path by then."""
+
+    is_template = True  # the browser shows it as a gr.File
+
+    def __init__(self, *, inbox: Inbox, **settings: Any) -> None:
+        self.inbox = inbox
+        super().__init__(**settings)
+
+    def preprocess(self, payload: Any) -> Upload | None:  # type: ignore[override]
+        """Decodes and deletes the stored file; None where there is none."""
+        return None if payload is None else self.inbox.take(payload.path)
+    from typing import Callable, Literal, Sequence, Any, TYPE_CHECKING
+    from gradio.blocks import Block
+    if TYPE_CHECKING:
+        from gradio.components import Timer
+        from gradio.components.base import Component

@@ -1,0 +1,151 @@
+"""Rows, systems and self-checks on an untrained system: what must hold whatever the weights."""
+
+import pytest
+import torch
+
+from bench.checks import check_rows
+from bench.figures import Reading, figures, join
+from bench.robustness import PAIRS, choose_expert, evaluate
+from bench.rows import measure, rows, rows_named
+from bench.systems import MEANING, SYSTEMS, Bench, systems_named
+from core import metrics
+
+EPS = 0.015
+
+
+@pytest.fixture(scope="module")
+def bench(pipeline):
+    return Bench(pipeline)
+
+
+def test_every_system_has_its_meaning_and_pairs_exist():
+    names = {s.name for s in SYSTEMS}
+    assert names == set(MEANING)
+    assert {name for pair in PAIRS for name in pair} <= names
+
+
+def test_unknown_rows_and_systems_are_named():
+    with pytest.raises(ValueError, match="unknown row 'A7'"):
+        rows_named(["A7"])
+    with pytest.raises(ValueError, match="unknown system 'x'"):
+        systems_named(["x"])
+    assert [r.name for r in rows_named(["A0", "clean"])] == ["clean", "A0", "A0-8bit"]
+
+
+def test_readings_agree_with_the_pipelines_own(bench, pipeline, test_fold):
+    x, _, seeds = test_fold.batches(4, pipeline.device)[0]()
+    readings = bench.read(SYSTEMS, x, seeds)
+    diagnoses = pipeline.read_batch(x, seeds)
+    policy = pipeline.config.purifier.policy
+    name = "defence" if policy == "floor" else "defence-paper-policy"
+    for i, diagnosis in enumerate(diagnoses):
+        assert float(readings[name].probability[i]) == pytest.approx(
+            diagnosis.tumour_probability, abs=1e-5
+        )
+        assert bool(readings[name].flagged[i]) == diagnosis.flagged
+        assert float(readings["undefended"].probability[i]) == pytest.approx(
+            diagnosis.tumour_probability_undefended, abs=1e-5
+        )
+        assert float(readings["trained-mixture"].probability[i]) == pytest.approx(
+            diagnosis.tumour_probability_unpurified, abs=1e-5
+        )
+
+
+def test_uniform_attention_is_the_mean_of_the_experts(bench, pipeline, test_fold):
+    x = test_fold.batches(4, pipeline.device)[0]().x
+    experts = [Bench(pipeline, k).classify("expert", x).exp() for k in range(2)]
+    assert torch.allclose(bench.classify("uniform", x).exp(), torch.stack(experts).mean(0), atol=1e-5)
+
+
+@pytest.mark.parametrize("system", SYSTEMS, ids=lambda s: s.name)
+def test_gradients_reach_the_scan_through_every_system(bench, pipeline, test_fold, system):
+    x, _, seeds = test_fold.batches(2, pipeline.device)[0]()
+    x.requires_grad_()
+    bench.logits(system, x, seeds)[:, 1].sum().backward()
+    assert (x.grad.flatten(1).abs().sum(1) > 0).all()
+
+
+def test_a_row_is_the_same_in_any_batch_size(bench, test_fold):
+    systems = systems_named(["defence", "undefended"])
+    row = rows(EPS)["A0"]
+    whole = measure(bench, test_fold, row, systems, 8)
+    single = measure(bench, test_fold, row, systems, 3)
+    for name in whole:
+        assert torch.allclose(whole[name].probability, single[name].probability, atol=1e-3)
+
+
+def test_attacks_raise_the_loss_and_restarts_never_lower_it(bench, pipeline, test_fold):
+    from dataclasses import replace
+
+    import torch.nn.functional as F
+
+    from bench.rows import strongest
+
+    x, y, seeds = test_fold.batches(8, pipeline.device)[0]()
+
+    def logits(z, _):
+        return bench.classify("plain", z)
+
+    def loss(z):
+        return F.cross_entropy(logits(z, seeds), y, reduction="none")
+
+    row = rows(EPS)["A0"]
+    once = strongest(row, logits, x, y, seeds)
+    often = strongest(replace(row, restarts=3), logits, x, y, seeds)
+    assert float((once - x).abs().max()) <= EPS + 1e-6
+    assert float((often - x).abs().max()) <= EPS + 1e-6
+    assert (loss(once) >= loss(x) - 1e-6).all()
+    assert (loss(often) >= loss(once) - 1e-6).all()
+
+
+def test_a_row_holds_every_figure(bench, test_fold):
+    row = evaluate(bench, test_fold, rows(EPS)["A0-8bit"], SYSTEMS)
+    for name, block in row["systems"].items():
+        assert block["n"] == len(test_fold)
+        assert block["k"] / block["n"] == block["accuracy"]
+        low, high = block["interval"]
+        assert low <= block["accuracy"] <= high
+        assert {"sensitivity", "specificity", "auc", "calibration_error", "recall"} <= block.keys()
+        assert ("flagged" in block) == name.startswith(("defence", "plain-purified"))
+    weights = row["systems"]["defence"]["attention"]
+    assert sum(weights["mean"]) == pytest.approx(1, abs=1e-5)
+    assert len(weights["sd"]) == 2
+    assert row["mcnemar"]["defence / undefended"].keys() == {"only_first", "only_second", "p"}
+
+
+def test_figures_of_a_single_class_leave_out_what_needs_two(test_fold):
+    healthy = test_fold.pick([i for i, y in enumerate(test_fold.y.tolist()) if y == 0])
+    block = figures(Reading(torch.full((len(healthy),), 0.2)), healthy)
+    assert block["specificity"] == 1.0
+    assert "auc" not in block
+    assert "sensitivity" not in block
+
+
+def test_join_keeps_order_and_absent_columns():
+    joined = join([Reading(torch.tensor([0.1, 0.2])), Reading(torch.tensor([0.3]))])
+    assert joined.probability.tolist() == pytest.approx([0.1, 0.2, 0.3])
+    assert joined.flagged is None
+
+
+def test_the_best_expert_is_chosen_on_validation_scans(pipeline, validation):
+    choice = choose_expert(pipeline, validation, EPS)
+    sums = [s["clean"] + s["A0"] for s in choice["validation"]]
+    assert sums[choice["expert"]] == max(sums)
+    assert choice["n"] == len(validation)
+
+
+def test_a_stronger_row_with_more_right_scans_is_a_warning():
+    def row(accuracy):
+        return {"systems": {"defence": {"accuracy": accuracy}}}
+
+    assert check_rows({"clean": row(0.9), "A0": row(0.8), "A1": row(0.79)}) == []
+    (warning,) = check_rows({"clean": row(0.9), "A0": row(0.8), "A1": row(0.85)})
+    assert "A1 leaves 0.850" in warning
+
+
+def test_mcnemar_of_a_row_counts_scans(bench, test_fold):
+    systems = systems_named(["defence", "undefended"])
+    readings = measure(bench, test_fold, rows(EPS)["clean"], systems)
+    right = {n: metrics.is_right(r.probability, test_fold.y) for n, r in readings.items()}
+    b, c, _ = metrics.mcnemar(right["defence"], right["undefended"])
+    assert b - c == int(right["defence"].sum()) - int(right["undefended"].sum())

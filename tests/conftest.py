@@ -1,0 +1,56 @@
+"""What all tests share: synthetic and real scans, and the rule that nothing skips in CI."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # before anything imports the hub's client
+os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+REQUIRE_ALL = os.environ.get("MEDFEDPURE_REQUIRE_ALL") == "1"
+NEVER_SKIPPED = ("browser", "data")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    """With MEDFEDPURE_REQUIRE_ALL=1 a browser or real-scan test that skips has failed."""
+    report = yield
+    must_run = any(item.get_closest_marker(name) for name in NEVER_SKIPPED)
+    if REQUIRE_ALL and must_run and report.skipped:
+        report.outcome = "failed"
+        report.longrepr = f"skipped under MEDFEDPURE_REQUIRE_ALL=1: {report.longrepr[-1]}"
+    return report
+
+
+@pytest.fixture(scope="session")
+def data_root() -> Path:
+    """The folder of real scans; for tests marked `data`."""
+    value = os.environ.get("MEDFEDPURE_DATA")
+    if not value:
+        pytest.skip("MEDFEDPURE_DATA does not name the folder of real scans")
+    return Path(value)
+
+
+@pytest.fixture
+def brain_folder(tmp_path: Path) -> Callable[[int], Path]:
+    """Makes a data folder shaped like the two real sources, `count` phantoms to a class."""
+    from core.scan import to_png
+    from demo.phantom import phantom
+    from train.data import SOURCES
+
+    def make(count: int) -> Path:
+        root = tmp_path / "data"
+        seed = 0
+        for source, classes in SOURCES.items():
+            for folder, (label, _) in classes.items():
+                (root / source / folder).mkdir(parents=True)
+                for index in range(count):
+                    scan = phantom(seed, tumour=label == 1)
+                    (root / source / folder / f"{index}.png").write_bytes(to_png(scan))
+                    seed += 1
+        return root
+
+    return make

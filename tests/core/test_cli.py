@@ -1,0 +1,193 @@
+"""The command line keeps its face: one JSON object a line, the same keys, errors in their place."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from core import checkpoint
+from core.__main__ import main
+from core.pipeline import PipelineConfig, build
+from core.scan import to_png
+from core.system import PARTS, SYSTEM, load, save_part, save_ties
+from demo.phantom import phantom
+
+KEYS = [
+    "file",
+    "tumour_probability",
+    "tumour_probability_undefended",
+    "flagged",
+    "score",
+    "tau",
+    "t_star",
+    "attention",
+    "expert_probabilities",
+    "timings_ms",
+    "error",
+]
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """An untrained system's weights folder."""
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("weights")
+    system = build(PipelineConfig(), {"preset": "test"})
+    for name, place in PARTS.items():
+        save_part(system.get_submodule(place), folder, name, {}, "split")
+    save_ties(system, folder, "split")
+    checkpoint.write_manifest(
+        folder, [*PARTS, SYSTEM], preset="test", protocol="multi-source", commit="none"
+    )
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def scans(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    folder = tmp_path_factory.mktemp("scans")
+    paths = [folder / "one.png", folder / "two.png"]
+    for seed, path in enumerate(paths):
+        path.write_bytes(to_png(phantom(seed, tumour=seed == 1)))
+    return [str(p) for p in paths]
+
+
+def lines(capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+
+
+def numbers(line: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in line.items() if key != "timings_ms"}
+
+
+def test_one_json_line_per_scan_with_exactly_the_promised_keys(weights, scans, capsys):
+    assert main([*scans, "--json", "--weights", weights]) == 0
+    found = lines(capsys)
+    assert [line["file"] for line in found] == scans
+    for line in found:
+        assert list(line) == KEYS
+        assert line["error"] is None
+        assert 0 <= line["tumour_probability"] <= 1
+        assert 0 <= line["tumour_probability_undefended"] <= 1
+        assert isinstance(line["flagged"], bool)
+        assert isinstance(line["t_star"], int)
+        assert len(line["attention"]) == len(line["expert_probabilities"]) == 3
+        assert sum(line["attention"]) == pytest.approx(1, abs=1e-4)
+        assert line["timings_ms"].keys() == {"detect", "purify", "classify", "total"}
+
+
+def test_it_is_what_the_library_reads(weights, scans, capsys):
+    main([scans[0], "--json", "--weights", weights, "--seed", "7"])
+    diagnosis = load(weights).read(phantom(0, tumour=False), seed=7).to_dict()
+    (line,) = lines(capsys)
+    for key in KEYS[1:-2]:
+        assert line[key] == pytest.approx(diagnosis[key], abs=1e-4)
+
+
+def test_a_bad_file_gets_its_error_and_the_rest_go_on(weights, scans, tmp_path, capsys):
+    bad = tmp_path / "bad.png"
+    bad.write_text("no picture")
+    assert main([scans[0], str(bad), "none.png", scans[1], "--json", "--weights", weights]) == 1
+    good, text, missing, last = lines(capsys)
+    assert good["error"] is last["error"] is None
+    assert "not a picture" in text["error"]
+    assert "no such file" in missing["error"]
+    for line in (text, missing):
+        assert list(line) == KEYS
+        assert all(line[key] is None for key in KEYS[1:-1])
+
+
+def test_colour_pictures_are_read_on_request(weights, tmp_path, capsys):
+    from PIL import Image
+
+    path = tmp_path / "photo.png"
+    photo = Image.new("RGB", (200, 200), (200, 40, 40))
+    photo.paste((10, 60, 200), (0, 0, 100, 200))
+    photo.save(path)
+    arguments = [str(path), "--json", "--weights", weights]
+    assert main(arguments) == 1
+    assert main([*arguments, "--any-picture"]) == 0
+    refused, read = lines(capsys)
+    assert "does not look like a brain MRI" in refused["error"]
+    assert read["error"] is None
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--attack", "fgsm"],
+        ["--attack", "pgd", "--steps", "2"],
+        ["--attack", "pgd", "--steps", "2", "--norm", "l2", "--eps", "1", "--alpha", ".5"],
+        ["--attack", "pgd", "--steps", "2", "--knows-defence"],
+    ],
+)
+def test_an_attack_changes_the_reading_and_is_repeatable(weights, scans, capsys, options):
+    for extra in ([], options, options):
+        assert main([scans[1], "--json", "--weights", weights, *extra]) == 0
+    clean, attacked, again = map(numbers, lines(capsys))
+    assert attacked["tumour_probability"] != clean["tumour_probability"]
+    assert attacked == again
+
+
+def test_the_attack_leaves_the_clean_output(weights, scans, capsys):
+    for extra in ([], ["--attack", "pgd", "--steps", "3", "--eps", ".05", "--alpha", ".02"]):
+        main([*scans, "--json", "--weights", weights, *extra])
+    found = lines(capsys)
+    for clean, attacked in zip(found[:2], found[2:], strict=True):
+        moved = attacked["tumour_probability"] - clean["tumour_probability"]
+        assert moved < 0 if clean["tumour_probability"] >= 0.5 else moved > 0
+
+
+def test_a_zero_budget_changes_nothing(weights, scans, capsys):
+    for extra in ([], ["--attack", "pgd", "--eps", "0", "--steps", "1"]):
+        main([scans[0], "--json", "--weights", weights, *extra])
+    clean, attacked = map(numbers, lines(capsys))
+    assert attacked == clean
+
+
+def test_without_json_a_line_to_read(weights, scans, capsys):
+    assert main([scans[0], "none.png", "--weights", weights]) == 1
+    good, bad = capsys.readouterr().out.splitlines()
+    assert good.startswith(f"{scans[0]}: tumour ")
+    assert "flagged" in good
+    assert bad == "none.png: There is no such file."
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        ([], "SCAN"),
+        (["a.png", "--attack", "magic"], "invalid choice: 'magic'"),
+        (["a.png", "--attack", "pgd", "--steps", "0"], "steps"),
+        (["a.png", "--attack", "fgsm", "--eps", "-1"], "eps"),
+    ],
+)
+def test_options_that_make_no_sense(options, complaint, capsys):
+    with pytest.raises(SystemExit) as caught:
+        main(options)
+    assert caught.value.code == 2
+    assert complaint in capsys.readouterr().err
+
+
+def test_no_weights_is_one_sentence(scans, tmp_path, capsys):
+    assert main([scans[0], "--json", "--weights", str(tmp_path)]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("There are no weights in")
+
+
+def test_it_runs_as_a_module(weights, scans):
+    run = subprocess.run(
+        [sys.executable, "-m", "core", scans[0], "--json", "--weights", weights],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=Path(__file__).parents[2],
+    )
+    assert list(json.loads(run.stdout)) == KEYS
+    assert run.stderr == ""

@@ -1,0 +1,195 @@
+"""Calibration: temperatures and operating points, the fused detector, tau and the purifier's span.
+
+The fusion is fitted on training scans and their attacked twins; every threshold and temperature is chosen
+on validation scans. Test scans are never touched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from core.attack import FGSM, PGD
+from core.attack.step import to_eight_bit
+from core.calibrated import Calibrated
+from core.detector import SCORES, Detector
+from core.features import log_band_energy
+from core.pipeline import MedFedPure
+from train.task import Data, ReportFn, batches
+
+
+@dataclass(frozen=True)
+class CalibrateConfig:
+    """How many scans, which strengths of attack, and the operating point's aim.
+
+    `eps` are the perturbation sizes that the detector learns from, on training scans.
+    """
+
+    fit_scans: int = 400
+    val_scans: int = 600
+    eps: tuple[float, ...] = (0.004, 0.008, 0.015, 0.031)
+    ridge: float = 1e-2
+    seed: int = 0
+
+
+def calibrate(
+    system: MedFedPure,
+    train: Data,
+    val: Data,
+    val_cells: Sequence[str],
+    config: CalibrateConfig,
+    report: ReportFn = print,
+) -> dict[str, float]:
+    """Calibrates a trained system in place and returns what was measured on validation scans."""
+    figures: dict[str, float] = {}
+    x_val, y_val = _spread(val, config.val_scans)
+    cells = [val_cells[i] for i in _positions(len(val), config.val_scans)]
+    for name, classifier in (("classifier", system.classifier), ("plain", system.plain)):
+        figures |= {
+            f"{name}_{k}": v for k, v in _operating_point(classifier, x_val, y_val, cells).items()
+        }
+        report(
+            f"{name}: temperature {float(classifier.temperature):.3f}, {figures[f'{name}_balanced']:.4f} balanced accuracy on validation scans"
+        )
+    x, y = _spread(train, config.fit_scans)
+    _whiten(system.detector, x)
+    report(f"attacking {len(x)} training scans for the detector")
+    attacked = _attacked(system, x, y, config)
+    _fuse(
+        system.detector,
+        _features(system.detector, x),
+        _features(system.detector, attacked),
+        config.ridge,
+    )
+    clean = _scores(system.detector, x_val)
+    hit = _scores(system.detector, _val_attack(system, x_val, y_val))
+    for name in SCORES:
+        system.detector.set_validation(name, clean[name], hit[name])
+        figures[f"{name}_tau"] = system.detector.tau(name)
+        figures[f"{name}_detected"] = float((hit[name] > system.detector.tau(name)).float().mean())
+        report(
+            f"detector '{name}': {figures[f'{name}_detected']:.3f} of attacked validation scans flagged"
+        )
+    return figures
+
+
+def _operating_point(
+    classifier: Calibrated, x: Tensor, y: Tensor, cells: list[str]
+) -> dict[str, float]:
+    """Sets temperature (lowest balanced cross-entropy) and bias (highest balanced accuracy) in place."""
+    logits = _mapped(classifier.model, x)
+    weights = torch.zeros(len(y), dtype=torch.float64)
+    for cell in set(cells):
+        inside = torch.tensor([c == cell for c in cells])
+        weights[inside] = 1 / float(inside.sum()) / len(set(cells))
+    margin = (logits[:, 1] - logits[:, 0]).double()
+    # between neighbouring margins accuracy is constant: try the midpoints and keep the middle of the best
+    order = margin.sort().values
+    cuts = torch.cat([order[:1] - 1, (order[1:] + order[:-1]) / 2, order[-1:] + 1])
+    accuracy = torch.stack([(weights * ((margin > c) == (y == 1))).sum() for c in cuts])
+    best = cuts[accuracy >= accuracy.max() - 0.004]
+    cut = float(best[(best - best.mean()).abs().argmin()])
+    temperatures = torch.logspace(-1, 1.3, 200, dtype=torch.float64)
+    losses = [
+        (weights * F.softplus(torch.where(y == 1, -1.0, 1.0).double() * (margin - cut) / t)).sum()
+        for t in temperatures
+    ]
+    temperature = float(temperatures[int(torch.stack(losses).argmin())])
+    classifier.temperature.fill_(temperature)
+    classifier.bias.copy_(torch.tensor([cut / temperature / 2, -cut / temperature / 2]))
+    return {"balanced": float(accuracy.max()), "temperature": temperature, "cut": cut}
+
+
+def _whiten(detector: Detector, x: Tensor) -> None:
+    """Clean mean and spread of every patch's fine-band energy, from training scans."""
+    energies = torch.cat(
+        [
+            log_band_energy(b - detector.mae.reconstruct(b), detector.mae.config.patch_size)
+            for b in x.split(50)
+        ]
+    )
+    detector.clean_mean.copy_(energies.mean(0))
+    detector.clean_std.copy_(energies.std(0).clamp_min(0.25))
+
+
+def _attacked(system: MedFedPure, x: Tensor, y: Tensor, config: CalibrateConfig) -> Tensor:
+    """Each scan once per eps: by PGD on the plain and on the trained classifier, FGSM, or bare sign noise."""
+    generator = torch.Generator().manual_seed(config.seed)
+    kinds: list[Callable[[Tensor, Tensor, float], Tensor]] = [
+        lambda b, t, e: PGD(eps=e, alpha=e / 4, steps=7, eight_bit=True)(system.plain_logits, b, t),
+        lambda b, t, e: PGD(eps=e, alpha=e / 4, steps=7, eight_bit=True)(
+            system.classifier_logits, b, t
+        ),
+        lambda b, t, e: FGSM(eps=e)(system.plain_logits, b, t),
+        lambda b, t, e: to_eight_bit(
+            b, (b + e * (torch.rand(b.shape, generator=generator) - 0.5).sign()).clamp(0, 1)
+        ),
+    ]
+    out = []
+    for n, eps in enumerate(config.eps):
+        for i, (b, t) in enumerate(zip(x.split(50), y.split(50), strict=True)):
+            out.append(kinds[(n + i) % len(kinds)](b, t, eps))
+    return torch.cat(out)
+
+
+def _fuse(detector: Detector, clean: Tensor, attacked: Tensor, ridge: float) -> None:
+    """Ridge logistic regression, both classes weighing the same; features standardised on clean scans."""
+    detector.centre.copy_(clean.mean(0))
+    detector.spread.copy_(clean.std(0).clamp_min(1e-6))
+    z = ((torch.cat([clean, attacked]) - detector.centre) / detector.spread).clamp(-8, 8).double()
+    y = torch.cat([torch.zeros(len(clean)), torch.ones(len(attacked))]).double()
+    weight = torch.where(y == 1, 0.5 / len(attacked), 0.5 / len(clean))
+    w = torch.zeros(z.shape[1] + 1, dtype=torch.float64, requires_grad=True)
+    optimizer = torch.optim.LBFGS([w], max_iter=200, line_search_fn="strong_wolfe")
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        loss = F.binary_cross_entropy_with_logits(
+            z @ w[:-1] + w[-1], y, weight=weight, reduction="sum"
+        )
+        loss = loss + ridge * w[:-1].square().sum()
+        loss.backward()  # type: ignore[no-untyped-call]
+        return loss
+
+    optimizer.step(closure)  # type: ignore[arg-type]
+    detector.weight.copy_(w[:-1].detach())
+    detector.offset.copy_(w[-1].detach())
+
+
+def _val_attack(system: MedFedPure, x: Tensor, y: Tensor) -> Tensor:
+    """The paper's attack in 8 bits: every other scan against the plain classifier, the rest the trained."""
+    out = x.clone()
+    attack = PGD(eight_bit=True)
+    for start, fn in ((0, system.plain_logits), (1, system.classifier_logits)):
+        picked = range(start, len(x), 2)
+        for rows in batches(len(picked), 50):
+            chosen = [picked[i] for i in rows]
+            out[chosen] = attack(fn, x[chosen], y[chosen], chosen)
+    return out
+
+
+def _features(detector: Detector, x: Tensor) -> Tensor:
+    return _mapped(lambda b: detector(b).features, x)
+
+
+@torch.no_grad()
+def _scores(detector: Detector, x: Tensor) -> dict[str, Tensor]:
+    parts = [detector(b).scores for b in x.split(50)]
+    return {name: torch.cat([p[name] for p in parts]) for name in SCORES}
+
+
+@torch.no_grad()
+def _mapped(fn: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    return torch.cat([fn(b) for b in x.split(50)])
+
+
+def _positions(n: int, limit: int) -> list[int]:
+    return torch.linspace(0, n - 1, min(limit, n)).long().tolist()
+
+
+def _spread(data: Data, limit: int) -> tuple[Tensor, Tensor]:
+    return data.batch(_positions(len(data), limit), torch.device("cpu"))

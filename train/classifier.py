@@ -1,0 +1,133 @@
+"""Phase 3 on pooled data: the mixture of experts, adversarially trained, and its plain counterpart."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from core.attack import PGD
+from core.attack.step import gradient, noise_in_ball, project
+from core.moe import MixtureOfExperts, mixture_loss
+from train.augment import AugmentConfig, augment
+from train.task import Data, autocast, batches
+
+
+@dataclass(frozen=True)
+class ClassifierConfig:
+    """Loss of the mixture (Eq. 9) and the adversarial examples it is trained on.
+
+    `adv_eps` 0 trains the plain classifier. Otherwise a share `adv_clean` of each batch stays clean and
+    the rest gets perturbations of up to adv_eps, found by `adv_steps` gradient steps from a random start
+    (one: FGSM-RS, Wong et al. 2020).
+    """
+
+    beta: float = 1e-4
+    gamma: float = 0.0
+    expert_loss: float = 0.5
+    adv_eps: float = 0.018
+    adv_steps: int = 1
+    adv_clean: float = 0.25
+
+    def __post_init__(self) -> None:
+        if self.adv_eps < 0 or self.adv_steps < 1 or not 0 <= self.adv_clean <= 1:
+            raise ValueError(f"adv_eps, adv_steps or adv_clean out of range in {self}")
+
+
+def loss_function(
+    config: ClassifierConfig, changes: AugmentConfig
+) -> Callable[[nn.Module, Tensor, Tensor, torch.Generator], Tensor]:
+    """The loss of one batch: augment, attack, classify."""
+
+    def loss(model: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator) -> Tensor:
+        if not isinstance(model, MixtureOfExperts):
+            raise TypeError(f"expected a MixtureOfExperts, got {type(model).__name__}")
+        x = augment(x, changes, generator)
+        # An expert sees averages, so an L-inf ball on its grid is as large as the one on the scan's:
+        # attacking at the finest grid in use is exact and saves most of the work.
+        finest = max(model.config.sides)
+        x = F.avg_pool2d(x, x.shape[-1] // finest)
+        if config.adv_eps:
+            x = _perturb(model, x, y, config, generator)
+        x = x.contiguous(memory_format=torch.channels_last)
+        with autocast(x.device):
+            output = model.outputs(x)
+        return mixture_loss(
+            output, y, model, beta=config.beta, gamma=config.gamma, expert=config.expert_loss
+        )
+
+    return loss
+
+
+def _perturb(
+    model: MixtureOfExperts,
+    x: Tensor,
+    y: Tensor,
+    config: ClassifierConfig,
+    generator: torch.Generator,
+) -> Tensor:
+    attacked = round(len(x) * (1 - config.adv_clean))
+    clean, x, y = x[attacked:], x[:attacked], y[:attacked]
+    seeds = torch.randint(2**31, (len(x),), generator=generator).tolist()
+    delta = noise_in_ball(x, config.adv_eps, "linf", seeds)
+    alpha = (1.25 if config.adv_steps == 1 else 2.0 / config.adv_steps) * config.adv_eps
+
+    def logits(z: Tensor) -> Tensor:
+        with autocast(z.device):
+            return model(z.contiguous(memory_format=torch.channels_last))
+
+    model.eval()  # attack the model that will be deployed, and leave its running statistics alone
+    for _ in range(config.adv_steps):
+        grad, _ = gradient(logits, (x + delta).clamp(0, 1), y, 0)
+        delta = project(delta + alpha * grad.sign(), config.adv_eps, "linf")
+    model.train()
+    return torch.cat([(x + delta).clamp(0, 1), clean])
+
+
+def validation(
+    data: Data, cells: list[str], device: torch.device, eps: float, limit: int = 300
+) -> Callable[[nn.Module], dict[str, float]]:
+    """Figures on validation scans: accuracy clean and under the paper's attack, balanced over cells.
+
+    A cell is a source with a label; each weighs the same, as in training.
+    """
+    keep = torch.linspace(0, len(data) - 1, min(limit, len(data))).long().tolist()
+    picked = [cells[i] for i in keep]
+
+    def validate(model: nn.Module) -> dict[str, float]:
+        def logits_of(x: Tensor) -> Tensor:
+            with autocast(device):
+                logits: Tensor = model(x.contiguous(memory_format=torch.channels_last))
+            return logits
+
+        clean, attacked, nll = [], [], []
+        attack = PGD(eps=eps, alpha=eps / 2, steps=3)
+        for rows in batches(len(keep), 100):
+            x, y = data.batch([keep[i] for i in rows], device)
+            finest = max(model.config.sides)  # type: ignore[union-attr]
+            x = F.avg_pool2d(x, x.shape[-1] // finest)
+            with torch.no_grad():
+                logits = logits_of(x)
+            clean += (logits.argmax(1) == y).tolist()
+            nll += F.cross_entropy(logits, y, reduction="none").tolist()
+            with torch.no_grad():
+                attacked += (logits_of(attack(logits_of, x, y)).argmax(1) == y).tolist()
+        figures = {
+            "clean": _by_cell(clean, picked),
+            "pgd": _by_cell(attacked, picked),
+            "nll": _by_cell(nll, picked),
+        }
+        return {**figures, "score": (figures["clean"] + figures["pgd"]) / 2}
+
+    return validate
+
+
+def _by_cell(values: list[float], cells: list[str]) -> float:
+    means = []
+    for cell in sorted(set(cells)):
+        inside = [float(v) for v, c in zip(values, cells, strict=True) if c == cell]
+        means.append(sum(inside) / len(inside))
+    return sum(means) / len(means)

@@ -1,0 +1,116 @@
+"""Presets: one TOML file an experiment, read into frozen dataclasses; an unknown key is an error that names it."""
+
+from __future__ import annotations
+
+import dataclasses
+import tomllib
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import UnionType
+from typing import Any, get_type_hints
+
+from core.pipeline import PipelineConfig
+from train.augment import AugmentConfig
+from train.calibrate import CalibrateConfig
+from train.classifier import ClassifierConfig
+from train.diffusion import DiffusionConfig
+from train.mae import MAETrainConfig
+from train.task import FitConfig
+
+PRESETS = Path(__file__).parent / "conf"
+
+
+class PresetError(ValueError):
+    """A preset that does not exist, or a key or value in it that makes no sense."""
+
+
+@dataclass(frozen=True)
+class ClassifierPhase:
+    """How a mixture is trained: `warmup` epochs without attacks come first where its epochs are above 0."""
+
+    fit: FitConfig = field(default_factory=FitConfig)
+    warmup: FitConfig = field(default_factory=FitConfig)
+    loss: ClassifierConfig = field(default_factory=ClassifierConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+
+
+@dataclass(frozen=True)
+class DiffusionPhase:
+    """How the diffusion model is trained."""
+
+    fit: FitConfig = field(default_factory=FitConfig)
+    loss: DiffusionConfig = field(default_factory=DiffusionConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+
+
+@dataclass(frozen=True)
+class MAEPhase:
+    """How the masked autoencoder is trained."""
+
+    fit: FitConfig = field(default_factory=FitConfig)
+    loss: MAETrainConfig = field(default_factory=MAETrainConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+
+
+@dataclass(frozen=True)
+class Preset:
+    """One experiment: the system's shape and how each part of it is trained."""
+
+    name: str
+    system: PipelineConfig = field(default_factory=PipelineConfig)
+    classifier: ClassifierPhase = field(default_factory=ClassifierPhase)
+    plain: ClassifierPhase = field(default_factory=ClassifierPhase)
+    diffusion: DiffusionPhase = field(default_factory=DiffusionPhase)
+    mae: MAEPhase = field(default_factory=MAEPhase)
+    calibrate: CalibrateConfig = field(default_factory=CalibrateConfig)
+
+
+def preset_names() -> list[str]:
+    """Names of the presets that ship."""
+    return sorted(path.stem for path in PRESETS.glob("*.toml"))
+
+
+def read_preset(name: str) -> Preset:
+    """Reads a preset by name, or from the path of a TOML file.
+
+    Raises:
+        PresetError: there is none of that name, or a key or value is wrong; the message names it.
+    """
+    path = Path(name) if name.endswith(".toml") else PRESETS / f"{name}.toml"
+    if not path.is_file():
+        raise PresetError(
+            f"unknown preset {name!r}: choose from {', '.join(preset_names())}, or give a TOML file"
+        )
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except tomllib.TOMLDecodeError as error:
+        raise PresetError(f"{path.name} is not valid TOML: {error}") from None
+    preset: Preset = _build(Preset, {"name": path.stem, **values}, path.name)
+    return preset
+
+
+def _build(kind: Any, values: Any, where: str) -> Any:
+    if not isinstance(values, dict):
+        raise PresetError(f"{where} must be a table, got {values!r}")
+    hints = get_type_hints(kind)
+    for key in values:
+        if key not in hints:
+            raise PresetError(f"unknown key {key!r} in {where}: choose from {', '.join(hints)}")
+    try:
+        return kind(**{k: _convert(hints[k], v, f"{where}: {k}") for k, v in values.items()})
+    except PresetError:
+        raise
+    except (ValueError, TypeError) as error:
+        raise PresetError(f"{where}: {error}") from None
+
+
+def _convert(hint: Any, value: Any, where: str) -> Any:
+    if dataclasses.is_dataclass(hint):
+        return _build(hint, value, where)
+    if isinstance(value, list):
+        return tuple(value)
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if isinstance(hint, type) and not isinstance(hint, UnionType) and not isinstance(value, hint):
+        raise PresetError(f"{where} must be {hint.__name__}, got {value!r}")
+    return value

@@ -1,0 +1,152 @@
+"""Readers of the data sets: which files there are, and their scans as one array on disk."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+
+from core.scan import SIZE, ScanError, read_scan, to_uint8
+
+FEW = 500  # files that one process decodes in less time than others need to start
+PICTURES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"}
+BR35H = "br35h"
+COLLECTION = "brain-tumor-mri"
+# folder of each source -> {class folder: (label, subtype)}; label 1 is 'tumour'
+SOURCES: dict[str, dict[str, tuple[int, str]]] = {
+    BR35H: {"yes": (1, "tumour"), "no": (0, "no tumour")},
+    COLLECTION: {
+        "glioma": (1, "glioma"),
+        "meningioma": (1, "meningioma"),
+        "pituitary": (1, "pituitary"),
+        "notumor": (0, "no tumour"),
+    },
+}
+
+
+class DataError(ValueError):
+    """The data folder is missing, empty, lacks a class, or does not match a manifest."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """One labelled picture: `file` is relative to the data folder, with forward slashes."""
+
+    file: str
+    source: str
+    label: int
+    subtype: str
+
+
+def default_root() -> Path | None:
+    """The folder that the environment variable MEDFEDPURE_DATA names, if it does."""
+    value = os.environ.get("MEDFEDPURE_DATA")
+    return Path(value) if value else None
+
+
+def find_records(root: str | Path, sources: Sequence[str] = (BR35H, COLLECTION)) -> list[Record]:
+    """Lists the labelled scans of the named sources under `root`, sorted by file.
+
+    Raises:
+        DataError: a folder is missing or has no picture; the message names it.
+    """
+    root = Path(root)
+    if not root.is_dir():
+        raise DataError(f"no data folder at {root}")
+    records = []
+    for source in sources:
+        if source not in SOURCES:
+            raise DataError(f"unknown source {source!r}: choose from {', '.join(SOURCES)}")
+        for folder, (label, subtype) in SOURCES[source].items():
+            names = _pictures(root / source / folder)
+            records += [Record(f"{source}/{folder}/{n}", source, label, subtype) for n in names]
+    return sorted(records, key=lambda record: record.file)
+
+
+def find_folder(root: str | Path) -> list[Record]:
+    """Any folder with a folder per class, as torchvision's ImageFolder: labels by sorted name.
+
+    Raises:
+        DataError: the folder is missing, has fewer than two classes, or one without a picture.
+    """
+    root = Path(root)
+    if not root.is_dir():
+        raise DataError(f"no data folder at {root}")
+    classes = sorted(p.name for p in root.iterdir() if p.is_dir())
+    if len(classes) < 2:
+        raise DataError(
+            f"{root} needs a folder for each of at least two classes, found {len(classes)}"
+        )
+    return [
+        Record(f"{name}/{picture}", root.name, label, name)
+        for label, name in enumerate(classes)
+        for picture in _pictures(root / name)
+    ]
+
+
+def file_sha256(root: str | Path, records: Sequence[Record]) -> list[str]:
+    """Sha256 of each file's bytes, in hexadecimal."""
+    return [hashlib.sha256((Path(root) / r.file).read_bytes()).hexdigest() for r in records]
+
+
+def load_scans(
+    root: str | Path, records: Sequence[Record], cache: str | Path | None = None
+) -> np.ndarray:
+    """Canonical scans as uint8 (N, 224, 224), decoded once and kept beside in `cache`.
+
+    The cache is keyed by the files with their sizes and times: a changed folder is decoded anew.
+
+    Raises:
+        DataError: there are no records, or a file is missing or cannot be read.
+    """
+    root = Path(root)
+    if not records:
+        raise DataError("no records to load")
+    if cache is None:
+        return _decode_all(root, records)
+    missing = [r.file for r in records if not (root / r.file).is_file()]
+    if missing:
+        raise DataError(f"{len(missing)} files are missing under {root}, the first is {missing[0]}")
+    stats = [(r.file, s.st_size, s.st_mtime_ns) for r in records for s in [(root / r.file).stat()]]
+    key = hashlib.sha256(repr((SIZE, stats)).encode()).hexdigest()[:16]
+    path = Path(cache) / f"scans-{key}.npy"
+    if not path.is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(f"{path.stem}.{os.getpid()}.tmp.npy")
+        try:
+            np.save(partial, _decode_all(root, records))
+            partial.replace(path)
+        finally:  # a full disk leaves nothing behind
+            partial.unlink(missing_ok=True)
+    scans: np.ndarray = np.load(path, mmap_mode="r")
+    return scans
+
+
+def _decode_all(root: Path, records: Sequence[Record]) -> np.ndarray:
+    paths = [str(root / r.file) for r in records]
+    if len(paths) < FEW:
+        return np.concatenate([_decode(path) for path in paths])
+    with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:  # torch's threads: no fork
+        return np.concatenate(list(pool.map(_decode, paths, chunksize=64)))
+
+
+def _decode(path: str) -> np.ndarray:
+    try:
+        return to_uint8(read_scan(path, any_picture=True))
+    except ScanError as error:
+        raise DataError(f"{path}: {error}") from error
+
+
+def _pictures(folder: Path) -> list[str]:
+    if not folder.is_dir():
+        raise DataError(f"no folder {folder}")
+    names = sorted(p.name for p in folder.iterdir() if p.suffix.lower() in PICTURES)
+    if not names:
+        raise DataError(f"no pictures in {folder}")
+    return names

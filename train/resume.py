@@ -1,0 +1,57 @@
+"""The state of a running training on disk: models, optimiser and progress, whole after a kill, no pickle."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+
+def write_state(
+    path: Path,
+    models: dict[str, nn.Module],
+    optimizer: torch.optim.Optimizer,
+    facts: dict[str, Any],
+) -> None:
+    """Writes beside, then renames: a full disk or a kill leaves the previous file as it was."""
+    tensors = {f"{name}/{k}": v for name, m in models.items() for k, v in m.state_dict().items()}
+    for i, state in optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer/{i}/{k}": v for k, v in state.items()}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    try:
+        save_file(
+            {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()},
+            partial,
+            {"facts": json.dumps(facts)},
+        )
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def read_state(
+    path: Path, models: dict[str, nn.Module], optimizer: torch.optim.Optimizer
+) -> dict[str, Any]:
+    """Puts a written state back into models and optimiser and returns its facts."""
+    with safe_open(path, "pt") as file:
+        tensors = {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118 (not a mapping)
+        facts: dict[str, Any] = json.loads(file.metadata()["facts"])
+    for name, model in models.items():
+        model.load_state_dict(_under(f"{name}/", tensors))
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, value in _under("optimizer/", tensors).items():
+        i, name = key.split("/")
+        state.setdefault(int(i), {})[name] = value
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
+    return facts
+
+
+def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}

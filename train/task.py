@@ -1,0 +1,234 @@
+"""Fits one model on one client's scans: sampling, optimiser, EMA, early stop, checkpoints that resume.
+
+No transport in here, and no knowledge of what the model is: a phase hands over its loss and its validation.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from core.scan import from_uint8
+from train.resume import read_state, write_state
+
+LossFn = Callable[[nn.Module, Tensor, Tensor, torch.Generator], Tensor]
+ValidateFn = Callable[[nn.Module], dict[str, float]]
+ReportFn = Callable[[str], None]
+ProgressFn = Callable[[int, int, float], None]
+
+
+def silent(step: int, total: int, loss: float) -> None:
+    """The progress function that shows nothing."""
+
+
+@dataclass(frozen=True)
+class FitConfig:
+    """How long and how fast to learn. An epoch draws `samples` scans (0: as many as there are)."""
+
+    epochs: int = 10
+    samples: int = 0
+    batch_size: int = 64
+    lr: float = 1e-3
+    weight_decay: float = 0.02
+    warmup: float = 0.1
+    ema: float = 0.998
+    patience: int = 0
+    clip: float = 1.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if min(self.epochs, self.batch_size) < 1 or self.samples < 0:
+            raise ValueError(f"epochs and batch_size must be at least 1, got {self}")
+        if not self.lr > 0 or not 0 <= self.ema < 1:
+            raise ValueError(f"lr must be positive and ema in [0, 1), got {self}")
+
+
+@dataclass(frozen=True)
+class Data:
+    """Scans of one fold with labels and sampling weights; scans stay uint8 until a batch is drawn."""
+
+    scans: np.ndarray  # (N, H, W) or (N, C, H, W) uint8
+    labels: Tensor  # (N,) int64
+    weights: Tensor  # (N,) float64, need not sum to 1
+
+    def batch(self, index: Sequence[int] | Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Float32 scans (B, C, H, W) in [0, 1] and labels (B,)."""
+        rows = np.asarray(index)
+        x = from_uint8(self.scans[rows])
+        x = x[:, None] if x.ndim == 3 else x
+        return x.to(device), self.labels[torch.as_tensor(rows)].to(device)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+def fit(
+    model: nn.Module,
+    data: Data,
+    loss_fn: LossFn,
+    config: FitConfig,
+    *,
+    validate: ValidateFn,
+    checkpoint: Path | None = None,
+    report: ReportFn = print,
+    progress: ProgressFn = silent,
+    device: torch.device | None = None,
+) -> list[dict[str, float]]:
+    """Trains `model` in place and leaves it with the EMA weights of its best epoch, in eval mode.
+
+    `validate` returns figures of which 'score' (higher is better) picks the epoch. With `checkpoint`, the
+    state is written after every epoch and every two minutes, and a later call goes on from there.
+
+    Returns:
+        One dictionary of figures per epoch.
+
+    Raises:
+        ValueError: there are no scans, or the checkpoint belongs to other settings.
+        FloatingPointError: the loss is not a number.
+    """
+    if len(data) == 0:
+        raise ValueError("no scans to train on")
+    device = device or pick_device()
+    model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    ema = copy.deepcopy(model).eval().requires_grad_(False)
+    best = copy.deepcopy(ema)
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=config.lr, weight_decay=config.weight_decay
+    )
+    samples = config.samples or len(data)
+    steps_per_epoch = max(1, samples // config.batch_size)
+    total = steps_per_epoch * config.epochs
+    history: list[dict[str, float]] = []
+    step, epoch_loss = 0, 0.0
+    models = {"model": model, "ema": ema, "best": best}
+    identity = json.dumps({**asdict(config), "n": len(data)}, sort_keys=True)
+
+    def save() -> None:
+        if checkpoint is not None:
+            facts = {
+                "identity": identity,
+                "step": step,
+                "epoch_loss": epoch_loss,
+                "history": history,
+            }
+            write_state(checkpoint, models, optimizer, facts)
+
+    if checkpoint is not None and checkpoint.is_file():
+        facts = read_state(checkpoint, models, optimizer)
+        if facts["identity"] != identity:
+            raise ValueError(
+                f"{checkpoint} was written with other settings: remove it to start again"
+            )
+        step, epoch_loss, history = facts["step"], facts["epoch_loss"], facts["history"]
+        report(f"resumed at step {step} of {total}")
+
+    saved = time.monotonic()
+    for step in range(step, total):
+        generator = torch.Generator().manual_seed(config.seed * 1_000_003 + step)
+        for group in optimizer.param_groups:
+            group["lr"] = config.lr * _schedule(step / total, config.warmup)
+        index = torch.multinomial(
+            data.weights, config.batch_size, replacement=True, generator=generator
+        )
+        x, y = data.batch(index, device)
+        model.train()
+        torch.manual_seed(
+            config.seed * 1_000_003 + step
+        )  # dropout alone draws from the global state
+        loss = loss_fn(model, x, y, generator)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(model.parameters(), config.clip)
+        optimizer.step()
+        _average(ema, model, min(config.ema, (step + 1) / (step + 10)))
+        epoch_loss += loss.item()
+        step += 1
+        done = step % steps_per_epoch == 0
+        if done:
+            if not math.isfinite(epoch_loss):
+                raise FloatingPointError(f"the loss is {epoch_loss} at step {step}: lower lr")
+            figures = {
+                "epoch": len(history) + 1,
+                "loss": epoch_loss / steps_per_epoch,
+                **validate(ema),
+            }
+            history.append(figures)
+            epoch_loss = 0.0
+            if figures["score"] >= max(h["score"] for h in history):
+                best.load_state_dict(ema.state_dict())
+            report(_line(figures, config.epochs))
+        progress(step, total, loss.item())
+        if done or time.monotonic() - saved > 120:
+            save()
+            saved = time.monotonic()
+        if done and _has_stalled(history, config.patience):
+            report(f"stopped early: no better for {config.patience} epochs")
+            break
+    model.load_state_dict(best.state_dict())
+    model.eval()
+    return history
+
+
+def batches(n: int, size: int) -> Iterator[range]:
+    """Positions 0..n-1 in order, in runs of `size`; the last may be shorter."""
+    for start in range(0, n, size):
+        yield range(start, min(start + size, n))
+
+
+def balanced_weights(cells: Sequence[object], groups: Sequence[int]) -> Tensor:
+    """Sampling weights (N,): cells share equally; within one, a group of n near-duplicates counts sqrt(n)."""
+    sizes: dict[int, int] = {}
+    for group in groups:
+        sizes[group] = sizes.get(group, 0) + 1
+    weights = torch.tensor([sizes[g] ** -0.5 for g in groups], dtype=torch.float64)
+    for cell in set(cells):
+        inside = torch.tensor([c == cell for c in cells])
+        weights[inside] /= weights[inside].sum()
+    return weights
+
+
+def pick_device() -> torch.device:
+    """The first CUDA device if there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def autocast(device: torch.device) -> torch.autocast:
+    """bfloat16 where the hardware multiplies it natively, float32 elsewhere."""
+    native = device.type == "cuda" or torch.cpu._is_avx512_bf16_supported()
+    return torch.autocast(device.type, torch.bfloat16, enabled=native)
+
+
+def _schedule(progress: float, warmup: float) -> float:
+    if progress < warmup:
+        return max(0.05, progress / warmup)
+    return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * (progress - warmup) / (1 - warmup)))
+
+
+@torch.no_grad()
+def _average(ema: nn.Module, model: nn.Module, decay: float) -> None:
+    for mean, value in zip(ema.state_dict().values(), model.state_dict().values(), strict=True):
+        if mean.dtype.is_floating_point:
+            mean.lerp_(value, 1 - decay)
+        else:
+            mean.copy_(value)
+
+
+def _has_stalled(history: list[dict[str, float]], patience: int) -> bool:
+    if not patience:
+        return False
+    best = max(range(len(history)), key=lambda i: history[i]["score"])
+    return len(history) - 1 - best >= patience
+
+
+def _line(figures: dict[str, float], epochs: int) -> str:
+    rest = "  ".join(f"{k} {v:.4f}" for k, v in figures.items() if k != "epoch")
+    return f"epoch {int(figures['epoch'])}/{epochs}  {rest}"
