@@ -1,7 +1,7 @@
 """Opens MedFedPure in the browser: the desktop's and the Space's entry.
 
-    python app.py                 # http://127.0.0.1:7860
-    python app.py --host 0.0.0.0  # let other machines on the network in
+python app.py                 # http://127.0.0.1:7860
+python app.py --host 0.0.0.0  # let other machines on the network in
 """
 
 from __future__ import annotations

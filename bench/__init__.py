@@ -1,1 +1,1 @@
-"""Everything that yields a number: `python -m bench COMMAND` writes results/*.json with provenance."""
+"""Everything that yields a number: `python -m bench COMMAND` writes results/*.json."""

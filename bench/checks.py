@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -58,10 +59,10 @@ def check_attacks(
 
 
 def check_rows(rows: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Stronger rows must not leave more scans right, by more than a point, on the systems they share."""
+    """Stronger rows must not leave more scans right, by more than a point, for any system."""
     warnings = []
     order = [name for name in ("clean", "A0", "A1") if name in rows]
-    pairs = list(zip(order, order[1:], strict=False))
+    pairs = list(itertools.pairwise(order))
     if "A0" in rows and "A0-8bit" in rows:
         pairs.append(("clean", "A0-8bit"))
     for weak, strong in pairs:

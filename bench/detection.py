@@ -1,4 +1,4 @@
-"""What the detector sees: every named score and feature, against attacks and against harmless changes."""
+"""What the detector sees: every score and feature, against attacks and harmless changes."""
 
 from __future__ import annotations
 
@@ -33,13 +33,17 @@ BENIGN: dict[str, Callable[[Tensor, list[int]], Tensor]] = {
 
 
 def run(store: Store, pipeline: MedFedPure, test: Fold, batch_size: int = 32) -> None:
-    """Fills `store`: clean scans, harmless changes, then one row per attacked classifier and eps."""
+    """Fills `store`: clean scans, harmless changes, then a row per attacked classifier and eps."""
     clean = measured(pipeline, test, lambda x, y, seeds: x, "clean", batch_size)
     store.row("clean", lambda: {"n": len(test), **false_alarms(pipeline, clean)})
     for name, change in BENIGN.items():
 
-        def changed(change: Callable[[Tensor, list[int]], Tensor] = change, name: str = name) -> Any:
-            found = measured(pipeline, test, lambda x, y, s: eight_bit(change(x, s)), name, batch_size)
+        def changed(
+            change: Callable[[Tensor, list[int]], Tensor] = change, name: str = name
+        ) -> Any:
+            found = measured(
+                pipeline, test, lambda x, y, s: eight_bit(change(x, s)), name, batch_size
+            )
             return {"n": len(test), **false_alarms(pipeline, found)}
 
         store.row(f"benign: {name}", changed)

@@ -28,7 +28,7 @@ def join(readings: Sequence[Reading]) -> Reading:
 
 
 def figures(reading: Reading, fold: Fold) -> dict[str, Any]:
-    """All figures of a row for one system, over the fold and for each source where it has several."""
+    """All figures of a row for one system; for each source too where there are several."""
     y, right = fold.y, metrics.is_right(reading.probability, fold.y)
     block = {**_block(reading.probability, y), **share(right)}
     block["interval_by_group"] = metrics.group_bootstrap_interval(right, fold.groups)
@@ -48,7 +48,10 @@ def figures(reading: Reading, fold: Fold) -> dict[str, Any]:
     if reading.t_star is not None:
         block["t_star_mean"] = float(reading.t_star.double().mean())
     if reading.attention is not None:
-        mean, sd = reading.attention.mean(0).tolist(), reading.attention.std(0, correction=0).tolist()
+        mean, sd = (
+            reading.attention.mean(0).tolist(),
+            reading.attention.std(0, correction=0).tolist(),
+        )
         block["attention"] = {"mean": mean, "sd": sd}
     return block
 

@@ -48,7 +48,9 @@ def jpeg(x: Tensor, quality: int) -> Tensor:
 
 # Every strength that is tried on validation scans; the best one stands beside the purifier.
 STRENGTHS: Mapping[str, Mapping[float, Filter]] = {
-    "gaussian": {s: partial(gaussian, sigma=s) for s in (0.5, 0.7, 0.9, 1.1, 1.3, 1.6, 2.0, 2.5, 3.0)},
+    "gaussian": {
+        s: partial(gaussian, sigma=s) for s in (0.5, 0.7, 0.9, 1.1, 1.3, 1.6, 2.0, 2.5, 3.0)
+    },
     "median": {s: partial(median, side=s) for s in (3, 5, 7, 9)},
     "jpeg": {q: partial(jpeg, quality=q) for q in (5, 10, 15, 20, 30, 40, 50, 60, 75, 90)},
 }

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from core.scan import from_uint8
-from train.data import find_records, load_scans
+from train.data import DataError, find_records, load_scans
 from train.split import MANIFESTS, Entry, Manifest, check_files, read_manifest
 
 
@@ -26,7 +26,7 @@ class Batch(NamedTuple):
 
 @dataclass(frozen=True)
 class Fold:
-    """Scans stay uint8 until a batch is asked for. A scan's seed is its position in the manifest."""
+    """Scans stay uint8 until a batch is asked for; a scan's seed is its place in the manifest."""
 
     manifest: Manifest
     entries: tuple[Entry, ...]
@@ -74,11 +74,7 @@ class Fold:
 
     def thin(self, limit: int | None) -> Fold:
         """At most `limit` scans, evenly spaced, so that classes and sources keep their shares."""
-        if limit is None or limit >= len(self):
-            return self
-        if limit < 1:
-            raise ValueError(f"limit must be at least 1, got {limit}")
-        return self.pick(torch.linspace(0, len(self) - 1, limit).round().long().tolist())
+        return self.pick(_spread(len(self), limit))
 
 
 @dataclass(frozen=True)
@@ -107,12 +103,13 @@ def load_fold(
 
     Raises:
         DataError: the protocol is unknown, the fold is empty, or a file is not the manifest's.
+        ValueError: the limit is below 1.
     """
     manifest = read_manifest(protocol, manifests)
     positions = manifest.fold(name)
-    if limit is not None and limit < len(positions):
-        keep = torch.linspace(0, len(positions) - 1, limit).round().long().tolist()
-        positions = [positions[i] for i in keep]
+    if not positions:
+        raise DataError(f"the manifest of {protocol!r} has no scans in fold {name!r}")
+    positions = [positions[i] for i in _spread(len(positions), limit)]
     check_files(manifest, data, positions)
     entries = tuple(manifest.entries[i] for i in positions)
     if cache is None:  # decode what is asked for; a cache holds every scan, as training made it
@@ -122,3 +119,12 @@ def load_fold(
         where = {r.file: i for i, r in enumerate(records)}
         scans = load_scans(data, records, cache)[[where[e.file] for e in entries]]
     return Fold(manifest, entries, tuple(positions), scans)
+
+
+def _spread(n: int, limit: int | None) -> list[int]:
+    """At most `limit` of n positions, evenly spaced; None takes all."""
+    if limit is None or limit >= n:
+        return list(range(n))
+    if limit < 1:
+        raise ValueError(f"limit must be at least 1, got {limit}")
+    return torch.linspace(0, n - 1, limit).round().long().tolist()

@@ -1,4 +1,4 @@
-"""Tumour outlines of Br35H (VIA: polygon, circle, ellipse) on the canonical grid, and their contrast."""
+"""Br35H's tumour outlines (VIA: polygon, circle, ellipse) on the canonical grid; contrast."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def read_outlines(data: str | Path) -> dict[str, list[dict[str, Any]]]:
 
 
 def mask_of(shapes: list[dict[str, Any]], width: int, height: int, size: int = SIZE) -> Tensor:
-    """Bool (size, size): the shapes' pixels after the padding and resizing that make a scan canonical."""
+    """Bool (size, size): the shapes' pixels after the padding and resizing of `read_scan`."""
     picture = Image.new("L", (width, height), 0)
     draw = ImageDraw.Draw(picture)
     for shape in shapes:

@@ -26,7 +26,7 @@ def run(
     eps: float,
     batch_size: int,
 ) -> None:
-    """Fills `store` with one row per attack for one way; near-duplicates never cross, folds see to it."""
+    """Fills `store` with one row per attack for one way; folds keep near-duplicates together."""
     bench = Bench(pipeline)
     for row in rows_named(names, eps):
         store.row(

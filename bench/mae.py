@@ -1,4 +1,4 @@
-"""The autoencoder's error on hidden patches against filling them in from the pixels that are visible."""
+"""The autoencoder's error on hidden patches against filling in from visible neighbours."""
 
 from __future__ import annotations
 

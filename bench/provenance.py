@@ -1,4 +1,4 @@
-"""Where a number comes from: code, weights, split, machine. Weights of another split are refused."""
+"""Where a number comes from: code, weights, split, machine. Refuses another split's weights."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def machine_facts(device: torch.device) -> dict[str, Any]:
 
 
 def code_facts() -> dict[str, Any]:
-    """The commit that is checked out, and whether files differ from it; None outside a repository."""
+    """The commit that is checked out and whether files differ; None outside a repository."""
     commit = _git("rev-parse", "HEAD")
     return {"commit": commit, "dirty": bool(_git("status", "--porcelain")) if commit else None}
 

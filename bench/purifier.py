@@ -1,4 +1,4 @@
-"""Is the purifier worth more than a filter? Energy removed, denoising, accuracy behind it, lesions kept."""
+"""Is the purifier worth more than a filter? Energy removed, denoising, accuracy, lesions."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def run(
     chosen = store.row("filters", lambda: choose_strengths(pipeline, validation, batch_size))
 
     def best(aim: str) -> dict[str, Filter]:
-        return {kind: _filter(kind, chosen[aim][kind]["strength"]) for kind in STRENGTHS}
+        return {k: known[chosen[aim][k]["strength"]] for k, known in STRENGTHS.items()}
 
     store.row("energy", lambda: energy(pipeline, test, best("accuracy"), batch_size))
     store.row("denoising", lambda: denoising(pipeline, test, best("psnr"), batch_size))
@@ -58,7 +58,7 @@ def run(
 def choose_strengths(
     pipeline: MedFedPure, validation: Fold, batch_size: int = 32
 ) -> dict[str, dict[str, Any]]:
-    """Each filter's best strength by PSNR at t = 50, and by accuracy of the plain classifier behind it.
+    """Each filter's best strength by PSNR at t = 50, and by the plain classifier's accuracy.
 
     Accuracy is the mean of clean and A0: a filter that blurs every tumour away would otherwise win.
     """
@@ -78,10 +78,10 @@ def choose_strengths(
 def energy(
     pipeline: MedFedPure, fold: Fold, filters: dict[str, Filter], batch_size: int = 32
 ) -> dict[str, Any]:
-    """Perturbation energy removed by P, on A0 scans of the plain classifier, at the t_star each one gets.
+    """Perturbation energy removed by P on A0 scans of the plain classifier, each at its t_star.
 
     `removed` = 1 - |P(x + d) - P(x)|^2 / |d|^2, same depth and noise for both: what is left of d.
-    `removed_and_faithful` = 1 - |P(x + d) - x|^2 / |d|^2: what P itself spoils counts against it too.
+    `removed_and_faithful` = 1 - |P(x + d) - x|^2 / |d|^2: what P itself spoils counts too.
     Only flagged scans count for the purifier; sums over scans are divided, not ratios averaged.
     """
     sums: dict[str, list[Tensor]] = {}
@@ -110,9 +110,13 @@ def energy(
 
 
 def denoising(
-    pipeline: MedFedPure, fold: Fold, filters: dict[str, Filter], batch_size: int = 32, t: int = NOISE_T
+    pipeline: MedFedPure,
+    fold: Fold,
+    filters: dict[str, Filter],
+    batch_size: int = 32,
+    t: int = NOISE_T,
 ) -> dict[str, Any]:
-    """PSNR and SSIM after denoising scans that were noised to step t, rescaled to the scan's brightness."""
+    """PSNR and SSIM after denoising scans noised to step t, rescaled to their own brightness."""
     one = Purifier(
         pipeline.purifier.noise_pred,
         pipeline.purifier.diffusion,
@@ -123,7 +127,9 @@ def denoising(
     for lazy in progress(fold.batches(batch_size, pipeline.device), f"denoising, t = {t}"):
         x, _, seeds = lazy()
         steps = torch.full((len(x),), t, device=x.device)
-        noise = seeded_noise((1, *x.shape[1:]), seeds)[:, 0].to(x)  # the draw that the purifier makes
+        noise = seeded_noise((1, *x.shape[1:]), seeds)[:, 0].to(
+            x
+        )  # the draw that the purifier makes
         with torch.no_grad():
             diffusion = pipeline.purifier.diffusion
             x_t = diffusion.q_sample(to_model(x), steps, noise)
@@ -163,7 +169,7 @@ def behind(
 
 
 def fidelity(pipeline: MedFedPure, fold: Fold, batch_size: int = 32) -> dict[str, Any]:
-    """PSNR and SSIM of clean scans after the purification they get, and at each depth of the schedule."""
+    """PSNR and SSIM of clean scans after the purification they get, and at each depth."""
     c = pipeline.purifier.config
     psnr: dict[str, list[Tensor]] = {}
     ssim: dict[str, list[Tensor]] = {}
@@ -217,8 +223,10 @@ def _purified(pipeline: MedFedPure, x: Tensor, seeds: Sequence[int]) -> Tensor:
     return pipeline.purify(x, pipeline.t_star(pipeline.score(pipeline.detect(x))), seeds)
 
 
-def _add(sums: dict[str, list[Tensor]], name: str, x: Tensor, x_adv: Tensor, pure: Tensor, base: Tensor) -> None:
-    """Energies (B, 3) of the perturbation, of what is left of it, and of the distance to the scan."""
+def _add(
+    sums: dict[str, list[Tensor]], name: str, x: Tensor, x_adv: Tensor, pure: Tensor, base: Tensor
+) -> None:
+    """Energies (B, 3): of the perturbation, of what is left of it, of the distance to x."""
     pairs = ((x_adv, x), (pure, base), (pure, x))
     energies = [(a - b).double().square().flatten(1).sum(1) for a, b in pairs]
     sums.setdefault(name, []).append(torch.stack(energies, 1).cpu())
@@ -234,8 +242,6 @@ def _energy(parts: list[Tensor]) -> dict[str, Any]:
 
 def _summaries(values: dict[str, list[Tensor]]) -> dict[str, dict[str, float]]:
     joined = {name: torch.cat(parts) for name, parts in values.items()}
-    return {n: {"mean": float(v.mean()), "sd": float(v.std(correction=0))} for n, v in joined.items()}
-
-
-def _filter(kind: str, strength: float) -> Filter:
-    return STRENGTHS[kind][strength]
+    return {
+        n: {"mean": float(v.mean()), "sd": float(v.std(correction=0))} for n, v in joined.items()
+    }

@@ -36,7 +36,7 @@ def run(
     lite_limit: int,
     batch_size: int,
 ) -> None:
-    """Fills `store` with one row per attack, after the choice of the best expert and the self-checks."""
+    """Fills `store` with one row per attack, after choosing the best expert and self-checks."""
     bench = Bench(pipeline)
     if any(s.surface == "expert" for s in systems):
         bench.expert = store.row(
@@ -92,7 +92,9 @@ def choose_expert(
     for k in range(len(pipeline.classifier.model.experts)):
         both = [
             metrics.accuracy(
-                measure(Bench(pipeline, k), validation, row, alone, batch_size)["expert"].probability,
+                measure(Bench(pipeline, k), validation, row, alone, batch_size)[
+                    "expert"
+                ].probability,
                 validation.y,
             )
             for row in (Row(f"expert {k}", ""), attack)

@@ -20,7 +20,7 @@ RESTART = 1_000_003  # seeds of the restarts lie this far apart
 
 @dataclass(frozen=True)
 class Row:
-    """One attack. `whole` follows the gradient through detector and purifier instead of the classifier alone."""
+    """One attack; `whole` follows the gradient through the purifier too."""
 
     name: str
     meaning: str
@@ -81,7 +81,11 @@ def measure(
 
 
 def strongest(
-    row: Row, logits: Callable[[Tensor, Sequence[int]], Tensor], x: Tensor, y: Tensor, seeds: list[int]
+    row: Row,
+    logits: Callable[[Tensor, Sequence[int]], Tensor],
+    x: Tensor,
+    y: Tensor,
+    seeds: list[int],
 ) -> Tensor:
     """The attacked scans of highest loss over the row's restarts.
 

@@ -1,4 +1,4 @@
-"""A result file that grows row by row: what is finished survives a kill and is not computed twice."""
+"""A result file that grows row by row: what is finished survives a kill."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class StoreError(ValueError):
 
 
 class Store:
-    """results/NAME.json: provenance, warnings and named rows, each with its time, date and commit."""
+    """results/NAME.json: provenance, warnings, and rows with their time, date and commit."""
 
     def __init__(
         self, path: str | Path, bench: str, identity: Figures, facts: Figures, fresh: bool = False
@@ -31,7 +31,7 @@ class Store:
         Args:
             path: the JSON file.
             bench: name of the command.
-            identity: what decides the figures (weights, split, settings); rows of another are refused.
+            identity: what decides the figures: weights, split, settings.
             facts: further provenance, such as the machine.
             fresh: forget what the file holds.
 

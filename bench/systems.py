@@ -1,7 +1,7 @@
 """The systems that stand side by side in every row, cut from one set of weights.
 
-Each names the classifier that an attacker sees and the purification in front of it, so that an adversarially
-trained expert cannot hide a purifier that does nothing.
+Each names the classifier that an attacker sees and the purification in front of it, so that an
+adversarially trained expert cannot hide a purifier that does nothing.
 """
 
 from __future__ import annotations
@@ -14,13 +14,12 @@ import torch
 from torch import Tensor
 
 from bench.figures import Reading
-from core.detector import Detection
 from core.pipeline import MedFedPure
 
 
 @dataclass(frozen=True)
 class System:
-    """`surface` is the classifier that the paper's attacker sees; `policy` the purification before it."""
+    """`surface`: the classifier that the paper's attacker sees; `policy`: the purification."""
 
     name: str
     surface: str
@@ -93,15 +92,22 @@ class Bench:
         self, systems: Sequence[System], x: Tensor, seeds: Sequence[int]
     ) -> dict[str, Reading]:
         """Readings of the same scans by several systems, which share the detector's work."""
-        detection: Detection | None = None
+        score: Tensor | None = None
+        pure, done = x, torch.zeros(len(x), dtype=torch.long, device=x.device)
         readings = {}
         for system in systems:
             x_pur, flagged, t_star = x, None, None
             if system.policy is not None:
-                detection = detection or self.pipeline.detect(x)
-                score = self.pipeline.score(detection)
-                t_star, flagged = self.pipeline.t_star(score, system.policy), score > self.pipeline.tau
-                x_pur = self.pipeline.purify(x, t_star, seeds)
+                if score is None:
+                    score = self.pipeline.score(self.pipeline.detect(x))
+                t_star = self.pipeline.t_star(score, system.policy)
+                flagged = score > self.pipeline.tau
+                # policies agree on flagged scans: what is purified to this depth is kept
+                same = t_star == done
+                rest = self.pipeline.purify(x, t_star.masked_fill(same, 0), seeds)
+                x_pur = torch.where(same[:, None, None, None], pure, rest)
+                if (~same & (t_star > 0)).any():
+                    pure, done = x_pur, t_star
             attention = None
             if system.surface == "trained":
                 output = self.pipeline.classifier.model.outputs(x_pur)

@@ -1,4 +1,4 @@
-"""A classifier whose logits are calibrated and whose operating point lies at probability one half."""
+"""A classifier with calibrated logits, whose operating point lies at probability one half."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from core.moe import MixtureOfExperts
 
 
 class Calibrated(nn.Module):
-    """log softmax(logits / temperature + bias) (Guo et al. 2017; the bias moves the operating point).
+    """log softmax(logits / temperature + bias) (Guo et al. 2017).
 
-    Both are chosen on validation scans, after training; 1 and 0 leave the mixture as it is.
+    The bias moves the operating point. Both are chosen on validation scans, after training; 1 and 0
+    leave the mixture as it is.
     """
 
     temperature: Tensor

@@ -1,7 +1,8 @@
-"""Detection of attacked scans: the paper's reconstruction error (Eq. 22) and a fused score that is sharper.
+"""Detection of attacked scans: the paper's reconstruction error (Eq. 22) and a sharper fused score.
 
-Plain reconstruction error measures how complicated a scan is far more than how attacked it is. The fused
-score is a logistic regression on `features.py`'s measurements, fitted on clean against attacked training scans.
+Plain reconstruction error measures how complicated a scan is far more than how attacked it is. The
+fused score is a logistic regression on `features.py`'s measurements, fitted on clean against
+attacked training scans.
 """
 
 from __future__ import annotations
@@ -18,23 +19,30 @@ from core.features import FEATURES, Measurements
 from core.mae import MaskedAutoencoder, patch_mean
 
 SCORES = ("paper", "fused")
+THRESHOLDS = ("calibrated", "rank")
 
 
 @dataclass(frozen=True)
 class DetectorConfig:
     """Which score decides, and how its threshold was chosen.
 
-    `kappa` is the paper's share of a batch that is flagged by rank (.18 on Br35H, .05 on CIFAR-10);
-    `false_alarms` the share of clean validation scans above the calibrated tau.
+    `threshold` is `calibrated` (`false_alarms` of the clean validation scans lie above tau) or `rank`: the
+    paper's share `kappa` of scans is flagged (.18 on Br35H, .05 on CIFAR-10), which for a single scan means
+    the top kappa of the stored validation scores.
     """
 
     score: str = "fused"
+    threshold: str = "calibrated"
     kappa: float = 0.18
     false_alarms: float = 0.05
 
     def __post_init__(self) -> None:
         if self.score not in SCORES:
             raise ValueError(f"score must be one of {', '.join(SCORES)}, got {self.score!r}")
+        if self.threshold not in THRESHOLDS:
+            raise ValueError(
+                f"threshold must be one of {', '.join(THRESHOLDS)}, got {self.threshold!r}"
+            )
         if not 0 < self.kappa < 1 or not 0 < self.false_alarms < 1:
             raise ValueError(f"kappa and false_alarms must be in (0, 1), got {self}")
 
@@ -42,7 +50,7 @@ class DetectorConfig:
 class Detection(NamedTuple):
     """What the detector says of B scans."""
 
-    error: Tensor  # (B, 1, H, W) squared reconstruction error per pixel, the picture shown to the reader
+    error: Tensor  # (B, C, H, W) squared reconstruction error per pixel, shown to the reader
     features: Tensor  # (B, F) raw features, in the order of FEATURES
     scores: dict[str, Tensor]  # name -> (B,)
 
@@ -105,29 +113,31 @@ class Detector(nn.Module):
     def _patch_dim(self) -> int:
         return self.mae.config.in_chans * self.mae.config.patch_size**2
 
-    def tau(self, score: str | None = None, false_alarms: float | None = None) -> float:
-        """Threshold that the given share of clean validation scans exceeded (default: the config's)."""
-        share = self.config.false_alarms if false_alarms is None else false_alarms
-        return float(torch.quantile(self._quantiles(score), 1 - share))
+    def tau(self, score: str | None = None) -> float:
+        """Threshold of a score (default: the deciding one): calibrated, or the paper's rank rule.
 
-    def rank_tau(self, score: str | None = None) -> float:
-        """The paper's rank threshold for a single scan: the top kappa of stored validation scores."""
-        return self.tau(score, self.config.kappa)
+        For a single scan the rank rule is the quantile of the stored validation scores that the top
+        kappa exceed.
+        """
+        c = self.config
+        share = c.kappa if c.threshold == "rank" else c.false_alarms
+        return float(torch.quantile(self._quantiles(score), 1 - share))
 
     def flag_by_rank(self, scores: Tensor) -> Tensor:
         """The paper's rule for a batch (B,): the top kappa share is flagged, ties by position."""
-        count = int(self.config.kappa * len(scores))
+        # .29 * 100 is 28.999... in floating point
+        count = int(self.config.kappa * len(scores) + 1e-9)
         flags = torch.zeros(len(scores), dtype=torch.bool, device=scores.device)
         flags[scores.argsort(descending=True, stable=True)[:count]] = True
         return flags
 
     def confidence(self, scores: Tensor, score: str | None = None) -> Tensor:
-        """Share of clean validation scans that scored lower, in [0, 1]: how unusual each scan (B,) is."""
+        """Share of clean validation scans that scored lower, in [0, 1], for scores (B,)."""
         q = self._quantiles(score)
         return torch.searchsorted(q, scores.detach().contiguous()).to(scores.dtype) / len(q)
 
     def set_validation(self, name: str, clean: Tensor, attacked: Tensor) -> None:
-        """Stores the quantiles of clean validation scores and the span from tau to the median attacked one."""
+        """Stores quantiles of clean validation scores and tau's distance to the attacked median."""
         stored = self._quantiles(name)
         points = torch.linspace(0, 1, len(stored), dtype=torch.float64)
         stored.copy_(torch.quantile(clean.double(), points).to(stored))

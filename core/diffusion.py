@@ -1,10 +1,12 @@
 """Mathematics of the diffusion process (Eq. 13-17): schedules and steps, no network.
 
-Scans are [0, 1] everywhere else; in here x is scaled to [-1, 1] by `to_model`, as the linear schedule expects.
+Scans are [0, 1] everywhere else; in here x is scaled to [-1, 1] by `to_model`, as the linear
+schedule expects.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import torch
@@ -14,7 +16,7 @@ NoiseFn = Callable[[int], Tensor]
 
 
 class Diffusion(nn.Module):
-    """Linear betas from 1e-4 to 2e-2 over T = 1000 steps; t counts from 0, so alpha_bar[0] = 1 - 1e-4."""
+    """Linear betas from 1e-4 to 2e-2 over T = 1000 steps; t from 0: alpha_bar[0] = 1 - 1e-4."""
 
     betas: Tensor
     alpha_bar: Tensor
@@ -31,12 +33,12 @@ class Diffusion(nn.Module):
         self.register_buffer("alpha_bar", torch.cumprod(1 - betas, 0).float(), persistent=False)
 
     def sigma(self, t: int) -> float:
-        """Standard deviation of the noise at step t in [0, 1] pixel units, relative to the kept signal."""
+        """Noise at step t relative to the kept signal, standard deviation in [0, 1] pixel units."""
         a = float(self.alpha_bar[self.check(t)])
-        return 0.5 * ((1 - a) / a) ** 0.5
+        return 0.5 * math.sqrt((1 - a) / a)
 
     def check(self, t: int) -> int:
-        """t itself. Raises ValueError outside [0, num_timesteps - 1]."""
+        """Returns t itself. Raises ValueError outside [0, num_timesteps - 1]."""
         if not 0 <= t < self.num_timesteps:
             raise ValueError(f"t must be in [0, {self.num_timesteps - 1}], got {t}")
         return t
@@ -59,7 +61,7 @@ class Diffusion(nn.Module):
         return mean + (beta * (1 - before) / (1 - a)).sqrt() * noise
 
     def ddim_step(self, x_t: Tensor, t: Tensor, t_next: Tensor, noise_pred: Tensor) -> Tensor:
-        """One deterministic step from t to t_next < t (Song et al. 2021); t_next = -1 is the clean scan."""
+        """One deterministic step from t to t_next < t (Song et al. 2021); -1 is the clean scan."""
         a_next = self._at(t_next, x_t)
         x_0 = self.predict_x0(x_t, t, noise_pred)
         return a_next.sqrt() * x_0 + (1 - a_next).sqrt() * noise_pred
@@ -85,7 +87,7 @@ def to_pixels(x: Tensor) -> Tensor:
 
 
 def seeded_noise(shape: Sequence[int], seeds: Sequence[int]) -> Tensor:
-    """Standard normal noise (len(seeds), *shape): that of scan i depends on seeds[i] alone, not on the batch."""
+    """Standard normal noise (len(seeds), *shape): scan i's depends on seeds[i] alone."""
     return torch.stack(
         [torch.randn(tuple(shape), generator=torch.Generator().manual_seed(int(s))) for s in seeds]
     )

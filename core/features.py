@@ -1,8 +1,8 @@
 """What the fused detector measures in a scan, each feature a number that attacks tend to raise.
 
-Sources: whitened residuals and the quietest patches (robust statistics of noise), the diffusion model's
-own noise estimate at small t (Zhang et al. 2023, EPS-AD), and the stability of predictions under a blur
-(Xu et al. 2018, feature squeezing).
+Sources: whitened residuals and the quietest patches (robust statistics of noise), the diffusion
+model's own noise estimate at small t (Zhang et al. 2023, EPS-AD), and the stability of predictions
+under a blur (Xu et al. 2018, feature squeezing).
 """
 
 from __future__ import annotations
@@ -68,9 +68,8 @@ class Measurements:
     def _noise(self, x: Tensor, patch_size: int) -> tuple[Tensor, Tensor, Tensor]:
         b = len(x)
         scaled = to_model(x)
-        fixed = (
-            seeded_noise(x.shape[1:], [0]).to(x).expand_as(x)
-        )  # one map for every scan: no randomness
+        # one map for every scan: no randomness
+        fixed = seeded_noise(x.shape[1:], [0]).to(x).expand_as(x)
         t = torch.tensor([NOISE_T, ERROR_T], device=x.device).repeat_interleave(b)
         as_is = self.diffusion.q_sample(scaled, t[:b], torch.zeros_like(x))
         noised = self.diffusion.q_sample(scaled, t[b:], fixed)
@@ -81,7 +80,7 @@ class Measurements:
 
 
 def high_pass(x: Tensor) -> Tensor:
-    """x minus its 3 x 3 mean, same shape."""
+    """What a 3 x 3 mean takes away from x, same shape."""
     return x - blur(x)
 
 
@@ -96,7 +95,7 @@ def log_band_energy(residual: Tensor, patch_size: int) -> Tensor:
 
 
 def log_odds(logits: Tensor) -> Tensor:
-    """Log-odds of the most likely class against the rest, (B,), from (B, C); with two classes, of class 1."""
+    """Log-odds (B,) from (B, C): of class 1 of two, else of the most likely against the rest."""
     log_probs = logits.log_softmax(1)
     if logits.shape[1] == 2:
         return log_probs[:, 1] - log_probs[:, 0]

@@ -1,7 +1,7 @@
 """Masked autoencoder on a ViT (He et al. 2022; section III-B3, Eq. 18-21).
 
-Random masks for training; complementary masks for scoring, so that every patch is predicted once from the
-others: with four masks of 25 % visible patches, three predictions per patch are averaged.
+Random masks for training; complementary masks for scoring, so that every patch is predicted from
+others alone: with four masks of 25 % visible patches, three predictions per patch are averaged.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from timm.layers import get_norm_layer
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
@@ -33,8 +34,10 @@ class MAEConfig:
     def __post_init__(self) -> None:
         if self.img_size % self.patch_size:
             raise ValueError(f"patch_size {self.patch_size} must divide img_size {self.img_size}")
-        if not 0 < self.mask_ratio < 1:
-            raise ValueError(f"mask_ratio must be in (0, 1), got {self.mask_ratio}")
+        if not 0 < self.mask_ratio < 1 or not 0 < self.num_kept < self.num_patches:
+            raise ValueError(
+                f"mask_ratio must hide some of {self.num_patches} patches, got {self.mask_ratio}"
+            )
         if self.embed_dim % self.num_heads or self.decoder_dim % self.decoder_heads:
             raise ValueError("num_heads must divide embed_dim, decoder_heads decoder_dim")
 
@@ -104,12 +107,12 @@ class MaskedAutoencoder(nn.Module):
     def random_masking(
         self, batch: int, generator: torch.Generator | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Positions shuffled per scan (B, L), the first `num_kept` visible (Eq. 20), and `ids_restore` (B, L)."""
+        """Shuffled positions (B, L), the first `num_kept` visible (Eq. 20), and `ids_restore`."""
         order = torch.rand(batch, self.config.num_patches, generator=generator).argsort(1)
         return order.to(self.mask_token.device), order.argsort(1).to(self.mask_token.device)
 
     def forward(self, x: Tensor, ids_keep: Tensor) -> Tensor:
-        """Predicted patches (B, L, C * p * p) from the visible ones alone; ids_keep (B, kept) int64."""
+        """Patches (B, L, C * p * p) predicted from the visible ones; ids_keep (B, kept) int64."""
         tokens = self.embed(self.patchify(x)) + self.position
         visible = tokens.gather(1, _expand(ids_keep, tokens))
         latent = self.decoder_embed(self.encoder(visible))
@@ -125,15 +128,15 @@ class MaskedAutoencoder(nn.Module):
 
     def masked_error(self, x: Tensor, ids_keep: Tensor) -> Tensor:
         """Mean squared error over the patches that are not in ids_keep (B, kept), per scan (B,)."""
-        error = (self(x, ids_keep).float() - self.patchify(x)).square().mean(2)
+        error: Tensor = (self(x, ids_keep).float() - self.patchify(x)).square().mean(2)
         hidden = torch.ones_like(error).scatter(1, ids_keep, 0.0)
         return (error * hidden).sum(1) / hidden.sum(1)
 
     def reconstruct(self, x: Tensor) -> Tensor:
         """Every pixel predicted from patches other than its own, (B, C, H, W).
 
-        Complementary masks: the visible sets partition the patches on a fixed lattice, and each patch's
-        prediction is the mean over the masks that hide it.
+        Complementary masks: the visible sets partition the patches on a fixed lattice, and each
+        patch's prediction is the mean over the masks that hide it.
         """
         keep = self.complementary(x.device)  # (M, kept)
         total = torch.zeros_like(self.patchify(x))
@@ -146,7 +149,7 @@ class MaskedAutoencoder(nn.Module):
         return self.unpatchify(total / (len(keep) - 1))
 
     def complementary(self, device: torch.device | None = None) -> Tensor:
-        """Positions (M, L / M) visible under each of M = 4 masks: the 2 x 2 phases of the patch lattice.
+        """Positions (M, L / M) visible under each of M = 4 masks: the lattice's 2 x 2 phases.
 
         Raises ValueError where the grid has an odd side.
         """
@@ -159,7 +162,7 @@ class MaskedAutoencoder(nn.Module):
 
 def patch_mean(error: Tensor, patch_size: int) -> Tensor:
     """Mean over each patch: (B, H / p, W / p) from per-pixel values (B, C, H, W)."""
-    return nn.functional.avg_pool2d(error.mean(1, keepdim=True), patch_size)[:, 0]
+    return F.avg_pool2d(error.mean(1, keepdim=True), patch_size)[:, 0]
 
 
 def _expand(ids: Tensor, like: Tensor) -> Tensor:

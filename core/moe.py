@@ -1,14 +1,14 @@
 """Personalised mixture of K experts with input-dependent attention (Eq. 4-10).
 
-Experts are shared through FedAvg; the attention is personal: `is_personal` is the one definition of what
-never leaves a client.
+Experts are shared through FedAvg; the attention is personal: `is_personal` is the one definition of
+what never leaves a client.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import timm
 import torch
@@ -16,16 +16,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 RESNET18_CHANNELS = (64, 128, 256, 512)
+FULL_SIDE = 224  # ResNet-18's own stem was made for this side
 
 
 @dataclass(frozen=True)
 class MoEConfig:
     """Shape of the mixture.
 
-    `sides` gives, for each of the K experts, the side at which it looks at a scan: 56 means that it sees
-    the 224 x 224 scan averaged to 56 x 56. An expert at full resolution keeps ResNet-18's own stem (7 x 7,
-    stride 2, max-pooling); below, the stem is a 3 x 3 convolution without max-pooling, of stride 2 where
-    the picture is still 112 or wider.
+    `sides` gives, for each of the K experts, the side at which it looks at a scan: 56 means that it
+    sees the 224 x 224 scan averaged to 56 x 56. An expert at 224 keeps ResNet-18's own stem (7 x 7,
+    stride 2, max-pooling); below, the stem is a 3 x 3 convolution without max-pooling, of stride 2
+    where the picture is still 112 or wider.
     """
 
     img_size: int = 224
@@ -45,9 +46,7 @@ class MoEConfig:
             )
         if len(self.channels) != 4:
             raise ValueError(f"channels must name four stages, got {self.channels}")
-        if self.pretrained and (
-            self.channels != RESNET18_CHANNELS or set(self.sides) != {self.img_size}
-        ):
+        if self.pretrained and (self.channels != RESNET18_CHANNELS or min(self.sides) < FULL_SIDE):
             raise ValueError("pretrained weights fit full-width experts at full resolution only")
 
 
@@ -99,16 +98,8 @@ class MixtureOfExperts(nn.Module):
         self.experts = nn.ModuleList(Expert(config, side) for side in config.sides)
         dim = config.channels[-1] * len(config.sides)
         self.attention = nn.ModuleList(
-            nn.Sequential(
-                nn.Linear(dim, config.attention_hidden),
-                nn.ReLU(),
-                nn.Linear(config.attention_hidden, 1),
-            )
-            for _ in config.sides
+            _attention(dim, config.attention_hidden) for _ in config.sides
         )
-        for network in self.attention:  # start from equal weights: experts first, preferences later
-            nn.init.zeros_(network[-1].weight)
-            nn.init.zeros_(network[-1].bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """Log-probabilities (B, num_classes) of scans (B, C, H, W) in [0, 1]."""
@@ -116,9 +107,10 @@ class MixtureOfExperts(nn.Module):
 
     def outputs(self, x: Tensor) -> MixtureOutput:
         """The mixture with its parts, for scans (B, C, H, W) in [0, 1]."""
-        features = [expert.features(x) for expert in self.experts]
+        experts = cast(Sequence[Expert], self.experts)
+        features = [expert.features(x) for expert in experts]
         expert_logits = torch.stack(
-            [expert.head(f).float() for expert, f in zip(self.experts, features, strict=True)],
+            [expert.head(f).float() for expert, f in zip(experts, features, strict=True)],
             dim=1,
         )
         psi = F.layer_norm(torch.cat(features, dim=1).float(), (sum(f.shape[1] for f in features),))
@@ -138,18 +130,20 @@ def mixture_loss(
     gamma: float,
     expert: float = 0.0,
 ) -> Tensor:
-    """Cross-entropy of the mixture + beta * L2 of the attention + gamma * entropy (Eq. 9-10), mean over B.
+    """Cross-entropy of the mixture + beta * L2 of the attention + gamma * entropy (Eq. 9-10).
 
-    Differs from the paper: `expert` adds that share of the experts' own mean cross-entropy, so that an
-    expert which the attention neglects early still learns (0 is the paper's loss).
+    The mean over B. Differs from the paper: `expert` adds that share of the experts' own mean
+    cross-entropy, so that an expert which the attention neglects early still learns (0 is the
+    paper's loss).
     """
-    loss = F.nll_loss(output.logits, y)
+    loss: Tensor = F.nll_loss(output.logits, y)
     if expert:
         k = output.expert_logits.shape[1]
         own = F.cross_entropy(output.expert_logits.flatten(0, 1), y.repeat_interleave(k))
         loss = loss + expert * own
     if beta:
-        loss = loss + beta * sum(p.square().sum() for p in model.attention.parameters())
+        squares = [p.square().sum() for p in model.attention.parameters()]
+        loss = loss + beta * torch.stack(squares).sum()
     if gamma:
         loss = loss + gamma * attention_entropy(output.attention).mean()
     return loss
@@ -157,16 +151,25 @@ def mixture_loss(
 
 def attention_entropy(attention: Tensor) -> Tensor:
     """H(alpha) = -sum_k alpha_k log alpha_k (Eq. 10), (B,) from (B, K), in nats."""
-    return torch.special.entr(attention).sum(dim=1)
+    entropy: Tensor = torch.special.entr(attention).sum(dim=1)
+    return entropy
 
 
 def is_personal(name: str) -> bool:
-    """Whether a parameter or buffer of a mixture is a client's own and never leaves it: the attention."""
+    """Whether a parameter or buffer of a mixture is a client's own, never sent: the attention."""
     return "attention" in name.split(".")
 
 
+def _attention(dim: int, hidden: int) -> nn.Sequential:
+    """The MLP of one expert in Eq. 8. Weights start equal: experts first, preferences later."""
+    first, last = nn.Linear(dim, hidden), nn.Linear(hidden, 1)
+    for parameter in last.parameters():
+        nn.init.zeros_(parameter)
+    return nn.Sequential(first, nn.ReLU(), last)
+
+
 def _resnet18(config: MoEConfig, side: int) -> nn.Module:
-    if side == config.img_size and config.channels == RESNET18_CHANNELS:
+    if side >= FULL_SIDE and config.channels == RESNET18_CHANNELS:
         full: nn.Module = timm.create_model(
             "resnet18", pretrained=config.pretrained, in_chans=config.in_chans, num_classes=0
         )
@@ -194,11 +197,17 @@ def weighted_mean(states: Sequence[dict[str, Tensor]], counts: Sequence[int]) ->
             f"need one positive count per state, got {list(counts)} for {len(states)} states"
         )
     return {
-        name: torch.stack(
-            [s[name].double() * (n / total) for s, n in zip(states, counts, strict=True)]
+        name: _as(
+            torch.stack(
+                [s[name].double() * (n / total) for s, n in zip(states, counts, strict=True)]
+            ).sum(0),
+            value.dtype,
         )
-        .sum(0)
-        .to(value.dtype)
         for name, value in states[0].items()
         if not is_personal(name)
     }
+
+
+def _as(mean: Tensor, dtype: torch.dtype) -> Tensor:
+    """The mean in its tensors' dtype; counters are rounded, as a cast would cut 6.999... to 6."""
+    return (mean if dtype.is_floating_point else mean.round()).to(dtype)

@@ -37,7 +37,7 @@ class PipelineConfig:
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """Everything that one reading computed. Model output for research and teaching, no medical finding."""
+    """Everything that one reading computed: for research and teaching, no medical finding."""
 
     scan: Tensor  # (1, H, W)
     error_map: Tensor  # (H, W) squared reconstruction error of the autoencoder per pixel
@@ -124,7 +124,7 @@ class MedFedPure(nn.Module):
         return self.classifier_logits(self.purify(x, t_star, seeds))
 
     def detect(self, x: Tensor) -> Detection:
-        """Figure 2(b), first box. t_star is a whole number, so no gradient could pass: none is recorded."""
+        """Figure 2(b), first box. t_star is a whole number: no gradient passes or is recorded."""
         detection: Detection = self.detector(x.detach())
         return detection
 

@@ -1,7 +1,8 @@
 """Diffusion purification (section III-B2, III-C): noise a scan up to t_star, then denoise it.
 
-t_star grows with the detector's score. Policy `paper` purifies flagged scans only; policy `floor` purifies
-every scan a little and flagged ones more, so that slipping past the detector does not switch the defence off.
+t_star grows with the detector's score. Policy `paper` purifies flagged scans only; policy `floor`
+purifies every scan a little and flagged ones more, so that slipping past the detector does not
+switch the defence off.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ SAMPLERS = ("one-step", "ddim", "ancestral")
 class PurifierConfig:
     """Depth and manner of purification.
 
-    `t_floor` is for scans that are not flagged (policy `floor`); flagged ones get t_min at the threshold,
-    rising to t_max. `noises` independent draws are denoised in one batch and averaged.
+    `t_floor` is for scans that are not flagged (policy `floor`); flagged ones get t_min at the
+    threshold, rising to t_max. `noises` independent draws are denoised in one batch and averaged.
     """
 
     policy: str = "floor"
@@ -103,7 +104,7 @@ class Purifier(nn.Module):
         return to_pixels(pure.unflatten(0, (-1, n)).mean(1)).clamp(0, 1)
 
     def _ddim(self, x_t: Tensor, t: Tensor) -> Tensor:
-        """`steps` deterministic steps, evenly spaced from each scan's own t_star to the clean scan."""
+        """`steps` deterministic steps, evenly spaced from each scan's t_star to the clean scan."""
         steps = self.config.steps
         for i in range(steps):
             now = torch.round(t * (1 - i / steps)).long()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 
 from core import checkpoint
 from core.checkpoint import WEIGHTS, WeightsError
-from core.pipeline import MedFedPure, build, config_from_dict, config_to_dict
+from core.pipeline import MedFedPure, PipelineConfig, build, config_from_dict, config_to_dict
 
 # file -> where that part sits in the pipeline
 PARTS = {
@@ -22,15 +23,15 @@ SYSTEM = "system.safetensors"
 
 
 def load(folder: str | Path | None = None) -> MedFedPure:
-    """The system whose weights lie in `folder` (default: those that ship with the project), ready to read.
+    """The system whose weights lie in `folder` (default: those that ship), ready to read.
 
     Raises:
-        WeightsError: weights are missing, incomplete or altered; the message is a sentence for users.
+        WeightsError: weights are missing, incomplete or altered; the message is one for users.
     """
     folder = WEIGHTS if folder is None else Path(folder)
     tied = checkpoint.load_verified(SYSTEM, folder)
     try:
-        system = build(config_from_dict(tied.config["system"]), tied.config["info"])
+        system = build(_without_imagenet(tied.config["system"]), tied.config["info"])
         for name, place in PARTS.items():
             part = checkpoint.load_verified(name, folder)
             if part.split_sha256 != tied.split_sha256:
@@ -48,7 +49,7 @@ def load(folder: str | Path | None = None) -> MedFedPure:
 
 
 def save_ties(system: MedFedPure, folder: Path, split_sha256: str) -> None:
-    """Writes the file that ties the parts together: configuration, calibration, detector, provenance."""
+    """Writes the file that ties the parts together: configuration, calibration, detector, info."""
     config = {"system": config_to_dict(system.config), "info": system.info}
     checkpoint.save(folder / SYSTEM, _ties(system), config, split_sha256=split_sha256)
 
@@ -60,6 +61,13 @@ def save_part(
     checkpoint.save(
         folder / name, module.state_dict(), config, split_sha256=split_sha256, half=True
     )
+
+
+def _without_imagenet(values: dict[str, Any]) -> PipelineConfig:
+    """The stored configuration; weights that are about to be replaced are not fetched."""
+    config = config_from_dict(values)
+    moe, plain = (replace(part, pretrained=False) for part in (config.moe, config.plain))
+    return replace(config, moe=moe, plain=plain)
 
 
 def _ties(system: MedFedPure) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""The noise-predicting U-Net (section III-B2): DoubleConv blocks, skips, sinusoidal time embedding (Eq. 11-12)."""
+"""Noise-predicting U-Net (section III-B2, Eq. 11-12): DoubleConv blocks, skips, time encoding."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from torch import Tensor, nn
 class UNetConfig:
     """Widths of the levels and how the picture enters.
 
-    `unshuffle` folds squares of pixels into channels before the first level and back after the last: 4
-    runs the network on 56 x 56 instead of 224 x 224, about fifteen times cheaper.
+    `unshuffle` folds squares of pixels into channels before the first level and back after the
+    last: 4 runs the network on 56 x 56 instead of 224 x 224, about fifteen times cheaper.
     """
 
     in_chans: int = 1
@@ -28,6 +28,8 @@ class UNetConfig:
             raise ValueError(f"need at least two levels and unshuffle of 1 or more, got {self}")
         if any(c % 8 for c in self.channels):
             raise ValueError(f"channels must be multiples of 8, got {self.channels}")
+        if self.time_dim < 2 or self.time_dim % 2:
+            raise ValueError(f"time_dim must be even, got {self.time_dim}")
 
 
 class UNet(nn.Module):
@@ -52,11 +54,14 @@ class UNet(nn.Module):
             for deep, skip in zip(widths[:0:-1], widths[-2::-1], strict=True)
         )
         self.out = nn.Conv2d(widths[0], folded, 3, padding=1)
-        nn.init.zeros_(self.out.weight)
-        nn.init.zeros_(self.out.bias)
+        for parameter in self.out.parameters():
+            nn.init.zeros_(parameter)
 
     def forward(self, x_t: Tensor, t: Tensor) -> Tensor:
-        """Predicted noise, shape of x_t (B, C, H, W); t (B,) int64. H and W divide by unshuffle * 2^(levels - 1)."""
+        """Predicted noise, shape of x_t (B, C, H, W), for t (B,) int64.
+
+        H and W must be multiples of unshuffle * 2^(levels - 1).
+        """
         emb = self.time(time_embedding(t, self.config.time_dim).to(x_t.dtype))
         h = F.pixel_unshuffle(x_t, self.config.unshuffle)
         skips = []

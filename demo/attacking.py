@@ -40,11 +40,17 @@ class AttackSettings:
     def __post_init__(self) -> None:
         for name, allowed in (("kind", KINDS), ("norm", NORMS), ("aim", AIMS), ("truth", TRUTHS)):
             if getattr(self, name) not in allowed:
-                raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {getattr(self, name)!r}")
+                raise ValueError(
+                    f"{name} must be one of {', '.join(allowed)}, got {getattr(self, name)!r}"
+                )
         if not 0 <= self.eps <= MAX_EPS[self.norm]:
-            raise ValueError(f"eps must be in [0, {MAX_EPS[self.norm]}] for {self.norm}, got {self.eps}")
+            raise ValueError(
+                f"eps must be in [0, {MAX_EPS[self.norm]}] for {self.norm}, got {self.eps}"
+            )
         if not 0 < self.alpha <= MAX_EPS[self.norm]:
-            raise ValueError(f"alpha must be above 0 and at most {MAX_EPS[self.norm]}, got {self.alpha}")
+            raise ValueError(
+                f"alpha must be above 0 and at most {MAX_EPS[self.norm]}, got {self.alpha}"
+            )
         if not 1 <= self.steps <= MAX_STEPS:
             raise ValueError(f"steps must be in [1, {MAX_STEPS}], got {self.steps}")
         if not 0 <= self.seed < 2**31:

@@ -37,13 +37,18 @@ class Example:
             text
             for is_fault, text in (
                 (not self.read_right, "read wrong when clean"),
-                (not self.flips_undefended, "the default attack does not turn the undefended classifier"),
+                (
+                    not self.flips_undefended,
+                    "the default attack does not turn the undefended classifier",
+                ),
                 (not self.right_defended, "the defence fails under the default attack"),
             )
             if is_fault
         ]
         known = f" Known failure: {'; '.join(faults)}." if faults else ""
-        return f"Synthetic, {drawn}; nearest training scan: correlation {self.correlation:.2f}.{known}"
+        return (
+            f"Synthetic, {drawn}; nearest training scan: correlation {self.correlation:.2f}.{known}"
+        )
 
 
 def load(folder: Path = FOLDER) -> list[Example]:

@@ -47,7 +47,10 @@ def analyse(
             yield stages.html(), results.render(analysis)
     except (RuntimeError, ValueError, MemoryError) as error:
         log.exception("an analysis failed")
-        yield stages.fail(f"The analysis failed: {error}").html(), results.empty("There is no result.")
+        yield (
+            stages.fail(f"The analysis failed: {error}").html(),
+            results.empty("There is no result."),
+        )
 
 
 def receive(upload: Upload | None) -> tuple[np.ndarray | None, Upload | None, str]:
@@ -79,7 +82,9 @@ def scan_line(levels: np.ndarray | None, words: str, *, refused: bool = False) -
     return f"<div {role}>{picture}<p>{escape(words)}</p></div>"
 
 
-def read_once(system: MedFedPure, upload: Upload | None, any_picture: bool, seed: int) -> dict[str, Any]:
+def read_once(
+    system: MedFedPure, upload: Upload | None, any_picture: bool, seed: int
+) -> dict[str, Any]:
     """The API's one-shot reading.
 
     Raises:
@@ -115,7 +120,9 @@ def _steps(
         done = f"step {step.index} of {settings.num_steps}"
         tumour = wording.percent(float(step.probabilities[0, 1]))
         line = f"Attacking: {done}, the model under attack says tumour {tumour}."
-        stages = stages.set(line, "running", "attack", attack=f"{done}, loss {float(step.loss[0]):.2f}")
+        stages = stages.set(
+            line, "running", "attack", attack=f"{done}, loss {float(step.loss[0]):.2f}"
+        )
         yield stages, now
     now = replace(now, attack_ms=(time.perf_counter() - start) * 1000)
     stages = stages.set("", "done", "attack", attack=f"{now.attack_ms:.0f} ms")
@@ -137,6 +144,6 @@ def _reading(
             stages = stages.set(stages.line, "running", stage, **{stage: f"{which} scan"})
         else:
             diagnosis = stage
-            times = {name: f"{stage.timings_ms[name]:.0f} ms, {which}" for name in DEFENCE}
+            times = {name: f"{stage.timings_ms[name]:.0f} ms" for name in DEFENCE}
             stages = stages.set(f"The {which} scan is read.", "done", *DEFENCE, **times)
         yield stages, diagnosis

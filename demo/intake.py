@@ -59,7 +59,11 @@ class Inbox:
                 upload = decode(Path(path).read_bytes())
             except OSError:
                 known = self._recent.get(path)
-                return known[1] if known else Upload(None, "The upload was interrupted: choose the file again.")
+                return (
+                    known[1]
+                    if known
+                    else Upload(None, "The upload was interrupted: choose the file again.")
+                )
             self._recent[path] = (now, upload)
             with contextlib.suppress(OSError):
                 Path(path).unlink()

@@ -17,7 +17,6 @@ from core.scan import NotAnMRIError, ScanError, read_scan, to_uint8
 REMEMBER_SECONDS = 600
 REMEMBER_COUNT = 64
 
-
 @dataclass(frozen=True)
 class Upload:
     """What became of one dropped file."""
@@ -25,7 +24,6 @@ class Upload:
     levels: np.ndarray | None  # (1, 224, 224) uint8, or None where the file cannot be read at all
     refusal: str = ""  # one sentence for the visitor; empty where the scan is accepted
     is_colour: bool = False  # readable, but refused as a colour picture: readable on request
-
 
 def decode(data: bytes) -> Upload:
     """Reads a file's bytes; every bad file becomes a refusal with its sentence."""
@@ -35,7 +33,6 @@ def decode(data: bytes) -> Upload:
         return Upload(to_uint8(read_scan(data, any_picture=True)), str(error), is_colour=True)
     except ScanError as error:
         return Upload(None, str(error))
-
 
 class Inbox:
     """Turns stored uploads into pixels once, and deletes them.
@@ -59,7 +56,11 @@ class Inbox:
                 upload = decode(Path(path).read_bytes())
             except OSError:
                 known = self._recent.get(path)
-                return known[1] if known else Upload(None, "The upload was interrupted: choose the file again.")
+                return (
+                    known[1]
+                    if known
+                    else Upload(None, "The upload was interrupted: choose the file again.")
+                )
             self._recent[path] = (now, upload)
             with contextlib.suppress(OSError):
                 Path(path).unlink()
@@ -72,10 +73,7 @@ class ScanFile(gr.File):
     """A drop area whose handlers receive an `Upload` instead of a path; Gradio has checked the path by then."""
 
     is_template = True  # the browser shows it as a gr.File
-
-    def __init__(self, *, inbox: Inbox, **settings: Any) -> None:
-        self.inbox = inbox
-        super().__init__(**settings)
+    inbox = Inbox()  # one to the process, as is the upload folder
 
     def preprocess(self, payload: Any) -> Upload | None:  # type: ignore[override]
         """Decodes and deletes the stored file; None where there is none."""

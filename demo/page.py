@@ -23,7 +23,10 @@ from demo.stages import Stages
 
 KEEP_SECONDS = 3600
 DEFAULTS = AttackSettings()
-NORM_DEFAULTS = {"linf": (0.015, 0.003, 0.001), "l2": (2.0, 0.5, 0.1)}  # eps, alpha, the sliders' step
+NORM_DEFAULTS = {
+    "linf": (0.015, 0.003, 0.001),
+    "l2": (2.0, 0.5, 0.1),
+}  # eps, alpha, the sliders' step
 STALE = "() => { document.querySelector('#results')?.classList.add('stale'); }"
 FRESH = "(...values) => { document.querySelector('#results')?.classList.remove('stale'); return values; }"
 PRIVATE: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
@@ -63,7 +66,7 @@ class _Page:
         self.refused = gr.State(None, time_to_live=KEEP_SECONDS)
         gr.HTML(_header(problem), elem_id="header")
         with gr.Row(elem_id="columns", equal_height=False):
-            with gr.Column(elem_id="controls", scale=0, min_width=290):
+            with gr.Column(elem_id="controls", scale=0, min_width=300):
                 self._scan_controls()
                 self._attack_controls()
             with gr.Column(elem_id="main", scale=1, min_width=640):
@@ -75,7 +78,10 @@ class _Page:
     def _scan_controls(self) -> None:
         gr.HTML("<h2>1 · Scan</h2>")
         self.file = ScanFile(
-            label="PNG, JPEG, BMP, TIFF or WebP, up to 20 MB", height=104, interactive=True, elem_id="file"
+            label="PNG, JPEG, BMP, TIFF or WebP, up to 20 MB",
+            height=84,
+            interactive=True,
+            elem_id="file",
         )
         self.status = gr.HTML(handlers.scan_line(None, handlers.HINT), elem_id="scan")
         self.insist = gr.Checkbox(
@@ -83,11 +89,17 @@ class _Page:
         )
         self.examples = []
         if self.samples:
-            gr.HTML(f"<h3>Synthetic examples</h3>{_thumbnails(self.samples)}", elem_id="samples-head")
+            gr.HTML(
+                f"<h3>Synthetic examples</h3>{_thumbnails(self.samples)}", elem_id="samples-head"
+            )
             with gr.Row(elem_id="samples"):
                 for index, sample in enumerate(self.samples):
                     button = gr.Button(
-                        sample.name, size="sm", min_width=60, elem_id=f"sample-{index}", elem_classes="sample"
+                        sample.name,
+                        size="sm",
+                        min_width=60,
+                        elem_id=f"sample-{index}",
+                        elem_classes="sample",
                     )
                     self.examples.append((button, sample))
 
@@ -95,45 +107,89 @@ class _Page:
         gr.HTML("<h2>2 · Attack</h2>")
         d = DEFAULTS
         kinds = [("PGD", "pgd"), ("FGSM", "fgsm"), ("none", "none")]
-        self.kind = gr.Radio(kinds, value=d.kind, label="Kind", elem_id="kind")
-        self.norm = gr.Radio([("L∞", "linf"), ("L2", "l2")], value=d.norm, label="Norm", elem_id="norm")
+        norms = [("L∞", "linf"), ("L2", "l2")]
+        with gr.Row(elem_classes="pair"):
+            self.kind = gr.Radio(kinds, value=d.kind, label="Kind", elem_id="kind", min_width=150)
+            self.norm = gr.Radio(norms, value=d.norm, label="Norm", elem_id="norm", min_width=80)
         self.eps = gr.Slider(0, MAX_EPS[d.norm], d.eps, step=0.001, label="ε, size", elem_id="eps")
         self.eps_note = gr.HTML(_note(wording.eps_note(d.norm, d.eps)), elem_id="eps-note")
-        self.alpha = gr.Slider(0.001, 0.02, d.alpha, step=0.001, label="α, step size", elem_id="alpha")
+        self.alpha = gr.Slider(
+            0.001, 0.02, d.alpha, step=0.001, label="α, step size", elem_id="alpha"
+        )
         self.steps = gr.Slider(1, MAX_STEPS, d.steps, step=1, label="Steps", elem_id="steps")
-        aims = [("plain classifier", "plain"), ("mixture", "mixture"), ("knows the defence", "defence")]
-        self.aim = gr.Radio(aims, value=d.aim, label="The attacker attacks / knows", elem_id="aim")
-        truths = [("the model's own output", "unknown"), ("no tumour", "no tumour"), ("tumour", "tumour")]
+        aims = [("plain classifier", "plain"), ("mixture", "mixture"), ("the defence", "defence")]
+        self.aim = gr.Radio(
+            aims, value=d.aim, label="The attacker knows and attacks", elem_id="aim"
+        )
+        truths = [("own output", "unknown"), ("no tumour", "no tumour"), ("tumour", "tumour")]
         self.truth = gr.Radio(
-            truths, value=d.truth, label="Label to attack: the truth, if you know it", elem_id="truth"
+            truths,
+            value=d.truth,
+            label="Label to attack: own clean output, or the truth",
+            elem_id="truth",
         )
         self.seed = gr.Number(
             d.seed, label="Seed", precision=0, minimum=0, maximum=2**31 - 1, elem_id="seed"
         )
         can = self.system is not None
         with gr.Row(elem_id="actions"):
-            self.run = gr.Button("Analyse", variant="primary", interactive=can, elem_id="analyse", min_width=90)
+            self.run = gr.Button(
+                "Analyse", variant="primary", interactive=can, elem_id="analyse", min_width=90
+            )
             self.stop = gr.Button("Stop", interactive=can, elem_id="stop", min_width=60)
             self.clear = gr.Button("Clear", elem_id="clear", min_width=60)
 
     def _events(self) -> None:
-        controls = [self.kind, self.norm, self.eps, self.alpha, self.steps, self.aim, self.truth, self.seed]
+        controls = [
+            self.kind,
+            self.norm,
+            self.eps,
+            self.alpha,
+            self.steps,
+            self.aim,
+            self.truth,
+            self.seed,
+        ]
         chosen = [self.levels, self.refused, self.status, self.insist, self.stages, self.results]
         analysis = self.run.click(
-            self._analyse, [self.levels, *controls], [self.stages, self.results], js=FRESH, **ON_CPU, **PRIVATE
+            self._analyse,
+            [self.levels, *controls],
+            [self.stages, self.results],
+            js=FRESH,
+            **ON_CPU,
+            **PRIVATE,
         )
         stopped = Stages().set("Stopped: what is shown is incomplete.", "idle").html()
-        self.stop.click(lambda: stopped, None, self.stages, cancels=analysis, queue=False, **PRIVATE)
-        self.file.upload(self._receive, self.file, [self.file, *chosen], cancels=analysis, **PRIVATE)
-        self.insist.input(
-            handlers.insist, [self.insist, self.refused], [self.levels, self.status], queue=False, **PRIVATE
+        self.stop.click(
+            lambda: stopped, None, self.stages, cancels=analysis, queue=False, **PRIVATE
         )
-        self.clear.click(self._clear, None, [self.file, *chosen], cancels=analysis, queue=False, **PRIVATE)
+        self.file.upload(
+            self._receive, self.file, [self.file, *chosen], cancels=analysis, **PRIVATE
+        )
+        self.insist.input(
+            handlers.insist,
+            [self.insist, self.refused],
+            [self.levels, self.status],
+            queue=False,
+            **PRIVATE,
+        )
+        self.clear.click(
+            self._clear, None, [self.file, *chosen], cancels=analysis, queue=False, **PRIVATE
+        )
         for button, sample in self.examples:
-            button.click(_taker(sample), None, [self.truth, *chosen], cancels=analysis, queue=False, **PRIVATE)
+            button.click(
+                _taker(sample),
+                None,
+                [self.truth, *chosen],
+                cancels=analysis,
+                queue=False,
+                **PRIVATE,
+            )
         for control in controls:
             control.input(None, None, None, js=STALE, **PRIVATE)
-        self.norm.input(_rescale, self.norm, [self.eps, self.alpha, self.eps_note], queue=False, **PRIVATE)
+        self.norm.input(
+            _rescale, self.norm, [self.eps, self.alpha, self.eps_note], queue=False, **PRIVATE
+        )
         self.eps.input(
             lambda norm, eps: _note(wording.eps_note(norm, eps)),
             [self.norm, self.eps],
@@ -142,7 +198,13 @@ class _Page:
             trigger_mode="always_last",
             **PRIVATE,
         )
-        self.kind.input(_enable, self.kind, [self.norm, self.eps, self.alpha, self.steps], queue=False, **PRIVATE)
+        self.kind.input(
+            _enable,
+            self.kind,
+            [self.norm, self.eps, self.alpha, self.steps],
+            queue=False,
+            **PRIVATE,
+        )
 
     def _api(self) -> None:
         """One public endpoint; its widgets are never shown."""
@@ -152,7 +214,12 @@ class _Page:
             seed = gr.Number(0, precision=0, label="seed")
             answer = gr.JSON(label="diagnosis")
             gr.Button().click(
-                self._read, [file, any_picture, seed], answer, api_name="read", api_description=API, **ON_CPU
+                self._read,
+                [file, any_picture, seed],
+                answer,
+                api_name="read",
+                api_description=API,
+                **ON_CPU,
             )
 
     def _analyse(self, levels: np.ndarray | None, *controls: Any) -> Iterator[tuple[str, str]]:
@@ -171,7 +238,15 @@ class _Page:
     def _receive(self, upload: Upload | None) -> tuple[Any, ...]:
         levels, refused, status = handlers.receive(upload)
         insist = gr.update(visible=refused is not None, value=False)
-        return None, levels, refused, status, insist, Stages().html(), results.empty(self._hint(levels))
+        return (
+            None,
+            levels,
+            refused,
+            status,
+            insist,
+            Stages().html(),
+            results.empty(self._hint(levels)),
+        )
 
     def _clear(self) -> tuple[Any, ...]:
         hidden = gr.update(visible=False, value=False)
@@ -199,9 +274,18 @@ expert_probabilities, timings_ms, seed. Research and teaching only - not for cli
 
 
 def _settings(
-    kind: str, norm: str, eps: float, alpha: float, steps: float, aim: str, truth: str, seed: float | None
+    kind: str,
+    norm: str,
+    eps: float,
+    alpha: float,
+    steps: float,
+    aim: str,
+    truth: str,
+    seed: float | None,
 ) -> AttackSettings:
-    return AttackSettings(kind, norm, float(eps), float(alpha), int(steps), aim, truth, int(seed or 0))
+    return AttackSettings(
+        kind, norm, float(eps), float(alpha), int(steps), aim, truth, int(seed or 0)
+    )
 
 
 def _rescale(norm: str) -> tuple[Any, Any, str]:
@@ -227,7 +311,15 @@ def _taker(sample: Example) -> Any:
     def take() -> tuple[Any, ...]:
         hidden = gr.update(visible=False, value=False)
         status = handlers.scan_line(sample.levels, sample.sentence())
-        return truth, sample.levels, None, status, hidden, Stages().html(), results.empty(handlers.READY)
+        return (
+            truth,
+            sample.levels,
+            None,
+            status,
+            hidden,
+            Stages().html(),
+            results.empty(handlers.READY),
+        )
 
     return take
 

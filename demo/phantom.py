@@ -93,8 +93,12 @@ def _head(
     ribbon = np.maximum(np.exp(-((fold / 0.8) ** 2)) * cortex, _step((0.035 - depth) / 0.02))
     picture = _mix(picture, grey, ribbon)
     for side in (-1, 1):  # thalamus, then lentiform nucleus
-        picture = _mix(picture, nuclei, _capsule(side * x, y, (0.11, 0.02), (0.14, 0.12), 0.085, 0.10))
-        picture = _mix(picture, nuclei, _capsule(side * x, y, (0.27, -0.12), (0.30, 0.08), 0.07, 0.06))
+        picture = _mix(
+            picture, nuclei, _capsule(side * x, y, (0.11, 0.02), (0.14, 0.12), 0.085, 0.10)
+        )
+        picture = _mix(
+            picture, nuclei, _capsule(side * x, y, (0.27, -0.12), (0.30, 0.08), 0.07, 0.06)
+        )
     reach = rng.uniform(0.11, 0.2) + 0.06 * _noise(rng, x, y, 8) - depth
     width = rng.uniform(0.14, 0.32) * (1 + 0.3 * _noise(rng, x, y, 5))
     sulci = np.exp(-((fold / width) ** 2)) * _step(reach / 0.04) * rng.uniform(0.55, 1)
@@ -165,8 +169,14 @@ def _acquire(rng: np.random.Generator, picture: np.ndarray) -> np.ndarray:
     """The scanner: coil shading, the point spread, Rician noise and the display window; clipped to [0, 1]."""
     axis = np.linspace(-1, 1, SIZE)
     slope = rng.normal(0, 0.08, 4)
-    bias = 1 + slope[0] * axis[:, None] + slope[1] * axis + slope[2] * axis[:, None] ** 2 + slope[3] * axis**2
-    kernel = np.exp(-np.arange(-3, 4) ** 2 / (2 * rng.uniform(0.5, 0.9) ** 2))
+    bias = (
+        1
+        + slope[0] * axis[:, None]
+        + slope[1] * axis
+        + slope[2] * axis[:, None] ** 2
+        + slope[3] * axis**2
+    )
+    kernel = np.exp(-(np.arange(-3, 4) ** 2) / (2 * rng.uniform(0.5, 0.9) ** 2))
     kernel /= kernel.sum()
     for direction in (0, 1):
         picture = np.apply_along_axis(np.convolve, direction, picture, kernel, "same")
@@ -189,12 +199,19 @@ def _noise(rng: np.random.Generator, x: np.ndarray, y: np.ndarray, frequency: fl
 
 def _harmonics(rng: np.random.Generator, theta: np.ndarray, amount: float) -> np.ndarray:
     """A closed curve's low harmonics, 2 to 6, falling with their order."""
-    orders = [rng.normal(0, amount * 2 / k) * np.cos(k * theta + rng.uniform(0, 6)) for k in range(2, 7)]
+    orders = [
+        rng.normal(0, amount * 2 / k) * np.cos(k * theta + rng.uniform(0, 6)) for k in range(2, 7)
+    ]
     return np.sum(orders, axis=0)
 
 
 def _capsule(
-    x: np.ndarray, y: np.ndarray, start: tuple[float, float], end: tuple[float, float], r0: float, r1: float
+    x: np.ndarray,
+    y: np.ndarray,
+    start: tuple[float, float],
+    end: tuple[float, float],
+    r0: float,
+    r1: float,
 ) -> np.ndarray:
     """A rounded bar between two points whose radius goes from r0 to r1: 1 inside, 0 outside, soft edge."""
     ax, ay = end[0] - start[0], end[1] - start[1]

@@ -18,7 +18,6 @@ from demo.attacking import AttackSettings
 if TYPE_CHECKING:
     from core.pipeline import Diagnosis
 
-UNDEFENDED, DEFENDED = "The undefended classifier", "The defence"
 BAR = figures.gradient_css(figures.cividis(np.linspace(0, 1, 17)))
 CHANGE_BAR = figures.gradient_css(figures.diverging(np.linspace(-1, 1, 17)))
 HIGH = round(figures.ERROR_TOP * 255)
@@ -82,7 +81,9 @@ def _panels(a: Analysis) -> str:
     waiting = "no attack" if a.settings.kind == "none" else "waiting"
     change = figures.change_url(a.scan, attacked) if attacked is not None else ""
     readings = [(name, d) for name, d in (("attacked", a.attacked), ("clean", a.clean)) if d]
-    errors = [(n, figures.error_url(d.error_map), f"Error map of the {n} scan") for n, d in readings]
+    errors = [
+        (n, figures.error_url(d.error_map), f"Error map of the {n} scan") for n, d in readings
+    ]
     purified = [(n, figures.scan_url(d.purified), f"The {n} scan, purified") for n, d in readings]
     toggle = ""
     if len(readings) == 2:
@@ -94,7 +95,12 @@ def _panels(a: Analysis) -> str:
     t_star = "; ".join(f"{n}: t* = {d.t_star}" for n, d in readings) or "noise added, then removed"
     return (
         f'<section class="mf-view" aria-label="Pictures">{toggle}<div class="mf-panels">'
-        + _panel("Original", [("", figures.scan_url(a.scan), "The clean scan")], "", "as read, 224 × 224 px")
+        + _panel(
+            "Original",
+            [("", figures.scan_url(a.scan), "The clean scan")],
+            "",
+            "as read, 224 × 224 px",
+        )
         + _panel(
             "Attacked",
             [("", figures.scan_url(attacked), "The attacked scan")] if attacked is not None else [],
@@ -102,14 +108,18 @@ def _panels(a: Analysis) -> str:
             "the file both systems are given",
         )
         + _panel(
-            "What the attack changed",
+            "Attack alone",
             [("mf-exact", change, "Attacked minus original")] if change else [],
             waiting,
             "attacked − original, magnified",
             (CHANGE_BAR, f"−{figures.CHANGE_TOP}", "0", f"+{figures.CHANGE_TOP} levels"),
         )
         + _panel(
-            "MAE reconstruction error", errors, "waiting", wording.ERROR_CAPTION, (BAR, "0", "", f"≥ {HIGH} levels")
+            "MAE reconstruction error",
+            errors,
+            "waiting",
+            wording.ERROR_CAPTION,
+            (BAR, "0", "", f"≥ {HIGH} levels"),
         )
         + _panel("Purified", purified, "waiting", t_star)
         + "</div></section>"
@@ -148,10 +158,14 @@ def _outputs(a: Analysis) -> str:
         verdicts.append(wording.harm(*before, a.settings.truth))
         if a.attacked:
             after = _labels(a.attacked)
-            for name, was, now in zip((UNDEFENDED, DEFENDED), before, after, strict=True):
-                verdicts.append(wording.outcome(name, was, now, a.settings.truth))
+            verdicts.append(wording.attack_outcome(before[0], after[0], a.settings.truth))
+            verdicts.append(wording.defence_outcome(before[1], after[1], a.settings.truth))
     said = "".join(f'<li class="mf-{tone}">{escape(text)}</li>' for tone, text in verdicts)
-    aimed = f"<p class='mf-note'>{escape(wording.attack_line(a.settings, *a.change))}</p>" if a.attacked else ""
+    aimed = (
+        f"<p class='mf-note'>{escape(wording.attack_line(a.settings, *a.change))}</p>"
+        if a.attacked
+        else ""
+    )
     return (
         '<section class="mf-card mf-outputs" aria-label="Final diagnosis"><h3>Final diagnosis (model output)</h3>'
         '<table><thead><tr><td></td><th scope="col">Without defence<small>plain classifier</small></th>'
@@ -180,7 +194,7 @@ def _output(tumour_probability: float, was: str) -> str:
     turned = '<em class="mf-turned">turned</em>' if says != was else ""
     return (
         f'<td data-says="{says}"><strong>{says}</strong> {wording.percent(sure)} {turned}'
-        f'{_meter(tumour_probability, "tumour probability", "mf-tumour")}</td>'
+        f"{_meter(tumour_probability, 'tumour probability', 'mf-tumour')}</td>"
     )
 
 
@@ -197,7 +211,9 @@ def _downloads(a: Analysis) -> str:
     links = []
     if a.attacked is not None and a.attacked_scan is not None:
         png = base64.b64encode(to_png(a.attacked_scan)).decode("ascii")
-        links.append(("attacked-scan.png", f"data:image/png;base64,{png}", "Attacked scan (lossless PNG)"))
+        links.append(
+            ("attacked-scan.png", f"data:image/png;base64,{png}", "Attacked scan (lossless PNG)")
+        )
     if a.clean is not None:
         text = json.dumps(a.report(), indent=2, default=str).encode()
         url = f"data:application/json;base64,{base64.b64encode(text).decode('ascii')}"
@@ -208,7 +224,10 @@ def _downloads(a: Analysis) -> str:
 
 def _detector(a: Analysis) -> str:
     rows = ""
-    for name, d, is_attacked in (("Clean", a.clean, False), ("Attacked", a.attacked, bool(a.change[1]))):
+    for name, d, is_attacked in (
+        ("Clean", a.clean, False),
+        ("Attacked", a.attacked, bool(a.change[1])),
+    ):
         if d is None:
             continue
         tone, words = wording.detection(is_attacked, d.flagged)
@@ -244,7 +263,9 @@ def _mixture(a: Analysis) -> str:
         body = "".join(
             f'<div class="mf-expert"><b>E{k + 1}</b>{_meter(w, f"weight of expert {k + 1}", "mf-weight")}'
             f"<span>{w:.2f}</span><small>tumour {wording.percent(p)}</small></div>"
-            for k, (w, p) in enumerate(zip(d.attention.tolist(), d.expert_probabilities.tolist(), strict=True))
+            for k, (w, p) in enumerate(
+                zip(d.attention.tolist(), d.expert_probabilities.tolist(), strict=True)
+            )
         )
         body += (
             f'<p class="mf-note">On the {"attacked" if a.attacked else "clean"} scan after purification. '

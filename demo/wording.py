@@ -54,22 +54,25 @@ def attack_line(settings: AttackSettings, changed: float, largest: int, length: 
     )
 
 
-def outcome(system: str, clean: str, attacked: str, truth: str) -> tuple[str, str]:
-    """Verdict on one system under attack: its tone ('good', 'bad' or 'note') and one sentence.
+def attack_outcome(clean: str, attacked: str, truth: str) -> tuple[str, str]:
+    """What the attack did to the undefended classifier: tone ('good', 'bad' or 'note') and one sentence."""
+    if truth not in ("unknown", clean):
+        return (
+            "bad",
+            f"Without defence: wrong before any attack (“{clean}”), “{attacked}” after it.",
+        )
+    if attacked == clean:
+        return "good", f"The attack failed: the undefended classifier still says “{attacked}”."
+    return "bad", f"The attack succeeded: without defence “{clean}” became “{attacked}”."
 
-    Args:
-        system: what to call it at the start of a sentence.
-        clean: its output on the clean scan.
-        attacked: its output on the attacked scan.
-        truth: 'unknown', 'no tumour' or 'tumour'.
-    """
-    if truth != "unknown" and clean != truth:
-        if attacked == clean:
-            return "bad", f"{system} is wrong on the clean scan already, and stays at “{attacked}”."
-        return "note", f"{system} is wrong on the clean scan; attacked, it says “{attacked}”."
-    if attacked != clean:
-        return "bad", f"{system} was turned by the attack: “{clean}” became “{attacked}”."
-    return "good", f"{system} withstood the attack: it still says “{attacked}”."
+
+def defence_outcome(clean: str, attacked: str, truth: str) -> tuple[str, str]:
+    """What the attack did to the defended output: tone and one sentence."""
+    if truth not in ("unknown", clean):
+        return "bad", f"With defence: wrong before any attack (“{clean}”), “{attacked}” after it."
+    if attacked == clean:
+        return "good", f"The defence held: it still says “{attacked}”."
+    return "bad", f"The defence failed: “{clean}” became “{attacked}”."
 
 
 def harm(undefended: str, defended: str, truth: str) -> tuple[str, str]:
@@ -79,7 +82,10 @@ def harm(undefended: str, defended: str, truth: str) -> tuple[str, str]:
             return "bad", "Clean scan: both outputs are wrong."
         return "good", f"Clean scan: the defence does no harm, both outputs say “{defended}”."
     if truth == "unknown":
-        return "note", f"Clean scan: the outputs disagree, “{undefended}” without defence, “{defended}” with it."
+        return (
+            "note",
+            f"Clean scan: the outputs disagree, “{undefended}” without defence, “{defended}” with it.",
+        )
     if defended == truth:
         return "good", "Clean scan: right with defence, wrong without it."
     return "bad", f"Clean scan: the defence does harm, “{undefended}” became “{defended}”."
@@ -89,4 +95,4 @@ def detection(is_attacked: bool, flagged: bool) -> tuple[str, str]:
     """Was the detector right? Tone and words."""
     if is_attacked:
         return ("good", "attack found") if flagged else ("bad", "attack missed")
-    return ("bad", "false alarm") if flagged else ("good", "not flagged")
+    return ("bad", "false alarm") if flagged else ("good", "rightly")

@@ -5,9 +5,16 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
+if TYPE_CHECKING:
+    from core.pipeline import MedFedPure
+
+# before anything imports torch, also in child processes: small models are quickest on one thread,
+# and several threads on a busy machine wait for each other a hundred times longer than they compute
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["HF_HUB_OFFLINE"] = "1"  # before anything imports the hub's client
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 REQUIRE_ALL = os.environ.get("MEDFEDPURE_REQUIRE_ALL") == "1"
@@ -32,6 +39,28 @@ def data_root() -> Path:
     if not value:
         pytest.skip("MEDFEDPURE_DATA does not name the folder of real scans")
     return Path(value)
+
+
+@pytest.fixture(scope="session")
+def tiny_system() -> MedFedPure:
+    """An untrained system, real in every part and quick; its attention varies with the scan."""
+    import torch
+
+    from core.mae import MAEConfig
+    from core.moe import MoEConfig
+    from core.pipeline import PipelineConfig, build
+    from core.unet import UNetConfig
+
+    torch.manual_seed(0)
+    moe = MoEConfig(sides=(56, 28, 14), channels=(8, 8, 8, 8), hidden=8, attention_hidden=4)
+    mae = MAEConfig(
+        embed_dim=16, depth=1, num_heads=2, decoder_dim=16, decoder_depth=1, decoder_heads=2
+    )
+    unet = UNetConfig(unshuffle=8, channels=(8, 16), time_dim=16)
+    system = build(PipelineConfig(moe=moe, plain=moe, mae=mae, unet=unet), {"preset": "tiny"})
+    for network in system.classifier.model.attention:
+        torch.nn.init.normal_(network[-1].weight)
+    return system
 
 
 @pytest.fixture

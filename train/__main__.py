@@ -3,44 +3,65 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from pathlib import Path
 
 import torch
 
 from core.checkpoint import WeightsError
+from train import split
 from train.config import PresetError, preset_names, read_preset
+from train.corpus import PROTOCOLS, load_corpus
 from train.data import DataError, default_root, file_sha256, find_records, load_scans
-from train.phases import Phases, load_corpus
-from train.split import MANIFESTS, PROTOCOLS, build_manifests, check_files, read_manifest
+from train.phases import Phases
 
+# phase -> (what --help says of it, the methods of Phases that it runs)
 PHASES = {
-    "diffusion": ("diffusion",),
-    "mae": ("mae",),
-    "mixture": ("mixture",),
-    "plain": ("plain",),
-    "classifier": ("mixture", "plain"),
-    "calibrate": ("calibrate",),
-    "all": ("diffusion", "mae", "mixture", "plain", "calibrate"),
+    "diffusion": ("the purifier's noise-predicting U-Net (phase 1)", ("diffusion",)),
+    "mae": ("the detector's masked autoencoder (phase 2)", ("mae",)),
+    "mixture": ("the mixture of experts, adversarially trained", ("mixture",)),
+    "plain": ("the same without adversarial examples: 'undefended'", ("plain",)),
+    "classifier": ("mixture and plain (phase 3, on pooled scans)", ("mixture", "plain")),
+    "calibrate": (
+        "ties the four parts together: temperatures, operating points, fused score, tau",
+        ("calibrate",),
+    ),
+    "all": (
+        "everything above, then ready for core.load(OUT)",
+        ("diffusion", "mae", "mixture", "plain", "calibrate"),
+    ),
+}
+SPLIT = "split"
+PROTOCOL_HELP = {
+    "paper": "Br35H, random 2,400/600 as published; near-duplicates cross its folds",
+    "leak-free": "Br35H, by groups of near-duplicates",
+    "multi-source": "Br35H and the brain-tumour collection, by group",
+    "second-source": "the brain-tumour collection alone, by group",
+    "cifar10": "CIFAR-10, official files or JPEG; needs --preset cifar10-paper",
+    "folder": "any folder with a folder of pictures per class, by group",
 }
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs the command line; 0 when all went well, 2 with a sentence where the input is at fault."""
+    """Runs the command line.
+
+    Returns:
+        0 when all went well, 2 with a sentence where input or disk are at fault, 130 when stopped.
+    """
     args = _parser().parse_args(argv)
-    torch.set_num_threads(args.threads or torch.get_num_threads())
+    if args.threads:
+        torch.set_num_threads(args.threads)
     try:
         root = _root(args.data)
-        if args.phase == "split":
+        if args.phase == SPLIT:
             return _split(root, args.cache)
-        preset, manifest = read_preset(args.preset), read_manifest(args.protocol)
-        check_files(manifest, root, manifest.fold("train", "val"))
+        preset = read_preset(args.preset)
         out = args.out or Path("runs") / f"{preset.name}-{args.protocol}"
-        corpus = load_corpus(manifest, root, args.cache)
-        phases = Phases(preset, corpus, out, args.seed)
-        for name in PHASES[args.phase]:
+        phases = Phases(preset, load_corpus(args.protocol, root, args.cache), out, args.seed)
+        for name in PHASES[args.phase][1]:
             getattr(phases, name)()
-    except (DataError, PresetError, WeightsError, ValueError, FloatingPointError) as error:
+    except (DataError, PresetError, WeightsError, ValueError, FloatingPointError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -53,39 +74,84 @@ def main(argv: list[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m train",
-        description="Trains the parts of the system on pooled scans. A killed run goes on from its last checkpoint "
-        "when the same command is given again. 'all' runs diffusion, mae, classifier and calibrate.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        description="Trains the parts of the system on one protocol's training scans; validation\n"
+        "scans choose epochs and thresholds, test scans are never touched.",
+        epilog=_epilog(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        "phase", choices=[*PHASES, "split"], help="what to train; 'split' writes the manifests anew"
+        "phase", choices=[*PHASES, SPLIT], metavar="PHASE", help="what to do, see below"
     )
     parser.add_argument(
         "--preset",
         default="default",
-        help=f"one of {', '.join(preset_names())}, or the path of a TOML file",
+        metavar="NAME",
+        help=f"{', '.join(preset_names())}, or a TOML file's path (default: default)",
     )
     parser.add_argument(
-        "--protocol", default="multi-source", choices=list(PROTOCOLS), help="which scans"
+        "--protocol",
+        default="multi-source",
+        choices=PROTOCOLS,
+        metavar="NAME",
+        help="which scans, see below (default: multi-source)",
     )
     parser.add_argument(
-        "--data", type=Path, help="folder of the data sets (or set MEDFEDPURE_DATA)"
+        "--data",
+        type=Path,
+        metavar="DIR",
+        help="folder that holds br35h/, brain-tumor-mri/, ... (default: MEDFEDPURE_DATA)",
     )
     parser.add_argument(
         "--out",
         type=Path,
-        help="folder for weights, states and log (default: runs/PRESET-PROTOCOL)",
+        metavar="DIR",
+        help="folder for weights, checkpoints and log.jsonl (default: runs/PRESET-PROTOCOL)",
     )
     parser.add_argument(
-        "--cache", type=Path, default=Path(".cache"), help="folder of decoded scans"
+        "--cache",
+        type=Path,
+        metavar="DIR",
+        default=Path(".cache"),
+        help="folder for decoded scans, made once (default: .cache)",
     )
     parser.add_argument(
-        "--seed", type=int, default=0, help="changes initial weights and every draw"
+        "--seed",
+        type=int,
+        default=0,
+        help="changes the initial weights and every draw (default: 0)",
     )
     parser.add_argument(
-        "--threads", type=int, default=0, help="CPU threads; 0 leaves the choice to PyTorch"
+        "--threads",
+        type=_count,
+        default=0,
+        help="CPU threads (default: PyTorch's choice); a CUDA device is used where there is one",
     )
     return parser
+
+
+def _epilog() -> str:
+    phases = {name: text for name, (text, _) in PHASES.items()}
+    phases[SPLIT] = "writes the committed manifests anew; trains nothing"
+    return "\n".join(
+        [
+            "phases:",
+            *(f"  {name:13}  {text}" for name, text in phases.items()),
+            "\nprotocols:",
+            *(f"  {name:13}  {text}" for name, text in PROTOCOL_HELP.items()),
+            "\nexamples:",
+            "  python -m train all --data ../data",
+            "  python -m train mixture --preset paper --protocol paper --data ../data --out runs/p",
+            "\nCtrl-C or SIGTERM stop at the last checkpoint (one an epoch and every two minutes);",
+            "the same command goes on from there. Exit code 2 means that the input was at fault.",
+        ]
+    )
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"must be 0 or more, got {value}")
+    return value
 
 
 def _root(given: Path | None) -> Path:
@@ -97,15 +163,17 @@ def _root(given: Path | None) -> Path:
 
 def _split(root: Path, cache: Path) -> int:
     records = find_records(root)
-    manifests = build_manifests(
+    manifests = split.build_manifests(
         records, file_sha256(root, records), load_scans(root, records, cache)
     )
-    MANIFESTS.mkdir(exist_ok=True)
+    split.MANIFESTS.mkdir(exist_ok=True)
     for manifest in manifests:
-        (MANIFESTS / f"{manifest.protocol}.csv").write_text(manifest.to_csv(), encoding="utf-8")
+        path = split.MANIFESTS / f"{manifest.protocol}.csv"
+        path.write_text(manifest.to_csv(), encoding="utf-8")
         print(f"{manifest.protocol}: {len(manifest.entries)} scans, sha256 {manifest.sha256[:12]}")
     return 0
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # stops as Ctrl-C does
     sys.exit(main())

@@ -1,4 +1,4 @@
-"""Random changes that keep the label: rotation, flips, scale, shift, brightness, contrast, gamma, shading."""
+"""Random changes that keep the label: rotation, flips, scale, shift, intensity, noise, erasing."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Calibration: temperatures and operating points, the fused detector, tau and the purifier's span.
 
-The fusion is fitted on training scans and their attacked twins; every threshold and temperature is chosen
-on validation scans. Test scans are never touched.
+The fusion is fitted on training scans and their attacked twins; every threshold and temperature is
+chosen on validation scans. Test scans are never touched.
 """
 
 from __future__ import annotations
@@ -46,16 +46,17 @@ def calibrate(
 ) -> dict[str, float]:
     """Calibrates a trained system in place and returns what was measured on validation scans."""
     figures: dict[str, float] = {}
-    x_val, y_val = _spread(val, config.val_scans)
+    x_val, y_val = _spread(val, config.val_scans, system.device)
     cells = [val_cells[i] for i in _positions(len(val), config.val_scans)]
     for name, classifier in (("classifier", system.classifier), ("plain", system.plain)):
         figures |= {
             f"{name}_{k}": v for k, v in _operating_point(classifier, x_val, y_val, cells).items()
         }
         report(
-            f"{name}: temperature {float(classifier.temperature):.3f}, {figures[f'{name}_balanced']:.4f} balanced accuracy on validation scans"
+            f"{name}: temperature {float(classifier.temperature):.3f}, "
+            f"{figures[f'{name}_balanced']:.4f} balanced accuracy on validation scans"
         )
-    x, y = _spread(train, config.fit_scans)
+    x, y = _spread(train, config.fit_scans, system.device)
     _whiten(system.detector, x)
     report(f"attacking {len(x)} training scans for the detector")
     attacked = _attacked(system, x, y, config)
@@ -72,7 +73,8 @@ def calibrate(
         figures[f"{name}_tau"] = system.detector.tau(name)
         figures[f"{name}_detected"] = float((hit[name] > system.detector.tau(name)).float().mean())
         report(
-            f"detector '{name}': {figures[f'{name}_detected']:.3f} of attacked validation scans flagged"
+            f"detector '{name}': {figures[f'{name}_detected']:.3f} of attacked validation scans "
+            "flagged"
         )
     return figures
 
@@ -80,28 +82,43 @@ def calibrate(
 def _operating_point(
     classifier: Calibrated, x: Tensor, y: Tensor, cells: list[str]
 ) -> dict[str, float]:
-    """Sets temperature (lowest balanced cross-entropy) and bias (highest balanced accuracy) in place."""
-    logits = _mapped(classifier.model, x)
+    """Sets the temperature and, with two classes, the bias in place; cells weigh the same.
+
+    The bias moves the highest balanced accuracy to probability one half, the temperature minimises
+    the cross-entropy (Guo et al. 2017).
+    """
+    y = y.cpu()
+    logits = _mapped(classifier.model, x).double()
     weights = torch.zeros(len(y), dtype=torch.float64)
     for cell in set(cells):
         inside = torch.tensor([c == cell for c in cells])
         weights[inside] = 1 / float(inside.sum()) / len(set(cells))
-    margin = (logits[:, 1] - logits[:, 0]).double()
-    # between neighbouring margins accuracy is constant: try the midpoints and keep the middle of the best
+    shift = torch.zeros(logits.shape[1], dtype=torch.float64)
+    if len(shift) == 2:
+        shift = _cut(logits[:, 1] - logits[:, 0], y, weights) * torch.tensor([0.5, -0.5]).double()
+    moved = logits + shift
+    temperatures = torch.logspace(-1, 1.3, 200, dtype=torch.float64)
+    losses = [
+        (weights * F.cross_entropy(moved / t, y, reduction="none")).sum() for t in temperatures
+    ]
+    temperature = float(temperatures[int(torch.stack(losses).argmin())])
+    classifier.temperature.fill_(temperature)
+    classifier.bias.copy_(shift / temperature)
+    balanced = float((weights * (moved.argmax(1) == y)).sum())
+    return {"balanced": balanced, "temperature": temperature}
+
+
+def _cut(margin: Tensor, y: Tensor, weights: Tensor) -> float:
+    """The margin above which 'tumour' is said: the middle one of those with the best accuracy.
+
+    Between neighbouring margins accuracy is constant, so the midpoints are all there is to try;
+    four thousandths of accuracy count as equal: the choice should not hang on a single scan.
+    """
     order = margin.sort().values
     cuts = torch.cat([order[:1] - 1, (order[1:] + order[:-1]) / 2, order[-1:] + 1])
     accuracy = torch.stack([(weights * ((margin > c) == (y == 1))).sum() for c in cuts])
     best = cuts[accuracy >= accuracy.max() - 0.004]
-    cut = float(best[(best - best.mean()).abs().argmin()])
-    temperatures = torch.logspace(-1, 1.3, 200, dtype=torch.float64)
-    losses = [
-        (weights * F.softplus(torch.where(y == 1, -1.0, 1.0).double() * (margin - cut) / t)).sum()
-        for t in temperatures
-    ]
-    temperature = float(temperatures[int(torch.stack(losses).argmin())])
-    classifier.temperature.fill_(temperature)
-    classifier.bias.copy_(torch.tensor([cut / temperature / 2, -cut / temperature / 2]))
-    return {"balanced": float(accuracy.max()), "temperature": temperature, "cut": cut}
+    return float(best[(best - best.mean()).abs().argmin()])
 
 
 def _whiten(detector: Detector, x: Tensor) -> None:
@@ -117,7 +134,7 @@ def _whiten(detector: Detector, x: Tensor) -> None:
 
 
 def _attacked(system: MedFedPure, x: Tensor, y: Tensor, config: CalibrateConfig) -> Tensor:
-    """Each scan once per eps: by PGD on the plain and on the trained classifier, FGSM, or bare sign noise."""
+    """Each scan once per eps: PGD on the plain or the trained classifier, FGSM, or sign noise."""
     generator = torch.Generator().manual_seed(config.seed)
     kinds: list[Callable[[Tensor, Tensor, float], Tensor]] = [
         lambda b, t, e: PGD(eps=e, alpha=e / 4, steps=7, eight_bit=True)(system.plain_logits, b, t),
@@ -126,7 +143,7 @@ def _attacked(system: MedFedPure, x: Tensor, y: Tensor, config: CalibrateConfig)
         ),
         lambda b, t, e: FGSM(eps=e)(system.plain_logits, b, t),
         lambda b, t, e: to_eight_bit(
-            b, (b + e * (torch.rand(b.shape, generator=generator) - 0.5).sign()).clamp(0, 1)
+            b, (b + e * (torch.rand(b.shape, generator=generator) - 0.5).sign().to(b)).clamp(0, 1)
         ),
     ]
     out = []
@@ -137,10 +154,11 @@ def _attacked(system: MedFedPure, x: Tensor, y: Tensor, config: CalibrateConfig)
 
 
 def _fuse(detector: Detector, clean: Tensor, attacked: Tensor, ridge: float) -> None:
-    """Ridge logistic regression, both classes weighing the same; features standardised on clean scans."""
-    detector.centre.copy_(clean.mean(0))
-    detector.spread.copy_(clean.std(0).clamp_min(1e-6))
-    z = ((torch.cat([clean, attacked]) - detector.centre) / detector.spread).clamp(-8, 8).double()
+    """Ridge logistic regression, both classes weighing the same; standardised on clean scans."""
+    centre, spread = clean.mean(0), clean.std(0).clamp_min(1e-6)
+    detector.centre.copy_(centre)
+    detector.spread.copy_(spread)
+    z = ((torch.cat([clean, attacked]) - centre) / spread).clamp(-8, 8).double()
     y = torch.cat([torch.zeros(len(clean)), torch.ones(len(attacked))]).double()
     weight = torch.where(y == 1, 0.5 / len(attacked), 0.5 / len(clean))
     w = torch.zeros(z.shape[1] + 1, dtype=torch.float64, requires_grad=True)
@@ -152,16 +170,16 @@ def _fuse(detector: Detector, clean: Tensor, attacked: Tensor, ridge: float) -> 
             z @ w[:-1] + w[-1], y, weight=weight, reduction="sum"
         )
         loss = loss + ridge * w[:-1].square().sum()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         return loss
 
-    optimizer.step(closure)  # type: ignore[arg-type]
+    optimizer.step(closure)
     detector.weight.copy_(w[:-1].detach())
     detector.offset.copy_(w[-1].detach())
 
 
 def _val_attack(system: MedFedPure, x: Tensor, y: Tensor) -> Tensor:
-    """The paper's attack in 8 bits: every other scan against the plain classifier, the rest the trained."""
+    """The paper's attack in 8 bits: alternating plain and trained classifier as its target."""
     out = x.clone()
     attack = PGD(eight_bit=True)
     for start, fn in ((0, system.plain_logits), (1, system.classifier_logits)):
@@ -179,17 +197,17 @@ def _features(detector: Detector, x: Tensor) -> Tensor:
 @torch.no_grad()
 def _scores(detector: Detector, x: Tensor) -> dict[str, Tensor]:
     parts = [detector(b).scores for b in x.split(50)]
-    return {name: torch.cat([p[name] for p in parts]) for name in SCORES}
+    return {name: torch.cat([p[name] for p in parts]).cpu() for name in SCORES}
 
 
 @torch.no_grad()
 def _mapped(fn: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    return torch.cat([fn(b) for b in x.split(50)])
+    return torch.cat([fn(b) for b in x.split(50)]).cpu()
 
 
 def _positions(n: int, limit: int) -> list[int]:
     return torch.linspace(0, n - 1, min(limit, n)).long().tolist()
 
 
-def _spread(data: Data, limit: int) -> tuple[Tensor, Tensor]:
-    return data.batch(_positions(len(data), limit), torch.device("cpu"))
+def _spread(data: Data, limit: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    return data.batch(_positions(len(data), limit), device)

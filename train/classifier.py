@@ -1,4 +1,4 @@
-"""Phase 3 on pooled data: the mixture of experts, adversarially trained, and its plain counterpart."""
+"""Phase 3 on pooled data: the mixture of experts, adversarially trained, and the plain one."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from train.task import Data, autocast, batches
 class ClassifierConfig:
     """Loss of the mixture (Eq. 9) and the adversarial examples it is trained on.
 
-    `adv_eps` 0 trains the plain classifier. Otherwise a share `adv_clean` of each batch stays clean and
-    the rest gets perturbations of up to adv_eps, found by `adv_steps` gradient steps from a random start
-    (one: FGSM-RS, Wong et al. 2020).
+    `adv_eps` 0 trains the plain classifier. Otherwise a share `adv_clean` of each batch stays clean
+    and the rest gets perturbations of up to adv_eps, found by `adv_steps` gradient steps from a
+    random start (one: FGSM-RS, Wong et al. 2020).
     """
 
     beta: float = 1e-4
@@ -45,11 +45,9 @@ def loss_function(
     def loss(model: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator) -> Tensor:
         if not isinstance(model, MixtureOfExperts):
             raise TypeError(f"expected a MixtureOfExperts, got {type(model).__name__}")
-        x = augment(x, changes, generator)
-        # An expert sees averages, so an L-inf ball on its grid is as large as the one on the scan's:
-        # attacking at the finest grid in use is exact and saves most of the work.
-        finest = max(model.config.sides)
-        x = F.avg_pool2d(x, x.shape[-1] // finest)
+        # An expert sees averages, so an L-inf ball on its grid is as large as on the scan's own:
+        # augmenting and attacking at the finest grid in use saves most of the work.
+        x = augment(F.avg_pool2d(x, x.shape[-1] // max(model.config.sides)), changes, generator)
         if config.adv_eps:
             x = _perturb(model, x, y, config, generator)
         x = x.contiguous(memory_format=torch.channels_last)
@@ -77,7 +75,8 @@ def _perturb(
 
     def logits(z: Tensor) -> Tensor:
         with autocast(z.device):
-            return model(z.contiguous(memory_format=torch.channels_last))
+            scores: Tensor = model(z.contiguous(memory_format=torch.channels_last))
+        return scores
 
     model.eval()  # attack the model that will be deployed, and leave its running statistics alone
     for _ in range(config.adv_steps):
@@ -90,7 +89,7 @@ def _perturb(
 def validation(
     data: Data, cells: list[str], device: torch.device, eps: float, limit: int = 300
 ) -> Callable[[nn.Module], dict[str, float]]:
-    """Figures on validation scans: accuracy clean and under the paper's attack, balanced over cells.
+    """Figures on validation scans: accuracy clean and under a short attack, balanced over cells.
 
     A cell is a source with a label; each weighs the same, as in training.
     """
@@ -98,6 +97,9 @@ def validation(
     picked = [cells[i] for i in keep]
 
     def validate(model: nn.Module) -> dict[str, float]:
+        if not isinstance(model, MixtureOfExperts):
+            raise TypeError(f"expected a MixtureOfExperts, got {type(model).__name__}")
+
         def logits_of(x: Tensor) -> Tensor:
             with autocast(device):
                 logits: Tensor = model(x.contiguous(memory_format=torch.channels_last))
@@ -107,8 +109,7 @@ def validation(
         attack = PGD(eps=eps, alpha=eps / 2, steps=3)
         for rows in batches(len(keep), 100):
             x, y = data.batch([keep[i] for i in rows], device)
-            finest = max(model.config.sides)  # type: ignore[union-attr]
-            x = F.avg_pool2d(x, x.shape[-1] // finest)
+            x = F.avg_pool2d(x, x.shape[-1] // max(model.config.sides))
             with torch.no_grad():
                 logits = logits_of(x)
             clean += (logits.argmax(1) == y).tolist()

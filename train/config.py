@@ -1,4 +1,4 @@
-"""Presets: one TOML file an experiment, read into frozen dataclasses; an unknown key is an error that names it."""
+"""Presets: one TOML file an experiment, read into frozen dataclasses; unknown keys are errors."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ import dataclasses
 import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import UnionType
-from typing import Any, get_type_hints
+from typing import Any, get_args, get_origin, get_type_hints
 
 from core.pipeline import PipelineConfig
 from train.augment import AugmentConfig
@@ -26,7 +25,7 @@ class PresetError(ValueError):
 
 @dataclass(frozen=True)
 class ClassifierPhase:
-    """How a mixture is trained: `warmup` epochs without attacks come first where its epochs are above 0."""
+    """How a mixture is trained; if with attacks, `warmup` epochs without them come first."""
 
     fit: FitConfig = field(default_factory=FitConfig)
     warmup: FitConfig = field(default_factory=FitConfig)
@@ -107,10 +106,13 @@ def _build(kind: Any, values: Any, where: str) -> Any:
 def _convert(hint: Any, value: Any, where: str) -> Any:
     if dataclasses.is_dataclass(hint):
         return _build(hint, value, where)
-    if isinstance(value, list):
-        return tuple(value)
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+    if get_origin(hint) is tuple:
+        if not isinstance(value, list):
+            raise PresetError(f"{where} must be a list, got {value!r}")
+        item = get_args(hint)[0]
+        return tuple(_convert(item, v, f"each of {where}") for v in value)
+    if hint is float and type(value) is int:
         return float(value)
-    if isinstance(hint, type) and not isinstance(hint, UnionType) and not isinstance(value, hint):
+    if type(value) is not hint:  # a bool is no int here
         raise PresetError(f"{where} must be {hint.__name__}, got {value!r}")
     return value

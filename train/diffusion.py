@@ -15,7 +15,7 @@ from train.task import Data, LossFn, autocast, batches
 
 @dataclass(frozen=True)
 class DiffusionConfig:
-    """`t_max` is the deepest step trained on: 999 is the paper's, less puts all capacity where it is used."""
+    """`t_max` is the deepest step trained on (the paper: 999); less stays where purifying happens."""
 
     t_max: int = 999
 
@@ -63,4 +63,5 @@ def _error(model: nn.Module, diffusion: Diffusion, x: Tensor, t: Tensor, noise: 
     x_t = diffusion.q_sample(to_model(x), t, noise).contiguous(memory_format=torch.channels_last)
     with autocast(x.device):
         predicted = model(x_t, t)
-    return (predicted.float() - noise).square().flatten(1).mean(1)
+    error: Tensor = (predicted.float() - noise).square().flatten(1).mean(1)
+    return error

@@ -47,7 +47,7 @@ def loss_function(config: MAETrainConfig, changes: AugmentConfig) -> LossFn:
 def validation(
     data: Data, device: torch.device, limit: int = 200
 ) -> Callable[[nn.Module], dict[str, float]]:
-    """Masked error on validation scans: of random masks and of the complementary masks that score."""
+    """Error on validation scans: of random masks and of the complementary masks that score."""
     keep = torch.linspace(0, len(data) - 1, min(limit, len(data))).long().tolist()
 
     def validate(model: nn.Module) -> dict[str, float]:

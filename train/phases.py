@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -23,50 +21,22 @@ from core.unet import UNet
 from train import calibrate as calibration
 from train import classifier, diffusion, mae
 from train.config import ClassifierPhase, Preset
-from train.data import find_records, load_scans
+from train.corpus import Corpus
 from train.progress import Progress
-from train.split import Manifest
-from train.task import Data, FitConfig, LossFn, ValidateFn, balanced_weights, fit, pick_device
+from train.task import FitConfig, LossFn, ValidateFn, fit, pick_device
 
 PAPER_EPS = 0.015
 
 
-@dataclass(frozen=True)
-class Corpus:
-    """Training and validation scans of one protocol; `cells` are source and label of each scan."""
-
-    train: Data
-    train_cells: list[str]
-    val: Data
-    val_cells: list[str]
-    split_sha256: str
-    protocol: str
-
-
-def load_corpus(manifest: Manifest, root: Path, cache: Path | None) -> Corpus:
-    """Reads the scans of the training and validation folds; nothing else is opened for learning."""
-    records = find_records(root, sorted({e.source for e in manifest.entries}))
-    scans = load_scans(root, records, cache)
-    where = {r.file: i for i, r in enumerate(records)}
-
-    def fold(name: str) -> tuple[Data, list[str]]:
-        entries = [manifest.entries[i] for i in manifest.fold(name)]
-        cells = [f"{e.source}/{e.record.label}" for e in entries]
-        return Data(
-            np.ascontiguousarray(scans[[where[e.file] for e in entries]]),
-            torch.tensor([e.record.label for e in entries]),
-            balanced_weights(cells, [e.group for e in entries]),
-        ), cells
-
-    train, train_cells = fold("train")
-    val, val_cells = fold("val")
-    return Corpus(train, train_cells, val, val_cells, manifest.sha256, manifest.protocol)
-
-
 class Phases:
-    """Runs phases of one preset on one corpus, writing into one folder; every one can be run again alone."""
+    """Runs phases of one preset on one corpus into one folder; each can be run again alone.
+
+    Raises:
+        ValueError: the preset's networks do not fit the corpus' scans or number of classes.
+    """
 
     def __init__(self, preset: Preset, corpus: Corpus, out: Path, seed: int = 0) -> None:
+        _check_fit(preset, corpus)
         self.preset = preset
         self.corpus = corpus
         self.out = out
@@ -74,7 +44,7 @@ class Phases:
         self.device = pick_device()
 
     def mixture(self) -> None:
-        """The adversarially trained mixture, after a warm-up without attacks if the preset asks for one."""
+        """The adversarially trained mixture, after a warm-up without attacks if there is one."""
         torch.manual_seed(self.seed)
         model = MixtureOfExperts(self.preset.system.moe)
         self._classifier("classifier", model, self.preset.classifier, self.preset.system.moe)
@@ -112,16 +82,25 @@ class Phases:
         )
 
     def calibrate(self) -> None:
-        """Ties the trained parts together: temperatures, operating points, detector, tau; then the manifest."""
+        """Ties the trained parts together: temperatures, operating points, detector, manifest.
+
+        Raises:
+            WeightsError: a part is not trained yet, or on another split or in another shape.
+        """
         progress = self._progress("calibrate")
-        system = build(self.preset.system)
+        system = build(self.preset.system).to(self.device)
         for name, place in PARTS.items():
             part = checkpoint.load(self.out / name)
             if part.split_sha256 != self.corpus.split_sha256:
                 raise checkpoint.WeightsError(
                     f"{self.out / name} was trained on another split: train it again"
                 )
-            system.get_submodule(place).load_state_dict(part.state_dict)
+            try:
+                system.get_submodule(place).load_state_dict(part.state_dict)
+            except RuntimeError:
+                raise checkpoint.WeightsError(
+                    f"{self.out / name} does not have the preset's shape: train it again"
+                ) from None
         c = self.corpus
         figures = calibration.calibrate(
             system, c.train, c.val, c.val_cells, self.preset.calibrate, progress.report
@@ -202,14 +181,29 @@ class Phases:
         return Progress(title, self.out / "log.jsonl")
 
 
+def _check_fit(preset: Preset, corpus: Corpus) -> None:
+    system = preset.system
+    side, chans = system.moe.img_size, system.moe.in_chans
+    if {system.plain.in_chans, system.mae.in_chans, system.unet.in_chans} != {chans}:
+        raise ValueError(f"the parts of preset {preset.name!r} differ in in_chans")
+    if corpus.shape != (chans, side, side):
+        raise ValueError(
+            f"preset {preset.name!r} reads pictures of shape {(chans, side, side)}, "
+            f"those of {corpus.protocol!r} are {corpus.shape}"
+        )
+    classes = min(system.moe.num_classes, system.plain.num_classes)
+    if corpus.num_classes > classes:
+        raise ValueError(
+            f"preset {preset.name!r} tells {classes} classes apart, "
+            f"{corpus.protocol!r} has {corpus.num_classes}"
+        )
+
+
 def _commit() -> str:
-    """The commit that the code is at, 'unknown' outside a checkout."""
-    where = Path(__file__).parent
-    found = subprocess.run(
-        ["git", "rev-parse", "HEAD"],
-        cwd=where,
-        capture_output=True,
-        text=True,
-        env={**os.environ, "LC_ALL": "C"},
-    )
+    """The commit that the code is at, 'unknown' outside a checkout or without git."""
+    command = ["git", "rev-parse", "HEAD"]
+    try:
+        found = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True)
+    except OSError:
+        return "unknown"
     return found.stdout.strip() or "unknown"

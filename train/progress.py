@@ -1,4 +1,4 @@
-"""What a training shows while it runs: a bar on a terminal, a line every half minute elsewhere, a JSON log."""
+"""What a training shows: a bar on a terminal, a line every half minute elsewhere, a JSON log."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ QUIET_SECONDS = 30.0
 
 
 class Progress:
-    """Draws `step of total` with the live loss and the time left; `report` prints whole lines above it."""
+    """Draws `step of total` with the live loss and the time left; `report` prints above it."""
 
     def __init__(self, title: str, log: Path | None = None) -> None:
         self.title = title

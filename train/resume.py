@@ -1,4 +1,4 @@
-"""The state of a running training on disk: models, optimiser and progress, whole after a kill, no pickle."""
+"""A running training's state on disk: models, optimiser, progress; whole after a kill."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -19,30 +19,47 @@ def write_state(
     optimizer: torch.optim.Optimizer,
     facts: dict[str, Any],
 ) -> None:
-    """Writes beside, then renames: a full disk or a kill leaves the previous file as it was."""
+    """Writes beside, then renames: a full disk or a kill leaves the previous file as it was.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
     tensors = {f"{name}/{k}": v for name, m in models.items() for k, v in m.state_dict().items()}
     for i, state in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer/{i}/{k}": v for k, v in state.items()}
-    path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         save_file(
             {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()},
             partial,
             {"facts": json.dumps(facts)},
         )
         os.replace(partial, path)
+    except (OSError, SafetensorError) as error:
+        raise OSError(f"{path} cannot be written, what was there is kept: {error}") from error
     finally:
         partial.unlink(missing_ok=True)
 
 
 def read_state(
-    path: Path, models: dict[str, nn.Module], optimizer: torch.optim.Optimizer
+    path: Path, models: dict[str, nn.Module], optimizer: torch.optim.Optimizer, identity: str
 ) -> dict[str, Any]:
-    """Puts a written state back into models and optimiser and returns its facts."""
-    with safe_open(path, "pt") as file:
-        tensors = {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118 (not a mapping)
-        facts: dict[str, Any] = json.loads(file.metadata()["facts"])
+    """Puts a written state back into models and optimiser and returns its facts.
+
+    Raises:
+        ValueError: the file is damaged, or belongs to other settings than `identity`.
+    """
+    try:
+        with safe_open(path, "pt") as file:
+            tensors = {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118 (not a mapping)
+            facts: dict[str, Any] = json.loads(file.metadata()["facts"])
+    except (SafetensorError, KeyError, TypeError, ValueError):
+        raise ValueError(f"{path} is damaged: remove it to start again") from None
+    shapes = {f"{n}/{k}": v.shape for n, m in models.items() for k, v in m.state_dict().items()}
+    found = {k: v.shape for k, v in tensors.items() if not k.startswith("optimizer/")}
+    if facts.get("identity") != identity or found != shapes:
+        raise ValueError(f"{path} was written with other settings: remove it to start again")
     for name, model in models.items():
         model.load_state_dict(_under(f"{name}/", tensors))
     state: dict[int, dict[str, Tensor]] = {}

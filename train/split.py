@@ -85,13 +85,13 @@ class Manifest:
         return Counter((e.fold, e.source, e.record.label) for e in self.entries)
 
 
-def read_manifest(protocol: str, folder: Path = MANIFESTS) -> Manifest:
-    """Reads a committed manifest.
+def read_manifest(protocol: str, folder: Path | None = None) -> Manifest:
+    """Reads a committed manifest, from `MANIFESTS` if no other folder is named.
 
     Raises:
         DataError: the protocol is unknown or its file is damaged.
     """
-    path = folder / f"{protocol}.csv"
+    path = (folder or MANIFESTS) / f"{protocol}.csv"
     if protocol not in PROTOCOLS or not path.is_file():
         raise DataError(f"unknown protocol {protocol!r}: choose from {', '.join(PROTOCOLS)}")
     damaged = f"{path} is no split manifest: expected {', '.join(COLUMNS)}, with known folds"
@@ -180,14 +180,7 @@ def build_manifests(
     records: Sequence[Record], sha256: Sequence[str], scans: np.ndarray
 ) -> list[Manifest]:
     """The manifests of all protocols from every source's records, in `find_records` order."""
-    groups = groups_of(thumbnails(scans))
-    smallest: dict[int, str] = {}
-    for group, digest in zip(groups, sha256, strict=True):
-        smallest[int(group)] = min(smallest.get(int(group), digest), digest)
-    by_group = [
-        Entry(r.file, d, r.source, int(g), fold_of(smallest[int(g)]))
-        for r, d, g in zip(records, sha256, groups, strict=True)
-    ]
+    by_group = split_by_group(records, sha256, scans)
     manifests = []
     for protocol, sources in PROTOCOLS.items():
         entries = [e for e in by_group if e.source in sources]
@@ -195,6 +188,20 @@ def build_manifests(
             entries = _random_split(entries)
         manifests.append(Manifest(protocol, tuple(entries)))
     return manifests
+
+
+def split_by_group(
+    records: Sequence[Record], sha256: Sequence[str], scans: np.ndarray
+) -> list[Entry]:
+    """Each record with its group and the fold that follows from it, in the order given."""
+    groups = groups_of(thumbnails(scans))
+    smallest: dict[int, str] = {}
+    for group, digest in zip(groups, sha256, strict=True):
+        smallest[int(group)] = min(smallest.get(int(group), digest), digest)
+    return [
+        Entry(r.file, d, r.source, int(g), fold_of(smallest[int(g)]))
+        for r, d, g in zip(records, sha256, groups, strict=True)
+    ]
 
 
 def _random_split(entries: list[Entry]) -> list[Entry]:

@@ -1,6 +1,7 @@
-"""Fits one model on one client's scans: sampling, optimiser, EMA, early stop, checkpoints that resume.
+"""Fits one model on one client's scans: sampling, optimiser, EMA, early stop, resuming.
 
-No transport in here, and no knowledge of what the model is: a phase hands over its loss and its validation.
+No transport in here, and no knowledge of what the model is: a phase hands over its loss and its
+validation.
 """
 
 from __future__ import annotations
@@ -32,7 +33,10 @@ def silent(step: int, total: int, loss: float) -> None:
 
 @dataclass(frozen=True)
 class FitConfig:
-    """How long and how fast to learn. An epoch draws `samples` scans (0: as many as there are)."""
+    """How long and how fast to learn. An epoch draws as many scans as there are, at most `samples`.
+
+    0 epochs leave a model as it is; `patience` epochs may bring nothing better (0: all of them).
+    """
 
     epochs: int = 10
     samples: int = 0
@@ -46,15 +50,17 @@ class FitConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if min(self.epochs, self.batch_size) < 1 or self.samples < 0:
-            raise ValueError(f"epochs and batch_size must be at least 1, got {self}")
+        if self.epochs < 0 or self.batch_size < 1 or min(self.samples, self.patience) < 0:
+            raise ValueError(
+                f"batch_size must be at least 1, epochs, samples and patience 0 or more, got {self}"
+            )
         if not self.lr > 0 or not 0 <= self.ema < 1:
             raise ValueError(f"lr must be positive and ema in [0, 1), got {self}")
 
 
 @dataclass(frozen=True)
 class Data:
-    """Scans of one fold with labels and sampling weights; scans stay uint8 until a batch is drawn."""
+    """Scans of one fold with labels and sampling weights; uint8 until a batch is drawn."""
 
     scans: np.ndarray  # (N, H, W) or (N, C, H, W) uint8
     labels: Tensor  # (N,) int64
@@ -85,14 +91,16 @@ def fit(
 ) -> list[dict[str, float]]:
     """Trains `model` in place and leaves it with the EMA weights of its best epoch, in eval mode.
 
-    `validate` returns figures of which 'score' (higher is better) picks the epoch. With `checkpoint`, the
-    state is written after every epoch and every two minutes, and a later call goes on from there.
+    `validate` returns figures of which 'score' (higher is better) picks the epoch. With
+    `checkpoint`, the state is written after every epoch and every two minutes, and a later call
+    goes on from there.
 
     Returns:
         One dictionary of figures per epoch.
 
     Raises:
-        ValueError: there are no scans, or the checkpoint belongs to other settings.
+        ValueError: there are no scans, or the checkpoint is damaged or belongs to other settings.
+        OSError: the checkpoint cannot be written; the previous one is kept.
         FloatingPointError: the loss is not a number.
     """
     if len(data) == 0:
@@ -104,7 +112,7 @@ def fit(
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=config.lr, weight_decay=config.weight_decay
     )
-    samples = config.samples or len(data)
+    samples = min(config.samples or len(data), len(data))
     steps_per_epoch = max(1, samples // config.batch_size)
     total = steps_per_epoch * config.epochs
     history: list[dict[str, float]] = []
@@ -123,39 +131,35 @@ def fit(
             write_state(checkpoint, models, optimizer, facts)
 
     if checkpoint is not None and checkpoint.is_file():
-        facts = read_state(checkpoint, models, optimizer)
-        if facts["identity"] != identity:
-            raise ValueError(
-                f"{checkpoint} was written with other settings: remove it to start again"
-            )
+        facts = read_state(checkpoint, models, optimizer, identity)
         step, epoch_loss, history = facts["step"], facts["epoch_loss"], facts["history"]
         report(f"resumed at step {step} of {total}")
 
     saved = time.monotonic()
-    for step in range(step, total):
-        generator = torch.Generator().manual_seed(config.seed * 1_000_003 + step)
+    has_ended = step % steps_per_epoch == 0 and _has_stalled(history, config.patience)
+    for now in range(step, step if has_ended else total):
+        generator = torch.Generator().manual_seed(config.seed * 1_000_003 + now)
         for group in optimizer.param_groups:
-            group["lr"] = config.lr * _schedule(step / total, config.warmup)
+            group["lr"] = config.lr * _schedule(now / total, config.warmup)
         index = torch.multinomial(
             data.weights, config.batch_size, replacement=True, generator=generator
         )
         x, y = data.batch(index, device)
         model.train()
-        torch.manual_seed(
-            config.seed * 1_000_003 + step
-        )  # dropout alone draws from the global state
+        # dropout alone draws from the global state
+        torch.manual_seed(config.seed * 1_000_003 + now)
         loss = loss_fn(model, x, y, generator)
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), config.clip)
         optimizer.step()
-        _average(ema, model, min(config.ema, (step + 1) / (step + 10)))
+        _average(ema, model, min(config.ema, (now + 1) / (now + 10)))
         epoch_loss += loss.item()
-        step += 1
+        step = now + 1
+        if not math.isfinite(epoch_loss):  # before anything of it is saved
+            raise FloatingPointError(f"the loss is {epoch_loss} at step {step}: lower lr")
         done = step % steps_per_epoch == 0
         if done:
-            if not math.isfinite(epoch_loss):
-                raise FloatingPointError(f"the loss is {epoch_loss} at step {step}: lower lr")
             figures = {
                 "epoch": len(history) + 1,
                 "loss": epoch_loss / steps_per_epoch,
@@ -185,7 +189,7 @@ def batches(n: int, size: int) -> Iterator[range]:
 
 
 def balanced_weights(cells: Sequence[object], groups: Sequence[int]) -> Tensor:
-    """Sampling weights (N,): cells share equally; within one, a group of n near-duplicates counts sqrt(n)."""
+    """Sampling weights (N,): cells share equally; n near-duplicates in one count sqrt(n)."""
     sizes: dict[int, int] = {}
     for group in groups:
         sizes[group] = sizes.get(group, 0) + 1
@@ -223,7 +227,7 @@ def _average(ema: nn.Module, model: nn.Module, decay: float) -> None:
 
 
 def _has_stalled(history: list[dict[str, float]], patience: int) -> bool:
-    if not patience:
+    if not patience or not history:
         return False
     best = max(range(len(history)), key=lambda i: history[i]["score"])
     return len(history) - 1 - best >= patience

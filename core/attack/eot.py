@@ -1,4 +1,4 @@
-"""Expectation over transformation (Athalye et al. 2018): the attacker averages a randomised defence."""
+"""Expectation over transformation (Athalye et al. 2018): averages a randomised defence."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from core.attack.step import LogitsFn
 
 
 def eot(draw: LogitsFn, eot_iter: int) -> LogitsFn:
-    """The logarithm of the mean probabilities over `eot_iter` calls of `draw`, each with noise of its own.
+    """The logarithm of the mean probabilities over `eot_iter` calls of `draw`, each with own noise.
 
-    Its gradient is that of the expected output, which is what an attacker of a randomised defence follows.
+    Its gradient is that of the expected output: what an attacker of a randomised defence follows.
     """
     if eot_iter < 1:
         raise ValueError(f"eot_iter must be at least 1, got {eot_iter}")

@@ -1,4 +1,4 @@
-"""Fast gradient sign method (Goodfellow et al. 2015): PGD's single full step from the scan itself."""
+"""Fast gradient sign method (Goodfellow et al. 2015): PGD's single full step from the scan."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class FGSM:
     def __call__(
         self, logits_fn: LogitsFn, x: Tensor, y: Tensor, seeds: Sequence[int] | None = None
     ) -> Tensor:
-        """x_adv (B, C, H, W) in [0, 1] and within eps of x; nothing here is random, `seeds` is not used."""
+        """x_adv (B, C, H, W) in [0, 1] and within eps of x; not random, `seeds` is not used."""
         return self._as_pgd()(logits_fn, x, y)
 
     def trajectory(

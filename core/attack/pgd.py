@@ -22,10 +22,11 @@ from core.attack.step import (
 
 @dataclass(frozen=True)
 class PGD:
-    """x <- project(x + alpha * sign(grad loss)), `steps` times; `eps` and `alpha` in units of [0, 1] pixels.
+    """x <- project(x + alpha * sign(grad loss)), `steps` times.
 
-    With `targeted`, y is the label to reach instead of the one to leave. With `eight_bit` the final
-    perturbation is rounded toward zero to whole levels, so that the result survives an 8-bit file.
+    `eps` and `alpha` are in units of [0, 1] pixels. With `targeted`, y is the label to reach, not
+    the one to leave. With `eight_bit` the final perturbation is rounded toward zero to whole
+    levels, so that the result survives an 8-bit file.
     """
 
     eps: float = 0.015

@@ -1,4 +1,4 @@
-"""What every attack shares: its trajectory's steps, the loss it raises, its ball, and 8-bit rounding."""
+"""What every attack shares: its steps, the loss it raises, its ball, and 8-bit rounding."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def project(delta: Tensor, eps: float, norm: str) -> Tensor:
     """The nearest perturbation in the ball of radius eps around 0, per scan (Eq. 2)."""
     if norm == "linf":
         return delta.clamp(-eps, eps)
-    length = delta.flatten(1).norm(dim=1).clamp_min(1e-12)
+    length: Tensor = delta.flatten(1).norm(dim=1).clamp_min(1e-12)
     return delta * (eps / length).clamp_max(1).view(-1, 1, 1, 1)
 
 
@@ -63,7 +63,8 @@ def ascent(grad: Tensor, norm: str) -> Tensor:
     """Steepest direction of unit size: the sign in L-inf, the normalised gradient in L2."""
     if norm == "linf":
         return grad.sign()
-    return grad / grad.flatten(1).norm(dim=1).clamp_min(1e-12).view(-1, 1, 1, 1)
+    length: Tensor = grad.flatten(1).norm(dim=1).clamp_min(1e-12)
+    return grad / length.view(-1, 1, 1, 1)
 
 
 def noise_in_ball(x: Tensor, eps: float, norm: str, seeds: Sequence[int]) -> Tensor:
@@ -85,8 +86,8 @@ def noise_in_ball(x: Tensor, eps: float, norm: str, seeds: Sequence[int]) -> Ten
 def to_eight_bit(x: Tensor, x_adv: Tensor) -> Tensor:
     """x_adv with its perturbation rounded toward zero to whole levels of 1 / 255.
 
-    Where x lies on the 8-bit grid, so does the result: saved as PNG and opened again it is identical, and
-    it never leaves the ball that x_adv was in.
+    Where x lies on the 8-bit grid, so does the result: saved as PNG and opened again it is
+    identical, and it never leaves the ball that x_adv was in.
     """
     # 1e-3 of a level forgives float32's error in (x + k / 255) - x, which would lose a whole level
     levels = ((x_adv - x) * 255).abs().add(1e-3).floor() * (x_adv - x).sign()

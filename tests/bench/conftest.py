@@ -1,56 +1,51 @@
-"""A tiny system and a data folder of phantoms with its own manifest: all real, all small."""
+"""A data folder of phantoms with manifests of its own, and the tiny system's weights for them."""
 
 import hashlib
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import pytest
-import torch
 
 from bench.fold import Fold, load_fold
-from core.mae import MAEConfig
-from core.moe import MoEConfig
-from core.pipeline import MedFedPure, PipelineConfig, build
+from core.checkpoint import write_manifest
+from core.pipeline import MedFedPure
 from core.scan import to_png
-from core.unet import UNetConfig
+from core.system import PARTS, SYSTEM, save_part, save_ties
 from demo.phantom import phantom
-from train.split import Entry, Manifest
+from train.split import PROTOCOLS, Entry, Manifest, read_manifest
 
 SCANS = 16
-MOE = MoEConfig(sides=(28, 14), channels=(8, 8, 8, 8), hidden=8, attention_hidden=4)
-CONFIG = PipelineConfig(
-    moe=MOE,
-    plain=MOE,
-    mae=MAEConfig(embed_dim=16, depth=1, num_heads=2, decoder_dim=16, decoder_depth=1, decoder_heads=2),
-    unet=UNetConfig(unshuffle=8, channels=(8, 16), time_dim=16),
-)
 
 
 @pytest.fixture(scope="session")
-def pipeline() -> MedFedPure:
-    """An untrained system; attention made to depend on the scan."""
-    torch.manual_seed(0)
-    system = build(CONFIG)
-    for network in system.classifier.model.attention:
-        torch.nn.init.normal_(network[-1].weight)
-    return system
+def pipeline(tiny_system: MedFedPure) -> MedFedPure:
+    return tiny_system
 
 
 @pytest.fixture(scope="session")
 def data(tmp_path_factory) -> tuple[Path, Path]:
-    """Folders of the data and of the manifests: Br35H's layout, filled with phantoms."""
-    root = tmp_path_factory.mktemp("phantoms")
+    """Folders of the data and of the manifests: both sources' layout, filled with phantoms."""
+    root, manifests = tmp_path_factory.mktemp("phantoms"), tmp_path_factory.mktemp("manifests")
     entries = []
     for i in range(SCANS):
-        file = f"br35h/{'yes' if i % 2 else 'no'}/{i:02}.png"
-        (root / file).parent.mkdir(parents=True, exist_ok=True)
-        (root / file).write_bytes(to_png(phantom(i, bool(i % 2))))
-        digest = hashlib.sha256((root / file).read_bytes()).hexdigest()
         fold = "train" if i < 2 else "val" if i < 8 else "test"
-        entries.append(Entry(file, digest, "br35h", i // 2, fold))
-    manifests = tmp_path_factory.mktemp("manifests")
-    manifest = Manifest("leak-free", tuple(sorted(entries, key=lambda e: e.file)))
-    (manifests / "leak-free.csv").write_text(manifest.to_csv())
+        entries.append(_entry(root, "br35h", "yes" if i % 2 else "no", i, fold))
+    for i, folder in enumerate(("glioma", "notumor", "meningioma", "pituitary")):
+        entries.append(_entry(root, "brain-tumor-mri", folder, 100 + i, "test"))
+    entries.sort(key=lambda e: e.file)
+    for protocol, sources in PROTOCOLS.items():
+        lines = tuple(e for e in entries if e.source in sources)
+        (manifests / f"{protocol}.csv").write_text(Manifest(protocol, lines).to_csv())
     return root, manifests
+
+
+def _entry(root: Path, source: str, folder: str, seed: int, fold: str) -> Entry:
+    file = f"{source}/{folder}/{seed:03}.png"
+    (root / file).parent.mkdir(parents=True, exist_ok=True)
+    picture = to_png(phantom(seed, folder not in ("no", "notumor")))
+    (root / file).write_bytes(picture)
+    return Entry(file, hashlib.sha256(picture).hexdigest(), source, seed // 2, fold)
 
 
 @pytest.fixture(scope="session")
@@ -61,3 +56,25 @@ def test_fold(data) -> Fold:
 @pytest.fixture(scope="session")
 def validation(data) -> Fold:
     return load_fold("leak-free", "val", data[0], cache=None, manifests=data[1])
+
+
+@pytest.fixture(scope="session")
+def weights_of(pipeline, data, tmp_path_factory) -> Callable[[str], Path]:
+    """Makes the tiny system a weights folder that names a protocol's split."""
+
+    @cache
+    def make(protocol: str) -> Path:
+        folder = tmp_path_factory.mktemp("weights")
+        split = read_manifest(protocol, data[1]).sha256
+        for name, place in PARTS.items():
+            save_part(pipeline.get_submodule(place), folder, name, {}, split)
+        save_ties(pipeline, folder, split)
+        write_manifest(folder, [*PARTS, SYSTEM], preset="tiny", protocol=protocol, commit="none")
+        return folder
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def weights(weights_of) -> Path:
+    return weights_of("leak-free")

@@ -5,6 +5,7 @@ import torch
 
 from bench.checks import check_rows
 from bench.figures import Reading, figures, join
+from bench.fold import load_fold
 from bench.robustness import PAIRS, choose_expert, evaluate
 from bench.rows import measure, rows, rows_named
 from bench.systems import MEANING, SYSTEMS, Bench, systems_named
@@ -51,10 +52,33 @@ def test_readings_agree_with_the_pipelines_own(bench, pipeline, test_fold):
         )
 
 
+@pytest.mark.parametrize("order", [1, -1])
+def test_sharing_the_detector_and_purifier_changes_no_reading(
+    bench, pipeline, test_fold, order, monkeypatch
+):
+    x, _, seeds = test_fold.batches(8, pipeline.device)[0]()
+    scores = pipeline.detect(x).scores["fused"]
+    # a threshold in the middle: some scans are flagged, some are not
+    monkeypatch.setattr(
+        type(pipeline), "tau", property(lambda self: float(scores.median())), raising=True
+    )
+    together = bench.read(SYSTEMS[::order], x, seeds)
+    for system in SYSTEMS:
+        alone = bench.read([system], x, seeds)[system.name]
+        logits = bench.logits(system, x, seeds)
+        assert torch.allclose(together[system.name].probability, alone.probability, atol=1e-5)
+        assert torch.allclose(alone.probability, logits.exp()[:, 1], atol=1e-5)
+        if system.policy:
+            assert 0 < int(alone.flagged.sum()) < len(x)
+            assert torch.equal(together[system.name].t_star, alone.t_star)
+
+
 def test_uniform_attention_is_the_mean_of_the_experts(bench, pipeline, test_fold):
     x = test_fold.batches(4, pipeline.device)[0]().x
-    experts = [Bench(pipeline, k).classify("expert", x).exp() for k in range(2)]
-    assert torch.allclose(bench.classify("uniform", x).exp(), torch.stack(experts).mean(0), atol=1e-5)
+    experts = [Bench(pipeline, k).classify("expert", x).exp() for k in range(3)]
+    assert torch.allclose(
+        bench.classify("uniform", x).exp(), torch.stack(experts).mean(0), atol=1e-5
+    )
 
 
 @pytest.mark.parametrize("system", SYSTEMS, ids=lambda s: s.name)
@@ -109,7 +133,7 @@ def test_a_row_holds_every_figure(bench, test_fold):
         assert ("flagged" in block) == name.startswith(("defence", "plain-purified"))
     weights = row["systems"]["defence"]["attention"]
     assert sum(weights["mean"]) == pytest.approx(1, abs=1e-5)
-    assert len(weights["sd"]) == 2
+    assert len(weights["sd"]) == 3
     assert row["mcnemar"]["defence / undefended"].keys() == {"only_first", "only_second", "p"}
 
 
@@ -119,6 +143,18 @@ def test_figures_of_a_single_class_leave_out_what_needs_two(test_fold):
     assert block["specificity"] == 1.0
     assert "auc" not in block
     assert "sensitivity" not in block
+
+
+def test_sources_stand_apart_where_there_are_several(data):
+    fold = load_fold("multi-source", "test", data[0], cache=None, manifests=data[1])
+    block = figures(Reading(fold.y * 0.8 + 0.1), fold)
+    assert {name: part["n"] for name, part in block["sources"].items()} == {
+        "br35h": 8,
+        "brain-tumor-mri": 4,
+    }
+    assert block["recall"]["glioma"]["n"] == 1
+    assert block["accuracy"] == 1.0
+    assert block["calibration_error"] == pytest.approx(0.1, abs=1e-6)
 
 
 def test_join_keeps_order_and_absent_columns():

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
+from PIL import Image
 
 from core import checkpoint
 from core.__main__ import main
-from core.pipeline import PipelineConfig, build
+from core.pipeline import MedFedPure
 from core.scan import to_png
 from core.system import PARTS, SYSTEM, load, save_part, save_ties
 from demo.phantom import phantom
@@ -34,16 +34,14 @@ KEYS = [
 
 
 @pytest.fixture(scope="module")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """An untrained system's weights folder."""
-    torch.manual_seed(0)
+def weights(tiny_system: MedFedPure, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A weights folder as it ships, of a system that is not trained."""
     folder = tmp_path_factory.mktemp("weights")
-    system = build(PipelineConfig(), {"preset": "test"})
     for name, place in PARTS.items():
-        save_part(system.get_submodule(place), folder, name, {}, "split")
-    save_ties(system, folder, "split")
+        save_part(tiny_system.get_submodule(place), folder, name, {}, "split")
+    save_ties(tiny_system, folder, "split")
     checkpoint.write_manifest(
-        folder, [*PARTS, SYSTEM], preset="test", protocol="multi-source", commit="none"
+        folder, [*PARTS, SYSTEM], preset="tiny", protocol="multi-source", commit="none"
     )
     return str(folder)
 
@@ -103,8 +101,6 @@ def test_a_bad_file_gets_its_error_and_the_rest_go_on(weights, scans, tmp_path, 
 
 
 def test_colour_pictures_are_read_on_request(weights, tmp_path, capsys):
-    from PIL import Image
-
     path = tmp_path / "photo.png"
     photo = Image.new("RGB", (200, 200), (200, 40, 40))
     photo.paste((10, 60, 200), (0, 0, 100, 200))

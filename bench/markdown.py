@@ -1,0 +1,51 @@
+"""Markdown from figures: tables, percentages, intervals, and where a result comes from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+Result = dict[str, Any]
+Results = Mapping[str, Result]  # file stem -> content
+Renderer = Callable[[Results], str]
+
+PROTOCOLS = ("paper", "leak-free", "multi-source", "second-source")
+
+
+def table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    """A Markdown table."""
+    rows = [head, ["---"] * len(head), *lines]
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+
+
+def results_of(results: Results, command: str, names: Sequence[str]) -> dict[str, Result]:
+    """The results of a command by protocol. Raises KeyError, naming a file, where there is none."""
+    stems = {name: f"{command}-{name}" if name else command for name in names}
+    found = {name: results[stem] for name, stem in stems.items() if stem in results}
+    if not found:
+        raise KeyError(" or ".join(f"{stem}.json" for stem in stems.values()))
+    return found
+
+
+def percent(value: float | None) -> str:
+    """Of a share; empty where there is none."""
+    return "" if value is None else f"{100 * value:.1f}"
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """Rounded; empty where there is none."""
+    return "" if value is None else f"{value:.{digits}f}"
+
+
+def span(interval: Sequence[float]) -> str:
+    """An interval of a share, in percent."""
+    return f"{100 * interval[0]:.1f} to {100 * interval[1]:.1f}"
+
+
+def source(result: Result) -> str:
+    """When, from which code and on what machine a result was measured, with its warnings."""
+    facts = result["provenance"]
+    machine, commit = facts["machine"], facts["commit"]
+    text = f"Measured {facts['date'][:10]}, commit {commit[:10] if commit else 'unknown'}, "
+    text += f"{machine['device_name']}, {machine['threads']} threads."
+    return text + "".join(f" Warning: {warning}." for warning in result["warnings"])

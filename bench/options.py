@@ -1,0 +1,134 @@
+"""The command line of `python -m bench`: every command's options, each with its help."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from bench.systems import SYSTEMS
+from core.checkpoint import WEIGHTS
+from train.split import MANIFESTS, PROTOCOLS
+
+DESCRIPTION = """Measures the system and writes results/*.json; nothing is selected on test scans.
+
+  robustness  accuracy under attack, all systems side by side
+  detection   AUROC and false alarms of every detector score
+  purifier    energy removed, denoising and accuracy against filters, lesions kept
+  mae         hidden patches against filling in from visible neighbours
+  loso        leave one source out, both ways
+  latency     speed, start of the app and peak memory
+  report      writes the tables of README.md from results/*.json
+
+A killed run goes on where it stopped when the same command is given again."""
+
+
+def parser() -> argparse.ArgumentParser:
+    """All commands."""
+    main = argparse.ArgumentParser(
+        prog="python -m bench",
+        description=DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = main.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, add in _COMMANDS.items():
+        command = commands.add_parser(
+            name, formatter_class=argparse.ArgumentDefaultsHelpFormatter, help=_HELP[name],
+            description=_HELP[name],
+        )  # fmt: skip
+        if name != "report":
+            _common(command, several=name == "loso")
+        add(command)
+    return main
+
+
+def _common(command: argparse.ArgumentParser, *, several: bool) -> None:
+    add = command.add_argument
+    if not several:
+        add("--protocol", default="multi-source", choices=list(PROTOCOLS), help="split to test on")
+        add("--weights", type=Path, default=WEIGHTS, help="folder of weights trained on that split")
+    add("--data", type=Path, help="folder of the data sets (or set MEDFEDPURE_DATA)")
+    add("--limit", type=int, help="test scans at most, evenly spaced; all of them by default")
+    add("--val-limit", type=int, default=240, help="validation scans at most, for choices")
+    add("--batch-size", type=int, default=32, help="scans at a time; changes the speed alone")
+    add("--device", default="auto", help="cpu, cuda or auto")
+    add("--threads", type=int, default=0, help="CPU threads; 0 leaves the choice to PyTorch")
+    add("--cache", type=Path, default=Path(".cache"), help="folder of decoded scans")
+    add("--manifests", type=Path, default=MANIFESTS, help="folder of the split manifests")
+    add("--out", type=Path, help="result file; named after command and protocol by default")
+    add("--fresh", action="store_true", help="forget what the result file holds")
+
+
+def _robustness(command: argparse.ArgumentParser) -> None:
+    _attacks(command, "clean,A0,A1")
+    command.add_argument(
+        "--lite-limit", type=int, default=128, help="test scans at most for the row A3-lite"
+    )
+
+
+def _attacks(command: argparse.ArgumentParser, rows: str) -> None:
+    add = command.add_argument
+    add(
+        "--rows", type=_names, default=_names(rows), metavar="LIST",
+        help="of clean, A0 (brings A0-8bit along), A1, A3-lite",
+    )  # fmt: skip
+    add(
+        "--systems", type=_names, metavar="LIST",
+        help="all by default, of " + ", ".join(s.name for s in SYSTEMS),
+    )  # fmt: skip
+    add("--attack-eps", type=float, default=0.015, help="size of the perturbation, L-inf")
+
+
+def _loso(command: argparse.ArgumentParser) -> None:
+    for protocol in ("leak-free", "second-source"):
+        command.add_argument(
+            f"--weights-{protocol}", type=Path, default=Path("runs") / f"default-{protocol}",
+            help=f"folder of weights trained on {protocol!r}",
+        )  # fmt: skip
+    _attacks(command, "clean,A0")
+
+
+def _latency(command: argparse.ArgumentParser) -> None:
+    add = command.add_argument
+    command.set_defaults(threads=2)
+    add("--repeats", type=int, default=24, help="scans that are timed")
+    add("--peer", default="paper", help="preset to compare with, random weights; '' for none")
+    add("--peer-repeats", type=int, default=5, help="scans that the peer reads")
+    add("--no-app", action="store_true", help="do not start the app")
+
+
+def _report(command: argparse.ArgumentParser) -> None:
+    add = command.add_argument
+    add("--results", type=Path, default=Path("results"), help="folder of the result files")
+    add("--readme", type=Path, default=Path("README.md"), help="file that holds the markers")
+    add("--check", action="store_true", help="change nothing; exit 1 if a table is out of date")
+
+
+def _names(text: str) -> list[str]:
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if not names:
+        raise argparse.ArgumentTypeError("expected names separated by commas")
+    return names
+
+
+def _nothing(_: argparse.ArgumentParser) -> None:
+    """These commands need the common options alone."""
+
+
+_COMMANDS = {
+    "robustness": _robustness,
+    "detection": _nothing,
+    "purifier": _nothing,
+    "mae": _nothing,
+    "loso": _loso,
+    "latency": _latency,
+    "report": _report,
+}
+_HELP = {
+    "robustness": "accuracy under attack, all systems side by side",
+    "detection": "AUROC and false alarms of every detector score",
+    "purifier": "energy removed, denoising and accuracy against filters, lesions kept",
+    "mae": "hidden patches against filling in from visible neighbours",
+    "loso": "leave one source out, both ways",
+    "latency": "speed, start of the app and peak memory",
+    "report": "writes the tables of README.md from results/*.json",
+}

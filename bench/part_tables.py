@@ -1,0 +1,101 @@
+"""README tables of the single parts: detector, purifier, autoencoder, speed."""
+
+from __future__ import annotations
+
+from bench.markdown import PROTOCOLS, Results, number, percent, results_of, source, table
+
+
+def detection(results: Results) -> str:
+    """AUROC and detection rates of the named scores, false alarms under harmless change."""
+    parts = []
+    for protocol, result in results_of(results, "detection", PROTOCOLS).items():
+        attacked, alarms = [], []
+        for name, row in result["rows"].items():
+            for score, cells in row.get("scores", {}).items():
+                if score.startswith("feature"):
+                    continue
+                rates = [percent(cells["tpr_at_5"]), percent(cells["tpr_at_1"])]
+                attacked.append([name, score, number(cells["auroc"]), *rates])
+            if "scores" not in row:
+                flags = row["flagged"]
+                alarms.append([name, *(percent(flags[s]["share"]) for s in ("paper", "fused"))])
+        head = ["attack on", "score", "AUROC", "found at 5 % false alarms, %", "at 1 %, %"]
+        text = f"**{protocol}**\n\n{table(head, attacked)}"
+        text += f"\n\n{table(['scans', 'paper: flagged, %', 'fused: flagged, %'], alarms)}"
+        parts.append(f"{text}\n\n{source(result)}")
+    return "\n\n".join(parts)
+
+
+def purifier(results: Results) -> str:
+    """The purifier beside the best filters."""
+    parts = []
+    for protocol, result in results_of(results, "purifier", PROTOCOLS).items():
+        rows = result["rows"]
+        energy, noise, behind = rows["energy"], rows["denoising"], rows["accuracy"]["systems"]
+        lesions = rows.get("lesions", {})
+        names = dict.fromkeys([*behind, *(n for n in energy if isinstance(energy[n], dict))])
+        lines = []
+        for name in names:
+            removed = energy.get(name) or {}
+            psnr = noise["psnr"].get({"nothing": "noisy"}.get(name, name), {}).get("mean")
+            right = behind.get(name) or {}
+            lines.append(
+                [
+                    name,
+                    percent(removed.get("removed")),
+                    percent(removed.get("removed_and_faithful")),
+                    number(psnr, 2),
+                    percent((right.get("clean") or {}).get("accuracy")),
+                    percent((right.get("A0") or {}).get("accuracy")),
+                    percent((lesions.get(name) or {}).get("median")),
+                ]
+            )
+        head = ["", "perturbation energy removed, %", "the same against the clean scan, %",
+                f"PSNR at t = {noise['t']}, dB", "plain classifier behind it: clean, %", "A0, %",
+                "lesion contrast kept, %"]  # fmt: skip
+        parts.append(f"**{protocol}**\n\n{table(head, lines)}\n\n{source(result)}")
+    return "\n\n".join(parts)
+
+
+def mae(results: Results) -> str:
+    """Hidden patches: the autoencoder against filling in."""
+    lines = []
+    for protocol, result in results_of(results, "mae", PROTOCOLS).items():
+        for name, row in result["rows"].items():
+            if "ratio" in row:
+                errors = [f"{row[k]:.5f}" for k in ("mae_mse", "filling_mse")]
+                low, high = row["ratio_interval"]
+                ratio = f"{row['ratio']:.2f} [{low:.2f} to {high:.2f}]"
+                lines.append([protocol, name, *errors, ratio])
+    head = ["protocol", "masks", "autoencoder, MSE", "filling in, MSE", "ratio"]
+    return table(head, lines)
+
+
+def latency(results: Results) -> str:
+    """Times of single scans."""
+    parts = []
+    for result in results_of(results, "latency", PROTOCOLS).values():
+        rows, lines = result["rows"], []
+        for name, label in (
+            ("read", "flagged file to Diagnosis"),
+            ("PGD-7, classifier", "PGD-7 on the classifier"),
+            ("PGD-7, knows the defence", "PGD-7 knowing the defence"),
+        ):
+            if name in rows:
+                row = rows[name]
+                times = [f"{row[k] / 1e3:.2f} s" for k in ("median_ms", "p95_ms")]
+                lines.append([label, " / ".join(times) + f" (n = {row['n']})"])
+        for row in rows.values():
+            if "ratio" in row:
+                lines.append([f"times faster than preset `{row['preset']}`", f"{row['ratio']:.1f}"])
+        if "app" in rows:
+            app = rows["app"]
+            lines.append(["`python app.py` to first page", f"{app['first_page_s']:.1f} s"])
+            if app["peak_reading_mb"] is not None:
+                lines.append(
+                    ["peak memory while reading", f"{app['peak_reading_mb'] / 1024:.2f} GB"]
+                )
+        rate = f"{rows['machine']['best_gflops']:.0f} GFLOP/s"
+        lines.append(["the machine's own matrix products", rate])
+        parts.append(f"{table(['', 'median / p95'], lines)}\n\n{source(result)}")
+    return "\n\n".join(parts)

@@ -1,0 +1,70 @@
+"""Writes the README's tables, between `<!-- results:NAME -->` and `<!-- /results -->`."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from pathlib import Path
+
+from bench import part_tables, tables
+from bench.markdown import Renderer, Results
+from bench.progress import say
+from core.checkpoint import write_atomic
+
+TABLES: dict[str, Renderer] = {
+    "robustness": tables.robustness,
+    "figures": tables.figures,
+    "sources": tables.sources,
+    "mixture": tables.mixture,
+    "loso": tables.loso,
+    "detection": part_tables.detection,
+    "purifier": part_tables.purifier,
+    "mae": part_tables.mae,
+    "latency": part_tables.latency,
+}
+_BLOCK = re.compile(r"(<!-- results:([\w-]+) -->\n)(.*?)(<!-- /results -->)", re.DOTALL)
+
+
+def run(results: Path, readme: Path, check: bool = False) -> int:
+    """Replaces every table between markers; with `check` it only compares, 1 where one differs.
+
+    Raises:
+        ValueError: there is no README, or a marker names no known table.
+    """
+    if not readme.is_file():
+        raise ValueError(f"there is no {readme}")
+    before = readme.read_text(encoding="utf-8")
+    after = fill(before, read_results(results))
+    if before == after:
+        return 0
+    if check:
+        print(f"{readme} is out of date: run `python -m bench report`", file=sys.stderr)
+        return 1
+    write_atomic(readme, after.encode())
+    say(f"wrote the tables of {readme}")
+    return 0
+
+
+def read_results(folder: Path) -> Results:
+    """The content of every result file by its stem."""
+    files = sorted(folder.glob("*.json"))
+    return {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in files}
+
+
+def fill(text: str, results: Results) -> str:
+    """`text` with each marked block replaced by its table, or by a line where none is measured."""
+    if text.count("<!-- results:") != len(_BLOCK.findall(text)):
+        raise ValueError("every `<!-- results:NAME -->` needs its `<!-- /results -->`")
+
+    def replace(match: re.Match[str]) -> str:
+        opening, name, _, closing = match.groups()
+        if name not in TABLES:
+            raise ValueError(f"unknown table {name!r}: choose from {', '.join(TABLES)}")
+        try:
+            table = TABLES[name](results)
+        except KeyError as error:
+            table = f"Not measured yet (`results/{error.args[0]}` is missing)."
+        return f"{opening}{table}\n{closing}"
+
+    return _BLOCK.sub(replace, text)

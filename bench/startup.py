@@ -1,0 +1,109 @@
+"""The app as users start it: seconds until its first page, and peak memory while it reads."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from bench.provenance import ROOT
+
+APP = ("app.py", "--no-browser", "--port")  # the port follows
+PATIENCE = 180.0  # seconds
+
+
+class StartError(RuntimeError):
+    """The app did not come up, or did not answer."""
+
+
+def measure_app(files: Sequence[bytes], app: Sequence[str] = APP) -> dict[str, Any]:
+    """Starts the app, waits for its page, reads the scans through its API, and stops it.
+
+    Raises:
+        StartError: the app ended, or showed no page in time.
+    """
+    port = _free_port()
+    command = [sys.executable, *app, str(port)]
+    url = f"http://127.0.0.1:{port}/"
+    with tempfile.TemporaryFile() as output:
+        start = time.monotonic()
+        process = subprocess.Popen(command, stdout=output, stderr=output, cwd=ROOT)
+        try:
+            _wait_for_page(process, url, start)
+            first_page = time.monotonic() - start
+            idle = peak_memory(process.pid)
+            reads = _read_all(url, files)
+            peak = peak_memory(process.pid)
+        except StartError as error:
+            output.seek(0)
+            said = output.read().decode(errors="replace").strip().splitlines()
+            raise StartError(f"{error}: {said[-1] if said else 'it said nothing'}") from None
+        finally:
+            process.terminate()
+            try:
+                process.wait(20)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+    return {
+        "first_page_s": first_page,
+        "peak_idle_mb": idle,
+        "peak_reading_mb": peak,
+        "reads": reads,
+    }
+
+
+def peak_memory(pid: int) -> float | None:
+    """Peak resident memory of a process so far in MB; None outside Linux."""
+    status = Path(f"/proc/{pid}/status")
+    if not status.is_file():
+        return None
+    for line in status.read_text().splitlines():
+        if line.startswith("VmHWM"):
+            return int(line.split()[1]) / 1024
+    return None
+
+
+def _wait_for_page(process: subprocess.Popen[bytes], url: str, start: float) -> None:
+    while time.monotonic() - start < PATIENCE:
+        if process.poll() is not None:
+            raise StartError(f"the app ended with code {process.returncode}")
+        try:
+            with urllib.request.urlopen(url, timeout=10) as answer:
+                if answer.status == 200 and answer.read():
+                    return
+        except (urllib.error.URLError, OSError):
+            time.sleep(0.05)
+    raise StartError(f"no page within {PATIENCE:.0f} s")
+
+
+def _read_all(url: str, files: Sequence[bytes]) -> int:
+    """Reads each file through the app's public endpoint; returns how many were read."""
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    from gradio_client import Client, handle_file
+
+    client = Client(url, verbose=False, analytics_enabled=False)
+    with tempfile.TemporaryDirectory() as folder:
+        for index, data in enumerate(files):
+            path = Path(folder) / f"{index}.png"
+            path.write_bytes(data)
+            try:
+                client.predict(handle_file(str(path)), False, 0, api_name="/read")
+            except Exception as error:  # the client raises whatever the app answered
+                raise StartError(f"the app could not read a scan ({error})") from error
+    return len(files)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port

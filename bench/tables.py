@@ -1,0 +1,120 @@
+"""Tables of the README in Markdown, each from the result files that it needs."""
+
+from __future__ import annotations
+
+from bench.markdown import (
+    PROTOCOLS,
+    Result,
+    Results,
+    number,
+    percent,
+    results_of,
+    source,
+    span,
+    table,
+)
+
+SYSTEM_NAMES = {
+    "defence": "whole defence",
+    "defence-paper-policy": "whole defence, purifying flagged scans only",
+    "trained-mixture": "trained mixture alone",
+    "uniform-attention": "its experts with equal weights",
+    "best-expert": "its best single expert",
+    "undefended": "undefended (plain classifier)",
+    "plain-purified": "plain classifier behind detector and purifier",
+    "plain-purified-paper-policy": "the same, purifying flagged scans only",
+}
+
+
+def robustness(results: Results) -> str:
+    """Accuracy of every system under every attack, one table per protocol."""
+    parts = []
+    for protocol, result in results_of(results, "robustness", PROTOCOLS).items():
+        rows = _attack_rows(result)
+        systems = list(next(iter(rows.values()))["systems"])
+        lines = []
+        for system in systems:
+            cells = [_accuracy(row["systems"].get(system)) for row in rows.values()]
+            lines.append([SYSTEM_NAMES[system], *cells])
+        head = ["accuracy, % [95 % by scan; by near-duplicate group]", *rows]
+        parts.append(f"**{protocol}**\n\n{table(head, lines)}\n\n{source(result)}")
+    return "\n\n".join(parts)
+
+
+def figures(results: Results) -> str:
+    """What stands beside accuracy: sensitivity, specificity, AUC, calibration, flagged share."""
+    parts = []
+    for protocol, result in results_of(results, "robustness", PROTOCOLS).items():
+        lines = []
+        for name, row in _attack_rows(result).items():
+            for system in ("defence", "undefended"):
+                block = row["systems"].get(system)
+                if block:
+                    lines.append([name, SYSTEM_NAMES[system], *_beside(block)])
+        head = ["row", "system", "sensitivity, %", "specificity, %", "balanced, %", "AUC"]
+        head += ["calibration error", "flagged, %"]
+        parts.append(f"**{protocol}**\n\n{table(head, lines)}")
+    return "\n\n".join(parts)
+
+
+def sources(results: Results) -> str:
+    """The whole defence per source: accuracy, recall per kind of tumour, specificity."""
+    result = results_of(results, "robustness", ("multi-source",))["multi-source"]
+    lines = []
+    for name, row in _attack_rows(result).items():
+        for place, block in row["systems"].get("defence", {}).get("sources", {}).items():
+            recall = ", ".join(
+                f"{kind} {percent(part['accuracy'])} ({part['k']}/{part['n']})"
+                for kind, part in block["recall"].items()
+            )
+            specificity = percent(block.get("specificity"))
+            lines.append([place, name, _accuracy(block), recall, specificity])
+    head = ["source", "row", "accuracy, %", "recall per kind, %", "specificity, %"]
+    return f"{table(head, lines)}\n\n{source(result)}"
+
+
+def mixture(results: Results) -> str:
+    """Attention weights over the test scans."""
+    lines = []
+    for protocol, result in results_of(results, "robustness", PROTOCOLS).items():
+        for name, row in _attack_rows(result).items():
+            weights = row["systems"].get("defence", {}).get("attention")
+            if weights:
+                cells = [
+                    f"{m:.2f} ± {s:.2f}"
+                    for m, s in zip(weights["mean"], weights["sd"], strict=True)
+                ]
+                lines.append([protocol, name, ", ".join(cells)])
+    return table(["protocol", "row", "weight of each expert, mean ± sd over scans"], lines)
+
+
+def loso(results: Results) -> str:
+    """Systems that never saw the source they are tested on."""
+    result = results_of(results, "loso", ("",))[""]
+    lines = []
+    for name, row in result["rows"].items():
+        for system in ("defence", "trained-mixture", "undefended"):
+            block = row["systems"].get(system)
+            if block:
+                lines.append([name, SYSTEM_NAMES[system], _accuracy(block), *_beside(block)[:2]])
+    head = ["trained on, tested on: row", "system", "accuracy, %", "sensitivity", "specificity"]
+    return f"{table(head, lines)}\n\n{source(result)}"
+
+
+def _attack_rows(result: Result) -> dict[str, Result]:
+    order = ("clean", "A0", "A0-8bit", "A1", "A3-lite")
+    return {name: result["rows"][name] for name in order if name in result["rows"]}
+
+
+def _accuracy(block: Result | None) -> str:
+    if not block:
+        return ""
+    by_scan, by_group = span(block["interval"]), span(block["interval_by_group"])
+    return f"{percent(block['accuracy'])} [{by_scan}; {by_group}] {block['k']}/{block['n']}"
+
+
+def _beside(block: Result) -> list[str]:
+    values = [percent(block.get(k)) for k in ("sensitivity", "specificity", "balanced_accuracy")]
+    auc, error = block.get("auc"), block.get("calibration_error")
+    flagged = percent(block.get("flagged"))
+    return [*values, number(auc), number(error), flagged]

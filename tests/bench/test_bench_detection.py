@@ -1,0 +1,49 @@
+"""Detector figures: what separates does, what cannot does not."""
+
+import pytest
+import torch
+
+from bench.detection import detection, eight_bit, false_alarms, measured, scored
+from core.detector import SCORES
+from core.features import FEATURES
+
+
+def test_every_score_and_feature_is_measured(pipeline, test_fold):
+    found = measured(pipeline, test_fold, lambda x, y, s: x, "clean", 3)
+    assert set(found) == {*SCORES, *(f"feature {n}" for n in FEATURES)}
+    assert all(v.shape == (len(test_fold),) for v in found.values())
+    x, _, seeds = test_fold.batches(8, pipeline.device)[0]()
+    diagnoses = pipeline.read_batch(x, seeds)
+    for name in SCORES:
+        assert found[name].tolist() == pytest.approx([d.scores[name] for d in diagnoses], abs=1e-3)
+
+
+def test_a_scan_against_itself_is_not_detected(pipeline, test_fold):
+    x = test_fold.batches(8, pipeline.device)[0]().x
+    clean = scored(pipeline, x)
+    figures = detection(pipeline, clean, clean)["scores"]
+    assert all(f["auroc"] == 0.5 for f in figures.values())
+
+
+def test_strong_noise_raises_the_papers_score(pipeline, test_fold):
+    x = test_fold.batches(8, pipeline.device)[0]().x
+    generator = torch.Generator().manual_seed(0)
+    noisy = eight_bit(x + 0.3 * torch.randn(x.shape, generator=generator))
+    clean, attacked = scored(pipeline, x), scored(pipeline, noisy)
+    figures = detection(pipeline, clean, attacked)["scores"]
+    assert figures["feature quiet"]["auroc"] == 1.0
+    assert figures["feature quiet"]["tpr_at_5"] == 1.0
+    low, high = figures["paper"]["interval"]
+    assert low <= figures["paper"]["auroc"] <= high
+
+
+def test_false_alarms_are_counted_at_the_stored_tau(pipeline):
+    tau = pipeline.detector.tau("paper")
+    found = {"paper": torch.tensor([tau + 1, tau - 1, tau]), "fused": torch.zeros(3)}
+    flagged = false_alarms(pipeline, found)["flagged"]["paper"]
+    assert (flagged["k"], flagged["n"]) == (1, 3)
+
+
+def test_eight_bit_is_on_the_grid():
+    x = torch.tensor([-0.1, 0.5, 1.2])
+    assert (eight_bit(x) * 255).tolist() == pytest.approx([0, 128, 255], abs=1e-4)

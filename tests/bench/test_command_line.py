@@ -1,0 +1,152 @@
+"""Every command from end to end on a weights folder and phantoms; what wrong input gets."""
+
+import json
+
+import pytest
+
+from bench.__main__ import main
+from bench.report import TABLES, fill, read_results
+
+README = "# x\n" + "".join(
+    f"<!-- results:{name} -->\nold\n<!-- /results -->\n" for name in sorted(TABLES)
+)
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    return tmp_path_factory.mktemp("results")
+
+
+@pytest.fixture
+def bench(weights, data, results):
+    """Runs one command; returns the exit code and its result file's content."""
+
+    def run(command, *options, name=None):
+        out = results / f"{name or command + '-leak-free'}.json"
+        common = ["--data", data[0], "--manifests", data[1], "--out", out, "--batch-size", "8"]
+        if command != "loso":
+            common += ["--protocol", "leak-free", "--weights", weights]
+        code = main(
+            [command, *map(str, common), "--threads", "1", "--cache", str(results), *options]
+        )
+        return code, json.loads(out.read_text()) if out.is_file() else None
+
+    return run
+
+
+def test_robustness(bench):
+    few = ["--systems", "defence,best-expert,undefended", "--lite-limit", "2", "--val-limit", "2"]
+    code, result = bench("robustness", "--rows", "clean,A0,A3-lite", *few)
+    assert code == 0
+    assert list(result["rows"]) == ["expert", "self-check", "clean", "A0", "A0-8bit", "A3-lite"]
+    assert result["rows"]["A3-lite"]["systems"]["defence"]["n"] == 2
+    facts = result["provenance"]
+    assert facts["protocol"] == "leak-free"
+    assert facts["settings"]["attack_eps"] == 0.015
+    assert len(facts["weights"]) == 5
+    code, again = bench("robustness", "--rows", "clean", *few)
+    assert code == 0
+    assert again["rows"] == result["rows"]
+
+
+def test_detection(bench):
+    code, result = bench("detection", "--limit", "4")
+    assert code == 0
+    assert set(result["rows"]) >= {"clean", "benign: gamma 1.2", "plain, eps 0.015"}
+    assert "fused" in result["rows"]["trained, eps 0.031"]["scores"]
+
+
+def test_purifier(bench):
+    code, result = bench("purifier", "--limit", "2", "--val-limit", "2")
+    assert code == 0
+    assert list(result["rows"]) == ["filters", "energy", "denoising", "accuracy", "clean"]
+
+
+def test_mae(bench):
+    code, result = bench("mae", "--limit", "4", "--val-limit", "2")
+    assert code == 0
+    assert result["rows"]["random masks"]["n"] == 4
+
+
+def test_latency(bench, tmp_path):
+    preset = tmp_path / "tiny.toml"
+    preset.write_text("[system.unet]\nchannels = [8, 16]\n[system.moe]\nsides = [28]\n")
+    options = ["--repeats", "3", "--peer", str(preset), "--peer-repeats", "2", "--no-app"]
+    code, result = bench("latency", *options)
+    assert code == 0
+    rows = result["rows"]
+    assert rows["read"]["n"] == 3
+    assert rows["read"]["median_ms"] <= rows["read"]["p95_ms"]
+    assert rows["read"]["stages_median_ms"].keys() == {"detect", "purify", "classify", "total"}
+    assert rows[f"{preset} preset"]["ratio"] > 0
+    assert rows["machine"]["best_gflops"] > 0
+    assert rows["PGD-7, knows the defence"]["median_ms"] > rows["PGD-7, classifier"]["median_ms"]
+
+
+def test_leave_one_source_out(bench, weights_of):
+    folders = [f"--weights-{p}={weights_of(p)}" for p in ("leak-free", "second-source")]
+    code, result = bench("loso", *folders, "--systems", "defence", "--limit", "4", name="loso")
+    assert code == 0
+    assert list(result["rows"]) == [
+        f"{a} on {b}: {row}"
+        for a, b in (("leak-free", "second-source"), ("second-source", "leak-free"))
+        for row in ("clean", "A0", "A0-8bit")
+    ]
+    block = result["rows"]["leak-free on second-source: clean"]["systems"]["defence"]
+    assert set(block["recall"]) == {"glioma", "meningioma", "pituitary"}
+    assert result["rows"]["second-source on leak-free: A0"]["systems"]["defence"]["n"] == 4
+    swapped = [f"--weights-leak-free={weights_of('second-source')}", folders[1]]
+    assert bench("loso", *swapped, name="y")[0] == 2
+
+
+def test_report_fills_every_table_from_the_results(results, tmp_path):
+    files = {path.stem for path in results.glob("*.json")}
+    if len(files) < 6:
+        pytest.skip("runs after the commands above, which write the results that it reads")
+    readme = tmp_path / "README.md"
+    readme.write_text(README)
+    options = ["report", "--results", str(results), "--readme", str(readme)]
+    assert main([*options, "--check"]) == 1
+    assert main(options) == 0
+    assert main([*options, "--check"]) == 0
+    text = readme.read_text()
+    assert "old" not in text
+    assert "| whole defence |" in text
+    assert "Not measured yet (`results/robustness-multi-source.json` is missing)." in text
+    assert "leak-free on second-source: clean" in text
+    assert text.count("<!-- /results -->") == len(TABLES)
+
+
+def test_report_refuses_unknown_tables_and_open_blocks():
+    with pytest.raises(ValueError, match="unknown table 'speed'"):
+        fill("<!-- results:speed -->\n<!-- /results -->", {})
+    with pytest.raises(ValueError, match="needs its"):
+        fill("<!-- results:mae -->\n", {})
+    assert "Not measured yet" in fill("<!-- results:mae -->\n<!-- /results -->", {})
+
+
+def test_wrong_input_ends_in_one_sentence(bench, data, tmp_path, capsys):
+    assert bench("mae", "--weights", str(tmp_path), name="x")[0] == 2
+    assert "There are no weights in" in capsys.readouterr().err
+    assert bench("robustness", "--rows", "A9", name="x")[0] == 2
+    assert "unknown row 'A9'" in capsys.readouterr().err
+    assert bench("mae", "--data", str(tmp_path / "none"), name="x")[0] == 2
+    assert "files under" in capsys.readouterr().err
+    assert bench("mae", "--limit", "0", name="x")[0] == 2
+    assert "limit must be at least 1" in capsys.readouterr().err
+    assert main(["report", "--readme", str(tmp_path / "R.md")]) == 2
+    with pytest.raises(SystemExit):
+        main(["speed"])
+
+
+@pytest.mark.parametrize("command", ["robustness", "latency", "loso", "report"])
+def test_help_explains_every_option(command, capsys):
+    with pytest.raises(SystemExit) as end:
+        main([command, "--help"])
+    assert end.value.code == 0
+    assert "--" in capsys.readouterr().out
+
+
+def test_results_are_read_by_stem(tmp_path):
+    (tmp_path / "mae-paper.json").write_text('{"rows": {}}')
+    assert read_results(tmp_path) == {"mae-paper": {"rows": {}}}

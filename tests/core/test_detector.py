@@ -1,0 +1,155 @@
+"""The detector: the paper's score by hand, its thresholds counted out, its picture where it belongs."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from core.detector import SCORES, Detector, DetectorConfig
+from core.features import FEATURES, blur, high_pass, log_odds
+from core.pipeline import MedFedPure
+
+
+@pytest.fixture
+def detector(system: MedFedPure) -> Detector:
+    return system.detector
+
+
+def draw(count: int, seed: int = 0) -> Tensor:
+    return torch.randn(count, generator=torch.Generator().manual_seed(seed))
+
+
+def test_the_papers_score_is_eq_22(detector: Detector, phantoms: Tensor) -> None:
+    """Mean over the 196 patches of ||x_p - x_p'||^2, counted out pixel by pixel."""
+    detection, guess = detector(phantoms), detector.mae.reconstruct(phantoms)
+    for i, scan in enumerate(phantoms):
+        patches = [
+            (scan[:, r : r + 16, c : c + 16] - guess[i, :, r : r + 16, c : c + 16]).square().sum()
+            for r in range(0, 224, 16)
+            for c in range(0, 224, 16)
+        ]
+        torch.testing.assert_close(detection.scores["paper"][i], torch.stack(patches).mean())
+    torch.testing.assert_close(detection.error, (phantoms - guess).square())
+
+
+@pytest.mark.parametrize(("row", "column"), [(0, 0), (7, 5), (13, 13)])
+def test_the_error_is_high_where_a_patch_was_changed(
+    detector: Detector, phantoms: Tensor, row: int, column: int
+) -> None:
+    x = phantoms[:1].clone()
+    rows, columns = slice(16 * row, 16 * row + 16), slice(16 * column, 16 * column + 16)
+    checks = (torch.arange(16)[:, None] + torch.arange(16)) % 2
+    x[..., rows, columns] = checks * 2.0 - 0.5  # louder than any tissue
+    before, after = detector(phantoms[:1]).error, detector(x).error
+    assert after[..., rows, columns].mean() > 5 * before[..., rows, columns].mean()
+    patches = torch.nn.functional.avg_pool2d(after, 16)[0, 0]
+    assert divmod(int(patches.argmax()), 14) == (row, column)
+
+
+def test_the_fused_score_is_a_logistic_regressions(detector: Detector, phantoms: Tensor) -> None:
+    f = len(FEATURES)
+    detector.centre.copy_(draw(f, 1))
+    detector.spread.copy_(draw(f, 2).abs() + 0.5)
+    detector.weight.copy_(draw(f, 3))
+    detector.offset.fill_(0.7)
+    detection = detector(phantoms)
+    assert detection.features.shape == (4, f) and set(detection.scores) == set(SCORES)
+    for i, features in enumerate(detection.features):
+        terms = [
+            float(detector.weight[j])
+            * min(8, max(-8, float((features[j] - detector.centre[j]) / detector.spread[j])))
+            for j in range(f)
+        ]
+        assert float(detection.scores["fused"][i]) == pytest.approx(sum(terms) + 0.7, abs=1e-4)
+
+
+def test_scores_are_the_same_alone_and_in_a_batch(detector: Detector, phantoms: Tensor) -> None:
+    together = detector(phantoms)
+    for i in range(4):
+        alone = detector(phantoms[i : i + 1])
+        torch.testing.assert_close(alone.features[0], together.features[i], atol=1e-4, rtol=0)
+        for name in SCORES:
+            torch.testing.assert_close(alone.scores[name][0], together.scores[name][i])
+
+
+@pytest.mark.parametrize("level", [0.0, 1.0])
+def test_an_empty_scan_has_finite_scores(detector: Detector, level: float) -> None:
+    detection = detector(torch.full((1, 1, 224, 224), level))
+    assert detection.features.isfinite().all()
+    assert all(score.isfinite().all() for score in detection.scores.values())
+
+
+@pytest.mark.parametrize(
+    ("kappa", "count", "flagged"), [(0.18, 600, 108), (0.05, 20, 1), (0.29, 100, 29), (0.18, 5, 0)]
+)
+def test_rank_flags_exactly_the_top_kappa(
+    detector: Detector, kappa: float, count: int, flagged: int
+) -> None:
+    detector.config = DetectorConfig(kappa=kappa)
+    scores = draw(count)
+    flags = detector.flag_by_rank(scores)
+    assert int(flags.sum()) == flagged
+    if flagged:
+        assert scores[flags].min() > scores[~flags].max()
+    ties = detector.flag_by_rank(torch.zeros(count))
+    assert int(ties.sum()) == flagged and ties[:flagged].all()
+
+
+@pytest.mark.parametrize("score", SCORES)
+@pytest.mark.parametrize("share", [0.01, 0.05, 0.18, 0.5])
+def test_tau_lets_the_stated_share_through(detector: Detector, score: str, share: float) -> None:
+    clean = draw(500).exp()
+    detector.set_validation(score, clean, clean + 5)
+    alarms = (clean > detector.tau(score, share)).float().mean().item()
+    assert alarms == pytest.approx(share, abs=1.5 / 500)
+
+
+def test_thresholds_come_from_the_config(detector: Detector) -> None:
+    detector.config = DetectorConfig(score="paper", kappa=0.2, false_alarms=0.1)
+    detector.set_validation("paper", torch.arange(101.0), torch.tensor([100.0, 120.0, 500.0]))
+    assert detector.tau() == pytest.approx(90)
+    assert detector.rank_tau() == pytest.approx(80)
+    assert detector.span_of() == pytest.approx(30)  # from tau to the median attack
+    assert detector.tau("fused") == pytest.approx(0.9)  # the other score's are untouched
+    detector.set_validation("paper", torch.arange(101.0), torch.zeros(3))
+    assert detector.span_of() > 0  # attacks that score low leave no negative depth
+
+
+def test_confidence_is_a_share_and_never_falls(detector: Detector) -> None:
+    clean = draw(400)
+    detector.set_validation("fused", clean, clean + 3)
+    confidence = detector.confidence(torch.linspace(-5, 5, 200))
+    assert (confidence.diff() >= 0).all()
+    assert confidence[0] == 0 and confidence[-1] == 1
+    assert float(detector.confidence(clean.median()[None])) == pytest.approx(0.5, abs=0.01)
+
+
+def test_log_odds_by_hand() -> None:
+    two = torch.tensor([[0.2, 0.8], [0.9, 0.1]])
+    expected = [torch.tensor(4.0).log().item(), -torch.tensor(9.0).log().item()]
+    assert log_odds(two.log()).tolist() == pytest.approx(expected)
+    three = torch.tensor([[0.1, 0.75, 0.15]])
+    assert log_odds(three.log()).tolist() == pytest.approx([torch.tensor(3.0).log().item()])
+
+
+def test_a_flat_picture_has_no_fine_band() -> None:
+    flat = torch.full((1, 1, 8, 8), 0.3)
+    torch.testing.assert_close(blur(flat), flat)
+    assert high_pass(flat).abs().max() < 1e-6
+    spot = torch.zeros(1, 1, 5, 5)
+    spot[..., 2, 2] = 9
+    assert blur(spot)[0, 0].tolist() == [[0] * 5, *[[0, 1, 1, 1, 0]] * 3, [0] * 5]
+
+
+def test_an_unknown_score_is_named(detector: Detector) -> None:
+    with pytest.raises(ValueError, match="score must be one of paper, fused, got 'best'"):
+        detector.tau("best")
+    with pytest.raises(ValueError, match="got 'best'"):
+        DetectorConfig(score="best")
+
+
+@pytest.mark.parametrize("bad", [{"kappa": 0.0}, {"kappa": 1.0}, {"false_alarms": -0.1}])
+def test_shares_must_be_shares(bad: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match=r"in \(0, 1\)"):
+        DetectorConfig(**bad)

@@ -1,0 +1,234 @@
+"""The mixture's laws, its loss by hand, and its backbone beside timm's own ResNet-18."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+import torch.nn.functional as F
+from safetensors.torch import save_file
+from timm.models import _registry
+from torch import Tensor, nn
+
+from core.moe import (
+    RESNET18_CHANNELS,
+    Expert,
+    MixtureOfExperts,
+    MixtureOutput,
+    MoEConfig,
+    attention_entropy,
+    is_personal,
+    mixture_loss,
+    weighted_mean,
+)
+
+TINY = MoEConfig(
+    img_size=32, sides=(32, 16, 8), channels=(8, 8, 8, 8), hidden=8, attention_hidden=4
+)
+FULL = MoEConfig(sides=(224,), channels=RESNET18_CHANNELS)
+
+
+def fresh(seed: int = 0) -> MixtureOfExperts:
+    torch.manual_seed(seed)
+    return MixtureOfExperts(TINY).eval()
+
+
+def opinionated() -> MixtureOfExperts:
+    """A mixture whose attention prefers experts by the scan."""
+    model = fresh()
+    for network in model.attention:
+        nn.init.normal_(network[-1].weight, std=2)
+    return model
+
+
+def scans(count: int = 6) -> Tensor:
+    """Half of them finely textured, half of them smooth."""
+    x = torch.rand(count, 1, 32, 32, generator=torch.Generator().manual_seed(1))
+    x[1::2] = F.interpolate(x[1::2, :, :4, :4], size=32, mode="bilinear")
+    return x
+
+
+def test_fresh_attention_is_uniform() -> None:
+    torch.testing.assert_close(fresh().outputs(scans()).attention, torch.full((6, 3), 1 / 3))
+
+
+def test_attention_is_a_distribution_over_experts() -> None:
+    attention = opinionated().outputs(scans()).attention
+    assert attention.shape == (6, 3) and (attention >= 0).all()
+    torch.testing.assert_close(attention.sum(1), torch.ones(6))
+
+
+def test_attention_comes_to_vary_with_the_scan() -> None:
+    model, x, y = fresh().train(), scans(8), torch.arange(8) % 2
+    optimiser = torch.optim.Adam(model.parameters(), lr=1e-2)
+    for _ in range(12):
+        optimiser.zero_grad()
+        mixture_loss(model.outputs(x), y, model, beta=1e-4, gamma=0.0, expert=0.5).backward()
+        optimiser.step()
+    assert model.outputs(x).attention.std(0).max() > 1e-3
+
+
+def test_logits_are_the_log_of_the_mixed_probabilities() -> None:
+    """Eq. 5-6 with probabilities as the outputs that are averaged."""
+    model, x = opinionated(), scans()
+    output = model.outputs(x)
+    mixed = sum(
+        output.attention[:, k : k + 1] * output.expert_logits[:, k].softmax(1) for k in range(3)
+    )
+    torch.testing.assert_close(output.logits, mixed.log())
+    torch.testing.assert_close(output.logits.exp().sum(1), torch.ones(6))
+    assert torch.equal(model(x), output.logits)
+    for k, expert in enumerate(model.experts):
+        torch.testing.assert_close(output.expert_logits[:, k], expert(x))
+
+
+def test_attention_is_eq_8_on_the_experts_features() -> None:
+    model, x = opinionated(), scans()
+    psi = torch.cat([expert.features(x) for expert in model.experts], dim=1)
+    psi = (psi - psi.mean(1, keepdim=True)) / (psi.var(1, keepdim=True, correction=0) + 1e-5).sqrt()
+    scores = torch.cat([network(psi) for network in model.attention], dim=1)
+    expected = scores.exp() / scores.exp().sum(1, keepdim=True)
+    torch.testing.assert_close(model.outputs(x).attention, expected, atol=1e-5, rtol=1e-4)
+
+
+def test_a_certain_expert_does_not_overflow() -> None:
+    model = opinionated()
+    model.experts[0].head[-1].bias.data = torch.tensor([1e4, -1e4])
+    logits = model(scans())
+    assert logits.isfinite().all()
+
+
+def test_the_loss_is_eq_9_and_10() -> None:
+    model = fresh()
+    for parameter in model.attention.parameters():
+        nn.init.constant_(parameter, 0.1)
+    squares = 0.01 * 3 * (24 * 4 + 4 + 4 + 1)  # per expert: 24 features to 4 units to 1
+    attention = torch.tensor([[0.5, 0.25, 0.25], [1.0, 0.0, 0.0]])
+    probabilities = torch.tensor([[0.9, 0.1], [0.4, 0.6]])
+    output = MixtureOutput(probabilities.log(), torch.zeros(2, 3, 2), attention)
+    y = torch.tensor([0, 1])
+    entropy = (1.5 * math.log(2) + 0) / 2
+    plain = -(math.log(0.9) + math.log(0.6)) / 2
+
+    def loss(**weights: float) -> float:
+        return mixture_loss(output, y, model, **{"beta": 0.0, "gamma": 0.0} | weights).item()
+
+    assert attention_entropy(attention).tolist() == pytest.approx([1.5 * math.log(2), 0])
+    assert loss() == pytest.approx(plain)
+    assert loss(beta=0.3) == pytest.approx(plain + 0.3 * squares, rel=1e-5)
+    assert loss(gamma=0.7) == pytest.approx(plain + 0.7 * entropy)
+    assert loss(expert=0.5) == pytest.approx(plain + 0.5 * math.log(2))
+
+
+def test_the_experts_own_loss_pairs_each_scan_with_its_label() -> None:
+    sure = torch.tensor([[20.0, -20.0], [-20.0, 20.0]])  # class 0, then class 1
+    output = MixtureOutput(
+        torch.zeros(2, 2), sure[:, None].expand(-1, 3, -1), torch.full((2, 3), 1 / 3)
+    )
+    y = torch.tensor([0, 1])
+    assert float(
+        mixture_loss(output, y, fresh(), beta=0.0, gamma=0.0, expert=1.0)
+    ) == pytest.approx(0)
+    assert float(mixture_loss(output, 1 - y, fresh(), beta=0.0, gamma=0.0, expert=1.0)) > 30
+
+
+def test_personal_is_the_attention_and_nothing_else() -> None:
+    names = list(fresh().state_dict())
+    personal = {name for name in names if is_personal(name)}
+    assert personal == {name for name in names if name.startswith("attention.")}
+    assert len(personal) == 3 * 4
+    assert is_personal("classifier.model.attention.0.0.weight")
+    assert not is_personal("experts.0.backbone.attention_pool.weight")
+
+
+def test_the_mean_of_equal_states_is_that_state() -> None:
+    state = fresh().state_dict()
+    for name, value in state.items():
+        if not value.is_floating_point():
+            value.fill_(7)  # thirds of 7 add up to less than 7 in floating point
+        assert value.is_floating_point() or name.endswith("num_batches_tracked")
+    for counts in ([1, 1, 1], [7, 11, 5]):
+        mean = weighted_mean([state] * 3, counts)
+        assert set(mean) == {name for name in state if not is_personal(name)}
+        for name, value in mean.items():
+            assert value.dtype == state[name].dtype
+            assert torch.equal(value, state[name]), name
+
+
+def test_the_mean_weighs_by_count() -> None:
+    states = [{"a": torch.tensor([1.0, -2.0])}, {"a": torch.tensor([4.0, 1.0])}]
+    assert weighted_mean(states, [1, 2])["a"].tolist() == [3.0, 0.0]
+    assert weighted_mean(states, [5, 0])["a"].tolist() == [1.0, -2.0]
+
+
+@pytest.mark.parametrize("counts", [[0, 0], [1]])
+def test_a_mean_needs_counts(counts: list[int]) -> None:
+    with pytest.raises(ValueError, match="positive count per state"):
+        weighted_mean([{}, {}], counts)
+
+
+def test_a_full_expert_is_timms_resnet18() -> None:
+    torch.manual_seed(0)
+    expert = Expert(FULL, 224).eval()
+    peer = timm.create_model("resnet18", in_chans=1, num_classes=0).eval()
+    peer.load_state_dict(expert.backbone.state_dict())
+    x = torch.rand(2, 1, 224, 224)
+    with torch.no_grad():
+        features = peer((x - 0.2) / 0.2)
+        assert torch.equal(expert.features(x), features) and features.std() > 0
+        assert torch.equal(expert(x), expert.head(features))
+    widths = [(m.in_features, m.out_features) for m in expert.head if isinstance(m, nn.Linear)]
+    assert widths == [(512, 256), (256, 2)]
+
+
+def test_an_expert_sees_the_scan_averaged_to_its_side() -> None:
+    expert = fresh().experts[1]  # side 16
+    x = scans()
+    coarse = F.interpolate(F.avg_pool2d(x, 2), scale_factor=2)
+    torch.testing.assert_close(expert(x), expert(coarse))
+
+
+@pytest.mark.parametrize(("side", "stride"), [(112, 2), (56, 1)])
+def test_small_experts_keep_their_resolution(side: int, stride: int) -> None:
+    expert = Expert(replace(TINY, img_size=224, sides=(side,)), side)
+    grids = []
+    expert.backbone.layer1.register_forward_hook(lambda _, __, out: grids.append(out.shape[-1]))
+    expert.eval()(torch.rand(1, 1, 224, 224))
+    assert expert.backbone.conv1.stride == (stride, stride) and grids == [56]
+
+
+def test_pretrained_loads_imagenet_weights(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """timm's own loading, from a local file in the place of the published one."""
+    torch.manual_seed(7)
+    published = timm.create_model("resnet18").state_dict()
+    save_file(published, tmp_path / "resnet18.safetensors")
+    local = replace(
+        timm.get_pretrained_cfg("resnet18"), file=str(tmp_path / "resnet18.safetensors")
+    )
+    monkeypatch.setitem(_registry._model_pretrained_cfgs, "resnet18", local)
+    torch.manual_seed(0)
+    backbone = Expert(replace(FULL, pretrained=True), 224).backbone.state_dict()
+    for name, value in backbone.items():
+        # one grey channel sees what three equal ones saw
+        same = published[name].sum(1, keepdim=True) if name == "conv1.weight" else published[name]
+        torch.testing.assert_close(value, same, msg=name)
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        ({"sides": (112, 50)}, r"must divide img_size 224, got \(112, 50\)"),
+        ({"sides": ()}, "must divide img_size"),
+        ({"sides": (0,)}, "must divide img_size"),
+        ({"channels": (8, 8)}, "four stages"),
+        ({"pretrained": True}, "full-width experts"),
+        ({"pretrained": True, "channels": RESNET18_CHANNELS}, "full resolution"),
+    ],
+)
+def test_bad_configs_are_refused(bad: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        MoEConfig(**bad)

@@ -1,0 +1,311 @@
+"""The whole defence on phantoms: one reading, its gradients, its policies, and its folder of weights."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from core import checkpoint, load
+from core.checkpoint import WeightsError
+from core.mae import MAEConfig
+from core.moe import RESNET18_CHANNELS, MoEConfig
+from core.pipeline import (
+    Diagnosis,
+    MedFedPure,
+    PipelineConfig,
+    build,
+    config_from_dict,
+    config_to_dict,
+)
+from core.system import PARTS, SYSTEM, save_part, save_ties
+
+SPLIT = "0" * 64
+NUMBERS = {
+    "scores",
+    "score",
+    "score_name",
+    "tau",
+    "flagged",
+    "confidence",
+    "t_star",
+    "attention",
+    "expert_probabilities",
+    "tumour_probability",
+    "tumour_probability_undefended",
+    "tumour_probability_unpurified",
+    "timings_ms",
+    "seed",
+}
+
+
+def with_tau(system: MedFedPure, tau: float) -> MedFedPure:
+    """Moves the deciding threshold: far up flags nothing, far down flags everything."""
+    system.detector.quantiles_fused.fill_(tau)
+    return system
+
+
+def with_policy(system: MedFedPure, policy: str) -> MedFedPure:
+    system.purifier.config = replace(system.purifier.config, policy=policy)
+    return system
+
+
+def lasting(diagnosis: Diagnosis) -> dict[str, Any]:
+    """What must not change from one reading to the next."""
+    return {k: v for k, v in diagnosis.to_dict().items() if k != "timings_ms"}
+
+
+@pytest.mark.parametrize("tau", [-1e6, 1e6])
+def test_a_reading_holds_every_intermediate(
+    system: MedFedPure, phantoms: Tensor, tau: float
+) -> None:
+    d = with_tau(system, tau).read(phantoms[1], seed=3)
+    assert torch.equal(d.scan, phantoms[1])
+    assert d.error_map.shape == (224, 224) and d.patch_error.shape == (14, 14)
+    blocks = d.error_map.view(14, 16, 14, 16).mean((1, 3))
+    torch.testing.assert_close(d.patch_error, blocks)
+    assert d.score == d.scores[d.score_name] and set(d.scores) == {"paper", "fused"}
+    assert d.tau == tau and d.flagged is (tau < 0) and 0 <= d.confidence <= 1
+    assert d.t_star == (system.config.purifier.t_max if d.flagged else 20) and d.seed == 3
+    assert d.purified.shape == (1, 224, 224) and not torch.equal(d.purified, d.scan)
+    assert d.attention.shape == d.expert_probabilities.shape == (3,)
+    assert d.attention.sum().item() == pytest.approx(1)
+    torch.testing.assert_close(  # before calibration the mixture is the weighted mean
+        torch.tensor(d.tumour_probability), (d.attention * d.expert_probabilities).sum()
+    )
+    assert d.is_tumour is (d.tumour_probability >= 0.5)
+    assert list(d.timings_ms) == ["detect", "purify", "classify", "total"]
+    assert d.timings_ms["total"] == pytest.approx(sum(list(d.timings_ms.values())[:3]))
+    assert set(json.loads(json.dumps(d.to_dict()))) == NUMBERS
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        d.seed = 4
+
+
+def test_a_reading_agrees_with_the_parts(system: MedFedPure, phantoms: Tensor) -> None:
+    d, x = system.read(phantoms[0], seed=5), phantoms[:1]
+    for name, logits in (
+        ("tumour_probability", system.logits(x, [5])),
+        ("tumour_probability_unpurified", system.classifier_logits(x)),
+        ("tumour_probability_undefended", system.plain_logits(x)),
+    ):
+        assert getattr(d, name) == pytest.approx(logits.softmax(1)[0, 1].item(), abs=1e-6), name
+    assert d.tumour_probability_undefended != d.tumour_probability_unpurified
+
+
+def test_calibration_moves_the_operating_point(system: MedFedPure, phantoms: Tensor) -> None:
+    before = system.read(phantoms[0])
+    system.classifier.temperature.fill_(2.0)
+    system.classifier.bias.copy_(torch.tensor([0.0, 1.5]))
+    after = system.read(phantoms[0])
+    log_odds = torch.logit(torch.tensor(before.tumour_probability)) / 2 + 1.5
+    assert after.tumour_probability == pytest.approx(log_odds.sigmoid().item(), abs=1e-5)
+    assert after.tumour_probability_undefended == before.tumour_probability_undefended
+
+
+@pytest.mark.parametrize("tau", [-1e6, 1e6])
+def test_a_scan_reads_alike_alone_and_in_a_batch(
+    system: MedFedPure, phantoms: Tensor, tau: float
+) -> None:
+    with_tau(system, tau)
+    seeds = [7, 8, 7, 9]
+    together = system.read_batch(phantoms, seeds)
+    for scan, seed, batched in zip(phantoms, seeds, together, strict=True):
+        alone = system.read(scan, seed)
+        assert alone.t_star == batched.t_star and alone.flagged == batched.flagged
+        for field in dataclasses.fields(Diagnosis):
+            a, b = getattr(alone, field.name), getattr(batched, field.name)
+            if isinstance(a, Tensor | float) and field.name != "timings_ms":
+                torch.testing.assert_close(
+                    torch.as_tensor(a), torch.as_tensor(b), atol=1e-4, rtol=1e-5, msg=field.name
+                )
+
+
+def test_tomorrow_reads_as_today(system: MedFedPure, phantoms: Tensor) -> None:
+    torch.manual_seed(1)
+    today = system.read(phantoms[1], seed=4)
+    torch.manual_seed(2)
+    tomorrow, another = system.read(phantoms[1], seed=4), system.read(phantoms[1], seed=5)
+    assert lasting(today) == lasting(tomorrow)
+    assert torch.equal(today.purified, tomorrow.purified)
+    assert not torch.equal(today.purified, another.purified)
+
+
+def test_reading_records_no_gradients(system: MedFedPure, phantoms: Tensor) -> None:
+    scan = phantoms[0].clone().requires_grad_()
+    d = system.read(scan)
+    tensors = [v for v in vars(d).values() if isinstance(v, Tensor)]
+    assert tensors and not any(v.requires_grad for v in tensors)
+    assert scan.grad is None and torch.is_grad_enabled() and not system.training
+
+
+@pytest.mark.parametrize("tau", [-1e6, 1e6])
+def test_gradients_through_the_defence_are_the_true_ones(
+    system: MedFedPure, phantoms: Tensor, tau: float
+) -> None:
+    """Finite differences at the most sensitive pixels; the depth is held by the threshold."""
+    with_tau(system, tau)
+    x, y = 0.3 + 0.4 * phantoms[:1], torch.tensor([1])  # clear of clipping
+
+    def loss(x: Tensor) -> Tensor:
+        return F.cross_entropy(system.logits(x, [3] * len(x)), y.expand(len(x)), reduction="none")
+
+    x = x.requires_grad_()
+    (grad,) = torch.autograd.grad(loss(x).sum(), x)
+    assert (grad != 0).float().mean() > 0.5
+    pixels, h = grad.abs().flatten().topk(4).indices, 0.02
+    nudges = torch.zeros(4, grad.numel()).scatter(1, pixels[:, None], h).view(4, *x.shape[1:])
+    with torch.no_grad():
+        slopes = (loss(x + nudges) - loss(x - nudges)) / (2 * h)
+        along = 1e-3 * grad / grad.abs().max()
+        rise = (loss(x + along) - loss(x - along)) / 2
+    torch.testing.assert_close(slopes, grad.flatten()[pixels], rtol=0.1, atol=1e-5)
+    torch.testing.assert_close(rise[0], (grad * along).sum(), rtol=0.1, atol=1e-7)
+
+
+def test_parameters_gather_no_gradient(system: MedFedPure, phantoms: Tensor) -> None:
+    x = phantoms[:1].clone().requires_grad_()
+    system.logits(x).sum().backward()
+    assert x.grad is not None and x.grad.abs().sum() > 0
+    assert all(p.grad is None and not p.requires_grad for p in system.parameters())
+
+
+def test_the_paper_purifies_flagged_scans_only(system: MedFedPure, phantoms: Tensor) -> None:
+    with_policy(system, "paper")
+    clean, attacked = (with_tau(system, tau).read(phantoms[0]) for tau in (1e6, -1e6))
+    assert clean.t_star == 0 and torch.equal(clean.purified, clean.scan)
+    assert clean.tumour_probability == pytest.approx(clean.tumour_probability_unpurified, abs=1e-6)
+    assert attacked.t_star == system.config.purifier.t_max
+
+
+def test_the_floor_purifies_every_scan(system: MedFedPure, phantoms: Tensor) -> None:
+    with_policy(system, "floor")
+    clean, attacked = (with_tau(system, tau).read(phantoms[0]) for tau in (1e6, -1e6))
+    assert clean.t_star == system.config.purifier.t_floor < attacked.t_star
+    assert not torch.equal(clean.purified, clean.scan)
+
+
+def test_the_papers_score_can_decide(tiny_system: MedFedPure, phantoms: Tensor) -> None:
+    config = tiny_system.config
+    system = build(replace(config, detector=replace(config.detector, score="paper")))
+    d = system.read(phantoms[0])
+    assert d.score_name == "paper" and d.score == d.scores["paper"]
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        torch.rand(224, 224),
+        torch.rand(3, 224, 224),
+        torch.rand(1, 112, 112),
+        torch.rand(1, 1, 224, 224),
+        torch.full((1, 224, 224), float("nan")),
+        torch.full((1, 224, 224), float("inf")),
+        torch.full((1, 224, 224), 1.01),
+        torch.full((1, 224, 224), -0.01),
+        torch.full((1, 224, 224), 200, dtype=torch.uint8),
+        torch.rand(0),
+    ],
+    ids=lambda x: f"{x.dtype}{tuple(x.shape)}",
+)
+def test_what_is_no_scan_is_refused(tiny_system: MedFedPure, bad: Tensor) -> None:
+    with pytest.raises(ValueError, match="scans"):
+        tiny_system.read(bad)
+
+
+def test_a_double_scan_reads_as_its_float(tiny_system: MedFedPure, phantoms: Tensor) -> None:
+    double = tiny_system.read(phantoms[0].double())
+    assert lasting(double) == lasting(tiny_system.read(phantoms[0]))
+
+
+def test_an_empty_batch_and_missing_seeds_are_named(
+    tiny_system: MedFedPure, phantoms: Tensor
+) -> None:
+    with pytest.raises(ValueError, match="at least one"):
+        tiny_system.read_batch(phantoms[:0], [])
+    with pytest.raises(ValueError, match="one seed"):
+        tiny_system.read_batch(phantoms[:2], [0])
+
+
+def test_parts_of_different_sizes_do_not_fit() -> None:
+    with pytest.raises(ValueError, match="share one img_size"):
+        PipelineConfig(mae=MAEConfig(img_size=112))
+
+
+def test_a_configuration_survives_json(tiny_system: MedFedPure) -> None:
+    values = json.loads(json.dumps(config_to_dict(tiny_system.config)))
+    assert config_from_dict(values) == tiny_system.config
+
+
+def save(system: MedFedPure, folder: Path, split: str = SPLIT) -> Path:
+    for name, place in PARTS.items():
+        save_part(system.get_submodule(place), folder, name, {}, split)
+    save_ties(system, folder, SPLIT)
+    names = [*PARTS, SYSTEM]
+    checkpoint.write_manifest(folder, names, preset="tiny", protocol="none", commit="none")
+    return folder
+
+
+def test_a_saved_system_reads_as_it_did(
+    system: MedFedPure, phantoms: Tensor, tmp_path: Path
+) -> None:
+    system.detector.set_validation("fused", torch.randn(50), torch.randn(50) + 4)
+    system.classifier.temperature.fill_(1.7)
+    for place in PARTS.values():  # what half precision keeps
+        part = system.get_submodule(place)
+        part.load_state_dict({k: v.half().to(v.dtype) for k, v in part.state_dict().items()})
+    again = load(save(system, tmp_path))
+    assert again.config == system.config and not again.training
+    assert again.info == {"preset": "tiny", "split_sha256": SPLIT}
+    before, after = system.state_dict(), again.state_dict()
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[k], after[k]) for k in before)
+    assert lasting(again.read(phantoms[1])) == lasting(system.read(phantoms[1]))
+
+
+@pytest.mark.parametrize("name", [*PARTS, SYSTEM])
+def test_one_flipped_byte_or_a_missing_part_is_refused(
+    tiny_system: MedFedPure, tmp_path: Path, name: str
+) -> None:
+    file = save(tiny_system, tmp_path) / name
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 1
+    file.write_bytes(data)
+    with pytest.raises(WeightsError, match=f"{name} is not the one that was published"):
+        load(tmp_path)
+    file.write_bytes(data[:-1])
+    with pytest.raises(WeightsError, match=f"{name} is incomplete"):
+        load(tmp_path)
+    file.unlink()
+    with pytest.raises(WeightsError, match=f"{name} is missing"):
+        load(tmp_path)
+
+
+def test_parts_of_another_split_are_refused(tiny_system: MedFedPure, tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match="trained on another split"):
+        load(save(tiny_system, tmp_path, split="1" * 64))
+
+
+def test_parts_of_another_shape_are_refused(tiny_system: MedFedPure, tmp_path: Path) -> None:
+    save(tiny_system, tmp_path)
+    wider = replace(tiny_system.config, plain=replace(tiny_system.config.plain, hidden=16))
+    save_ties(build(wider), tmp_path, SPLIT)
+    checkpoint.write_manifest(
+        tmp_path, [*PARTS, SYSTEM], preset="tiny", protocol="none", commit="none"
+    )
+    with pytest.raises(WeightsError, match="do not fit this version"):
+        load(tmp_path)
+
+
+def test_loading_fetches_no_imagenet_weights(tiny_system: MedFedPure, tmp_path: Path) -> None:
+    """A system that began with them brings its own; tests have no network to fetch them from."""
+    full = MoEConfig(sides=(224,), channels=RESNET18_CHANNELS)
+    system = build(replace(tiny_system.config, moe=full))
+    system.config = replace(system.config, moe=replace(full, pretrained=True))
+    assert not load(save(system, tmp_path)).config.moe.pretrained

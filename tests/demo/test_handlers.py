@@ -1,0 +1,136 @@
+from __future__ import annotations
+
+import re
+
+import pytest
+import torch
+from torch import Tensor
+
+from core.pipeline import Diagnosis, MedFedPure
+from core.scan import ScanError, to_uint8
+from demo import handlers, wording
+from demo.attacking import AttackSettings
+from demo.intake import Upload, decode
+from demo.reading import reading
+
+
+def states(html: str) -> dict[str, str]:
+    found = re.findall(r'class="mf-stage mf-(\w+)" data-stage="(\w+)"', html)
+    return {name: state for state, name in found}
+
+
+def test_stages_light_up_in_the_pipeline_s_order(system: MedFedPure, scan: Tensor) -> None:
+    seen = list(handlers.analyse(system, to_uint8(scan), AttackSettings(steps=2)))
+    running = [[n for n, s in states(html).items() if s == "running"] for html, _ in seen]
+    order = [r[0] for i, r in enumerate(running) if r and (i == 0 or running[i - 1] != r)]
+    clean, attacked = ["detect", "purify", "classify"], ["detect", "purify", "classify"]
+    assert order == [*clean, "attack", *attacked]
+    assert all(len(names) <= 1 for names in running)
+    assert set(states(seen[-1][0]).values()) == {"done"} and "Done." in seen[-1][0]
+    assert any("step 1 of 2" in html for html, _ in seen)
+
+
+def test_without_an_attack_the_clean_scan_is_read_alone(system: MedFedPure, scan: Tensor) -> None:
+    *_, (stages, result) = handlers.analyse(system, to_uint8(scan), AttackSettings(kind="none"))
+    assert states(stages)["attack"] == "skipped"
+    assert "attacked-scan.png" not in result and "no attack" in result
+
+
+def test_eps_zero_is_a_control(system: MedFedPure, scan: Tensor) -> None:
+    settings = AttackSettings(eps=0.0, steps=1)
+    *_, (_, result) = handlers.analyse(system, to_uint8(scan), settings)
+    assert "no pixel differs" in result and "turned" not in result and "attack missed" not in result
+
+
+def test_a_failure_is_said(
+    system: MedFedPure, scan: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> Diagnosis:
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(system, "read", broken)
+    *_, (stages, result) = handlers.analyse(system, to_uint8(scan), AttackSettings())
+    assert "The analysis failed: out of memory" in stages and states(stages)["detect"] == "failed"
+    assert "There is no result." in result
+
+
+def test_watching_a_reading_changes_nothing(system: MedFedPure, scan: Tensor) -> None:
+    *stages, diagnosis = reading(system, scan, seed=3)
+    plain = system.read(scan, seed=3)
+    assert stages == ["detect", "purify", "classify"] and isinstance(diagnosis, Diagnosis)
+    assert diagnosis.tumour_probability == pytest.approx(plain.tumour_probability, abs=1e-4)
+    assert diagnosis.score == pytest.approx(plain.score, abs=1e-4)
+    assert torch.allclose(plain.purified, diagnosis.purified, atol=1e-4)
+    assert not system.detector._forward_hooks and not system.purifier._forward_hooks
+
+
+def test_the_api_answers_once(system: MedFedPure, scan: Tensor) -> None:
+    answer = handlers.read_once(system, Upload(to_uint8(scan)), False, 0)
+    assert answer["tumour_probability"] == pytest.approx(system.read(scan).tumour_probability)
+    assert "scan" not in answer
+
+
+def test_the_api_refuses_in_words(system: MedFedPure, photograph: bytes) -> None:
+    with pytest.raises(ScanError, match="Send one picture"):
+        handlers.read_once(system, None, False, 0)
+    with pytest.raises(ScanError, match="empty"):
+        handlers.read_once(system, decode(b""), True, 0)
+    with pytest.raises(ScanError, match="brain MRI"):
+        handlers.read_once(system, decode(photograph), False, 0)
+    assert handlers.read_once(system, decode(photograph), True, 0)["seed"] == 0
+    with pytest.raises(ValueError, match="seed"):
+        handlers.read_once(system, decode(photograph), True, -1)
+
+
+def test_a_colour_picture_is_told_and_read_on_request(photograph: bytes) -> None:
+    levels, refused, words = handlers.receive(decode(photograph))
+    assert levels is None and refused is not None and 'role="alert"' in words
+    levels, words = handlers.insist(True, refused)
+    assert levels is not None and handlers.COLOUR in words
+    levels, words = handlers.insist(False, refused)
+    assert levels is None and "brain MRI" in words
+
+
+def test_words_are_escaped() -> None:
+    assert "<b>" not in handlers.scan_line(None, "<b>", refused=True)
+
+
+@pytest.mark.parametrize(
+    ("clean", "attacked", "truth", "tone", "words"),
+    [
+        ("tumour", "tumour", "unknown", "good", "held"),
+        ("tumour", "no tumour", "unknown", "bad", "failed"),
+        ("tumour", "no tumour", "tumour", "bad", "failed"),
+        ("no tumour", "tumour", "tumour", "bad", "wrong before any attack"),
+    ],
+)
+def test_a_failed_defence_is_said_as_plainly(
+    clean: str, attacked: str, truth: str, tone: str, words: str
+) -> None:
+    said = wording.defence_outcome(clean, attacked, truth)
+    assert said[0] == tone and words in said[1]
+    flipped = wording.attack_outcome(clean, attacked, truth)
+    assert (flipped[0] == "good") == (tone == "good")
+
+
+def test_harm_to_a_clean_scan_is_said() -> None:
+    assert wording.harm("tumour", "tumour", "unknown")[0] == "good"
+    assert wording.harm("tumour", "no tumour", "tumour")[0] == "bad"
+    assert wording.harm("no tumour", "tumour", "tumour")[0] == "good"
+    assert wording.harm("no tumour", "tumour", "unknown")[0] == "note"
+    assert "both outputs are wrong" in wording.harm("tumour", "tumour", "no tumour")[1]
+
+
+def test_probabilities_never_claim_certainty() -> None:
+    assert [wording.percent(p) for p in (0.0, 0.004, 0.5, 0.996, 1.0)] == [
+        "< 1 %", "< 1 %", "50 %", "> 99 %", "> 99 %"
+    ]  # fmt: skip
+
+
+def test_eps_is_explained_in_grey_levels() -> None:
+    assert "3.8/255" in wording.eps_note("linf", 0.015) and "3 whole levels" in wording.eps_note(
+        "linf", 0.015
+    )
+    assert "control" in wording.eps_note("l2", 0.0) and "root mean square" in wording.eps_note(
+        "l2", 2.0
+    )

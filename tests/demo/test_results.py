@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+import base64
+import json
+import re
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from core.pipeline import Diagnosis, MedFedPure
+from core.scan import read_scan
+from demo import results
+from demo.attacking import AttackSettings
+from demo.results import Analysis
+
+
+@pytest.fixture
+def analysis(system: MedFedPure, scan: Tensor) -> Analysis:
+    attacked = ((scan * 255 + 3).clamp(max=255).round() / 255).float()
+    return Analysis(
+        scan, AttackSettings(), attacked, system.read(scan), system.read(attacked), 12.0
+    )
+
+
+def says(html: str) -> list[str]:
+    return re.findall(r'data-says="([^"]+)"', html)
+
+
+def with_outputs(d: Diagnosis, undefended: float, defended: float) -> Diagnosis:
+    return replace(d, tumour_probability_undefended=undefended, tumour_probability=defended)
+
+
+def test_every_promised_heading_is_there(analysis: Analysis) -> None:
+    html = results.render(analysis)
+    for title in (
+        "Original", "Attacked", "MAE reconstruction error", "Purified", "Expert attention weights",
+        "Final diagnosis (model output)", "Without defence", "With defence",
+    ):  # fmt: skip
+        assert title in html
+    assert "could not predict, not disease" in html and "file://" not in html
+
+
+def test_four_outputs_and_what_turned(analysis: Analysis) -> None:
+    assert analysis.clean and analysis.attacked
+    shown = replace(
+        analysis,
+        clean=with_outputs(analysis.clean, 0.9, 0.8),
+        attacked=with_outputs(analysis.attacked, 0.2, 0.7),
+    )
+    html = results.render(shown)
+    assert says(html) == ["tumour", "tumour", "no tumour", "tumour"]
+    assert html.count('class="mf-turned"') == 1
+    assert "The attack succeeded" in html and "The defence held" in html
+    lost = replace(shown, attacked=with_outputs(analysis.attacked, 0.2, 0.3))
+    assert "The defence failed" in results.render(lost)
+
+
+def test_the_detector_s_errors_are_shown(analysis: Analysis) -> None:
+    assert analysis.clean and analysis.attacked
+    wrong = replace(
+        analysis,
+        clean=replace(analysis.clean, flagged=True),
+        attacked=replace(analysis.attacked, flagged=False),
+    )
+    html = results.render(wrong)
+    assert "false alarm" in html and "attack missed" in html
+
+
+def test_the_download_is_the_attacked_scan(analysis: Analysis) -> None:
+    html = results.render(analysis)
+    link = re.search(r'download="attacked-scan.png" href="data:image/png;base64,([^"]+)"', html)
+    assert link and analysis.attacked_scan is not None
+    assert torch.equal(read_scan(base64.b64decode(link[1])), analysis.attacked_scan)
+
+
+def test_the_report_holds_settings_and_figures(analysis: Analysis) -> None:
+    html = results.render(replace(analysis, info={"commit": "abc"}))
+    link = re.search(r"data:application/json;base64,([^\"]+)", html)
+    assert link
+    report = json.loads(base64.b64decode(link[1]))
+    assert report["attack"]["eps"] == 0.015 and report["attack"]["largest_change_levels"] == 3
+    assert report["clean"]["t_star"] == analysis.clean.t_star  # type: ignore[union-attr]
+    assert report["system"] == {"commit": "abc"} and "clinical" in report["notice"]
+
+
+def test_parts_that_are_not_ready_say_so(analysis: Analysis) -> None:
+    html = results.render(replace(analysis, clean=None, attacked=None, attacked_scan=None))
+    assert "waiting" in html and "download" not in html and says(html) == []
+
+
+def test_sentences_are_escaped() -> None:
+    assert "<script" not in results.empty("<script>alert(1)</script>")

@@ -1,0 +1,103 @@
+"""The house keeps its shape: who imports whom, how long a file is, what core needs to run."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+OURS = {"core", "train", "bench", "demo", "app", "tests"}
+MAY_IMPORT = {
+    "core": {"core"},
+    "train": {"core", "train"},
+    "bench": {"core", "train", "bench"},
+    "demo": {"core", "demo"},
+    "app.py": {"core", "demo"},
+}
+MAX_LINES = 260
+LEAN = ("torch", "torchvision", "timm", "numpy", "PIL", "safetensors")
+NEVER = ("pickle", "marshal", "shelve", "dill", "joblib")  # files hold numbers, not programs
+
+
+def sources(place: str) -> list[Path]:
+    path = ROOT / place
+    return [path] if path.suffix == ".py" else sorted(path.rglob("*.py"))
+
+
+def imports_of(path: Path) -> Iterator[str]:
+    """Absolute names of all that a file imports, inside functions too."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            if node.level == 0 and node.module:
+                yield node.module
+            else:
+                yield path.relative_to(ROOT).parts[0]  # relative: stays in its own package
+
+
+def present(places: list[str]) -> list[Path]:
+    return [p for place in places if (ROOT / place).exists() for p in sources(place)]
+
+
+@pytest.mark.parametrize("place", MAY_IMPORT)
+def test_imports_run_one_way(place):
+    wrong = [
+        f"{path.relative_to(ROOT)} imports {name}"
+        for path in present([place])
+        for name in imports_of(path)
+        if name.split(".")[0] in OURS - MAY_IMPORT[place]
+    ]
+    assert wrong == []
+
+
+def test_nothing_is_pickled():
+    wrong = [
+        f"{path.relative_to(ROOT)} imports {name}"
+        for path in present(list(MAY_IMPORT))
+        for name in imports_of(path)
+        if name.split(".")[0] in NEVER
+    ]
+    assert wrong == []
+
+
+def test_files_are_short():
+    lengths = {p.relative_to(ROOT): len(p.read_text().splitlines()) for p in present([*MAY_IMPORT])}
+    assert {str(p): n for p, n in lengths.items() if n > MAX_LINES} == {}
+
+
+def test_core_is_small():
+    """All of the method in at most 2,000 lines of code; comments, docstrings and blanks apart."""
+    assert sum(code_lines(path) for path in sources("core")) <= 2000
+
+
+def code_lines(path: Path) -> int:
+    text = path.read_text(encoding="utf-8")
+    documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    skipped: set[int] = set()
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, documented) and ast.get_docstring(node, clean=False) is not None:
+            skipped |= set(range(node.body[0].lineno, node.body[0].end_lineno + 1))
+    lines = enumerate(text.splitlines(), start=1)
+    return sum(
+        1 for n, line in lines if n not in skipped and line.strip() and line.strip()[0] != "#"
+    )
+
+
+def test_core_and_train_import_with_the_lean_packages_alone():
+    run = subprocess.run(
+        [sys.executable, "tests/lean_imports.py", ",".join(LEAN)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr
+    imported = run.stdout.split()
+    assert "core.pipeline" in imported
+    assert "train.split" in imported

@@ -1,0 +1,104 @@
+"""Calibration: half is the operating point with the best balanced accuracy, temperatures are honest."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from core.calibrated import Calibrated
+from core.moe import MixtureOfExperts, MoEConfig
+from train.calibrate import _operating_point
+
+TINY = {"img_size": 28, "sides": (14,), "channels": (8, 8, 8, 8), "hidden": 8}
+
+
+class Fixed(nn.Module):
+    """Gives the logits that the pictures hold in their first row."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.classes = classes
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x[:, 0, 0, : self.classes]
+
+
+def classifier(classes: int) -> Calibrated:
+    made = Calibrated(MixtureOfExperts(MoEConfig(**TINY, num_classes=classes)))
+    made.model = Fixed(classes)  # type: ignore[assignment]
+    return made
+
+
+def pictures(logits: Tensor) -> Tensor:
+    x = torch.zeros(len(logits), 1, 28, 28)
+    x[:, 0, 0, : logits.shape[1]] = logits
+    return x
+
+
+def balanced(said: Tensor, y: Tensor) -> float:
+    return float(torch.stack([(said[y == c] == c).float().mean() for c in y.unique()]).mean())
+
+
+def toy(n: int = 300, offset: float = 3.0, share: float = 0.2, scale: float = 1.0):
+    """Margins of two overlapping classes, all moved by `offset`; `share` of the scans are class 1."""
+    g = torch.Generator().manual_seed(0)
+    y = (torch.rand(n, generator=g) < share).long()
+    margin = (torch.randn(n, generator=g) + (2 * y - 1) * 1.5) * scale + offset
+    return torch.stack([-margin / 2, margin / 2], 1), y
+
+
+@pytest.mark.parametrize("offset", [-3.0, 0.0, 3.0])
+def test_one_half_is_the_operating_point_with_the_best_balanced_accuracy(offset):
+    logits, y = toy(offset=offset)
+    made = classifier(2)
+    figures = _operating_point(made, pictures(logits), y, [str(int(v)) for v in y])
+    with torch.no_grad():
+        probability = made(pictures(logits)).exp()[:, 1]
+    reached = balanced((probability > 0.5).long(), y)
+    margin = logits[:, 1] - logits[:, 0]
+    best = max(balanced((margin > cut).long(), y) for cut in margin)
+    assert reached >= best - 0.0041
+    assert figures["balanced"] == pytest.approx(reached, abs=1e-6)
+    assert reached >= balanced((margin > 0).long(), y) - 0.0041
+
+
+def test_overconfident_logits_are_cooled_and_shy_ones_sharpened():
+    temperatures = []
+    for scale in (0.5, 1.0, 5.0):
+        logits, y = toy(share=0.5, offset=0.0, scale=scale)
+        made = classifier(2)
+        _operating_point(made, pictures(logits), y, [str(int(v)) for v in y])
+        temperatures.append(float(made.temperature))
+    assert temperatures == sorted(temperatures)
+    assert temperatures[2] / temperatures[0] == pytest.approx(10, rel=0.1)
+
+
+def test_probabilities_stay_probabilities():
+    logits, y = toy()
+    made = classifier(2)
+    _operating_point(made, pictures(logits), y, [str(int(v)) for v in y])
+    assert torch.allclose(made(pictures(logits)).exp().sum(1), torch.ones(len(y)), atol=1e-5)
+
+
+def test_a_rare_cell_weighs_as_much_as_a_common_one():
+    y = torch.tensor([0] * 90 + [1] * 10)
+    margin = torch.where(y == 1, 0.4, 0.0) + torch.linspace(0, 0.5, 100).roll(37)
+    logits = torch.stack([-margin / 2, margin / 2], 1)
+    made = classifier(2)
+    figures = _operating_point(made, pictures(logits), y, [str(int(v)) for v in y])
+    assert figures["balanced"] > 0.7
+
+
+def test_with_many_classes_only_the_temperature_is_chosen():
+    g = torch.Generator().manual_seed(0)
+    y = torch.randint(10, (400,), generator=g)
+    logits = 4 * (F.one_hot(y, 10) * 2.0 + torch.randn(400, 10, generator=g))
+    made = classifier(10)
+    before = F.cross_entropy(logits, y)
+    figures = _operating_point(made, pictures(logits), y, [str(int(v)) for v in y])
+    assert not made.bias.any()
+    assert float(made.temperature) > 1.5
+    assert F.nll_loss(made(pictures(logits)), y) < before
+    assert figures["balanced"] == pytest.approx(balanced(logits.argmax(1), y), abs=1e-6)

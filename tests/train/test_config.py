@@ -1,0 +1,97 @@
+"""Every preset that ships parses; whatever is wrong in one is named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from train.config import PresetError, preset_names, read_preset
+
+
+@pytest.fixture
+def preset(tmp_path: Path):
+    """Writes TOML and reads it as a preset."""
+
+    def read(text: str):
+        path = tmp_path / "mine.toml"
+        path.write_text(text, encoding="utf-8")
+        return read_preset(str(path))
+
+    return read
+
+
+def test_the_presets_that_ship():
+    assert preset_names() == ["cifar10-paper", "default", "paper", "smoke"]
+
+
+@pytest.mark.parametrize("name", preset_names())
+def test_every_preset_parses_under_its_own_name(name):
+    assert read_preset(name).name == name
+
+
+@pytest.mark.parametrize("name", ["paper", "cifar10-paper"])
+def test_the_paper_s_numbers(name):
+    p = read_preset(name)
+    mae, unet = p.system.mae, p.system.unet
+    assert (mae.embed_dim, mae.depth, mae.num_heads) == (512, 12, 8)
+    assert (mae.decoder_dim, mae.decoder_depth, mae.decoder_heads) == (512, 8, 8)
+    assert mae.mask_ratio == 0.75
+    assert unet.unshuffle == 1 and len(unet.channels) == 5 and unet.channels[-1] == 256
+    assert p.system.moe.channels == p.system.plain.channels == (64, 128, 256, 512)
+    assert p.system.moe.sides == p.system.plain.sides == (p.system.moe.img_size,) * 3
+    assert (p.diffusion.fit.epochs, p.mae.fit.epochs) == (50, 30)
+    assert p.classifier.fit.epochs == 20 * 15
+    assert p.diffusion.loss.t_max == 999
+    assert (p.system.purifier.policy, p.system.detector.score) == ("paper", "paper")
+    assert p.plain.loss.adv_eps == 0 < p.classifier.loss.adv_eps
+
+
+def test_the_paper_s_kappa_and_patches():
+    mri, cifar = read_preset("paper").system, read_preset("cifar10-paper").system
+    assert (mri.detector.kappa, cifar.detector.kappa) == (0.18, 0.05)
+    assert (mri.mae.patch_size, cifar.mae.patch_size) == (16, 4)
+    assert (cifar.moe.img_size, cifar.moe.in_chans, cifar.moe.num_classes) == (32, 3, 10)
+
+
+def test_an_empty_preset_has_all_defaults(preset):
+    assert preset("").name == "mine"
+
+
+def test_whole_numbers_may_stand_for_reals_and_lists_become_tuples(preset):
+    p = preset("[mae.fit]\nlr = 1\n[calibrate]\neps = [1, 0.5]")
+    assert p.mae.fit.lr == 1.0 and isinstance(p.mae.fit.lr, float)
+    assert p.calibrate.eps == (1.0, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("epochs = 3", r"unknown key 'epochs' in mine\.toml: choose from name, system"),
+        ("[mae]\nfits = 1", r"unknown key 'fits' in mine\.toml: mae"),
+        ("[mae.fit]\nepoch = 3", r"unknown key 'epoch' in mine\.toml: mae: fit"),
+        ("[system.unet]\nchanels = [8, 8]", r"unknown key 'chanels' in .*system: unet"),
+        ("[mae.fit]\nepochs = '3'", r"mae: fit: epochs must be int, got '3'"),
+        ("[mae.fit]\nepochs = true", r"epochs must be int, got True"),
+        ("[mae.fit]\nepochs = 2.5", r"epochs must be int, got 2\.5"),
+        ("[mae.fit]\nlr = 'fast'", r"lr must be float, got 'fast'"),
+        ("[mae.augment]\nflip = 1", r"flip must be bool, got 1"),
+        ("[mae]\nfit = 3", r"mae: fit must be a table, got 3"),
+        ("[system.unet]\nchannels = 8", r"channels must be a list, got 8"),
+        ("[system.unet]\nchannels = [8, 'x']", r"each of .*channels must be int, got 'x'"),
+        ("[mae.fit]\nepochs = -1", r"mae: fit: .*epochs"),
+        ("[system.purifier]\npolicy = 'none'", r"policy must be one of paper, floor"),
+        ("[system.moe]\nimg_size = 112", r"must share one img_size"),
+        ("[mae.fit\n", r"mine\.toml is not valid TOML"),
+    ],
+)
+def test_what_is_wrong_is_named(preset, text, message):
+    with pytest.raises(PresetError, match=message):
+        preset(text)
+
+
+def test_an_unknown_preset_names_the_known_ones(tmp_path):
+    with pytest.raises(PresetError, match=r"'papr': choose from cifar10-paper, default, paper"):
+        read_preset("papr")
+    with pytest.raises(PresetError, match="unknown preset"):
+        read_preset(str(tmp_path / "none.toml"))
