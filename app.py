@@ -26,7 +26,8 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(
         prog="app.py",
-        description="Reads brain MRI scans, attacks them and defends the reading. Research and teaching only.",
+        description="Reads brain MRI scans, attacks them and defends the reading. "
+        "Research and teaching only, not for clinical use.",
         epilog="Scans stay on this machine: uploads are decoded in memory and deleted at once.",
     )
     parser.add_argument(
@@ -45,7 +46,7 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def quiet(folder: Path) -> None:
-    """Settings that Gradio and the hub read when they are imported: nothing calls out, nothing is shared."""
+    """What Gradio and the hub read when they are imported: nothing calls out, nothing is shared."""
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     os.environ["GRADIO_TEMP_DIR"] = str(folder)
     if not ON_A_SPACE:  # a Space may fetch its weights from the hub

@@ -55,12 +55,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _single(args: argparse.Namespace) -> None:
     manifest = read_manifest(args.protocol, args.manifests)
     weights = weights_facts(args.weights, manifest)
+    hashes = weights.pop("sha256")
     pipeline = load(args.weights).to(_device(args))
     out = args.out or Path("results") / f"{args.command}-{args.protocol}.json"
     identity = {
         "protocol": args.protocol,
         "manifest_sha256": manifest.sha256,
-        "weights": weights["sha256"],
+        "weights": hashes,
     }
     store = _store(out, args, identity, {"weights_facts": weights}, pipeline)
     test = _fold(args, args.protocol, "test", args.limit)

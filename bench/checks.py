@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from bench.fold import Fold
-from bench.rows import Row, measure
+from bench.rows import SUBSET, Row, measure
 from bench.systems import Bench, System
 from core import metrics
 from core.attack import PGD
@@ -63,8 +63,9 @@ def check_rows(rows: Mapping[str, Mapping[str, Any]]) -> list[str]:
     warnings = []
     order = [name for name in ("clean", "A0", "A1") if name in rows]
     pairs = list(itertools.pairwise(order))
-    if "A0" in rows and "A0-8bit" in rows:
-        pairs.append(("clean", "A0-8bit"))
+    for pair in (("clean", "A0-8bit"), (SUBSET, "A3-lite")):
+        if pair[0] in rows and pair[1] in rows:
+            pairs.append(pair)
     for weak, strong in pairs:
         before, after = rows[weak]["systems"], rows[strong]["systems"]
         for name in before.keys() & after.keys():

@@ -4,6 +4,12 @@ from __future__ import annotations
 
 from bench.markdown import PROTOCOLS, Results, number, percent, results_of, source, table
 
+NOTE = (
+    "Energy: on flagged A0 scans of the plain classifier for the purifier, on all of them for the "
+    "rest. Filters: at the strength that is best on validation scans, by PSNR for the column in "
+    "dB, by the plain classifier's accuracy for the others."
+)
+
 
 def detection(results: Results) -> str:
     """AUROC and detection rates of the named scores, false alarms under harmless change."""
@@ -15,7 +21,9 @@ def detection(results: Results) -> str:
                 if score.startswith("feature"):
                     continue
                 rates = [percent(cells["tpr_at_5"]), percent(cells["tpr_at_1"])]
-                attacked.append([name, score, number(cells["auroc"]), *rates])
+                low, high = cells["interval"]
+                area = f"{number(cells['auroc'])} [{number(low)} to {number(high)}]"
+                attacked.append([name, score, area, *rates])
             if "scores" not in row:
                 flags = row["flagged"]
                 alarms.append([name, *(percent(flags[s]["share"]) for s in ("paper", "fused"))])
@@ -53,7 +61,7 @@ def purifier(results: Results) -> str:
         head = ["", "perturbation energy removed, %", "the same against the clean scan, %",
                 f"PSNR at t = {noise['t']}, dB", "plain classifier behind it: clean, %", "A0, %",
                 "lesion contrast kept, %"]  # fmt: skip
-        parts.append(f"**{protocol}**\n\n{table(head, lines)}\n\n{source(result)}")
+        parts.append(f"**{protocol}**\n\n{table(head, lines)}\n\n{NOTE} {source(result)}")
     return "\n\n".join(parts)
 
 

@@ -16,6 +16,7 @@ from bench.systems import Bench, System
 from core.attack import PGD
 
 RESTART = 1_000_003  # seeds of the restarts lie this far apart
+SUBSET = "A0-subset"  # the row that A3-lite, on few scans, is compared with
 
 
 @dataclass(frozen=True)

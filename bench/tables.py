@@ -13,6 +13,7 @@ from bench.markdown import (
     span,
     table,
 )
+from bench.rows import SUBSET
 
 SYSTEM_NAMES = {
     "defence": "whole defence",
@@ -37,7 +38,9 @@ def robustness(results: Results) -> str:
             cells = [_accuracy(row["systems"].get(system)) for row in rows.values()]
             lines.append([SYSTEM_NAMES[system], *cells])
         head = ["accuracy, % [95 % by scan; by near-duplicate group]", *rows]
-        parts.append(f"**{protocol}**\n\n{table(head, lines)}\n\n{source(result)}")
+        meanings = "; ".join(f"{name}: {row['meaning']}" for name, row in rows.items())
+        note = f"{meanings}. {source(result)}"
+        parts.append(f"**{protocol}**\n\n{table(head, lines)}\n\n{note}")
     return "\n\n".join(parts)
 
 
@@ -102,7 +105,7 @@ def loso(results: Results) -> str:
 
 
 def _attack_rows(result: Result) -> dict[str, Result]:
-    order = ("clean", "A0", "A0-8bit", "A1", "A3-lite")
+    order = ("clean", "A0", "A0-8bit", "A1", SUBSET, "A3-lite")
     return {name: result["rows"][name] for name in order if name in result["rows"]}
 
 

@@ -26,9 +26,9 @@ THRESHOLDS = ("calibrated", "rank")
 class DetectorConfig:
     """Which score decides, and how its threshold was chosen.
 
-    `threshold` is `calibrated` (`false_alarms` of the clean validation scans lie above tau) or `rank`: the
-    paper's share `kappa` of scans is flagged (.18 on Br35H, .05 on CIFAR-10), which for a single scan means
-    the top kappa of the stored validation scores.
+    `threshold` is `calibrated` (`false_alarms` of the clean validation scans lie above tau) or
+    `rank`: the paper's share `kappa` of scans is flagged (.18 on Br35H, .05 on CIFAR-10), which for
+    a single scan means the top kappa of the stored validation scores.
     """
 
     score: str = "fused"

@@ -14,6 +14,8 @@ from timm.layers import get_norm_layer
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
+MEAN, SPREAD = 0.2, 0.2  # of pixels in brain MRI slices, roughly
+
 
 @dataclass(frozen=True)
 class MAEConfig:
@@ -67,7 +69,7 @@ class MaskedAutoencoder(nn.Module):
         patch_dim = c.in_chans * c.patch_size**2
         norm = get_norm_layer("layernorm")
         self.embed = nn.Linear(patch_dim, c.embed_dim)
-        self.position = nn.Parameter(torch.randn(1, c.num_patches, c.embed_dim) * 0.02)
+        self.position = nn.Parameter(lattice_embedding(c.grid, c.embed_dim))
         self.encoder = nn.Sequential(
             *(
                 Block(c.embed_dim, c.num_heads, c.mlp_ratio, qkv_bias=True, norm_layer=norm)
@@ -77,7 +79,7 @@ class MaskedAutoencoder(nn.Module):
         )
         self.decoder_embed = nn.Linear(c.embed_dim, c.decoder_dim)
         self.mask_token = nn.Parameter(torch.randn(1, 1, c.decoder_dim) * 0.02)
-        self.decoder_position = nn.Parameter(torch.randn(1, c.num_patches, c.decoder_dim) * 0.02)
+        self.decoder_position = nn.Parameter(lattice_embedding(c.grid, c.decoder_dim))
         self.decoder = nn.Sequential(
             *(
                 Block(c.decoder_dim, c.decoder_heads, c.mlp_ratio, qkv_bias=True, norm_layer=norm)
@@ -113,12 +115,13 @@ class MaskedAutoencoder(nn.Module):
 
     def forward(self, x: Tensor, ids_keep: Tensor) -> Tensor:
         """Patches (B, L, C * p * p) predicted from the visible ones; ids_keep (B, kept) int64."""
-        tokens = self.embed(self.patchify(x)) + self.position
+        # pixels are [0, 1] everywhere outside; zero mean and about unit spread only in here
+        tokens = self.embed((self.patchify(x) - MEAN) / SPREAD) + self.position
         visible = tokens.gather(1, _expand(ids_keep, tokens))
         latent = self.decoder_embed(self.encoder(visible))
         full = self.mask_token.to(latent.dtype).expand(len(x), self.config.num_patches, -1)
         full = full.scatter(1, _expand(ids_keep, full), latent) + self.decoder_position
-        predicted: Tensor = self.decoder(full)
+        predicted: Tensor = self.decoder(full) * SPREAD + MEAN
         return predicted
 
     def loss(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
@@ -163,6 +166,18 @@ class MaskedAutoencoder(nn.Module):
 def patch_mean(error: Tensor, patch_size: int) -> Tensor:
     """Mean over each patch: (B, H / p, W / p) from per-pixel values (B, C, H, W)."""
     return F.avg_pool2d(error.mean(1, keepdim=True), patch_size)[:, 0]
+
+
+def lattice_embedding(grid: int, dim: int) -> Tensor:
+    """Sines and cosines of row and column at geometric frequencies, (1, grid^2, dim).
+
+    A start that already knows which patches are neighbours; dim must be a multiple of 4.
+    """
+    rates = 10_000.0 ** (-torch.arange(dim // 4) / (dim // 4))
+    angles = torch.arange(grid)[:, None] * rates
+    axis = torch.cat([angles.sin(), angles.cos()], dim=1)  # (grid, dim / 2)
+    rows, columns = axis[:, None].expand(-1, grid, -1), axis[None].expand(grid, -1, -1)
+    return torch.cat([rows, columns], dim=2).reshape(1, grid * grid, -1)
 
 
 def _expand(ids: Tensor, like: Tensor) -> Tensor:

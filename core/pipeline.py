@@ -158,7 +158,7 @@ class MedFedPure(nn.Module):
     def read_batch(self, x: Tensor, seeds: Sequence[int]) -> list[Diagnosis]:
         """Reads scans (B, 1, H, W); timings are those of the whole batch."""
         self._check(x)
-        x = x.to(self.device)
+        x = x.detach().to(self.detector.weight)  # its device and dtype
         clock = _Clock()
         detection = self.detect(x)
         score = self.score(detection)
@@ -203,6 +203,8 @@ class MedFedPure(nn.Module):
         expected = (self.config.moe.in_chans, side, side)
         if x.ndim != 4 or tuple(x.shape[1:]) != expected:
             raise ValueError(f"expected scans {expected}, got {tuple(x.shape[1:])}")
+        if not len(x):
+            raise ValueError("need at least one of the scans to read, got an empty batch")
         if not bool(torch.isfinite(x).all()) or float(x.min()) < 0 or float(x.max()) > 1:
             raise ValueError("scans must hold numbers in [0, 1] only")
 

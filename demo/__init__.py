@@ -1,1 +1,1 @@
-"""The browser page: everything a visitor sees. It imports `core` alone; `demo.page.build()` makes the app."""
+"""The browser page: all that a visitor sees. It imports `core` alone; see `demo.page.build`."""

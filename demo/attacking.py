@@ -26,7 +26,7 @@ MAX_STEPS = 40
 
 @dataclass(frozen=True)
 class AttackSettings:
-    """What the attacker may do: `eps` and `alpha` in parts of full brightness (L-inf) or as a length (L2)."""
+    """What the attacker may do: `eps`, `alpha` in parts of full brightness, or an L2 length."""
 
     kind: str = "pgd"
     norm: str = "linf"
@@ -69,8 +69,8 @@ class AttackSettings:
 def trajectory(system: MedFedPure, scan: Tensor, settings: AttackSettings) -> Iterator[Step]:
     """The attack on one scan (1, 224, 224), step by step; the last step is its 8-bit result.
 
-    It leaves the true class where the visitor gave it, else the class that the attacked model itself puts
-    first on the clean scan.
+    It leaves the true class where the visitor gave it, else the class that the attacked model
+    itself puts first on the clean scan.
     """
     x = scan[None].to(next(system.parameters()).device)
     logits_fn = _surface(system, settings)
@@ -86,7 +86,7 @@ def trajectory(system: MedFedPure, scan: Tensor, settings: AttackSettings) -> It
 
 
 def _surface(system: MedFedPure, settings: AttackSettings) -> Any:
-    """The function to logits that the attacker knows; the whole defence is drawn with noise of its own."""
+    """The function to logits that the attacker knows; the defence is drawn with other noise."""
     if settings.aim == "plain":
         return system.plain_logits
     if settings.aim == "mixture":

@@ -15,7 +15,7 @@ FOLDER = Path(__file__).parent / "examples"
 
 @dataclass(frozen=True)
 class Example:
-    """One synthetic scan; the facts are measured by `bench.examples` when the examples are chosen."""
+    """One synthetic scan; its facts were measured by `demo.make_examples` when it was chosen."""
 
     name: str
     levels: np.ndarray  # (1, 224, 224) uint8
@@ -27,7 +27,7 @@ class Example:
 
     @property
     def is_failure(self) -> bool:
-        """Whether it shows a failure: an example that does not turn, or that the defence does not save."""
+        """Whether something about it goes wrong, and is said to."""
         return not (self.read_right and self.flips_undefended and self.right_defended)
 
     def sentence(self) -> str:

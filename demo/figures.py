@@ -1,4 +1,4 @@
-"""Pictures of the page as PNG data URLs, pixel for pixel and on fixed colour scales; nothing touches a disk."""
+"""The page's pictures as PNG data URLs, pixel for pixel, on fixed colour scales, never on disk."""
 
 from __future__ import annotations
 
@@ -22,21 +22,22 @@ def scan_url(scan: Tensor) -> str:
 
 
 def error_url(error_map: Tensor) -> str:
-    """Data URL of a squared-error map (H, W) in cividis: dark blue 0, yellow `ERROR_TOP` and above."""
+    """Data URL of a squared-error map (H, W): dark blue is 0, yellow is `ERROR_TOP` and above."""
     share = error_map.detach().clamp_min(0).sqrt() / ERROR_TOP
     return _colour_url(cividis(share.clamp(0, 1).cpu().numpy()))
 
 
 def change_url(scan: Tensor, attacked: Tensor) -> str:
-    """Data URL of attacked - scan, each (1, H, W): orange brighter, blue darker, black unchanged."""
+    """Data URL of attacked - scan, each (1, H, W): orange brighter, blue darker, black the same."""
     levels = to_uint8(attacked).astype(np.int16)[0] - to_uint8(scan).astype(np.int16)[0]
     return _colour_url(diverging((levels / CHANGE_TOP).clip(-1, 1)))
 
 
 def cividis(share: np.ndarray) -> np.ndarray:
-    """RGB uint8 (..., 3) for values in [0, 1]; brightness rises with the value, safe for colour blindness.
+    """RGB uint8 (..., 3) for values in [0, 1]: brightness rises with the value.
 
-    The colour map is of Nunez, Anderton and Renslow (2018); the polynomial is d3-scale-chromatic's fit of it.
+    The colour map is of Nunez, Anderton and Renslow (2018), made for colour-blind eyes too; the
+    polynomial is d3-scale-chromatic's fit of it.
     """
     red = np.polyval([2710.57, -7024.72, 6402.70, -2381.73, 35.34, 4.54], share) * -1
     green = np.polyval([-67.37, 176.58, -131.46, 52.82, 170.73, 32.49], share)
@@ -52,7 +53,7 @@ def diverging(share: np.ndarray) -> np.ndarray:
 
 
 def gradient_css(colours: np.ndarray) -> str:
-    """A CSS gradient through RGB colours (N, 3), left to right: the colour bar of the maps above."""
+    """A CSS gradient through RGB colours (N, 3), left to right: a colour bar."""
     stops = ", ".join(f"rgb({r},{g},{b})" for r, g, b in colours.tolist())
     return f"linear-gradient(to right, {stops})"
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from core.scan import ScanError, from_uint8
 from demo import figures, results, wording
+from demo.analysis import Analysis
 from demo.attacking import AttackSettings, trajectory
 from demo.intake import Upload
 from demo.reading import DEFENCE, reading
@@ -54,7 +55,7 @@ def analyse(
 
 
 def receive(upload: Upload | None) -> tuple[np.ndarray | None, Upload | None, str]:
-    """A dropped file: (levels to analyse, upload kept for a later 'read it all the same', words as HTML)."""
+    """A dropped file: (levels to analyse, a refused upload that may be insisted on, HTML)."""
     if upload is None:
         return None, None, scan_line(None, HINT)
     if upload.is_colour:
@@ -100,10 +101,11 @@ def read_once(
 
 def _steps(
     system: MedFedPure, levels: np.ndarray, settings: AttackSettings
-) -> Iterator[tuple[Stages, results.Analysis]]:
-    now = results.Analysis(from_uint8(levels), settings, info=dict(system.info))
-    stages = Stages().set("", "done", "load", load="224 × 224 px")
-    for stages, clean in _reading(system, now.scan, settings.seed, stages, "clean"):
+) -> Iterator[tuple[Stages, Analysis]]:
+    now = Analysis(from_uint8(levels), settings, info=dict(system.info))
+    stages = Stages().set("", "done", "load", load="224 x 224 px")
+    reads = _reading(system, now.scan, settings.seed, stages, "clean")
+    for stages, clean in reads:
         now = replace(now, clean=clean)
         yield stages, now
     if settings.kind == "none":
@@ -126,7 +128,8 @@ def _steps(
         yield stages, now
     now = replace(now, attack_ms=(time.perf_counter() - start) * 1000)
     stages = stages.set("", "done", "attack", attack=f"{now.attack_ms:.0f} ms")
-    for stages, attacked in _reading(system, attacked_scan, settings.seed, stages, "attacked"):
+    reads = _reading(system, attacked_scan, settings.seed, stages, "attacked")
+    for stages, attacked in reads:
         now = replace(now, attacked=attacked)
         yield stages, now
     yield stages.set("Done.", "done"), now

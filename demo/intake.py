@@ -7,15 +7,14 @@ import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import gradio as gr
 import numpy as np
 
 from core.scan import NotAnMRIError, ScanError, read_scan, to_uint8
 
 REMEMBER_SECONDS = 600
 REMEMBER_COUNT = 64
+LOST = "The upload was interrupted: choose the file again."
 
 
 @dataclass(frozen=True)
@@ -40,9 +39,9 @@ def decode(data: bytes) -> Upload:
 class Inbox:
     """Turns stored uploads into pixels once, and deletes them.
 
-    Gradio names a stored upload after its content, so two visitors who drop the same picture share one file.
-    The pixels of the last few uploads therefore stay in memory for some minutes under that secret name: the
-    second visitor, who may wait in the queue meanwhile, still gets them.
+    Gradio names a stored upload after its content, so two visitors who drop the same picture share
+    one file. The pixels of the last few uploads therefore stay in memory for some minutes under
+    that secret name: the second visitor, who may wait in the queue meanwhile, still gets them.
     """
 
     def __init__(self) -> None:
@@ -69,14 +68,3 @@ class Inbox:
                 Path(path).unlink()
                 Path(path).parent.rmdir()
             return upload
-
-
-class ScanFile(gr.File):
-    """A drop area whose handlers receive an `Upload` instead of a path; Gradio has checked the path by then."""
-
-    is_template = True  # the browser shows it as a gr.File
-    inbox = Inbox()  # one to the process, as is the upload folder
-
-    def preprocess(self, payload: Any) -> Upload | None:  # type: ignore[override]
-        """Decodes and deletes the stored file; None where there is none."""
-        return None if payload is None else self.inbox.take(payload.path)

@@ -1,9 +1,10 @@
-"""Procedural axial brain phantoms: scans that belong to nobody, for the examples and for every test.
+"""Procedural axial brain phantoms: scans that belong to nobody, for examples and for every test.
 
-A phantom is drawn, not recorded: scalp, skull, folded cortex, white matter, ventricles, falx, a coil's bias
-field and Rician noise, in one of four contrasts (T1, T1 with contrast agent, T2, FLAIR). With `tumour=True` it
-holds a mass with an irregular rim that pushes its surroundings aside, solid, ring-enhancing or cystic, often
-with oedema. The same seed draws the same head with and without its tumour.
+A phantom is drawn, not recorded: scalp, skull, folded cortex, white matter, ventricles, falx, a
+coil's bias field and Rician noise, in one of four contrasts (T1, T1 with contrast agent, T2,
+FLAIR). With `tumour=True` it holds a mass with an irregular rim that pushes its surroundings aside,
+solid, ring-enhancing or cystic, often with oedema. The same seed draws the same head with and
+without its tumour.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import torch
 from torch import Tensor
 
 SIZE = 224
-# Brightness of each tissue per contrast: scalp, bone, CSF, grey matter, white matter, deep grey nuclei.
+# Brightness of each tissue per contrast: scalp, bone, CSF, grey and white matter, deep nuclei.
 CONTRASTS = {
     "T1": (0.85, 0.06, 0.10, 0.36, 0.57, 0.45),
     "T1c": (0.85, 0.06, 0.09, 0.34, 0.47, 0.40),
@@ -57,7 +58,7 @@ def phantom(seed: int, tumour: bool) -> Tensor:
 
 
 def _pose(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Head coordinates (x right, y down, the scalp near radius 1) of every pixel, each (224, 224)."""
+    """Head coordinates (x right, y down, scalp near radius 1) of all pixels, (224, 224) each."""
     axis = ((np.arange(SIZE) - (SIZE - 1) / 2) / (SIZE / 2)).astype(np.float32)
     y, x = np.meshgrid(axis, axis, indexing="ij")
     x, y = x - rng.normal(0, 0.02), y - rng.normal(0, 0.02)
@@ -83,7 +84,7 @@ def _head(
     rho = np.hypot(x, y) / outline
     brain_edge = rng.uniform(0.84, 0.88)
     bone_edge = rng.uniform(0.91, 0.95)
-    # Sulci run inwards: noise that changes fast along the surface and slowly with depth, then warped.
+    # Sulci run inwards: noise that changes fast along the surface, slowly with depth, then warped.
     stretch = np.maximum(rho, 0.05) ** -rng.uniform(0.5, 0.7)
     bend = [_noise(rng, x, y, 9) * 0.045 for _ in range(2)]
     fold = _noise(rng, x * stretch + bend[0], y * stretch + bend[1], rng.uniform(15, 20))
@@ -114,7 +115,7 @@ def _head(
 
 
 def _ventricles(rng: np.random.Generator, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Frontal horns, bodies, occipital horns and the third ventricle; how much of each pixel is in one."""
+    """Lateral ventricles with their horns and the third one: each pixel's share that is inside."""
     size, lift = rng.uniform(0.75, 1.35), rng.uniform(-0.06, 0.04)
     y = y - lift
     inside = _capsule(x, y, (0, 0.0), (0, 0.13), 0.012, 0.016)
@@ -166,7 +167,7 @@ class _Lesion:
 
 
 def _acquire(rng: np.random.Generator, picture: np.ndarray) -> np.ndarray:
-    """The scanner: coil shading, the point spread, Rician noise and the display window; clipped to [0, 1]."""
+    """The scanner: coil shading, point spread, Rician noise, display window; clipped to [0, 1]."""
     axis = np.linspace(-1, 1, SIZE)
     slope = rng.normal(0, 0.08, 4)
     bias = (
@@ -187,7 +188,7 @@ def _acquire(rng: np.random.Generator, picture: np.ndarray) -> np.ndarray:
 
 
 def _noise(rng: np.random.Generator, x: np.ndarray, y: np.ndarray, frequency: float) -> np.ndarray:
-    """Smooth isotropic noise of unit variance, as plane waves, `frequency` radians to a head radius."""
+    """Smooth isotropic noise of unit variance: waves of `frequency` radians to a head radius."""
     waves = 16
     angle, phase = rng.uniform(0, math.pi, waves), rng.uniform(0, 2 * math.pi, waves)
     length = frequency * rng.uniform(0.7, 1.5, waves)
@@ -213,7 +214,7 @@ def _capsule(
     r0: float,
     r1: float,
 ) -> np.ndarray:
-    """A rounded bar between two points whose radius goes from r0 to r1: 1 inside, 0 outside, soft edge."""
+    """A rounded bar whose radius goes from r0 to r1: 1 inside, 0 outside, with a soft edge."""
     ax, ay = end[0] - start[0], end[1] - start[1]
     along = (((x - start[0]) * ax + (y - start[1]) * ay) / (ax * ax + ay * ay)).clip(0, 1)
     distance = np.hypot(x - start[0] - along * ax, y - start[1] - along * ay)

@@ -20,8 +20,8 @@ _worker = ThreadPoolExecutor(1, thread_name_prefix="reading")  # one reading at 
 def reading(system: MedFedPure, scan: Tensor, seed: int) -> Iterator[str | Diagnosis]:
     """Reads a scan (1, 224, 224) beside the caller; a stage is named when it starts.
 
-    The reading itself knows nothing of being watched: hooks on the detector and the purifier tell that each
-    has finished. Whatever the reading raises is raised here.
+    The reading itself knows nothing of being watched: hooks on the detector and the purifier tell
+    that each has finished. Whatever the reading raises is raised here.
     """
     news: queue.SimpleQueue[str | None] = queue.SimpleQueue()
 

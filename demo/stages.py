@@ -43,6 +43,7 @@ class Stages:
         current = ' aria-current="step"' if state == "running" else ""
         said = f'<span class="mf-sr">, {state}</span>' if state != "idle" else ""
         return (
-            f'<li class="mf-stage mf-{state}" data-stage="{name}"{current}><i aria-hidden="true"></i>'
+            f'<li class="mf-stage mf-{state}" data-stage="{name}"{current}>'
+            f'<i aria-hidden="true"></i>'
             f"<b>{name.capitalize()}</b>{said}<small>{escape(detail)}</small></li>"
         )

@@ -1,4 +1,4 @@
-"""A private folder for what the web server must put on disk, swept while it lives and removed at the end."""
+"""A private folder for what the web server puts on disk: swept while it lives, then removed."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class PrivateFolder:
         shutil.rmtree(self.path, ignore_errors=True)
 
     def sweep(self) -> int:
-        """Deletes files older than `max_age` seconds, and folders left empty; returns how many files."""
+        """Deletes files older than `max_age` seconds and folders left empty; how many files."""
         count = 0
         limit = time.time() - self.max_age
         for path in sorted(self.path.rglob("*"), reverse=True):  # children before their folder

@@ -12,8 +12,8 @@ from core.scan import MAX_BYTES
 CSS = Path(__file__).with_name("style.css")
 FONT = ["ui-sans-serif", "system-ui", "Segoe UI", "Helvetica Neue", "Arial", "sans-serif"]
 MONO = ["ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace"]
-# Dark unless the address says ?__theme=light. Gradio runs this only after it has drawn its background, so that is
-# dark in both (see `theme`) and made light by a class: nothing flashes white.
+# Dark unless the address says ?__theme=light. Gradio runs this only after drawing its background,
+# so that is dark in both (see `theme`) and made light by a class: nothing flashes white.
 HEAD = """
 <meta name="referrer" content="no-referrer">
 <script>

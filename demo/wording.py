@@ -14,6 +14,7 @@ AIMS = {
     "mixture": "the trained mixture, without detector and purifier",
     "defence": "the whole defence (the attacker knows it)",
 }
+STALE = "A control has changed since: press Analyse to renew these results."
 CLEARED = "Cleared: the scan, the attacked scan and all results are gone; nothing was kept on disk."
 
 
@@ -40,11 +41,11 @@ def eps_note(norm: str, eps: float) -> str:
         whole = int(levels + 1e-3)
         kept = f"in an 8-bit file at most {whole} whole level{'s' * (whole != 1)} per pixel"
         return f"ε = {eps:.3f} = {levels:.1f}/255: {kept}."
-    return f"ε = {eps:.1f} over all 224 × 224 pixels: {eps / 224 * 255:.1f}/255 root mean square."
+    return f"ε = {eps:.1f} over all 224 x 224 pixels: {eps / 224 * 255:.1f}/255 root mean square."
 
 
 def attack_line(settings: AttackSettings, changed: float, largest: int, length: float) -> str:
-    """What the attack did to the file: share of pixels changed, largest change in levels, L2 length."""
+    """What the attack did to the file: share of pixels changed, largest change, L2 length."""
     kind = "FGSM" if settings.kind == "fgsm" else f"PGD, {settings.steps} steps"
     if changed == 0:
         return f"{kind}: after rounding to 8 bits no pixel differs. This is the control."
@@ -55,7 +56,7 @@ def attack_line(settings: AttackSettings, changed: float, largest: int, length: 
 
 
 def attack_outcome(clean: str, attacked: str, truth: str) -> tuple[str, str]:
-    """What the attack did to the undefended classifier: tone ('good', 'bad' or 'note') and one sentence."""
+    """What the attack did to the undefended output: tone ('good', 'bad', 'note') and a sentence."""
     if truth not in ("unknown", clean):
         return (
             "bad",
@@ -84,7 +85,7 @@ def harm(undefended: str, defended: str, truth: str) -> tuple[str, str]:
     if truth == "unknown":
         return (
             "note",
-            f"Clean scan: the outputs disagree, “{undefended}” without defence, “{defended}” with it.",
+            f"Clean scan: the outputs disagree, “{undefended}” without, “{defended}” with defence.",
         )
     if defended == truth:
         return "good", "Clean scan: right with defence, wrong without it."
@@ -95,4 +96,4 @@ def detection(is_attacked: bool, flagged: bool) -> tuple[str, str]:
     """Was the detector right? Tone and words."""
     if is_attacked:
         return ("good", "attack found") if flagged else ("bad", "attack missed")
-    return ("bad", "false alarm") if flagged else ("good", "rightly")
+    return ("bad", "false alarm") if flagged else ("good", "correct")

@@ -15,7 +15,7 @@ from train.task import Data, LossFn, autocast, batches
 
 @dataclass(frozen=True)
 class DiffusionConfig:
-    """`t_max` is the deepest step trained on (the paper: 999); less stays where purifying happens."""
+    """`t_max` is the deepest step trained on (the paper: 999); less stays where it is used."""
 
     t_max: int = 999
 

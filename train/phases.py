@@ -33,10 +33,12 @@ class Phases:
 
     Raises:
         ValueError: the preset's networks do not fit the corpus' scans or number of classes.
+        OSError: the folder cannot be made.
     """
 
     def __init__(self, preset: Preset, corpus: Corpus, out: Path, seed: int = 0) -> None:
         _check_fit(preset, corpus)
+        out.mkdir(parents=True, exist_ok=True)
         self.preset = preset
         self.corpus = corpus
         self.out = out

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from pathlib import Path
@@ -39,7 +40,8 @@ def write_state(
     except (OSError, SafetensorError) as error:
         raise OSError(f"{path} cannot be written, what was there is kept: {error}") from error
     finally:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            partial.unlink()
 
 
 def read_state(

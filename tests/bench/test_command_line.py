@@ -38,7 +38,8 @@ def test_robustness(bench):
     few = ["--systems", "defence,best-expert,undefended", "--lite-limit", "2", "--val-limit", "2"]
     code, result = bench("robustness", "--rows", "clean,A0,A3-lite", *few)
     assert code == 0
-    assert list(result["rows"]) == ["expert", "self-check", "clean", "A0", "A0-8bit", "A3-lite"]
+    rows = ["expert", "self-check", "clean", "A0", "A0-8bit", "A0-subset", "A3-lite"]
+    assert list(result["rows"]) == rows
     assert result["rows"]["A3-lite"]["systems"]["defence"]["n"] == 2
     facts = result["provenance"]
     assert facts["protocol"] == "leak-free"

@@ -63,5 +63,5 @@ def test_time_embedding_tells_all_steps_apart() -> None:
     "bad", [{"channels": (8,)}, {"unshuffle": 0}, {"channels": (8, 12)}, {"time_dim": 15}]
 )
 def test_bad_configs_are_refused(bad: dict[str, object]) -> None:
-    with pytest.raises(ValueError, match="time_dim|multiples of 8|two levels"):
+    with pytest.raises(ValueError, match=r"time_dim|multiples of 8|two levels"):
         UNetConfig(**bad)

@@ -1,7 +1,4 @@
-"""Serves the page for the browser tests: an untrained system, or the weights of a folder that has none.
-
-python -m tests.demo.serve PORT [--no-weights]
-"""
+"""Serves the page for the browser tests: python -m tests.demo.serve PORT [--no-weights]."""
 
 from __future__ import annotations
 

@@ -3,11 +3,16 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from torch import Tensor
 
+from bench.thumbnails import known
+from core.pipeline import MedFedPure
 from core.scan import to_png, to_uint8
-from demo import examples
+from demo import examples, make_examples
+from demo.examples import Example
+from demo.phantom import phantom
 
 FACTS = {
     "name": "T1, tumour",
@@ -50,3 +55,31 @@ def test_a_broken_example_is_named(tmp_path: Path, scan: Tensor) -> None:
 def test_shipped_examples_are_synthetic_strangers() -> None:
     for example in examples.load():
         assert example.correlation < 0.9, example.name
+
+
+def test_examples_are_made_judged_and_loaded(tmp_path: Path, system: MedFedPure) -> None:
+    made = make_examples.make(system, lambda scan: 0.4, tmp_path, 2)
+    loaded = examples.load(tmp_path)
+    assert len(made) == len(loaded) >= 1
+    for old, new in zip(made, loaded, strict=True):
+        assert (old.levels == new.levels).all() and old.sentence() == new.sentence()
+
+
+def test_choosing_wants_strangers_and_keeps_one_failure() -> None:
+    levels = np.zeros((1, 224, 224), dtype=np.uint8)
+
+    def example(tumour: bool, right: bool, correlation: float = 0.5) -> Example:
+        return Example("", levels, tumour, correlation, True, True, right)
+
+    twin, fine, failed = example(True, True, 0.95), example(True, True), example(False, False)
+    chosen = make_examples.choose([twin, *[fine] * 5, *[example(False, True)] * 5, failed])
+    assert len(chosen) == 6 and twin not in chosen
+    assert [e.is_failure for e in chosen] == [False] * 5 + [True]
+    assert [e.tumour for e in chosen[:5]] == [True] * 3 + [False] * 2
+
+
+def test_correlation_sees_through_mirrors(scan: Tensor) -> None:
+    correlation = make_examples.nearest(known(to_uint8(scan)))
+    assert correlation(scan) == pytest.approx(1, abs=1e-4)
+    assert correlation(scan.flip(-1)) == pytest.approx(1, abs=1e-4)
+    assert correlation(phantom(9, False)) < 0.97

@@ -12,8 +12,8 @@ from torch import Tensor
 from core.pipeline import Diagnosis, MedFedPure
 from core.scan import read_scan
 from demo import results
+from demo.analysis import Analysis
 from demo.attacking import AttackSettings
-from demo.results import Analysis
 
 
 @pytest.fixture

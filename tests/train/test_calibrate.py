@@ -1,4 +1,4 @@
-"""Calibration: half is the operating point with the best balanced accuracy, temperatures are honest."""
+"""Calibration: one half has the best balanced accuracy, temperatures are honest."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def balanced(said: Tensor, y: Tensor) -> float:
 
 
 def toy(n: int = 300, offset: float = 3.0, share: float = 0.2, scale: float = 1.0):
-    """Margins of two overlapping classes, all moved by `offset`; `share` of the scans are class 1."""
+    """Margins of two overlapping classes, all moved by `offset`; `share` are class 1."""
     g = torch.Generator().manual_seed(0)
     y = (torch.rand(n, generator=g) < share).long()
     margin = (torch.randn(n, generator=g) + (2 * y - 1) * 1.5) * scale + offset

@@ -51,7 +51,7 @@ def archive(tree: Path) -> Path:
 
 
 def official(root: Path, monkeypatch) -> None:
-    """Files in the official form, ten pictures each; their checksums take the published ones' place."""
+    """Files in the official form, ten pictures each; torchvision's checksums become theirs."""
     from torchvision.datasets import CIFAR10
 
     folder = root / OFFICIAL

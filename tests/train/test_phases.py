@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -61,7 +60,8 @@ def surroundings(world: Path, monkeypatch: pytest.MonkeyPatch):
 
 def train(phase: str, data: Path | None, out: Path, **options: str) -> int:
     chosen = {"preset": "smoke", "protocol": "leak-free", "threads": "1", **options}
-    arguments = [phase, "--out", str(out), "--cache", str(out / "cache")]
+    chosen = {"cache": str(out / "cache"), **chosen}
+    arguments = [phase, "--out", str(out)]
     arguments += ["--data", str(data)] if data else []
     return main(arguments + [f"--{name}={value}" for name, value in chosen.items()])
 
@@ -197,25 +197,22 @@ def test_more_classes_than_the_preset_tells_apart(world, tmp_path, capsys):
     assert "tells 2 classes apart" in line and "has 3" in line
 
 
-def test_an_output_folder_that_cannot_be_written(world, tmp_path, capsys):
+def test_an_output_folder_that_cannot_be_made(world, tmp_path, capsys):
     (tmp_path / "out").write_text("a file where the folder should be")
-    options = ["--preset=smoke", "--protocol=leak-free", f"--cache={tmp_path / 'cache'}"]
-    options += ["--threads=1", f"--data={world / 'data'}", f"--out={tmp_path / 'out'}"]
-    assert main(["mae", *options]) == 2
-    assert "cannot be written" in capsys.readouterr().err
+    code = train("mae", world / "data", tmp_path / "out", cache=str(tmp_path / "cache"))
+    assert "out" in refused(capsys, code)
 
 
 # --- stopping ------------------------------------------------------------------------------------
 
 
-def test_sigterm_stops_at_the_last_checkpoint_and_the_same_command_goes_on(world, tmp_path):
+def test_sigterm_stops_at_the_last_checkpoint_with_one_sentence(world, tmp_path):
     preset = tmp_path / "long.toml"
     smoke = (REPOSITORY / "train" / "conf" / "smoke.toml").read_text(encoding="utf-8")
     preset.write_text(smoke.replace("[mae.fit]\nepochs = 2", "[mae.fit]\nepochs = 5000"))
-    command = [sys.executable, "-m", "train", "plain", "--protocol", "folder", "--threads", "1"]
+    command = [sys.executable, "-m", "train", "mae", "--protocol", "folder", "--threads", "1"]
     command += ["--preset", str(preset), "--data", str(world / "data" / BR35H)]
     command += ["--out", str(tmp_path / "out"), "--cache", str(tmp_path / "cache")]
-    command[3] = "mae"
     process = subprocess.Popen(command, cwd=REPOSITORY, stderr=subprocess.PIPE, text=True)
     state = tmp_path / "out" / "mae.state"
     deadline = time.monotonic() + 60
@@ -225,9 +222,8 @@ def test_sigterm_stops_at_the_last_checkpoint_and_the_same_command_goes_on(world
     errors = process.communicate(timeout=30)[1]
     assert process.returncode == 130, errors
     assert "goes on from the last checkpoint" in errors and "Traceback" not in errors
-    assert [p for p in os.listdir(tmp_path / "out") if "partial" in p] == []
-    preset.write_text(preset.read_text().replace("5000", "5000"))
     assert state.is_file()
+    assert not state.with_suffix(".partial").exists()
 
 
 @pytest.mark.parametrize("word", ["phases:", "protocols:", "examples:", "SIGTERM", "smoke"])

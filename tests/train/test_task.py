@@ -36,7 +36,7 @@ def data() -> Data:
 
 
 class Toy(nn.Module):
-    """A small network with all that a state has to keep: convolution, running statistics, dropout."""
+    """A small network with all that a state keeps: convolution, running statistics, dropout."""
 
     def __init__(self) -> None:
         super().__init__()

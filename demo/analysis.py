@@ -1,0 +1,57 @@
+"""One analysis as data: the scan, the attack on it, and both readings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor
+
+from core.pipeline import Diagnosis
+from demo import wording
+from demo.attacking import AttackSettings
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """What is known so far; parts that are not ready are None."""
+
+    scan: Tensor  # (1, 224, 224)
+    settings: AttackSettings
+    attacked_scan: Tensor | None = None  # (1, 224, 224); changes while the attack runs
+    clean: Diagnosis | None = None
+    attacked: Diagnosis | None = None
+    attack_ms: float = 0.0
+    info: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def readings(self) -> list[tuple[str, Diagnosis]]:
+        """The readings there are, by name."""
+        both = (("clean", self.clean), ("attacked", self.attacked))
+        return [(name, diagnosis) for name, diagnosis in both if diagnosis is not None]
+
+    @property
+    def change(self) -> tuple[float, int, float]:
+        """Share of pixels that the attack changed, its largest change in levels, its L2 length."""
+        if self.attacked_scan is None:
+            return 0.0, 0, 0.0
+        delta = (self.attacked_scan - self.scan) * 255
+        share = float((delta.abs() > 0.5).float().mean())
+        return share, round(float(delta.abs().max())), float(delta.norm()) / 255
+
+    def report(self) -> dict[str, Any]:
+        """Everything but the pictures, ready for JSON."""
+        changed, largest, length = self.change
+        return {
+            "notice": wording.NOTICE,
+            "attack": {
+                **self.settings.to_dict(),
+                "changed_share": changed,
+                "largest_change_levels": largest,
+                "l2_length": length,
+                "ms": self.attack_ms,
+            },
+            "clean": self.clean.to_dict() if self.clean else None,
+            "attacked": self.attacked.to_dict() if self.attacked else None,
+            "system": self.info,
+        }
