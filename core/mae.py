@@ -42,6 +42,8 @@ class MAEConfig:
             )
         if self.embed_dim % self.num_heads or self.decoder_dim % self.decoder_heads:
             raise ValueError("num_heads must divide embed_dim, decoder_heads decoder_dim")
+        if self.embed_dim % 4 or self.decoder_dim % 4:
+            raise ValueError("embed_dim and decoder_dim must be multiples of 4")
 
     @property
     def grid(self) -> int:

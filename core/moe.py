@@ -151,8 +151,8 @@ def mixture_loss(
 
 def attention_entropy(attention: Tensor) -> Tensor:
     """H(alpha) = -sum_k alpha_k log alpha_k (Eq. 10), (B,) from (B, K), in nats."""
-    entropy: Tensor = torch.special.entr(attention).sum(dim=1)
-    return entropy
+    # the derivative of -a log a has no bound at 0, where a softmax may underflow
+    return -(attention * attention.clamp_min(1e-12).log()).sum(dim=1)
 
 
 def is_personal(name: str) -> bool:

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from core import checkpoint
@@ -22,8 +23,12 @@ PARTS = {
 SYSTEM = "system.safetensors"
 
 
-def load(folder: str | Path | None = None) -> MedFedPure:
+def load(
+    folder: str | Path | None = None, device: str | torch.device | None = None
+) -> MedFedPure:
     """The system whose weights lie in `folder` (default: those that ship), ready to read.
+
+    It goes to `device`, by default the first CUDA device where there is one, else the CPU.
 
     Raises:
         WeightsError: weights are missing, incomplete or altered; the message is one for users.
@@ -40,12 +45,14 @@ def load(folder: str | Path | None = None) -> MedFedPure:
                 )
             system.get_submodule(place).load_state_dict(part.state_dict)
         _load_ties(system, tied.state_dict)
-    except (RuntimeError, KeyError, TypeError) as error:
+    except WeightsError:
+        raise
+    except (RuntimeError, KeyError, TypeError, ValueError) as error:
         raise WeightsError(
             f"The weights in {folder} do not fit this version of the project: {error}"
         ) from None
     system.info["split_sha256"] = tied.split_sha256
-    return system.eval()
+    return system.to(device or ("cuda" if torch.cuda.is_available() else "cpu")).eval()
 
 
 def save_ties(system: MedFedPure, folder: Path, split_sha256: str) -> None:
@@ -72,12 +79,9 @@ def _without_imagenet(values: dict[str, Any]) -> PipelineConfig:
 
 def _ties(system: MedFedPure) -> dict[str, Tensor]:
     """Every tensor of the system that no part holds: buffers of calibration and detector."""
-    tied = {
-        n: b
-        for n, b in system.named_buffers()
-        if not n.startswith(tuple(f"{p}." for p in PARTS.values()))
-    }
-    return {n: b for n, b in tied.items() if n in system.state_dict()}
+    kept = system.state_dict().keys()
+    parts = tuple(f"{place}." for place in PARTS.values())
+    return {n: b for n, b in system.named_buffers() if n in kept and not n.startswith(parts)}
 
 
 def _load_ties(system: MedFedPure, state: dict[str, Tensor]) -> None:

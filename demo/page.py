@@ -83,8 +83,12 @@ class _Page:
             [self.levels, *c.settings],
             [self.stages, self.results],
             js=UNMARK,
+            # "once" would wait for ever for an event that was cancelled in the middle of a step
+            trigger_mode="multiple",
+            show_progress="minimal",  # the place in the queue, where others are served first
+            show_progress_on=self.stages,
+            api_visibility="private",
             **ON_CPU,
-            **PRIVATE,
         )
         at_once: dict[str, Any] = {"queue": False, **PRIVATE}
         c.stop.click(_stopped, None, self.stages, cancels=analysis, **at_once)

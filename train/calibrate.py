@@ -29,8 +29,8 @@ class CalibrateConfig:
     `eps` are the perturbation sizes that the detector learns from, on training scans.
     """
 
-    fit_scans: int = 400
-    val_scans: int = 600
+    fit_scans: int = 240
+    val_scans: int = 480
     eps: tuple[float, ...] = (0.004, 0.008, 0.015, 0.031)
     ridge: float = 1e-2
     seed: int = 0
