@@ -18,8 +18,9 @@ from core import metrics
 from core.attack import PGD
 from core.detector import SCORES
 from core.diffusion import seeded_noise
-from core.features import FEATURES, blur
+from core.features import FEATURES
 from core.pipeline import MedFedPure
+from core.residual import blur
 
 CURVE = (0.004, 0.008, 0.015, 0.031)
 HEADLINE = 0.015

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from core.diffusion import Diffusion
 from core.features import FEATURES, Measurements
 from core.mae import MaskedAutoencoder, patch_mean
+from core.residual import ResidualNet
 
 SCORES = ("paper", "fused")
 THRESHOLDS = ("calibrated", "rank")
@@ -58,7 +59,8 @@ class Detection(NamedTuple):
 class Detector(nn.Module):
     """Scores scans and compares them with what clean validation scans scored.
 
-    The autoencoder belongs to it; diffusion model and classifiers are lent for the measurements.
+    Autoencoder and residual network belong to it; diffusion model and classifiers are lent for
+    the measurements.
     """
 
     clean_mean: Tensor
@@ -73,6 +75,7 @@ class Detector(nn.Module):
         self,
         config: DetectorConfig,
         mae: MaskedAutoencoder,
+        residual_net: ResidualNet,
         noise_pred: nn.Module,
         diffusion: Diffusion,
         trained: Callable[[Tensor], Tensor],
@@ -82,7 +85,8 @@ class Detector(nn.Module):
         super().__init__()
         self.config = config
         self.mae = mae
-        self._measurements = Measurements(noise_pred, diffusion, trained, plain)
+        self.residual_net = residual_net
+        self._measurements = Measurements(noise_pred, diffusion, trained, plain, residual_net)
         grid, f = mae.config.grid, len(FEATURES)
         self.register_buffer("clean_mean", torch.zeros(grid, grid))  # of log band energy, per patch
         self.register_buffer("clean_std", torch.ones(grid, grid))

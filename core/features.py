@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from core.diffusion import Diffusion, seeded_noise, to_model
 from core.mae import patch_mean
+from core.residual import blur, high_pass
 
 FEATURES = (
     "residual_mean",  # whitened fine-band energy of the MAE's residual, mean over patches
@@ -25,6 +25,7 @@ FEATURES = (
     "noise_error",  # error of its prediction after known noise was added, log
     "plain_shift",  # how far a 3 x 3 blur moves the plain classifier's log-odds
     "trained_shift",  # how far it moves the trained mixture's
+    "residual_net",  # log-odds of the network in residual.py
 )
 NOISE_T, ERROR_T = 8, 15
 FLOOR = 1e-7  # energies below a hundredth of an 8-bit level squared are taken as equal
@@ -39,11 +40,13 @@ class Measurements:
         diffusion: Diffusion,
         trained: Callable[[Tensor], Tensor],
         plain: Callable[[Tensor], Tensor],
+        residual_net: Callable[[Tensor], Tensor],
     ) -> None:
         self.noise_pred = noise_pred
         self.diffusion = diffusion
         self.trained = trained
         self.plain = plain
+        self.residual_net = residual_net
 
     def __call__(
         self, x: Tensor, residual: Tensor, clean_mean: Tensor, clean_std: Tensor, patch_size: int
@@ -62,6 +65,7 @@ class Measurements:
             (error + FLOOR).log(),
             (log_odds(self.plain(x)) - log_odds(self.plain(soft))).abs().add(0.05).log(),
             (log_odds(self.trained(x)) - log_odds(self.trained(soft))).abs().add(0.05).log(),
+            self.residual_net(x),
         ]
         return torch.stack(columns, dim=1)
 
@@ -77,16 +81,6 @@ class Measurements:
         estimate = patch_mean(seen[:b].square(), patch_size).flatten(1)
         error = (seen[b:] - fixed).square().flatten(1).mean(1)
         return estimate.mean(1), estimate, error
-
-
-def high_pass(x: Tensor) -> Tensor:
-    """What a 3 x 3 mean takes away from x, same shape."""
-    return x - blur(x)
-
-
-def blur(x: Tensor) -> Tensor:
-    """3 x 3 mean with replicated edges, same shape."""
-    return F.avg_pool2d(F.pad(x, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
 
 
 def log_band_energy(residual: Tensor, patch_size: int) -> Tensor:

@@ -16,6 +16,7 @@ from core.diffusion import Diffusion
 from core.mae import MAEConfig, MaskedAutoencoder, patch_mean
 from core.moe import MixtureOfExperts, MoEConfig
 from core.purifier import Purifier, PurifierConfig
+from core.residual import ResidualConfig, ResidualNet
 from core.unet import UNet, UNetConfig
 
 
@@ -27,6 +28,7 @@ class PipelineConfig:
     plain: MoEConfig = field(default_factory=MoEConfig)
     mae: MAEConfig = field(default_factory=MAEConfig)
     unet: UNetConfig = field(default_factory=UNetConfig)
+    residual: ResidualConfig = field(default_factory=ResidualConfig)
     detector: DetectorConfig = field(default_factory=DetectorConfig)
     purifier: PurifierConfig = field(default_factory=PurifierConfig)
 
@@ -90,6 +92,7 @@ class MedFedPure(nn.Module):
         plain: Calibrated,
         mae: MaskedAutoencoder,
         noise_pred: UNet,
+        residual_net: ResidualNet,
         info: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
@@ -99,7 +102,9 @@ class MedFedPure(nn.Module):
         self.plain = plain
         diffusion = Diffusion()
         self.purifier = Purifier(noise_pred, diffusion, config.purifier)
-        self.detector = Detector(config.detector, mae, noise_pred, diffusion, classifier, plain)
+        self.detector = Detector(
+            config.detector, mae, residual_net, noise_pred, diffusion, classifier, plain
+        )
         self.eval()
         self.requires_grad_(False)
 
@@ -233,6 +238,7 @@ def build(config: PipelineConfig, info: dict[str, Any] | None = None) -> MedFedP
         Calibrated(MixtureOfExperts(config.plain)),
         MaskedAutoencoder(config.mae),
         UNet(config.unet),
+        ResidualNet(config.residual),
         info,
     )
 
@@ -246,7 +252,8 @@ def config_from_dict(values: dict[str, Any]) -> PipelineConfig:
     """The inverse of `config_to_dict`; lists become tuples."""
     parts: dict[str, Any] = {
         "moe": MoEConfig, "plain": MoEConfig, "mae": MAEConfig,
-        "unet": UNetConfig, "detector": DetectorConfig, "purifier": PurifierConfig,
+        "unet": UNetConfig, "residual": ResidualConfig,
+        "detector": DetectorConfig, "purifier": PurifierConfig,
     }  # fmt: skip
     return PipelineConfig(
         **{

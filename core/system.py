@@ -19,13 +19,12 @@ PARTS = {
     "plain.safetensors": "plain.model",
     "mae.safetensors": "detector.mae",
     "diffusion.safetensors": "purifier.noise_pred",
+    "residual.safetensors": "detector.residual_net",
 }
 SYSTEM = "system.safetensors"
 
 
-def load(
-    folder: str | Path | None = None, device: str | torch.device | None = None
-) -> MedFedPure:
+def load(folder: str | Path | None = None, device: str | torch.device | None = None) -> MedFedPure:
     """The system whose weights lie in `folder` (default: those that ship), ready to read.
 
     It goes to `device`, by default the first CUDA device where there is one, else the CPU.

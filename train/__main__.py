@@ -23,13 +23,14 @@ PHASES = {
     "mixture": ("the mixture of experts, adversarially trained", ("mixture",)),
     "plain": ("the same without adversarial examples: 'undefended'", ("plain",)),
     "classifier": ("mixture and plain (phase 3, on pooled scans)", ("mixture", "plain")),
+    "detector": ("the detector's residual network; needs both classifiers", ("detector",)),
     "calibrate": (
-        "ties the four parts together: temperatures, operating points, fused score, tau",
+        "ties the parts together: temperatures, operating points, fused score, tau",
         ("calibrate",),
     ),
     "all": (
         "everything above, then ready for core.load(OUT)",
-        ("diffusion", "mae", "mixture", "plain", "calibrate"),
+        ("diffusion", "mae", "mixture", "plain", "detector", "calibrate"),
     ),
 }
 SPLIT = "split"

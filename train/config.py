@@ -12,6 +12,7 @@ from core.pipeline import PipelineConfig
 from train.augment import AugmentConfig
 from train.calibrate import CalibrateConfig
 from train.classifier import ClassifierConfig
+from train.detector import DetectorTrainConfig
 from train.diffusion import DiffusionConfig
 from train.mae import MAETrainConfig
 from train.task import FitConfig
@@ -52,6 +53,14 @@ class MAEPhase:
 
 
 @dataclass(frozen=True)
+class DetectorPhase:
+    """How the detector's residual network is trained."""
+
+    fit: FitConfig = field(default_factory=FitConfig)
+    loss: DetectorTrainConfig = field(default_factory=DetectorTrainConfig)
+
+
+@dataclass(frozen=True)
 class Preset:
     """One experiment: the system's shape and how each part of it is trained."""
 
@@ -61,6 +70,7 @@ class Preset:
     plain: ClassifierPhase = field(default_factory=ClassifierPhase)
     diffusion: DiffusionPhase = field(default_factory=DiffusionPhase)
     mae: MAEPhase = field(default_factory=MAEPhase)
+    detector: DetectorPhase = field(default_factory=DetectorPhase)
     calibrate: CalibrateConfig = field(default_factory=CalibrateConfig)
 
 

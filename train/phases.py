@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import time
+from collections.abc import Iterable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -15,17 +16,27 @@ from core import checkpoint
 from core.diffusion import Diffusion
 from core.mae import MaskedAutoencoder
 from core.moe import MixtureOfExperts, MoEConfig
-from core.pipeline import build
+from core.pipeline import MedFedPure, build
+from core.residual import ResidualNet
 from core.system import PARTS, SYSTEM, load, save_part, save_ties
 from core.unet import UNet
 from train import calibrate as calibration
-from train import classifier, diffusion, mae
+from train import classifier, detector, diffusion, mae
 from train.config import ClassifierPhase, Preset
 from train.corpus import Corpus
 from train.progress import Progress
 from train.task import FitConfig, LossFn, ValidateFn, fit, pick_device
 
 PAPER_EPS = 0.015
+# name of a state on disk -> the preset's table that it was trained by
+PHASE_OF = {
+    "classifier-warmup": "classifier",
+    "classifier": "classifier",
+    "plain": "plain",
+    "diffusion": "diffusion",
+    "mae": "mae",
+    "residual": "detector",
+}
 
 
 class Phases:
@@ -83,6 +94,24 @@ class Phases:
             asdict(self.preset.system.mae),
         )
 
+    def detector(self) -> None:
+        """The detector's residual network, against attacks on the two trained classifiers.
+
+        Raises:
+            WeightsError: a classifier is not trained yet, or on another split or in another shape.
+        """
+        torch.manual_seed(self.seed + 4)
+        phase = self.preset.detector
+        system = self._assemble(["classifier.safetensors", "plain.safetensors"])
+        self._fit(
+            "residual",
+            ResidualNet(self.preset.system.residual),
+            phase.fit,
+            detector.loss_function(phase.loss, system),
+            detector.validation(self.corpus.val, system, self.device),
+            asdict(self.preset.system.residual),
+        )
+
     def calibrate(self) -> None:
         """Ties the trained parts together: temperatures, operating points, detector, manifest.
 
@@ -90,19 +119,7 @@ class Phases:
             WeightsError: a part is not trained yet, or on another split or in another shape.
         """
         progress = self._progress("calibrate")
-        system = build(self.preset.system).to(self.device)
-        for name, place in PARTS.items():
-            part = checkpoint.load(self.out / name)
-            if part.split_sha256 != self.corpus.split_sha256:
-                raise checkpoint.WeightsError(
-                    f"{self.out / name} was trained on another split: train it again"
-                )
-            try:
-                system.get_submodule(place).load_state_dict(part.state_dict)
-            except RuntimeError:
-                raise checkpoint.WeightsError(
-                    f"{self.out / name} does not have the preset's shape: train it again"
-                ) from None
+        system = self._assemble(PARTS)
         c = self.corpus
         figures = calibration.calibrate(
             system, c.train, c.val, c.val_cells, self.preset.calibrate, progress.report
@@ -120,6 +137,23 @@ class Phases:
         )
         load(self.out)  # what was written is what can be read
         progress.write(**figures)
+
+    def _assemble(self, names: Iterable[str]) -> MedFedPure:
+        """The system with its parts `names` as trained so far, the others untrained."""
+        system = build(self.preset.system).to(self.device)
+        for name in names:
+            part = checkpoint.load(self.out / name)
+            if part.split_sha256 != self.corpus.split_sha256:
+                raise checkpoint.WeightsError(
+                    f"{self.out / name} was trained on another split: train it again"
+                )
+            try:
+                system.get_submodule(PARTS[name]).load_state_dict(part.state_dict)
+            except RuntimeError:
+                raise checkpoint.WeightsError(
+                    f"{self.out / name} does not have the preset's shape: train it again"
+                ) from None
+        return system
 
     def _classifier(
         self, name: str, model: MixtureOfExperts, phase: ClassifierPhase, shape: MoEConfig
@@ -167,6 +201,7 @@ class Phases:
             replace(config, seed=config.seed + self.seed),
             validate=validate,
             checkpoint=self.out / f"{name}.state",
+            settings=self._settings(name),
             report=progress.report,
             progress=progress,
             device=self.device,
@@ -178,6 +213,14 @@ class Phases:
             threads=torch.get_num_threads(),
             fit=asdict(config),
         )
+
+    def _settings(self, name: str) -> dict[str, Any]:
+        """What a state on disk must share to go on: split, shape, and how the phase learns."""
+        return {
+            "split": self.corpus.split_sha256,
+            "system": asdict(self.preset.system),
+            "phase": asdict(getattr(self.preset, PHASE_OF[name])),
+        }
 
     def _progress(self, title: str) -> Progress:
         return Progress(title, self.out / "log.jsonl")

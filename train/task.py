@@ -10,9 +10,10 @@ import copy
 import json
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -85,6 +86,7 @@ def fit(
     *,
     validate: ValidateFn,
     checkpoint: Path | None = None,
+    settings: Mapping[str, Any] | None = None,
     report: ReportFn = print,
     progress: ProgressFn = silent,
     device: torch.device | None = None,
@@ -94,6 +96,8 @@ def fit(
     `validate` returns figures of which 'score' (higher is better) picks the epoch. With
     `checkpoint`, the state is written after every epoch and every two minutes, and a later call
     goes on from there.
+
+    `settings` names what else the checkpoint belongs to; one of other settings is refused.
 
     Returns:
         One dictionary of figures per epoch.
@@ -118,7 +122,7 @@ def fit(
     history: list[dict[str, float]] = []
     step, epoch_loss = 0, 0.0
     models = {"model": model, "ema": ema, "best": best}
-    identity = json.dumps({**asdict(config), "n": len(data)}, sort_keys=True)
+    identity = json.dumps({**asdict(config), "n": len(data), **(settings or {})}, sort_keys=True)
 
     def save() -> None:
         if checkpoint is not None:

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from core.detector import SCORES, Detector, DetectorConfig
-from core.features import FEATURES, blur, high_pass, log_odds
+from core.features import FEATURES, log_odds
+from core.residual import blur, high_pass
 from core.pipeline import MedFedPure
 
 
