@@ -10,8 +10,8 @@ from torch import Tensor
 
 from core.detector import SCORES, Detector, DetectorConfig
 from core.features import FEATURES, log_odds
-from core.residual import blur, high_pass
 from core.pipeline import MedFedPure
+from core.residual import blur, high_pass
 
 
 @pytest.fixture
