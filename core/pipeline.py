@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
@@ -240,26 +240,4 @@ def build(config: PipelineConfig, info: dict[str, Any] | None = None) -> MedFedP
         UNet(config.unet),
         ResidualNet(config.residual),
         info,
-    )
-
-
-def config_to_dict(config: PipelineConfig) -> dict[str, Any]:
-    """Plain dictionary of a configuration, for the weights' metadata."""
-    return asdict(config)
-
-
-def config_from_dict(values: dict[str, Any]) -> PipelineConfig:
-    """The inverse of `config_to_dict`; lists become tuples."""
-    parts: dict[str, Any] = {
-        "moe": MoEConfig, "plain": MoEConfig, "mae": MAEConfig,
-        "unet": UNetConfig, "residual": ResidualConfig,
-        "detector": DetectorConfig, "purifier": PurifierConfig,
-    }  # fmt: skip
-    return PipelineConfig(
-        **{
-            name: part(
-                **{k: tuple(v) if isinstance(v, list) else v for k, v in values[name].items()}
-            )
-            for name, part in parts.items()
-        }
     )

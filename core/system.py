@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,13 @@ from torch import Tensor, nn
 
 from core import checkpoint
 from core.checkpoint import WEIGHTS, WeightsError
-from core.pipeline import MedFedPure, PipelineConfig, build, config_from_dict, config_to_dict
+from core.detector import DetectorConfig
+from core.mae import MAEConfig
+from core.moe import MoEConfig
+from core.pipeline import MedFedPure, PipelineConfig, build
+from core.purifier import PurifierConfig
+from core.residual import ResidualConfig
+from core.unet import UNetConfig
 
 # file -> where that part sits in the pipeline
 PARTS = {
@@ -89,3 +95,25 @@ def _load_ties(system: MedFedPure, state: dict[str, Tensor]) -> None:
         raise KeyError(f"expected {len(expected)} tensors in {SYSTEM}, found {len(state)}")
     for name, buffer in expected.items():
         buffer.copy_(state[name])
+
+
+def config_to_dict(config: PipelineConfig) -> dict[str, Any]:
+    """Plain dictionary of a configuration, for the weights' metadata."""
+    return asdict(config)
+
+
+def config_from_dict(values: dict[str, Any]) -> PipelineConfig:
+    """The inverse of `config_to_dict`; lists become tuples."""
+    parts: dict[str, Any] = {
+        "moe": MoEConfig, "plain": MoEConfig, "mae": MAEConfig,
+        "unet": UNetConfig, "residual": ResidualConfig,
+        "detector": DetectorConfig, "purifier": PurifierConfig,
+    }  # fmt: skip
+    return PipelineConfig(
+        **{
+            name: part(
+                **{k: tuple(v) if isinstance(v, list) else v for k, v in values[name].items()}
+            )
+            for name, part in parts.items()
+        }
+    )

@@ -3,35 +3,39 @@
     python -m bench.thumbnails --data FOLDER --out thumbnails.npy
     python -m demo.make_examples thumbnails.npy
 
-A phantom is noised to depth `t` and denoised step by step, so that texture comes from the model and
-anatomy from the drawing. Which candidates ship is decided by the system itself: those that are read
-right, turned without defence and right with it; one that fails is kept beside them, labelled as
-such. None may be like a training scan: `bench.thumbnails` writes what those look like.
+A phantom is turned, scaled and shifted, noised to depth `DEPTH` and denoised, so that texture comes
+from the model and anatomy from the drawing; a 3 x 3 mean takes what grain is left, which the
+detector would rightly call unusual. Which candidates ship is decided by the system itself: those
+that are read right, turned without defence and right with it; one that fails is kept beside them,
+labelled as such. None may be like a training scan: `bench.thumbnails` writes what those look like.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
 import core
 from core.pipeline import MedFedPure
 from core.purifier import Purifier, PurifierConfig
+from core.residual import blur
 from core.scan import from_uint8, to_png, to_uint8
 from demo.attacking import TRUTHS, AttackSettings, trajectory
 from demo.examples import FOLDER, Example
 from demo.phantom import phantom
 
-DEPTH = 250  # of 1000: anatomy stays, texture is the model's
-STEPS = 50
+DEPTH = 60  # of 1000: anatomy stays, texture is the model's
+NOISES = 8  # denoised and averaged
 MAX_CORRELATION = 0.9
 Correlation = Callable[[Tensor], float]
 
@@ -52,14 +56,25 @@ def nearest(known: np.ndarray) -> Correlation:
 
 def candidates(system: MedFedPure, count: int, depth: int = DEPTH) -> Iterator[tuple[bool, Tensor]]:
     """Yields (drawn with a tumour, scan (1, 224, 224) on the 8-bit grid), `count` times."""
-    config = PurifierConfig(sampler="ddim", steps=STEPS)
+    config = PurifierConfig(noises=NOISES)
     painter = Purifier(system.purifier.noise_pred, system.purifier.diffusion, config)
     for seed in range(count):
         tumour = seed % 2 == 0
-        x = phantom(seed, tumour)[None].to(system.device)
+        x = posed(phantom(seed, tumour), seed)[None].to(system.device)
         with torch.no_grad():
-            painted = painter(x, torch.full((1,), depth, device=system.device), [seed])
+            painted = blur(painter(x, torch.full((1,), depth, device=system.device), [seed]))
         yield tumour, from_uint8(to_uint8(painted[0]))
+
+
+def posed(scan: Tensor, seed: int) -> Tensor:
+    """The scan (1, H, W) turned by up to 45 degrees, shrunk by up to a quarter, and shifted."""
+    generator = torch.Generator().manual_seed(seed)
+    turn, wide, high, right, down = (torch.rand(5, generator=generator) * 2 - 1).tolist()
+    angle, sx, sy = turn * math.pi / 4, 1.15 + 0.15 * wide, 1.15 + 0.15 * high
+    cos, sin = math.cos(angle), math.sin(angle)
+    theta = torch.tensor([[sx * cos, -sx * sin, right / 5], [sy * sin, sy * cos, down / 5]])
+    grid = F.affine_grid(theta[None], [1, *scan.shape], align_corners=False)
+    return F.grid_sample(scan[None], grid, align_corners=False)[0].clamp(0, 1)
 
 
 def judge(system: MedFedPure, scan: Tensor, tumour: bool, correlation: float) -> Example:

@@ -44,7 +44,7 @@ def test_robustness(bench):
     facts = result["provenance"]
     assert facts["protocol"] == "leak-free"
     assert facts["settings"]["attack_eps"] == 0.015
-    assert len(facts["weights"]) == 5
+    assert len(facts["weights"]) == 6
     code, again = bench("robustness", "--rows", "clean", *few)
     assert code == 0
     assert again["rows"] == result["rows"]

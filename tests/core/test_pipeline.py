@@ -22,10 +22,8 @@ from core.pipeline import (
     MedFedPure,
     PipelineConfig,
     build,
-    config_from_dict,
-    config_to_dict,
 )
-from core.system import PARTS, SYSTEM, save_part, save_ties
+from core.system import PARTS, SYSTEM, config_from_dict, config_to_dict, save_part, save_ties
 
 SPLIT = "0" * 64
 NUMBERS = {
