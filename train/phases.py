@@ -158,22 +158,22 @@ class Phases:
     def _classifier(
         self, name: str, model: MixtureOfExperts, phase: ClassifierPhase, shape: MoEConfig
     ) -> None:
-        validate = classifier.validation(
-            self.corpus.val, self.corpus.val_cells, self.device, PAPER_EPS
-        )
+        def validation(eps: float) -> ValidateFn:
+            return classifier.validation(self.corpus.val, self.corpus.val_cells, self.device, eps)
+
         if (
             phase.warmup.epochs
             and phase.loss.adv_eps
             and not (self.out / f"{name}.state").is_file()
         ):
             calm = classifier.loss_function(replace(phase.loss, adv_eps=0.0), phase.augment)
-            self._run(f"{name}-warmup", model, phase.warmup, calm, validate)
+            self._run(f"{name}-warmup", model, phase.warmup, calm, validation(0.0))
         self._fit(
             name,
             model,
             phase.fit,
             classifier.loss_function(phase.loss, phase.augment),
-            validate,
+            validation(PAPER_EPS if phase.loss.adv_eps else 0.0),
             asdict(shape),
         )
 
