@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from html import escape
 from typing import Any
@@ -176,6 +177,7 @@ class _Page:
 
 
 def _stopped() -> str:
+    time.sleep(0.5)  # a step that was on its way when it was cancelled must not have the last word
     return Stages(line="Stopped: what is shown is incomplete.").html()
 
 
