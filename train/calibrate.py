@@ -19,7 +19,7 @@ from core.calibrated import Calibrated
 from core.detector import SCORES, Detector
 from core.features import log_band_energy
 from core.pipeline import MedFedPure
-from train.task import Data, ReportFn, batches
+from train.task import Data, ReportFn, batches, spaced
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ def calibrate(
     """Calibrates a trained system in place and returns what was measured on validation scans."""
     figures: dict[str, float] = {}
     x_val, y_val = _spread(val, config.val_scans, system.device)
-    cells = [val_cells[i] for i in _positions(len(val), config.val_scans)]
+    cells = [val_cells[i] for i in spaced(len(val), config.val_scans)]
     for name, classifier in (("classifier", system.classifier), ("plain", system.plain)):
         figures |= {
             f"{name}_{k}": v for k, v in _operating_point(classifier, x_val, y_val, cells).items()
@@ -205,9 +205,5 @@ def _mapped(fn: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     return torch.cat([fn(b) for b in x.split(50)]).cpu()
 
 
-def _positions(n: int, limit: int) -> list[int]:
-    return torch.linspace(0, n - 1, min(limit, n)).long().tolist()
-
-
 def _spread(data: Data, limit: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    return data.batch(_positions(len(data), limit), device)
+    return data.batch(spaced(len(data), limit), device)

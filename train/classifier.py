@@ -13,7 +13,7 @@ from core.attack import PGD
 from core.attack.step import gradient, noise_in_ball, project
 from core.moe import MixtureOfExperts, mixture_loss
 from train.augment import AugmentConfig, augment
-from train.task import Data, autocast, batches
+from train.task import Data, autocast, batches, spaced
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ def validation(
     attacked and clean accuracy alone picks the epoch: a model that has learned nothing yet is the
     hardest to mislead, and must not win for it.
     """
-    keep = torch.linspace(0, len(data) - 1, min(limit, len(data))).long().tolist()
+    keep = spaced(len(data), limit)
     picked = [cells[i] for i in keep]
 
     def validate(model: nn.Module) -> dict[str, float]:

@@ -18,7 +18,7 @@ from core.attack import PGD
 from core.attack.step import to_eight_bit
 from core.metrics import auroc
 from core.pipeline import MedFedPure
-from train.task import Data, LossFn, autocast, batches
+from train.task import Data, LossFn, autocast, batches, spaced
 
 BLOCKS = (1, 2, 2, 4, 8)
 
@@ -67,7 +67,7 @@ def validation(
     data: Data, system: MedFedPure, device: torch.device, limit: int = 96
 ) -> Callable[[nn.Module], dict[str, float]]:
     """AUROC on validation scans under the paper's attack in 8 bits, on either classifier."""
-    keep = torch.linspace(0, len(data) - 1, min(limit, len(data))).long().tolist()
+    keep = spaced(len(data), limit)
     x, y = data.batch(keep, device)
     attack = PGD(eight_bit=True)
     surfaces = {"trained": system.classifier_logits, "plain": system.plain_logits}

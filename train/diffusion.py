@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from core.diffusion import Diffusion, seeded_noise, to_model
 from train.augment import AugmentConfig, augment
-from train.task import Data, LossFn, autocast, batches
+from train.task import Data, LossFn, autocast, batches, spaced
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ def validation(
     data: Data, diffusion: Diffusion, config: DiffusionConfig, device: torch.device, limit: int = 64
 ) -> Callable[[nn.Module], dict[str, float]]:
     """Noise-prediction error on validation scans at fixed depths with fixed noise."""
-    keep = torch.linspace(0, len(data) - 1, min(limit, len(data))).long().tolist()
+    keep = spaced(len(data), limit)
     depths = [int(config.t_max * share) for share in (0.05, 0.2, 0.4, 0.8)]
 
     def validate(model: nn.Module) -> dict[str, float]:

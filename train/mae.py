@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from core.mae import MaskedAutoencoder
 from train.augment import AugmentConfig, augment
-from train.task import Data, LossFn, autocast, batches
+from train.task import Data, LossFn, autocast, batches, spaced
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ def validation(
     data: Data, device: torch.device, limit: int = 200
 ) -> Callable[[nn.Module], dict[str, float]]:
     """Error on validation scans: of random masks and of the complementary masks that score."""
-    keep = torch.linspace(0, len(data) - 1, min(limit, len(data))).long().tolist()
+    keep = spaced(len(data), limit)
 
     def validate(model: nn.Module) -> dict[str, float]:
         if not isinstance(model, MaskedAutoencoder):

@@ -192,6 +192,11 @@ def batches(n: int, size: int) -> Iterator[range]:
         yield range(start, min(start + size, n))
 
 
+def spaced(n: int, limit: int) -> list[int]:
+    """At most `limit` of the positions 0..n-1, evenly spaced, first and last among them."""
+    return torch.linspace(0, n - 1, min(limit, n)).long().tolist()
+
+
 def balanced_weights(cells: Sequence[object], groups: Sequence[int]) -> Tensor:
     """Sampling weights (N,): cells share equally; n near-duplicates in one count sqrt(n)."""
     sizes: dict[int, int] = {}
