@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import signal
 import sys
 from pathlib import Path
@@ -34,6 +35,11 @@ PHASES = {
     ),
 }
 SPLIT = "split"
+# commands with options of their own -> (what --help says, the module whose main runs them)
+COMMANDS = {
+    "partition": ("who holds which scans, drawn", "train.partition_figure"),
+    "federated": ("hospitals train one mixture together", "train.federated.command"),
+}
 PROTOCOL_HELP = {
     "paper": "Br35H, random 2,400/600 as published; near-duplicates cross its folds",
     "leak-free": "Br35H, by groups of near-duplicates",
@@ -50,6 +56,10 @@ def main(argv: list[str] | None = None) -> int:
     Returns:
         0 when all went well, 2 with a sentence where input or disk are at fault, 130 when stopped.
     """
+    argv = sys.argv[1:] if argv is None else argv
+    if argv and argv[0] in COMMANDS:
+        code: int = importlib.import_module(COMMANDS[argv[0]][1]).main(argv[1:])
+        return code
     args = _parser().parse_args(argv)
     if args.threads:
         torch.set_num_threads(args.threads)
@@ -133,6 +143,7 @@ def _parser() -> argparse.ArgumentParser:
 def _epilog() -> str:
     phases = {name: text for name, (text, _) in PHASES.items()}
     phases[SPLIT] = "writes the committed manifests anew; trains nothing"
+    phases |= {name: f"{text}; see {name} --help" for name, (text, _) in COMMANDS.items()}
     return "\n".join(
         [
             "phases:",

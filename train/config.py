@@ -14,6 +14,7 @@ from train.calibrate import CalibrateConfig
 from train.classifier import ClassifierConfig
 from train.detector import DetectorTrainConfig
 from train.diffusion import DiffusionConfig
+from train.federated.config import FederatedConfig
 from train.mae import MAETrainConfig
 from train.task import FitConfig
 
@@ -72,6 +73,7 @@ class Preset:
     mae: MAEPhase = field(default_factory=MAEPhase)
     detector: DetectorPhase = field(default_factory=DetectorPhase)
     calibrate: CalibrateConfig = field(default_factory=CalibrateConfig)
+    federated: FederatedConfig = field(default_factory=FederatedConfig)
 
 
 def preset_names() -> list[str]:

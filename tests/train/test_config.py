@@ -22,7 +22,7 @@ def preset(tmp_path: Path):
 
 
 def test_the_presets_that_ship():
-    assert preset_names() == ["cifar10-paper", "default", "paper", "smoke"]
+    assert preset_names() == ["cifar10-paper", "default", "federated", "paper", "smoke"]
 
 
 @pytest.mark.parametrize("name", preset_names())
@@ -91,7 +91,7 @@ def test_what_is_wrong_is_named(preset, text, message):
 
 
 def test_an_unknown_preset_names_the_known_ones(tmp_path):
-    with pytest.raises(PresetError, match=r"'papr': choose from cifar10-paper, default, paper"):
+    with pytest.raises(PresetError, match=r"'papr': choose from cifar10-paper, default, fed"):
         read_preset("papr")
     with pytest.raises(PresetError, match="unknown preset"):
         read_preset(str(tmp_path / "none.toml"))
