@@ -38,7 +38,7 @@ def shift(
         return scans
     machine = np.random.default_rng([seed, client])
     exponent = np.exp(machine.uniform(-config.gamma, config.gamma))
-    field = 1 + config.bias * _field(*scans.shape[-2:], machine)
+    field = 1 + config.bias * _field(scans.shape[-2], scans.shape[-1], machine)
     sigma = machine.uniform(0, config.noise)
     shifted = np.empty_like(scans)
     for i, name in enumerate(names):
@@ -55,4 +55,5 @@ def _field(height: int, width: int, machine: np.random.Generator) -> np.ndarray:
     y, x = np.meshgrid(np.linspace(-1, 1, height), np.linspace(-1, 1, width), indexing="ij")
     terms = np.stack([x, y, x * y, x**2 - 1 / 3, y**2 - 1 / 3])
     surface: np.ndarray = np.tensordot(machine.normal(size=len(terms)), terms, axes=1)
-    return surface / np.abs(surface).max()
+    surface /= np.abs(surface).max()
+    return surface

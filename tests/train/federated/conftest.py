@@ -1,0 +1,80 @@
+"""Small federations of real hospitals on forty phantoms."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("flwr", reason="the extra 'federated' is not installed")
+
+TINY = """
+[system.moe]
+sides = [28, 14]
+channels = [8, 8, 8, 8]
+hidden = 8
+attention_hidden = 4
+[system.plain]
+sides = [28]
+channels = [8, 8, 8, 8]
+hidden = 8
+attention_hidden = 4
+[federated]
+{federated}
+[federated.partition]
+num_clients = {clients}
+min_scans = 2
+[federated.strategy]
+{strategy}
+[federated.fit]
+epochs = 1
+samples = 8
+batch_size = 4
+ema = 0.0
+[federated.adapt]
+epochs = 1
+samples = 8
+batch_size = 4
+ema = 0.0
+"""
+
+
+@pytest.fixture(autouse=True)
+def surroundings(world: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    import torch
+
+    from train import split
+
+    before = torch.get_num_threads()
+    monkeypatch.setattr(split, "MANIFESTS", world / "manifests")
+    monkeypatch.delenv("MEDFEDPURE_DATA", raising=False)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def preset(tmp_path: Path) -> Callable[..., Path]:
+    """Writes a preset of a tiny federation; the same words, the same file."""
+
+    def write(federated: str = "num_rounds = 1", clients: int = 3, strategy: str = "") -> Path:
+        path = tmp_path / "tiny.toml"
+        text = TINY.format(federated=federated, clients=clients, strategy=strategy)
+        path.write_text(text, encoding="utf-8")
+        return path
+
+    return write
+
+
+@pytest.fixture
+def federate(world: Path, tmp_path: Path) -> Callable[..., int]:
+    """Runs the command on the phantoms and returns its exit code."""
+
+    def run(preset: Path, out: str = "out", *options: str) -> int:
+        from train.__main__ import main
+
+        arguments = ["--preset", str(preset), "--protocol", "leak-free", "--threads", "1"]
+        arguments += ["--data", str(world / "data"), "--cache", str(world / "cache")]
+        return main(["federated", *arguments, "--out", str(tmp_path / out), *options])
+
+    return run

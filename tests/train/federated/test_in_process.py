@@ -1,0 +1,261 @@
+"""Whole federations in this process, on real scans' stand-ins: the laws of section III-D."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from flwr.app import Message
+
+from core.moe import is_personal, weighted_mean
+from train.federated.experiment import read_experiment
+from train.federated.grid import InProcessGrid
+from train.federated.hospital import Hospital
+from train.federated.server_app import RESULT, STATE
+from train.federated.state import read
+from train.federated.wire import unpack
+
+FILES = (STATE, RESULT)
+
+
+def result(out: Path) -> dict:
+    return json.loads((out / RESULT).read_text(encoding="utf-8"))
+
+
+def experts(out: Path, preset: Path, which: str = "last") -> dict[str, torch.Tensor]:
+    tensors, _ = read(out / STATE, read_experiment(str(preset), "leak-free", 0).digest)
+    return {n.removeprefix(f"{which}/"): t for n, t in tensors.items() if n.startswith(which)}
+
+
+@pytest.fixture
+def wire(monkeypatch: pytest.MonkeyPatch) -> list[Message]:
+    """Every message and reply of all runs of a test, as they went over the wire."""
+    heard: list[Message] = []
+    answer = InProcessGrid._answer
+
+    def listening(self: InProcessGrid, message: Message) -> Message:
+        reply = answer(self, message)
+        heard.extend([message, reply])
+        return reply
+
+    monkeypatch.setattr(InProcessGrid, "_answer", listening)
+    return heard
+
+
+def bytes_of(out: Path) -> list[bytes]:
+    own = sorted((out / "clients").rglob("*.safetensors"))
+    return [path.read_bytes() for path in [*(out / f for f in FILES), *own]]
+
+
+# --- the method ----------------------------------------------------------------------------------
+
+
+def test_experts_are_averaged_by_sample_count_and_nothing_personal_leaves(
+    preset, federate, wire, tmp_path
+):
+    path = preset()
+    assert federate(path) == 0
+    shared = experts(tmp_path / "out", path)
+    sent, counts = [], []
+    for message in wire:
+        assert message.has_content()
+        for arrays in message.content.array_records.values():
+            assert list(arrays) and not any(is_personal(name) for name in arrays)
+            assert all(name.startswith("experts.") for name in arrays)
+        is_reply = bool(message.metadata.reply_to_message_id)
+        if is_reply and message.metadata.message_type == "train":
+            sent.append(unpack(message.content.array_records["arrays"], shared, "it"))
+            counts.append(message.content.metric_records["metrics"]["num-examples"])
+    assert len(sent) == 3 and sum(counts) == 24
+    expected = weighted_mean(sent, counts)
+    assert all(torch.allclose(shared[n], expected[n], atol=1e-6) for n in shared)
+    first = result(tmp_path / "out")["rounds"][0]
+    assert first["trained"] == [0, 1, 2] and set(first["clients"]) == {"0", "1", "2"}
+    assert set(first["summary"]) == {"clean", "pgd", "nll", "score"}
+
+
+def test_attention_stays_on_each_client_s_disk_and_differs(preset, federate, tmp_path):
+    assert federate(preset("num_rounds = 2")) == 0
+    own = sorted((tmp_path / "out" / "clients").rglob("client-*/round-00002.safetensors"))
+    assert len(own) == 3
+    digest = result(tmp_path / "out")["digest"]
+    states = [read(path, digest)[0] for path in own]
+    assert all(any(is_personal(name) for name in s) for s in states)
+    name = "attention.0.0.weight"
+    assert not torch.equal(states[0][name], states[1][name])
+
+
+def test_the_same_run_twice_leaves_the_same_bytes(preset, federate, tmp_path):
+    path = preset()
+    assert federate(path, "a") == federate(path, "b") == 0
+    assert bytes_of(tmp_path / "a") == bytes_of(tmp_path / "b")
+
+
+def test_a_late_client_adapts_its_attention_to_experts_that_do_not_move(
+    preset, federate, tmp_path, monkeypatch
+):
+    adapted = {}
+    adapt = Hospital._adapt
+
+    def watching(self, model, shared, now):
+        before = {name: t.clone() for name, t in model.state_dict().items()}
+        adapt(self, model, shared, now)
+        moved = {n for n, t in model.state_dict().items() if not torch.equal(t, before[n])}
+        adapted[self.client, now] = {n for n in moved if not n.endswith("num_batches_tracked")}
+
+    monkeypatch.setattr(Hospital, "_adapt", watching)
+    assert federate(preset("num_rounds = 2\nlate_clients = [2]\njoin_round = 2")) == 0
+    rounds = result(tmp_path / "out")["rounds"]
+    assert [r["trained"] for r in rounds] == [[0, 1], [0, 1, 2]]
+    assert [sorted(r["clients"]) for r in rounds] == [["0", "1"], ["0", "1", "2"]]
+    assert list(adapted) == [(2, 2)]
+    assert adapted[2, 2] and all(is_personal(name) for name in adapted[2, 2])
+
+
+def test_a_share_of_the_clients_takes_part_as_the_seed_says(preset, federate, tmp_path):
+    words = 'num_rounds = 2\nfraction = 0.6\nbatch_norm = "local"'
+    assert federate(preset(words)) == 0
+    rounds = result(tmp_path / "out")["rounds"]
+    assert all(len(r["asked"]) == 2 for r in rounds)
+    joined = {c for r in rounds for c in r["trained"]}
+    assert {int(c) for c in rounds[1]["clients"]} == joined
+
+
+def test_secure_aggregation_leads_to_the_same_experts(preset, federate, wire, tmp_path):
+    words = "num_rounds = 1\nmin_clients = 3"
+    plain, masked = preset(words).read_text(), preset(words, strategy="secagg = true").read_text()
+    paths = [tmp_path / "plain.toml", tmp_path / "masked.toml"]
+    paths[0].write_text(plain)
+    paths[1].write_text(masked)
+    assert federate(paths[0], "plain") == 0
+    wire.clear()
+    assert federate(paths[1], "masked") == 0
+    a, b = experts(tmp_path / "plain", paths[0]), experts(tmp_path / "masked", paths[1])
+    assert all(torch.allclose(a[n], b[n], atol=1e-4) for n in a)
+    trained = [m for m in wire if m.metadata.message_type == "train" and m.has_content()]
+    replies = [m for m in trained if m.metadata.reply_to_message_id]
+    assert replies and not any(list(r) for m in replies for r in m.content.array_records.values())
+
+
+# --- stopping and going on -----------------------------------------------------------------------
+
+
+def test_going_on_after_a_round_or_a_kill_within_one_equals_never_stopping(
+    preset, federate, tmp_path, monkeypatch, capsys
+):
+    whole = preset("num_rounds = 2")
+    assert federate(whole, "whole") == 0
+    assert federate(preset("num_rounds = 1"), "stopped") == 0
+    assert federate(preset("num_rounds = 2"), "stopped") == 2
+    assert "--resume goes on" in capsys.readouterr().err
+    train = Hospital.train
+
+    def killed(self, shared, now, **options):
+        if (self.client, now) == (1, 2):
+            raise KeyboardInterrupt
+        return train(self, shared, now, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Hospital, "train", killed)
+        assert federate(whole, "stopped", "--resume") == 130
+    assert federate(whole, "stopped", "--resume") == 0
+    assert bytes_of(tmp_path / "stopped") == bytes_of(tmp_path / "whole")
+
+
+def test_other_settings_and_damaged_states_do_not_go_on(preset, federate, tmp_path, capsys):
+    assert federate(preset()) == 0
+    assert federate(preset("calm_rounds = 1\nnum_rounds = 2"), "out", "--resume") == 2
+    assert "written with other settings" in capsys.readouterr().err
+    (tmp_path / "out" / STATE).write_bytes(b"nothing")
+    assert federate(preset("num_rounds = 2"), "out", "--resume") == 2
+    assert "is damaged" in capsys.readouterr().err
+
+
+# --- clients that fail ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("crash", "RuntimeError: the power went"),
+        ("nan", "client 1 sent 'experts.0.backbone.conv1.weight' with numbers that are not finite"),
+        ("shape", r"of shape (1,)"),
+        ("weight", "client 1 weighs itself 1000000 scans, it said 8"),
+        ("personal", "something personal was about to leave"),
+    ],
+)
+def test_a_failing_client_is_on_the_record_and_the_others_go_on(
+    preset, federate, tmp_path, monkeypatch, kind, message
+):
+    train = Hospital.train
+
+    def failing(self, shared, now, **options):
+        new, figures = train(self, shared, now, **options)
+        if self.client != 1:
+            return new, figures
+        if kind == "crash":
+            raise RuntimeError("the power went")
+        name = "experts.0.backbone.conv1.weight"
+        if kind == "nan":
+            new[name] = new[name] * float("nan")
+        if kind == "shape":
+            new[name] = torch.zeros(1)
+        if kind == "weight":
+            figures["num-examples"] = 1_000_000
+        if kind == "personal":
+            new["attention.0.0.weight"] = torch.zeros(1)
+        return new, figures
+
+    monkeypatch.setattr(Hospital, "train", failing)
+    assert federate(preset()) == 0
+    first = result(tmp_path / "out")["rounds"][0]
+    assert first["trained"] == [0, 2] and list(first["failures"]) == ["1"]
+    assert message in first["failures"]["1"]
+    assert set(first["clients"]) == {"0", "2"}
+
+
+def test_rounds_without_enough_clients_are_skipped_and_three_end_the_run(
+    preset, federate, tmp_path, monkeypatch, capsys
+):
+    def failing(self, shared, now, **options):
+        raise RuntimeError("down")
+
+    monkeypatch.setattr(Hospital, "train", failing)
+    assert federate(preset("num_rounds = 9")) == 1
+    errors = capsys.readouterr().err
+    assert "3 rounds in a row were skipped: 0 clients answered of the 2" in errors
+    assert errors.count("skipped: 0 clients") == 4
+
+
+def test_a_skipped_round_is_told_by_the_exit_code(preset, federate, monkeypatch, capsys):
+    train = Hospital.train
+
+    def failing(self, shared, now, **options):
+        if now == 1:
+            raise RuntimeError("down")
+        return train(self, shared, now, **options)
+
+    monkeypatch.setattr(Hospital, "train", failing)
+    assert federate(preset("num_rounds = 2")) == 1
+    assert "error: skipped rounds: 1; the others count" in capsys.readouterr().err
+
+
+def test_a_client_that_lost_its_attention_does_not_silently_start_anew(preset, federate, tmp_path):
+    assert federate(preset()) == 0
+    for path in (tmp_path / "out" / "clients").rglob("client-001/*"):
+        path.unlink()
+    assert federate(preset("num_rounds = 2"), "out", "--resume") == 0
+    second = result(tmp_path / "out")["rounds"][1]
+    assert (
+        "client 1 trained before, but its attention is not on its disk" in second["failures"]["1"]
+    )
+    assert second["trained"] == [0, 2]
+
+
+def test_too_many_hospitals_for_the_scans(preset, federate, capsys):
+    assert federate(preset(clients=20)) == 1
+    errors = capsys.readouterr().err
+    assert "takes no part" in errors and "its own log says which" in errors
+    assert "client 0 has 1 training scans of the 2" in errors

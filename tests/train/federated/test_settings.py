@@ -1,0 +1,70 @@
+"""What cannot work together is refused where it is read, and the reason is given."""
+
+from __future__ import annotations
+
+import pytest
+
+from train.config import PresetError, read_preset
+from train.federated.experiment import Experiment, read_experiment
+
+
+def test_the_preset_that_ships_is_reduced_and_says_so():
+    config = read_preset("federated").federated
+    assert (config.partition.num_clients, config.num_rounds, config.fit.epochs) == (10, 10, 1)
+
+
+def test_without_words_the_paper_s_numbers_hold(tmp_path):
+    path = tmp_path / "empty.toml"
+    path.write_text("")
+    config = read_preset(str(path)).federated
+    assert (config.partition.num_clients, config.num_rounds, config.fit.epochs) == (10, 20, 15)
+
+
+@pytest.mark.parametrize(
+    ("federated", "strategy", "message"),
+    [
+        ("rounds = 3", "", "unknown key 'rounds'"),
+        ("", 'name = "fedsgd"', "name must be one of fedavg, fedprox"),
+        ("", 'nam = "krum"', "unknown key 'nam'"),
+        ("num_rounds = 0", "", "num_rounds"),
+        ("fraction = 0.0", "", r"fraction must be in \(0, 1\]"),
+        ("fraction = 0.4", "", r"min_clients must be in \[1, 1\]"),
+        ("min_clients = 9", "", r"min_clients must be in \[1, 3\]"),
+        ("late_clients = [3]", "", r"late_clients must be in \[0, 2\]"),
+        ('batch_norm = "none"', "", "batch_norm must be one of shared, local"),
+        ("timeout = 0", "", "timeout positive"),
+        ("", 'name = "fedprox"', "go together"),
+        ("", "proximal_mu = 0.1", "go together"),
+        ("", "malicious = 1", "malicious is for krum"),
+        ("", 'name = "krum"\nmalicious = 1', "among 5 or more, min_clients is 2"),
+        ("", 'name = "fedmedian"', "fedmedian of two is their mean"),
+        ("min_clients = 3", 'name = "trimmed"\ntrim = 0.2', "cuts nobody off"),
+        ("", "trim = 0.5", "trim must be in"),
+        ("", "dp_noise = 1.0", "dp_noise without dp_clip"),
+        ("", "dp_clip = 1.0", "makes variances negative: set batch_norm to local"),
+        ('batch_norm = "local"', 'dp_clip = 1.0\nname = "krum"', "krum takes none"),
+        ("min_clients = 3", 'secagg = true\nname = "fedmedian"', "fedmedian compares"),
+        ("", "secagg = true", "secagg of two"),
+        ("min_clients = 3", "secagg = true\ndp_clip = 1.0", "what secagg keeps from it"),
+    ],
+)
+def test_what_cannot_work_is_refused_with_the_reason(preset, federated, strategy, message):
+    with pytest.raises(PresetError, match=message):
+        read_preset(str(preset(federated, strategy=strategy)))
+
+
+def test_the_command_ends_in_one_sentence(preset, federate, capsys):
+    assert federate(preset("rounds = 3")) == 2
+    assert capsys.readouterr().err.startswith("error: unknown key 'rounds'")
+    with pytest.raises(SystemExit) as stop:
+        federate(preset(), "out", "--runtime", "elsewhere")
+    assert stop.value.code == 2
+
+
+def test_an_experiment_is_its_settings_but_may_go_on_for_longer(preset):
+    first = read_experiment(str(preset("num_rounds = 1")), "leak-free", 0)
+    longer = read_experiment(str(preset("num_rounds = 5")), "leak-free", 0)
+    other = read_experiment(str(preset("calm_rounds = 1")), "leak-free", 0)
+    assert first.digest == longer.digest != other.digest
+    assert Experiment(first.preset, "paper", 0).digest != first.digest
+    assert Experiment(first.preset, "leak-free", 1).digest != first.digest

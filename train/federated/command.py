@@ -1,0 +1,109 @@
+"""`python -m train federated`: one experiment, in this process or on one of Flower's engines."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from core.checkpoint import WeightsError
+from train.config import PresetError, preset_names
+from train.corpus import PROTOCOLS
+from train.data import DataError, default_root
+
+RUNTIMES = ("in-process", "simulation", "deployment")
+# Flower asks its maker's servers about updates and tells them of runs, unless it is told not to
+QUIET = {
+    "FLWR_TELEMETRY_ENABLED": "0",
+    "FLWR_DISABLE_UPDATE_CHECK": "1",
+    "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
+    "RAY_USAGE_STATS_ENABLED": "0",
+}
+
+
+def main(argv: list[str]) -> int:
+    """Runs the command line.
+
+    Returns:
+        0 when every round was aggregated, 1 when one was skipped or the federation broke off,
+        2 with a sentence where input or disk are at fault, 130 when stopped.
+    """
+    args = _parser().parse_args(argv)
+    os.environ.update({name: os.environ.get(name, value) for name, value in QUIET.items()})
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    try:
+        from train.federated import engines
+        from train.federated.server_app import FederationError
+    except ModuleNotFoundError as error:
+        print(f"error: {error.name} is missing: pip install '.[federated]'", file=sys.stderr)
+        return 2
+    logging.getLogger("flwr").setLevel(logging.WARNING)
+    try:
+        settings = _settings(args)
+        skipped = engines.RUN[args.runtime](settings)
+    except FederationError as error:
+        print(f"error: {error}; --resume goes on from the last round", file=sys.stderr)
+        return 1
+    except (DataError, PresetError, WeightsError, ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\nstopped; the same command with --resume goes on", file=sys.stderr)
+        return 130
+    if skipped:
+        rounds = ", ".join(map(str, skipped))
+        print(f"error: skipped rounds: {rounds}; the others count", file=sys.stderr)
+        return 1
+    print(f"written to {settings['out']}", file=sys.stderr)
+    return 0
+
+
+def _settings(args: argparse.Namespace) -> dict[str, Any]:
+    """The run's settings as the apps read them: words, numbers and absolute paths."""
+    root = args.data or default_root()
+    if root is None and args.runtime != "deployment":
+        raise DataError("name the data folder with --data, or set MEDFEDPURE_DATA")
+    name = Path(args.preset).stem
+    out = (args.out or Path("runs") / f"{name}-{args.protocol}-federated").resolve()
+    return {
+        "preset": str(Path(args.preset).resolve())
+        if args.preset.endswith(".toml")
+        else args.preset,
+        "protocol": args.protocol,
+        "seed": args.seed,
+        "out": str(out),
+        "resume": args.resume,
+        "data": str(root.resolve()) if root else "",
+        "cache": str(args.cache.resolve()),
+        "state": str(out / "clients"),
+    }
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m train federated",
+        description="Hospitals train one mixture together: experts are averaged, attention stays.",
+        epilog="Ctrl-C or SIGTERM stop between two clients; --resume goes on from the last round.\n"
+        "Exit code 0: every round was aggregated; 1: one was not; 2: the input was at fault.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--preset", default="federated", metavar="NAME", help=", ".join(preset_names())
+    )
+    parser.add_argument("--protocol", default="multi-source", choices=PROTOCOLS)
+    parser.add_argument(
+        "--runtime", default="in-process", choices=RUNTIMES, help="default: in-process"
+    )
+    parser.add_argument("--data", type=Path, help="data folder (default: MEDFEDPURE_DATA)")
+    parser.add_argument("--out", type=Path, help="default: runs/PRESET-PROTOCOL-federated")
+    parser.add_argument("--cache", type=Path, default=Path(".cache"), help="default: .cache")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=0, help="CPU threads")
+    parser.add_argument("--resume", action="store_true", help="goes on after the last round")
+    return parser

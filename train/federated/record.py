@@ -1,0 +1,46 @@
+"""What a round leaves behind: each client's figures, their spread, and who failed why."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+KEYS = ("clean", "pgd", "nll", "score")
+
+
+def summary(clients: Mapping[int, Mapping[str, float]]) -> dict[str, dict[str, float]]:
+    """Mean, sd, mean weighted by scans, worst, mean of the worst tenth of each figure.
+
+    Over clients: each client's own model on its own scans.
+    """
+    found = {}
+    counts = np.array([figures["num-examples"] for figures in clients.values()], dtype=float)
+    for key in KEYS:
+        values = np.array([f[key] for f in clients.values() if key in f])
+        if len(values) == 0:
+            continue
+        ordered = np.sort(values) if key != "nll" else -np.sort(-values)
+        found[key] = {
+            "mean": float(values.mean()),
+            "sd": float(values.std()),
+            "weighted": float((values * counts).sum() / counts.sum()),
+            "worst": float(ordered[0]),
+            "bottom_decile": float(ordered[: math.ceil(len(values) / 10)].mean()),
+        }
+    return found
+
+
+def line(now: int, total: int, record: Mapping[str, Any]) -> str:
+    """A round in a line."""
+    if record["skipped"]:
+        return f"round {now}/{total} skipped: {record['skipped']}"
+    text = f"round {now}/{total}  loss {record['loss']:.4f}"
+    for key in ("clean", "pgd"):
+        if key in record["summary"]:
+            s = record["summary"][key]
+            text += f"  {key} {s['mean']:.4f} (worst {s['worst']:.4f})"
+    failures = len(record["failures"])
+    return text + (f"  {failures} failed" if failures else "")

@@ -1,0 +1,73 @@
+"""Who is there: which node is which client, asked once of each node that comes."""
+
+from __future__ import annotations
+
+import time
+
+from flwr.app import ConfigRecord, Message, MessageType, RecordDict
+from flwr.serverapp import Grid
+
+from train.federated.exchange import POLL, exchange
+from train.federated.experiment import Experiment
+from train.federated.table import Table
+
+
+class Roll:
+    """Calls the roll before a round. Nodes that do not belong are refused, and it is said why."""
+
+    def __init__(self, grid: Grid, experiment: Experiment, table: Table) -> None:
+        self._grid = grid
+        self._experiment = experiment
+        self._table = table
+        self._clients: dict[int, int] = {}  # node -> client
+        self._refused: set[int] = set()
+        self.scans: dict[int, int] = {}  # client -> training scans
+
+    def call(self, wanted: int) -> dict[int, int]:
+        """Client -> node of all that are there; waits until `wanted` are, or the time is up."""
+        deadline = time.monotonic() + self._experiment.config.timeout
+        while True:
+            nodes = set(self._grid.get_node_ids())
+            self._ask(sorted(nodes - self._clients.keys() - self._refused))
+            present = {c: node for node, c in self._clients.items() if node in nodes}
+            if len(present) >= wanted or time.monotonic() > deadline:
+                return dict(sorted(present.items()))
+            if nodes <= self._clients.keys() | self._refused and self._has_all(nodes):
+                return dict(sorted(present.items()))
+            time.sleep(5 * POLL)
+
+    def _has_all(self, nodes: set[int]) -> bool:
+        """Whether nobody else can come: as many nodes as clients have introduced themselves."""
+        return len(nodes) >= self._experiment.config.partition.num_clients
+
+    def _ask(self, nodes: list[int]) -> None:
+        if not nodes:
+            return
+        messages = {n: Message(RecordDict(), n, MessageType.QUERY) for n in nodes}
+        answers, failures = exchange(
+            self._grid, messages, self._experiment.config.timeout, lambda *_: None
+        )
+        for node, reply in answers.items():
+            who = reply.content.config_records.get("who", ConfigRecord())
+            reason = self._unfit(who)
+            if reason:
+                failures[node] = reason
+                continue
+            client, scans = int(str(who["client"])), int(str(who["num-train"]))
+            self._clients[node], self.scans[client] = client, scans
+            self._table.scans(client, scans)
+        for node, reason in failures.items():
+            self._refused.add(node)
+            self._table.say(f"node {node} takes no part: {reason}")
+
+    def _unfit(self, who: ConfigRecord) -> str:
+        client, count = who.get("client"), self._experiment.config.partition.num_clients
+        if not isinstance(client, int) or not 0 <= client < count:
+            return f"it says that it is client {client!r}, there are clients 0 to {count - 1}"
+        if client in self._clients.values():
+            return f"client {client} is there already"
+        if who.get("digest") != self._experiment.digest:
+            return f"client {client} has another preset, protocol or seed"
+        if not isinstance(who.get("num-train"), int):
+            return f"client {client} does not say how many scans it has"
+        return ""

@@ -1,0 +1,38 @@
+"""Which tensors of a mixture travel: the experts. Attention never does, normalisation if shared."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from core.moe import is_personal
+
+COUNTER = "num_batches_tracked"  # steers nothing where momentum is set, and is no mean
+
+
+def shared_state(model: nn.Module, batch_norm: str) -> dict[str, Tensor]:
+    """What a client sends and the server averages (Eq. 23), by name, in the model's order.
+
+    `batch_norm` 'local' keeps batch-norm's weights and statistics at home too (FedBN).
+    """
+    at_home = _batch_norm_names(model) if batch_norm == "local" else set()
+    return {
+        name: value
+        for name, value in model.state_dict().items()
+        if not is_personal(name) and name not in at_home and name.split(".")[-1] != COUNTER
+    }
+
+
+def personal_state(model: nn.Module, batch_norm: str) -> dict[str, Tensor]:
+    """All the rest: what stays on the client's disk."""
+    shared = shared_state(model, batch_norm)
+    return {name: value for name, value in model.state_dict().items() if name not in shared}
+
+
+def _batch_norm_names(model: nn.Module) -> set[str]:
+    return {
+        f"{place}.{name}"
+        for place, module in model.named_modules()
+        if isinstance(module, _BatchNorm)
+        for name in module.state_dict()
+    }
