@@ -12,13 +12,14 @@ MAKE_VENV = @test -n "$(PYTHON)" || \
 	{ echo "Python 3.11 or 3.12 is needed; name it with PYTHON=/path/to/python" >&2; exit 1; }; \
 	set -x; $(PYTHON) -m venv
 
-.PHONY: help app test lint parity clean
+.PHONY: help app test lint parity federation clean
 
 help:
 	@echo "make app     opens the app in the browser"
 	@echo "make test    runs the tests (those that read real scans need MEDFEDPURE_DATA)"
 	@echo "make lint    checks style and types"
 	@echo "make parity  compares the attacks with torchattacks, in an environment of its own"
+	@echo "make federation  three hospitals over TLS on this machine (needs MEDFEDPURE_DATA)"
 	@echo "make clean   removes the environments and caches"
 
 app: $(VENV)/.installed
@@ -35,6 +36,9 @@ lint: $(VENV)/.installed-dev
 parity: $(PARITY)/.installed
 	$(PARITY)/bin/python -m pytest tests/parity $(ARGS)
 
+federation: $(VENV)/.installed-dev
+	$(VENV)/bin/python -m train federated --preset loopback --runtime deployment $(ARGS)
+
 clean:
 	rm -rf $(VENV) $(PARITY) .pytest_cache .mypy_cache .ruff_cache *.egg-info build
 	find core train bench demo tests -name __pycache__ -type d -prune -exec rm -rf {} +
@@ -47,7 +51,7 @@ $(VENV)/.installed: requirements.txt | $(VENV)/bin/python
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed pyproject.toml
-	$(VENV)/bin/python -m pip install -c requirements.txt -e '.[train,dev]'
+	$(VENV)/bin/python -m pip install -c requirements.txt -e '.[train,federated,dev]'
 	@touch $@
 
 $(PARITY)/bin/python:

@@ -48,11 +48,13 @@ class Corpus:
         return shape if len(shape) == 3 else (1, *shape)
 
 
-def load_corpus(protocol: str, root: Path, cache: Path | None) -> Corpus:
+def load_corpus(
+    protocol: str, root: Path, cache: Path | None, manifests: Path | None = None
+) -> Corpus:
     """Reads the scans of a protocol's training and validation folds; no test scan is learned from.
 
     `cifar10` and `folder` (a folder per class) split themselves by the same hash rule; the others
-    have a committed manifest.
+    have a committed manifest, or one in the folder `manifests`.
 
     Raises:
         DataError: the data folder is missing, empty, lacks a class or differs from the manifest.
@@ -64,7 +66,7 @@ def load_corpus(protocol: str, root: Path, cache: Path | None) -> Corpus:
         scans = load_scans(root, records, cache)
         entries = split_by_group(records, file_sha256(root, records), scans)
         return _corpus(Manifest(FOLDER, tuple(entries)), records, scans)
-    manifest = read_manifest(protocol)
+    manifest = read_manifest(protocol, manifests)
     records = find_records(root, sorted({e.source for e in manifest.entries}))
     check_files(manifest, root, manifest.fold("train", "val"))
     return _corpus(manifest, records, load_scans(root, records, cache))

@@ -22,7 +22,7 @@ def preset(tmp_path: Path):
 
 
 def test_the_presets_that_ship():
-    assert preset_names() == ["cifar10-paper", "default", "federated", "paper", "smoke"]
+    assert preset_names() == ["cifar10-paper", "default", "federated", "loopback", "paper", "smoke"]
 
 
 @pytest.mark.parametrize("name", preset_names())

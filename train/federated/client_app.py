@@ -28,7 +28,7 @@ from train.partition import client_corpus
 
 REFUSED = 2  # an error's code: the client says why in a sentence
 # where a hospital keeps things, and whether all scans there are its own: its node config says
-PLACES = ("data", "cache", "state", "whole")
+PLACES = ("data", "cache", "state", "manifests", "whole")
 # errors whose sentence may leave
 SAID = (StateError, PayloadError, PolicyError, PresetError, WeightsError, FloatingPointError)
 
@@ -136,10 +136,11 @@ def _open(
     data: str,
     cache: str,
     state: str,
+    manifests: str,
     whole: str,
 ) -> Hospital:
     experiment = read_experiment(preset, protocol, seed)
-    corpus = _corpus(protocol, data, cache)
+    corpus = _corpus(protocol, data, cache, manifests)
     if whole.lower() not in ("true", "1"):
         corpus = client_corpus(corpus, experiment.config.partition, client)
     return Hospital(experiment, corpus, client, Path(state or "state"))
@@ -152,8 +153,9 @@ def forget() -> None:
 
 
 @lru_cache(maxsize=1)
-def _corpus(protocol: str, data: str, cache: str) -> Corpus:
+def _corpus(protocol: str, data: str, cache: str, manifests: str) -> Corpus:
     root = Path(data) if data else default_root()
     if root is None:
         raise DataError("name the data folder in the node's config, or set MEDFEDPURE_DATA")
-    return load_corpus(protocol, root, Path(cache or ".cache"))
+    folder = Path(manifests) if manifests else None
+    return load_corpus(protocol, root, Path(cache or ".cache"), folder)

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from core.checkpoint import WeightsError
+from train import split
 from train.config import PresetError, preset_names
 from train.corpus import PROTOCOLS
 from train.data import DataError, default_root
@@ -82,6 +83,8 @@ def _settings(args: argparse.Namespace) -> dict[str, Any]:
         "data": str(root.resolve()) if root else "",
         "cache": str(args.cache.resolve()),
         "state": str(out / "clients"),
+        "manifests": str(split.MANIFESTS.resolve()),
+        "superlink": args.superlink,
     }
 
 
@@ -99,6 +102,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--protocol", default="multi-source", choices=PROTOCOLS)
     parser.add_argument(
         "--runtime", default="in-process", choices=RUNTIMES, help="default: in-process"
+    )
+    parser.add_argument(
+        "--superlink",
+        default="loopback",
+        metavar="NAME",
+        help="deployment: a connection in Flower's config.toml; 'loopback' starts one here",
     )
     parser.add_argument("--data", type=Path, help="data folder (default: MEDFEDPURE_DATA)")
     parser.add_argument("--out", type=Path, help="default: runs/PRESET-PROTOCOL-federated")

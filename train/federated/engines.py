@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import os
+import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from flwr.app import Context, RecordDict
 
-from train.federated import client_app, server_app
+from train.federated import client_app, loopback, server_app, superlink
 from train.federated.experiment import read_experiment
 from train.federated.grid import RUN_ID, InProcessGrid
+from train.federated.server_app import FederationError
 
 Settings = Mapping[str, Any]
 
@@ -42,4 +46,55 @@ def skipped(out: Path) -> list[int]:
     return [entry["round"] for entry in facts["rounds"] if entry["skipped"]]
 
 
-RUN: dict[str, Callable[[Settings], list[int]]] = {"in-process": in_process}
+def simulation(settings: Settings) -> list[int]:
+    """Flower's simulation engine (Ray) with a SuperLink, a home and a port of its own.
+
+    Returns:
+        The rounds that were skipped.
+
+    Raises:
+        FederationError: Ray is missing, or the run did not end well.
+    """
+    if importlib.util.find_spec("ray") is None:
+        raise FederationError("simulation needs Ray: pip install '.[simulation]'")
+    experiment = read_experiment(settings["preset"], settings["protocol"], settings["seed"])
+    logs, port = Path(settings["out"]) / "logs", superlink.free_port()
+    with tempfile.TemporaryDirectory() as folder:
+        superlink.write_config(Path(folder), "simulation", f"127.0.0.1:{port}", None)
+        link = superlink.Link("simulation", Path(folder))
+        words = ["flower-superlink", "--insecure", "--simulation", "--host", "127.0.0.1"]
+        words += ["--disable-runtime-dependency-installation", "--port", str(port)]
+        with superlink.processes({"superlink": words}, link.environment, logs) as started:
+            superlink.wait_for_port(port, started["superlink"], logs / "superlink.log")
+            count = experiment.config.partition.num_clients
+            cpus = max(1, os.cpu_count() or 1)
+            federation = f"num-supernodes={count} client-resources-num-cpus=1"
+            run = {k: v for k, v in settings.items() if k != "superlink"}
+            link.run(run, f"{federation} init-args-num-cpus={cpus}")
+    return skipped(Path(settings["out"]))
+
+
+def deployment(settings: Settings) -> list[int]:
+    """A SuperLink with SuperNodes: the one named in Flower's config, or all of it on loopback.
+
+    Returns:
+        The rounds that were skipped.
+
+    Raises:
+        FederationError: the run did not end well.
+    """
+    name = settings["superlink"]
+    if name == loopback.NAME:
+        loopback.run(settings)
+        return skipped(Path(settings["out"]))
+    own = ("preset", "protocol", "seed", "out", "resume")
+    superlink.Link(name).run({key: settings[key] for key in own})
+    here = (Path(settings["out"]) / server_app.RESULT).is_file()  # else with the SuperLink
+    return skipped(Path(settings["out"])) if here else []
+
+
+RUN: dict[str, Callable[[Settings], list[int]]] = {
+    "in-process": in_process,
+    "simulation": simulation,
+    "deployment": deployment,
+}

@@ -89,7 +89,7 @@ class Server:
             if self.best_round == now:
                 self.best = self.shared
             self._save()
-            self.log.write(**entry)
+            self.log.write(**entry, of=config.num_rounds)
             self.table.say(record.line(now, config.num_rounds, entry))
             if len(self.history) >= PATIENCE and all(
                 r["skipped"] for r in self.history[-PATIENCE:]
@@ -240,7 +240,9 @@ class Server:
             "best_round": self.best_round,
             "rounds": self.history,
         }
-        write_atomic(self.out / RESULT, (json.dumps(facts, indent=1, sort_keys=True) + "\n").encode())
+        write_atomic(
+            self.out / RESULT, (json.dumps(facts, indent=1, sort_keys=True) + "\n").encode()
+        )
 
 
 def _figures(reply: Message) -> dict[str, float]:
