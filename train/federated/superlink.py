@@ -27,7 +27,10 @@ class Link:
 
     def __init__(self, name: str, home: Path | None = None) -> None:
         self.name = name
-        self.environment = {**os.environ, **({"FLWR_HOME": str(home)} if home else {})}
+        beside = str(Path(sys.executable).parent)  # Flower's programs look for each other
+        self.environment = {**os.environ, "PATH": f"{beside}{os.pathsep}{os.environ['PATH']}"}
+        if home:
+            self.environment["FLWR_HOME"] = str(home)
 
     def run(self, settings: Mapping[str, Any], federation: str = "") -> None:
         """Submits the app and waits until the run has ended, showing the rounds' lines.
