@@ -20,51 +20,55 @@ class Roll:
         self._experiment = experiment
         self._table = table
         self._clients: dict[int, int] = {}  # node -> client
-        self._refused: set[int] = set()
+        self._refused: set[int] = set()  # for good; who merely failed is asked again next round
         self.scans: dict[int, int] = {}  # client -> training scans
 
     def call(self, wanted: int) -> dict[int, int]:
         """Client -> node of all that are there; waits until `wanted` are, or the time is up."""
         deadline = time.monotonic() + self._experiment.config.timeout
+        out = set(self._refused)
         while True:
             nodes = set(self._grid.get_node_ids())
-            self._ask(sorted(nodes - self._clients.keys() - self._refused))
+            out |= self._ask(sorted(nodes - self._clients.keys() - out))
             present = {c: node for node, c in self._clients.items() if node in nodes}
             if len(present) >= wanted or time.monotonic() > deadline:
                 return dict(sorted(present.items()))
-            if nodes <= self._clients.keys() | self._refused and self._has_all(nodes):
+            if nodes <= self._clients.keys() | out and self._has_all(nodes):
                 return dict(sorted(present.items()))
             time.sleep(5 * POLL)
 
     def _has_all(self, nodes: set[int]) -> bool:
-        """Whether nobody else can come: as many nodes as clients have introduced themselves."""
+        """Whether nobody else can come: there are as many nodes as clients."""
         return len(nodes) >= self._experiment.config.partition.num_clients
 
-    def _ask(self, nodes: list[int]) -> None:
+    def _ask(self, nodes: list[int]) -> set[int]:
+        """Takes up those that fit; the others, each with its reason on the screen."""
         if not nodes:
-            return
+            return set()
         messages = {n: Message(RecordDict(), n, MessageType.QUERY) for n in nodes}
+        present = set(self._grid.get_node_ids())
         answers, failures = exchange(
             self._grid, messages, self._experiment.config.timeout, lambda *_: None
         )
         for node, reply in answers.items():
             who = reply.content.config_records.get("who", ConfigRecord())
-            reason = self._unfit(who)
+            reason = self._unfit(who, present)
             if reason:
                 failures[node] = reason
+                self._refused.add(node)
                 continue
             client, scans = int(str(who["client"])), int(str(who["num-train"]))
             self._clients[node], self.scans[client] = client, scans
             self._table.scans(client, scans)
         for node, reason in failures.items():
-            self._refused.add(node)
             self._table.say(f"node {node} takes no part: {reason}")
+        return set(failures)
 
-    def _unfit(self, who: ConfigRecord) -> str:
+    def _unfit(self, who: ConfigRecord, present: set[int]) -> str:
         client, count = who.get("client"), self._experiment.config.partition.num_clients
         if not isinstance(client, int) or not 0 <= client < count:
             return f"it says that it is client {client!r}, there are clients 0 to {count - 1}"
-        if client in self._clients.values():
+        if client in [c for node, c in self._clients.items() if node in present]:
             return f"client {client} is there already"
         if who.get("digest") != self._experiment.digest:
             return f"client {client} has another preset, protocol or seed"

@@ -19,7 +19,7 @@ from train.federated.server_app import FederationError
 APP = Path(__file__).parents[2]
 SCALARS = (str, int, float, bool)
 START_SECONDS = 120.0
-POLL = 2.0
+POLL = 10.0  # seconds; each look starts a Python
 
 
 class Link:

@@ -7,15 +7,18 @@ from pathlib import Path
 
 import pytest
 import torch
-from flwr.app import Message
+from flwr.app import ConfigRecord, Message, RecordDict
 
 from core.moe import is_personal, weighted_mean
+from train.federated import client_app
 from train.federated.experiment import read_experiment
 from train.federated.grid import InProcessGrid
 from train.federated.hospital import Hospital
+from train.federated.roll import Roll
 from train.federated.server_app import RESULT, STATE
 from train.federated.state import read
-from train.federated.wire import unpack
+from train.federated.table import Table
+from train.federated.wire import pack, unpack
 
 FILES = (STATE, RESULT)
 
@@ -252,6 +255,41 @@ def test_a_client_that_lost_its_attention_does_not_silently_start_anew(preset, f
         "client 1 trained before, but its attention is not on its disk" in second["failures"]["1"]
     )
     assert second["trained"] == [0, 2]
+
+
+@pytest.fixture
+def settings(world, tmp_path, preset) -> dict:
+    places = {"data": str(world / "data"), "cache": str(world / "cache"), "state": str(tmp_path)}
+    return {"preset": str(preset()), "protocol": "leak-free", "seed": 0, **places}
+
+
+def test_clients_of_another_experiment_or_with_a_taken_number_are_refused(settings, capsys):
+    client_app.forget()
+    experiment = read_experiment(settings["preset"], "leak-free", 0)
+    other = InProcessGrid(client_app.app, {**settings, "seed": 1}, [{"partition-id": 0}])
+    assert Roll(other, experiment, Table()).call(0) == {}
+    assert "client 0 has another preset, protocol or seed" in capsys.readouterr().err
+    nodes = [{"partition-id": client} for client in (1, 1, 9)]
+    assert Roll(InProcessGrid(client_app.app, settings, nodes), experiment, Table()).call(0) == {
+        1: 1
+    }
+    errors = capsys.readouterr().err
+    assert "node 2 takes no part: client 1 is there already" in errors
+    assert "node 3 takes no part" in errors
+
+
+def test_a_hospital_s_policy_has_the_last_word(settings, tmp_path):
+    (tmp_path / "policy.toml").write_text('allow = ["nothing.*"]')
+    client_app.forget()
+    node = {"partition-id": 0, "policy": str(tmp_path / "policy.toml")}
+    grid = InProcessGrid(client_app.app, settings, [node])
+    experiment = read_experiment(settings["preset"], "leak-free", 0)
+    asked = {
+        "arrays": pack(experiment.shared(experiment.model())),
+        "config": ConfigRecord({"round": 1, "best": 0, "joined": []}),
+    }
+    reply = grid.send_and_receive([Message(RecordDict(asked), 1, "train")])[0]
+    assert reply.has_error() and "lets no 'experts." in reply.error.reason
 
 
 def test_too_many_hospitals_for_the_scans(preset, federate, capsys):
