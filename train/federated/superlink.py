@@ -59,7 +59,7 @@ class Link:
             self.flwr("stop", run, self.name)
             raise
         if status != "finished:completed":
-            raise FederationError(f"run {run} ended as {status}: see flwr log {run} {self.name}")
+            raise FederationError(f"run {run} ended as {status}: {self._last_words(run, log)}")
 
     def flwr(self, *words: str) -> dict[str, Any]:
         """One command of Flower's, its JSON.
@@ -82,6 +82,15 @@ class Link:
             reason = found.get("error-message") or done.stderr.strip() or done.stdout.strip()
             raise FederationError(f"flwr {words[0]}: {reason}")
         return found
+
+    def _last_words(self, run: str, log: Path) -> str:
+        """The end of the run's own log, which is kept whole beside ours."""
+        command = [_program("flwr"), "log", run, self.name, "--show"]
+        done = subprocess.run(command, env=self.environment, capture_output=True, text=True)
+        kept = log.with_name("run.log")
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        kept.write_text(done.stdout + done.stderr, encoding="utf-8")
+        return f"{' / '.join(done.stdout.strip().splitlines()[-3:])} (all of it: {kept})"
 
     def _status(self, run: str) -> str:
         runs = self.flwr("ls", self.name, "--run-id", run)["runs"]
