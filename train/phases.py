@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from core import checkpoint
+from core.attack.step import LogitsFn
 from core.diffusion import Diffusion
 from core.mae import MaskedAutoencoder
 from core.moe import MixtureOfExperts, MoEConfig
@@ -28,6 +29,7 @@ from train.progress import Progress
 from train.task import FitConfig, LossFn, ValidateFn, fit, pick_device
 
 PAPER_EPS = 0.015
+CLASSIFIERS = ("classifier.safetensors", "plain.safetensors")
 # name of a state on disk -> the preset's table that it was trained by
 PHASE_OF = {
     "classifier-warmup": "classifier",
@@ -69,15 +71,24 @@ class Phases:
         self._classifier("plain", model, self.preset.plain, self.preset.system.plain)
 
     def diffusion(self) -> None:
-        """Phase 1 of the paper."""
+        """Phase 1 of the paper.
+
+        Raises:
+            WeightsError: it learns from attacks, and a classifier is not trained yet, or on another
+                split or in another shape.
+        """
         torch.manual_seed(self.seed + 2)
         phase, schedule = self.preset.diffusion, Diffusion().to(self.device)
+        surfaces: list[LogitsFn] = []
+        if phase.loss.adv_share:
+            system = self._assemble(CLASSIFIERS)
+            surfaces = [system.classifier_logits, system.plain_logits]
         self._fit(
             "diffusion",
             UNet(self.preset.system.unet),
             phase.fit,
-            diffusion.loss_function(phase.loss, phase.augment, schedule),
-            diffusion.validation(self.corpus.val, schedule, phase.loss, self.device),
+            diffusion.loss_function(phase.loss, phase.augment, schedule, surfaces),
+            diffusion.validation(self.corpus.val, schedule, phase.loss, self.device, surfaces),
             asdict(self.preset.system.unet),
         )
 
@@ -102,7 +113,7 @@ class Phases:
         """
         torch.manual_seed(self.seed + 4)
         phase = self.preset.detector
-        system = self._assemble(["classifier.safetensors", "plain.safetensors"])
+        system = self._assemble(CLASSIFIERS)
         self._fit(
             "residual",
             ResidualNet(self.preset.system.residual),
