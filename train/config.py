@@ -12,6 +12,7 @@ from core.pipeline import PipelineConfig
 from train.augment import AugmentConfig
 from train.calibrate import CalibrateConfig
 from train.classifier import ClassifierConfig
+from train.corpus import Corpus
 from train.detector import DetectorTrainConfig
 from train.diffusion import DiffusionConfig
 from train.mae import MAETrainConfig
@@ -96,6 +97,25 @@ def read_preset(name: str) -> Preset:
         raise PresetError(f"{path.name} is not valid TOML: {error}") from None
     preset: Preset = _build(Preset, {"name": path.stem, **values}, path.name)
     return preset
+
+
+def check_fit(preset: Preset, corpus: Corpus) -> None:
+    """Raises ValueError where the preset's networks cannot read the corpus' scans."""
+    system = preset.system
+    side, chans = system.moe.img_size, system.moe.in_chans
+    if {system.plain.in_chans, system.mae.in_chans, system.unet.in_chans} != {chans}:
+        raise ValueError(f"the parts of preset {preset.name!r} differ in in_chans")
+    if corpus.shape != (chans, side, side):
+        raise ValueError(
+            f"preset {preset.name!r} reads pictures of shape {(chans, side, side)}, "
+            f"those of {corpus.protocol!r} are {corpus.shape}"
+        )
+    classes = min(system.moe.num_classes, system.plain.num_classes)
+    if corpus.num_classes > classes:
+        raise ValueError(
+            f"preset {preset.name!r} tells {classes} classes apart, "
+            f"{corpus.protocol!r} has {corpus.num_classes}"
+        )
 
 
 def _build(kind: Any, values: Any, where: str) -> Any:

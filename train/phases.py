@@ -23,7 +23,7 @@ from core.system import PARTS, SYSTEM, load, save_part, save_ties
 from core.unet import UNet
 from train import calibrate as calibration
 from train import classifier, detector, diffusion, mae
-from train.config import ClassifierPhase, Preset
+from train.config import ClassifierPhase, Preset, check_fit
 from train.corpus import Corpus
 from train.progress import Progress
 from train.task import FitConfig, LossFn, ValidateFn, fit, pick_device
@@ -50,7 +50,7 @@ class Phases:
     """
 
     def __init__(self, preset: Preset, corpus: Corpus, out: Path, seed: int = 0) -> None:
-        _check_fit(preset, corpus)
+        check_fit(preset, corpus)
         out.mkdir(parents=True, exist_ok=True)
         self.preset = preset
         self.corpus = corpus
@@ -235,24 +235,6 @@ class Phases:
 
     def _progress(self, title: str) -> Progress:
         return Progress(title, self.out / "log.jsonl")
-
-
-def _check_fit(preset: Preset, corpus: Corpus) -> None:
-    system = preset.system
-    side, chans = system.moe.img_size, system.moe.in_chans
-    if {system.plain.in_chans, system.mae.in_chans, system.unet.in_chans} != {chans}:
-        raise ValueError(f"the parts of preset {preset.name!r} differ in in_chans")
-    if corpus.shape != (chans, side, side):
-        raise ValueError(
-            f"preset {preset.name!r} reads pictures of shape {(chans, side, side)}, "
-            f"those of {corpus.protocol!r} are {corpus.shape}"
-        )
-    classes = min(system.moe.num_classes, system.plain.num_classes)
-    if corpus.num_classes > classes:
-        raise ValueError(
-            f"preset {preset.name!r} tells {classes} classes apart, "
-            f"{corpus.protocol!r} has {corpus.num_classes}"
-        )
 
 
 def _commit() -> str:
