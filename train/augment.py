@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from core.residual import blur
+
 
 @dataclass(frozen=True)
 class AugmentConfig:
@@ -71,7 +73,7 @@ def _intensity(x: Tensor, c: AugmentConfig, g: torch.Generator) -> Tensor:
     # brightness acts on tissue: the background of an MRI stays black
     x = x * (1 + per_scan(c.contrast)) + per_scan(c.brightness) * (x > 0.04)
     if c.blur:
-        soft = F.avg_pool2d(F.pad(x, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
+        soft = blur(x)
         x = torch.where(_chance(b, c.blur, g).to(x.device).view(-1, 1, 1, 1), soft, x)
     if c.noise:
         sigma = torch.rand(b, generator=g).view(-1, 1, 1, 1) * c.noise

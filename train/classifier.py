@@ -13,7 +13,7 @@ from core.attack import PGD
 from core.attack.step import gradient, noise_in_ball, project
 from core.moe import MixtureOfExperts, mixture_loss
 from train.augment import AugmentConfig, augment
-from train.task import Data, autocast, batches, spaced
+from train.task import Data, autocast, autocast_logits, batches, spaced
 
 
 @dataclass(frozen=True)
@@ -73,11 +73,7 @@ def _perturb(
     delta = noise_in_ball(x, config.adv_eps, "linf", seeds)
     alpha = (1.25 if config.adv_steps == 1 else 2.0 / config.adv_steps) * config.adv_eps
 
-    def logits(z: Tensor) -> Tensor:
-        with autocast(z.device):
-            scores: Tensor = model(z.contiguous(memory_format=torch.channels_last))
-        return scores
-
+    logits = autocast_logits(model, x.device)
     model.eval()  # attack the model that will be deployed, and leave its running statistics alone
     for _ in range(config.adv_steps):
         grad, _ = gradient(logits, (x + delta).clamp(0, 1), y, 0)
@@ -102,11 +98,7 @@ def validation(
         if not isinstance(model, MixtureOfExperts):
             raise TypeError(f"expected a MixtureOfExperts, got {type(model).__name__}")
 
-        def logits_of(x: Tensor) -> Tensor:
-            with autocast(device):
-                logits: Tensor = model(x.contiguous(memory_format=torch.channels_last))
-            return logits
-
+        logits_of = autocast_logits(model, device)
         clean, attacked, nll = [], [], []
         for rows in batches(len(keep), 100):
             x, y = data.batch([keep[i] for i in rows], device)

@@ -12,7 +12,7 @@ from core.attack import PGD
 from core.attack.step import LogitsFn
 from core.diffusion import Diffusion, seeded_noise, to_model
 from train.augment import AugmentConfig, augment
-from train.task import Data, LossFn, autocast, batches, spaced
+from train.task import Data, LossFn, autocast, autocast_logits, batches, spaced
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def loss_function(
             surface = surfaces[int(torch.randint(len(surfaces), (1,), generator=generator))]
             seeds = torch.randint(2**31, (attacked,), generator=generator).tolist()
             attack = _attack(share * config.adv_eps, config.adv_steps)
-            found = attack(_fast(surface, x.device), x[:attacked], y[:attacked], seeds)
+            found = attack(autocast_logits(surface, x.device), x[:attacked], y[:attacked], seeds)
             hit = torch.cat([found, x[attacked:]])
         t = torch.randint(config.t_max + 1, (len(x),), generator=generator).to(x.device)
         noise = torch.randn(x.shape, generator=generator).to(x)
@@ -85,7 +85,7 @@ def validation(
         for i, surface in enumerate(surfaces):
             rows = list(range(2 * i + 1, len(keep), 2 * len(surfaces)))
             attack = _attack(0.75 * config.adv_eps, 2 * config.adv_steps)
-            hit[rows] = attack(_fast(surface, device), x[rows], y[rows], rows)
+            hit[rows] = attack(autocast_logits(surface, device), x[rows], y[rows], rows)
 
     def validate(model: nn.Module) -> dict[str, float]:
         figures = {}
@@ -116,11 +116,3 @@ def _error(
 
 def _attack(eps: float, steps: int) -> PGD:
     return PGD(eps=eps, alpha=1.5 * eps / steps, steps=steps)
-
-
-def _fast(surface: LogitsFn, device: torch.device) -> LogitsFn:
-    def logits(x: Tensor) -> Tensor:
-        with autocast(device):
-            return surface(x).float()
-
-    return logits

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from core.attack.step import LogitsFn
 from core.scan import from_uint8
 from train.resume import read_state, write_state
 
@@ -218,6 +219,16 @@ def autocast(device: torch.device) -> torch.autocast:
     """bfloat16 where the hardware multiplies it natively, float32 elsewhere."""
     native = device.type == "cuda" or torch.cpu._is_avx512_bf16_supported()
     return torch.autocast(device.type, torch.bfloat16, enabled=native)
+
+
+def autocast_logits(logits_fn: LogitsFn, device: torch.device) -> LogitsFn:
+    """`logits_fn` under `autocast` and channels-last, its logits in float32: for attacks."""
+
+    def logits(x: Tensor) -> Tensor:
+        with autocast(device):
+            return logits_fn(x.contiguous(memory_format=torch.channels_last)).float()
+
+    return logits
 
 
 def _schedule(progress: float, warmup: float) -> float:
