@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from timm.optim import create_optimizer_v2
 from torch import Tensor, nn
 
 from core.attack.step import LogitsFn
@@ -28,6 +29,9 @@ ValidateFn = Callable[[nn.Module], dict[str, float]]
 ReportFn = Callable[[str], None]
 ProgressFn = Callable[[int, int, float], None]
 
+# timm's names: its "muon" goes without Nesterov momentum
+OPTIMIZERS = {"adamw": "adamw", "muon": "nmuon"}
+
 
 def silent(step: int, total: int, loss: float) -> None:
     """The progress function that shows nothing."""
@@ -38,6 +42,8 @@ class FitConfig:
     """How long and how fast to learn. An epoch draws as many scans as there are, at most `samples`.
 
     0 epochs leave a model as it is; `patience` epochs may bring nothing better (0: all of them).
+    `optimizer` is 'adamw', or 'muon': orthogonalised momentum (Jordan et al. 2024) for matrices,
+    AdamW for the rest, with steps scaled so that a learning rate means about the same for both.
     """
 
     epochs: int = 10
@@ -50,6 +56,7 @@ class FitConfig:
     patience: int = 0
     clip: float = 1.0
     seed: int = 0
+    optimizer: str = "adamw"
 
     def __post_init__(self) -> None:
         if self.epochs < 0 or self.batch_size < 1 or min(self.samples, self.patience) < 0:
@@ -58,6 +65,8 @@ class FitConfig:
             )
         if not self.lr > 0 or not 0 <= self.ema < 1:
             raise ValueError(f"lr must be positive and ema in [0, 1), got {self}")
+        if self.optimizer not in OPTIMIZERS:
+            raise ValueError(f"optimizer must be adamw or muon, got {self.optimizer!r}")
 
 
 @dataclass(frozen=True)
@@ -114,8 +123,12 @@ def fit(
     model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     ema = copy.deepcopy(model).eval().requires_grad_(False)
     best = copy.deepcopy(ema)
-    optimizer = torch.optim.AdamW(
-        model.parameters(), lr=config.lr, weight_decay=config.weight_decay
+    optimizer = create_optimizer_v2(
+        model,
+        OPTIMIZERS[config.optimizer],
+        lr=config.lr,
+        weight_decay=config.weight_decay,
+        filter_bias_and_bn=False,
     )
     samples = min(config.samples or len(data), len(data))
     steps_per_epoch = max(1, samples // config.batch_size)

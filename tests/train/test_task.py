@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -153,7 +154,15 @@ def test_early_stop_after_patience_epochs_without_a_better_one(data):
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"epochs": -1}, {"batch_size": 0}, {"samples": -1}, {"patience": -1}, {"lr": 0}, {"ema": 1}],
+    [
+        {"epochs": -1},
+        {"batch_size": 0},
+        {"samples": -1},
+        {"patience": -1},
+        {"lr": 0},
+        {"ema": 1},
+        {"optimizer": "sgd"},
+    ],
 )
 def test_settings_that_make_no_sense_are_refused(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
@@ -165,11 +174,20 @@ def test_settings_that_make_no_sense_are_refused(wrong):
 
 @pytest.mark.parametrize("last", [1, 5, 7, 13, 20])
 def test_a_killed_run_ends_with_the_weights_of_an_undisturbed_one(data, tmp_path, last):
-    whole, history = run(data)
-    path = tmp_path / "toy.state"
+    resume_and_compare(data, CONFIG, tmp_path / "toy.state", last)
+
+
+def test_the_same_holds_for_muon(data, tmp_path):
+    config = replace(CONFIG, optimizer="muon")
+    resume_and_compare(data, config, tmp_path / "toy.state", last=7)
+    assert not same(run(data, config)[0], run(data)[0])  # it is another optimiser
+
+
+def resume_and_compare(data: Data, config: FitConfig, path: Path, last: int) -> None:
+    whole, history = run(data, config)
     with pytest.raises(KeyboardInterrupt):
-        run(data, checkpoint=path, progress=killed_at(last))
-    resumed, again = run(data, checkpoint=path)
+        run(data, config, checkpoint=path, progress=killed_at(last))
+    resumed, again = run(data, config, checkpoint=path)
     assert again == history
     assert same(resumed, whole)
 
