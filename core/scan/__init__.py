@@ -1,13 +1,17 @@
 """Any file to the one canonical scan that every other part works on.
 
->>> read_scan("scan.png").shape  # doctest: +SKIP
-torch.Size([1, 224, 224])
+>>> volume = read_volume("series.zip")  # doctest: +SKIP
+>>> volume.data.shape, volume.notes, volume.slice(11).shape  # doctest: +SKIP
+((24, 512, 512), (), torch.Size([1, 224, 224]))
 """
 
 from core.scan.canonical import SIZE, from_uint8, to_image, to_png, to_uint8
 from core.scan.errors import (
     MAX_BYTES,
     MAX_PIXELS,
+    MAX_SLICES,
+    MAX_UNPACKED,
+    MAX_VOLUME_BYTES,
     MIN_SIDE,
     NotAnMRIError,
     ScanError,
@@ -20,6 +24,9 @@ __all__ = [
     "FORMATS",
     "MAX_BYTES",
     "MAX_PIXELS",
+    "MAX_SLICES",
+    "MAX_UNPACKED",
+    "MAX_VOLUME_BYTES",
     "MIN_SIDE",
     "SIZE",
     "NotAnMRIError",

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 MB = 2**20
 MAX_BYTES = 20 * MB  # a picture
-MAX_PIXELS = 50_000_000
+MAX_VOLUME_BYTES = 250 * MB  # a volume, a zip, or one file of a series
+MAX_UNPACKED = 1024 * MB  # of a zip or folder, and of the values that come out
+MAX_SLICES = 2000
+MAX_PIXELS = 50_000_000  # of one slice
 MIN_SIDE = 32
 
 
@@ -40,4 +43,18 @@ def check_pixels(rows: int, columns: int) -> None:
         raise ScanError(
             f"The picture is only {columns} x {rows} pixels: "
             f"at least {MIN_SIDE} x {MIN_SIDE} are needed."
+        )
+
+
+def check_volume(slices: int, rows: int, columns: int) -> None:
+    """Raises `ScanError` for a volume whose values, as float32, would pass the limits."""
+    if slices < 1 or rows < 1 or columns < 1:
+        raise damaged()
+    check_pixels(rows, columns)
+    if slices > MAX_SLICES:
+        raise ScanError(f"The volume has {slices:,} slices: at most {MAX_SLICES:,} can be read.")
+    if 4 * slices * rows * columns > MAX_UNPACKED:
+        raise ScanError(
+            f"The volume of {slices} slices of {columns} x {rows} pixels would take more than "
+            "1 GB of memory: send fewer slices or a smaller picture."
         )

@@ -77,7 +77,8 @@ def _open(data: bytes) -> Image.Image:
         return Image.open(io.BytesIO(data), formats=FORMATS)
     except UnidentifiedImageError:
         raise ScanError(
-            "The file is not a picture that can be read here: PNG, JPEG, BMP, TIFF and WebP can."
+            "The file is not a picture or a volume that can be read here: PNG, JPEG, BMP, TIFF, "
+            "WebP, DICOM, NIfTI and a zip of DICOM slices can."
         ) from None
 
 
