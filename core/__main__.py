@@ -131,6 +131,12 @@ def _slice(text: str) -> int | str:
     return text if text == "all" else int(text)
 
 
+def _seed(text: str) -> int:
+    if not 0 <= int(text) < 2**31:
+        raise argparse.ArgumentTypeError(f"must be from 0 to {2**31 - 1}, got {text}")
+    return int(text)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m core",
@@ -161,7 +167,7 @@ def _parser() -> argparse.ArgumentParser:
         "--weights", metavar="DIR", help="folder of weights (default: those of the project)"
     )
     parser.add_argument(
-        "--seed", type=int, default=0, help="of the purifier's noise and the attack (default: 0)"
+        "--seed", type=_seed, default=0, help="of the purifier's noise and the attack (default: 0)"
     )
     group = parser.add_argument_group("attack each scan first, away from the system's clean output")
     group.add_argument("--attack", choices=("pgd", "fgsm"), help="default: none")

@@ -39,8 +39,8 @@ def load(folder: str | Path | None = None, device: str | torch.device | None = N
         WeightsError: weights are missing, incomplete or altered; the message is one for users.
     """
     folder = WEIGHTS if folder is None else Path(folder)
-    tied = checkpoint.load_verified(SYSTEM, folder)
     try:
+        tied = checkpoint.load_verified(SYSTEM, folder)
         system = build(_without_imagenet(tied.config["system"]), tied.config["info"])
         for name, place in PARTS.items():
             part = checkpoint.load_verified(name, folder)

@@ -141,7 +141,7 @@ def _attacked(system: MedFedPure, x: Tensor, y: Tensor, config: CalibrateConfig)
         lambda b, t, e: PGD(eps=e, alpha=e / 4, steps=7, eight_bit=True)(
             system.classifier_logits, b, t
         ),
-        lambda b, t, e: FGSM(eps=e)(system.plain_logits, b, t),
+        lambda b, t, e: to_eight_bit(b, FGSM(eps=e)(system.plain_logits, b, t)),
         lambda b, t, e: to_eight_bit(
             b, (b + e * (torch.rand(b.shape, generator=generator) - 0.5).sign().to(b)).clamp(0, 1)
         ),

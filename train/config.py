@@ -103,7 +103,8 @@ def check_fit(preset: Preset, corpus: Corpus) -> None:
     """Raises ValueError where the preset's networks cannot read the corpus' scans."""
     system = preset.system
     side, chans = system.moe.img_size, system.moe.in_chans
-    if {system.plain.in_chans, system.mae.in_chans, system.unet.in_chans} != {chans}:
+    parts = (system.plain, system.mae, system.unet, system.residual)
+    if any(part.in_chans != chans for part in parts):
         raise ValueError(f"the parts of preset {preset.name!r} differ in in_chans")
     if corpus.shape != (chans, side, side):
         raise ValueError(

@@ -18,16 +18,23 @@ from torch import Tensor
 from core.scan.errors import ScanError
 
 SIZE = 224
+BLANK = 8 / 255  # contrast below which a picture shows nothing
+BUT_FEW = (0.5, 99.5)  # percentiles between which the contrast counts
 
 
 def canonical(grey: np.ndarray, size: int = SIZE) -> Tensor:
-    """Pads (H, W) float32 in [0, 1] to a black square, resized and put on the 8-bit grid."""
-    if grey.max() - grey.min() < 4 / 255:
-        shade = "black" if grey.max() < 0.1 else "white" if grey.min() > 0.9 else "grey"
-        raise ScanError(f"The picture is blank: it is {shade} all over.")
+    """Pads (H, W) float32 in [0, 1] to a black square, resized and put on the 8-bit grid.
+
+    Raises:
+        ScanError: there is next to nothing in it, a few bright or dark pixels aside.
+    """
     shrink = max(grey.shape) // (8 * size)  # a huge or long picture makes no huge square
     if shrink > 1:
         grey = np.asarray(Image.fromarray(grey).reduce(shrink))
+    low, high = np.percentile(grey, BUT_FEW)
+    if high - low < BLANK:
+        shade = "black" if high < 0.1 else "white" if low > 0.9 else "grey"
+        raise ScanError(f"The picture is blank: it is {shade} all over.")
     height, width = grey.shape
     side = max(height, width)
     square = np.zeros((side, side), dtype=np.float32)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import io
-import math
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from core.scan.errors import MAX_PIXELS, NotAnMRIError, ScanError, check_pixels, not_numbers
-from core.scan.volume import Volume
+from core.scan.volume import Volume, percentiles
 
 FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP")
 # A brain MRI is grey. A picture counts as colour when more than this share of its pixels differ
@@ -20,6 +19,7 @@ FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP")
 COLOUR_SHARE = 0.10
 COLOUR_LEVELS = 24
 DISPLAY = (0.0, 255.0)  # black and white of 8-bit levels
+FILLED = 0.9  # share of a range that the largest value reaches
 
 
 def read_picture(source: bytes | Image.Image, any_picture: bool) -> Volume:
@@ -97,10 +97,15 @@ def _colour_share(rgb: Image.Image) -> float:
 
 
 def _range(values: np.ndarray) -> tuple[float, float]:
-    """Of deep pictures: 1, 255, 4095 (12-bit scanners) or 65535, whichever fits first."""
+    """Black and white of deep pictures, which have no agreed white.
+
+    A range of 1, 255, 4095 (12-bit scanners) or 65535 that the values fill counts as meant, else
+    it is their own.
+    """
     if not np.isfinite(values).all():
         raise not_numbers()
     low, high = float(values.min()), float(values.max())
-    if low < 0:
-        return low, max(high, low + math.ulp(1.0))
-    return 0.0, next((t for t in (1.0, 255.0, 4095.0, 65535.0) if high <= t), high)
+    for top in (1.0, 255.0, 4095.0, 65535.0):
+        if low >= 0 and FILLED * top <= high <= top:
+            return 0.0, top
+    return percentiles(values)

@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 
+from core.pipeline import build
 from train.config import PresetError, preset_names, read_preset
 
 
@@ -52,6 +54,15 @@ def test_the_paper_s_kappa_and_patches():
     assert (mri.detector.kappa, cifar.detector.kappa) == (0.18, 0.05)
     assert (mri.mae.patch_size, cifar.mae.patch_size) == (16, 4)
     assert (cifar.moe.img_size, cifar.moe.in_chans, cifar.moe.num_classes) == (32, 3, 10)
+
+
+@pytest.mark.parametrize("name", ["cifar10-paper", "default", "smoke"])
+def test_a_preset_s_system_reads_scans_of_its_own_shape(name):
+    system = build(read_preset(name).system)
+    shape = system.config.moe
+    x = torch.rand(2, shape.in_chans, shape.img_size, shape.img_size)
+    with torch.no_grad():
+        assert system.logits(x, [0, 1]).shape == (2, shape.num_classes)
 
 
 def test_an_empty_preset_has_all_defaults(preset):
