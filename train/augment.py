@@ -21,6 +21,7 @@ class AugmentConfig:
     shift: float = 0.05  # share of the side
     stretch: float = 0.05  # difference between the axes
     flip: bool = True  # left-right, half of the time
+    upend: float = 0.0  # share of scans put upside down
     brightness: float = 0.05
     contrast: float = 0.20
     gamma: float = 0.25  # exponent between exp(-gamma) and exp(gamma)
@@ -46,6 +47,8 @@ def _geometry(x: Tensor, c: AugmentConfig, g: torch.Generator) -> Tensor:
     sx, sy = size * aspect, size / aspect
     if c.flip:
         sx = sx * _sign(b, 0.5, g)
+    if c.upend:
+        sy = sy * _sign(b, c.upend, g)
     cos, sin = angle.cos(), angle.sin()
     shift_x, shift_y = _spread(b, g) * 2 * c.shift, _spread(b, g) * 2 * c.shift
     theta = torch.stack(
