@@ -46,6 +46,7 @@ def source(result: Result) -> str:
     """When, from which code and on what machine a result was measured, with its warnings."""
     facts = result["provenance"]
     machine, commit = facts["machine"], facts["commit"]
-    text = f"Measured {facts['date'][:10]}, commit {commit[:10] if commit else 'unknown'}, "
+    text = f"Measured {facts['date'][:10]}, commit {commit[:10] if commit else 'unknown'}"
+    text += " with changes, " if facts.get("dirty") else ", "
     text += f"{machine['device_name']}, {machine['threads']} threads."
     return text + "".join(f" Warning: {warning}." for warning in result["warnings"])

@@ -39,10 +39,12 @@ class Store:
             StoreError: the file holds rows of another identity and `fresh` is not set.
         """
         self.path = Path(path)
+        code = code_facts()  # what is loaded now, whatever is checked out while rows are measured
+        self.commit = code["commit"]
         self.content: Figures = {
             "bench": bench,
             "key": key_of(identity),
-            "provenance": {**identity, **facts, **code_facts(), "date": now()},
+            "provenance": {**identity, **facts, **code, "date": now()},
             "warnings": [],
             "rows": {},
         }
@@ -58,7 +60,7 @@ class Store:
         start = time.monotonic()
         figures = compute()
         took = round(time.monotonic() - start, 1)
-        rows[name] = {**figures, "wall_s": took, "date": now(), "commit": code_facts()["commit"]}
+        rows[name] = {**figures, "wall_s": took, "date": now(), "commit": self.commit}
         self.write()
         say(f"{name}: done in {took} s")
         return rows[name]
