@@ -18,6 +18,7 @@ from demo.intake import Inbox
 from demo.stages import Stages
 
 KEEP_SECONDS = 3600
+UNKNOWN = "unknown"  # the label of a scan that a visitor brings
 MARK_STALE = "() => { document.querySelector('#results')?.classList.add('stale'); }"
 UNMARK = """(...values) => {
   document.querySelector('#results')?.classList.remove('stale');
@@ -45,7 +46,7 @@ class Explore:
     def _events(self) -> None:
         c = self.controls
         # what a newly chosen scan changes: nothing of an earlier one stays on the page
-        chosen = [self.levels, self.refused, c.status, c.insist, self.stages, self.results]
+        chosen = [c.truth, self.levels, self.refused, c.status, c.insist, self.stages, self.results]
         analysis = c.run.click(
             self._analyse,
             [self.levels, *c.settings],
@@ -59,7 +60,7 @@ class Explore:
             **ON_CPU,
         )
         at_once: dict[str, Any] = {"queue": False, **PRIVATE}
-        c.stop.click(_stopped, None, self.stages, cancels=analysis, **at_once)
+        c.stop.click(_stopped, self.stages, self.stages, cancels=analysis, **at_once)
         # raw: our decoder reads the stored file, which Gradio has checked to be an upload
         c.file.upload(
             self._receive, c.file, [c.file, *chosen], cancels=analysis, preprocess=False, **PRIVATE
@@ -69,7 +70,7 @@ class Explore:
         )
         c.clear.click(self._clear, None, [c.file, *chosen], cancels=analysis, **at_once)
         for button, sample in c.samples:
-            button.click(self._taker(sample), None, [c.truth, *chosen], cancels=analysis, **at_once)
+            button.click(self._taker(sample), None, chosen, cancels=analysis, **at_once)
         for control in c.settings:
             control.input(None, None, None, js=MARK_STALE, **PRIVATE)
         c.norm.input(rescale, c.norm, [c.eps, c.alpha, c.eps_note], **at_once)
@@ -91,11 +92,12 @@ class Explore:
         upload = self.inbox.take(stored["path"]) if stored else None
         levels, refused, status = handlers.receive(upload)
         insist = gr.update(visible=refused is not None, value=False)
-        return None, levels, refused, status, insist, *self._fresh(levels)
+        return None, UNKNOWN, levels, refused, status, insist, *self._fresh(levels)
 
     def _clear(self) -> tuple[Any, ...]:
         status = handlers.scan_line(None, handlers.HINT)
-        return None, None, None, status, _hidden(), Stages().html(), results.empty(wording.CLEARED)
+        gone = Stages().html(), results.empty(wording.CLEARED)
+        return None, UNKNOWN, None, None, status, _hidden(), *gone
 
     def _taker(self, sample: Example) -> Callable[[], tuple[Any, ...]]:
         """The handler of an example's button: takes its scan, and sets the truth as drawn."""
@@ -114,7 +116,9 @@ class Explore:
         return self.problem or (handlers.HINT if levels is None else handlers.READY)
 
 
-def _stopped() -> str:
+def _stopped(stages: str) -> str:
+    if "mf-running" not in stages:
+        return stages  # nothing was on its way, and what is shown is complete
     time.sleep(0.5)  # a step that was on its way when it was cancelled must not have the last word
     return Stages(line="Stopped: what is shown is incomplete.").html()
 

@@ -38,9 +38,8 @@ def build(system: MedFedPure | None = None, samples: Sequence[Example] | None = 
     with gr.Blocks(title="MedFedPure", fill_width=True, analytics_enabled=False) as blocks:
         gr.HTML(_header(problem), elem_id="header")
         inbox = Inbox()
-        with gr.Tabs(elem_id="tabs"):
-            with gr.Tab("Explore", id="explore", elem_id="tab-explore"):
-                Explore(system, problem, samples, inbox)
+        with gr.Tabs(elem_id="tabs"), gr.Tab("Explore", id="explore", elem_id="tab-explore"):
+            Explore(system, problem, samples, inbox)
         Api(system, problem, inbox)
     blocks.queue(max_size=16)
     return blocks

@@ -104,3 +104,12 @@ def test_core_and_train_import_with_the_lean_packages_alone():
     imported = run.stdout.split()
     assert "core.pipeline" in imported
     assert "train.split" in imported
+
+
+def test_the_space_s_header_keeps_the_hub_s_limit():
+    header = (ROOT / "README.md").read_text(encoding="utf-8").split("---")[1]
+    facts = dict(line.split(": ", 1) for line in header.strip().splitlines())
+    assert len(facts["short_description"]) <= 60
+    assert facts["app_file"] == "app.py" and facts["sdk"] == "gradio"
+    pinned = (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
+    assert f"gradio=={facts['sdk_version']}" in pinned

@@ -13,7 +13,8 @@ from core.attack import PGD
 from core.attack.step import gradient, noise_in_ball, project
 from core.moe import MixtureOfExperts, mixture_loss
 from train.augment import AugmentConfig, augment
-from train.task import Data, autocast, autocast_logits, batches, spaced
+from train.device import autocast, autocast_logits
+from train.task import Data, batches, spaced
 
 
 @dataclass(frozen=True)

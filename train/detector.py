@@ -18,7 +18,8 @@ from core.attack import PGD
 from core.attack.step import to_eight_bit
 from core.metrics import auroc
 from core.pipeline import MedFedPure
-from train.task import Data, LossFn, autocast, batches, spaced
+from train.device import autocast
+from train.task import Data, LossFn, batches, spaced
 
 BLOCKS = (1, 2, 2, 4, 8)
 

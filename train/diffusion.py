@@ -12,7 +12,8 @@ from core.attack import PGD
 from core.attack.step import LogitsFn
 from core.diffusion import Diffusion, seeded_noise, to_model
 from train.augment import AugmentConfig, augment
-from train.task import Data, LossFn, autocast, autocast_logits, batches, spaced
+from train.device import autocast, autocast_logits
+from train.task import Data, LossFn, batches, spaced
 
 
 @dataclass(frozen=True)

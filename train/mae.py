@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from core.mae import MaskedAutoencoder
 from train.augment import AugmentConfig, augment
-from train.task import Data, LossFn, autocast, batches, spaced
+from train.device import autocast
+from train.task import Data, LossFn, batches, spaced
 
 
 @dataclass(frozen=True)

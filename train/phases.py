@@ -25,8 +25,9 @@ from train import calibrate as calibration
 from train import classifier, detector, diffusion, mae
 from train.config import ClassifierPhase, Preset, check_fit
 from train.corpus import Corpus
+from train.device import pick_device
 from train.progress import Progress
-from train.task import FitConfig, LossFn, ValidateFn, fit, pick_device
+from train.task import FitConfig, LossFn, ValidateFn, fit
 
 PAPER_EPS = 0.015
 CLASSIFIERS = ("classifier.safetensors", "plain.safetensors")

@@ -20,8 +20,8 @@ import torch
 from timm.optim import create_optimizer_v2
 from torch import Tensor, nn
 
-from core.attack.step import LogitsFn
 from core.scan import from_uint8
+from train.device import pick_device
 from train.resume import read_state, write_state
 
 LossFn = Callable[[nn.Module, Tensor, Tensor, torch.Generator], Tensor]
@@ -221,27 +221,6 @@ def balanced_weights(cells: Sequence[object], groups: Sequence[int]) -> Tensor:
         inside = torch.tensor([c == cell for c in cells])
         weights[inside] /= weights[inside].sum()
     return weights
-
-
-def pick_device() -> torch.device:
-    """The first CUDA device if there is one, else the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def autocast(device: torch.device) -> torch.autocast:
-    """bfloat16 where the hardware multiplies it natively, float32 elsewhere."""
-    native = device.type == "cuda" or torch.cpu._is_avx512_bf16_supported()
-    return torch.autocast(device.type, torch.bfloat16, enabled=native)
-
-
-def autocast_logits(logits_fn: LogitsFn, device: torch.device) -> LogitsFn:
-    """`logits_fn` under `autocast` and channels-last, its logits in float32: for attacks."""
-
-    def logits(x: Tensor) -> Tensor:
-        with autocast(device):
-            return logits_fn(x.contiguous(memory_format=torch.channels_last)).float()
-
-    return logits
 
 
 def _schedule(progress: float, warmup: float) -> float:
