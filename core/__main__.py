@@ -14,7 +14,9 @@ from torch import Tensor
 
 from core.attack import FGSM, PGD, eot
 from core.checkpoint import WeightsError
+from core.detector import SCORES
 from core.pipeline import Diagnosis, MedFedPure
+from core.purifier import POLICIES
 from core.scan import ScanError, Volume, read_volume
 from core.system import load
 
@@ -41,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ValueError as error:
         parser.error(str(error))
     try:
-        system = load(args.weights)
+        system = load(args.weights, score=args.score, policy=args.policy)
     except WeightsError as error:
         print(error, file=sys.stderr)
         return 2
@@ -165,6 +167,15 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--weights", metavar="DIR", help="folder of weights (default: those of the project)"
+    )
+    parser.add_argument(
+        "--score", choices=SCORES, help="of the detector, to decide by (default: the weights' own)"
+    )
+    parser.add_argument(
+        "--policy",
+        choices=POLICIES,
+        help="purify flagged scans alone (paper), or all a little and those more (floor; default: "
+        "the weights' own)",
     )
     parser.add_argument(
         "--seed", type=_seed, default=0, help="of the purifier's noise and the attack (default: 0)"

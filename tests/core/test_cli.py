@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -139,6 +140,33 @@ def test_the_attack_leaves_the_clean_output(weights, scans, capsys):
     for clean, attacked in zip(found[:2], found[2:], strict=True):
         moved = attacked["tumour_probability"] - clean["tumour_probability"]
         assert moved < 0 if clean["tumour_probability"] >= 0.5 else moved > 0
+
+
+@pytest.mark.parametrize("seed", ["-1", "2147483648", "18446744073709551616"])
+def test_a_seed_that_no_generator_takes_is_refused(weights, scans, seed):
+    with pytest.raises(SystemExit) as stopped:
+        main([scans[0], "--weights", weights, f"--seed={seed}"])
+    assert stopped.value.code == 2
+
+
+def test_score_and_policy_can_be_chosen(weights, scans, capsys):
+    for extra in ([], ["--score", "paper"], ["--score", "fused"], ["--policy", "paper"]):
+        assert main([scans[1], "--json", "--weights", weights, *extra]) == 0
+    own, paper, fused, gate = map(numbers, lines(capsys))
+    assert own in (paper, fused) and paper["score"] != fused["score"]
+    assert gate["t_star"] == 0 or gate["flagged"]
+    with pytest.raises(ValueError, match="must be one of paper, floor, got 'none'"):
+        load(weights, policy="none")
+
+
+def test_a_manifest_of_the_wrong_types_is_refused(weights, scans, tmp_path, capsys):
+    shutil.copytree(weights, tmp_path / "weights")
+    path = tmp_path / "weights" / "manifest.json"
+    manifest = json.loads(path.read_text())
+    manifest["files"]["system.safetensors"]["bytes"] = "x"
+    path.write_text(json.dumps(manifest))
+    assert main([scans[0], "--weights", str(path.parent)]) == 2
+    assert "do not fit" in capsys.readouterr().err
 
 
 def test_a_zero_budget_changes_nothing(weights, scans, capsys):
