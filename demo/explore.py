@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -26,6 +25,22 @@ UNMARK = """(...values) => {
 }"""
 
 
+class Turn:
+    """What a visitor wants now; a step of anything earlier that is still on its way is dropped.
+
+    Cancelling alone does not do that: a step that runs when it comes ends in its own time, and
+    would have the last word.
+    """
+
+    def __init__(self) -> None:
+        self.number = 0
+
+    def next(self) -> int:
+        """Begins a turn, and so ends the one before."""
+        self.number += 1
+        return self.number
+
+
 class Explore:
     """One scan at a time: chosen, attacked, read without and with the defence."""
 
@@ -33,6 +48,7 @@ class Explore:
         self, system: MedFedPure | None, problem: str, samples: Sequence[Example], inbox: Inbox
     ) -> None:
         self.system, self.problem, self.inbox = system, problem, inbox
+        self.turn = gr.State(Turn(), time_to_live=KEEP_SECONDS)  # each visitor gets a copy
         self.levels = gr.State(None, time_to_live=KEEP_SECONDS)
         self.refused = gr.State(None, time_to_live=KEEP_SECONDS)
         with gr.Row(elem_id="columns", equal_height=False):
@@ -49,7 +65,7 @@ class Explore:
         chosen = [c.truth, self.levels, self.refused, c.status, c.insist, self.stages, self.results]
         analysis = c.run.click(
             self._analyse,
-            [self.levels, *c.settings],
+            [self.turn, self.levels, *c.settings],
             [self.stages, self.results],
             js=UNMARK,
             # "once" would wait for ever for an event that was cancelled in the middle of a step
@@ -60,24 +76,32 @@ class Explore:
             **ON_CPU,
         )
         at_once: dict[str, Any] = {"queue": False, **PRIVATE}
-        c.stop.click(_stopped, self.stages, self.stages, cancels=analysis, **at_once)
+        c.stop.click(_stopped, self.turn, self.stages, cancels=analysis, **at_once)
         # raw: our decoder reads the stored file, which Gradio has checked to be an upload
         c.file.upload(
-            self._receive, c.file, [c.file, *chosen], cancels=analysis, preprocess=False, **PRIVATE
+            self._receive,
+            [self.turn, c.file],
+            [c.file, *chosen],
+            cancels=analysis,
+            preprocess=False,
+            **PRIVATE,
         )
         c.insist.input(
             handlers.insist, [c.insist, self.refused], [self.levels, c.status], **at_once
         )
-        c.clear.click(self._clear, None, [c.file, *chosen], cancels=analysis, **at_once)
+        c.clear.click(self._clear, self.turn, [c.file, *chosen], cancels=analysis, **at_once)
         for button, sample in c.samples:
-            button.click(self._taker(sample), None, chosen, cancels=analysis, **at_once)
+            button.click(self._taker(sample), self.turn, chosen, cancels=analysis, **at_once)
         for control in c.settings:
             control.input(None, None, None, js=MARK_STALE, **PRIVATE)
         c.norm.input(rescale, c.norm, [c.eps, c.alpha, c.eps_note], **at_once)
         c.kind.input(enable, c.kind, [c.norm, c.eps, c.alpha, c.steps], **at_once)
         c.eps.input(eps_note, [c.norm, c.eps], c.eps_note, trigger_mode="always_last", **at_once)
 
-    def _analyse(self, levels: np.ndarray | None, *values: Any) -> Iterator[tuple[str, str]]:
+    def _analyse(
+        self, turn: Turn, levels: np.ndarray | None, *values: Any
+    ) -> Iterator[tuple[str, str]]:
+        mine = turn.next()
         if self.system is None or levels is None:
             yield Stages().html(), results.empty(self._hint(levels))
             return
@@ -86,15 +110,20 @@ class Explore:
         except (TypeError, ValueError) as error:
             yield Stages().html(), results.empty(f"Please correct a control: {error}.")
         else:
-            yield from handlers.analyse(self.system, levels, settings)
+            for shown in handlers.analyse(self.system, levels, settings):
+                if turn.number != mine:
+                    return
+                yield shown
 
-    def _receive(self, stored: dict[str, Any] | None) -> tuple[Any, ...]:
+    def _receive(self, turn: Turn, stored: dict[str, Any] | None) -> tuple[Any, ...]:
+        turn.next()
         upload = self.inbox.take(stored["path"]) if stored else None
         levels, refused, status = handlers.receive(upload)
         insist = gr.update(visible=refused is not None, value=False)
         return None, UNKNOWN, levels, refused, status, insist, *self._fresh(levels)
 
-    def _clear(self) -> tuple[Any, ...]:
+    def _clear(self, turn: Turn) -> tuple[Any, ...]:
+        turn.next()
         status = handlers.scan_line(None, handlers.HINT)
         gone = Stages().html(), results.empty(wording.CLEARED)
         return None, UNKNOWN, None, None, status, _hidden(), *gone
@@ -104,7 +133,8 @@ class Explore:
         truth = wording.CLASSES[int(sample.tumour)]
         status = handlers.scan_line(sample.levels, sample.sentence())
 
-        def take() -> tuple[Any, ...]:
+        def take(turn: Turn) -> tuple[Any, ...]:
+            turn.next()
             return truth, sample.levels, None, status, _hidden(), *self._fresh(sample.levels)
 
         return take
@@ -116,10 +146,8 @@ class Explore:
         return self.problem or (handlers.HINT if levels is None else handlers.READY)
 
 
-def _stopped(stages: str) -> str:
-    if "mf-running" not in stages:
-        return stages  # nothing was on its way, and what is shown is complete
-    time.sleep(0.5)  # a step that was on its way when it was cancelled must not have the last word
+def _stopped(turn: Turn) -> str:
+    turn.next()
     return Stages(line="Stopped: what is shown is incomplete.").html()
 
 
