@@ -128,7 +128,7 @@ class Explore:
         gone = Stages().html(), results.empty(wording.CLEARED)
         return None, UNKNOWN, None, None, status, _hidden(), *gone
 
-    def _taker(self, sample: Example) -> Callable[[], tuple[Any, ...]]:
+    def _taker(self, sample: Example) -> Callable[[Turn], tuple[Any, ...]]:
         """The handler of an example's button: takes its scan, and sets the truth as drawn."""
         truth = wording.CLASSES[int(sample.tumour)]
         status = handlers.scan_line(sample.levels, sample.sentence())
