@@ -6,7 +6,7 @@ chosen on validation scans. Test scans are never touched.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -40,17 +40,16 @@ def calibrate(
     system: MedFedPure,
     train: Data,
     val: Data,
-    val_cells: Sequence[str],
     config: CalibrateConfig,
     report: ReportFn = print,
 ) -> dict[str, float]:
     """Calibrates a trained system in place and returns what was measured on validation scans."""
     figures: dict[str, float] = {}
     x_val, y_val = _spread(val, config.val_scans, system.device)
-    cells = [val_cells[i] for i in spaced(len(val), config.val_scans)]
+    weights = val.weights[spaced(len(val), config.val_scans)]
     for name, classifier in (("classifier", system.classifier), ("plain", system.plain)):
         figures |= {
-            f"{name}_{k}": v for k, v in _operating_point(classifier, x_val, y_val, cells).items()
+            f"{name}_{k}": v for k, v in _operating_point(classifier, x_val, y_val, weights).items()
         }
         report(
             f"{name}: temperature {float(classifier.temperature):.3f}, "
@@ -80,19 +79,17 @@ def calibrate(
 
 
 def _operating_point(
-    classifier: Calibrated, x: Tensor, y: Tensor, cells: list[str]
+    classifier: Calibrated, x: Tensor, y: Tensor, weights: Tensor
 ) -> dict[str, float]:
-    """Sets the temperature and, with two classes, the bias in place; cells weigh the same.
+    """Sets the temperature and, with two classes, the bias in place.
 
-    The bias moves the highest balanced accuracy to probability one half, the temperature minimises
-    the cross-entropy (Guo et al. 2017).
+    Scans count by their `weights` of training: sources and labels the same, n near-duplicates of
+    one scan sqrt(n) times. The bias moves the highest balanced accuracy to probability one half,
+    the temperature minimises the cross-entropy (Guo et al. 2017).
     """
     y = y.cpu()
     logits = _mapped(classifier.model, x).double()
-    weights = torch.zeros(len(y), dtype=torch.float64)
-    for cell in set(cells):
-        inside = torch.tensor([c == cell for c in cells])
-        weights[inside] = 1 / float(inside.sum()) / len(set(cells))
+    weights = weights / weights.sum()
     shift = torch.zeros(logits.shape[1], dtype=torch.float64)
     if len(shift) == 2:
         shift = _cut(logits[:, 1] - logits[:, 0], y, weights) * torch.tensor([0.5, -0.5]).double()
