@@ -25,7 +25,7 @@ def preset(tmp_path: Path):
 
 
 def test_the_presets_that_ship():
-    assert preset_names() == ["cifar10-paper", "default", "few-scans", "paper", "smoke"]
+    assert preset_names() == ["cifar10-paper", "default", "one-source", "paper", "smoke"]
 
 
 @pytest.mark.parametrize("name", preset_names())
@@ -103,7 +103,7 @@ def test_a_preset_that_extends_another_changes_what_it_names_alone(preset):
         ("[system.purifier]\npolicy = 'none'", r"policy must be one of paper, floor"),
         ("[system.moe]\nimg_size = 112", r"must share one img_size"),
         ("extends = 'defualt'", r"unknown preset 'defualt'"),
-        ("extends = 'few-scans'", r"mine\.toml extends a preset that itself extends another"),
+        ("extends = 'one-source'", r"mine\.toml extends a preset that itself extends another"),
         ("[mae.fit\n", r"mine\.toml is not valid TOML"),
     ],
 )
@@ -113,7 +113,7 @@ def test_what_is_wrong_is_named(preset, text, message):
 
 
 def test_an_unknown_preset_names_the_known_ones(tmp_path):
-    with pytest.raises(PresetError, match=r"'papr': choose from cifar10-paper, default, few-scans"):
+    with pytest.raises(PresetError, match=r"'papr': choose from cifar10-paper, default, one-source"):
         read_preset("papr")
     with pytest.raises(PresetError, match="unknown preset"):
         read_preset(str(tmp_path / "none.toml"))
