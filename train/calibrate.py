@@ -19,7 +19,7 @@ from core.calibrated import Calibrated
 from core.detector import SCORES, Detector
 from core.features import log_band_energy
 from core.pipeline import MedFedPure
-from train.task import Data, ReportFn, batches, spaced
+from train.task import Data, ReportFn, batches
 
 
 @dataclass(frozen=True)
@@ -45,17 +45,18 @@ def calibrate(
 ) -> dict[str, float]:
     """Calibrates a trained system in place and returns what was measured on validation scans."""
     figures: dict[str, float] = {}
-    x_val, y_val = _spread(val, config.val_scans, system.device)
-    weights = val.weights[spaced(len(val), config.val_scans)]
+    val = val.spaced(config.val_scans)
+    x_val, y_val = val.all(system.device)
     for name, classifier in (("classifier", system.classifier), ("plain", system.plain)):
         figures |= {
-            f"{name}_{k}": v for k, v in _operating_point(classifier, x_val, y_val, weights).items()
+            f"{name}_{k}": v
+            for k, v in _operating_point(classifier, x_val, y_val, val.weights).items()
         }
         report(
             f"{name}: temperature {float(classifier.temperature):.3f}, "
             f"{figures[f'{name}_balanced']:.4f} balanced accuracy on validation scans"
         )
-    x, y = _spread(train, config.fit_scans, system.device)
+    x, y = train.spaced(config.fit_scans).all(system.device)
     _whiten(system.detector, x)
     report(f"attacking {len(x)} training scans for the detector")
     attacked = _attacked(system, x, y, config)
@@ -83,9 +84,8 @@ def _operating_point(
 ) -> dict[str, float]:
     """Sets the temperature and, with two classes, the bias in place.
 
-    Scans count by their `weights` of training: sources and labels the same, n near-duplicates of
-    one scan sqrt(n) times. The bias moves the highest balanced accuracy to probability one half,
-    the temperature minimises the cross-entropy (Guo et al. 2017).
+    The bias moves the highest weighted accuracy to probability one half, the temperature minimises
+    the weighted cross-entropy (Guo et al. 2017); the weights are those of training.
     """
     y = y.cpu()
     logits = _mapped(classifier.model, x).double()
@@ -109,7 +109,7 @@ def _cut(margin: Tensor, y: Tensor, weights: Tensor) -> float:
     """The margin above which 'tumour' is said: the middle one of those with the best accuracy.
 
     Between neighbouring margins accuracy is constant, so the midpoints are all there is to try;
-    four thousandths of accuracy count as equal: the choice should not hang on a single scan.
+    four thousandths of accuracy count as equal.
     """
     order = margin.sort().values
     cuts = torch.cat([order[:1] - 1, (order[1:] + order[:-1]) / 2, order[-1:] + 1])
@@ -200,7 +200,3 @@ def _scores(detector: Detector, x: Tensor) -> dict[str, Tensor]:
 @torch.no_grad()
 def _mapped(fn: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     return torch.cat([fn(b) for b in x.split(50)]).cpu()
-
-
-def _spread(data: Data, limit: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    return data.batch(spaced(len(data), limit), device)

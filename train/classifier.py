@@ -14,7 +14,7 @@ from core.attack.step import gradient, noise_in_ball, project
 from core.moe import MixtureOfExperts, mixture_loss
 from train.augment import AugmentConfig, augment
 from train.device import autocast, autocast_logits
-from train.task import Data, batches, spaced
+from train.task import Data, batches
 
 
 @dataclass(frozen=True)
@@ -88,13 +88,12 @@ def validation(
 ) -> Callable[[nn.Module], dict[str, float]]:
     """Figures on validation scans, each with its weight: accuracy clean and under a short attack.
 
-    The weights are those of training: sources and labels count the same, and n near-duplicates of
-    one scan sqrt(n) times, or two odd scans with thirty copies would pick the epoch. With `eps` 0
-    nothing is attacked and clean accuracy alone picks it: a model that has learned nothing yet is
-    the hardest to mislead, and must not win for it.
+    The weights are those of training, or a few odd scans with many copies would pick the epoch.
+    With `eps` 0 nothing is attacked and clean accuracy alone picks it: a model that has learned
+    nothing yet is the hardest to mislead, and must not win for it.
     """
-    keep = spaced(len(data), limit)
-    weights = data.weights[keep] / data.weights[keep].sum()
+    data = data.spaced(limit)
+    weights = data.weights / data.weights.sum()
 
     def mean(values: list[float]) -> float:
         return float(weights @ torch.tensor(values, dtype=weights.dtype))
@@ -105,8 +104,8 @@ def validation(
 
         logits_of = autocast_logits(model, device)
         clean, attacked, nll = [], [], []
-        for rows in batches(len(keep), 100):
-            x, y = data.batch([keep[i] for i in rows], device)
+        for rows in batches(len(data), 100):
+            x, y = data.batch(rows, device)
             x = F.avg_pool2d(x, x.shape[-1] // max(model.config.sides))
             with torch.no_grad():
                 logits = logits_of(x)

@@ -1,6 +1,7 @@
 """Presets: one TOML file an experiment, read into frozen dataclasses; unknown keys are errors.
 
-A preset may begin with `extends = "NAME"`: it then says only what differs from that preset.
+A preset may begin with `extends = "NAME"`, a preset that ships and extends no other: it then says
+only what differs from that one.
 """
 
 from __future__ import annotations
@@ -108,9 +109,11 @@ def _values(path: Path) -> dict[str, Any]:
     values = _toml(path)
     if "extends" not in values:
         return values
-    base = _toml(_path(str(values.pop("extends"))))
+    name = values.pop("extends")
+    base = _toml(_path(name)) if name in preset_names() else {"extends": name}
     if "extends" in base:
-        raise PresetError(f"{path.name} extends a preset that itself extends another")
+        known = ", ".join(n for n in preset_names() if "extends" not in _toml(_path(n)))
+        raise PresetError(f"{path.name} cannot extend {name!r}: choose from {known}")
     return _merged(base, values)
 
 

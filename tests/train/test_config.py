@@ -102,8 +102,9 @@ def test_a_preset_that_extends_another_changes_what_it_names_alone(preset):
         ("[mae.fit]\nepochs = -1", r"mae: fit: .*epochs"),
         ("[system.purifier]\npolicy = 'none'", r"policy must be one of paper, floor"),
         ("[system.moe]\nimg_size = 112", r"must share one img_size"),
-        ("extends = 'defualt'", r"unknown preset 'defualt'"),
-        ("extends = 'one-source'", r"mine\.toml extends a preset that itself extends another"),
+        ("extends = 'defualt'", r"mine\.toml cannot extend 'defualt': choose from cifar10-paper"),
+        ("extends = 'one-source'", r"cannot extend 'one-source': choose from .*default, paper"),
+        ("extends = 3", r"cannot extend 3: choose from"),
         ("[mae.fit\n", r"mine\.toml is not valid TOML"),
     ],
 )
@@ -113,7 +114,9 @@ def test_what_is_wrong_is_named(preset, text, message):
 
 
 def test_an_unknown_preset_names_the_known_ones(tmp_path):
-    with pytest.raises(PresetError, match=r"'papr': choose from cifar10-paper, default, one-source"):
+    with pytest.raises(
+        PresetError, match=r"'papr': choose from cifar10-paper, default, one-source"
+    ):
         read_preset("papr")
     with pytest.raises(PresetError, match="unknown preset"):
         read_preset(str(tmp_path / "none.toml"))
