@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -61,7 +61,8 @@ def run(store: Store, pipeline: MedFedPure, test: Fold, batch_size: int = 32) ->
                     f"{surface}, eps {attack.eps}",
                     batch_size,
                 )
-                return {"attack": vars(attack), "n": len(test), **detection(pipeline, clean, found)}
+                figures = detection(pipeline, clean, found, test.groups)
+                return {"attack": vars(attack), "n": len(test), **figures}
 
             store.row(f"{surface}, eps {eps}", attacked)
     for surface in SURFACES:
@@ -109,9 +110,16 @@ def false_alarms(pipeline: MedFedPure, found: dict[str, Tensor]) -> dict[str, An
 
 
 def detection(
-    pipeline: MedFedPure, clean: dict[str, Tensor], attacked: dict[str, Tensor]
+    pipeline: MedFedPure,
+    clean: dict[str, Tensor],
+    attacked: dict[str, Tensor],
+    groups: Sequence[int],
 ) -> dict[str, Any]:
-    """AUROC and detection rates of every score, attacked scans against the same scans clean."""
+    """AUROC and detection rates of every score, attacked scans against the same scans clean.
+
+    `tpr_at_5` is the share found above the score that 5 % of these very scans exceed when clean;
+    `flagged` is the share above the stored tau.
+    """
     scores = {}
     for name, negative in clean.items():
         score = torch.cat([negative, attacked[name]])
@@ -122,7 +130,7 @@ def detection(
             "tpr_at_1": metrics.tpr_at_fpr(score, y, 0.01),
         }
         if name in SCORES:
-            scores[name]["interval"] = _paired_bootstrap(negative, attacked[name])
+            scores[name]["interval"] = _group_bootstrap(negative, attacked[name], groups)
     return {"scores": scores, **false_alarms(pipeline, attacked)}
 
 
@@ -132,13 +140,18 @@ def metrics_share(flags: Tensor) -> dict[str, Any]:
     return {"k": k, "n": n, "share": k / n, "interval": metrics.wilson_interval(k, n)}
 
 
-def _paired_bootstrap(negative: Tensor, positive: Tensor, draws: int = 500) -> tuple[float, float]:
-    """95 % interval of the AUROC when scans are redrawn, each with its attacked twin."""
+def _group_bootstrap(
+    negative: Tensor, positive: Tensor, groups: Sequence[int], draws: int = 500
+) -> tuple[float, float]:
+    """95 % interval of the AUROC when groups are redrawn, each scan with its attacked twin."""
     generator = torch.Generator().manual_seed(RESTART)
-    y = torch.cat([torch.zeros(len(negative)), torch.ones(len(positive))]).long()
+    names, index = torch.unique(torch.as_tensor(list(groups)), return_inverse=True)
+    members = [(index == k).nonzero()[:, 0] for k in range(len(names))]
     values = []
     for _ in range(draws):
-        rows = torch.randint(len(negative), (len(negative),), generator=generator)
+        picked = torch.randint(len(members), (len(members),), generator=generator)
+        rows = torch.cat([members[k] for k in picked.tolist()])
+        y = torch.arange(2).repeat_interleave(len(rows))
         values.append(metrics.auroc(torch.cat([negative[rows], positive[rows]]), y))
     low, high = torch.quantile(torch.tensor(values), torch.tensor([0.025, 0.975])).tolist()
     return low, high

@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
-from bench.markdown import PROTOCOLS, Results, number, percent, results_of, source, table
+from bench.markdown import (
+    PROTOCOLS,
+    Result,
+    Results,
+    accuracy,
+    number,
+    percent,
+    results_of,
+    source,
+    table,
+)
 
 NOTE = (
-    "Energy: on flagged A0 scans of the plain classifier for the purifier, on all of them for the "
-    "rest. Filters: at the strength that is best on validation scans, by PSNR for the column in "
-    "dB, by the plain classifier's accuracy for the others."
+    "Energy of a perturbation d that is removed: 1 - |P(x + d) - P(x)|² / |d|², how far the "
+    "attack still shows behind P. The same against the clean scan: 1 - |P(x + d) - x|² / |d|²; "
+    "what P itself changes counts too, and is far more than an invisible attack. On flagged A0 "
+    "scans of the plain classifier for the purifier, on all of them for the rest. Filters: at the "
+    "strength that is best on validation scans, by PSNR for the column in dB, by the plain "
+    "classifier's accuracy for the others."
 )
 
 
@@ -20,17 +33,20 @@ def detection(results: Results) -> str:
             for score, cells in row.get("scores", {}).items():
                 if score.startswith("feature"):
                     continue
-                rates = [percent(cells["tpr_at_5"]), percent(cells["tpr_at_1"])]
+                rates = [percent(row["flagged"][score]["share"])]
+                rates += [percent(cells["tpr_at_5"]), percent(cells["tpr_at_1"])]
                 low, high = cells["interval"]
                 area = f"{number(cells['auroc'])} [{number(low)} to {number(high)}]"
                 attacked.append([name, score, area, *rates])
             if "scores" not in row:
                 flags = row["flagged"]
                 alarms.append([name, *(percent(flags[s]["share"]) for s in ("paper", "fused"))])
-        head = ["attack on", "score", "AUROC", "found at 5 % false alarms, %", "at 1 %, %"]
+        head = ["attack on", "score", "AUROC", "flagged at τ, %",
+                "found where 5 % of the clean twins raise an alarm, %", "where 1 %, %"]  # fmt: skip
         text = f"**{protocol}**\n\n{table(head, attacked)}"
         text += f"\n\n{table(['scans', 'paper: flagged, %', 'fused: flagged, %'], alarms)}"
-        parts.append(f"{text}\n\n{source(result)}")
+        n = next(row["n"] for row in result["rows"].values() if "n" in row)
+        parts.append(f"{text}\n\nn = {n}; intervals by near-duplicate group. {source(result)}")
     return "\n\n".join(parts)
 
 
@@ -53,16 +69,20 @@ def purifier(results: Results) -> str:
                     percent(removed.get("removed")),
                     percent(removed.get("removed_and_faithful")),
                     number(psnr, 2),
-                    percent((right.get("clean") or {}).get("accuracy")),
-                    percent((right.get("A0") or {}).get("accuracy")),
-                    percent((lesions.get(name) or {}).get("median")),
+                    *(accuracy(right.get(row)) for row in ("clean", "A0")),
+                    _median(lesions.get(name)),
                 ]
             )
         head = ["", "perturbation energy removed, %", "the same against the clean scan, %",
                 f"PSNR at t = {noise['t']}, dB", "plain classifier behind it: clean, %", "A0, %",
                 "lesion contrast kept, %"]  # fmt: skip
-        parts.append(f"**{protocol}**\n\n{table(head, lines)}\n\n{NOTE} {source(result)}")
+        note = f"Energy and PSNR: n = {energy['n']} and {noise['n']}. {NOTE}"
+        parts.append(f"**{protocol}**\n\n{table(head, lines)}\n\n{note} {source(result)}")
     return "\n\n".join(parts)
+
+
+def _median(figures: Result | None) -> str:
+    return f"{percent(figures['median'])} (n = {figures['n']})" if figures else ""
 
 
 def mae(results: Results) -> str:
@@ -74,8 +94,8 @@ def mae(results: Results) -> str:
                 errors = [f"{row[k]:.5f}" for k in ("mae_mse", "filling_mse")]
                 low, high = row["ratio_interval"]
                 ratio = f"{row['ratio']:.2f} [{low:.2f} to {high:.2f}]"
-                lines.append([protocol, name, *errors, ratio])
-    head = ["protocol", "masks", "autoencoder, MSE", "filling in, MSE", "ratio"]
+                lines.append([protocol, name, *errors, ratio, str(row["n"])])
+    head = ["protocol", "masks", "autoencoder, MSE", "filling in, MSE", "ratio", "n"]
     return table(head, lines)
 
 

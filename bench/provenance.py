@@ -61,9 +61,13 @@ def machine_facts(device: torch.device) -> dict[str, Any]:
 
 
 def code_facts() -> dict[str, Any]:
-    """The commit that is checked out and whether files differ; None outside a repository."""
+    """The commit that is checked out and whether code differs; None outside a repository.
+
+    Results do not count as code: they change while they are written.
+    """
     commit = _git("rev-parse", "HEAD")
-    return {"commit": commit, "dirty": bool(_git("status", "--porcelain")) if commit else None}
+    changes = _git("status", "--porcelain", "--", ".", ":(exclude)results")
+    return {"commit": commit, "dirty": bool(changes) if commit else None}
 
 
 def now() -> str:

@@ -42,6 +42,7 @@ class Store:
         self.content: Figures = {
             "bench": bench,
             "key": key_of(identity),
+            # the code that is loaded now, whatever is checked out while rows are measured
             "provenance": {**identity, **facts, **code_facts(), "date": now()},
             "warnings": [],
             "rows": {},
@@ -58,7 +59,8 @@ class Store:
         start = time.monotonic()
         figures = compute()
         took = round(time.monotonic() - start, 1)
-        rows[name] = {**figures, "wall_s": took, "date": now(), "commit": code_facts()["commit"]}
+        commit = self.content["provenance"]["commit"]
+        rows[name] = {**figures, "wall_s": took, "date": now(), "commit": commit}
         self.write()
         say(f"{name}: done in {took} s")
         return rows[name]

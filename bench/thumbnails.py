@@ -16,13 +16,12 @@ import numpy as np
 
 from bench.progress import say
 from train.data import DataError, default_root, load_scans
-from train.split import PROTOCOLS, mirrored, read_manifest, thumbnails
+from train.split import PROTOCOLS, read_manifest, thumbnails, turned
 
 
 def known(scans: np.ndarray) -> np.ndarray:
-    """Thumbnails (2 N, 576) of scans (N, H, W) uint8 and of their mirror images."""
-    small = thumbnails(scans)
-    return np.concatenate([small, mirrored(small)])
+    """Thumbnails (8 N, 576) of scans (N, H, W) uint8, as they are, turned and mirrored."""
+    return np.concatenate(turned(thumbnails(scans)))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -39,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     np.save(args.out, known(scans))
-    say(f"{len(records)} training and validation scans and their mirror images in {args.out}")
+    say(f"{len(records)} training and validation scans, turned and mirrored too, in {args.out}")
     return 0
 
 

@@ -6,7 +6,16 @@
 
 from core.checkpoint import WeightsError
 from core.pipeline import Diagnosis, MedFedPure
-from core.scan import ScanError, read_scan
+from core.scan import ScanError, Volume, read_scan, read_volume
 from core.system import load
 
-__all__ = ["Diagnosis", "MedFedPure", "ScanError", "WeightsError", "load", "read_scan"]
+__all__ = [
+    "Diagnosis",
+    "MedFedPure",
+    "ScanError",
+    "Volume",
+    "WeightsError",
+    "load",
+    "read_scan",
+    "read_volume",
+]

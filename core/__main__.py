@@ -1,4 +1,4 @@
-"""The command line: `python -m core scan.png other.jpg --json`, one line a scan."""
+"""The command line: `python -m core scan.png series.zip --json`, one line a scan."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 import itertools
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -14,8 +14,10 @@ from torch import Tensor
 
 from core.attack import FGSM, PGD, eot
 from core.checkpoint import WeightsError
+from core.detector import SCORES
 from core.pipeline import Diagnosis, MedFedPure
-from core.scan import ScanError, read_scan
+from core.purifier import POLICIES
+from core.scan import ScanError, Volume, read_volume
 from core.system import load
 
 FIELDS = (
@@ -41,23 +43,52 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ValueError as error:
         parser.error(str(error))
     try:
-        system = load(args.weights)
+        system = load(args.weights, score=args.score, policy=args.policy)
     except WeightsError as error:
         print(error, file=sys.stderr)
         return 2
     failures = 0
     for file in args.scans:
-        line: dict[str, Any] = {"file": file, **dict.fromkeys(FIELDS), "error": None}
-        try:
-            scan = read_scan(file, any_picture=args.any_picture)
-        except ScanError as error:
-            line["error"] = str(error)
-            failures += 1
-        else:
-            diagnosis = _read(system, scan, attack, args.knows_defence, args.seed).to_dict()
-            line |= {name: diagnosis[name] for name in FIELDS}
-        print(json.dumps(line) if args.json else _sentence(line), flush=True)
+        for line, scan in _scans(file, args.slice, args.any_picture):
+            if scan is not None:
+                diagnosis = _read(system, scan, attack, args.knows_defence, args.seed).to_dict()
+                line |= {name: diagnosis[name] for name in FIELDS}
+            is_one_of_all = args.slice == "all" and "slice" in line
+            failures += scan is None and not is_one_of_all
+            print(json.dumps(line) if args.json else _sentence(line), flush=True)
     return 1 if failures else 0
+
+
+def _scans(
+    file: str, wanted: int | str | None, any_picture: bool
+) -> Iterator[tuple[dict[str, Any], Tensor | None]]:
+    """The line to print for each slice wanted of a file, with its scan unless that has an error."""
+    line: dict[str, Any] = {"file": file, **dict.fromkeys(FIELDS), "error": None}
+    try:
+        volume = read_volume(file, any_picture=any_picture)
+        numbers = _numbers(volume, wanted)
+    except ScanError as error:
+        yield line | {"error": str(error)}, None
+        return
+    if len(volume) > 1:
+        line["notes"] = volume.notes
+    for number in numbers:
+        if len(volume) > 1:
+            line["slice"] = number
+        try:
+            yield dict(line), volume.slice(number - 1)
+        except ScanError as error:
+            yield line | {"error": str(error)}, None
+
+
+def _numbers(volume: Volume, wanted: int | str | None) -> Sequence[int]:
+    """Slices as radiologists count them, from 1."""
+    if wanted == "all":
+        return range(1, len(volume) + 1)
+    number = volume.middle + 1 if wanted is None else int(wanted)
+    if not 1 <= number <= len(volume):
+        raise ScanError(f"There is no slice {number}: the volume has {len(volume)}.")
+    return [number]
 
 
 def _read(
@@ -85,15 +116,27 @@ def _attack(args: argparse.Namespace) -> FGSM | PGD | None:
 
 
 def _sentence(line: dict[str, Any]) -> str:
+    name = f"{line['file']} slice {line['slice']}" if "slice" in line else line["file"]
     if line["error"] is not None:
-        return f"{line['file']}: {line['error']}"
+        return f"{name}: {line['error']}"
+    notes = "".join(f"; {note}" for note in line.get("notes", ()))
     return (
-        f"{line['file']}: tumour {line['tumour_probability']:.1%} "
+        f"{name}: tumour {line['tumour_probability']:.1%} "
         f"(undefended {line['tumour_probability_undefended']:.1%}), "
         f"{'flagged' if line['flagged'] else 'not flagged'} "
         f"(score {line['score']:.4g}, tau {line['tau']:.4g}), t_star {line['t_star']}, "
-        f"{line['timings_ms']['total']:.0f} ms"
+        f"{line['timings_ms']['total']:.0f} ms{notes}"
     )
+
+
+def _slice(text: str) -> int | str:
+    return text if text == "all" else int(text)
+
+
+def _seed(text: str) -> int:
+    if not 0 <= int(text) < 2**31:
+        raise argparse.ArgumentTypeError(f"must be from 0 to {2**31 - 1}, got {text}")
+    return int(text)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -103,10 +146,20 @@ def _parser() -> argparse.ArgumentParser:
         "perturbations, then says how probable a tumour is. For research and teaching only, "
         "not for clinical use.",
         epilog="A file that cannot be read gets an error and the others go on; the exit code is "
-        "then 1. It is 2 where the options make no sense or the weights are missing or altered.",
+        "then 1 (blank slices of a volume of which all are read do not count). It is 2 where the "
+        "options make no sense or the weights are missing or altered.",
     )
     parser.add_argument(
-        "scans", nargs="+", metavar="SCAN", help="PNG, JPEG, BMP, TIFF or WebP file"
+        "scans",
+        nargs="+",
+        metavar="SCAN",
+        help="PNG, JPEG, BMP, TIFF, WebP, DICOM or NIfTI file, or zip or folder of DICOM slices",
+    )
+    parser.add_argument(
+        "--slice",
+        type=_slice,
+        metavar="N",
+        help="of a volume, counted from 1, or 'all' for a line a slice (default: the middle one)",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object a line per scan")
     parser.add_argument(
@@ -116,7 +169,16 @@ def _parser() -> argparse.ArgumentParser:
         "--weights", metavar="DIR", help="folder of weights (default: those of the project)"
     )
     parser.add_argument(
-        "--seed", type=int, default=0, help="of the purifier's noise and the attack (default: 0)"
+        "--score", choices=SCORES, help="of the detector, to decide by (default: the weights' own)"
+    )
+    parser.add_argument(
+        "--policy",
+        choices=POLICIES,
+        help="purify flagged scans alone (paper), or all a little and those more (floor; default: "
+        "the weights' own)",
+    )
+    parser.add_argument(
+        "--seed", type=_seed, default=0, help="of the purifier's noise and the attack (default: 0)"
     )
     group = parser.add_argument_group("attack each scan first, away from the system's clean output")
     group.add_argument("--attack", choices=("pgd", "fgsm"), help="default: none")

@@ -53,6 +53,11 @@ class Diffusion(nn.Module):
         a = self._at(t, x_t)
         return (x_t - (1 - a).sqrt() * noise_pred) / a.sqrt()
 
+    def implied_noise(self, x_t: Tensor, t: Tensor, x_0: Tensor) -> Tensor:
+        """The noise that lies between x_0 and x_t: Eq. 17 solved for the noise."""
+        a = self._at(t, x_t)
+        return (x_t - a.sqrt() * x_0) / (1 - a).sqrt()
+
     def p_sample(self, x_t: Tensor, t: Tensor, noise_pred: Tensor, noise: Tensor) -> Tensor:
         """One ancestral step to t - 1 (Eq. 14-15), with the variance of q(x_{t-1} | x_t, x_0)."""
         beta = self._broadcast(self.betas[t], x_t)

@@ -113,6 +113,7 @@ class MixtureOfExperts(nn.Module):
             [expert.head(f).float() for expert, f in zip(experts, features, strict=True)],
             dim=1,
         )
+        # Differs from Eq. 8: psi is normalised, else experts with long features rule the softmax
         psi = F.layer_norm(torch.cat(features, dim=1).float(), (sum(f.shape[1] for f in features),))
         scores = torch.cat([network(psi) for network in self.attention], dim=1).float()
         log_attention = F.log_softmax(scores, dim=1)

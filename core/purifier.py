@@ -17,6 +17,7 @@ from core.diffusion import Diffusion, seeded_noise, to_model, to_pixels
 
 POLICIES = ("paper", "floor")
 SAMPLERS = ("one-step", "ddim", "ancestral")
+STEP_DRAWS = 2**33  # added to seeds for the noise of ancestral steps: no scan's first noise
 
 
 @dataclass(frozen=True)
@@ -119,7 +120,7 @@ class Purifier(nn.Module):
     def _ancestral(self, x_t: Tensor, t: Tensor, seeds: Sequence[int]) -> Tensor:
         """Every step of Eq. 14-15 from each scan's own t_star down to 0."""
         n = self.config.noises
-        sources = [torch.Generator().manual_seed(int(s) + 1) for s in seeds]
+        sources = [torch.Generator().manual_seed(int(s) + STEP_DRAWS) for s in seeds]
         for now in range(int(t.max()), -1, -1):
             active = (t >= now).view(-1, 1, 1, 1)
             step = torch.full_like(t, now)

@@ -11,11 +11,11 @@ from torch import Tensor, nn
 
 from core import checkpoint
 from core.checkpoint import WEIGHTS, WeightsError
-from core.detector import DetectorConfig
+from core.detector import SCORES, DetectorConfig
 from core.mae import MAEConfig
 from core.moe import MoEConfig
 from core.pipeline import MedFedPure, PipelineConfig, build
-from core.purifier import PurifierConfig
+from core.purifier import POLICIES, PurifierConfig
 from core.residual import ResidualConfig
 from core.unet import UNetConfig
 
@@ -30,18 +30,34 @@ PARTS = {
 SYSTEM = "system.safetensors"
 
 
-def load(folder: str | Path | None = None, device: str | torch.device | None = None) -> MedFedPure:
+def load(
+    folder: str | Path | None = None,
+    device: str | torch.device | None = None,
+    *,
+    score: str | None = None,
+    policy: str | None = None,
+) -> MedFedPure:
     """The system whose weights lie in `folder` (default: those that ship), ready to read.
 
-    It goes to `device`, by default the first CUDA device where there is one, else the CPU.
+    Args:
+        folder: where the weights are.
+        device: by default the first CUDA device where there is one, else the CPU.
+        score: the detector's score that decides, of `core.detector.SCORES`; by default the
+            weights' own.
+        policy: of purification, of `core.purifier.POLICIES`; by default the weights' own.
 
     Raises:
         WeightsError: weights are missing, incomplete or altered; the message is one for users.
+        ValueError: there is no such score or policy.
     """
     folder = WEIGHTS if folder is None else Path(folder)
-    tied = checkpoint.load_verified(SYSTEM, folder)
+    for given, known in ((score, SCORES), (policy, POLICIES)):
+        if given is not None and given not in known:
+            raise ValueError(f"must be one of {', '.join(known)}, got {given!r}")
     try:
-        system = build(_without_imagenet(tied.config["system"]), tied.config["info"])
+        tied = checkpoint.load_verified(SYSTEM, folder)
+        config = _chosen(_without_imagenet(tied.config["system"]), score, policy)
+        system = build(config, tied.config["info"])
         for name, place in PARTS.items():
             part = checkpoint.load_verified(name, folder)
             if part.split_sha256 != tied.split_sha256:
@@ -73,6 +89,12 @@ def save_part(
     checkpoint.save(
         folder / name, module.state_dict(), config, split_sha256=split_sha256, half=True
     )
+
+
+def _chosen(config: PipelineConfig, score: str | None, policy: str | None) -> PipelineConfig:
+    detector = replace(config.detector, score=score or config.detector.score)
+    purifier = replace(config.purifier, policy=policy or config.purifier.policy)
+    return replace(config, detector=detector, purifier=purifier)
 
 
 def _without_imagenet(values: dict[str, Any]) -> PipelineConfig:

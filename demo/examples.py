@@ -39,7 +39,7 @@ class Example:
                 (not self.read_right, "read wrong when clean"),
                 (
                     not self.flips_undefended,
-                    "the default attack does not turn the undefended classifier",
+                    "the default attack does not turn a right undefended output",
                 ),
                 (not self.right_defended, "the defence fails under the default attack"),
             )
@@ -47,7 +47,7 @@ class Example:
         ]
         known = f" Known failure: {'; '.join(faults)}." if faults else ""
         return (
-            f"Synthetic, {drawn}; nearest training scan: correlation {self.correlation:.2f}.{known}"
+            f"Synthetic, {drawn}; nearest training scan: correlation {self.correlation:.3f}.{known}"
         )
 
 

@@ -1,39 +1,20 @@
-"""The page: what stands where, and which handler answers which event."""
+"""The page: its header and its tabs, each of which is a module of its own."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from html import escape
-from typing import Any
 
 import gradio as gr
-import numpy as np
 
 import core
 from core.checkpoint import WeightsError
 from core.pipeline import MedFedPure
-from demo import examples, handlers, results, wording
-from demo.controls import Controls, enable, eps_note, read_settings, rescale
+from demo import examples, wording
+from demo.api import Api
 from demo.examples import Example
+from demo.explore import Explore
 from demo.intake import Inbox
-from demo.stages import Stages
-
-KEEP_SECONDS = 3600
-MARK_STALE = "() => { document.querySelector('#results')?.classList.add('stale'); }"
-UNMARK = """(...values) => {
-  document.querySelector('#results')?.classList.remove('stale');
-  return values;
-}"""
-API = """Reads one scan with the whole defence and returns one JSON object.
-
-scan: a picture file. any_picture: read a colour picture too. seed: of the purifier's noise.
-Returns tumour_probability (defended), tumour_probability_undefended (plain classifier),
-tumour_probability_unpurified, flagged, score, score_name, scores, tau, confidence, t_star,
-attention, expert_probabilities, timings_ms, seed.
-Research and teaching only - not for clinical use."""
-PRIVATE: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
-ON_CPU: dict[str, Any] = {"concurrency_limit": 1, "concurrency_id": "cpu"}
 
 
 def build(system: MedFedPure | None = None, samples: Sequence[Example] | None = None) -> gr.Blocks:
@@ -55,134 +36,13 @@ def build(system: MedFedPure | None = None, samples: Sequence[Example] | None = 
             problem = str(error)
     samples = examples.load() if samples is None else samples
     with gr.Blocks(title="MedFedPure", fill_width=True, analytics_enabled=False) as blocks:
-        _Page(system, problem, samples)
+        gr.HTML(_header(problem), elem_id="header")
+        inbox = Inbox()
+        with gr.Tabs(elem_id="tabs"), gr.Tab("Explore", id="explore", elem_id="tab-explore"):
+            Explore(system, problem, samples, inbox)
+        Api(system, problem, inbox)
     blocks.queue(max_size=16)
     return blocks
-
-
-class _Page:
-    def __init__(self, system: MedFedPure | None, problem: str, samples: Sequence[Example]) -> None:
-        self.system, self.problem, self.inbox = system, problem, Inbox()
-        self.levels = gr.State(None, time_to_live=KEEP_SECONDS)
-        self.refused = gr.State(None, time_to_live=KEEP_SECONDS)
-        gr.HTML(_header(problem), elem_id="header")
-        with gr.Row(elem_id="columns", equal_height=False):
-            with gr.Column(elem_id="controls", scale=0, min_width=300):
-                self.controls = Controls(samples, can_analyse=system is not None)
-            with gr.Column(elem_id="main", scale=1, min_width=640):
-                self.stages = gr.HTML(Stages().html(), elem_id="stages")
-                self.results = gr.HTML(results.empty(problem or handlers.HINT), elem_id="results")
-        self._events()
-        self._api()
-
-    def _events(self) -> None:
-        c = self.controls
-        # what a newly chosen scan changes: nothing of an earlier one stays on the page
-        chosen = [self.levels, self.refused, c.status, c.insist, self.stages, self.results]
-        analysis = c.run.click(
-            self._analyse,
-            [self.levels, *c.settings],
-            [self.stages, self.results],
-            js=UNMARK,
-            # "once" would wait for ever for an event that was cancelled in the middle of a step
-            trigger_mode="multiple",
-            show_progress="minimal",  # the place in the queue, where others are served first
-            show_progress_on=self.stages,
-            api_visibility="private",
-            **ON_CPU,
-        )
-        at_once: dict[str, Any] = {"queue": False, **PRIVATE}
-        c.stop.click(_stopped, None, self.stages, cancels=analysis, **at_once)
-        # raw: our decoder reads the stored file, which Gradio has checked to be an upload
-        c.file.upload(
-            self._receive, c.file, [c.file, *chosen], cancels=analysis, preprocess=False, **PRIVATE
-        )
-        c.insist.input(
-            handlers.insist, [c.insist, self.refused], [self.levels, c.status], **at_once
-        )
-        c.clear.click(self._clear, None, [c.file, *chosen], cancels=analysis, **at_once)
-        for button, sample in c.samples:
-            button.click(self._taker(sample), None, [c.truth, *chosen], cancels=analysis, **at_once)
-        for control in c.settings:
-            control.input(None, None, None, js=MARK_STALE, **PRIVATE)
-        c.norm.input(rescale, c.norm, [c.eps, c.alpha, c.eps_note], **at_once)
-        c.kind.input(enable, c.kind, [c.norm, c.eps, c.alpha, c.steps], **at_once)
-        c.eps.input(eps_note, [c.norm, c.eps], c.eps_note, trigger_mode="always_last", **at_once)
-
-    def _api(self) -> None:
-        """One public endpoint; its widgets are never shown."""
-        with gr.Row(visible=False):
-            inputs = [
-                gr.File(label="scan"),
-                gr.Checkbox(False, label="any_picture"),
-                gr.Number(0, precision=0, label="seed"),
-            ]
-            gr.Button().click(
-                self._read,
-                inputs,
-                gr.JSON(label="diagnosis"),
-                api_name="read",
-                api_description=API,
-                preprocess=False,
-                **ON_CPU,
-            )
-
-    def _analyse(self, levels: np.ndarray | None, *values: Any) -> Iterator[tuple[str, str]]:
-        if self.system is None or levels is None:
-            yield Stages().html(), results.empty(self._hint(levels))
-            return
-        try:
-            settings = read_settings(*values)
-        except (TypeError, ValueError) as error:
-            yield Stages().html(), results.empty(f"Please correct a control: {error}.")
-        else:
-            yield from handlers.analyse(self.system, levels, settings)
-
-    def _receive(self, stored: dict[str, Any] | None) -> tuple[Any, ...]:
-        upload = self.inbox.take(stored["path"]) if stored else None
-        levels, refused, status = handlers.receive(upload)
-        insist = gr.update(visible=refused is not None, value=False)
-        return None, levels, refused, status, insist, *self._fresh(levels)
-
-    def _clear(self) -> tuple[Any, ...]:
-        status = handlers.scan_line(None, handlers.HINT)
-        return None, None, None, status, _hidden(), Stages().html(), results.empty(wording.CLEARED)
-
-    def _taker(self, sample: Example) -> Callable[[], tuple[Any, ...]]:
-        """The handler of an example's button: takes its scan, and sets the truth as drawn."""
-        truth = wording.CLASSES[int(sample.tumour)]
-        status = handlers.scan_line(sample.levels, sample.sentence())
-
-        def take() -> tuple[Any, ...]:
-            return truth, sample.levels, None, status, _hidden(), *self._fresh(sample.levels)
-
-        return take
-
-    def _fresh(self, levels: np.ndarray | None) -> tuple[str, str]:
-        return Stages().html(), results.empty(self._hint(levels))
-
-    def _hint(self, levels: np.ndarray | None) -> str:
-        return self.problem or (handlers.HINT if levels is None else handlers.READY)
-
-    def _read(
-        self, stored: dict[str, Any] | None, any_picture: bool, seed: float
-    ) -> dict[str, Any]:
-        upload = self.inbox.take(stored["path"]) if stored else None
-        if self.system is None:
-            raise gr.Error(self.problem, print_exception=False)
-        try:
-            return handlers.read_once(self.system, upload, bool(any_picture), int(seed))
-        except (TypeError, ValueError) as error:
-            raise gr.Error(str(error), print_exception=False) from None
-
-
-def _stopped() -> str:
-    time.sleep(0.5)  # a step that was on its way when it was cancelled must not have the last word
-    return Stages(line="Stopped: what is shown is incomplete.").html()
-
-
-def _hidden() -> Any:
-    return gr.update(visible=False, value=False)
 
 
 def _header(problem: str) -> str:

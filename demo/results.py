@@ -34,7 +34,8 @@ def _outputs(a: Analysis) -> str:
     aimed = wording.attack_line(a.settings, *a.change) if a.attacked else ""
     return (
         '<section class="mf-card mf-outputs" aria-label="Final diagnosis">'
-        "<h3>Final diagnosis (model output)</h3><table><thead><tr><td></td>"
+        "<h3>Final diagnosis (model output)</h3><table><thead><tr>"
+        "<td><small>bars: probability of tumour</small></td>"
         '<th scope="col">Without defence<small>plain classifier</small></th>'
         '<th scope="col">With defence<small>detector, purifier, mixture</small></th></tr></thead>'
         f'<tbody>{rows}</tbody></table><ul class="mf-verdicts">{said}</ul>'
@@ -49,8 +50,9 @@ def _verdicts(a: Analysis) -> list[tuple[str, str]]:
     verdicts = [wording.harm(*before, truth)]
     if a.attacked is not None:
         after = _labels(a.attacked)
-        verdicts.append(wording.attack_outcome(before[0], after[0], truth))
-        verdicts.append(wording.defence_outcome(before[1], after[1], truth))
+        aim = a.settings.aim
+        verdicts.append(wording.attack_outcome(before[0], after[0], truth, aim))
+        verdicts.append(wording.defence_outcome(before[1], after[1], truth, aim))
     return verdicts
 
 

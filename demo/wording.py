@@ -14,6 +14,11 @@ AIMS = {
     "mixture": "the trained mixture, without detector and purifier",
     "defence": "the whole defence (the attacker knows it)",
 }
+MADE_FOR = {
+    "plain": "the plain classifier",
+    "mixture": "the mixture",
+    "defence": "the whole defence",
+}
 STALE = "A control has changed since: press Analyse to renew these results."
 CLEARED = "Cleared: the scan, the attacked scan and all results are gone; nothing was kept on disk."
 
@@ -55,25 +60,33 @@ def attack_line(settings: AttackSettings, changed: float, largest: int, length: 
     )
 
 
-def attack_outcome(clean: str, attacked: str, truth: str) -> tuple[str, str]:
-    """What the attack did to the undefended output: tone ('good', 'bad', 'note') and a sentence."""
+def attack_outcome(clean: str, attacked: str, truth: str, aim: str) -> tuple[str, str]:
+    """What the attack did to the undefended output: tone ('good', 'bad', 'note') and a sentence.
+
+    An attack with another aim was not made for the undefended classifier, and may carry over to it.
+    """
     if truth not in ("unknown", clean):
         return (
             "bad",
             f"Without defence: wrong before any attack (“{clean}”), “{attacked}” after it.",
         )
+    if aim != "plain":
+        if attacked == clean:
+            return "note", f"Made for {MADE_FOR[aim]}, it leaves “{attacked}” without defence."
+        return "bad", f"Made for {MADE_FOR[aim]}, it carries over: without defence “{attacked}”."
     if attacked == clean:
         return "good", f"The attack failed: the undefended classifier still says “{attacked}”."
     return "bad", f"The attack succeeded: without defence “{clean}” became “{attacked}”."
 
 
-def defence_outcome(clean: str, attacked: str, truth: str) -> tuple[str, str]:
+def defence_outcome(clean: str, attacked: str, truth: str, aim: str) -> tuple[str, str]:
     """What the attack did to the defended output: tone and one sentence."""
     if truth not in ("unknown", clean):
         return "bad", f"With defence: wrong before any attack (“{clean}”), “{attacked}” after it."
+    made = f"an attack made for {MADE_FOR[aim]}"
     if attacked == clean:
-        return "good", f"The defence held: it still says “{attacked}”."
-    return "bad", f"The defence failed: “{clean}” became “{attacked}”."
+        return "good", f"The defence held against {made}: it still says “{attacked}”."
+    return "bad", f"The defence failed under {made}: “{clean}” became “{attacked}”."
 
 
 def harm(undefended: str, defended: str, truth: str) -> tuple[str, str]:

@@ -72,8 +72,11 @@ def test_files_are_short():
 
 
 def test_core_is_small():
-    """All of the method in at most 2,000 lines of code; comments, docstrings and blanks apart."""
-    assert sum(code_lines(path) for path in sources("core")) <= 2000
+    """The method, and apart from it the file formats; comments, docstrings and blanks apart."""
+    formats = sum(code_lines(path) for path in sources("core/scan"))
+    method = sum(code_lines(path) for path in sources("core")) - formats
+    assert method <= 1850
+    assert formats <= 1100
 
 
 def code_lines(path: Path) -> int:
@@ -101,3 +104,12 @@ def test_core_and_train_import_with_the_lean_packages_alone():
     imported = run.stdout.split()
     assert "core.pipeline" in imported
     assert "train.split" in imported
+
+
+def test_the_space_s_header_keeps_the_hub_s_limit():
+    header = (ROOT / "README.md").read_text(encoding="utf-8").split("---")[1]
+    facts = dict(line.split(": ", 1) for line in header.strip().splitlines())
+    assert len(facts["short_description"]) <= 60
+    assert facts["app_file"] == "app.py" and facts["sdk"] == "gradio"
+    pinned = (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
+    assert f"gradio=={facts['sdk_version']}" in pinned

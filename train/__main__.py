@@ -19,7 +19,10 @@ from train.phases import Phases
 
 # phase -> (what --help says of it, the methods of Phases that it runs)
 PHASES = {
-    "diffusion": ("the purifier's noise-predicting U-Net (phase 1)", ("diffusion",)),
+    "diffusion": (
+        "the purifier's noise-predicting U-Net (phase 1); may need both classifiers",
+        ("diffusion",),
+    ),
     "mae": ("the detector's masked autoencoder (phase 2)", ("mae",)),
     "mixture": ("the mixture of experts, adversarially trained", ("mixture",)),
     "plain": ("the same without adversarial examples: 'undefended'", ("plain",)),
@@ -31,7 +34,7 @@ PHASES = {
     ),
     "all": (
         "everything above, then ready for core.load(OUT)",
-        ("diffusion", "mae", "mixture", "plain", "detector", "calibrate"),
+        ("mixture", "plain", "diffusion", "mae", "detector", "calibrate"),
     ),
 }
 SPLIT = "split"

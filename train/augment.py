@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from core.residual import blur
+
 
 @dataclass(frozen=True)
 class AugmentConfig:
@@ -19,6 +21,7 @@ class AugmentConfig:
     shift: float = 0.05  # share of the side
     stretch: float = 0.05  # difference between the axes
     flip: bool = True  # left-right, half of the time
+    upend: float = 0.0  # share of scans put upside down
     brightness: float = 0.05
     contrast: float = 0.20
     gamma: float = 0.25  # exponent between exp(-gamma) and exp(gamma)
@@ -44,6 +47,8 @@ def _geometry(x: Tensor, c: AugmentConfig, g: torch.Generator) -> Tensor:
     sx, sy = size * aspect, size / aspect
     if c.flip:
         sx = sx * _sign(b, 0.5, g)
+    if c.upend:
+        sy = sy * _sign(b, c.upend, g)
     cos, sin = angle.cos(), angle.sin()
     shift_x, shift_y = _spread(b, g) * 2 * c.shift, _spread(b, g) * 2 * c.shift
     theta = torch.stack(
@@ -71,7 +76,7 @@ def _intensity(x: Tensor, c: AugmentConfig, g: torch.Generator) -> Tensor:
     # brightness acts on tissue: the background of an MRI stays black
     x = x * (1 + per_scan(c.contrast)) + per_scan(c.brightness) * (x > 0.04)
     if c.blur:
-        soft = F.avg_pool2d(F.pad(x, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
+        soft = blur(x)
         x = torch.where(_chance(b, c.blur, g).to(x.device).view(-1, 1, 1, 1), soft, x)
     if c.noise:
         sigma = torch.rand(b, generator=g).view(-1, 1, 1, 1) * c.noise

@@ -14,7 +14,7 @@ from train import split
 from train.cifar import read_cifar
 from train.data import DataError, Record, file_sha256, find_folder, find_records, load_scans
 from train.split import Manifest, check_files, fold_of, read_manifest, split_by_group
-from train.task import Data, balanced_weights
+from train.task import Data
 
 CIFAR10, FOLDER = "cifar10", "folder"
 PROTOCOLS = (*split.PROTOCOLS, CIFAR10, FOLDER)
@@ -22,17 +22,10 @@ PROTOCOLS = (*split.PROTOCOLS, CIFAR10, FOLDER)
 
 @dataclass(frozen=True)
 class Corpus:
-    """Training and validation scans of one protocol.
-
-    `cells` are source and label of each scan, `groups` the near-duplicates it belongs to.
-    """
+    """Training and validation scans of one protocol."""
 
     train: Data
-    train_cells: list[str]
-    train_groups: list[int]
     val: Data
-    val_cells: list[str]
-    val_groups: list[int]
     split_sha256: str
     protocol: str
 
@@ -75,7 +68,7 @@ def load_corpus(
 def _corpus(manifest: Manifest, records: Sequence[Record], scans: np.ndarray) -> Corpus:
     where = {r.file: i for i, r in enumerate(records)}
 
-    def fold(name: str) -> tuple[Data, list[str], list[int]]:
+    def fold(name: str) -> Data:
         entries = [manifest.entries[i] for i in manifest.fold(name)]
         if not entries:
             raise DataError(f"the {name} fold of {manifest.protocol!r} is empty: more scans needed")
@@ -83,11 +76,9 @@ def _corpus(manifest: Manifest, records: Sequence[Record], scans: np.ndarray) ->
         labels = [records[i].label for i in rows]
         cells = [f"{records[i].source}/{records[i].label}" for i in rows]
         groups = [e.group for e in entries]
-        weights = balanced_weights(cells, groups)
-        data = Data(np.ascontiguousarray(scans[rows]), torch.tensor(labels), weights)
-        return data, cells, groups
+        return Data(np.ascontiguousarray(scans[rows]), torch.tensor(labels), cells, groups)
 
-    return Corpus(*fold("train"), *fold("val"), manifest.sha256, manifest.protocol)
+    return Corpus(fold("train"), fold("val"), manifest.sha256, manifest.protocol)
 
 
 def _from_cifar(root: Path, cache: Path | None) -> Corpus:
@@ -96,15 +87,14 @@ def _from_cifar(root: Path, cache: Path | None) -> Corpus:
     digests = [hashlib.sha256(picture.tobytes()).hexdigest() for picture in cifar.train]
     is_val = np.array([fold_of(digest) == "val" for digest in digests])
 
-    def fold(chosen: np.ndarray) -> tuple[Data, list[str], list[int]]:
+    def fold(chosen: np.ndarray) -> Data:
         labels = cifar.train_labels[chosen]
-        cells = [f"cifar10/{label}" for label in labels]
+        cells = [f"{CIFAR10}/{label}" for label in labels]
         groups = np.flatnonzero(chosen).tolist()  # each picture is its own
-        weights = balanced_weights(cells, groups)
-        return Data(cifar.train[chosen], torch.from_numpy(labels), weights), cells, groups
+        return Data(cifar.train[chosen], torch.from_numpy(labels), cells, groups)
 
     if is_val.all() or not is_val.any():
         raise DataError(f"too few pictures for a validation fold: {len(is_val)}")
     lines = sorted(f"{d},{label}" for d, label in zip(digests, cifar.train_labels, strict=True))
     digest = hashlib.sha256("\n".join(lines).encode()).hexdigest()
-    return Corpus(*fold(~is_val), *fold(is_val), digest, cifar.title)
+    return Corpus(fold(~is_val), fold(is_val), digest, cifar.title)

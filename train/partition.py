@@ -19,7 +19,7 @@ from train.corpus import Corpus
 from train.data import DataError
 from train.scanner import ScannerConfig, shift
 from train.split import FOLDS, Manifest
-from train.task import Data, balanced_weights
+from train.task import Data
 
 KINDS = ("iid", "dirichlet", "source")
 DRAWS = 200  # of a Dirichlet, until every client can train
@@ -65,11 +65,8 @@ def rows_of(data: Manifest | Corpus) -> list[Row]:
     if isinstance(data, Manifest):
         return [Row(e.fold, e.source, e.record.label, e.group) for e in data.entries]
     rows = []
-    for fold, cells, groups in (
-        ("train", data.train_cells, data.train_groups),
-        ("val", data.val_cells, data.val_groups),
-    ):
-        for cell, group in zip(cells, groups, strict=True):
+    for fold, part in (("train", data.train), ("val", data.val)):
+        for cell, group in zip(part.cells, part.groups, strict=True):
             source, label = cell.rsplit("/", 1)
             rows.append(Row(fold, source, int(label), group))
     return rows
@@ -108,29 +105,15 @@ def client_corpus(corpus: Corpus, config: PartitionConfig, client: int) -> Corpu
     cut = len(corpus.train)
     inside = [i for i in mine if i < cut], [i - cut for i in mine if i >= cut]
 
-    def fold(
-        data: Data, cells: list[str], groups: list[int], keep: list[int], offset: int
-    ) -> tuple[Data, list[str], list[int]]:
+    def fold(data: Data, keep: list[int], offset: int) -> Data:
         names = [i + offset for i in keep]
-        scans = shift(data.scans[keep], config.scanner, config.seed, client, names)
-        cells, groups = [cells[i] for i in keep], [groups[i] for i in keep]
-        return Data(scans, data.labels[keep], balanced_weights(cells, groups)), cells, groups
+        part = data.pick(keep)
+        return replace(
+            part, scans=shift(part.scans, config.scanner, config.seed, client, names)
+        )
 
-    train, train_cells, train_groups = fold(
-        corpus.train, corpus.train_cells, corpus.train_groups, inside[0], 0
-    )
-    val, val_cells, val_groups = fold(
-        corpus.val, corpus.val_cells, corpus.val_groups, inside[1], cut
-    )
-    return replace(
-        corpus,
-        train=train,
-        train_cells=train_cells,
-        train_groups=train_groups,
-        val=val,
-        val_cells=val_cells,
-        val_groups=val_groups,
-    )
+    train, val = fold(corpus.train, inside[0], 0), fold(corpus.val, inside[1], cut)
+    return replace(corpus, train=train, val=val)
 
 
 def _homes(rows: Sequence[Row]) -> dict[tuple[str, str, int], dict[int, int]]:

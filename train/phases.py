@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from core import checkpoint
+from core.attack.step import LogitsFn
 from core.diffusion import Diffusion
 from core.mae import MaskedAutoencoder
 from core.moe import MixtureOfExperts, MoEConfig
@@ -22,12 +23,14 @@ from core.system import PARTS, SYSTEM, load, save_part, save_ties
 from core.unet import UNet
 from train import calibrate as calibration
 from train import classifier, detector, diffusion, mae
-from train.config import ClassifierPhase, Preset
+from train.config import ClassifierPhase, Preset, check_fit
 from train.corpus import Corpus
+from train.device import pick_device
 from train.progress import Progress
-from train.task import FitConfig, LossFn, ValidateFn, fit, pick_device
+from train.task import FitConfig, LossFn, ValidateFn, fit
 
 PAPER_EPS = 0.015
+CLASSIFIERS = ("classifier.safetensors", "plain.safetensors")
 # name of a state on disk -> the preset's table that it was trained by
 PHASE_OF = {
     "classifier-warmup": "classifier",
@@ -48,7 +51,7 @@ class Phases:
     """
 
     def __init__(self, preset: Preset, corpus: Corpus, out: Path, seed: int = 0) -> None:
-        _check_fit(preset, corpus)
+        check_fit(preset, corpus)
         out.mkdir(parents=True, exist_ok=True)
         self.preset = preset
         self.corpus = corpus
@@ -69,15 +72,24 @@ class Phases:
         self._classifier("plain", model, self.preset.plain, self.preset.system.plain)
 
     def diffusion(self) -> None:
-        """Phase 1 of the paper."""
+        """Phase 1 of the paper.
+
+        Raises:
+            WeightsError: it learns from attacks, and a classifier is not trained yet, or on another
+                split or in another shape.
+        """
         torch.manual_seed(self.seed + 2)
         phase, schedule = self.preset.diffusion, Diffusion().to(self.device)
+        surfaces: list[LogitsFn] = []
+        if phase.loss.adv_share:
+            system = self._assemble(CLASSIFIERS)
+            surfaces = [system.classifier_logits, system.plain_logits]
         self._fit(
             "diffusion",
             UNet(self.preset.system.unet),
             phase.fit,
-            diffusion.loss_function(phase.loss, phase.augment, schedule),
-            diffusion.validation(self.corpus.val, schedule, phase.loss, self.device),
+            diffusion.loss_function(phase.loss, phase.augment, schedule, surfaces),
+            diffusion.validation(self.corpus.val, schedule, phase.loss, self.device, surfaces),
             asdict(self.preset.system.unet),
         )
 
@@ -102,7 +114,7 @@ class Phases:
         """
         torch.manual_seed(self.seed + 4)
         phase = self.preset.detector
-        system = self._assemble(["classifier.safetensors", "plain.safetensors"])
+        system = self._assemble(CLASSIFIERS)
         self._fit(
             "residual",
             ResidualNet(self.preset.system.residual),
@@ -122,7 +134,7 @@ class Phases:
         system = self._assemble(PARTS)
         c = self.corpus
         figures = calibration.calibrate(
-            system, c.train, c.val, c.val_cells, self.preset.calibrate, progress.report
+            system, c.train, c.val, self.preset.calibrate, progress.report
         )
         system.info = {
             "preset": self.preset.name,
@@ -159,7 +171,7 @@ class Phases:
         self, name: str, model: MixtureOfExperts, phase: ClassifierPhase, shape: MoEConfig
     ) -> None:
         def validation(eps: float) -> ValidateFn:
-            return classifier.validation(self.corpus.val, self.corpus.val_cells, self.device, eps)
+            return classifier.validation(self.corpus.val, self.device, eps)
 
         if (
             phase.warmup.epochs
@@ -224,24 +236,6 @@ class Phases:
 
     def _progress(self, title: str) -> Progress:
         return Progress(title, self.out / "log.jsonl")
-
-
-def _check_fit(preset: Preset, corpus: Corpus) -> None:
-    system = preset.system
-    side, chans = system.moe.img_size, system.moe.in_chans
-    if {system.plain.in_chans, system.mae.in_chans, system.unet.in_chans} != {chans}:
-        raise ValueError(f"the parts of preset {preset.name!r} differ in in_chans")
-    if corpus.shape != (chans, side, side):
-        raise ValueError(
-            f"preset {preset.name!r} reads pictures of shape {(chans, side, side)}, "
-            f"those of {corpus.protocol!r} are {corpus.shape}"
-        )
-    classes = min(system.moe.num_classes, system.plain.num_classes)
-    if corpus.num_classes > classes:
-        raise ValueError(
-            f"preset {preset.name!r} tells {classes} classes apart, "
-            f"{corpus.protocol!r} has {corpus.num_classes}"
-        )
 
 
 def _commit() -> str:

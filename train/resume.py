@@ -27,7 +27,8 @@ def write_state(
     """
     tensors = {f"{name}/{k}": v for name, m in models.items() for k, v in m.state_dict().items()}
     for i, state in optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer/{i}/{k}": v for k, v in state.items()}
+        # Muon keeps a flag, not a tensor
+        tensors |= {f"optimizer/{i}/{k}": torch.as_tensor(v) for k, v in state.items()}
     partial = path.with_suffix(".partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

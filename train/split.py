@@ -1,10 +1,11 @@
 """Near-duplicate groups and split manifests: who trains, validates and tests, nothing to choose.
 
 Two scans belong together when their 24 x 24 grey thumbnails, zero mean and unit norm, correlate
-above .97, mirror images counted; groups are the connected components, over all sources together. A
-group's fold follows from a hash of the smallest sha256 of its files. This makes folds free of
-near-duplicates; patients cannot be told apart in these data, so it does not make them free of
-shared patients.
+above .97, one of them mirrored or turned if need be: both sources hold scans beside their mirror
+images, left to right and upside down. Groups are the connected components, over all sources
+together. A group's fold follows from a hash of the smallest sha256 of its files. This makes folds
+free of near-duplicates; patients cannot be told apart in these data, so it does not make them free
+of shared patients.
 """
 
 from __future__ import annotations
@@ -140,14 +141,16 @@ def thumbnails(scans: np.ndarray) -> np.ndarray:
     return flat
 
 
-def mirrored(thumbs: np.ndarray) -> np.ndarray:
-    """Thumbnails of the left-right mirror images, same shape."""
+def turned(thumbs: np.ndarray) -> list[np.ndarray]:
+    """Thumbnails of the scans as they are, turned and mirrored: eight arrays of the same shape."""
     square = thumbs.reshape(-1, THUMBNAIL, THUMBNAIL)
-    return np.ascontiguousarray(square[:, :, ::-1]).reshape(thumbs.shape)
+    quarters = [np.rot90(square, k, axes=(1, 2)) for k in range(4)]
+    both = [view for q in quarters for view in (q, q[:, :, ::-1])]
+    return [np.ascontiguousarray(view).reshape(thumbs.shape) for view in both]
 
 
 def groups_of(thumbs: np.ndarray, threshold: float = THRESHOLD) -> np.ndarray:
-    """Connected components at correlation above `threshold`, mirrors counted.
+    """Connected components at correlation above `threshold`, mirrored and turned ones counted.
 
     Returns:
         int64 (N,): the smallest position in each scan's group.
@@ -160,10 +163,10 @@ def groups_of(thumbs: np.ndarray, threshold: float = THRESHOLD) -> np.ndarray:
             i = int(parent[i])
         return i
 
-    flipped = mirrored(thumbs)
+    forms = turned(thumbs)
     for start in range(0, len(thumbs), 512):
         block = thumbs[start : start + 512]
-        close = np.maximum(block @ thumbs.T, block @ flipped.T) > threshold
+        close = np.maximum.reduce([block @ form.T for form in forms]) > threshold
         for i, j in zip(*np.nonzero(close), strict=True):
             a, b = root(start + int(i)), root(int(j))
             parent[max(a, b)] = min(a, b)

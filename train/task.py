@@ -10,22 +10,29 @@ import copy
 import json
 import math
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from timm.optim import create_optimizer_v2
 from torch import Tensor, nn
 
 from core.scan import from_uint8
+from train.device import pick_device
 from train.resume import read_state, write_state
 
 LossFn = Callable[[nn.Module, Tensor, Tensor, torch.Generator], Tensor]
 ValidateFn = Callable[[nn.Module], dict[str, float]]
 ReportFn = Callable[[str], None]
 ProgressFn = Callable[[int, int, float], None]
+
+# timm's names: its "muon" goes without Nesterov momentum
+OPTIMIZERS = {"adamw": "adamw", "muon": "nmuon"}
 
 
 def silent(step: int, total: int, loss: float) -> None:
@@ -37,6 +44,8 @@ class FitConfig:
     """How long and how fast to learn. An epoch draws as many scans as there are, at most `samples`.
 
     0 epochs leave a model as it is; `patience` epochs may bring nothing better (0: all of them).
+    `optimizer` is 'adamw', or 'muon': orthogonalised momentum (Jordan et al. 2024) for matrices,
+    AdamW for the rest, with steps scaled so that a learning rate means about the same for both.
     """
 
     epochs: int = 10
@@ -49,6 +58,7 @@ class FitConfig:
     patience: int = 0
     clip: float = 1.0
     seed: int = 0
+    optimizer: str = "adamw"
 
     def __post_init__(self) -> None:
         if self.epochs < 0 or self.batch_size < 1 or min(self.samples, self.patience) < 0:
@@ -57,15 +67,33 @@ class FitConfig:
             )
         if not self.lr > 0 or not 0 <= self.ema < 1:
             raise ValueError(f"lr must be positive and ema in [0, 1), got {self}")
+        if self.optimizer not in OPTIMIZERS:
+            raise ValueError(f"optimizer must be adamw or muon, got {self.optimizer!r}")
 
 
 @dataclass(frozen=True)
 class Data:
-    """Scans of one fold with labels and sampling weights; uint8 until a batch is drawn."""
+    """Scans of one fold with labels; uint8 until a batch is drawn."""
 
     scans: np.ndarray  # (N, H, W) or (N, C, H, W) uint8
     labels: Tensor  # (N,) int64
-    weights: Tensor  # (N,) float64, need not sum to 1
+    cells: Sequence[object]  # (N,) what shall count the same: the scans' source and label
+    groups: Sequence[int]  # (N,) near-duplicates share a number
+
+    @cached_property
+    def weights(self) -> Tensor:
+        """How much each scan counts, (N,) float64: see `balanced_weights`."""
+        return balanced_weights(self.cells, self.groups)
+
+    def spaced(self, limit: int) -> Data:
+        """At most `limit` of the scans, evenly spaced, first and last among them."""
+        rows = torch.linspace(0, len(self) - 1, min(limit, len(self))).long().tolist()
+        cells, groups = ([values[i] for i in rows] for values in (self.cells, self.groups))
+        return Data(self.scans[rows], self.labels[rows], cells, groups)
+
+    def all(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        """The one batch that holds all of it."""
+        return self.batch(range(len(self)), device)
 
     def batch(self, index: Sequence[int] | Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
         """Float32 scans (B, C, H, W) in [0, 1] and labels (B,)."""
@@ -113,8 +141,12 @@ def fit(
     model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     ema = copy.deepcopy(model).eval().requires_grad_(False)
     best = copy.deepcopy(ema)
-    optimizer = torch.optim.AdamW(
-        model.parameters(), lr=config.lr, weight_decay=config.weight_decay
+    optimizer = create_optimizer_v2(
+        model,
+        OPTIMIZERS[config.optimizer],
+        lr=config.lr,
+        weight_decay=config.weight_decay,
+        filter_bias_and_bn=False,
     )
     samples = min(config.samples or len(data), len(data))
     steps_per_epoch = max(1, samples // config.batch_size)
@@ -192,32 +224,14 @@ def batches(n: int, size: int) -> Iterator[range]:
         yield range(start, min(start + size, n))
 
 
-def spaced(n: int, limit: int) -> list[int]:
-    """At most `limit` of the positions 0..n-1, evenly spaced, first and last among them."""
-    return torch.linspace(0, n - 1, min(limit, n)).long().tolist()
-
-
 def balanced_weights(cells: Sequence[object], groups: Sequence[int]) -> Tensor:
-    """Sampling weights (N,): cells share equally; n near-duplicates in one count sqrt(n)."""
-    sizes: dict[int, int] = {}
-    for group in groups:
-        sizes[group] = sizes.get(group, 0) + 1
-    weights = torch.tensor([sizes[g] ** -0.5 for g in groups], dtype=torch.float64)
+    """Weights (N,) float64: cells share equally; n near-duplicates in a cell count as sqrt(n)."""
+    sizes = Counter(zip(cells, groups, strict=True))
+    weights = torch.tensor([sizes[k] ** -0.5 for k in zip(cells, groups, strict=True)]).double()
     for cell in set(cells):
         inside = torch.tensor([c == cell for c in cells])
         weights[inside] /= weights[inside].sum()
     return weights
-
-
-def pick_device() -> torch.device:
-    """The first CUDA device if there is one, else the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def autocast(device: torch.device) -> torch.autocast:
-    """bfloat16 where the hardware multiplies it natively, float32 elsewhere."""
-    native = device.type == "cuda" or torch.cpu._is_avx512_bf16_supported()
-    return torch.autocast(device.type, torch.bfloat16, enabled=native)
 
 
 def _schedule(progress: float, warmup: float) -> float:

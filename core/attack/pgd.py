@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -39,8 +40,10 @@ class PGD:
 
     def __post_init__(self) -> None:
         check(self.eps, self.norm)
-        if self.steps < 1 or not self.alpha > 0:
-            raise ValueError(f"steps and alpha must be positive, got {self.steps} and {self.alpha}")
+        if self.steps < 1 or not 0 < self.alpha < math.inf:
+            raise ValueError(
+                f"steps and alpha must be positive and finite, got {self.steps} and {self.alpha}"
+            )
 
     def __call__(
         self, logits_fn: LogitsFn, x: Tensor, y: Tensor, seeds: Sequence[int] | None = None

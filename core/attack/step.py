@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -9,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+OWN_DRAWS = 2**32  # added to seeds: the purifier's noise of the same seed is something else
 LogitsFn = Callable[[Tensor], Tensor]
 NORMS = ("linf", "l2")
 
@@ -25,8 +27,8 @@ class Step:
 
 def check(eps: float, norm: str) -> None:
     """Raises ValueError where an attack's numbers make no sense."""
-    if not eps >= 0:
-        raise ValueError(f"eps must be at least 0, got {eps}")
+    if not 0 <= eps < math.inf:
+        raise ValueError(f"eps must be at least 0 and finite, got {eps}")
     if norm not in NORMS:
         raise ValueError(f"norm must be one of {', '.join(NORMS)}, got {norm!r}")
 
@@ -73,7 +75,7 @@ def noise_in_ball(x: Tensor, eps: float, norm: str, seeds: Sequence[int]) -> Ten
         raise ValueError(f"need one seed per scan, got {len(seeds)} for {len(x)}")
     draws = []
     for seed in seeds:
-        generator = torch.Generator().manual_seed(int(seed))
+        generator = torch.Generator().manual_seed(int(seed) + OWN_DRAWS)
         if norm == "linf":
             draws.append((torch.rand(x.shape[1:], generator=generator) * 2 - 1) * eps)
         else:

@@ -21,7 +21,7 @@ def test_every_score_and_feature_is_measured(pipeline, test_fold):
 def test_a_scan_against_itself_is_not_detected(pipeline, test_fold):
     x = test_fold.batches(8, pipeline.device)[0]().x
     clean = scored(pipeline, x)
-    figures = detection(pipeline, clean, clean)["scores"]
+    figures = detection(pipeline, clean, clean, test_fold.groups[: len(x)])["scores"]
     assert all(f["auroc"] == 0.5 for f in figures.values())
 
 
@@ -30,7 +30,7 @@ def test_strong_noise_raises_the_papers_score(pipeline, test_fold):
     generator = torch.Generator().manual_seed(0)
     noisy = eight_bit(x + 0.3 * torch.randn(x.shape, generator=generator))
     clean, attacked = scored(pipeline, x), scored(pipeline, noisy)
-    figures = detection(pipeline, clean, attacked)["scores"]
+    figures = detection(pipeline, clean, attacked, test_fold.groups[: len(x)])["scores"]
     assert figures["feature quiet"]["auroc"] == 1.0
     assert figures["feature quiet"]["tpr_at_5"] == 1.0
     low, high = figures["paper"]["interval"]
@@ -47,3 +47,17 @@ def test_false_alarms_are_counted_at_the_stored_tau(pipeline):
 def test_eight_bit_is_on_the_grid():
     x = torch.tensor([-0.1, 0.5, 1.2])
     assert (eight_bit(x) * 255).tolist() == pytest.approx([0, 128, 255], abs=1e-4)
+
+
+def test_the_interval_counts_near_duplicates_once(pipeline):
+    """Twenty copies of each of four scans know no more than the four do."""
+    negative, positive = torch.tensor([1.0, 2, 3, 4]), torch.tensor([2.5, 3.5, 4.5, 5.5])
+
+    def width(copies: int, groups: list[int]) -> float:
+        pair = [dict.fromkeys(SCORES, v.repeat_interleave(copies)) for v in (negative, positive)]
+        low, high = detection(pipeline, *pair, groups)["scores"]["paper"]["interval"]
+        return high - low
+
+    alone = width(1, [0, 1, 2, 3])
+    assert width(20, [i // 20 for i in range(80)]) == pytest.approx(alone, abs=1e-6)
+    assert width(20, list(range(80))) < alone / 2

@@ -220,8 +220,10 @@ def test_eot_of_impossible_draws_stays_finite() -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: FGSM(eps=-0.1), "eps must be at least 0, got -0.1"),
-        (lambda: PGD(eps=math.nan), "eps must be at least 0, got nan"),
+        (lambda: FGSM(eps=-0.1), "eps must be at least 0 and finite, got -0.1"),
+        (lambda: PGD(eps=math.nan), "eps must be at least 0 and finite, got nan"),
+        (lambda: FGSM(eps=math.inf), "eps must be at least 0 and finite, got inf"),
+        (lambda: PGD(alpha=math.inf), "must be positive and finite"),
         (lambda: PGD(norm="l1"), "norm must be one of linf, l2, got 'l1'"),
         (lambda: PGD(steps=0), "must be positive"),
         (lambda: PGD(alpha=0.0), "must be positive"),

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import nibabel
+import numpy as np
 import pytest
 from PIL import Image
 
 from core import checkpoint
 from core.__main__ import main
 from core.pipeline import MedFedPure
-from core.scan import to_png
+from core.scan import to_png, to_uint8
 from core.system import PARTS, SYSTEM, load, save_part, save_ties
 from demo.phantom import phantom
 
@@ -139,6 +142,33 @@ def test_the_attack_leaves_the_clean_output(weights, scans, capsys):
         assert moved < 0 if clean["tumour_probability"] >= 0.5 else moved > 0
 
 
+@pytest.mark.parametrize("seed", ["-1", "2147483648", "18446744073709551616"])
+def test_a_seed_that_no_generator_takes_is_refused(weights, scans, seed):
+    with pytest.raises(SystemExit) as stopped:
+        main([scans[0], "--weights", weights, f"--seed={seed}"])
+    assert stopped.value.code == 2
+
+
+def test_score_and_policy_can_be_chosen(weights, scans, capsys):
+    for extra in ([], ["--score", "paper"], ["--score", "fused"], ["--policy", "paper"]):
+        assert main([scans[1], "--json", "--weights", weights, *extra]) == 0
+    own, paper, fused, gate = map(numbers, lines(capsys))
+    assert own in (paper, fused) and paper["score"] != fused["score"]
+    assert gate["t_star"] == 0 or gate["flagged"]
+    with pytest.raises(ValueError, match="must be one of paper, floor, got 'none'"):
+        load(weights, policy="none")
+
+
+def test_a_manifest_of_the_wrong_types_is_refused(weights, scans, tmp_path, capsys):
+    shutil.copytree(weights, tmp_path / "weights")
+    path = tmp_path / "weights" / "manifest.json"
+    manifest = json.loads(path.read_text())
+    manifest["files"]["system.safetensors"]["bytes"] = "x"
+    path.write_text(json.dumps(manifest))
+    assert main([scans[0], "--weights", str(path.parent)]) == 2
+    assert "do not fit" in capsys.readouterr().err
+
+
 def test_a_zero_budget_changes_nothing(weights, scans, capsys):
     for extra in ([], ["--attack", "pgd", "--eps", "0", "--steps", "1"]):
         main([scans[0], "--json", "--weights", weights, *extra])
@@ -187,3 +217,43 @@ def test_it_runs_as_a_module(weights, scans):
     )
     assert list(json.loads(run.stdout)) == KEYS
     assert run.stderr == ""
+
+
+@pytest.fixture(scope="module")
+def volume(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Three axial slices 5 mm apart, the first of them blank."""
+    slices = [to_uint8(phantom(seed, tumour=True))[0].astype("int16") for seed in range(3)]
+    slices[0][:] = 0
+    values = np.stack(slices)[:, ::-1, ::-1].transpose(2, 1, 0)
+    path = tmp_path_factory.mktemp("volume") / "scan.nii.gz"
+    nibabel.Nifti1Image(values, np.diag([1, 1, 5, 1])).to_filename(path)
+    return str(path)
+
+
+def test_of_a_volume_the_middle_slice_is_read_unless_another_is_named(weights, volume, capsys):
+    for options in ([], ["--slice", "3"]):
+        assert main([volume, *options, "--json", "--weights", weights]) == 0
+    middle, last = lines(capsys)
+    assert list(middle) == [*KEYS, "notes", "slice"]
+    assert (middle["slice"], last["slice"]) == (2, 3)
+    assert middle["tumour_probability"] != last["tumour_probability"]
+
+
+def test_all_slices_of_a_volume_get_a_line_each(weights, volume, capsys):
+    assert main([volume, "--slice", "all", "--json", "--weights", weights]) == 0
+    blank, *others = lines(capsys)
+    assert "blank" in blank["error"]
+    assert [line["slice"] for line in (blank, *others)] == [1, 2, 3]
+    assert all(line["error"] is None for line in others)
+
+
+@pytest.mark.parametrize("number", ["0", "4"])
+def test_a_slice_that_there_is_not(weights, volume, capsys, number):
+    assert main([volume, "--slice", number, "--weights", weights]) == 1
+    assert f"no slice {number}: the volume has 3." in capsys.readouterr().out
+
+
+def test_all_of_a_missing_file_is_still_a_failure(weights, volume, capsys):
+    assert main(["none.nii", "--slice", "all", "--weights", weights]) == 1
+    assert main([volume, "--slice", "1", "--weights", weights]) == 1
+    assert "slice 1: The picture is blank" in capsys.readouterr().out

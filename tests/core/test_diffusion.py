@@ -51,6 +51,12 @@ def test_predict_x0_inverts_q_sample(diffusion: Diffusion) -> None:
     torch.testing.assert_close(diffusion.predict_x0(x_t, t, noise), x_0, atol=1e-4, rtol=0)
 
 
+def test_the_implied_noise_is_the_noise_that_was_added(diffusion: Diffusion) -> None:
+    x_0, noise, t = draw(3, 1, 8, 8), draw(3, 1, 8, 8, seed=1), at(5, 60, 400)
+    x_t = diffusion.q_sample(x_0, t, noise)
+    torch.testing.assert_close(diffusion.implied_noise(x_t, t, x_0), noise, atol=1e-4, rtol=0)
+
+
 def test_ddim_follows_the_true_noise(diffusion: Diffusion) -> None:
     """To a lower t it lands on that t's own x_t, to -1 on x_0, each scan from its own t."""
     x_0, noise, t = draw(3, 1, 8, 8), draw(3, 1, 8, 8, seed=1), at(20, 60, 400)

@@ -6,6 +6,7 @@ import io
 import struct
 import zlib
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from refusals import refusal
 
 from core.scan import (
     MAX_BYTES,
@@ -98,6 +100,16 @@ def test_twelve_bits_in_sixteen_fill_the_range(scan):
     levels[0, 0] = 4095
     read = read_scan(encode(Image.fromarray(levels), "PNG"))
     assert torch.allclose(read[0, 1:], scan[0, 1:], atol=1 / 255)
+
+
+@pytest.mark.parametrize("peak", [1.2, 300.0, 3000.0, 4096.0, 5000.0, 20_000.0, 40_000.0, 2e6])
+def test_a_deep_picture_reads_the_same_whatever_its_peak(scan, peak):
+    """A grey level more or less than 4095 must not darken it: there is no agreed white."""
+    deep = Image.fromarray(scan[0].numpy() / scan.max().item() * np.float32(peak))
+    usual = Image.fromarray(scan[0].numpy() / scan.max().item() * np.float32(700))
+    read = read_scan(encode(deep, "TIFF"))
+    assert read.max() == 1
+    assert torch.allclose(read, read_scan(encode(usual, "TIFF")), atol=1.1 / 255)
 
 
 def test_float_tiff(scan):
@@ -202,13 +214,7 @@ def test_many_readers_at_once(scan, picture):
 # --- what is refused -----------------------------------------------------------------------------
 
 
-def refused(source: Any) -> str:
-    with pytest.raises(ScanError) as caught:
-        read_scan(source)
-    message = str(caught.value)
-    assert message.endswith(".")
-    assert "\n" not in message
-    return message
+refused = partial(refusal, read_scan)
 
 
 def test_missing_file(tmp_path):
@@ -268,6 +274,13 @@ def test_more_than_twenty_megabytes(tmp_path):
 @pytest.mark.parametrize(("level", "shade"), [(0, "black"), (255, "white"), (128, "grey")])
 def test_blank(level, shade):
     assert shade in refused(encode(Image.new("L", (224, 224), level), "PNG"))
+
+
+@pytest.mark.parametrize(("side", "level"), [(2000, 255), (300, 5), (224, 255)])
+def test_a_few_bright_pixels_are_no_picture(side, level):
+    black = Image.new("L", (side, side), 0)
+    black.putpixel((side // 2, side // 2), level)
+    assert "black all over" in refused(encode(black, "PNG"))
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])

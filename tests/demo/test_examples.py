@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from torch import Tensor
 
+import core
 from bench.thumbnails import known
 from core.pipeline import MedFedPure
-from core.scan import to_png, to_uint8
+from core.scan import from_uint8, to_png, to_uint8
 from demo import examples, make_examples
 from demo.examples import Example
 from demo.phantom import phantom
@@ -52,9 +53,14 @@ def test_a_broken_example_is_named(tmp_path: Path, scan: Tensor) -> None:
         examples.load(tmp_path)
 
 
-def test_shipped_examples_are_synthetic_strangers() -> None:
-    for example in examples.load():
+def test_shipped_examples_are_synthetic_strangers_and_do_what_they_say() -> None:
+    system, shipped = core.load(), examples.load()
+    assert {e.tumour for e in shipped} == {False, True} and any(e.is_failure for e in shipped)
+    for example in shipped:
         assert example.correlation < 0.9, example.name
+        scan = from_uint8(example.levels)
+        again = make_examples.judge(system, scan, example.tumour, example.correlation)
+        assert again.sentence() == example.sentence()
 
 
 def test_examples_are_made_judged_and_loaded(tmp_path: Path, system: MedFedPure) -> None:

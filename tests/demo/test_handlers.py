@@ -107,10 +107,19 @@ def test_words_are_escaped() -> None:
 def test_a_failed_defence_is_said_as_plainly(
     clean: str, attacked: str, truth: str, tone: str, words: str
 ) -> None:
-    said = wording.defence_outcome(clean, attacked, truth)
-    assert said[0] == tone and words in said[1]
-    flipped = wording.attack_outcome(clean, attacked, truth)
+    for aim in wording.AIMS:
+        said = wording.defence_outcome(clean, attacked, truth, aim)
+        assert said[0] == tone and words in said[1]
+    flipped = wording.attack_outcome(clean, attacked, truth, "plain")
     assert (flipped[0] == "good") == (tone == "good")
+
+
+@pytest.mark.parametrize("aim", ["mixture", "defence"])
+def test_an_attack_on_another_model_is_not_called_a_failure(aim: str) -> None:
+    for attacked in wording.CLASSES:
+        tone, words = wording.attack_outcome("tumour", attacked, "tumour", aim)
+        assert tone == ("note" if attacked == "tumour" else "bad")
+        assert words.startswith(f"Made for {wording.MADE_FOR[aim]}") and "failed" not in words
 
 
 def test_harm_to_a_clean_scan_is_said() -> None:

@@ -52,10 +52,11 @@ def test_all_off_is_the_identity():
     assert torch.allclose(augment(x, OFF, draw()), x, atol=1e-5)
 
 
-def test_flips_alone_mirror_about_half_of_the_scans():
+@pytest.mark.parametrize(("kind", "axis"), [({"flip": True}, -1), ({"upend": 0.5}, -2)])
+def test_flips_alone_mirror_about_half_of_the_scans(kind, axis):
     x = scans(64)
-    out = augment(x, dataclasses.replace(OFF, flip=True), draw())
-    mirrored = [torch.allclose(a, b.flip(-1), atol=1e-4) for a, b in zip(out, x, strict=True)]
+    out = augment(x, dataclasses.replace(OFF, **kind), draw())
+    mirrored = [torch.allclose(a, b.flip(axis), atol=1e-4) for a, b in zip(out, x, strict=True)]
     same = [torch.allclose(a, b, atol=1e-4) for a, b in zip(out, x, strict=True)]
     assert all(m != s for m, s in zip(mirrored, same, strict=True))
     assert 16 < sum(mirrored) < 48

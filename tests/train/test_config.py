@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
+from core.pipeline import build
 from train.config import PresetError, preset_names, read_preset
 
 
@@ -22,7 +25,9 @@ def preset(tmp_path: Path):
 
 
 def test_the_presets_that_ship():
-    assert preset_names() == ["cifar10-paper", "default", "federated", "loopback", "paper", "smoke"]
+    assert preset_names() == [
+        "cifar10-paper", "default", "federated", "loopback", "one-source", "paper", "smoke"
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", preset_names())
@@ -54,6 +59,15 @@ def test_the_paper_s_kappa_and_patches():
     assert (cifar.moe.img_size, cifar.moe.in_chans, cifar.moe.num_classes) == (32, 3, 10)
 
 
+@pytest.mark.parametrize("name", ["cifar10-paper", "default", "smoke"])
+def test_a_preset_s_system_reads_scans_of_its_own_shape(name):
+    system = build(read_preset(name).system)
+    shape = system.config.moe
+    x = torch.rand(2, shape.in_chans, shape.img_size, shape.img_size)
+    with torch.no_grad():
+        assert system.logits(x, [0, 1]).shape == (2, shape.num_classes)
+
+
 def test_an_empty_preset_has_all_defaults(preset):
     assert preset("").name == "mine"
 
@@ -62,6 +76,14 @@ def test_whole_numbers_may_stand_for_reals_and_lists_become_tuples(preset):
     p = preset("[mae.fit]\nlr = 1\n[calibrate]\neps = [1, 0.5]")
     assert p.mae.fit.lr == 1.0 and isinstance(p.mae.fit.lr, float)
     assert p.calibrate.eps == (1.0, 0.5)
+
+
+def test_a_preset_that_extends_another_changes_what_it_names_alone(preset):
+    p, base = preset("extends = 'default'\n[mae.fit]\nepochs = 3"), read_preset("default")
+    assert (p.name, p.mae.fit.epochs) == ("mine", 3)
+    assert p == replace(
+        base, name="mine", mae=replace(base.mae, fit=replace(base.mae.fit, epochs=3))
+    )
 
 
 @pytest.mark.parametrize(
@@ -82,6 +104,9 @@ def test_whole_numbers_may_stand_for_reals_and_lists_become_tuples(preset):
         ("[mae.fit]\nepochs = -1", r"mae: fit: .*epochs"),
         ("[system.purifier]\npolicy = 'none'", r"policy must be one of paper, floor"),
         ("[system.moe]\nimg_size = 112", r"must share one img_size"),
+        ("extends = 'defualt'", r"mine\.toml cannot extend 'defualt': choose from cifar10-paper"),
+        ("extends = 'one-source'", r"cannot extend 'one-source': choose from .*default, paper"),
+        ("extends = 3", r"cannot extend 3: choose from"),
         ("[mae.fit\n", r"mine\.toml is not valid TOML"),
     ],
 )

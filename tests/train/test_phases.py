@@ -110,6 +110,11 @@ def test_another_seed_does_not_go_on_from_this_one_s_checkpoint(world, trained, 
     assert "other settings: remove it to start again" in capsys.readouterr().err
 
 
+def test_a_purifier_trained_on_attacks_asks_for_the_classifiers_first(world, tmp_path, capsys):
+    assert train("diffusion", world / "data", tmp_path) == 2
+    assert "no weights file" in capsys.readouterr().err
+
+
 def test_calibrate_names_the_part_that_is_not_trained_yet(world, tmp_path, capsys):
     assert train("calibrate", world / "data", tmp_path) == 2
     assert "no weights file" in capsys.readouterr().err

@@ -28,9 +28,9 @@ from train.split import (
     check_files,
     fold_of,
     groups_of,
-    mirrored,
     read_manifest,
     thumbnails,
+    turned,
 )
 
 
@@ -64,18 +64,22 @@ def test_thumbnails_ignore_brightness_and_contrast(scans):
     assert ((thumbnails(scans) * thumbnails(dimmed)).sum(axis=1) > 0.999).all()
 
 
-def test_mirroring_twice_is_the_identity_and_mirrors_are_the_mirrored_scans(scans):
-    thumbs = thumbnails(scans)
-    assert np.array_equal(mirrored(mirrored(thumbs)), thumbs)
-    assert np.allclose(mirrored(thumbs), thumbnails(scans[:, :, ::-1]), atol=0.02)
+def test_the_eight_forms_are_those_of_the_turned_and_mirrored_scans(scans):
+    thumbs = thumbnails(scans[:3])
+    forms = turned(thumbs)
+    assert len(forms) == 8
+    for change in (lambda s: s, np.fliplr, np.flipud, np.rot90, np.transpose):
+        changed = thumbnails(np.stack([np.ascontiguousarray(change(s)) for s in scans[:3]]))
+        assert min(np.abs(form - changed).max() for form in forms) < 0.02
 
 
-def test_a_copy_a_mirror_and_a_dimmed_copy_join_their_scan(scans):
-    family = np.stack([scans[0], scans[0], scans[0][:, ::-1], (scans[0] * 0.8).astype(np.uint8)])
-    others = scans[1:4]
-    groups = groups_of(thumbnails(np.concatenate([family, others])))
-    assert set(groups[:4]) == {0}
-    assert 0 not in groups[4:]
+def test_copies_mirrored_turned_or_dimmed_join_their_scan(scans):
+    scan = scans[0]
+    changes = [scan, scan[:, ::-1], scan[::-1], scan[::-1, ::-1], np.rot90(scan), scan.T]
+    family = np.stack([scan, *changes, (scan * 0.8).astype(np.uint8)])
+    groups = groups_of(thumbnails(np.concatenate([family, scans[1:4]])))
+    assert set(groups[: len(family)]) == {0}
+    assert 0 not in groups[len(family) :]
 
 
 def test_groups_are_connected_components(scans):
@@ -90,10 +94,11 @@ def test_groups_are_connected_components(scans):
 
 
 def test_groups_are_named_by_their_first_scan_and_closed_under_closeness(scans):
-    family = np.concatenate([scans, scans[:10, :, ::-1]])
+    family = np.concatenate([scans, scans[:10, :, ::-1], scans[5:15, ::-1]])
     thumbs = thumbnails(family)
     groups = groups_of(thumbs)
-    close = np.maximum(thumbs @ thumbs.T, thumbs @ mirrored(thumbs).T) > 0.97
+    upside_down = thumbnails(np.ascontiguousarray(family[:, ::-1]))
+    close = np.maximum(thumbs @ thumbs.T, thumbs @ upside_down.T) > 0.97
     rows, columns = np.nonzero(close)
     assert (groups[rows] == groups[columns]).all()
     for group in set(groups):
@@ -134,9 +139,9 @@ def test_a_known_digest_keeps_its_fold_forever():
 
 
 def both_sources(scans: np.ndarray) -> tuple[list[Record], list[str], np.ndarray]:
-    """Twenty scans in each source; the second's first ten mirror the first's."""
+    """Twenty scans in each source; the second's first ten mirror the first's, both ways."""
     records = records_for(20, COLLECTION) + records_for(20, BR35H)
-    pictures = np.concatenate([scans[:10, :, ::-1], scans[20:30], scans[:20]])
+    pictures = np.concatenate([scans[:5, :, ::-1], scans[5:10, ::-1], scans[20:30], scans[:20]])
     return records, digests_for([r.file for r in records]), pictures
 
 
@@ -146,6 +151,9 @@ def test_no_group_crosses_a_fold_and_sources_agree(scans):
     for protocol in ("leak-free", "multi-source", "second-source"):
         check_groups(manifests[protocol])
     check_agreement(manifests["leak-free"], manifests["multi-source"])
+    fold = {e.file: e.fold for e in manifests["multi-source"].entries}
+    twins = zip(records_for(10, COLLECTION), records_for(10, BR35H), strict=True)
+    assert all(fold[a.file] == fold[b.file] for a, b in twins)
 
 
 def test_a_manifest_survives_its_text(scans, tmp_path):
@@ -257,6 +265,19 @@ def test_the_real_files_are_those_of_the_manifests(data_root):
     manifest = read_manifest("multi-source")
     check_files(manifest, data_root, range(len(manifest.entries)))
     assert [e.file for e in manifest.entries] == [r.file for r in find_records(data_root)]
+
+
+@pytest.mark.data
+def test_no_test_scan_has_a_copy_in_another_fold(data_root):
+    """Grouping has no part in this: pictures are turned as pictures, and compared as they are."""
+    manifest = read_manifest("leak-free")
+    scans = load_scans(data_root, [e.record for e in manifest.entries])
+    test, others = manifest.fold("test"), manifest.fold("train", "val")
+    known = thumbnails(scans[others])
+    for view in (scans[test], scans[test][:, :, ::-1]):
+        for k in range(4):
+            turned_scans = np.ascontiguousarray(np.rot90(view, k, axes=(1, 2)))
+            assert (thumbnails(turned_scans) @ known.T).max() < 0.98
 
 
 @pytest.mark.data

@@ -1,0 +1,73 @@
+"""The files of a zip or a folder, read one at a time and never written anywhere."""
+
+from __future__ import annotations
+
+import io
+import os
+import zipfile
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path, PurePosixPath
+
+from core.scan.errors import MAX_SLICES, MAX_UNPACKED, MAX_VOLUME_BYTES, ScanError, check_bytes
+
+MAX_FILES = 2 * MAX_SLICES  # series come with reports, previews and directories
+ENTRY = b"PK\x01\x02"  # starts each entry of a zip's directory
+READABLE = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # others may ask for any amount of memory
+
+
+def files_in_zip(data: bytes) -> list[Callable[[], bytes]]:
+    """A reader for each file in a zip, in the zip's order; what it declares is checked first.
+
+    Raises:
+        ScanError: damaged, locked, too much in it, or names that point out of it.
+    """
+    _check_count(data.count(ENTRY))  # before a list of millions is made
+    try:
+        archive = zipfile.ZipFile(io.BytesIO(data))
+    except (zipfile.BadZipFile, ValueError, NotImplementedError):
+        raise ScanError("The zip is damaged or incomplete: pack or send it again.") from None
+    entries = [entry for entry in archive.infolist() if not entry.is_dir()]
+    for entry in entries:
+        name = PurePosixPath(entry.filename.replace("\\", "/"))
+        if name.is_absolute() or ".." in name.parts or entry.filename[1:2] == ":":
+            raise ScanError(
+                "The zip names files outside itself, which no honest one does: pack it again."
+            )
+        if entry.flag_bits & 1:
+            raise ScanError("The zip is locked with a password: pack it again without one.")
+        if entry.compress_type not in READABLE:
+            raise ScanError("The zip is packed in an unusual way: pack it as a plain zip.")
+    _check_size(sum(entry.file_size for entry in entries))
+    return [partial(_unpacked, archive, entry) for entry in entries]
+
+
+def files_in_folder(folder: Path) -> list[Callable[[], bytes]]:
+    """A reader for each file in a folder and those below it, in order of their names.
+
+    Raises:
+        ScanError: there is too much in it.
+    """
+    found = []
+    for place, _, names in os.walk(folder):
+        found += [path for name in names if (path := Path(place, name)).is_file()]
+        _check_count(len(found))
+    sizes = [path.stat().st_size for path in found]
+    check_bytes(max(sizes, default=0), MAX_VOLUME_BYTES)
+    _check_size(sum(sizes))
+    return [path.read_bytes for path in sorted(found)]
+
+
+def _unpacked(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytes:
+    with archive.open(entry) as file:
+        return file.read(entry.file_size)  # without a number it may unpack more than is declared
+
+
+def _check_count(count: int) -> None:
+    if count > MAX_FILES:
+        raise ScanError(f"There are more than {MAX_FILES:,} files: send one series alone.")
+
+
+def _check_size(size: int) -> None:
+    if size > MAX_UNPACKED:
+        raise ScanError("The files take more than 1 GB unpacked: send one series alone.")

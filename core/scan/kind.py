@@ -1,0 +1,48 @@
+"""What a file is, by its first bytes alone: names are often wrong, and some lie."""
+
+from __future__ import annotations
+
+from core.scan.errors import ScanError
+
+HEAD = 352  # bytes that tell the kinds apart
+STARTS = {
+    b"PK\x03\x04": "zip",
+    b"PK\x05\x06": "zip",  # one without files
+    b"\x1f\x8b": "gzip",
+    b"\x89PNG": "picture",
+    b"\xff\xd8\xff": "picture",
+    b"BM": "picture",
+    b"II": "picture",
+    b"MM": "picture",
+    b"RIFF": "picture",
+    b"\x5c\x01\0\0": "nifti",
+    b"\0\0\x01\x5c": "nifti",
+    b"\x1c\x02\0\0": "nifti",
+    b"\0\0\x02\x1c": "nifti",
+}
+NIFTI_1, NIFTI_2 = (b"n+1\0", b"ni1\0"), (b"n+2\0", b"ni2\0")
+
+
+def kind_of(head: bytes) -> str:
+    """One of dicom, nifti, gzip, zip and picture; picture also where it is none of them.
+
+    Raises:
+        ScanError: the file is a DICOM file and something else at once, which nothing honest is.
+    """
+    kind = next((kind for start, kind in STARTS.items() if head.startswith(start)), "")
+    if kind == "nifti" and head[344:348] not in NIFTI_1 and head[4:8] not in NIFTI_2:
+        kind = ""
+    if head[128:132] == b"DICM":
+        if kind:
+            raise ScanError(
+                "The file is two kinds of file in one: export it again as a plain DICOM file."
+            )
+        return "dicom"
+    return kind or ("dicom" if _is_bare_dicom(head) else "picture")
+
+
+def _is_bare_dicom(head: bytes) -> bool:
+    """Whether a data set starts at once, as old archives store it: no preamble, no prefix."""
+    known_group = head[:2] in (b"\x02\0", b"\x08\0") and head[3:4] == b"\0"
+    is_explicit = head[4:6].isalpha() and head[4:6].isupper()
+    return known_group and (is_explicit or head[6:8] == b"\0\0")

@@ -1,0 +1,122 @@
+"""A file of any kind that can be read: pictures, DICOM, NIfTI, zips and folders of DICOM."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+import warnings
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+
+from PIL import Image
+from torch import Tensor
+
+from core.scan.archive import files_in_folder, files_in_zip
+from core.scan.canonical import SIZE
+from core.scan.errors import MAX_BYTES, MAX_VOLUME_BYTES, ScanError, check_bytes, damaged
+from core.scan.kind import HEAD, kind_of
+from core.scan.nifti import read_nifti
+from core.scan.picture import read_picture
+from core.scan.series import read_series
+from core.scan.volume import Volume
+
+Source = str | Path | bytes | Image.Image
+# One file is opened at a time: Python's warning filters belong to the process, not to a thread,
+# and so the limits hold for all readers together.
+_ONE_AT_A_TIME = threading.Lock()
+
+
+def read_volume(
+    source: Source | Sequence[str | Path | bytes], *, any_picture: bool = False
+) -> Volume:
+    """Opens a file of any kind; what it is, its content says and not its name.
+
+    Args:
+        source: a path, the bytes of a file, or an open PIL picture; a folder or several files are
+            taken for the slices of DICOM series. Pictures are PNG, JPEG, BMP, TIFF and WebP.
+        any_picture: read colour photographs too, which are refused otherwise.
+
+    Raises:
+        ScanError: the file is missing, empty, too large, damaged, or of no kind that is known, or
+            the packages of the extra `medical` are missing.
+        NotAnMRIError: the picture is a colour photograph.
+    """
+    try:
+        with _ONE_AT_A_TIME, _quietly():
+            return _read(source, any_picture)
+    except ScanError:
+        raise
+    except ImportError:
+        raise ScanError(
+            "DICOM and NIfTI files need more packages: install the extra 'medical' "
+            "(pydicom, pyjpegls and nibabel)."
+        ) from None
+    except Exception as error:  # a damaged file makes decoders raise almost anything
+        raise damaged() from error
+
+
+def read_scan(source: Source, *, any_picture: bool = False, size: int = SIZE) -> Tensor:
+    """Reads a picture, or the middle slice of a volume, as a canonical scan.
+
+    Args:
+        source: as for `read_volume`, whose `slice` gives the other slices.
+        any_picture: read colour photographs too, which are refused otherwise.
+        size: side of the square result in pixels.
+
+    Returns:
+        Grey float32 tensor (1, size, size) in [0, 1], every value a multiple of 1 / 255.
+
+    Raises:
+        ScanError: the file is missing, empty, too large, damaged, animated, blank, or no picture.
+        NotAnMRIError: the picture is a colour photograph.
+    """
+    return read_volume(source, any_picture=any_picture).slice(size=size)
+
+
+@contextlib.contextmanager
+def _quietly() -> Iterator[None]:
+    """Decoders warn of odd metadata, quoting what may name a patient; what matters is checked."""
+    log = logging.getLogger("pydicom")
+    propagates, log.propagate = log.propagate, False
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        log.propagate = propagates
+
+
+def _read(source: Source | Sequence[str | Path | bytes], any_picture: bool) -> Volume:
+    if isinstance(source, Image.Image):
+        return read_picture(source, any_picture)
+    if not isinstance(source, str | Path | bytes):
+        return read_series([partial(_load, one) for one in source], any_picture)
+    if not isinstance(source, bytes) and Path(source).is_dir():
+        return read_series(files_in_folder(Path(source)), any_picture)
+    data = _load(source)
+    kind = kind_of(data[:HEAD])
+    if kind == "picture":
+        return read_picture(data, any_picture)
+    if kind == "dicom":
+        return read_series([lambda: data], any_picture)
+    if kind == "zip":
+        return read_series(files_in_zip(data), any_picture)
+    return read_nifti(data)
+
+
+def _load(source: str | Path | bytes) -> bytes:
+    """The bytes of a file that is not larger than one of its kind may be."""
+    if isinstance(source, bytes):
+        head, size = source[:HEAD], len(source)
+    else:
+        path = Path(source)
+        if not path.is_file():
+            raise ScanError("There is no such file.")
+        with path.open("rb") as file:
+            head, size = file.read(HEAD), path.stat().st_size
+    if not size:
+        raise ScanError("The file is empty.")
+    check_bytes(size, MAX_BYTES if kind_of(head) == "picture" else MAX_VOLUME_BYTES)
+    return source if isinstance(source, bytes) else path.read_bytes()

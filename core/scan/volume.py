@@ -1,0 +1,111 @@
+"""What a file holds: slices in its own units, what belongs to them, and each slice's scan."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+from torch import Tensor
+
+from core.scan.canonical import SIZE, canonical
+
+SAMPLE = 1_000_000  # values that the percentiles are taken from
+
+
+class Window(NamedTuple):
+    """A range of values to display: `centre` and `width` in the file's own units."""
+
+    name: str
+    centre: float
+    width: float
+
+
+@dataclass(frozen=True, eq=False)
+class Volume:
+    """A picture, a series or a volume as it was opened; a picture is a volume of one slice.
+
+    `levels` is what the models see as black and white. It comes from the values of the whole
+    volume (`percentiles`: 1st to 99th), or is the file's own range where that is already a display
+    range: 0 to 255 for 8-bit pictures. The display window has no part in it, so turning that
+    changes no reading. Where low values are bright (MONOCHROME1), black is the larger number.
+    """
+
+    data: np.ndarray  # (S, H, W) float32, in the file's own units, rescaled as it says
+    levels: tuple[float, float]  # the values read as 0 and as 1
+    kind: str  # "picture", "DICOM" or "NIfTI"
+    own_windows: tuple[Window, ...] = ()  # those the file brings along
+    spacing: tuple[float, float] | None = None  # mm from row to row and from column to column
+    gap: float | None = None  # mm from slice to slice
+    marks: tuple[str, str, str, str] | None = None  # of R L A P S I: left, right, top, bottom
+    notes: tuple[str, ...] = ()  # what the reader must know, each one sentence
+
+    def __post_init__(self) -> None:
+        self.data.flags.writeable = False
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    @property
+    def middle(self) -> int:
+        """The slice that is read where none is named, from 0."""
+        return len(self) // 2
+
+    @property
+    def is_inverted(self) -> bool:
+        """True where low values are bright."""
+        return self.levels[0] > self.levels[1]
+
+    @cached_property
+    def windows(self) -> tuple[Window, ...]:
+        """Windows to choose from: the file's own, "auto" (what the models see), and "full"."""
+        full = float(self.data.min()), float(self.data.max())
+        made = (
+            Window(name, (low + high) / 2, max(high - low, math.ulp(1.0)))
+            for name, (low, high) in {"auto": sorted(self.levels), "full": full}.items()
+        )
+        return (*self.own_windows, *made)
+
+    def slice(self, index: int | None = None, size: int = SIZE) -> Tensor:
+        """The canonical scan of a slice: (1, size, size) in [0, 1], on the 8-bit grid.
+
+        Args:
+            index: which one, from 0; the middle one if not given.
+            size: side of the square result in pixels.
+
+        Raises:
+            IndexError: there is no such slice.
+            ScanError: the slice is blank, as the outermost ones of a head often are.
+        """
+        index = self.middle if index is None else index
+        if not 0 <= index < len(self):
+            raise IndexError(f"slice must be in [0, {len(self) - 1}], got {index}")
+        black, white = self.levels
+        grey = (self.data[index] - black) / (white - black or math.ulp(1.0))
+        return canonical(self._square_pixels(grey.clip(0, 1), size), size)
+
+    def _square_pixels(self, grey: np.ndarray, size: int) -> np.ndarray:
+        """A head keeps its shape where rows lie further apart than columns, or closer."""
+        if self.spacing is None or math.isclose(*self.spacing, rel_tol=0.01):
+            return grey
+        height, width = (n * mm for n, mm in zip(grey.shape, self.spacing, strict=True))
+        scale = size / max(height, width)
+        shape = max(1, round(width * scale)), max(1, round(height * scale))
+        image = Image.fromarray(np.ascontiguousarray(grey))
+        return np.asarray(image.resize(shape, Image.Resampling.BILINEAR))
+
+
+def percentiles(data: np.ndarray) -> tuple[float, float]:
+    """1st and 99th percentile, of evenly spread values where there are many.
+
+    One bright vessel or wire must not darken all the rest, which minimum and maximum would do.
+    All values' range where those two are the same, as in a volume that is almost all air.
+    """
+    step = max(1, data.size // SAMPLE)
+    while math.gcd(step, data.shape[-1]) > 1:  # else the same columns again and again
+        step += 1
+    low, high = np.percentile(data.flat[::step], [1, 99])
+    return (float(low), float(high)) if low < high else (float(data.min()), float(data.max()))

@@ -1,0 +1,8 @@
+"""How events are served: kept out of the public API, and one computation at a time."""
+
+from __future__ import annotations
+
+from typing import Any
+
+PRIVATE: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
+ON_CPU: dict[str, Any] = {"concurrency_limit": 1, "concurrency_id": "cpu"}

@@ -1,0 +1,429 @@
+"""DICOM of every photometric, bit depth and compression opens as the values it was made from."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from dicom_maker import (
+    BIG_ENDIAN,
+    DEFLATED,
+    EXPLICIT,
+    EXTENDED,
+    FOREIGN_LOSSLESS,
+    FOREIGN_SIGNED_2000,
+    IMPLICIT,
+    JPEG,
+    JPEG_2000,
+    LOSSLESS,
+    LOSSLESS_2000,
+    LS,
+    NEAR_LS,
+    PROCESS_14,
+    RLE,
+    bare,
+    compressed,
+    data_set,
+    foreign_values,
+    lossless_jpeg,
+    native,
+    with_encoder,
+    with_pillow,
+    written,
+)
+from PIL import Image
+from pydicom.dataset import Dataset
+
+from core.scan import NotAnMRIError, read_scan, read_volume, to_image, to_uint8
+from demo.phantom import phantom
+
+ROWS, COLUMNS = 36, 44
+
+
+def values(bits: int = 12, kind: str = "u", width: int = 0) -> np.ndarray:
+    """A pattern over all of the range, not square and not symmetric: (36, 44)."""
+    row, column = np.mgrid[:ROWS, :COLUMNS]
+    pattern = (row * row * 5 + column * 37 + (row * column) % 11) % (1 << bits)
+    pattern = pattern - (1 << (bits - 1)) if kind == "i" else pattern
+    return pattern.astype(f"{kind}{width or (1 if bits <= 8 else 2 if bits <= 16 else 4)}")
+
+
+def rgb() -> np.ndarray:
+    """Nearly grey, as a brain in colour is: (36, 44, 3) uint8."""
+    grey = np.add.outer(np.arange(ROWS) * 3, np.arange(COLUMNS) * 2).astype(np.uint8)
+    return np.stack([grey, grey + 3, grey + 9], axis=-1)
+
+
+def luma(colours: np.ndarray) -> np.ndarray:
+    return np.asarray(Image.fromarray(colours).convert("L"), dtype=np.float32)
+
+
+def ybr(colours: np.ndarray) -> np.ndarray:
+    return np.asarray(Image.fromarray(colours).convert("YCbCr"))
+
+
+def wide(pattern: np.ndarray) -> np.ndarray:
+    """The same picture, each column twice, so that halving the colours' columns loses nothing."""
+    return pattern.repeat(2, axis=1)
+
+
+def plain(bits: int, kind: str = "u", syntax: str = EXPLICIT) -> tuple[bytes, np.ndarray]:
+    stored = values(bits, kind)
+    return native(data_set(stored, bits), stored, syntax), stored
+
+
+def packed(
+    syntax: str, stored: np.ndarray, frame: bytes, bits: int = 0, **attributes: Any
+) -> tuple[bytes, np.ndarray]:
+    expected = luma(stored) if stored.shape[-1] == 3 else stored
+    return compressed(data_set(stored, bits, **attributes), [frame], syntax), expected
+
+
+def lossless(bits: int, kind: str = "u", syntax: str = LOSSLESS, **options: int) -> Any:
+    stored = values(bits, kind)
+    unsigned = stored.astype(np.int64) & ((1 << bits) - 1)
+    return packed(syntax, stored, lossless_jpeg(unsigned, bits, **options), bits)
+
+
+def encoded(syntax: str, bits: int, kind: str = "u", **options: Any) -> tuple[bytes, np.ndarray]:
+    stored = values(bits, kind)
+    return packed(syntax, stored, with_encoder(stored, syntax, bits, **options), bits)
+
+
+def colours(photometric: str, stored: np.ndarray, **attributes: Any) -> tuple[bytes, np.ndarray]:
+    ds = data_set(rgb(), PhotometricInterpretation=photometric, **attributes)
+    ds.Columns = stored.size // (3 * ROWS) if "422" not in photometric else 2 * COLUMNS
+    return native(ds, stored), luma(rgb())
+
+
+def half_the_colour() -> tuple[bytes, np.ndarray]:
+    y, cb, cr = np.moveaxis(wide(ybr(rgb())), -1, 0)
+    stored = np.stack([y[:, ::2], y[:, 1::2], cb[:, ::2], cr[:, ::2]], axis=-1)
+    return colours("YBR_FULL_422", stored)[0], wide(luma(rgb()))
+
+
+def palette(depth: int) -> tuple[bytes, np.ndarray]:
+    stored = values(8)
+    table = np.arange(256)[::-1] * (257 if depth == 16 else 1)
+    ds = data_set(stored, PhotometricInterpretation="PALETTE COLOR")
+    for colour in ("Red", "Green", "Blue"):
+        setattr(ds, f"{colour}PaletteColorLookupTableDescriptor", [256, 0, depth])
+        data = table.astype(f"<u{depth // 8}").tobytes()
+        setattr(ds, f"{colour}PaletteColorLookupTableData", data)
+        ds[f"{colour}PaletteColorLookupTableDescriptor"].VR = "US"
+    return native(ds, stored), 255 - stored.astype(np.float32)
+
+
+def real(keyword: str, width: int) -> tuple[bytes, np.ndarray]:
+    stored = (values(12).astype(np.float64) / 7).astype(f"<f{width}")
+    ds = data_set(stored)
+    for name in ("BitsStored", "HighBit", "PixelRepresentation"):
+        delattr(ds, name)
+    setattr(ds, keyword, stored.tobytes())
+    return written(ds, EXPLICIT), stored.astype(np.float32)
+
+
+KINDS: dict[str, Callable[[], tuple[bytes, np.ndarray]]] = {
+    **{
+        f"{name}, {bits} bits {kind}": lambda a=syntax, b=bits, c=kind: plain(b, c, a)
+        for (name, syntax), (bits, kind) in itertools.product(
+            {
+                "explicit": EXPLICIT,
+                "implicit": IMPLICIT,
+                "big endian": BIG_ENDIAN,
+                "deflated": DEFLATED,
+            }.items(),
+            [(8, "u"), (8, "i"), (12, "u"), (12, "i"), (16, "u"), (16, "i")],
+        )
+    },
+    "explicit, 32 bits": lambda: plain(20, "u"),
+    "float": lambda: real("FloatPixelData", 4),
+    "double": lambda: real("DoubleFloatPixelData", 8),
+    "no preamble, implicit": lambda: (bare(data_set(values()), values(), True), values()),
+    "no preamble, explicit": lambda: (bare(data_set(values()), values(), False), values()),
+    **{
+        f"{name}, {bits} bits {kind}": lambda a=syntax, b=bits, c=kind: encoded(a, b, c)
+        for (name, syntax), (bits, kind) in itertools.product(
+            {"RLE": RLE, "JPEG-LS": LS}.items(),
+            [(8, "u"), (8, "i"), (12, "u"), (12, "i"), (16, "u"), (16, "i")],
+        )
+    },
+    "RLE, RGB": lambda: packed(RLE, rgb(), with_encoder(rgb(), RLE)),
+    "JPEG-LS, RGB": lambda: packed(LS, rgb(), with_encoder(rgb(), LS)),
+    **{
+        f"JPEG Lossless .70, {bits} bits {kind}": lambda b=bits, k=kind: lossless(b, k)
+        for bits, kind in [(8, "u"), (12, "u"), (12, "i"), (16, "u"), (16, "i")]
+    },
+    **{
+        f"JPEG Lossless .57, predictor {n}": lambda n=n: lossless(12, "u", PROCESS_14, predictor=n)
+        for n in range(1, 8)
+    },
+    "JPEG Lossless, restarts": lambda: lossless(12, restart=6),
+    "JPEG Lossless, RGB": lambda: packed(LOSSLESS, rgb(), lossless_jpeg(rgb(), 8)),
+    "JPEG Lossless, another's": lambda: packed(
+        PROCESS_14, foreign_values(), FOREIGN_LOSSLESS, bits=12
+    ),
+    "JPEG 2000, 8 bits": lambda: packed(
+        LOSSLESS_2000, values(8), with_pillow(values(8), "JPEG2000", no_jp2=True)
+    ),
+    "JPEG 2000, 16 bits": lambda: packed(
+        LOSSLESS_2000, values(16), with_pillow(values(16), "JPEG2000", no_jp2=True)
+    ),
+    "JPEG 2000, 12 bits signed, another's": lambda: packed(
+        LOSSLESS_2000, foreign_values().astype(np.int16) - 1000, FOREIGN_SIGNED_2000, bits=12
+    ),
+    "JPEG 2000, RGB": lambda: packed(
+        LOSSLESS_2000,
+        rgb(),
+        with_pillow(rgb(), "JPEG2000", no_jp2=True, mct=1),
+        PhotometricInterpretation="YBR_RCT",
+    ),
+    "RGB by pixel": lambda: colours("RGB", rgb()),
+    "RGB by plane": lambda: colours("RGB", np.moveaxis(rgb(), -1, 0), PlanarConfiguration=1),
+    "palette, 8 bits": lambda: palette(8),
+    "palette, 16 bits": lambda: palette(16),
+}
+LOSSY: dict[str, tuple[Callable[[], tuple[bytes, np.ndarray]], float]] = {
+    "YBR": (lambda: colours("YBR_FULL", ybr(rgb())), 1),
+    "YBR 422": (half_the_colour, 1),
+    "JPEG, grey": (
+        lambda: packed(JPEG, rgb()[..., 0], with_pillow(rgb()[..., 0], "JPEG", quality=95)),
+        6,
+    ),
+    "JPEG, colour": (
+        lambda: packed(
+            JPEG,
+            rgb(),
+            with_pillow(rgb(), "JPEG", quality=95),
+            PhotometricInterpretation="YBR_FULL_422",
+        ),
+        6,
+    ),
+    "JPEG extended, 8 bits": (
+        lambda: packed(EXTENDED, rgb()[..., 0], with_pillow(rgb()[..., 0], "JPEG", quality=95)),
+        6,
+    ),
+    "JPEG-LS, near": (lambda: encoded(NEAR_LS, 12, jls_error=3), 3),
+    "JPEG 2000, lossy": (
+        lambda: packed(
+            JPEG_2000,
+            rgb()[..., 0],
+            with_pillow(
+                rgb()[..., 0],
+                "JPEG2000",
+                no_jp2=True,
+                irreversible=True,
+                quality_mode="dB",
+                quality_layers=[50],
+            ),
+        ),
+        6,
+    ),
+    "JPEG Lossless, two bits dropped": (lambda: lossless(12, shift=2), 3),
+}
+
+
+# --- kinds ---------------------------------------------------------------------------------------
+
+
+def test_there_are_more_than_forty_kinds():
+    assert len(KINDS) + len(LOSSY) > 40
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_values_are_exact(kind):
+    data, expected = KINDS[kind]()
+    volume = read_volume(data)
+    assert volume.kind == "DICOM"
+    assert volume.data.dtype == np.float32
+    assert np.array_equal(volume.data, expected[None].astype(np.float32))
+    assert volume.slice().shape == (1, 224, 224)
+
+
+@pytest.mark.parametrize("kind", LOSSY)
+def test_lossy_values_are_close(kind):
+    make, tolerance = LOSSY[kind]
+    data, expected = make()
+    difference = np.abs(read_volume(data).data - expected.astype(np.float32))
+    assert difference.max() <= tolerance
+
+
+@pytest.mark.parametrize("syntax", [EXPLICIT, DEFLATED])
+def test_frames_of_a_file_are_its_slices(syntax):
+    stored = np.stack([values(12) + n for n in range(5)])
+    volume = read_volume(native(data_set(stored, NumberOfFrames=5), stored, syntax))
+    assert np.array_equal(volume.data, stored)
+    assert len(volume) == 5
+
+
+@pytest.mark.parametrize("syntax", [RLE, LOSSLESS, LS])
+def test_compressed_frames_of_a_file_are_its_slices(syntax):
+    stored = np.stack([values(12) + n for n in range(3)])
+    encode = lossless_jpeg if syntax == LOSSLESS else with_encoder
+    frames = [encode(frame, *([] if syntax == LOSSLESS else [syntax])) for frame in stored]
+    volume = read_volume(compressed(data_set(stored, NumberOfFrames=3), frames, syntax))
+    assert np.array_equal(volume.data, stored)
+
+
+# --- units and levels ----------------------------------------------------------------------------
+
+
+def test_rescale_gives_the_files_own_units():
+    stored = values(12)
+    ds = data_set(stored, 12, RescaleSlope="2.5", RescaleIntercept="-1024")
+    assert np.allclose(read_volume(native(ds, stored)).data, stored * 2.5 - 1024)
+
+
+def test_a_table_of_units():
+    stored = values(8)
+    table = Dataset()
+    table.LUTDescriptor = [256, 0, 16]
+    table.LUTData = (np.arange(256, dtype=np.uint16) * 3 + 7).tobytes()
+    table["LUTDescriptor"].VR, table["LUTData"].VR = "US", "OW"
+    ds = data_set(stored, ModalityLUTSequence=[table])
+    assert np.array_equal(read_volume(native(ds, stored)).data[0], stored * 3.0 + 7)
+
+
+def test_own_windows_come_first():
+    stored = values(12)
+    ds = data_set(stored, 12, WindowCenter=["40", "600"], WindowWidth=["80", "2800"])
+    windows = read_volume(native(ds, stored)).windows
+    assert [w.name for w in windows] == ["file 1", "file 2", "auto", "full"]
+    assert windows[0][1:] == (40, 80)
+    assert windows[-1].width == stored.max() - float(stored.min())
+
+
+def test_a_table_of_brightness_counts_as_a_window():
+    stored = values(12)
+    table = Dataset()
+    table.LUTDescriptor = [100, 50, 8]
+    table.LUTData = bytes(100)
+    table["LUTDescriptor"].VR, table["LUTData"].VR = "US", "OW"
+    (window, *_) = read_volume(native(data_set(stored, 12, VOILUTSequence=[table]), stored)).windows
+    assert window == ("file 1", 100, 100)
+
+
+def test_the_window_of_a_file_changes_nothing_for_the_model():
+    stored = values(12)
+    wide = native(data_set(stored, 12, WindowCenter="2000", WindowWidth="4000"), stored)
+    narrow = native(data_set(stored, 12, WindowCenter="10", WindowWidth="5"), stored)
+    assert torch.equal(read_scan(wide), read_scan(narrow))
+
+
+def test_low_values_are_bright_where_the_file_says_so():
+    stored = values(12)
+    one, two = (
+        read_volume(
+            native(data_set(stored, 12, PhotometricInterpretation=f"MONOCHROME{n}"), stored)
+        )
+        for n in (1, 2)
+    )
+    assert np.array_equal(one.data, two.data)
+    assert one.is_inverted
+    assert not two.is_inverted
+    inside = (slice(None), slice(30, 190))
+    total = one.slice()[inside] + two.slice()[inside]
+    assert (total - 1).abs().max() < 1.5 / 255
+
+
+def test_units_do_not_change_the_scan():
+    stored = values(12)
+    scaled = data_set(stored, 12, RescaleSlope="3", RescaleIntercept="-500")
+    plain = read_scan(native(data_set(stored, 12), stored))
+    assert (read_scan(native(scaled, stored)) - plain).abs().max() < 1.5 / 255
+
+
+@pytest.mark.parametrize("photometric", ["MONOCHROME2", "RGB"])
+def test_eight_bits_read_as_their_png_does(photometric):
+    levels = to_uint8(phantom(3, tumour=True))[0]
+    stored = levels if photometric == "MONOCHROME2" else np.stack([levels] * 3, axis=-1)
+    scan = read_scan(native(data_set(stored), stored))
+    assert torch.equal(scan, read_scan(to_image(phantom(3, tumour=True))))
+
+
+def test_a_head_keeps_its_shape_where_pixels_are_not_square():
+    round_head = Image.fromarray(to_uint8(phantom(3, tumour=False))[0])
+    squashed = np.asarray(round_head.resize((224, 112)))
+    volume = read_volume(native(data_set(squashed, PixelSpacing=["2", "1"]), squashed))
+    assert volume.spacing == (2, 1)
+    assert (volume.slice() - phantom(3, tumour=False)).abs().mean() < 0.02
+
+
+# --- what else a file says -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("orientation", "marks"),
+    [
+        ([1, 0, 0, 0, 1, 0], ("R", "L", "A", "P")),
+        ([1, 0, 0, 0, 0, -1], ("R", "L", "S", "I")),
+        ([0, 1, 0, 0, 0, -1], ("A", "P", "S", "I")),
+        ([-1, 0, 0, 0, 1, 0], ("L", "R", "A", "P")),
+        ([0.9, 0.1, 0.42, -0.1, 0.99, 0], ("R", "L", "A", "P")),
+        ([0, 0, 0, 0, 0, 0], None),
+    ],
+)
+def test_sides_are_marked(orientation, marks):
+    stored = values(12)
+    ds = data_set(stored, 12, ImageOrientationPatient=orientation)
+    assert read_volume(native(ds, stored)).marks == marks
+
+
+def test_without_geometry_nothing_is_marked():
+    volume = read_volume(plain(12)[0])
+    assert (volume.marks, volume.spacing, volume.gap, volume.notes) == (None, None, None, ())
+
+
+@pytest.mark.parametrize(
+    ("attributes", "note"),
+    [
+        ({"Modality": "CT"}, "it is CT"),
+        ({"BurnedInAnnotation": "YES"}, "may name the patient"),
+    ],
+)
+def test_what_the_reader_must_know(attributes, note):
+    stored = values(12)
+    (found,) = read_volume(native(data_set(stored, 12, **attributes), stored)).notes
+    assert note in found
+    assert found.endswith(".")
+
+
+def test_a_colour_photograph_is_told_apart():
+    photo = np.zeros((64, 64, 3), dtype=np.uint8)
+    photo[:, :32, 0] = photo[:, 32:, 2] = 200
+    data = native(data_set(photo), photo)
+    with pytest.raises(NotAnMRIError):
+        read_volume(data)
+    assert "colours" in read_volume(data, any_picture=True).notes[0]
+
+
+@pytest.mark.parametrize(
+    "attributes",
+    [
+        {"PixelSpacing": ["0", "0"]},
+        {"ImagePositionPatient": ["1", "2"]},
+        {"WindowWidth": "0", "WindowCenter": "0"},
+        {"WindowWidth": "", "WindowCenter": ""},
+        {"RescaleSlope": "", "RescaleIntercept": ""},
+        {"InstanceNumber": ""},
+        {"SeriesInstanceUID": "not a number"},
+    ],
+)
+def test_a_bad_header_does_not_hide_a_good_picture(attributes):
+    stored = values(12)
+    assert np.array_equal(
+        read_volume(native(data_set(stored, 12, **attributes), stored)).data[0], stored
+    )
+
+
+def test_nothing_of_the_patient_is_read(caplog, capsys):
+    stored = values(12)
+    data = native(data_set(stored, 12, SeriesInstanceUID="Secret"), stored)
+    caplog.clear()
+    volume = read_volume(data)
+    said = repr(volume) + caplog.text + "".join(capsys.readouterr())
+    assert "secret" not in said.lower()

@@ -1,0 +1,232 @@
+"""Loose slices become one series: the largest, in anatomical order; the notes say the rest."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from dicom_maker import LOSSLESS, compressed, data_set, lossless_jpeg, native, written
+from pydicom.dataset import Dataset
+
+from core.scan import ScanError, read_volume, to_png
+from demo.phantom import phantom
+
+AXIAL = [1, 0, 0, 0, 1, 0]
+
+
+def picture(n: int) -> np.ndarray:
+    """The n-th slice: all its values differ from those of the others."""
+    return (np.add.outer(np.arange(32), np.arange(40)) + 100 * n).astype(np.uint16)
+
+
+def one_slice(n: int, **attributes: Any) -> bytes:
+    """Slice n, 5 mm above the one before it."""
+    place = {"ImageOrientationPatient": AXIAL, "ImagePositionPatient": [-100, -90, 5 * n - 30]}
+    return native(data_set(picture(n), **(place | attributes)), picture(n))
+
+
+def zipped(*files: bytes, names: list[str] | None = None) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for n, data in enumerate(files):
+            archive.writestr(names[n] if names else f"IMG{n:04d}", data)
+    return buffer.getvalue()
+
+
+def order(volume: Any) -> list[int]:
+    return [int(values[0, 0]) // 100 for values in volume.data]
+
+
+def test_slices_lie_in_order_of_position_and_not_of_name_or_number():
+    files = [one_slice(n, InstanceNumber=str(99 - n)) for n in (3, 0, 4, 1, 2)]
+    volume = read_volume(zipped(*files))
+    assert order(volume) == [0, 1, 2, 3, 4]
+    assert np.array_equal(volume.data[3], picture(3))
+    assert volume.gap == 5
+    assert volume.notes == ()
+
+
+def test_position_counts_along_the_normal():
+    """Sagittal slices from the right to the left; their height says nothing."""
+    files = [
+        one_slice(
+            n,
+            ImageOrientationPatient=[0, 1, 0, 0, 0, -1],
+            ImagePositionPatient=[-4 * n, 0, 50 - 7 * (n % 2)],
+        )
+        for n in (1, 0, 2)
+    ]
+    volume = read_volume(zipped(*files))
+    assert order(volume) == [0, 1, 2]
+    assert volume.marks == ("A", "P", "S", "I")
+    assert volume.gap == 4
+
+
+def test_without_positions_the_instance_number_counts():
+    files = [native(data_set(picture(n), InstanceNumber=str(n)), picture(n)) for n in (2, 10, 1)]
+    assert order(read_volume(zipped(*files))) == [1, 2, 10]
+
+
+def test_a_folder_and_a_list_are_as_good_as_a_zip(tmp_path: Path):
+    files = [one_slice(n) for n in range(3)]
+    (tmp_path / "deep").mkdir()
+    for n, data in enumerate(files):
+        (tmp_path / "deep" / f"{n}.dcm").write_bytes(data)
+    paths = sorted((tmp_path / "deep").iterdir())
+    for source in (zipped(*files), tmp_path, files, paths, [str(p) for p in paths]):
+        assert order(read_volume(source)) == [0, 1, 2]
+
+
+def test_one_file_in_a_zip_is_that_file():
+    volume = read_volume(zipped(one_slice(4)))
+    assert np.array_equal(volume.data, read_volume(one_slice(4)).data)
+
+
+@pytest.mark.parametrize(
+    "attributes",
+    [
+        {"SeriesInstanceUID": "1.2.99"},
+        {"ImageOrientationPatient": [0, 1, 0, 0, 0, -1]},
+        {"PhotometricInterpretation": "MONOCHROME1"},
+    ],
+)
+def test_of_a_mixture_the_largest_series_is_read_and_said_so(attributes):
+    files = [one_slice(n) for n in range(4)] + [one_slice(n, **attributes) for n in (7, 8)]
+    volume = read_volume(zipped(*files[::-1]))
+    assert order(volume) == [0, 1, 2, 3]
+    assert volume.notes == ("There are 2 series: the largest, 4 slices, is read.",)
+
+
+def test_a_series_has_one_size():
+    large = np.tile(picture(9), (2, 2))
+    files = [one_slice(0), one_slice(1), native(data_set(large), large)]
+    assert order(read_volume(zipped(*files))) == [0, 1]
+
+
+def test_of_several_echoes_the_first_is_read_and_said_so():
+    files = [
+        one_slice(n, InstanceNumber=str(n + 1), ImagePositionPatient=[0, 0, 5 * (n % 3)])
+        for n in range(6)
+    ]
+    volume = read_volume(zipped(*files))
+    assert order(volume) == [0, 1, 2]
+    assert "first of each" in volume.notes[0]
+
+
+def test_a_missing_slice_is_noticed():
+    volume = read_volume(zipped(*(one_slice(n) for n in (0, 1, 2, 4, 5))))
+    assert "some may be missing" in volume.notes[0]
+
+
+def test_other_files_do_not_disturb():
+    report = data_set(picture(0))  # and no pixels
+    files = [
+        b"Read me first.",
+        to_png(phantom(0, tumour=False)),
+        one_slice(0),
+        written(report, "1.2.840.10008.1.2.1"),
+        one_slice(1),
+    ]
+    volume = read_volume(zipped(*files))
+    assert order(volume) == [0, 1]
+    assert volume.notes == ("1 of 5 files cannot be read as slices and are left out.",)
+
+
+def test_frames_with_places_of_their_own_are_put_in_order():
+    stored = np.stack([picture(n) for n in (2, 0, 1)])
+    ds = data_set(stored, NumberOfFrames=3)
+    shared, plane, measures = Dataset(), Dataset(), Dataset()
+    plane.ImageOrientationPatient = AXIAL
+    measures.PixelSpacing, measures.SliceThickness = ["0.5", "0.5"], "4"
+    shared.PlaneOrientationSequence, shared.PixelMeasuresSequence = [plane], [measures]
+    ds.SharedFunctionalGroupsSequence = [shared]
+    own = []
+    for n in (2, 0, 1):
+        group, place, units, window = Dataset(), Dataset(), Dataset(), Dataset()
+        place.ImagePositionPatient = [0, 0, 3 * n]
+        units.RescaleSlope, units.RescaleIntercept = "2", str(n)
+        window.WindowCenter, window.WindowWidth = str(100 * n), "50"
+        group.PlanePositionSequence, group.PixelValueTransformationSequence = [place], [units]
+        group.FrameVOILUTSequence = [window]
+        own.append(group)
+    ds.PerFrameFunctionalGroupsSequence = own
+    volume = read_volume(native(ds, stored))
+    for n in range(3):
+        assert np.array_equal(volume.data[n], picture(n) * 2.0 + n)
+    assert (volume.gap, volume.spacing) == (3, (0.5, 0.5))
+    assert volume.windows[0] == ("file 1", 100, 50)
+    assert volume.marks == ("R", "L", "A", "P")
+
+
+def test_a_damaged_slice_is_named():
+    whole = lossless_jpeg(picture(1), 16)
+    files = [
+        compressed(
+            data_set(picture(n), InstanceNumber=str(n)),
+            [whole if n != 1 else whole[:200]],
+            LOSSLESS,
+        )
+        for n in range(3)
+    ]
+    with pytest.raises(ScanError, match="Slice 2 of 3 is damaged"):
+        read_volume(zipped(*files))
+
+
+@pytest.mark.parametrize(
+    ("data", "sentence"),
+    [
+        (zipped(), "no DICOM slices"),
+        (zipped(b"text", to_png(phantom(0, tumour=False))), "no DICOM slices"),
+        (zipped(zipped(one_slice(0))), "unpack a zip within a zip"),
+        (zipped(one_slice(0), names=["../../etc/cron.d/slice"]), "outside itself"),
+        (zipped(one_slice(0), names=["/etc/slice"]), "outside itself"),
+        (zipped(one_slice(0), names=["C:\\slice"]), "outside itself"),
+        (zipped(one_slice(0), names=["a\\..\\..\\slice"]), "outside itself"),
+        (zipped(one_slice(0))[:-40], "zip is damaged"),
+        (zipped(one_slice(0))[:100], "zip is damaged"),
+    ],
+)
+def test_bad_zips(data, sentence):
+    with pytest.raises(ScanError, match=sentence) as caught:
+        read_volume(data)
+    assert str(caught.value).endswith(".")
+
+
+def test_an_empty_folder(tmp_path):
+    with pytest.raises(ScanError, match="no DICOM slices"):
+        read_volume(tmp_path)
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_unusual_packing(method):
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", method) as archive:
+        archive.writestr("slice", one_slice(0))
+    with pytest.raises(ScanError, match="plain zip"):
+        read_volume(buffer.getvalue())
+
+
+def test_a_locked_zip():
+    data = bytearray(zipped(one_slice(0)))
+    data[6] |= 1
+    data[data.rindex(b"PK\x01\x02") + 8] |= 1
+    with pytest.raises(ScanError, match="password"):
+        read_volume(bytes(data))
+
+
+def test_too_many_files():
+    data = zipped(*[b""] * 4001)
+    with pytest.raises(ScanError, match="more than 4,000 files"):
+        read_volume(data)
+
+
+def test_a_bomb_that_says_so():
+    data = bytearray(zipped(one_slice(0), one_slice(1)))
+    for place in (22 + data.index(b"PK\x03\x04"), 24 + data.index(b"PK\x01\x02")):
+        data[place : place + 4] = (2**31).to_bytes(4, "little")
+    with pytest.raises(ScanError, match="more than 1 GB"):
+        read_volume(bytes(data))
