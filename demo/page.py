@@ -15,6 +15,7 @@ from demo.api import Api
 from demo.examples import Example
 from demo.explore import Explore
 from demo.intake import Inbox
+from demo.learn import Learn
 
 
 def build(system: MedFedPure | None = None, samples: Sequence[Example] | None = None) -> gr.Blocks:
@@ -41,6 +42,8 @@ def build(system: MedFedPure | None = None, samples: Sequence[Example] | None = 
         with gr.Tabs(elem_id="tabs"):
             with gr.Tab("Explore", id="explore", elem_id="tab-explore"):
                 Explore(system, problem, samples, inbox)
+            with gr.Tab("Learn", id="learn", elem_id="tab-learn"):
+                Learn(system, samples)
         Api(system, problem, inbox)
     blocks.queue(max_size=16)
     return blocks
