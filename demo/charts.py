@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-WIDTH, LEFT, RIGHT = 440, 12, 12
+WIDTH, LEFT, RIGHT = 360, 12, 12
 
 
 class Mark(NamedTuple):

@@ -1,4 +1,4 @@
-"""The decision made visible, as HTML: the experts' votes, Grad-CAM, the score among clean scans'."""
+"""The decision made visible, as HTML: the experts' votes, Grad-CAM, the score among others'."""
 
 from __future__ import annotations
 

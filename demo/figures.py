@@ -28,10 +28,13 @@ def error_url(error_map: Tensor) -> str:
     return _colour_url(cividis(share.clamp(0, 1).cpu().numpy()))
 
 
-def change_url(scan: Tensor, attacked: Tensor) -> str:
-    """Data URL of attacked - scan, each (1, H, W): orange brighter, blue darker, black the same."""
+def change_url(scan: Tensor, attacked: Tensor, top: int = CHANGE_TOP) -> str:
+    """Data URL of attacked - scan, each (1, H, W): orange brighter, blue darker, black the same.
+
+    Colours are brightest from `top` grey levels on.
+    """
     levels = to_uint8(attacked).astype(np.int16)[0] - to_uint8(scan).astype(np.int16)[0]
-    return _colour_url(diverging((levels / CHANGE_TOP).clip(-1, 1)))
+    return _colour_url(diverging((levels / top).clip(-1, 1)))
 
 
 def overlay_url(scan: Tensor, share: Tensor) -> str:

@@ -15,14 +15,13 @@ from core.scan import from_uint8, to_uint8
 from demo import figures, lesson, lesson_views, quiz
 from demo.events import ON_CPU, PRIVATE
 from demo.examples import Example
-from demo.lesson import MAX_T, STEPS, Lesson
+from demo.lesson import MAX_LEVELS, MAX_T, STEPS, Lesson
 from demo.lesson_text import QUIZ, TEXTS
 from demo.phantom import phantom
 from demo.quiz import NAMES, Round, Tally
 
 log = logging.getLogger(__name__)
 KEEP_SECONDS = 3600
-MAX_LEVELS = 8
 FAILED = "That computation failed: please try again."
 FIRST = "First choose a scan in step 1."
 NO_STEPS = "First attack the scan."
@@ -47,9 +46,9 @@ class Learn:
         )
         makers = (self._see, self._attack, self._detect, self._purify, self._vote, self._quiz)
         pages = zip(makers, (*TEXTS, QUIZ), strict=True)
-        with gr.Walkthrough(selected=0, elem_id="lesson") as self.walk:
+        with gr.Tabs(selected=0, elem_id="lesson") as self.walk:
             for index, (make, (label, text)) in enumerate(pages):
-                with gr.Step(label, id=index, elem_id=f"lesson-{index}"):
+                with gr.Tab(label, id=index, elem_id=f"lesson-{index}"):
                     gr.HTML(f'<div class="mf-lesson">{text}</div>')
                     make()
                     self._turn(index, len(makers) - 1)
@@ -211,7 +210,7 @@ def _guesser(guess: int) -> Callable[[Round | None, Tally], tuple[Any, ...]]:
 
 
 def _selector(index: int) -> Callable[[], Any]:
-    return lambda: gr.Walkthrough(selected=index)
+    return lambda: gr.Tabs(selected=index)
 
 
 def _enabled(yes: bool) -> list[Any]:

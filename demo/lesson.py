@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from core.pipeline import Diagnosis, MedFedPure
 
 STEPS = 7  # of the attack
+MAX_LEVELS = 8  # of 255, the largest attack that the lesson offers
 MAX_T = 200  # the deepest purification that the lesson offers
 
 

@@ -17,18 +17,18 @@ TEXTS = (
         "2 The attack",
         "<h2>How is it fooled?</h2>"
         "<p>An attacker who knows a classifier can ask it: which way must each pixel change so "
-        "that you get more wrong? Then every pixel takes a tiny step that way, seven times. This is "
-        "called projected gradient descent (PGD). The victim here is a plain classifier without "
-        "any defence.</p>"
+        "that you get more wrong? Then every pixel takes a tiny step that way, seven times. This "
+        "is called projected gradient descent (PGD). The victim is a plain classifier without any "
+        "defence.</p>"
         "<p><b>Try it.</b> Attack the scan, then move the step slider back and forth. Can you see "
         "the change? Try 1 level, and 0: the control.</p>",
     ),
     (
         "3 The detector",
         "<h2>Can the attack be noticed?</h2>"
-        "<p>A masked autoencoder predicts every part of a scan from the rest. What it gets wrong is "
-        "the error map. The paper's score is its mean. This system adds other signs, above all fine "
-        "grain that clean scans do not have, and compares the score with a threshold.</p>"
+        "<p>A masked autoencoder predicts every part of a scan from the rest. What it gets wrong "
+        "is the error map. The paper's score is its mean. This system adds other signs, above all "
+        "fine grain that clean scans do not have, and compares the score with a threshold.</p>"
         "<p><b>Look for.</b> Do the two error maps differ? Do the two scores?</p>",
     ),
     (
@@ -43,9 +43,9 @@ TEXTS = (
     (
         "5 The mixture",
         "<h2>Who decides?</h2>"
-        "<p>Three experts vote on the purified scan, and an attention network decides how much each "
-        "vote counts for this scan. They were trained on attacked scans, which makes them harder "
-        "to fool than the plain classifier. Grad-CAM shows what spoke for the output.</p>"
+        "<p>Three experts vote on the purified scan, and an attention network decides how much "
+        "each vote counts for this scan. They were trained on attacked scans, which makes them "
+        "harder to fool than the plain classifier. Grad-CAM shows what spoke for the output.</p>"
         "<p><b>Look for.</b> Do the experts agree? Do they look where you would look? Compare the "
         "outputs with and without defence.</p>",
     ),
@@ -53,6 +53,7 @@ TEXTS = (
 QUIZ = (
     "Quiz",
     "<h2>Which of the two was attacked?</h2>"
-    "<p>You get the same scan twice. One is as it was drawn, the other was attacked so that the "
-    "plain classifier errs. Six rounds tell whether eyes do better than guessing.</p>",
+    "<p>You get the same scan twice: as it was drawn, and attacked. The attacker changes pixels "
+    "by one of 255 levels, or by as many more as the plain classifier needs to change its mind. "
+    "Six rounds tell whether your eyes do better than guessing.</p>",
 )

@@ -11,7 +11,7 @@ from core.pipeline import Diagnosis
 from core.scan import to_uint8
 from demo import decision, figures, wording
 from demo.charts import curve
-from demo.lesson import STEPS, Lesson, Purification
+from demo.lesson import MAX_LEVELS, STEPS, Lesson, Purification
 
 PATCH = 10  # pixels a side whose values are written out
 READABLE = 118  # grey level from which black letters have the better contrast: 4.5 and more
@@ -82,12 +82,12 @@ def attack_step(lesson: Lesson, index: int) -> str:
     shown = _picture(lesson.scan, "original", "")
     shown += _picture(x_adv, f"after step {index}", "can you see it?")
     shown += _figure(
-        figures.change_url(lesson.scan, x_adv), "the attack alone", "strongly amplified"
+        figures.change_url(lesson.scan, x_adv, MAX_LEVELS), "the attack alone", "strongly amplified"
     )
     top = max(1.0, *loss)
     charts = (
-        f"<div><h4>Tumour probability</h4>{curve(tumour, index, 0, 1, _series(tumour))}</div>"
-        f"<div><h4>Loss: how wrong the classifier is</h4>"
+        f"<div><h3>Tumour probability</h3>{curve(tumour, index, 0, 1, _series(tumour))}</div>"
+        f"<div><h3>Loss: how wrong the classifier is</h3>"
         f"{curve(loss, index, 0, float(f'{top:.1f}'), _series(loss))}</div>"
     )
     return f'{_line(sentence)}{_strip(shown)}<div class="mf-curves">{charts}</div>'
@@ -105,7 +105,7 @@ def detection(lesson: Lesson) -> str:
         shown += _figure(figures.error_url(d.error_map), f"{name}: error map", note)
     scores = decision.scores([("original", a), ("attacked", b)], e)
     return (
-        f"{_strip(shown)}<h4>The detector's score, among those of clean validation scans</h4>"
+        f"{_strip(shown)}<h3>The detector's score, among those of clean validation scans</h3>"
         f'<div class="mf-curves">{scores}</div>{_line(_detected(a, b))}'
     )
 
@@ -140,10 +140,11 @@ def mixture(lesson: Lesson) -> str:
     _, outcome = wording.defence_outcome(before, after, "unknown")
     return (
         f'<div class="mf-decision mf-two"><div class="mf-card">'
-        f"{decision.votes('Attacked scan', b, e)}</div>"
-        f'<div class="mf-card mf-cams">{decision.pictures("Grad-CAM", b, e)}'
+        f"<h3>Who voted what</h3>{decision.votes('Attacked scan', b, e)}</div>"
+        '<div class="mf-card mf-cams"><h3>What spoke for the output</h3>'
+        f'{decision.pictures("Grad-CAM", b, e)}'
         f'<p class="mf-note">{decision.CAM_NOTE}</p></div></div>'
-        f"<h4>The four outputs</h4>{final}{_line(outcome)}"
+        f"<h3>The four outputs</h3>{final}{_line(outcome)}"
     )
 
 

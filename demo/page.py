@@ -11,6 +11,7 @@ import core
 from core.checkpoint import WeightsError
 from core.pipeline import MedFedPure
 from demo import examples, wording
+from demo.about import About
 from demo.api import Api
 from demo.examples import Example
 from demo.explore import Explore
@@ -44,6 +45,8 @@ def build(system: MedFedPure | None = None, samples: Sequence[Example] | None = 
                 Explore(system, problem, samples, inbox)
             with gr.Tab("Learn", id="learn", elem_id="tab-learn"):
                 Learn(system, samples)
+            with gr.Tab("About", id="about", elem_id="tab-about"):
+                About()
         Api(system, problem, inbox)
     blocks.queue(max_size=16)
     return blocks

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from core.pipeline import MedFedPure
 
 NAMES = ("A", "B")
+MAX_LEVELS = 4  # of 255, that the attacker may change a pixel by
 START = "Press “New pair”: a scan is drawn that nobody has seen before, and attacked."
 
 
@@ -63,14 +64,13 @@ class Tally:
 
 
 def deal(system: MedFedPure, seed: int) -> Round:
-    """Draws a scan, attacks it with the page's default attack, and asks the detector about both.
+    """Draws a scan, attacks it as little as turns it, and asks the detector about both.
 
     The drawing is smoothed by a 3 x 3 mean: the detector takes any fine grain for an attack.
     """
     scan = blur(phantom(seed, tumour=seed % 2 == 0)[None])[0]
     scan = from_uint8(to_uint8(scan))
-    *_, last = trajectory(system, scan, AttackSettings(seed=seed))
-    both = (scan, last.x_adv[0].cpu())
+    both = (scan, _attacked(system, scan, seed))
     attacked = int(torch.randint(2, (), generator=torch.Generator().manual_seed(seed)))
     a, b = both if attacked else both[::-1]
     first, second = system.read_batch(torch.stack([a, b]), [0, 0])
@@ -81,6 +81,21 @@ def deal(system: MedFedPure, seed: int) -> Round:
         (first.flagged, second.flagged),
         (first.tumour_probability_undefended, second.tumour_probability_undefended),
     )
+
+
+def _attacked(system: MedFedPure, scan: Tensor, seed: int) -> Tensor:
+    """The scan after PGD on the plain classifier, by the fewest whole levels that turn it."""
+    with torch.no_grad():
+        label = int(system.plain_logits(scan[None].to(system.device)).argmax())
+    x_adv = scan
+    for levels in range(1, MAX_LEVELS + 1):
+        eps = levels / 255
+        settings = AttackSettings(eps=eps, alpha=eps / 2, truth=wording.CLASSES[label], seed=seed)
+        *_, last = trajectory(system, scan, settings)
+        x_adv = last.x_adv[0].cpu()
+        if int(last.probabilities.argmax()) != label:
+            break
+    return x_adv
 
 
 def question(dealt: Round) -> str:
@@ -103,7 +118,7 @@ def answer(dealt: Round, guess: int, tally: Tally) -> str:
         for i, (p, f, s) in enumerate(zip(dealt.outputs, dealt.flagged, dealt.scores, strict=True))
     )
     clean, attacked = dealt.pictures[1 - dealt.attacked], dealt.pictures[dealt.attacked]
-    url = figures.change_url(clean, attacked)
+    url = figures.change_url(clean, attacked, MAX_LEVELS)
     largest = round(float((attacked - clean).abs().max()) * 255)
     change = (
         f'<figure><div class="mf-pic"><img src="{url}" alt="The attack alone, amplified"></div>'
