@@ -106,16 +106,14 @@ def rank(name: str, d: Diagnosis) -> str:
     above = f"higher than {wording.percent(d.confidence)} of clean scans"
     if d.confidence >= 1:
         above = "higher than any clean validation scan"
+    elif d.confidence < 0.01:
+        above = "lower than nearly all clean scans"
     return f"{name.capitalize()}: {d.score:.1f}, {above}; {verdict}."
 
 
 def _vote(tumour: float) -> str:
-    says = wording.label(tumour)
-    sure = max(tumour, 1 - tumour)
-    return (
-        f'<td>{_bar_of(tumour, "mf-half")}<span class="mf-says">{says} '
-        f"{wording.percent(sure)}</span></td>"
-    )
+    says = f"{wording.label(tumour)} {wording.percent(max(tumour, 1 - tumour))}"
+    return f'<td>{_bar_of(tumour, "mf-half")}<span class="mf-says">{escape(says)}</span></td>'
 
 
 def _bar_of(share: float, kind: str = "") -> str:

@@ -142,7 +142,7 @@ def mixture(lesson: Lesson) -> str:
         f'<div class="mf-decision mf-two"><div class="mf-card">'
         f"<h3>Who voted what</h3>{decision.votes('Attacked scan', b, e)}</div>"
         '<div class="mf-card mf-cams"><h3>What spoke for the output</h3>'
-        f'{decision.pictures("Grad-CAM", b, e)}'
+        f"{decision.pictures('Grad-CAM', b, e)}"
         f'<p class="mf-note">{decision.CAM_NOTE}</p></div></div>'
         f"<h3>The four outputs</h3>{final}{_line(outcome)}"
     )
@@ -163,7 +163,7 @@ def _says(who: str, tumour: float) -> str:
     return (
         f'<p class="mf-output" data-says="{says}"><span>{escape(who)}</span>'
         f'<span class="mf-meter mf-half" aria-hidden="true"><i style="width:{tumour * 100:.1f}%">'
-        f"</i></span><b>{says} {sure}</b></p>"
+        f"</i></span><b>{says} {escape(sure)}</b></p>"
     )
 
 

@@ -35,7 +35,7 @@ def method_figure() -> str:
     for i, (name, scale) in enumerate(EXPERTS):
         y = 30 + 68 * i
         experts += (
-            f'<rect class="mf-box" x="755" y="{y}" width="90" height="54" rx="7"/>'
+            f'<rect class="mf-box mf-shared" x="755" y="{y}" width="90" height="54" rx="7"/>'
             f'<text class="mf-title" x="800" y="{y + 23}">{name}</text>'
             f'<text x="800" y="{y + 42}">{scale}</text>'
         )
@@ -51,7 +51,7 @@ def method_figure() -> str:
     )
     labels = (
         '<text class="mf-left" x="650" y="256">purified scan</text>'
-        '<rect class="mf-box" x="10" y="240" width="22" height="16" rx="3"/>'
+        '<rect class="mf-box mf-shared" x="10" y="240" width="22" height="16" rx="3"/>'
         '<text class="mf-left" x="40" y="253">shared in a federation</text>'
         '<rect class="mf-box mf-home" x="10" y="268" width="22" height="16" rx="3"/>'
         '<text class="mf-left" x="40" y="281">personal: never leaves a hospital</text>'
