@@ -31,7 +31,7 @@ def decision(analysis: Analysis, cams: Mapping[str, Evidence]) -> str:
     known = [(name, d, cams[name]) for name, d in analysis.readings if name in cams]
     if not known:
         return ""
-    voting = "".join(votes(f"{name.capitalize()} scan", d, e) for name, d, e in known)
+    voting = "".join(votes(name.capitalize(), d, e) for name, d, e in known)
     maps = "".join(pictures(f"{name.capitalize()} scan", d, e) for name, d, e in known)
     return (
         '<section class="mf-decision" aria-label="How the output came about">'

@@ -140,7 +140,7 @@ def mixture(lesson: Lesson) -> str:
     _, outcome = wording.defence_outcome(before, after, "unknown")
     return (
         f'<div class="mf-decision mf-two"><div class="mf-card">'
-        f"<h3>Who voted what</h3>{decision.votes('Attacked scan', b, e)}</div>"
+        f"<h3>Who voted what</h3>{decision.votes('Attacked', b, e)}</div>"
         '<div class="mf-card mf-cams"><h3>What spoke for the output</h3>'
         f"{decision.pictures('Grad-CAM', b, e)}"
         f'<p class="mf-note">{decision.CAM_NOTE}</p></div></div>'
