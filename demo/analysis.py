@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,6 +11,7 @@ from torch import Tensor
 from core.pipeline import Diagnosis
 from demo import wording
 from demo.attacking import AttackSettings
+from demo.evidence import Evidence
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,7 @@ class Analysis:
     attacked: Diagnosis | None = None
     attack_ms: float = 0.0
     info: dict[str, Any] = field(default_factory=dict)
+    evidence: Mapping[str, Evidence] = field(default_factory=dict)  # by the readings' names
 
     @property
     def readings(self) -> list[tuple[str, Diagnosis]]:

@@ -16,6 +16,7 @@ from core.scan import ScanError, from_uint8
 from demo import figures, results, wording
 from demo.analysis import Analysis
 from demo.attacking import AttackSettings, trajectory
+from demo.evidence import evidence
 from demo.intake import Upload
 from demo.reading import DEFENCE, reading
 from demo.stages import Stages
@@ -106,7 +107,7 @@ def _steps(
     stages = Stages().set("", "done", "load", load="224 x 224 px")
     reads = _reading(system, now.scan, settings.seed, stages, "clean")
     for stages, clean in reads:
-        now = replace(now, clean=clean)
+        now = _with(system, now, "clean", clean)
         yield stages, now
     if settings.kind == "none":
         yield stages.set("Done, without an attack.", "skipped", "attack", attack="none"), now
@@ -130,9 +131,16 @@ def _steps(
     stages = stages.set("", "done", "attack", attack=f"{now.attack_ms:.0f} ms")
     reads = _reading(system, attacked_scan, settings.seed, stages, "attacked")
     for stages, attacked in reads:
-        now = replace(now, attacked=attacked)
+        now = _with(system, now, "attacked", attacked)
         yield stages, now
     yield stages.set("Done.", "done"), now
+
+
+def _with(system: MedFedPure, now: Analysis, name: str, d: Diagnosis | None) -> Analysis:
+    """The analysis with one more reading, explained; unchanged as long as there is none."""
+    if d is None:
+        return now
+    return replace(now, evidence={**now.evidence, name: evidence(system, d)}, **{name: d})
 
 
 def _reading(

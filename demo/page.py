@@ -11,10 +11,12 @@ import core
 from core.checkpoint import WeightsError
 from core.pipeline import MedFedPure
 from demo import examples, wording
+from demo.about import About
 from demo.api import Api
 from demo.examples import Example
 from demo.explore import Explore
 from demo.intake import Inbox
+from demo.learn import Learn
 
 
 def build(system: MedFedPure | None = None, samples: Sequence[Example] | None = None) -> gr.Blocks:
@@ -38,8 +40,13 @@ def build(system: MedFedPure | None = None, samples: Sequence[Example] | None = 
     with gr.Blocks(title="MedFedPure", fill_width=True, analytics_enabled=False) as blocks:
         gr.HTML(_header(problem), elem_id="header")
         inbox = Inbox()
-        with gr.Tabs(elem_id="tabs"), gr.Tab("Explore", id="explore", elem_id="tab-explore"):
-            Explore(system, problem, samples, inbox)
+        with gr.Tabs(elem_id="tabs"):
+            with gr.Tab("Explore", id="explore", elem_id="tab-explore"):
+                Explore(system, problem, samples, inbox)
+            with gr.Tab("Learn", id="learn", elem_id="tab-learn"):
+                Learn(system, samples)
+            with gr.Tab("About", id="about", elem_id="tab-about"):
+                About()
         Api(system, problem, inbox)
     blocks.queue(max_size=16)
     return blocks

@@ -10,6 +10,7 @@ from core.pipeline import Diagnosis
 from core.scan import to_png
 from demo import wording
 from demo.analysis import Analysis
+from demo.decision import decision
 from demo.panels import panels
 
 
@@ -18,7 +19,7 @@ def render(analysis: Analysis) -> str:
     cards = _outputs(analysis) + _detector(analysis) + _mixture(analysis)
     return (
         f'<p class="mf-stale" role="status">{wording.STALE}</p>{panels(analysis)}'
-        f'<div class="mf-cards">{cards}</div>'
+        f'<div class="mf-cards">{cards}</div>{decision(analysis, analysis.evidence)}'
     )
 
 

@@ -222,6 +222,46 @@ def test_a_photograph_is_read_on_request(
     assert page.locator("td[data-says]").count() == 2
 
 
+def test_the_lesson_is_computed_and_the_quiz_answers(
+    served: Served, visit: Callable[[str], Any]
+) -> None:
+    page = visit(served.url)
+    page.get_by_role("tab", name="Learn").click()
+    page.click("#lesson-2-button")  # a teacher may begin anywhere, and is told what is missing
+    page.click("#lesson-detect")
+    page.wait_for_selector("#learned-2 >> text=First choose a scan")
+    page.click("#lesson-0-button")
+    page.click("#look-0")
+    page.wait_for_selector("#learned-0 .mf-output")
+    page.click("#lesson-0-next")
+    page.click("#lesson-attack")
+    page.wait_for_selector("#learned-1 >> text=Step 7 of 7", timeout=90_000)
+    page.locator("#lesson-step input[type=range]").press("ArrowLeft")
+    page.wait_for_selector("#learned-1 >> text=Step 6 of 7")
+    for step, button in ((2, "detect"), (3, "purify"), (4, "vote")):
+        page.click(f"#lesson-{step - 1}-next")
+        page.click(f"#lesson-{button}")
+        page.wait_for_selector(f"#learned-{step} .mf-say", timeout=90_000)
+    page.click("#lesson-0-button")
+    page.click("#look-1")  # another scan: nothing of the first one stays
+    page.wait_for_selector("#learned-0 >> text=drawn without a tumour")
+    page.click("#lesson-4-button")
+    assert page.locator("#learned-4 img").count() == 0
+    page.click("#lesson-5-button")
+    assert page.is_disabled("#quiz-A")
+    for done in (1, 2):
+        page.click("#quiz-new")
+        page.wait_for_selector("#quiz-B:enabled", timeout=90_000)
+        assert page.locator("#quiz-view img").count() == 2
+        page.click("#quiz-B")
+        page.wait_for_selector(f"#quiz-view >> text=of {done};")
+        assert page.locator("#quiz-view img").count() == 3
+    page.get_by_role("tab", name="About").click()
+    page.wait_for_selector(".mf-method")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 1280
+    assert served.kept() == []
+
+
 def test_an_attack_can_be_stopped(served: Served, visit: Callable[[str], Any]) -> None:
     page = visit(served.url)
     page.click("#sample-1")
