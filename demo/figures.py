@@ -22,15 +22,25 @@ def scan_url(scan: Tensor) -> str:
 
 
 def error_url(error_map: Tensor) -> str:
-    """Data URL of a squared-error map (H, W): dark blue is 0, yellow is `ERROR_TOP` and above."""
-    share = error_map.detach().clamp_min(0).sqrt() / ERROR_TOP
-    return _colour_url(cividis(share.clamp(0, 1).cpu().numpy()))
+    """Data URL of a squared-error map (H, W), in `error_colours`."""
+    return _colour_url(error_colours(error_map))
 
 
 def change_url(scan: Tensor, attacked: Tensor) -> str:
-    """Data URL of attacked - scan, each (1, H, W): orange brighter, blue darker, black the same."""
+    """Data URL of attacked - scan, each (1, H, W), in `change_colours`."""
+    return _colour_url(change_colours(scan, attacked))
+
+
+def error_colours(error_map: Tensor) -> np.ndarray:
+    """RGB uint8 (H, W, 3) of a squared error: dark blue is 0, yellow is `ERROR_TOP` and above."""
+    share = error_map.detach().clamp_min(0).sqrt() / ERROR_TOP
+    return cividis(share.clamp(0, 1).cpu().numpy())
+
+
+def change_colours(scan: Tensor, attacked: Tensor) -> np.ndarray:
+    """RGB uint8 (H, W, 3) of attacked - scan: orange brighter, blue darker, black the same."""
     levels = to_uint8(attacked).astype(np.int16)[0] - to_uint8(scan).astype(np.int16)[0]
-    return _colour_url(diverging((levels / CHANGE_TOP).clip(-1, 1)))
+    return diverging((levels / CHANGE_TOP).clip(-1, 1))
 
 
 def cividis(share: np.ndarray) -> np.ndarray:

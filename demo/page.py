@@ -12,6 +12,7 @@ from core.checkpoint import WeightsError
 from core.pipeline import MedFedPure
 from demo import examples, wording
 from demo.api import Api
+from demo.batch import Batch
 from demo.examples import Example
 from demo.explore import Explore
 from demo.intake import Inbox
@@ -41,6 +42,8 @@ def build(system: MedFedPure | None = None, samples: Sequence[Example] | None = 
         with gr.Tabs(elem_id="tabs"):
             with gr.Tab("Explore", id="explore", elem_id="tab-explore"):
                 Explore(system, problem, samples, inbox)
+            with gr.Tab("Batch", id="batch", elem_id="tab-batch"):
+                Batch(system, problem, inbox)
         Api(system, problem, inbox)
     blocks.queue(max_size=16)
     return blocks

@@ -7,7 +7,7 @@ from typing import Any
 
 import gradio as gr
 
-from core.scan import MAX_BYTES
+from core.scan import MAX_VOLUME_BYTES
 
 CSS = Path(__file__).with_name("style.css")
 FONT = ["ui-sans-serif", "system-ui", "Segoe UI", "Helvetica Neue", "Arial", "sans-serif"]
@@ -72,7 +72,7 @@ def launch_settings() -> dict[str, Any]:
         "theme": theme(),
         "css": CSS.read_text(encoding="utf-8"),
         "head": HEAD,
-        "max_file_size": MAX_BYTES,
+        "max_file_size": MAX_VOLUME_BYTES,
         "run_history": False,
         "footer_links": ["api"],
         "ssr_mode": False,
