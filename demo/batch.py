@@ -93,20 +93,15 @@ class Batch:
         return None, batch_table.render(work, each)
 
     def _start(self, work: Worklist, each: bool, turn: int) -> tuple[int, str]:
-        work.running = self.system is not None and bool(work.waiting(each))
-        return turn + work.running, batch_table.render(work, each)
+        can_read = self.system is not None and work.start(each)
+        return turn + can_read, batch_table.render(work, each)
 
     def _step(self, work: Worklist, each: bool, turn: int) -> tuple[Any, Any]:
-        """Reads the next scan; the turn stays as it is where none is left or it was stopped."""
-        waiting = work.waiting(each)
-        if self.system is not None and work.running and waiting:
-            work.read(self.system, waiting[0])
-            if not work.waiting(each):
-                work.running = False
-            turn += work.running
-        if work.dropped:
+        """The turn stays as it is where no scan is left or the visitor has stopped it."""
+        goes_on = self.system is not None and work.step(self.system, each)
+        if work.is_cleared:
             return gr.skip(), gr.skip()
-        return turn, batch_table.render(work, each)
+        return turn + goes_on, batch_table.render(work, each)
 
     def _pdf(self, work: Worklist, each: bool) -> File | str:
         if not work.scans or self.system is None:
@@ -122,11 +117,10 @@ def _csv(work: Worklist, each: bool) -> File | str:
 
 
 def _stop(work: Worklist, each: bool) -> str:
-    """The scan that is being read is read to its end and kept."""
-    work.running = False
+    work.stop()
     return batch_table.render(work, each)
 
 
 def _clear(work: Worklist) -> tuple[Worklist, str, str]:
-    work.running, work.dropped = False, True
+    work.clear()
     return Worklist(), batch_table.render(Worklist(), False), ""

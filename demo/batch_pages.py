@@ -14,7 +14,7 @@ from demo.worklist import Reading, Scan, Worklist
 
 TITLE = "MedFedPure: a batch"
 ROWS = 48  # of a page
-AT = (0.0, 0.45, 1.25, 2.5, 3.5, 4.0, 5.35, 6.65)  # inches from the left margin to each column
+AT = (0.0, 0.4, 1.2, 2.4, 3.65, 4.1, 5.4, 6.55)  # inches from the left margin to each column
 
 
 def pdf(work: Worklist, each: bool, info: Mapping[str, Any]) -> bytes:
@@ -54,8 +54,8 @@ def _row(page: Page, top: float, scan: Scan, result: Reading | str | None) -> No
     if scan.slices > 1:
         page.text(LEFT + AT[1], top, f"{scan.slice} of {scan.slices}", size=8)
     if not isinstance(result, Reading):
-        words = textwrap.shorten(result or "not read", 105, placeholder=" ...")
-        page.text(LEFT + AT[2], top, words, size=7.5, color=WARN if result else SOFT)
+        words = textwrap.shorten(result or "not read", 125, placeholder=" ...")
+        page.text(LEFT + AT[2], top, words, size=6.5, color=WARN if result else SOFT)
         return
     cells = (
         f"{result.score:.3g} (τ {result.tau:.3g})",

@@ -78,7 +78,9 @@ class Page:
         x, top = round(x * DPI) / DPI, round(top * DPI) / DPI
         box = (x / WIDTH, 1 - (top + height) / HEIGHT, SIDE / WIDTH, height / HEIGHT)
         axes = self.figure.add_axes(box)
-        axes.imshow(pixels, cmap="gray", vmin=0, vmax=255, interpolation="none", aspect="auto")
+        if pixels.ndim == 2:
+            pixels = pixels[..., None].repeat(3, -1)
+        axes.imshow(pixels, interpolation="none", aspect="auto")
         axes.set_axis_off()
 
 

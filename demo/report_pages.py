@@ -22,8 +22,8 @@ LIMITS = (
     "the detector, the purifier and the mixture of experts. The rank is the share of clean "
     "validation scans that score lower. The outputs are those of small models trained on public "
     "scans: no finding and no advice. They are wrong for some scans, and a percentage is what a "
-    f"model puts out, not how often it is right. Of the error map: {wording.ERROR_CAPTION} "
-    "Scans are shown as the models saw them: 224 x 224 pixels, grey."
+    "model puts out, not how often it is right. The error map shows what the autoencoder could not "
+    "predict, not disease. Scans are shown as the models saw them: 224 x 224 pixels, grey."
 )
 
 

@@ -68,7 +68,7 @@ class Worklist:
     readings: dict[tuple[int, int], Reading | str] = field(default_factory=dict)
     names: list[str] = field(default_factory=list)  # for the visitor's own page and nothing else
     running: bool = False
-    dropped: bool = False  # cleared: whatever is still on its way has no place to go
+    is_cleared: bool = False  # whatever is still on its way has no place to go
 
     def add(self, name: str, upload: Upload) -> None:
         """Takes a file's slices, or the middle one alone where there is no room for all."""
@@ -91,11 +91,6 @@ class Worklist:
                 is_middle = index == count // 2
                 self.scans.append(Scan(file, index + 1, count, is_middle, levels, refusal))
 
-    def refuse(self, name: str, words: str) -> None:
-        """Takes a file that is not even opened."""
-        self.names.append(name)
-        self.scans.append(Scan(len(self.names), refusal=words))
-
     def rows(self, each: bool) -> list[tuple[Scan, Reading | str | None]]:
         """The scans that are wanted, each slice or the middle ones, with what was read of them."""
         wanted = [scan for scan in self.scans if each or scan.is_middle]
@@ -105,21 +100,29 @@ class Worklist:
         """The wanted scans that are still to be read."""
         return [scan for scan, result in self.rows(each) if result is None]
 
-    def read(self, system: MedFedPure, scan: Scan, seed: int = 0) -> None:
-        """Reads one scan; a reading that fails leaves its sentence."""
-        assert scan.levels is not None
-        result: Reading | str
-        try:
-            d = system.read(from_uint8(scan.levels), seed)
-        except (RuntimeError, ValueError, MemoryError) as error:
-            result = f"The reading failed: {error}"
-        else:
-            result = Reading(
-                d.score_name, d.score, d.tau, d.flagged, d.t_star,
-                d.tumour_probability_undefended, d.tumour_probability,
-                d.timings_ms["total"], d.seed, digest(scan.levels),
-            )  # fmt: skip
-        self.readings[scan.file, scan.slice] = result
+    def start(self, each: bool) -> bool:
+        """Whether there is anything to read."""
+        self.running = bool(self.waiting(each))
+        return self.running
+
+    def step(self, system: MedFedPure, each: bool, seed: int = 0) -> bool:
+        """Reads the next scan unless it was stopped; whether to go on after it."""
+        waiting = self.waiting(each)
+        if self.running and waiting:
+            scan = waiting[0]
+            self.readings[scan.file, scan.slice] = _read(system, scan, seed)
+        if not self.waiting(each):
+            self.running = False
+        return self.running
+
+    def stop(self) -> None:
+        """After the scan that is being read, which is kept as all before it."""
+        self.running = False
+
+    def clear(self) -> None:
+        """Forgets everything; a step that is on its way finds this said."""
+        self.running, self.is_cleared = False, True
+        self.scans, self.names, self.readings = [], [], {}
 
     def to_csv(self, each: bool) -> bytes:
         """One line a row, names left out; what was not read says so."""
@@ -137,3 +140,17 @@ class Worklist:
             else:
                 line |= {"status": "refused" if result else "not read", "refusal": result or ""}
             yield {**line, "notice": RESEARCH}
+
+
+def _read(system: MedFedPure, scan: Scan, seed: int) -> Reading | str:
+    """What comes out, or the sentence of a reading that failed."""
+    assert scan.levels is not None
+    try:
+        d = system.read(from_uint8(scan.levels), seed)
+    except (RuntimeError, ValueError, MemoryError) as error:
+        return f"The reading failed: {error}"
+    return Reading(
+        d.score_name, d.score, d.tau, d.flagged, d.t_star,
+        d.tumour_probability_undefended, d.tumour_probability,
+        d.timings_ms["total"], d.seed, digest(scan.levels),
+    )  # fmt: skip
