@@ -210,7 +210,7 @@ def test_a_language_model_finds_one_tool_and_reads_with_it(
 
     import anyio
     from mcp import ClientSession
-    from mcp.client.streamable_http import streamablehttp_client
+    from mcp.client.streamable_http import streamable_http_client
 
     server = Served(tmp_path, "--mcp")
     png = base64.b64encode(to_png(phantom(1, True))).decode()
@@ -218,7 +218,7 @@ def test_a_language_model_finds_one_tool_and_reads_with_it(
 
     async def talk() -> None:
         async with (
-            streamablehttp_client(f"{server.url}/gradio_api/mcp/") as (read, write, _),
+            streamable_http_client(f"{server.url}/gradio_api/mcp/") as (read, write, _),
             ClientSession(read, write) as session,
         ):
             await session.initialize()
@@ -234,6 +234,8 @@ def test_a_language_model_finds_one_tool_and_reads_with_it(
         answer = ast.literal_eval(found["answer"].content[0].text)
         alone = twin.read(phantom(1, True), 3)
         assert answer["score"] == pytest.approx(alone.score, rel=1e-3) and answer["seed"] == 3
-        assert server.kept() == []
+        folder = server.folder
+        assert len(server.kept()) <= 1  # Gradio's own copy of the data URL: left to the sweeper
     finally:
         server.stop()
+    assert not folder.exists()
