@@ -2,11 +2,13 @@
 
 python app.py                 # http://127.0.0.1:7860
 python app.py --host 0.0.0.0  # let other machines on the network in
+python app.py --mcp           # a tool for language models as well
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import os
 import signal
 import sys
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     import gradio as gr
 
 ON_A_SPACE = "SPACE_ID" in os.environ
+NO_MCP = "--mcp needs a package that is missing: pip install -c requirements.txt '.[app,mcp]'"
 
 
 def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -42,7 +45,15 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
         help="port to listen on (default: 7860)",
     )
     parser.add_argument("--no-browser", action="store_true", help="do not open a browser window")
-    return parser.parse_args(argv)
+    parser.add_argument(
+        "--mcp",
+        action="store_true",
+        help="serve the endpoint `read` to language models too (MCP; needs the extra 'mcp')",
+    )
+    args = parser.parse_args(argv)
+    if args.mcp and importlib.util.find_spec("mcp") is None:
+        parser.error(NO_MCP)
+    return args
 
 
 def quiet(folder: Path) -> None:
@@ -65,6 +76,7 @@ def serve(make: Callable[[], gr.Blocks], args: argparse.Namespace) -> None:
             server_name=args.host,
             server_port=args.port,
             inbrowser=not (args.no_browser or ON_A_SPACE),
+            mcp_server=args.mcp,
             **launch_settings(),
         )
 

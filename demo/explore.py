@@ -15,6 +15,7 @@ from demo.controls import Controls, enable, eps_note, read_settings, rescale
 from demo.events import ON_CPU, PRIVATE
 from demo.examples import Example
 from demo.intake import Inbox
+from demo.report_buttons import ReportButtons
 from demo.stages import Stages
 
 KEEP_SECONDS = 3600
@@ -35,22 +36,25 @@ class Explore:
         self.system, self.problem, self.inbox = system, problem, inbox
         self.levels = gr.State(None, time_to_live=KEEP_SECONDS)
         self.refused = gr.State(None, time_to_live=KEEP_SECONDS)
+        self.analysis = gr.State(None, time_to_live=KEEP_SECONDS)  # what a report is made of
         with gr.Row(elem_id="columns", equal_height=False):
             with gr.Column(elem_id="controls", scale=0, min_width=300):
                 self.controls = Controls(samples, can_analyse=system is not None)
             with gr.Column(elem_id="main", scale=1, min_width=640):
                 self.stages = gr.HTML(Stages().html(), elem_id="stages")
                 self.results = gr.HTML(results.empty(problem or handlers.HINT), elem_id="results")
+                ReportButtons(self.analysis)
         self._events()
 
     def _events(self) -> None:
         c = self.controls
         # what a newly chosen scan changes: nothing of an earlier one stays on the page
         chosen = [c.truth, self.levels, self.refused, c.status, c.insist, self.stages, self.results]
+        chosen.append(self.analysis)
         analysis = c.run.click(
             self._analyse,
             [self.levels, *c.settings],
-            [self.stages, self.results],
+            [self.stages, self.results, self.analysis],
             js=UNMARK,
             # "once" would wait for ever for an event that was cancelled in the middle of a step
             trigger_mode="multiple",
@@ -77,14 +81,14 @@ class Explore:
         c.kind.input(enable, c.kind, [c.norm, c.eps, c.alpha, c.steps], **at_once)
         c.eps.input(eps_note, [c.norm, c.eps], c.eps_note, trigger_mode="always_last", **at_once)
 
-    def _analyse(self, levels: np.ndarray | None, *values: Any) -> Iterator[tuple[str, str]]:
+    def _analyse(self, levels: np.ndarray | None, *values: Any) -> Iterator[tuple[Any, ...]]:
         if self.system is None or levels is None:
-            yield Stages().html(), results.empty(self._hint(levels))
+            yield self._fresh(levels)
             return
         try:
             settings = read_settings(*values)
         except (TypeError, ValueError) as error:
-            yield Stages().html(), results.empty(f"Please correct a control: {error}.")
+            yield Stages().html(), results.empty(f"Please correct a control: {error}."), None
         else:
             yield from handlers.analyse(self.system, levels, settings)
 
@@ -96,8 +100,7 @@ class Explore:
 
     def _clear(self) -> tuple[Any, ...]:
         status = handlers.scan_line(None, handlers.HINT)
-        gone = Stages().html(), results.empty(wording.CLEARED)
-        return None, UNKNOWN, None, None, status, _hidden(), *gone
+        return None, UNKNOWN, None, None, status, _hidden(), *_blank(wording.CLEARED)
 
     def _taker(self, sample: Example) -> Callable[[], tuple[Any, ...]]:
         """The handler of an example's button: takes its scan, and sets the truth as drawn."""
@@ -109,8 +112,8 @@ class Explore:
 
         return take
 
-    def _fresh(self, levels: np.ndarray | None) -> tuple[str, str]:
-        return Stages().html(), results.empty(self._hint(levels))
+    def _fresh(self, levels: np.ndarray | None) -> tuple[str, str, None]:
+        return _blank(self._hint(levels))
 
     def _hint(self, levels: np.ndarray | None) -> str:
         return self.problem or (handlers.HINT if levels is None else handlers.READY)
@@ -121,6 +124,11 @@ def _stopped(stages: str) -> str:
         return stages  # nothing was on its way, and what is shown is complete
     time.sleep(0.5)  # a step that was on its way when it was cancelled must not have the last word
     return Stages(line="Stopped: what is shown is incomplete.").html()
+
+
+def _blank(words: str) -> tuple[str, str, None]:
+    """Stages, results and analysis before there are any."""
+    return Stages().html(), results.empty(words), None
 
 
 def _hidden() -> Any:

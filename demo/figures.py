@@ -23,18 +23,13 @@ def scan_url(scan: Tensor) -> str:
 
 
 def error_url(error_map: Tensor) -> str:
-    """Data URL of a squared-error map (H, W): dark blue is 0, yellow is `ERROR_TOP` and above."""
-    share = error_map.detach().clamp_min(0).sqrt() / ERROR_TOP
-    return _colour_url(cividis(share.clamp(0, 1).cpu().numpy()))
+    """Data URL of a squared-error map (H, W), in `error_colours`."""
+    return _colour_url(error_colours(error_map))
 
 
 def change_url(scan: Tensor, attacked: Tensor, top: int = CHANGE_TOP) -> str:
-    """Data URL of attacked - scan, each (1, H, W): orange brighter, blue darker, black the same.
-
-    Colours are brightest from `top` grey levels on.
-    """
-    levels = to_uint8(attacked).astype(np.int16)[0] - to_uint8(scan).astype(np.int16)[0]
-    return _colour_url(diverging((levels / top).clip(-1, 1)))
+    """Data URL of attacked - scan, each (1, H, W), in `change_colours`."""
+    return _colour_url(change_colours(scan, attacked, top))
 
 
 def overlay_url(scan: Tensor, share: Tensor) -> str:
@@ -44,6 +39,21 @@ def overlay_url(scan: Tensor, share: Tensor) -> str:
     dense = OVERLAY * np.sqrt(value)[..., None]
     rgb = grey * (1 - dense) + cividis(value) * dense
     return _colour_url(rgb.round().astype(np.uint8))
+
+
+def error_colours(error_map: Tensor) -> np.ndarray:
+    """RGB uint8 (H, W, 3) of a squared error: dark blue is 0, yellow is `ERROR_TOP` and above."""
+    share = error_map.detach().clamp_min(0).sqrt() / ERROR_TOP
+    return cividis(share.clamp(0, 1).cpu().numpy())
+
+
+def change_colours(scan: Tensor, attacked: Tensor, top: int = CHANGE_TOP) -> np.ndarray:
+    """RGB uint8 (H, W, 3) of attacked - scan: orange brighter, blue darker, black the same.
+
+    Colours are brightest from `top` grey levels on.
+    """
+    levels = to_uint8(attacked).astype(np.int16)[0] - to_uint8(scan).astype(np.int16)[0]
+    return diverging((levels / top).clip(-1, 1))
 
 
 def cividis(share: np.ndarray) -> np.ndarray:

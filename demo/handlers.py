@@ -7,12 +7,12 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from html import escape
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from torch import Tensor
 
-from core.scan import ScanError, from_uint8
+from core.scan import from_uint8
 from demo import figures, results, wording
 from demo.analysis import Analysis
 from demo.attacking import AttackSettings, trajectory
@@ -32,7 +32,7 @@ COLOUR = "A colour picture, read as grey at your request: the outputs may mean n
 
 def analyse(
     system: MedFedPure, levels: np.ndarray, settings: AttackSettings
-) -> Iterator[tuple[str, str]]:
+) -> Iterator[tuple[str, str, Analysis | None]]:
     """Reads the clean scan, attacks it, reads the attacked one.
 
     Args:
@@ -41,17 +41,18 @@ def analyse(
         settings: the attack.
 
     Yields:
-        (stages as HTML, results as HTML), whenever something new is known.
+        (stages as HTML, results as HTML, the analysis), whenever something new is known.
     """
     stages = Stages()
     try:
         for stages, analysis in _steps(system, levels, settings):
-            yield stages.html(), results.render(analysis)
+            yield stages.html(), results.render(analysis), analysis
     except (RuntimeError, ValueError, MemoryError) as error:
         log.exception("an analysis failed")
         yield (
             stages.fail(f"The analysis failed: {error}").html(),
             results.empty("There is no result."),
+            None,
         )
 
 
@@ -82,22 +83,6 @@ def scan_line(levels: np.ndarray | None, words: str, *, refused: bool = False) -
         picture = f'<img src="{figures.scan_url(from_uint8(levels))}" alt="The chosen scan">'
     role = 'role="alert" class="mf-scan mf-bad"' if refused else 'role="status" class="mf-scan"'
     return f"<div {role}>{picture}<p>{escape(words)}</p></div>"
-
-
-def read_once(
-    system: MedFedPure, upload: Upload | None, any_picture: bool, seed: int
-) -> dict[str, Any]:
-    """The API's one-shot reading.
-
-    Raises:
-        ValueError: no file, a file that cannot be read, or a seed below 0; the message says which.
-    """
-    if upload is None:
-        raise ScanError("Send one picture file.")
-    if upload.levels is None or (upload.is_colour and not any_picture):
-        raise ScanError(upload.refusal)
-    settings = AttackSettings(kind="none", seed=int(seed))
-    return system.read(from_uint8(upload.levels), settings.seed).to_dict()
 
 
 def _steps(

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from core.scan import NotAnMRIError, ScanError, read_scan, to_uint8
+from core.scan import NotAnMRIError, ScanError, Volume, read_volume, to_uint8
 
 REMEMBER_SECONDS = 600
 REMEMBER_COUNT = 64
@@ -21,19 +21,28 @@ LOST = "The upload was interrupted: choose the file again."
 class Upload:
     """What became of one dropped file."""
 
-    levels: np.ndarray | None  # (1, 224, 224) uint8, or None where the file cannot be read at all
+    levels: np.ndarray | None  # (1, 224, 224) uint8 of the middle slice; None: cannot be read
     refusal: str = ""  # one sentence for the visitor; empty where the scan is accepted
     is_colour: bool = False  # readable, but refused as a colour picture: readable on request
+    volume: Volume | None = None  # all of it, where the file can be opened
 
 
 def decode(data: bytes) -> Upload:
     """Reads a file's bytes; every bad file becomes a refusal with its sentence."""
     try:
-        return Upload(to_uint8(read_scan(data)))
+        return _opened(read_volume(data))
     except NotAnMRIError as error:
-        return Upload(to_uint8(read_scan(data, any_picture=True)), str(error), is_colour=True)
+        volume = read_volume(data, any_picture=True)
+        return Upload(_opened(volume).levels, str(error), is_colour=True, volume=volume)
     except ScanError as error:
         return Upload(None, str(error))
+
+
+def _opened(volume: Volume) -> Upload:
+    try:
+        return Upload(to_uint8(volume.slice()), volume=volume)
+    except ScanError as error:  # the middle slice is blank: of a volume another may be chosen
+        return Upload(None, str(error), volume=volume if len(volume) > 1 else None)
 
 
 class Inbox:

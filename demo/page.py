@@ -13,6 +13,7 @@ from core.pipeline import MedFedPure
 from demo import examples, wording
 from demo.about import About
 from demo.api import Api
+from demo.batch import Batch
 from demo.examples import Example
 from demo.explore import Explore
 from demo.intake import Inbox
@@ -43,6 +44,8 @@ def build(system: MedFedPure | None = None, samples: Sequence[Example] | None = 
         with gr.Tabs(elem_id="tabs"):
             with gr.Tab("Explore", id="explore", elem_id="tab-explore"):
                 Explore(system, problem, samples, inbox)
+            with gr.Tab("Batch", id="batch", elem_id="tab-batch"):
+                Batch(system, problem, inbox)
             with gr.Tab("Learn", id="learn", elem_id="tab-learn"):
                 Learn(system, samples)
             with gr.Tab("About", id="about", elem_id="tab-about"):

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import base64
-import json
 from html import escape
 
 from core.pipeline import Diagnosis
 from core.scan import to_png
-from demo import wording
+from demo import report, wording
 from demo.analysis import Analysis
 from demo.decision import decision
 from demo.panels import panels
@@ -31,7 +30,7 @@ def empty(sentence: str) -> str:
 def _outputs(a: Analysis) -> str:
     """Final outputs, clean and attacked, without and with defence, and the verdicts in words."""
     rows = _row("Clean scan", a.clean, a.clean) + _row("Attacked scan", a.attacked, a.clean)
-    said = "".join(f'<li class="mf-{tone}">{escape(words)}</li>' for tone, words in _verdicts(a))
+    said = "".join(f'<li class="mf-{tone}">{escape(words)}</li>' for tone, words in verdicts(a))
     aimed = wording.attack_line(a.settings, *a.change) if a.attacked else ""
     return (
         '<section class="mf-card mf-outputs" aria-label="Final diagnosis">'
@@ -44,7 +43,8 @@ def _outputs(a: Analysis) -> str:
     )
 
 
-def _verdicts(a: Analysis) -> list[tuple[str, str]]:
+def verdicts(a: Analysis) -> list[tuple[str, str]]:
+    """What the attack and the defence did, each as tone ('good', 'bad', 'note') and a sentence."""
     if a.clean is None:
         return []
     truth, before = a.settings.truth, _labels(a.clean)
@@ -90,20 +90,21 @@ def _meter(share: float, what: str) -> str:
 
 def _downloads(a: Analysis) -> str:
     """Links that hold their file: nothing is stored on the server."""
+    if a.clean is None or (a.attacked is None) != (a.attacked_scan is None):
+        return ""  # still at work
     links = []
-    if a.attacked is not None and a.attacked_scan is not None:
-        url = _data_url("image/png", to_png(a.attacked_scan))
-        links.append(("attacked-scan.png", url, "Attacked scan (lossless PNG)"))
-    if a.clean is not None:
-        report = json.dumps(a.report(), indent=2, default=str).encode()
-        url = _data_url("application/json", report)
-        links.append(("medfedpure-report.json", url, "All figures (JSON)"))
-    made = "".join(f'<a download="{name}" href="{url}">{text}</a>' for name, url, text in links)
-    return f'<p class="mf-downloads">{made}</p>' if made else ""
+    if a.attacked_scan is not None:
+        png = to_png(a.attacked_scan)
+        links.append(link("attacked-scan.png", "image/png", png, "Attacked scan (lossless PNG)"))
+    name, data = f"{report.NAME}.json", report.to_json(a)
+    links.append(link(name, "application/json", data, "All figures, to repeat it (JSON)"))
+    return f'<p class="mf-downloads">{"".join(links)}</p>'
 
 
-def _data_url(kind: str, data: bytes) -> str:
-    return f"data:{kind};base64,{base64.b64encode(data).decode('ascii')}"
+def link(name: str, kind: str, data: bytes, words: str) -> str:
+    """A link that holds its file."""
+    url = f"data:{kind};base64,{base64.b64encode(data).decode('ascii')}"
+    return f'<a download="{escape(name)}" href="{url}">{escape(words)}</a>'
 
 
 def _detector(a: Analysis) -> str:

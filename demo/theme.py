@@ -7,7 +7,7 @@ from typing import Any
 
 import gradio as gr
 
-from core.scan import MAX_BYTES
+from core.scan import MAX_VOLUME_BYTES
 
 CSS = sorted(Path(__file__).parent.glob("*.css"))  # style.css for all, one for a tab
 FONT = ["ui-sans-serif", "system-ui", "Segoe UI", "Helvetica Neue", "Arial", "sans-serif"]
@@ -72,7 +72,7 @@ def launch_settings() -> dict[str, Any]:
         "theme": theme(),
         "css": "\n".join(path.read_text(encoding="utf-8") for path in CSS),
         "head": HEAD,
-        "max_file_size": MAX_BYTES,
+        "max_file_size": MAX_VOLUME_BYTES,
         "run_history": False,
         "footer_links": ["api"],
         "ssr_mode": False,

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from demo.attacking import AttackSettings
 
-NOTICE = (
-    "Research and teaching only - not for clinical use. On a public server upload no patient data."
-)
+RESEARCH = "Research and teaching only - not for clinical use"
+NOTICE = f"{RESEARCH}. On a public server upload no patient data."
 CLASSES = ("no tumour", "tumour")
 ERROR_CAPTION = "Shows what the autoencoder could not predict, not disease."
 AIMS = {

@@ -1,4 +1,4 @@
-"""Serves the page for the browser tests: python -m tests.demo.serve PORT [--no-weights]."""
+"""Serves the page for the browser tests: python -m tests.demo.serve PORT [--no-weights] [--mcp]."""
 
 from __future__ import annotations
 
@@ -42,4 +42,5 @@ def make() -> gr.Blocks:
 
 
 if __name__ == "__main__":
-    app.serve(make, app.arguments(["--no-browser", "--port", sys.argv[1]]))
+    mcp = ["--mcp"] if "--mcp" in sys.argv else []
+    app.serve(make, app.arguments(["--no-browser", "--port", sys.argv[1], *mcp]))

@@ -62,7 +62,7 @@ class Served:
             self.process = subprocess.Popen(
                 command, cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT
             )
-        for _ in range(240):
+        for _ in range(720):
             try:
                 urllib.request.urlopen(self.url, timeout=2).close()
                 return
@@ -70,6 +70,8 @@ class Served:
                 if self.process.poll() is not None:
                     break
                 time.sleep(0.25)
+        self.process.kill()
+        self.process.wait()
         raise RuntimeError(self.log.read_text())
 
     @property
@@ -316,7 +318,7 @@ def call(served: Served, data: bytes, seed: int) -> Any:
         f"{served.url}/gradio_api/upload", body, f"multipart/form-data; boundary={boundary}"
     )
     file = {"path": path, "meta": {"_type": "gradio.FileData"}}
-    question = json.dumps({"data": [file, False, seed]}).encode()
+    question = json.dumps({"data": [file, False, seed, 0]}).encode()
     event = post(f"{served.url}/gradio_api/call/read", question, "application/json")["event_id"]
     with urllib.request.urlopen(f"{served.url}/gradio_api/call/read/{event}", timeout=180) as reply:
         answer = json.loads(reply.read().decode().rsplit("data:", 1)[1])
@@ -331,7 +333,7 @@ def post(url: str, body: bytes, kind: str) -> Any:
 
 def test_a_path_on_the_server_is_refused(served: Served) -> None:
     file = {"path": str(ROOT / "README.md"), "meta": {"_type": "gradio.FileData"}}
-    question = json.dumps({"data": [file, True, 0]}).encode()
+    question = json.dumps({"data": [file, True, 0, 0]}).encode()
     event = post(f"{served.url}/gradio_api/call/read", question, "application/json")["event_id"]
     with urllib.request.urlopen(f"{served.url}/gradio_api/call/read/{event}", timeout=180) as reply:
         answer = reply.read().decode()

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 from core.pipeline import Diagnosis, MedFedPure
-from core.scan import ScanError, to_uint8
+from core.scan import to_uint8
 from demo import handlers, wording
 from demo.attacking import AttackSettings
-from demo.intake import Upload, decode
+from demo.intake import decode
 from demo.reading import reading
 
 
@@ -21,24 +21,24 @@ def states(html: str) -> dict[str, str]:
 
 def test_stages_light_up_in_the_pipeline_s_order(system: MedFedPure, scan: Tensor) -> None:
     seen = list(handlers.analyse(system, to_uint8(scan), AttackSettings(steps=2)))
-    running = [[n for n, s in states(html).items() if s == "running"] for html, _ in seen]
+    running = [[n for n, s in states(html).items() if s == "running"] for html, *_ in seen]
     order = [r[0] for i, r in enumerate(running) if r and (i == 0 or running[i - 1] != r)]
     clean, attacked = ["detect", "purify", "classify"], ["detect", "purify", "classify"]
     assert order == [*clean, "attack", *attacked]
     assert all(len(names) <= 1 for names in running)
     assert set(states(seen[-1][0]).values()) == {"done"} and "Done." in seen[-1][0]
-    assert any("step 1 of 2" in html for html, _ in seen)
+    assert any("step 1 of 2" in html for html, *_ in seen)
 
 
 def test_without_an_attack_the_clean_scan_is_read_alone(system: MedFedPure, scan: Tensor) -> None:
-    *_, (stages, result) = handlers.analyse(system, to_uint8(scan), AttackSettings(kind="none"))
+    *_, (stages, result, _) = handlers.analyse(system, to_uint8(scan), AttackSettings(kind="none"))
     assert states(stages)["attack"] == "skipped"
     assert "attacked-scan.png" not in result and "no attack" in result
 
 
 def test_eps_zero_is_a_control(system: MedFedPure, scan: Tensor) -> None:
     settings = AttackSettings(eps=0.0, steps=1)
-    *_, (_, result) = handlers.analyse(system, to_uint8(scan), settings)
+    *_, (_, result, _) = handlers.analyse(system, to_uint8(scan), settings)
     assert "no pixel differs" in result and "turned" not in result and "attack missed" not in result
 
 
@@ -49,7 +49,7 @@ def test_a_failure_is_said(
         raise RuntimeError("out of memory")
 
     monkeypatch.setattr(system, "read", broken)
-    *_, (stages, result) = handlers.analyse(system, to_uint8(scan), AttackSettings())
+    *_, (stages, result, _) = handlers.analyse(system, to_uint8(scan), AttackSettings())
     assert "The analysis failed: out of memory" in stages and states(stages)["detect"] == "failed"
     assert "There is no result." in result
 
@@ -62,24 +62,6 @@ def test_watching_a_reading_changes_nothing(system: MedFedPure, scan: Tensor) ->
     assert diagnosis.score == pytest.approx(plain.score, abs=1e-4)
     assert torch.allclose(plain.purified, diagnosis.purified, atol=1e-4)
     assert not system.detector._forward_hooks and not system.purifier._forward_hooks
-
-
-def test_the_api_answers_once(system: MedFedPure, scan: Tensor) -> None:
-    answer = handlers.read_once(system, Upload(to_uint8(scan)), False, 0)
-    assert answer["tumour_probability"] == pytest.approx(system.read(scan).tumour_probability)
-    assert "scan" not in answer
-
-
-def test_the_api_refuses_in_words(system: MedFedPure, photograph: bytes) -> None:
-    with pytest.raises(ScanError, match="Send one picture"):
-        handlers.read_once(system, None, False, 0)
-    with pytest.raises(ScanError, match="empty"):
-        handlers.read_once(system, decode(b""), True, 0)
-    with pytest.raises(ScanError, match="brain MRI"):
-        handlers.read_once(system, decode(photograph), False, 0)
-    assert handlers.read_once(system, decode(photograph), True, 0)["seed"] == 0
-    with pytest.raises(ValueError, match="seed"):
-        handlers.read_once(system, decode(photograph), True, -1)
 
 
 def test_a_colour_picture_is_told_and_read_on_request(photograph: bytes) -> None:
