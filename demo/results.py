@@ -10,15 +10,13 @@ from core.pipeline import Diagnosis
 from core.scan import to_png
 from demo import wording
 from demo.analysis import Analysis
-from demo.panels import panels
 
 
 def render(analysis: Analysis) -> str:
-    """Pictures, outputs, detector and mixture."""
+    """Outputs, detector and mixture; the pictures are the viewer's."""
     cards = _outputs(analysis) + _detector(analysis) + _mixture(analysis)
     return (
-        f'<p class="mf-stale" role="status">{wording.STALE}</p>{panels(analysis)}'
-        f'<div class="mf-cards">{cards}</div>'
+        f'<p class="mf-stale" role="status">{wording.STALE}</p><div class="mf-cards">{cards}</div>'
     )
 
 

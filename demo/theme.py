@@ -7,9 +7,9 @@ from typing import Any
 
 import gradio as gr
 
-from core.scan import MAX_BYTES
+from core.scan import MAX_VOLUME_BYTES
 
-CSS = Path(__file__).with_name("style.css")
+CSS = [Path(__file__).with_name(name) for name in ("style.css", "viewer.css")]
 FONT = ["ui-sans-serif", "system-ui", "Segoe UI", "Helvetica Neue", "Arial", "sans-serif"]
 MONO = ["ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace"]
 # Dark unless the address says ?__theme=light. Gradio runs this only after drawing its background,
@@ -70,9 +70,9 @@ def launch_settings() -> dict[str, Any]:
     """Keyword arguments of `Blocks.launch` that the app and its tests share."""
     return {
         "theme": theme(),
-        "css": CSS.read_text(encoding="utf-8"),
+        "css": "\n".join(path.read_text(encoding="utf-8") for path in CSS),
         "head": HEAD,
-        "max_file_size": MAX_BYTES,
+        "max_file_size": MAX_VOLUME_BYTES,  # core holds pictures to less
         "run_history": False,
         "footer_links": ["api"],
         "ssr_mode": False,
