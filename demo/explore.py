@@ -85,7 +85,7 @@ class Explore:
         )
         both: dict[str, Any] = {"cancels": [analysis, scoring]}
         at_once: dict[str, Any] = {"queue": False, **PRIVATE}
-        c.stop.click(_stopped, None, self.stages, **both, **at_once)
+        c.stop.click(self._stopped, self.token, [self.stages, self.slices], **both, **at_once)
         for source in (c.file, c.folder):
             # raw: our decoder reads the stored files, which Gradio has checked to be uploads
             source.upload(
@@ -154,6 +154,14 @@ class Explore:
     def _insist(self, token: str, wanted: bool) -> str:
         return browse.look(self.shelf.get(token), insists=wanted).line
 
+    def _stopped(self, token: str) -> tuple[str, dict[str, Any]]:
+        time.sleep(
+            0.5
+        )  # a step that was on its way when it was cancelled must not be the last word
+        series = self.shelf.get(token)
+        line = Stages(line="Stopped: what is shown is incomplete.")
+        return line.html(), self._marks(series)
+
     def _clear(self, token: str) -> tuple[Any, ...]:
         *chosen, _ = self._chosen(token, None)
         return None, None, *chosen, results.empty(wording.CLEARED)
@@ -180,13 +188,10 @@ class Explore:
     def _shown(
         self, series: Series | None, words: str = "", *, insists: bool = False
     ) -> tuple[Any, ...]:
-        tau = self.system.tau if self.system else 0.0
         shown = browse.look(series, words, insists=insists)
         hint = self.problem or (browse.HINT if shown.scan is None else browse.READY)
-        marks = series.marks(tau) if series else {}
+        marks = self._marks(series)
         return marks, shown.line, shown.view, Stages().html(), results.empty(hint)
 
-
-def _stopped() -> str:
-    time.sleep(0.5)  # a step that was on its way when it was cancelled must not have the last word
-    return Stages(line="Stopped: what is shown is incomplete.").html()
+    def _marks(self, series: Series | None) -> dict[str, Any]:
+        return series.marks(self.system.tau if self.system else 0.0) if series else {}

@@ -86,7 +86,7 @@ function arrange() {
 function help(open = find(".mv-keys").hidden) {
   find(".mv-keys").hidden = !open;
   find(".mv-keys-button").setAttribute("aria-expanded", String(open));
-  if (open) find(".mv-keys button").focus();
+  (open ? find(".mv-keys button") : root).focus({ preventScroll: true });
 }
 
 const ACTIONS = {
@@ -225,14 +225,12 @@ function update() {
   }
   if (isOther) {
     Object.assign(state, START);
-    const names = [...(next.windows ?? []).map(([name]) => name), "own setting"];
-    find("[data-set=preset]").replaceChildren(...names.map((name, i) => new Option(name, i < names.length - 1 ? i : "")));
+    const named = (next.windows ?? []).map(([name], i) => new Option(name, i));
+    find("[data-set=preset]").replaceChildren(...named, new Option("own setting", ""));
   }
-  for (const option of find("[data-set=pair]").options) option.disabled = !option.value.split("|").every((name) => layers[name]);
-  if (!pair().every(Boolean)) {
-    const usable = [...find("[data-set=pair]").options].find((option) => !option.disabled);
-    if (usable) set("pair", usable.value);
-  }
+  const pairs = find("[data-set=pair]");
+  for (const option of pairs.options) option.disabled = !isThere(option.value);
+  pairs.value = chosenPair();
   arrange();
 }
 

@@ -70,9 +70,8 @@ def _cell(tumour_probability: float, was: str) -> str:
     sure = tumour_probability if says == "tumour" else 1 - tumour_probability
     turned = '<em class="mf-turned">turned</em>' if says != was else ""
     bar = _meter(tumour_probability, "tumour probability")
-    return (
-        f'<td data-says="{says}"><strong>{says}</strong> {wording.percent(sure)} {turned}{bar}</td>'
-    )
+    share = f"<span>{wording.percent(sure)}</span>"
+    return f'<td data-says="{says}"><strong>{says}</strong> {share} {turned}{bar}</td>'
 
 
 def _meter(share: float, what: str) -> str:

@@ -34,17 +34,17 @@ function label() {
   slider.setAttribute("aria-valuetext", `slice ${wanted + 1} of ${count()}`);
 }
 
-// Bars as high as the score, tau at half height: grey below it, red and full width above.
+// A bar for each score, tau at half height: grey up to it, red above it.
 function drawMarks() {
-  const scores = props.value?.scores ?? [], tau = props.value?.tau || 1, style = getComputedStyle(element);
-  const dpr = window.devicePixelRatio || 1;
+  const { scores = [], tau } = props.value ?? {}, style = getComputedStyle(element), dpr = window.devicePixelRatio || 1;
   canvas.width = Math.round(canvas.clientWidth * dpr);
   canvas.height = Math.round(canvas.clientHeight * dpr);
   const context = canvas.getContext("2d"), step = canvas.width / Math.max(count(), 1);
-  for (const [index, score] of scores) {
-    if (score === null) continue;
-    const height = canvas.height * Math.min(Math.max(score / tau / 2, 0.08), 1);
-    context.fillStyle = style.getPropertyValue(score > tau ? "--mf-bad" : "--mf-track-strong");
+  const read = scores.filter(([, score]) => score !== null);
+  const reach = Math.max(...read.map(([, score]) => Math.abs(score - tau)), 1e-9);
+  for (const [index, score] of read) {
+    const height = canvas.height * (0.5 + 0.4 * (score - tau) / reach);
+    context.fillStyle = style.getPropertyValue(score > tau ? "--mf-bad" : "--mf-bar");
     context.fillRect(index * step, canvas.height - height, Math.max(step - dpr, dpr), height);
   }
 }

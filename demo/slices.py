@@ -13,7 +13,7 @@ from core.scan import ScanError
 from demo.series import Series
 
 HERE = Path(__file__).parent
-MEANING = "A mark says: unlike the clean training scans. It says nothing of disease."
+MEANING = "Marked: unlike the clean training scans, which says nothing of disease."
 
 
 def component() -> gr.HTML:

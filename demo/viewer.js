@@ -11,20 +11,26 @@ const state = {
   ...START, drag: "pan", gain: 20, overlay: false, opacity: 0.6, from: 12, reading: "attacked",
   original: "file", pair: "scan|attacked", split: 0.5, alone: "",
 };
+const ALONE = '<svg width="12" height="12" fill="none" stroke="currentColor" stroke-width="1.6" aria-hidden="true">' +
+  '<path d="M1 4V1h3M8 1h3v3M11 8v3H8M4 11H1V8"/></svg>';
+const BARS = { grey: "linear-gradient(to right, #000, #fff)", change: gradient(TABLES.change), error: gradient(TABLES.error) };
 let view = {}, layers = {};
 
 // name, title, caption and what is under the picture; the layers are functions of the state
 const PANELS = [
   { name: "original", title: "Original", bar: "grey", layer: () => (state.original === "file" && layers.file) || layers.scan || layers.file, over: () => layers.clean_error },
-  { name: "attacked", title: "Attacked", caption: "what both readers are given", layer: () => layers.attacked, over: () => layers.attacked_error },
+  { name: "attacked", title: "Attacked", caption: "what both systems are given", layer: () => layers.attacked, over: () => layers.attacked_error },
   { name: "change", title: "Difference", bar: "change", rule: () => ["change", state.gain], layer: () => layers.change },
-  { name: "error", title: "MAE reconstruction error", bar: "error", rule: () => ["error", props.error_top], layer: () => layers[`${reading()}_error`] },
+  { name: "error", title: "Error map", bar: "error", rule: () => ["error", props.error_top], layer: () => layers[`${reading()}_error`] },
   { name: "purified", title: "Purified", layer: () => layers[`${reading()}_purified`] },
-  { name: "compare", title: "Before | after", pair: true, layer: () => pair()[1] },
+  { name: "compare", title: "Compare", pair: true, layer: () => pair()[1] },
 ];
 
 const reading = () => (layers[`${state.reading}_error`] ? state.reading : "clean");
-const pair = () => state.pair.split("|").map((name) => layers[name]);
+const names = (text) => text.split("|");
+const isThere = (text) => names(text).every((name) => layers[name]);
+const chosenPair = () => [state.pair, "scan|attacked", "scan|clean_purified"].find(isThere) ?? state.pair;
+const pair = () => names(chosenPair()).map((name) => layers[name]);
 const greys = () => ["grey", state.low, state.high];
 const only = () => state.alone || (layers.clean_error || layers.attacked ? "" : "original");
 const decimals = (v) => (Number.isInteger(v) ? String(v) : v.toPrecision(4));
@@ -33,14 +39,17 @@ for (const panel of PANELS) {
   const figure = document.createElement("figure");
   figure.className = "mv-panel";
   figure.dataset.panel = panel.name;
-  figure.innerHTML = `<figcaption><b></b><output></output>
+  figure.innerHTML = `<figcaption><b></b><span class="mv-value"></span>
     <button type="button" data-alone="${panel.name}" aria-pressed="false" aria-label="${panel.title}, alone"
-      title="Alone, or all again (double click)">&#x26F6;</button></figcaption>
+      title="Alone, or all again (double click)">${ALONE}</button></figcaption>
     <div class="mv-box"><canvas role="img"></canvas><p class="mv-blank"></p></div>
     <div class="mv-foot"><div class="mv-bar"></div><div class="mv-ticks"></div><p class="mv-note"></p></div>`;
   figure.querySelector("b").textContent = panel.title;
-  if (panel.pair) figure.querySelector("output").replaceWith(find(".mv-pair"));
+  if (panel.pair) figure.querySelector(".mv-value").replaceWith(find(".mv-pair"));
   if (panel.pair) figure.querySelector(".mv-bar").replaceWith(find(".mv-split"));
+  if (panel.name === "original") figure.querySelector("b").after(find(".mv-original"));
+  if (panel.name === "error") figure.querySelector("b").after(find(".mv-reading"));
+  if (panel.bar) figure.querySelector(".mv-bar").style.background = BARS[panel.bar];
   figure.querySelector("canvas").setAttribute("aria-label", panel.title);
   find(".mv-panels").append(figure);
   panel.figure = figure;
@@ -71,16 +80,16 @@ function drawScan(context, layer, over) {
 }
 
 function drawPair(context) {
-  const names = state.pair.split("|"), [before, after] = pair();
+  const [before, after] = pair(), [first, second] = names(chosenPair());
   const edge = Math.round(context.canvas.width * state.split);
   const error = (name) => layers[`${name.startsWith("attacked") ? "attacked" : "clean"}_error`];
-  drawScan(context, after, error(names[1]));
+  drawScan(context, after, error(second));
   context.save();
   context.beginPath();
   context.rect(0, 0, edge, context.canvas.height);
   context.clip();
   context.fillRect(0, 0, edge, context.canvas.height);
-  drawScan(context, before, error(names[0]));
+  drawScan(context, before, error(first));
   context.restore();
   context.fillStyle = "#2dd4bf";
   context.fillRect(edge - 1, 0, 2, context.canvas.height);
@@ -148,7 +157,7 @@ function say() {
   const ticks = { grey: ends, change: [`-${most}`, "0", `+${most} levels`], error: ["0", `${top} levels and more`] };
   for (const { name, bar, figure, caption } of PANELS) {
     if (bar) write(figure, ".mv-ticks", ...ticks[bar].map(cell));
-    write(figure, ".mv-note", view.captions?.[name] ?? caption ?? "");
+    write(figure, ".mv-note", view.captions?.[`${reading()}_${name}`] ?? view.captions?.[name] ?? caption ?? "");
     write(figure, ".mv-blank", view.waiting ?? "");
   }
   for (const name of ["gain", "from"]) find(`[data-for=${name}]`).textContent = state[name];
@@ -170,7 +179,7 @@ function sayCursor() {
     if (isPair) continue;
     const value = number(layer());
     const sign = name === "change" && value > 0 ? "+" : "";
-    write(figure, "output", value === null ? "" : name === "error" ? value.toFixed(1) : sign + decimals(value));
+    write(figure, ".mv-value", value === null ? "" : name === "error" ? value.toFixed(1) : sign + decimals(value));
   }
   const own = number(layers.file), grey = number(layers.scan), reduced = view.file?.reduced > 1;
   const said = [];

@@ -27,7 +27,7 @@ from demo.series import Series
 View = dict[str, Any]
 HERE = Path(__file__).parent
 SCRIPTS = ("pixels.js", "viewer.js", "hands.js")  # one scope: numbers, pictures, what hands do
-ERROR_STEP = 1 / 256  # grey levels; errors are sent as whole numbers of it
+ERROR_STEP = 1 / 64  # grey levels; errors are sent as whole numbers of it, up to 1023 levels
 MAX_SIDE = 1024  # of the file's own pixels; a larger slice is shown, and said to be, reduced
 WINDOW_NAMES = {"auto": "auto: as the models see it", "full": "full range"}
 
@@ -74,16 +74,16 @@ def view(series: Series | None, scan: Tensor | None = None) -> View:
 
 def results(analysis: Analysis) -> View:
     """What is known of an analysis so far, to be added to the view of its scan."""
-    depth = "; ".join(f"{name}: t* = {d.t_star}" for name, d in analysis.readings)
     found: View = {
         "waiting": "no attack" if analysis.settings.kind == "none" else "waiting",
-        "captions": {"error": wording.ERROR_CAPTION, "purified": depth},
+        "captions": {"error": wording.ERROR_CAPTION},
     }
     if analysis.attacked_scan is not None:
         found["attacked"] = layer(to_uint8(analysis.attacked_scan)[0])
     for name, diagnosis in analysis.readings:
         found[f"{name}_error"] = error_layer(diagnosis)
         found[f"{name}_purified"] = layer(to_uint8(diagnosis.purified)[0])
+        found["captions"][f"{name}_purified"] = f"{name} scan, t* = {diagnosis.t_star}"
     return found
 
 
