@@ -12,6 +12,7 @@ from torch import Tensor
 from core.scan import Volume, to_uint8
 
 DISPLAY = (0.0, 255.0)
+SIDES = {"R": "right", "L": "left", "A": "front", "P": "back", "S": "head end", "I": "foot end"}
 
 
 @dataclass(eq=False)
@@ -68,6 +69,8 @@ class Series:
             said.append(f"Pixels of {v.spacing[1]:.3g} x {v.spacing[0]:.3g} mm{apart}.")
         if v.marks is None:
             said.append("The file does not say which side is left.")
+        else:
+            said.append(f"On the picture's left is the patient's {SIDES[v.marks[0]]}.")
         return [*said, *v.notes]
 
 

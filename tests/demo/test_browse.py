@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -53,6 +55,15 @@ def test_refusals_are_escaped_alerts() -> None:
     line = browse.look(None, "Too <b>large</b>.").line
     assert 'role="alert"' in line and "<b>" not in line
     assert 'role="status"' in browse.look(None).line
+
+
+def test_sides_are_said_in_words(scan: Tensor) -> None:
+    marked = replace(stack(scan), marks=("R", "L", "A", "P"))
+    assert (
+        "On the picture&#x27;s left is the patient&#x27;s right."
+        in browse.look(Series(marked)).line
+    )
+    assert "does not say which side is left" in browse.look(Series(stack(scan))).line
 
 
 def test_an_example_is_the_scan_itself(scan: Tensor) -> None:

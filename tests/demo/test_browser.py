@@ -239,11 +239,8 @@ def slices(count: int, side: int = 64) -> tuple[list[bytes], np.ndarray]:
     """The files of a 12-bit series, and its values (S, side, side)."""
     random = np.random.default_rng(0)
     values = random.integers(0, 4096, (count, side, side), dtype=np.uint16)
-    place = {"ImageOrientationPatient": [1, 0, 0, 0, 1, 0], "WindowCenter": 500, "WindowWidth": 400}
-    files = [
-        native(data_set(v, 12, ImagePositionPatient=[0, 0, 3 * n], **place), v)
-        for n, v in enumerate(values)
-    ]
+    own = {"WindowCenter": 500, "WindowWidth": 400}  # and no sides, whose letters cover pixels
+    files = [native(data_set(v, 12, InstanceNumber=n, **own), v) for n, v in enumerate(values)]
     return files, values
 
 
@@ -300,7 +297,9 @@ def ends(values: np.ndarray) -> tuple[float, float]:
 
 def windowed(values: np.ndarray, low: float, high: float) -> np.ndarray:
     """Grey levels of a display window; at a tie either neighbour is right."""
-    grey: np.ndarray = np.rint(((values - low) / (high - low)).clip(0, 1) * 255).astype(int)
+    grey: np.ndarray = np.rint(
+        ((values.astype(float) - low) / (high - low)).clip(0, 1) * 255
+    ).astype(int)
     return grey
 
 
