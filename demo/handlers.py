@@ -6,18 +6,14 @@ import logging
 import time
 from collections.abc import Iterator
 from dataclasses import replace
-from html import escape
 from typing import TYPE_CHECKING
 
-import numpy as np
 from torch import Tensor
 
-from core.scan import from_uint8
-from demo import figures, results, wording
+from demo import results, viewer, wording
 from demo.analysis import Analysis
 from demo.attacking import AttackSettings, trajectory
 from demo.evidence import evidence
-from demo.intake import Upload
 from demo.reading import DEFENCE, reading
 from demo.stages import Stages
 
@@ -25,70 +21,38 @@ if TYPE_CHECKING:
     from core.pipeline import Diagnosis, MedFedPure
 
 log = logging.getLogger(__name__)
-HINT = "Drop a scan or take a synthetic example, then press Analyse."
-READY = "Scan loaded: press Analyse."
-COLOUR = "A colour picture, read as grey at your request: the outputs may mean nothing."
 
 
 def analyse(
-    system: MedFedPure, levels: np.ndarray, settings: AttackSettings
-) -> Iterator[tuple[str, str, Analysis | None]]:
+    system: MedFedPure, scan: Tensor, view: viewer.View, settings: AttackSettings
+) -> Iterator[tuple[str, viewer.View, str, Analysis | None]]:
     """Reads the clean scan, attacks it, reads the attacked one.
 
     Args:
         system: the pipeline, in eval mode.
-        levels: the scan's uint8 levels (1, 224, 224).
+        scan: the canonical scan (1, 224, 224).
+        view: of the same scan, as the viewer shows it.
         settings: the attack.
 
     Yields:
-        (stages as HTML, results as HTML, the analysis), whenever something new is known.
+        (stages as HTML, the view with all pictures so far, results as HTML, the analysis),
+        whenever something new is known.
     """
     stages = Stages()
     try:
-        for stages, analysis in _steps(system, levels, settings):
-            yield stages.html(), results.render(analysis), analysis
+        for stages, analysis in _steps(system, scan, settings):
+            pictures = {**view, **viewer.results(analysis)}
+            yield stages.html(), pictures, results.render(analysis), analysis
     except (RuntimeError, ValueError, MemoryError) as error:
         log.exception("an analysis failed")
-        yield (
-            stages.fail(f"The analysis failed: {error}").html(),
-            results.empty("There is no result."),
-            None,
-        )
-
-
-def receive(upload: Upload | None) -> tuple[np.ndarray | None, Upload | None, str]:
-    """A dropped file: (levels to analyse, a refused upload that may be insisted on, HTML)."""
-    if upload is None:
-        return None, None, scan_line(None, HINT)
-    if upload.is_colour:
-        return None, upload, scan_line(upload.levels, upload.refusal, refused=True)
-    if upload.levels is None:
-        return None, None, scan_line(None, upload.refusal, refused=True)
-    return upload.levels, None, scan_line(upload.levels, READY)
-
-
-def insist(wanted: bool, refused: Upload | None) -> tuple[np.ndarray | None, str]:
-    """The checkbox under a refused colour picture: (levels to analyse, words as HTML)."""
-    if refused is None:
-        return None, scan_line(None, HINT)
-    if not wanted:
-        return None, scan_line(refused.levels, refused.refusal, refused=True)
-    return refused.levels, scan_line(refused.levels, COLOUR)
-
-
-def scan_line(levels: np.ndarray | None, words: str, *, refused: bool = False) -> str:
-    """The chosen scan as a thumbnail beside one sentence; a refusal is announced as an alert."""
-    picture = ""
-    if levels is not None:
-        picture = f'<img src="{figures.scan_url(from_uint8(levels))}" alt="The chosen scan">'
-    role = 'role="alert" class="mf-scan mf-bad"' if refused else 'role="status" class="mf-scan"'
-    return f"<div {role}>{picture}<p>{escape(words)}</p></div>"
+        failed = stages.fail(f"The analysis failed: {error}").html()
+        yield failed, view, results.empty("There is no result."), None
 
 
 def _steps(
-    system: MedFedPure, levels: np.ndarray, settings: AttackSettings
+    system: MedFedPure, scan: Tensor, settings: AttackSettings
 ) -> Iterator[tuple[Stages, Analysis]]:
-    now = Analysis(from_uint8(levels), settings, info=dict(system.info))
+    now = Analysis(scan, settings, info=dict(system.info))
     stages = Stages().set("", "done", "load", load="224 x 224 px")
     reads = _reading(system, now.scan, settings.seed, stages, "clean")
     for stages, clean in reads:

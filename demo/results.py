@@ -10,15 +10,14 @@ from core.scan import to_png
 from demo import report, wording
 from demo.analysis import Analysis
 from demo.decision import decision
-from demo.panels import panels
 
 
 def render(analysis: Analysis) -> str:
-    """Pictures, outputs, detector and mixture."""
+    """Outputs, detector and mixture; the pictures are the viewer's."""
     cards = _outputs(analysis) + _detector(analysis) + _mixture(analysis)
     return (
-        f'<p class="mf-stale" role="status">{wording.STALE}</p>{panels(analysis)}'
-        f'<div class="mf-cards">{cards}</div>{decision(analysis, analysis.evidence)}'
+        f'<p class="mf-stale" role="status">{wording.STALE}</p><div class="mf-cards">{cards}</div>'
+        f"{decision(analysis, analysis.evidence)}"
     )
 
 
@@ -75,9 +74,8 @@ def _cell(tumour_probability: float, was: str) -> str:
     sure = tumour_probability if says == "tumour" else 1 - tumour_probability
     turned = '<em class="mf-turned">turned</em>' if says != was else ""
     bar = _meter(tumour_probability, "tumour probability")
-    return (
-        f'<td data-says="{says}"><strong>{says}</strong> {wording.percent(sure)} {turned}{bar}</td>'
-    )
+    share = f"<span>{wording.percent(sure)}</span>"
+    return f'<td data-says="{says}"><strong>{says}</strong> {share} {turned}{bar}</td>'
 
 
 def _meter(share: float, what: str) -> str:

@@ -72,7 +72,7 @@ def launch_settings() -> dict[str, Any]:
         "theme": theme(),
         "css": "\n".join(path.read_text(encoding="utf-8") for path in CSS),
         "head": HEAD,
-        "max_file_size": MAX_VOLUME_BYTES,
+        "max_file_size": MAX_VOLUME_BYTES,  # core holds pictures to less
         "run_history": False,
         "footer_links": ["api"],
         "ssr_mode": False,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import os
 import re
@@ -20,11 +19,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
+from dicom_maker import data_set, native
 from PIL import Image
 from torch import Tensor
 
-from core.scan import read_scan, to_png
+from core.scan import read_scan, to_png, to_uint8
+from demo import figures
 from demo.phantom import phantom
 from tests.demo.serve import REFUSAL
 
@@ -152,10 +152,40 @@ def set_steps(page: Any, steps: int) -> None:
     box.press("Tab")
 
 
-def shown(page: Any, panel: str) -> Tensor:
-    """The pixels of one panel's picture, as a scan."""
-    url = page.get_attribute(f'[data-panel="{panel}"] img', "src")
-    return read_scan(base64.b64decode(url.split(",")[1]))
+PANELS = ["original", "attacked", "change", "error", "purified", "compare"]
+READ_BACK = """([panel, width, height]) => {
+  const canvas = document.querySelector(`[data-panel=${panel}] canvas`);
+  const [left, top, side] = canvas.dataset.place.split(",").map(Number);
+  const image = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data;
+  const found = [];
+  for (let row = 0; row < height; row++) for (let column = 0; column < width; column++) {
+    const x = Math.floor(left + (column + 0.5) * side / width);
+    const y = Math.floor(top + (row + 0.5) * side / height);
+    const isSeen = x >= 0 && y >= 0 && x < canvas.width && y < canvas.height;
+    found.push(isSeen ? image[4 * (y * canvas.width + x)] : -1);
+  }
+  return found;
+}"""
+
+
+def read_back(page: Any, panel: str, side: int = 224) -> np.ndarray:
+    """The red of each pixel of a panel's picture as drawn on its canvas; -1 outside the canvas."""
+    page.mouse.move(2, 2)  # no cross over the pictures
+    page.focus(".mv")
+    page.keyboard.press(str(1 + PANELS.index(panel)))  # alone, and so larger
+    page.evaluate("() => new Promise((done) => setTimeout(done, 200))")
+    page.keyboard.press("e")  # whole screen pixels for each picture pixel
+    page.evaluate("() => new Promise((done) => setTimeout(done, 200))")
+    found = np.array(page.evaluate(READ_BACK, [panel, side, side]), dtype=int)
+    page.keyboard.press("0")
+    page.keyboard.press("Escape")
+    return found.reshape(side, side)
+
+
+def same(drawn: np.ndarray, levels: np.ndarray, within: int = 0) -> bool:
+    """Whether a panel shows these levels, of which most are seen."""
+    seen = drawn >= 0
+    return bool(seen.mean() > 0.7 and (np.abs(drawn - levels)[seen] <= within).all())
 
 
 def test_upload_attack_read(served: Served, visit: Callable[[str], Any], scan: Tensor) -> None:
@@ -168,21 +198,27 @@ def test_upload_attack_read(served: Served, visit: Callable[[str], Any], scan: T
     page.wait_for_selector("#scan img")
     page.click("#analyse")
     wait_for_line(page, "Done.")
-    assert torch.equal(shown(page, "Original"), scan)
-    attacked = shown(page, "Attacked")
+    with page.expect_download() as download:
+        page.click('a[download="attacked-scan.png"]')
+    attacked = read_scan(download.value.path())
     assert 0 < (attacked - scan).abs().max() <= 0.015
+    assert same(read_back(page, "original"), to_uint8(scan)[0])
+    assert same(read_back(page, "attacked"), to_uint8(attacked)[0])
+    change = to_uint8(attacked)[0].astype(int) - to_uint8(scan)[0]
+    table = figures.diverging(np.linspace(-1, 1, 257))[:, 0].astype(int)
+    gain = 20 / 255
+    middle = np.floor(np.clip(change * gain, -1, 1) * 128 + 0.5).astype(int) + 128
+    assert same(read_back(page, "change"), table[middle])
     assert page.locator("td[data-says]").count() == 4
     assert page.locator(".mf-stage.mf-done").count() == 5
     for text in (
-        "MAE reconstruction error",
+        "Error map",
+        "could not predict, not disease",
         "Purified",
         "Expert attention weights",
         "Final diagnosis",
     ):
-        assert text in page.inner_text("#results")
-    with page.expect_download() as download:
-        page.click('a[download="attacked-scan.png"]')
-    assert torch.equal(read_scan(download.value.path()), attacked)
+        assert text in page.inner_text("#reading")
     SHOTS.mkdir(parents=True, exist_ok=True)
     for width, height in ((1280, 800), (1600, 900), (2560, 1440)):
         page.set_viewport_size({"width": width, "height": height})
@@ -191,7 +227,7 @@ def test_upload_attack_read(served: Served, visit: Callable[[str], Any], scan: T
         picture = Image.open(SHOTS / f"{width}.png").convert("L")
         assert np.asarray(picture).mean() < 90  # a dark page, not a white one
     page.locator("#norm label", has_text="L2").click()
-    page.wait_for_selector("#results.stale .mf-stale", state="visible")
+    page.wait_for_selector("#main.stale .mf-stale", state="visible")
     page.click("#clear")
     page.wait_for_selector("text=nothing was kept on disk")
     assert page.locator("#scan img").count() == 0
@@ -199,11 +235,119 @@ def test_upload_attack_read(served: Served, visit: Callable[[str], Any], scan: T
     assert "Jane" not in served.log.read_text()
 
 
+def slices(count: int, side: int = 64) -> tuple[list[bytes], np.ndarray]:
+    """The files of a 12-bit series, and its values (S, side, side)."""
+    random = np.random.default_rng(0)
+    values = random.integers(0, 4096, (count, side, side), dtype=np.uint16)
+    own = {"WindowCenter": 500, "WindowWidth": 400}  # and no sides, whose letters cover pixels
+    files = [native(data_set(v, 12, InstanceNumber=n, **own), v) for n, v in enumerate(values)]
+    return files, values
+
+
+def test_a_series_is_browsed_windowed_and_scanned(
+    served: Served, visit: Callable[[str], Any]
+) -> None:
+    page = visit(served.url)
+    files, values = slices(5)
+    names = [f"Jane Doe {n}.dcm" for n in range(len(files))]
+    page.set_input_files(
+        "#file input[type=file]",
+        [
+            {"name": name, "mimeType": "application/dicom", "buffer": data}
+            for name, data in zip(names, files, strict=True)
+        ],
+    )
+    page.wait_for_selector("#scan >> text=5 slices of 64 x 64 pixels")
+    page.wait_for_function("document.querySelector('.ms-at').innerText === '3 / 5'")
+    thumbnail = page.get_attribute("#scan img", "src")
+    select = "[data-set=preset]"
+    page.select_option(select, label="full range")
+    assert same(read_back(page, "original", 64), windowed(values[2], *ends(values)), within=1)
+    page.select_option(select, label="the file's own 1")
+    assert same(read_back(page, "original", 64), windowed(values[2], 300, 700), within=1)
+    assert "level 500, width 400" in page.inner_text(".mv-window")
+    page.focus(".mv")
+    page.keyboard.press("PageDown")
+    page.wait_for_function("old => document.querySelector('#scan img')?.src !== old", arg=thumbnail)
+    assert page.inner_text(".ms-at") == "4 / 5"
+    assert same(
+        read_back(page, "original", 64), windowed(values[3], 300, 700), within=1
+    )  # the window stays
+    box = page.locator("[data-panel=original] canvas").bounding_box()
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    middle = values[3][31:33, 31:33].flatten()
+    page.wait_for_function(
+        "values => values.some(v => document.querySelector('.mv-at').innerText.includes(` ${v} `))",
+        arg=[int(v) for v in middle],
+    )
+    page.keyboard.press("Space")  # plays on, past the end
+    page.wait_for_function("document.querySelector('.ms-at').innerText === '1 / 5'")
+    page.keyboard.press("Space")
+    page.click("#scan-series")
+    page.wait_for_selector(".ms-line >> text=5 of 5 slices read", timeout=120_000)
+    page.click("#clear")
+    page.wait_for_selector("text=nothing was kept on disk")
+    assert page.locator(".ms").is_hidden() and served.kept() == []
+    assert "Jane" not in served.log.read_text()
+
+
+def ends(values: np.ndarray) -> tuple[float, float]:
+    return float(values.min()), float(values.max())
+
+
+def windowed(values: np.ndarray, low: float, high: float) -> np.ndarray:
+    """Grey levels of a display window; at a tie either neighbour is right."""
+    grey: np.ndarray = np.rint(
+        ((values.astype(float) - low) / (high - low)).clip(0, 1) * 255
+    ).astype(int)
+    return grey
+
+
+PLACES = "[...document.querySelectorAll('.mv canvas')].map(c => c.dataset.place)"
+
+
+def test_panels_move_together(served: Served, visit: Callable[[str], Any]) -> None:
+    page = visit(served.url)
+    page.click("#sample-0")
+    page.locator("#kind label", has_text="FGSM").click()
+    page.click("#analyse")
+    wait_for_line(page, "Done.")
+    page.wait_for_function(f"new Set({PLACES}).size === 1")
+    fit = page.evaluate(f"{PLACES}[0]")
+    page.hover("[data-panel=error] canvas")
+    page.mouse.wheel(0, -300)
+    page.wait_for_function(f"fit => {PLACES}.every(place => place !== fit)", arg=fit)
+    assert page.evaluate(f"new Set({PLACES}).size") == 1
+    zoomed = page.evaluate(f"{PLACES}[0]")
+    page.mouse.down()
+    page.mouse.move(600, 500, steps=3)
+    page.mouse.up()
+    page.keyboard.press("ArrowRight")
+    page.wait_for_function(f"old => {PLACES}.every(place => place !== old)", arg=zoomed)
+    assert page.evaluate(f"new Set({PLACES}).size") == 1
+    page.keyboard.press("0")
+    page.wait_for_function(f"fit => {PLACES}.every(place => place === fit)", arg=fit)
+    purified = read_back(page, "purified")
+    page.keyboard.press("r")
+    assert page.input_value("[data-set=reading]") == "clean"
+    assert (read_back(page, "purified") != purified).any()
+    plain = read_back(page, "attacked")
+    page.keyboard.press("o")
+    assert page.is_checked("[data-set=overlay]") and (read_back(page, "attacked") != plain).any()
+    page.keyboard.press("?")
+    page.wait_for_selector(".mv-keys >> text=error map over the scan")
+    page.keyboard.press("Escape")
+    page.keyboard.press("6")
+    assert page.locator(".mv-panel:visible").count() == 1
+    page.keyboard.press("Escape")
+    assert page.locator(".mv-panel:visible").count() == 6
+
+
 def test_a_bad_file_gets_its_sentence(served: Served, visit: Callable[[str], Any]) -> None:
     page = visit(served.url)
     drop(page, b"no picture at all")
     page.wait_for_selector(
-        "#scan [role=alert] >> text=The file is not a picture that can be read here"
+        "#scan [role=alert] >> text=The file is not a picture or a volume that can be read here"
     )
     page.click("#analyse")
     page.wait_for_selector("#results >> text=Drop a scan or take a synthetic example")
@@ -292,7 +436,7 @@ def test_two_visitors_get_their_own_results(served: Served, visit: Callable[[str
         page.click("#analyse")
     for page, scan in zip(pages, scans, strict=True):
         wait_for_line(page, "Done.")
-        assert torch.equal(shown(page, "Original"), scan)
+        assert same(read_back(page, "original"), to_uint8(scan)[0])
 
 
 def test_the_api_is_one_documented_call(served: Served, scan: Tensor, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import re
 
 import pytest
@@ -7,11 +8,11 @@ import torch
 from torch import Tensor
 
 from core.pipeline import Diagnosis, MedFedPure
-from core.scan import to_uint8
 from demo import handlers, wording
 from demo.attacking import AttackSettings
-from demo.intake import decode
 from demo.reading import reading
+
+VIEW = {"key": "a scan"}
 
 
 def states(html: str) -> dict[str, str]:
@@ -20,7 +21,7 @@ def states(html: str) -> dict[str, str]:
 
 
 def test_stages_light_up_in_the_pipeline_s_order(system: MedFedPure, scan: Tensor) -> None:
-    seen = list(handlers.analyse(system, to_uint8(scan), AttackSettings(steps=2)))
+    seen = list(handlers.analyse(system, scan, VIEW, AttackSettings(steps=2)))
     running = [[n for n, s in states(html).items() if s == "running"] for html, *_ in seen]
     order = [r[0] for i, r in enumerate(running) if r and (i == 0 or running[i - 1] != r)]
     clean, attacked = ["detect", "purify", "classify"], ["detect", "purify", "classify"]
@@ -28,17 +29,24 @@ def test_stages_light_up_in_the_pipeline_s_order(system: MedFedPure, scan: Tenso
     assert all(len(names) <= 1 for names in running)
     assert set(states(seen[-1][0]).values()) == {"done"} and "Done." in seen[-1][0]
     assert any("step 1 of 2" in html for html, *_ in seen)
+    pictures = [
+        {name for name in view if name.startswith(("clean", "attacked"))} for _, view, *_ in seen
+    ]
+    assert all(before <= after for before, after in itertools.pairwise(pictures))  # none goes again
+    last = {"attacked", "clean_error", "clean_purified", "attacked_error", "attacked_purified"}
+    assert pictures[-1] == last and seen[-1][1]["key"] == VIEW["key"]
 
 
 def test_without_an_attack_the_clean_scan_is_read_alone(system: MedFedPure, scan: Tensor) -> None:
-    *_, (stages, result, _) = handlers.analyse(system, to_uint8(scan), AttackSettings(kind="none"))
+    settings = AttackSettings(kind="none")
+    *_, (stages, view, result, _) = handlers.analyse(system, scan, VIEW, settings)
     assert states(stages)["attack"] == "skipped"
-    assert "attacked-scan.png" not in result and "no attack" in result
+    assert "attacked-scan.png" not in result and view["waiting"] == "no attack"
 
 
 def test_eps_zero_is_a_control(system: MedFedPure, scan: Tensor) -> None:
     settings = AttackSettings(eps=0.0, steps=1)
-    *_, (_, result, _) = handlers.analyse(system, to_uint8(scan), settings)
+    *_, (_, _, result, _) = handlers.analyse(system, scan, VIEW, settings)
     assert "no pixel differs" in result and "turned" not in result and "attack missed" not in result
 
 
@@ -49,9 +57,9 @@ def test_a_failure_is_said(
         raise RuntimeError("out of memory")
 
     monkeypatch.setattr(system, "read", broken)
-    *_, (stages, result, _) = handlers.analyse(system, to_uint8(scan), AttackSettings())
+    *_, (stages, view, result, _) = handlers.analyse(system, scan, VIEW, AttackSettings())
     assert "The analysis failed: out of memory" in stages and states(stages)["detect"] == "failed"
-    assert "There is no result." in result
+    assert "There is no result." in result and view == VIEW
 
 
 def test_watching_a_reading_changes_nothing(system: MedFedPure, scan: Tensor) -> None:
@@ -62,19 +70,6 @@ def test_watching_a_reading_changes_nothing(system: MedFedPure, scan: Tensor) ->
     assert diagnosis.score == pytest.approx(plain.score, abs=1e-4)
     assert torch.allclose(plain.purified, diagnosis.purified, atol=1e-4)
     assert not system.detector._forward_hooks and not system.purifier._forward_hooks
-
-
-def test_a_colour_picture_is_told_and_read_on_request(photograph: bytes) -> None:
-    levels, refused, words = handlers.receive(decode(photograph))
-    assert levels is None and refused is not None and 'role="alert"' in words
-    levels, words = handlers.insist(True, refused)
-    assert levels is not None and handlers.COLOUR in words
-    levels, words = handlers.insist(False, refused)
-    assert levels is None and "brain MRI" in words
-
-
-def test_words_are_escaped() -> None:
-    assert "<b>" not in handlers.scan_line(None, "<b>", refused=True)
 
 
 @pytest.mark.parametrize(
