@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -31,6 +30,21 @@ UNMARK = """(...values) => {
 }"""
 
 
+class Turn:
+    """What a visitor wants now; a step of anything earlier that is still on its way is dropped.
+
+    Cancelling alone does not do that: a step that runs when it comes ends in its own time, and
+    would have the last word.
+    """
+
+    def __init__(self) -> None:
+        self.number = 0
+
+    def end(self) -> None:
+        """Ends what was begun in this turn."""
+        self.number += 1
+
+
 class Explore:
     """One scan at a time: chosen, attacked, read without and with the defence."""
 
@@ -39,6 +53,7 @@ class Explore:
     ) -> None:
         self.system, self.problem, self.inbox = system, problem, inbox
         self.shelf: Shelf[Series] = Shelf(KEEP_SECONDS, KEEP_COUNT, KEEP_BYTES)
+        self.turn = gr.State(Turn(), time_to_live=KEEP_SECONDS)  # each visitor gets a copy
         self.token = gr.State("", time_to_live=KEEP_SECONDS, delete_callback=self.shelf.drop)
         self.analysis = gr.State(None, time_to_live=KEEP_SECONDS)  # what a report is made of
         with gr.Row(elem_id="columns", equal_height=False):
@@ -79,38 +94,43 @@ class Explore:
         }
         analysis = c.run.click(
             self._analyse,
-            [self.token, c.insist, *c.settings],
+            [self.turn, self.token, c.insist, *c.settings],
             [self.stages, self.viewer, self.results, self.analysis],
             js=UNMARK,
             show_progress_on=self.stages,
             **runs,
         )
         scoring = self.scan.click(
-            self._score, self.token, self.slices, show_progress_on=self.slices, **runs
+            self._score,
+            [self.turn, self.token],
+            self.slices,
+            show_progress_on=self.slices,
+            **runs,
         )
         both: dict[str, Any] = {"cancels": [analysis, scoring]}
         at_once: dict[str, Any] = {"queue": False, **PRIVATE}
         c.stop.click(
-            self._stopped, [self.token, self.stages], [self.stages, self.slices], **both, **at_once
+            self._stopped, [self.turn, self.token], [self.stages, self.slices], **both, **at_once
         )
         for source in (c.file, c.folder):
             # raw: our decoder reads the stored files, which Gradio has checked to be uploads
             source.upload(
                 self._receive,
-                [source, self.token],
+                [self.turn, source, self.token],
                 [c.file, c.folder, *chosen],
                 preprocess=False,
                 **both,
                 **PRIVATE,
             )
         self.slices.input(
-            self._slide, [self.token, c.insist], shown, cancels=analysis, **at_once,
+            self._slide, [self.turn, self.token, c.insist], shown, cancels=analysis, **at_once,
             trigger_mode="multiple",
         )  # fmt: skip
         c.insist.input(self._insist, [self.token, c.insist], c.status, **at_once)
-        c.clear.click(self._clear, self.token, [c.file, c.folder, *chosen], **both, **at_once)
+        mine = [self.turn, self.token]
+        c.clear.click(self._clear, mine, [c.file, c.folder, *chosen], **both, **at_once)
         for button, sample in c.samples:
-            button.click(self._taker(sample), self.token, chosen, **both, **at_once)
+            button.click(self._taker(sample), mine, chosen, **both, **at_once)
         for control in c.settings:
             control.input(None, None, None, js=MARK_STALE, **PRIVATE)
         c.norm.input(rescale, c.norm, [c.eps, c.alpha, c.eps_note], **at_once)
@@ -118,8 +138,9 @@ class Explore:
         c.eps.input(eps_note, [c.norm, c.eps], c.eps_note, trigger_mode="always_last", **at_once)
 
     def _analyse(
-        self, token: str, insists: bool, *values: Any
+        self, turn: Turn, token: str, insists: bool, *values: Any
     ) -> Iterator[tuple[str, viewer.View, str, Analysis | None]]:
+        mine = turn.number
         series = self.shelf.get(token)
         shown = browse.look(series, insists=insists)
         if self.system is None or shown.scan is None:
@@ -132,17 +153,24 @@ class Explore:
             refusal = results.empty(f"Please correct a control: {error}.")
             yield Stages().html(), shown.view, refusal, None
         else:
-            yield from handlers.analyse(self.system, shown.scan, shown.view, settings)
+            for step in handlers.analyse(self.system, shown.scan, shown.view, settings):
+                if turn.number != mine:
+                    return
+                yield step
 
-    def _score(self, token: str) -> Iterator[dict[str, Any]]:
+    def _score(self, turn: Turn, token: str) -> Iterator[dict[str, Any]]:
+        mine = turn.number
         series = self.shelf.get(token)
         if self.system is None or series is None:
             yield {}
             return
         for _ in slices.score(self.system, series):
+            if turn.number != mine:
+                return
             yield series.marks(self.system.tau)
 
-    def _receive(self, stored: Any, token: str) -> tuple[Any, ...]:
+    def _receive(self, turn: Turn, stored: Any, token: str) -> tuple[Any, ...]:
+        turn.end()
         files = stored if isinstance(stored, list) else [stored] if stored else []
         upload = self.inbox.take([file["path"] for file in files]) if files else None
         found = browse.receive(upload)
@@ -150,7 +178,8 @@ class Explore:
         series = found if isinstance(found, Series) else None
         return None, None, UNKNOWN, *self._chosen(token, series, refusal)
 
-    def _slide(self, token: str, insists: bool, event: gr.EventData) -> tuple[Any, ...]:
+    def _slide(self, turn: Turn, token: str, insists: bool, event: gr.EventData) -> tuple[Any, ...]:
+        turn.end()
         series = self.shelf.get(token)
         if series is None:
             return self._shown(None, browse.GONE)
@@ -160,14 +189,13 @@ class Explore:
     def _insist(self, token: str, wanted: bool) -> str:
         return browse.look(self.shelf.get(token), insists=wanted).line
 
-    def _stopped(self, token: str, stages: str) -> tuple[str, dict[str, Any]]:
-        marks = self._marks(self.shelf.get(token))
-        if "mf-running" not in stages:
-            return stages, marks  # what is shown is complete
-        time.sleep(0.5)  # a step on its way when it was cancelled must not have the last word
-        return Stages(line="Stopped: what is shown is incomplete.").html(), marks
+    def _stopped(self, turn: Turn, token: str) -> tuple[str, dict[str, Any]]:
+        turn.end()
+        line = Stages(line="Stopped: what is shown is incomplete.")
+        return line.html(), self._marks(self.shelf.get(token))
 
-    def _clear(self, token: str) -> tuple[Any, ...]:
+    def _clear(self, turn: Turn, token: str) -> tuple[Any, ...]:
+        turn.end()
         *chosen, _, analysis = self._chosen(token, None)
         return None, None, UNKNOWN, *chosen, results.empty(wording.CLEARED), analysis
 
@@ -175,7 +203,8 @@ class Explore:
         """The handler of an example's button: takes its scan, and sets the truth as drawn."""
         truth = wording.CLASSES[int(sample.tumour)]
 
-        def take(token: str) -> tuple[Any, ...]:
+        def take(turn: Turn, token: str) -> tuple[Any, ...]:
+            turn.end()
             return truth, *self._chosen(token, of_levels(sample.levels), sample.sentence())
 
         return take

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -11,7 +13,7 @@ from train.augment import AugmentConfig
 from train.diffusion import DiffusionConfig, loss_function, validation
 from train.task import Data
 
-UNCHANGED = AugmentConfig(0, 0, 0, 0, False, 0, 0, 0, 0, 0, 0, 0)
+UNCHANGED = AugmentConfig(**dict.fromkeys((f.name for f in fields(AugmentConfig)), 0))
 EPS = 0.02
 
 
