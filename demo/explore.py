@@ -38,11 +38,16 @@ class Turn:
     """
 
     def __init__(self) -> None:
-        self.number = 0
+        self.reading = self.series = 0
+
+    def end_reading(self) -> None:
+        """Ends the reading of a slice; the reading of a whole series goes on."""
+        self.reading += 1
 
     def end(self) -> None:
-        """Ends what was begun in this turn."""
-        self.number += 1
+        """Ends all that was begun."""
+        self.reading += 1
+        self.series += 1
 
 
 class Explore:
@@ -140,7 +145,7 @@ class Explore:
     def _analyse(
         self, turn: Turn, token: str, insists: bool, *values: Any
     ) -> Iterator[tuple[str, viewer.View, str, Analysis | None]]:
-        mine = turn.number
+        mine = turn.reading
         series = self.shelf.get(token)
         shown = browse.look(series, insists=insists)
         if self.system is None or shown.scan is None:
@@ -154,18 +159,18 @@ class Explore:
             yield Stages().html(), shown.view, refusal, None
         else:
             for step in handlers.analyse(self.system, shown.scan, shown.view, settings):
-                if turn.number != mine:
+                if turn.reading != mine:
                     return
                 yield step
 
     def _score(self, turn: Turn, token: str) -> Iterator[dict[str, Any]]:
-        mine = turn.number
+        mine = turn.series
         series = self.shelf.get(token)
         if self.system is None or series is None:
             yield {}
             return
         for _ in slices.score(self.system, series):
-            if turn.number != mine:
+            if turn.series != mine:
                 return
             yield series.marks(self.system.tau)
 
@@ -179,7 +184,7 @@ class Explore:
         return None, None, UNKNOWN, *self._chosen(token, series, refusal)
 
     def _slide(self, turn: Turn, token: str, insists: bool, event: gr.EventData) -> tuple[Any, ...]:
-        turn.end()
+        turn.end_reading()
         series = self.shelf.get(token)
         if series is None:
             return self._shown(None, browse.GONE)
