@@ -343,6 +343,40 @@ def test_panels_move_together(served: Served, visit: Callable[[str], Any]) -> No
     assert page.locator(".mv-panel:visible").count() == 6
 
 
+def test_fingers_zoom_and_move(served: Served, browser: Any) -> None:
+    context = browser.new_context(viewport={"width": 1024, "height": 768}, has_touch=True)
+    page = context.new_page()
+    page.goto(served.url)
+    page.click("#sample-0")
+    page.wait_for_function(f"{PLACES}[0]")
+    box = page.locator("[data-panel=original] canvas").bounding_box()
+    x, y = box["x"] + box["width"] / 2, box["y"] + 100
+    hand = context.new_cdp_session(page)
+
+    def touch(kind: str, *points: tuple[float, float]) -> None:
+        fingers = [{"x": px, "y": py, "id": n} for n, (px, py) in enumerate(points)]
+        hand.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": fingers})
+
+    def place() -> list[int]:
+        page.evaluate("() => new Promise((done) => setTimeout(done, 200))")
+        return [int(n) for n in page.evaluate(f"{PLACES}[0]").split(",")]
+
+    fit = place()
+    touch("touchStart", (x - 20, y), (x + 20, y))
+    for spread in (40, 60, 80):
+        touch("touchMove", (x - spread, y), (x + spread, y))
+    touch("touchEnd")
+    pinched = place()
+    assert pinched[2] == pytest.approx(4 * fit[2], rel=0.05)  # as far apart as the fingers went
+    touch("touchStart", (x, y))
+    for way in (10, 30, 50):
+        touch("touchMove", (x + way, y))
+    touch("touchEnd")
+    moved = place()
+    assert (moved[0] - pinched[0], moved[2]) == (50, pinched[2])
+    context.close()
+
+
 def test_a_bad_file_gets_its_sentence(served: Served, visit: Callable[[str], Any]) -> None:
     page = visit(served.url)
     drop(page, b"no picture at all")
