@@ -203,7 +203,7 @@ def test_a_bad_file_gets_its_sentence(served: Served, visit: Callable[[str], Any
     page = visit(served.url)
     drop(page, b"no picture at all")
     page.wait_for_selector(
-        "#scan [role=alert] >> text=The file is not a picture that can be read here"
+        "#scan [role=alert] >> text=The file is not a picture or a volume that can be read here"
     )
     page.click("#analyse")
     page.wait_for_selector("#results >> text=Drop a scan or take a synthetic example")
