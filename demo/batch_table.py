@@ -76,4 +76,4 @@ def output(tumour_probability: float) -> str:
     """The class put first and its percentage."""
     says = wording.label(tumour_probability)
     sure = tumour_probability if says == "tumour" else 1 - tumour_probability
-    return f"{says} {wording.percent(sure)}"
+    return f"{says} {wording.percent(sure)}".replace(" %", "\N{NO-BREAK SPACE}%")

@@ -146,4 +146,6 @@ def test_the_batch_fits_a_tablet(served: Served, visit: Callable[[str], Any], th
     dropped(page, {"a name that is quite long, as they are in practice.png": b"x"})
     page.check("#batch-names input")
     assert page.evaluate("document.documentElement.scrollWidth") <= 1024
+    table = "document.querySelector('.mf-scroll')"
+    assert page.evaluate(f"{table}.scrollWidth <= {table}.clientWidth")
     assert page.locator("#batch-run").bounding_box()["height"] < 45  # its words are on one line
