@@ -103,9 +103,7 @@ def false_alarms(pipeline: MedFedPure, found: dict[str, Tensor]) -> dict[str, An
     """Share of these scans above each score's stored tau (5 % of validation scans were)."""
     return {
         "flagged": {
-            name: metrics_share(found[name] > pipeline.detector.tau(name))
-            for name in SCORES
-            if name in found
+            name: metrics_share(found[name] > pipeline.detector.tau(name)) for name in SCORES
         },
         "deciding": pipeline.config.detector.score,
     }

@@ -42,6 +42,15 @@ def span(interval: Sequence[float]) -> str:
     return f"{100 * interval[0]:.1f} to {100 * interval[1]:.1f}"
 
 
+def accuracy(block: Result | None) -> str:
+    """With its intervals, by scan and where it is known by group; empty where there is none."""
+    if not block:
+        return ""
+    known = [block[k] for k in ("interval", "interval_by_group") if k in block]
+    intervals = "; ".join(span(interval) for interval in known)
+    return f"{percent(block['accuracy'])} [{intervals}] {block['k']}/{block['n']}"
+
+
 def source(result: Result) -> str:
     """When, from which code and on what machine a result was measured, with its warnings."""
     facts = result["provenance"]

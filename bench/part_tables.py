@@ -6,11 +6,11 @@ from bench.markdown import (
     PROTOCOLS,
     Result,
     Results,
+    accuracy,
     number,
     percent,
     results_of,
     source,
-    span,
     table,
 )
 
@@ -69,7 +69,7 @@ def purifier(results: Results) -> str:
                     percent(removed.get("removed")),
                     percent(removed.get("removed_and_faithful")),
                     number(psnr, 2),
-                    *(_share(right.get(row)) for row in ("clean", "A0")),
+                    *(accuracy(right.get(row)) for row in ("clean", "A0")),
                     _median(lesions.get(name)),
                 ]
             )
@@ -79,14 +79,6 @@ def purifier(results: Results) -> str:
         note = f"Energy and PSNR: n = {energy['n']} and {noise['n']}. {NOTE}"
         parts.append(f"**{protocol}**\n\n{table(head, lines)}\n\n{note} {source(result)}")
     return "\n\n".join(parts)
-
-
-def _share(figures: Result | None) -> str:
-    """An accuracy with its interval by scan."""
-    if not figures:
-        return ""
-    interval = span(figures["interval"])
-    return f"{percent(figures['accuracy'])} [{interval}] {figures['k']}/{figures['n']}"
 
 
 def _median(figures: Result | None) -> str:

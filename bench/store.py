@@ -39,12 +39,11 @@ class Store:
             StoreError: the file holds rows of another identity and `fresh` is not set.
         """
         self.path = Path(path)
-        code = code_facts()  # what is loaded now, whatever is checked out while rows are measured
-        self.commit = code["commit"]
         self.content: Figures = {
             "bench": bench,
             "key": key_of(identity),
-            "provenance": {**identity, **facts, **code, "date": now()},
+            # the code that is loaded now, whatever is checked out while rows are measured
+            "provenance": {**identity, **facts, **code_facts(), "date": now()},
             "warnings": [],
             "rows": {},
         }
@@ -60,7 +59,8 @@ class Store:
         start = time.monotonic()
         figures = compute()
         took = round(time.monotonic() - start, 1)
-        rows[name] = {**figures, "wall_s": took, "date": now(), "commit": self.commit}
+        commit = self.content["provenance"]["commit"]
+        rows[name] = {**figures, "wall_s": took, "date": now(), "commit": commit}
         self.write()
         say(f"{name}: done in {took} s")
         return rows[name]

@@ -6,11 +6,11 @@ from bench.markdown import (
     PROTOCOLS,
     Result,
     Results,
+    accuracy,
     number,
     percent,
     results_of,
     source,
-    span,
     table,
 )
 from bench.rows import SUBSET
@@ -35,7 +35,7 @@ def robustness(results: Results) -> str:
         systems = list(next(iter(rows.values()))["systems"])
         lines = []
         for system in systems:
-            cells = [_accuracy(row["systems"].get(system)) for row in rows.values()]
+            cells = [accuracy(row["systems"].get(system)) for row in rows.values()]
             lines.append([SYSTEM_NAMES[system], *cells])
         head = ["accuracy, % [95 % by scan; by near-duplicate group]", *rows]
         meanings = "; ".join(f"{name}: {row['meaning']}" for name, row in rows.items())
@@ -71,7 +71,7 @@ def sources(results: Results) -> str:
                 for kind, part in block["recall"].items()
             )
             specificity = percent(block.get("specificity"))
-            lines.append([place, name, _accuracy(block), recall, specificity])
+            lines.append([place, name, accuracy(block), recall, specificity])
     head = ["source", "row", "accuracy, %", "recall per kind, %", "specificity, %"]
     return f"{table(head, lines)}\n\n{source(result)}"
 
@@ -99,7 +99,7 @@ def loso(results: Results) -> str:
         for system in ("defence", "trained-mixture", "undefended"):
             block = row["systems"].get(system)
             if block:
-                lines.append([name, SYSTEM_NAMES[system], _accuracy(block), *_beside(block)[:2]])
+                lines.append([name, SYSTEM_NAMES[system], accuracy(block), *_beside(block)[:2]])
     head = ["trained on, tested on: row", "system", "accuracy, %", "sensitivity", "specificity"]
     return f"{table(head, lines)}\n\n{source(result)}"
 
@@ -107,13 +107,6 @@ def loso(results: Results) -> str:
 def _attack_rows(result: Result) -> dict[str, Result]:
     order = ("clean", "A0", "A0-8bit", "A1", SUBSET, "A3-lite")
     return {name: result["rows"][name] for name in order if name in result["rows"]}
-
-
-def _accuracy(block: Result | None) -> str:
-    if not block:
-        return ""
-    by_scan, by_group = span(block["interval"]), span(block["interval_by_group"])
-    return f"{percent(block['accuracy'])} [{by_scan}; {by_group}] {block['k']}/{block['n']}"
 
 
 def _beside(block: Result) -> list[str]:

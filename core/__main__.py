@@ -85,7 +85,7 @@ def _numbers(volume: Volume, wanted: int | str | None) -> Sequence[int]:
     """Slices as radiologists count them, from 1."""
     if wanted == "all":
         return range(1, len(volume) + 1)
-    number = len(volume) // 2 + 1 if wanted is None else int(wanted)
+    number = volume.middle + 1 if wanted is None else int(wanted)
     if not 1 <= number <= len(volume):
         raise ScanError(f"There is no slice {number}: the volume has {len(volume)}.")
     return [number]

@@ -204,7 +204,7 @@ class Explore:
         *chosen, _, analysis = self._chosen(token, None)
         return None, None, UNKNOWN, *chosen, results.empty(wording.CLEARED), analysis
 
-    def _taker(self, sample: Example) -> Callable[[str], tuple[Any, ...]]:
+    def _taker(self, sample: Example) -> Callable[[Turn, str], tuple[Any, ...]]:
         """The handler of an example's button: takes its scan, and sets the truth as drawn."""
         truth = wording.CLASSES[int(sample.tumour)]
 

@@ -50,6 +50,11 @@ class Volume:
         return len(self.data)
 
     @property
+    def middle(self) -> int:
+        """The slice that is read where none is named, from 0."""
+        return len(self) // 2
+
+    @property
     def is_inverted(self) -> bool:
         """True where low values are bright."""
         return self.levels[0] > self.levels[1]
@@ -75,7 +80,7 @@ class Volume:
             IndexError: there is no such slice.
             ScanError: the slice is blank, as the outermost ones of a head often are.
         """
-        index = len(self) // 2 if index is None else index
+        index = self.middle if index is None else index
         if not 0 <= index < len(self):
             raise IndexError(f"slice must be in [0, {len(self) - 1}], got {index}")
         black, white = self.levels

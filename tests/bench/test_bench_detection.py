@@ -54,7 +54,7 @@ def test_the_interval_counts_near_duplicates_once(pipeline):
     negative, positive = torch.tensor([1.0, 2, 3, 4]), torch.tensor([2.5, 3.5, 4.5, 5.5])
 
     def width(copies: int, groups: list[int]) -> float:
-        pair = [{"paper": v.repeat_interleave(copies)} for v in (negative, positive)]
+        pair = [dict.fromkeys(SCORES, v.repeat_interleave(copies)) for v in (negative, positive)]
         low, high = detection(pipeline, *pair, groups)["scores"]["paper"]["interval"]
         return high - low
 

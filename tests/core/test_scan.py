@@ -6,6 +6,7 @@ import io
 import struct
 import zlib
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from refusals import refusal
 
 from core.scan import (
     MAX_BYTES,
@@ -212,13 +214,7 @@ def test_many_readers_at_once(scan, picture):
 # --- what is refused -----------------------------------------------------------------------------
 
 
-def refused(source: Any) -> str:
-    with pytest.raises(ScanError) as caught:
-        read_scan(source)
-    message = str(caught.value)
-    assert message.endswith(".")
-    assert "\n" not in message
-    return message
+refused = partial(refusal, read_scan)
 
 
 def test_missing_file(tmp_path):

@@ -14,6 +14,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,7 @@ from dicom_maker import (
     with_pillow,
     written,
 )
+from refusals import refusal
 
 from core.scan import ScanError, read_volume, to_png
 from core.scan.errors import MB
@@ -198,14 +200,7 @@ REFUSED: dict[str, tuple[Callable[[], bytes], str]] = {
 }
 
 
-def refused(source: Any) -> str:
-    with pytest.raises(ScanError) as caught:
-        read_volume(source)
-    message = str(caught.value)
-    assert message.endswith(".")
-    assert "\n" not in message
-    assert "Error" not in message
-    return message
+refused = partial(refusal, read_volume)
 
 
 @contextmanager

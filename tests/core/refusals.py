@@ -1,0 +1,21 @@
+"""What every refusal of a file owes its reader."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from core.scan import ScanError
+
+
+def refusal(read: Callable[[Any], object], source: Any) -> str:
+    """The one sentence that `read` refuses `source` with."""
+    with pytest.raises(ScanError) as caught:
+        read(source)
+    message = str(caught.value)
+    assert message.endswith(".")
+    assert "\n" not in message
+    assert "Error" not in message
+    return message
