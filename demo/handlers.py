@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
@@ -89,7 +89,8 @@ def _with(system: MedFedPure, now: Analysis, name: str, d: Diagnosis | None) -> 
     """The analysis with one more reading, explained; unchanged as long as there is none."""
     if d is None:
         return now
-    return replace(now, evidence={**now.evidence, name: evidence(system, d)}, **{name: d})
+    reading: dict[str, Any] = {name: d}
+    return replace(now, evidence={**now.evidence, name: evidence(system, d)}, **reading)
 
 
 def _reading(

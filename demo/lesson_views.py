@@ -137,7 +137,7 @@ def mixture(lesson: Lesson) -> str:
         + _says("With defence, attacked", b.tumour_probability)
     )
     before, after = wording.label(a.tumour_probability), wording.label(b.tumour_probability)
-    _, outcome = wording.defence_outcome(before, after, "unknown")
+    _, outcome = wording.defence_outcome(before, after, "unknown", "plain")
     return (
         f'<div class="mf-decision mf-two"><div class="mf-card">'
         f"<h3>Who voted what</h3>{decision.votes('Attacked', b, e)}</div>"

@@ -99,11 +99,10 @@ def weights(folder: Path = WEIGHTS) -> str:
 def accuracy(cells: Any) -> str:
     """'93.3 % [90.2 to 95.8] 448/480' from one system's figures, or a dash."""
     share, k, n = (_at(cells, key) for key in ("accuracy", "k", "n"))
-    if share is None:
+    if share is None or k is None or n is None:
         return DASH
     interval = _at(cells, "interval_by_group") or _at(cells, "interval")
-    low, high = interval or (None, None)
-    span = "" if low is None else f"[{low * 100:.1f} to {high * 100:.1f}] "
+    span = "[{:.1f} to {:.1f}] ".format(*(100 * end for end in interval)) if interval else ""
     return f"<b>{share * 100:.1f} %</b> <small>{span}{k}/{n}</small>"
 
 
