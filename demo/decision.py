@@ -31,13 +31,9 @@ def decision(analysis: Analysis, cams: Mapping[str, Evidence]) -> str:
     known = [(name, d, cams[name]) for name, d in analysis.readings if name in cams]
     if not known:
         return ""
-    voting = "".join(votes(name.capitalize(), d, e) for name, d, e in known)
     maps = "".join(pictures(f"{name.capitalize()} scan", d, e) for name, d, e in known)
     return (
         '<section class="mf-decision" aria-label="How the output came about">'
-        f'<div class="mf-card"><h3>Who voted what</h3>{voting}'
-        '<p class="mf-note">The output is the mean of the votes, weighted, then calibrated.</p>'
-        "</div>"
         f'<div class="mf-card mf-cams"><h3>What spoke for the output (Grad-CAM)</h3>{maps}'
         f"{_bar()}</div>"
         f'<div class="mf-card"><h3>The score among those of clean scans</h3>'

@@ -9,7 +9,7 @@ from core.pipeline import Diagnosis
 from core.scan import to_png
 from demo import report, wording
 from demo.analysis import Analysis
-from demo.decision import decision
+from demo.decision import decision, votes
 
 
 def render(analysis: Analysis) -> str:
@@ -137,16 +137,14 @@ def _timings(a: Analysis) -> str:
 
 
 def _mixture(a: Analysis) -> str:
-    body = "&ndash;"
-    for name, d in a.readings[-1:]:
-        pairs = zip(d.attention.tolist(), d.expert_probabilities.tolist(), strict=True)
-        body = "".join(
-            f'<div class="mf-expert"><b>E{k}</b>{_meter(weight, f"weight of expert {k}")}'
-            f"<span>{weight:.2f}</span><small>tumour {wording.percent(tumour)}</small></div>"
-            for k, (weight, tumour) in enumerate(pairs, start=1)
-        )
-        body += (
-            f'<p class="mf-note">On the {name} scan after purification. The same mixture '
-            f"without purifier: tumour {wording.percent(d.tumour_probability_unpurified)}.</p>"
-        )
-    return f'<section class="mf-card"><h3>Expert attention weights</h3>{body}</section>'
+    """Who voted what: the attention's weight of each expert, what it says, and their sum."""
+    body = ""
+    for name, d in a.readings:
+        if name in a.evidence:
+            body += votes(f"{name.capitalize()} scan", d, a.evidence[name])
+            unpurified = wording.percent(d.tumour_probability_unpurified)
+            body += f'<p class="mf-note">The same without purifier: tumour {unpurified}.</p>'
+    return (
+        '<section class="mf-card"><h3>Expert attention weights, and who voted what</h3>'
+        f"{body or '&ndash;'}</section>"
+    )
