@@ -8,8 +8,9 @@ from typing import Any
 import gradio as gr
 
 from core.pipeline import MedFedPure
-from demo import browse, handlers, results, slices, viewer, wording
+from demo import attack_steps, browse, handlers, results, slices, viewer, wording
 from demo.analysis import Analysis
+from demo.attack_steps import AttackSteps
 from demo.controls import Controls, enable, eps_note, read_settings, rescale
 from demo.events import ON_CPU, PRIVATE
 from demo.examples import Example
@@ -18,6 +19,7 @@ from demo.report_buttons import ReportButtons
 from demo.series import Series, of_levels
 from demo.shelf import Shelf
 from demo.stages import Stages
+from demo.turn import Turn
 
 # What visitors look at stays in memory: one volume each, an hour from its last use, and never
 # more of them than this; the largest that core opens is 1 GB.
@@ -28,26 +30,6 @@ UNMARK = """(...values) => {
   document.querySelector('#main')?.classList.remove('stale');
   return values;
 }"""
-
-
-class Turn:
-    """What a visitor wants now; a step of anything earlier that is still on its way is dropped.
-
-    Cancelling alone does not do that: a step that runs when it comes ends in its own time, and
-    would have the last word.
-    """
-
-    def __init__(self) -> None:
-        self.reading = self.series = 0
-
-    def end_reading(self) -> None:
-        """Ends the reading of a slice; the reading of a whole series goes on."""
-        self.reading += 1
-
-    def end(self) -> None:
-        """Ends all that was begun."""
-        self.reading += 1
-        self.series += 1
 
 
 class Explore:
@@ -82,6 +64,7 @@ class Explore:
                     with gr.Column(elem_id="outputs", min_width=300):
                         empty = results.empty(problem or browse.HINT)
                         self.results = gr.HTML(empty, elem_id="results")
+                        self.steps = AttackSteps(system, self.analysis, self.turn)
                         ReportButtons(self.analysis)
         self._events()
 
@@ -89,6 +72,7 @@ class Explore:
         c = self.controls
         # what another slice changes, and what another scan does: nothing of an earlier one stays
         shown = [self.slices, c.status, self.viewer, self.stages, self.results, self.analysis]
+        shown += self.steps.outputs
         chosen = [c.truth, self.token, c.insist, self.row, *shown]
         # "once" would wait for ever for an event that was cancelled in the middle of a step
         runs: dict[str, Any] = {
@@ -112,8 +96,10 @@ class Explore:
             show_progress_on=self.slices,
             **runs,
         )
-        both: dict[str, Any] = {"cancels": [analysis, scoring]}
         at_once: dict[str, Any] = {"queue": False, **PRIVATE}
+        c.run.click(lambda: attack_steps.show(None), None, self.steps.outputs, **at_once)
+        analysis.then(attack_steps.show, self.analysis, self.steps.outputs, **at_once)
+        both: dict[str, Any] = {"cancels": [analysis, scoring, self.steps.search]}
         c.stop.click(
             self._stopped, [self.turn, self.token], [self.stages, self.slices], **both, **at_once
         )
@@ -128,8 +114,8 @@ class Explore:
                 **PRIVATE,
             )
         self.slices.input(
-            self._slide, [self.turn, self.token, c.insist], shown, cancels=analysis, **at_once,
-            trigger_mode="multiple",
+            self._slide, [self.turn, self.token, c.insist], shown,
+            cancels=[analysis, self.steps.search], trigger_mode="multiple", **at_once,
         )  # fmt: skip
         c.insist.input(self._insist, [self.token, c.insist], c.status, **at_once)
         mine = [self.turn, self.token]
@@ -201,8 +187,7 @@ class Explore:
 
     def _clear(self, turn: Turn, token: str) -> tuple[Any, ...]:
         turn.end()
-        *chosen, _, analysis = self._chosen(token, None)
-        return None, None, UNKNOWN, *chosen, results.empty(wording.CLEARED), analysis
+        return None, None, UNKNOWN, *self._chosen(token, None, hint=wording.CLEARED)
 
     def _taker(self, sample: Example) -> Callable[[Turn, str], tuple[Any, ...]]:
         """The handler of an example's button: takes its scan, and sets the truth as drawn."""
@@ -214,7 +199,9 @@ class Explore:
 
         return take
 
-    def _chosen(self, token: str, series: Series | None, words: str = "") -> tuple[Any, ...]:
+    def _chosen(
+        self, token: str, series: Series | None, words: str = "", *, hint: str = ""
+    ) -> tuple[Any, ...]:
         """Puts a series in place of the one before; its key, and all that is shown of it."""
         self.shelf.drop(token)
         if series is not None:
@@ -222,15 +209,15 @@ class Explore:
         insist = gr.update(visible=bool(series and series.refusal), value=False)
         row = gr.update(visible=series is not None and len(series.volume) > 1)
         key = series.key if series else ""
-        return key, insist, row, *self._shown(series, words)
+        return key, insist, row, *self._shown(series, words, hint=hint)
 
     def _shown(
-        self, series: Series | None, words: str = "", *, insists: bool = False
+        self, series: Series | None, words: str = "", *, insists: bool = False, hint: str = ""
     ) -> tuple[Any, ...]:
         shown = browse.look(series, words, insists=insists)
-        hint = self.problem or (browse.HINT if shown.scan is None else browse.READY)
-        marks = self._marks(series)
-        return marks, shown.line, shown.view, Stages().html(), results.empty(hint), None
+        hint = hint or self.problem or (browse.HINT if shown.scan is None else browse.READY)
+        made = results.empty(hint), None, *attack_steps.show(None)  # of an analysis: nothing yet
+        return self._marks(series), shown.line, shown.view, Stages().html(), *made
 
     def _marks(self, series: Series | None) -> dict[str, Any]:
         return series.marks(self.system.tau if self.system else 0.0) if series else {}

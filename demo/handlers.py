@@ -65,10 +65,8 @@ def _steps(
     stages = stages.set(stages.line, "running", "attack")
     yield stages, now
     start = time.perf_counter()
-    attacked_scan = now.scan
     for step in trajectory(system, now.scan, settings):
-        attacked_scan = step.x_adv[0].cpu()
-        now = replace(now, attacked_scan=attacked_scan)
+        now = replace(now, steps=(*now.steps, step))
         done = f"step {step.index} of {settings.num_steps}"
         tumour = wording.percent(float(step.probabilities[0, 1]))
         line = f"Attacking: {done}, the model under attack says tumour {tumour}."
@@ -78,7 +76,7 @@ def _steps(
         yield stages, now
     now = replace(now, attack_ms=(time.perf_counter() - start) * 1000)
     stages = stages.set("", "done", "attack", attack=f"{now.attack_ms:.0f} ms")
-    reads = _reading(system, attacked_scan, settings.seed, stages, "attacked")
+    reads = _reading(system, now.steps[-1].x_adv[0].cpu(), settings.seed, stages, "attacked")
     for stages, attacked in reads:
         now = _with(system, now, "attacked", attacked)
         yield stages, now

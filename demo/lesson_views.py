@@ -5,13 +5,12 @@ from __future__ import annotations
 from html import escape
 
 import torch.nn.functional as F
-from torch import Tensor
 
 from core.pipeline import Diagnosis
 from core.scan import to_uint8
 from demo import decision, figures, wording
-from demo.charts import curve
 from demo.lesson import MAX_LEVELS, STEPS, Lesson, Purification
+from demo.walk import figure, picture, say, strip, walk
 
 PATCH = 10  # pixels a side whose values are written out
 READABLE = 118  # grey level from which black letters have the better contrast: 4.5 and more
@@ -44,53 +43,33 @@ def seen(lesson: Lesson, sides: tuple[int, ...]) -> str:
         "<figcaption>the frame, as numbers<small>0 is black, 255 is white</small></figcaption>"
         "</figure>"
     )
-    shown = _picture(scan, "the scan", f"{scan.shape[-1]} x {scan.shape[-1]} pixels", box) + numbers
+    shown = picture(scan, "the scan", f"{scan.shape[-1]} x {scan.shape[-1]} pixels", box) + numbers
     for k, side in enumerate(sides, start=1):
         small = F.avg_pool2d(scan[None], scan.shape[-1] // side)[0]
-        shown += _picture(small, f"expert {k} sees", f"{side} x {side} pixels")
+        shown += picture(small, f"expert {k} sees", f"{side} x {side} pixels")
     says = _says("The plain classifier", d.tumour_probability_undefended)
     drawn = f"The scan was drawn with{'' if lesson.tumour else 'out'} a tumour."
     right = wording.label(d.tumour_probability_undefended) == wording.CLASSES[lesson.tumour]
     verdict = f"{drawn} {'The classifier is right.' if right else 'The classifier is wrong.'}"
-    return _strip(shown) + says + _line(verdict)
+    return strip(shown) + says + say(verdict)
 
 
 def attack_step(lesson: Lesson, index: int) -> str:
     """Step 2: the attack after `index` steps, in pictures and on its two curves."""
     if not lesson.steps:
         return ""
-    index = min(max(index, 0), len(lesson.steps) - 1)
-    step = lesson.steps[index]
-    x_adv = step.x_adv[0].cpu()
-    tumour = [float(s.probabilities[0, 1]) for s in lesson.steps]
-    loss = [float(s.loss[0]) for s in lesson.steps]
-    levels = round(float((x_adv - lesson.scan).abs().max()) * 255, 1)
-    sentence = (
-        f"Step {index} of {STEPS}: no pixel differs by more than {levels:g} of 255 levels. "
-        f"The plain classifier says “{wording.label(tumour[index])}” "
-        f"(tumour {wording.percent(tumour[index])}); loss {loss[index]:.2f}."
-    )
-    before, after = wording.label(tumour[0]), wording.label(tumour[-1])
+    shown = walk(lesson.scan, lesson.steps, index, STEPS, "the plain classifier", MAX_LEVELS)
+    return shown + say(_succeeded(lesson) if index >= STEPS and lesson.is_attacked else "")
+
+
+def _succeeded(lesson: Lesson) -> str:
+    ends = (lesson.steps[0], lesson.steps[-1])
+    before, after = (wording.label(float(step.probabilities[0, 1])) for step in ends)
     if lesson.clean is not None:
         before = wording.label(lesson.clean.tumour_probability_undefended)
-    if lesson.is_attacked and index == STEPS:
-        sentence += (
-            f" The attack failed: still “{after}”."
-            if before == after
-            else f" The attack succeeded: “{before}” became “{after}”."
-        )
-    shown = _picture(lesson.scan, "original", "")
-    shown += _picture(x_adv, f"after step {index}", "can you see it?")
-    shown += _figure(
-        figures.change_url(lesson.scan, x_adv, MAX_LEVELS), "the attack alone", "strongly amplified"
-    )
-    top = max(1.0, *loss)
-    charts = (
-        f"<div><h3>Tumour probability</h3>{curve(tumour, index, 0, 1, _series(tumour))}</div>"
-        f"<div><h3>Loss: how wrong the classifier is</h3>"
-        f"{curve(loss, index, 0, float(f'{top:.1f}'), _series(loss))}</div>"
-    )
-    return f'{_line(sentence)}{_strip(shown)}<div class="mf-curves">{charts}</div>'
+    if before == after:
+        return f"The attack failed: still “{after}”."
+    return f"The attack succeeded: “{before}” became “{after}”."
 
 
 def detection(lesson: Lesson) -> str:
@@ -101,27 +80,27 @@ def detection(lesson: Lesson) -> str:
     shown = ""
     for name, d in (("original", a), ("attacked", b)):
         note = f"mean error {float(d.error_map.mean()) * 1e3:.2f} / 1000"
-        shown += _picture(d.scan, f"{name} scan", "")
-        shown += _figure(figures.error_url(d.error_map), f"{name}: error map", note)
+        shown += picture(d.scan, f"{name} scan", "")
+        shown += figure(figures.error_url(d.error_map), f"{name}: error map", note)
     scores = decision.scores([("original", a), ("attacked", b)], e)
     return (
-        f"{_strip(shown)}<h3>The detector's score, among those of clean validation scans</h3>"
-        f'<div class="mf-curves">{scores}</div>{_line(_detected(a, b))}'
+        f"{strip(shown)}<h3>The detector's score, among those of clean validation scans</h3>"
+        f'<div class="mf-curves">{scores}</div>{say(_detected(a, b))}'
     )
 
 
 def purification(lesson: Lesson, p: Purification) -> str:
     """Step 4: noised, denoised, and what both classifiers make of it."""
-    shown = _picture(lesson.x_adv, "attacked", "")
-    shown += _picture(p.noised, "noised", f"to t* = {p.t_star}")
-    shown += _picture(p.purified, "denoised", "what the experts are given")
-    shown += _picture(lesson.scan, "original", "to compare")
+    shown = picture(lesson.x_adv, "attacked", "")
+    shown += picture(p.noised, "noised", f"to t* = {p.t_star}")
+    shown += picture(p.purified, "denoised", "what the experts are given")
+    shown += picture(lesson.scan, "original", "to compare")
     own = ""
     if lesson.attacked is not None:
         own = f"For this scan the system itself chose t* = {lesson.attacked.t_star}."
     return (
-        f"{_strip(shown)}{_says('The plain classifier on the denoised scan', p.plain)}"
-        f"{_says('The mixture on the denoised scan', p.mixture)}{_line(own)}"
+        f"{strip(shown)}{_says('The plain classifier on the denoised scan', p.plain)}"
+        f"{_says('The mixture on the denoised scan', p.mixture)}{say(own)}"
     )
 
 
@@ -144,7 +123,7 @@ def mixture(lesson: Lesson) -> str:
         '<div class="mf-card mf-cams"><h3>What spoke for the output</h3>'
         f"{decision.pictures('Grad-CAM', b, e)}"
         f'<p class="mf-note">{decision.CAM_NOTE}</p></div></div>'
-        f"<h3>The four outputs</h3>{final}{_line(outcome)}"
+        f"<h3>The four outputs</h3>{final}{say(outcome)}"
     )
 
 
@@ -164,27 +143,4 @@ def _says(who: str, tumour: float) -> str:
         f'<p class="mf-output" data-says="{says}"><span>{escape(who)}</span>'
         f'<span class="mf-meter mf-half" aria-hidden="true"><i style="width:{tumour * 100:.1f}%">'
         f"</i></span><b>{says} {escape(sure)}</b></p>"
-    )
-
-
-def _series(values: list[float]) -> str:
-    return "By step: " + ", ".join(f"{value:.2f}" for value in values)
-
-
-def _strip(figure: str) -> str:
-    return f'<div class="mf-strip">{figure}</div>'
-
-
-def _line(words: str) -> str:
-    return f'<p class="mf-say">{escape(words)}</p>' if words else ""
-
-
-def _picture(scan: Tensor, name: str, note: str, over: str = "") -> str:
-    return _figure(figures.scan_url(scan), name, note, over)
-
-
-def _figure(url: str, name: str, note: str, over: str = "") -> str:
-    return (
-        f'<figure><div class="mf-pic"><img src="{url}" alt="{escape(f"{name} {note}".strip())}">'
-        f"{over}</div><figcaption>{escape(name)}<small>{escape(note)}</small></figcaption></figure>"
     )

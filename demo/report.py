@@ -122,9 +122,9 @@ def repeat(system: MedFedPure, report: Mapping[str, Any]) -> Analysis:
     done = Analysis(scan, settings, clean=clean, info=dict(system.info))
     if settings.kind == "none":
         return done
-    *_, last = trajectory(system, scan, settings)
-    attacked = last.x_adv[0].cpu()
-    return replace(done, attacked_scan=attacked, attacked=system.read(attacked, settings.seed))
+    steps = tuple(trajectory(system, scan, settings))
+    attacked = system.read(steps[-1].x_adv[0].cpu(), settings.seed)
+    return replace(done, steps=steps, attacked=attacked)
 
 
 def _picture(scan: Tensor) -> dict[str, str]:

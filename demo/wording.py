@@ -36,6 +36,11 @@ def label(tumour_probability: float) -> str:
     return CLASSES[int(tumour_probability >= 0.5)]
 
 
+def eps(norm: str, value: float) -> str:
+    """An attack's size, also in grey levels where it bounds every pixel."""
+    return f"{value:.4f} = {value * 255:.1f}/255" if norm == "linf" else f"{value:.2f}"
+
+
 def eps_note(norm: str, eps: float) -> str:
     """What an attack's size means in grey levels."""
     if eps == 0:

@@ -6,6 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
+from core.attack import Step
 from core.pipeline import MedFedPure, PipelineConfig, build
 from demo.phantom import phantom
 
@@ -20,6 +21,16 @@ def system() -> MedFedPure:
 @pytest.fixture(scope="session")
 def scan() -> torch.Tensor:
     return phantom(1, tumour=True)
+
+
+def _ends_at(attacked: torch.Tensor) -> tuple[Step, ...]:
+    return (Step(1, attacked[None], torch.zeros(1), torch.tensor([[0.5, 0.5]])),)
+
+
+@pytest.fixture(scope="session")
+def ends_at():
+    """Makes the steps of an attack that ends at a scan (1, 224, 224)."""
+    return _ends_at
 
 
 @pytest.fixture(scope="session")

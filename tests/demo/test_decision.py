@@ -3,6 +3,7 @@ from __future__ import annotations
 import base64
 import io
 import re
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from core.attack import Step
 from core.pipeline import MedFedPure
 from demo import figures, results
 from demo.analysis import Analysis
@@ -19,13 +21,15 @@ from demo.charts import Mark, curve, histogram
 from demo.decision import alarms, decision, rank, votes
 from demo.evidence import Evidence, evidence
 
+EndsAt = Callable[[Tensor], tuple[Step, ...]]
+
 
 @pytest.fixture(scope="module")
-def analysis(system: MedFedPure, scan: Tensor) -> Analysis:
+def analysis(system: MedFedPure, scan: Tensor, ends_at: EndsAt) -> Analysis:
     attacked = ((scan * 255 + 3).clamp(max=255).round() / 255).float()
     clean, after = system.read(scan), system.read(attacked)
     known = {"clean": evidence(system, clean), "attacked": evidence(system, after)}
-    return Analysis(scan, AttackSettings(), attacked, clean, after, 12.0, evidence=known)
+    return Analysis(scan, AttackSettings(), ends_at(attacked), clean, after, 12.0, evidence=known)
 
 
 def bars(svg: str, kind: str) -> list[tuple[float, float, float]]:

@@ -47,7 +47,7 @@ def loaded(folder: Path) -> MedFedPure:
 
 
 def analysed(system: MedFedPure, scan: Tensor, **settings: Any) -> Analysis:
-    *_, (_, _, analysis) = handlers.analyse(system, to_uint8(scan), AttackSettings(**settings))
+    *_, (_, _, _, analysis) = handlers.analyse(system, scan, {}, AttackSettings(**settings))
     assert analysis is not None
     return analysis
 

@@ -3,25 +3,28 @@ from __future__ import annotations
 import base64
 import json
 import re
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 import torch
 from torch import Tensor
 
+from core.attack import Step
 from core.pipeline import Diagnosis, MedFedPure
 from core.scan import read_scan
 from demo import results
 from demo.analysis import Analysis
 from demo.attacking import AttackSettings
 
+EndsAt = Callable[[Tensor], tuple[Step, ...]]
+
 
 @pytest.fixture
-def analysis(system: MedFedPure, scan: Tensor) -> Analysis:
+def analysis(system: MedFedPure, scan: Tensor, ends_at: EndsAt) -> Analysis:
     attacked = ((scan * 255 + 3).clamp(max=255).round() / 255).float()
-    return Analysis(
-        scan, AttackSettings(), attacked, system.read(scan), system.read(attacked), 12.0
-    )
+    clean, after = system.read(scan), system.read(attacked)
+    return Analysis(scan, AttackSettings(), ends_at(attacked), clean, after, 12.0)
 
 
 def says(html: str) -> list[str]:
@@ -86,7 +89,7 @@ def test_the_report_holds_settings_and_figures(analysis: Analysis) -> None:
 
 
 def test_parts_that_are_not_ready_say_so(analysis: Analysis) -> None:
-    html = results.render(replace(analysis, clean=None, attacked=None, attacked_scan=None))
+    html = results.render(replace(analysis, clean=None, attacked=None, steps=()))
     assert "&ndash;" in html and "download" not in html and says(html) == []
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -10,12 +11,15 @@ import pytest
 import torch
 from torch import Tensor
 
+from core.attack import Step
 from core.pipeline import MedFedPure
 from core.scan import Volume, Window, to_uint8
 from demo import viewer
 from demo.analysis import Analysis
 from demo.attacking import AttackSettings
 from demo.series import Series, of_levels
+
+EndsAt = Callable[[Tensor], tuple[Step, ...]]
 
 
 def decoded(layer: dict[str, Any]) -> np.ndarray:
@@ -40,10 +44,12 @@ def test_values_arrive_exactly_in_the_smallest_type(values: list[float], kind: s
     assert decoded(sent).tolist() == [values, values[::-1]]
 
 
-def test_the_pictures_of_an_analysis_are_those_computed(system: MedFedPure, scan: Tensor) -> None:
+def test_the_pictures_of_an_analysis_are_those_computed(
+    system: MedFedPure, scan: Tensor, ends_at: EndsAt
+) -> None:
     attacked = ((scan * 255 + 3).clamp(max=255).round() / 255).float()
     clean = system.read(scan)
-    found = viewer.results(Analysis(scan, AttackSettings(), attacked, clean))
+    found = viewer.results(Analysis(scan, AttackSettings(), ends_at(attacked), clean))
     assert (decoded(found["attacked"]) == to_uint8(attacked)[0]).all()
     assert (decoded(found["clean_purified"]) == to_uint8(clean.purified)[0]).all()
     error = clean.error_map.sqrt().numpy() * 255
