@@ -81,7 +81,7 @@ def _attacks(command: argparse.ArgumentParser, rows: str) -> None:
 def _loso(command: argparse.ArgumentParser) -> None:
     for protocol in ("leak-free", "second-source"):
         command.add_argument(
-            f"--weights-{protocol}", type=Path, default=Path("runs") / f"default-{protocol}",
+            f"--weights-{protocol}", type=Path, default=Path("runs") / f"one-source-{protocol}",
             help=f"folder of weights trained on {protocol!r}",
         )  # fmt: skip
     _attacks(command, "clean,A0")

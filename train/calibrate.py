@@ -6,7 +6,7 @@ chosen on validation scans. Test scans are never touched.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -19,7 +19,7 @@ from core.calibrated import Calibrated
 from core.detector import SCORES, Detector
 from core.features import log_band_energy
 from core.pipeline import MedFedPure
-from train.task import Data, ReportFn, batches, spaced
+from train.task import Data, ReportFn, batches
 
 
 @dataclass(frozen=True)
@@ -40,23 +40,23 @@ def calibrate(
     system: MedFedPure,
     train: Data,
     val: Data,
-    val_cells: Sequence[str],
     config: CalibrateConfig,
     report: ReportFn = print,
 ) -> dict[str, float]:
     """Calibrates a trained system in place and returns what was measured on validation scans."""
     figures: dict[str, float] = {}
-    x_val, y_val = _spread(val, config.val_scans, system.device)
-    cells = [val_cells[i] for i in spaced(len(val), config.val_scans)]
+    val = val.spaced(config.val_scans)
+    x_val, y_val = val.all(system.device)
     for name, classifier in (("classifier", system.classifier), ("plain", system.plain)):
         figures |= {
-            f"{name}_{k}": v for k, v in _operating_point(classifier, x_val, y_val, cells).items()
+            f"{name}_{k}": v
+            for k, v in _operating_point(classifier, x_val, y_val, val.weights).items()
         }
         report(
             f"{name}: temperature {float(classifier.temperature):.3f}, "
             f"{figures[f'{name}_balanced']:.4f} balanced accuracy on validation scans"
         )
-    x, y = _spread(train, config.fit_scans, system.device)
+    x, y = train.spaced(config.fit_scans).all(system.device)
     _whiten(system.detector, x)
     report(f"attacking {len(x)} training scans for the detector")
     attacked = _attacked(system, x, y, config)
@@ -80,19 +80,16 @@ def calibrate(
 
 
 def _operating_point(
-    classifier: Calibrated, x: Tensor, y: Tensor, cells: list[str]
+    classifier: Calibrated, x: Tensor, y: Tensor, weights: Tensor
 ) -> dict[str, float]:
-    """Sets the temperature and, with two classes, the bias in place; cells weigh the same.
+    """Sets the temperature and, with two classes, the bias in place.
 
-    The bias moves the highest balanced accuracy to probability one half, the temperature minimises
-    the cross-entropy (Guo et al. 2017).
+    The bias moves the highest weighted accuracy to probability one half, the temperature minimises
+    the weighted cross-entropy (Guo et al. 2017); the weights are those of training.
     """
     y = y.cpu()
     logits = _mapped(classifier.model, x).double()
-    weights = torch.zeros(len(y), dtype=torch.float64)
-    for cell in set(cells):
-        inside = torch.tensor([c == cell for c in cells])
-        weights[inside] = 1 / float(inside.sum()) / len(set(cells))
+    weights = weights / weights.sum()
     shift = torch.zeros(logits.shape[1], dtype=torch.float64)
     if len(shift) == 2:
         shift = _cut(logits[:, 1] - logits[:, 0], y, weights) * torch.tensor([0.5, -0.5]).double()
@@ -112,7 +109,7 @@ def _cut(margin: Tensor, y: Tensor, weights: Tensor) -> float:
     """The margin above which 'tumour' is said: the middle one of those with the best accuracy.
 
     Between neighbouring margins accuracy is constant, so the midpoints are all there is to try;
-    four thousandths of accuracy count as equal: the choice should not hang on a single scan.
+    four thousandths of accuracy count as equal.
     """
     order = margin.sort().values
     cuts = torch.cat([order[:1] - 1, (order[1:] + order[:-1]) / 2, order[-1:] + 1])
@@ -203,7 +200,3 @@ def _scores(detector: Detector, x: Tensor) -> dict[str, Tensor]:
 @torch.no_grad()
 def _mapped(fn: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     return torch.cat([fn(b) for b in x.split(50)]).cpu()
-
-
-def _spread(data: Data, limit: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    return data.batch(spaced(len(data), limit), device)

@@ -14,7 +14,7 @@ from core.attack.step import gradient, noise_in_ball, project
 from core.moe import MixtureOfExperts, mixture_loss
 from train.augment import AugmentConfig, augment
 from train.device import autocast, autocast_logits
-from train.task import Data, batches, spaced
+from train.task import Data, batches
 
 
 @dataclass(frozen=True)
@@ -84,16 +84,19 @@ def _perturb(
 
 
 def validation(
-    data: Data, cells: list[str], device: torch.device, eps: float, limit: int = 300
+    data: Data, device: torch.device, eps: float, limit: int = 300
 ) -> Callable[[nn.Module], dict[str, float]]:
-    """Figures on validation scans: accuracy clean and under a short attack, balanced over cells.
+    """Figures on validation scans, each with its weight: accuracy clean and under a short attack.
 
-    A cell is a source with a label; each weighs the same, as in training. With `eps` 0 nothing is
-    attacked and clean accuracy alone picks the epoch: a model that has learned nothing yet is the
-    hardest to mislead, and must not win for it.
+    The weights are those of training, or a few odd scans with many copies would pick the epoch.
+    With `eps` 0 nothing is attacked and clean accuracy alone picks it: a model that has learned
+    nothing yet is the hardest to mislead, and must not win for it.
     """
-    keep = spaced(len(data), limit)
-    picked = [cells[i] for i in keep]
+    data = data.spaced(limit)
+    weights = data.weights / data.weights.sum()
+
+    def mean(values: list[float]) -> float:
+        return float(weights @ torch.tensor(values, dtype=weights.dtype))
 
     def validate(model: nn.Module) -> dict[str, float]:
         if not isinstance(model, MixtureOfExperts):
@@ -101,8 +104,8 @@ def validation(
 
         logits_of = autocast_logits(model, device)
         clean, attacked, nll = [], [], []
-        for rows in batches(len(keep), 100):
-            x, y = data.batch([keep[i] for i in rows], device)
+        for rows in batches(len(data), 100):
+            x, y = data.batch(rows, device)
             x = F.avg_pool2d(x, x.shape[-1] // max(model.config.sides))
             with torch.no_grad():
                 logits = logits_of(x)
@@ -112,18 +115,10 @@ def validation(
                 x = PGD(eps=eps, alpha=eps / 2, steps=3)(logits_of, x, y)
                 with torch.no_grad():
                     attacked += (logits_of(x).argmax(1) == y).tolist()
-        figures = {"clean": _by_cell(clean, picked), "nll": _by_cell(nll, picked)}
+        figures = {"clean": mean(clean), "nll": mean(nll)}
         if not eps:
             return {**figures, "score": figures["clean"]}
-        pgd = _by_cell(attacked, picked)
+        pgd = mean(attacked)
         return {**figures, "pgd": pgd, "score": (figures["clean"] + pgd) / 2}
 
     return validate
-
-
-def _by_cell(values: list[float], cells: list[str]) -> float:
-    means = []
-    for cell in sorted(set(cells)):
-        inside = [float(v) for v, c in zip(values, cells, strict=True) if c == cell]
-        means.append(sum(inside) / len(inside))
-    return sum(means) / len(means)

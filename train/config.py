@@ -1,4 +1,8 @@
-"""Presets: one TOML file an experiment, read into frozen dataclasses; unknown keys are errors."""
+"""Presets: one TOML file an experiment, read into frozen dataclasses; unknown keys are errors.
+
+A preset may begin with `extends = "NAME"`, a preset that ships and extends no other: it then says
+only what differs from that one.
+"""
 
 from __future__ import annotations
 
@@ -86,17 +90,47 @@ def read_preset(name: str) -> Preset:
     Raises:
         PresetError: there is none of that name, or a key or value is wrong; the message names it.
     """
+    path = _path(name)
+    preset: Preset = _build(Preset, {"name": path.stem, **_values(path)}, path.name)
+    return preset
+
+
+def _path(name: str) -> Path:
     path = Path(name) if name.endswith(".toml") else PRESETS / f"{name}.toml"
     if not path.is_file():
         raise PresetError(
             f"unknown preset {name!r}: choose from {', '.join(preset_names())}, or give a TOML file"
         )
+    return path
+
+
+def _values(path: Path) -> dict[str, Any]:
+    """A preset's own values over those of the one that it extends."""
+    values = _toml(path)
+    if "extends" not in values:
+        return values
+    name = values.pop("extends")
+    base = _toml(_path(name)) if name in preset_names() else {"extends": name}
+    if "extends" in base:
+        known = ", ".join(n for n in preset_names() if "extends" not in _toml(_path(n)))
+        raise PresetError(f"{path.name} cannot extend {name!r}: choose from {known}")
+    return _merged(base, values)
+
+
+def _toml(path: Path) -> dict[str, Any]:
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8"))
     except tomllib.TOMLDecodeError as error:
         raise PresetError(f"{path.name} is not valid TOML: {error}") from None
-    preset: Preset = _build(Preset, {"name": path.stem, **values}, path.name)
-    return preset
+
+
+def _merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """Tables are merged key by key; anything else is replaced."""
+    both = {
+        k: _merged(base[k], v) if isinstance(v, dict) and isinstance(base.get(k), dict) else v
+        for k, v in changes.items()
+    }
+    return {**base, **both}
 
 
 def check_fit(preset: Preset, corpus: Corpus) -> None:

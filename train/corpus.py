@@ -14,7 +14,7 @@ from train import split
 from train.cifar import read_cifar
 from train.data import DataError, Record, file_sha256, find_folder, find_records, load_scans
 from train.split import Manifest, check_files, fold_of, read_manifest, split_by_group
-from train.task import Data, balanced_weights
+from train.task import Data
 
 CIFAR10, FOLDER = "cifar10", "folder"
 PROTOCOLS = (*split.PROTOCOLS, CIFAR10, FOLDER)
@@ -22,12 +22,10 @@ PROTOCOLS = (*split.PROTOCOLS, CIFAR10, FOLDER)
 
 @dataclass(frozen=True)
 class Corpus:
-    """Training and validation scans of one protocol; `cells` are source and label of each scan."""
+    """Training and validation scans of one protocol."""
 
     train: Data
-    train_cells: list[str]
     val: Data
-    val_cells: list[str]
     split_sha256: str
     protocol: str
 
@@ -68,19 +66,17 @@ def load_corpus(protocol: str, root: Path, cache: Path | None) -> Corpus:
 def _corpus(manifest: Manifest, records: Sequence[Record], scans: np.ndarray) -> Corpus:
     where = {r.file: i for i, r in enumerate(records)}
 
-    def fold(name: str) -> tuple[Data, list[str]]:
+    def fold(name: str) -> Data:
         entries = [manifest.entries[i] for i in manifest.fold(name)]
         if not entries:
             raise DataError(f"the {name} fold of {manifest.protocol!r} is empty: more scans needed")
         rows = [where[e.file] for e in entries]
         labels = [records[i].label for i in rows]
         cells = [f"{records[i].source}/{records[i].label}" for i in rows]
-        weights = balanced_weights(cells, [e.group for e in entries])
-        return Data(np.ascontiguousarray(scans[rows]), torch.tensor(labels), weights), cells
+        groups = [e.group for e in entries]
+        return Data(np.ascontiguousarray(scans[rows]), torch.tensor(labels), cells, groups)
 
-    train, train_cells = fold("train")
-    val, val_cells = fold("val")
-    return Corpus(train, train_cells, val, val_cells, manifest.sha256, manifest.protocol)
+    return Corpus(fold("train"), fold("val"), manifest.sha256, manifest.protocol)
 
 
 def _from_cifar(root: Path, cache: Path | None) -> Corpus:
@@ -89,16 +85,12 @@ def _from_cifar(root: Path, cache: Path | None) -> Corpus:
     digests = [hashlib.sha256(picture.tobytes()).hexdigest() for picture in cifar.train]
     is_val = np.array([fold_of(digest) == "val" for digest in digests])
 
-    def fold(chosen: np.ndarray) -> tuple[Data, list[str]]:
-        labels = cifar.train_labels[chosen]
-        cells = [f"cifar10/{label}" for label in labels]
-        weights = balanced_weights(cells, range(len(cells)))
-        return Data(cifar.train[chosen], torch.from_numpy(labels), weights), cells
+    def fold(chosen: np.ndarray) -> Data:
+        labels = torch.from_numpy(cifar.train_labels[chosen])
+        return Data(cifar.train[chosen], labels, labels.tolist(), range(len(labels)))
 
     if is_val.all() or not is_val.any():
         raise DataError(f"too few pictures for a validation fold: {len(is_val)}")
-    train, train_cells = fold(~is_val)
-    val, val_cells = fold(is_val)
     lines = sorted(f"{d},{label}" for d, label in zip(digests, cifar.train_labels, strict=True))
     digest = hashlib.sha256("\n".join(lines).encode()).hexdigest()
-    return Corpus(train, train_cells, val, val_cells, digest, cifar.title)
+    return Corpus(fold(~is_val), fold(is_val), digest, cifar.title)

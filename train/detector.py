@@ -19,7 +19,7 @@ from core.attack.step import to_eight_bit
 from core.metrics import auroc
 from core.pipeline import MedFedPure
 from train.device import autocast
-from train.task import Data, LossFn, batches, spaced
+from train.task import Data, LossFn, batches
 
 BLOCKS = (1, 2, 2, 4, 8)
 
@@ -68,8 +68,7 @@ def validation(
     data: Data, system: MedFedPure, device: torch.device, limit: int = 96
 ) -> Callable[[nn.Module], dict[str, float]]:
     """AUROC on validation scans under the paper's attack in 8 bits, on either classifier."""
-    keep = spaced(len(data), limit)
-    x, y = data.batch(keep, device)
+    x, y = data.spaced(limit).all(device)
     attack = PGD(eight_bit=True)
     surfaces = {"trained": system.classifier_logits, "plain": system.plain_logits}
     hit = {

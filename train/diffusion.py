@@ -13,7 +13,7 @@ from core.attack.step import LogitsFn
 from core.diffusion import Diffusion, seeded_noise, to_model
 from train.augment import AugmentConfig, augment
 from train.device import autocast, autocast_logits
-from train.task import Data, LossFn, batches, spaced
+from train.task import Data, LossFn, batches
 
 
 @dataclass(frozen=True)
@@ -78,13 +78,12 @@ def validation(
 
     With attacks in training, every other scan is attacked, each surface in its turn.
     """
-    keep = spaced(len(data), limit)
     depths = [int(config.t_max * share) for share in (0.05, 0.2, 0.4, 0.8)]
-    x, y = data.batch(keep, device)
+    x, y = data.spaced(limit).all(device)
     hit = x.clone()
     if config.adv_share:
         for i, surface in enumerate(surfaces):
-            rows = list(range(2 * i + 1, len(keep), 2 * len(surfaces)))
+            rows = list(range(2 * i + 1, len(x), 2 * len(surfaces)))
             attack = _attack(0.75 * config.adv_eps, 2 * config.adv_steps)
             hit[rows] = attack(autocast_logits(surface, device), x[rows], y[rows], rows)
 
@@ -92,7 +91,7 @@ def validation(
         figures = {}
         for depth in depths:
             errors = []
-            for rows in batches(len(keep), 16):
+            for rows in batches(len(x), 16):
                 noise = seeded_noise(x.shape[1:], list(rows)).to(x)
                 with torch.no_grad():
                     t = torch.full((len(rows),), depth, device=device)

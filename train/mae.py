@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from core.mae import MaskedAutoencoder
 from train.augment import AugmentConfig, augment
 from train.device import autocast
-from train.task import Data, LossFn, batches, spaced
+from train.task import Data, LossFn, batches
 
 
 @dataclass(frozen=True)
@@ -49,18 +49,18 @@ def validation(
     data: Data, device: torch.device, limit: int = 200
 ) -> Callable[[nn.Module], dict[str, float]]:
     """Error on validation scans: of random masks and of the complementary masks that score."""
-    keep = spaced(len(data), limit)
+    data = data.spaced(limit)
 
     def validate(model: nn.Module) -> dict[str, float]:
         if not isinstance(model, MaskedAutoencoder):
             raise TypeError(f"expected a MaskedAutoencoder, got {type(model).__name__}")
         random, lattice = 0.0, 0.0
-        for rows in batches(len(keep), 50):
-            x, _ = data.batch([keep[i] for i in rows], device)
+        for rows in batches(len(data), 50):
+            x, _ = data.batch(rows, device)
             with torch.no_grad(), autocast(device):
                 random += float(model.loss(x, torch.Generator().manual_seed(rows.start))) * len(x)
                 lattice += float((x - model.reconstruct(x)).square().mean()) * len(x)
-        figures = {"random": random / len(keep), "lattice": lattice / len(keep)}
+        figures = {"random": random / len(data), "lattice": lattice / len(data)}
         return {**figures, "score": -figures["random"] - figures["lattice"]}
 
     return validate

@@ -134,7 +134,7 @@ class Phases:
         system = self._assemble(PARTS)
         c = self.corpus
         figures = calibration.calibrate(
-            system, c.train, c.val, c.val_cells, self.preset.calibrate, progress.report
+            system, c.train, c.val, self.preset.calibrate, progress.report
         )
         system.info = {
             "preset": self.preset.name,
@@ -171,7 +171,7 @@ class Phases:
         self, name: str, model: MixtureOfExperts, phase: ClassifierPhase, shape: MoEConfig
     ) -> None:
         def validation(eps: float) -> ValidateFn:
-            return classifier.validation(self.corpus.val, self.corpus.val_cells, self.device, eps)
+            return classifier.validation(self.corpus.val, self.device, eps)
 
         if (
             phase.warmup.epochs

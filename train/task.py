@@ -10,8 +10,10 @@ import copy
 import json
 import math
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -71,11 +73,27 @@ class FitConfig:
 
 @dataclass(frozen=True)
 class Data:
-    """Scans of one fold with labels and sampling weights; uint8 until a batch is drawn."""
+    """Scans of one fold with labels; uint8 until a batch is drawn."""
 
     scans: np.ndarray  # (N, H, W) or (N, C, H, W) uint8
     labels: Tensor  # (N,) int64
-    weights: Tensor  # (N,) float64, need not sum to 1
+    cells: Sequence[object]  # (N,) what shall count the same: the scans' source and label
+    groups: Sequence[int]  # (N,) near-duplicates share a number
+
+    @cached_property
+    def weights(self) -> Tensor:
+        """How much each scan counts, (N,) float64: see `balanced_weights`."""
+        return balanced_weights(self.cells, self.groups)
+
+    def spaced(self, limit: int) -> Data:
+        """At most `limit` of the scans, evenly spaced, first and last among them."""
+        rows = torch.linspace(0, len(self) - 1, min(limit, len(self))).long().tolist()
+        cells, groups = ([values[i] for i in rows] for values in (self.cells, self.groups))
+        return Data(self.scans[rows], self.labels[rows], cells, groups)
+
+    def all(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        """The one batch that holds all of it."""
+        return self.batch(range(len(self)), device)
 
     def batch(self, index: Sequence[int] | Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
         """Float32 scans (B, C, H, W) in [0, 1] and labels (B,)."""
@@ -206,17 +224,10 @@ def batches(n: int, size: int) -> Iterator[range]:
         yield range(start, min(start + size, n))
 
 
-def spaced(n: int, limit: int) -> list[int]:
-    """At most `limit` of the positions 0..n-1, evenly spaced, first and last among them."""
-    return torch.linspace(0, n - 1, min(limit, n)).long().tolist()
-
-
 def balanced_weights(cells: Sequence[object], groups: Sequence[int]) -> Tensor:
-    """Sampling weights (N,): cells share equally; n near-duplicates in one count sqrt(n)."""
-    sizes: dict[int, int] = {}
-    for group in groups:
-        sizes[group] = sizes.get(group, 0) + 1
-    weights = torch.tensor([sizes[g] ** -0.5 for g in groups], dtype=torch.float64)
+    """Weights (N,) float64: cells share equally; n near-duplicates in a cell count as sqrt(n)."""
+    sizes = Counter(zip(cells, groups, strict=True))
+    weights = torch.tensor([sizes[k] ** -0.5 for k in zip(cells, groups, strict=True)]).double()
     for cell in set(cells):
         inside = torch.tensor([c == cell for c in cells])
         weights[inside] /= weights[inside].sum()

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from core.calibrated import Calibrated
 from core.moe import MixtureOfExperts, MoEConfig
 from train.calibrate import _operating_point
+from train.task import balanced_weights
 
 TINY = {"img_size": 28, "sides": (14,), "channels": (8, 8, 8, 8), "hidden": 8}
 
@@ -41,6 +42,11 @@ def balanced(said: Tensor, y: Tensor) -> float:
     return float(torch.stack([(said[y == c] == c).float().mean() for c in y.unique()]).mean())
 
 
+def even(y: Tensor) -> Tensor:
+    """Weights by which all classes count the same."""
+    return balanced_weights(y.tolist(), range(len(y)))
+
+
 def toy(n: int = 300, offset: float = 3.0, share: float = 0.2, scale: float = 1.0):
     """Margins of two overlapping classes, all moved by `offset`; `share` are class 1."""
     g = torch.Generator().manual_seed(0)
@@ -53,7 +59,7 @@ def toy(n: int = 300, offset: float = 3.0, share: float = 0.2, scale: float = 1.
 def test_one_half_is_the_operating_point_with_the_best_balanced_accuracy(offset):
     logits, y = toy(offset=offset)
     made = classifier(2)
-    figures = _operating_point(made, pictures(logits), y, [str(int(v)) for v in y])
+    figures = _operating_point(made, pictures(logits), y, even(y))
     with torch.no_grad():
         probability = made(pictures(logits)).exp()[:, 1]
     reached = balanced((probability > 0.5).long(), y)
@@ -69,7 +75,7 @@ def test_overconfident_logits_are_cooled_and_shy_ones_sharpened():
     for scale in (0.5, 1.0, 5.0):
         logits, y = toy(share=0.5, offset=0.0, scale=scale)
         made = classifier(2)
-        _operating_point(made, pictures(logits), y, [str(int(v)) for v in y])
+        _operating_point(made, pictures(logits), y, even(y))
         temperatures.append(float(made.temperature))
     assert temperatures == sorted(temperatures)
     assert temperatures[2] / temperatures[0] == pytest.approx(10, rel=0.1)
@@ -78,7 +84,7 @@ def test_overconfident_logits_are_cooled_and_shy_ones_sharpened():
 def test_probabilities_stay_probabilities():
     logits, y = toy()
     made = classifier(2)
-    _operating_point(made, pictures(logits), y, [str(int(v)) for v in y])
+    _operating_point(made, pictures(logits), y, even(y))
     assert torch.allclose(made(pictures(logits)).exp().sum(1), torch.ones(len(y)), atol=1e-5)
 
 
@@ -87,8 +93,23 @@ def test_a_rare_cell_weighs_as_much_as_a_common_one():
     margin = torch.where(y == 1, 0.4, 0.0) + torch.linspace(0, 0.5, 100).roll(37)
     logits = torch.stack([-margin / 2, margin / 2], 1)
     made = classifier(2)
-    figures = _operating_point(made, pictures(logits), y, [str(int(v)) for v in y])
+    figures = _operating_point(made, pictures(logits), y, even(y))
     assert figures["balanced"] > 0.7
+
+
+def test_many_copies_of_one_odd_scan_do_not_move_the_operating_point():
+    y = torch.tensor([0] * 70 + [1] * 50)
+    margin = torch.cat(
+        [torch.full((30,), 1.2), torch.linspace(-2, -1, 40), torch.linspace(1, 2, 50)]
+    )
+    logits = torch.stack([-margin / 2, margin / 2], 1)
+    groups = [0] * 30 + list(range(1, 91))
+    for weights, cut in ((balanced_weights(y.tolist(), groups), 0.0), (even(y), 1.2)):
+        made = classifier(2)
+        _operating_point(made, pictures(logits), y, weights)
+        with torch.no_grad():
+            said = made(pictures(logits)).argmax(1)
+        assert torch.equal(said, (margin > cut).long())
 
 
 def test_with_many_classes_only_the_temperature_is_chosen():
@@ -97,7 +118,7 @@ def test_with_many_classes_only_the_temperature_is_chosen():
     logits = 4 * (F.one_hot(y, 10) * 2.0 + torch.randn(400, 10, generator=g))
     made = classifier(10)
     before = F.cross_entropy(logits, y)
-    figures = _operating_point(made, pictures(logits), y, [str(int(v)) for v in y])
+    figures = _operating_point(made, pictures(logits), y, even(y))
     assert not made.bias.any()
     assert float(made.temperature) > 1.5
     assert F.nll_loss(made(pictures(logits)), y) < before

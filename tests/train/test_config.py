@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -24,7 +25,7 @@ def preset(tmp_path: Path):
 
 
 def test_the_presets_that_ship():
-    assert preset_names() == ["cifar10-paper", "default", "paper", "smoke"]
+    assert preset_names() == ["cifar10-paper", "default", "one-source", "paper", "smoke"]
 
 
 @pytest.mark.parametrize("name", preset_names())
@@ -75,6 +76,14 @@ def test_whole_numbers_may_stand_for_reals_and_lists_become_tuples(preset):
     assert p.calibrate.eps == (1.0, 0.5)
 
 
+def test_a_preset_that_extends_another_changes_what_it_names_alone(preset):
+    p, base = preset("extends = 'default'\n[mae.fit]\nepochs = 3"), read_preset("default")
+    assert (p.name, p.mae.fit.epochs) == ("mine", 3)
+    assert p == replace(
+        base, name="mine", mae=replace(base.mae, fit=replace(base.mae.fit, epochs=3))
+    )
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -93,6 +102,9 @@ def test_whole_numbers_may_stand_for_reals_and_lists_become_tuples(preset):
         ("[mae.fit]\nepochs = -1", r"mae: fit: .*epochs"),
         ("[system.purifier]\npolicy = 'none'", r"policy must be one of paper, floor"),
         ("[system.moe]\nimg_size = 112", r"must share one img_size"),
+        ("extends = 'defualt'", r"mine\.toml cannot extend 'defualt': choose from cifar10-paper"),
+        ("extends = 'one-source'", r"cannot extend 'one-source': choose from .*default, paper"),
+        ("extends = 3", r"cannot extend 3: choose from"),
         ("[mae.fit\n", r"mine\.toml is not valid TOML"),
     ],
 )
@@ -102,7 +114,9 @@ def test_what_is_wrong_is_named(preset, text, message):
 
 
 def test_an_unknown_preset_names_the_known_ones(tmp_path):
-    with pytest.raises(PresetError, match=r"'papr': choose from cifar10-paper, default, paper"):
+    with pytest.raises(
+        PresetError, match=r"'papr': choose from cifar10-paper, default, one-source"
+    ):
         read_preset("papr")
     with pytest.raises(PresetError, match="unknown preset"):
         read_preset(str(tmp_path / "none.toml"))

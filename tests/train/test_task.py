@@ -33,7 +33,7 @@ def data() -> Data:
     rng = np.random.default_rng(0)
     labels = np.arange(40) % 2
     scans = rng.integers(0, 120, (40, 8, 8)) + 100 * labels[:, None, None]
-    return Data(scans.astype(np.uint8), torch.from_numpy(labels), torch.ones(40).double())
+    return Data(scans.astype(np.uint8), torch.from_numpy(labels), [0] * 40, range(40))
 
 
 class Toy(nn.Module):
@@ -113,7 +113,7 @@ def test_the_same_seed_gives_the_same_weights_whatever_was_drawn_before(data):
 
 
 def test_no_scans_are_refused(data):
-    empty = Data(data.scans[:0], data.labels[:0], data.weights[:0])
+    empty = data.spaced(0)
     with pytest.raises(ValueError, match="no scans"):
         run(empty)
 
@@ -227,7 +227,7 @@ def test_a_checkpoint_of_other_settings_or_another_shape_is_refused(data, tmp_pa
     written = path.read_bytes()
     with pytest.raises(ValueError, match=r"other settings: remove it"):
         run(data, FitConfig(**{**vars(CONFIG), "lr": 2e-2}), checkpoint=path)
-    fewer = Data(data.scans[:30], data.labels[:30], data.weights[:30])
+    fewer = data.spaced(30)
     with pytest.raises(ValueError, match="other settings"):
         run(fewer, checkpoint=path)
     with pytest.raises(ValueError, match="other settings"):
@@ -278,7 +278,7 @@ def test_a_batch_is_float_in_the_unit_range_with_a_channel(data):
 
 
 def test_colour_pictures_keep_their_channels():
-    colour = Data(np.zeros((2, 3, 4, 4), np.uint8), torch.tensor([0, 1]), torch.ones(2))
+    colour = Data(np.zeros((2, 3, 4, 4), np.uint8), torch.tensor([0, 1]), [0, 1], [0, 1])
     assert colour.batch([0, 1], CPU)[0].shape == (2, 3, 4, 4)
 
 
@@ -295,3 +295,22 @@ def test_cells_share_equally_and_near_duplicates_count_by_the_root_of_their_numb
     assert weights[:6].sum() == pytest.approx(1) and weights[6:].sum() == pytest.approx(1)
     assert weights[:4].sum() / weights[4] == pytest.approx(2)  # four copies weigh as two scans
     assert weights[6] == weights[7]
+
+
+def test_copies_in_another_cell_do_not_count():
+    weights = balanced_weights(["a", "a", "b", "b"], [0, 1, 0, 0])
+    assert weights.tolist() == pytest.approx([0.5] * 4)
+
+
+@pytest.mark.parametrize("limit", [1, 7, 40, 100])
+def test_evenly_spaced_scans_get_weights_of_their_own(limit):
+    """Not those of the whole: what is left of each cell still shares equally."""
+    scans = np.arange(40, dtype=np.uint8).repeat(64).reshape(40, 8, 8)
+    cells, groups = [i // 30 for i in range(40)], [i // 2 for i in range(40)]
+    some = Data(scans, torch.tensor(cells), cells, groups).spaced(limit)
+    assert len(some) == min(limit, 40) == len(some.weights)
+    assert some.scans[:, 0, 0].tolist() == sorted({int(v) for v in some.scans[:, 0, 0]})
+    assert some.labels.tolist() == list(some.cells) == [cells[v] for v in some.scans[:, 0, 0]]
+    for cell in set(some.cells):
+        inside = torch.tensor([c == cell for c in some.cells])
+        assert some.weights[inside].sum() == pytest.approx(1)
