@@ -86,8 +86,10 @@ def _from_cifar(root: Path, cache: Path | None) -> Corpus:
     is_val = np.array([fold_of(digest) == "val" for digest in digests])
 
     def fold(chosen: np.ndarray) -> Data:
-        labels = torch.from_numpy(cifar.train_labels[chosen])
-        return Data(cifar.train[chosen], labels, labels.tolist(), range(len(labels)))
+        labels = cifar.train_labels[chosen]
+        cells = [f"{CIFAR10}/{label}" for label in labels]
+        groups = np.flatnonzero(chosen).tolist()  # each picture is its own
+        return Data(cifar.train[chosen], torch.from_numpy(labels), cells, groups)
 
     if is_val.all() or not is_val.any():
         raise DataError(f"too few pictures for a validation fold: {len(is_val)}")

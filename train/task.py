@@ -77,7 +77,7 @@ class Data:
 
     scans: np.ndarray  # (N, H, W) or (N, C, H, W) uint8
     labels: Tensor  # (N,) int64
-    cells: Sequence[object]  # (N,) what shall count the same: the scans' source and label
+    cells: Sequence[str]  # (N,) 'source/label': what shall count the same
     groups: Sequence[int]  # (N,) near-duplicates share a number
 
     @cached_property
@@ -87,9 +87,13 @@ class Data:
 
     def spaced(self, limit: int) -> Data:
         """At most `limit` of the scans, evenly spaced, first and last among them."""
-        rows = torch.linspace(0, len(self) - 1, min(limit, len(self))).long().tolist()
-        cells, groups = ([values[i] for i in rows] for values in (self.cells, self.groups))
-        return Data(self.scans[rows], self.labels[rows], cells, groups)
+        return self.pick(torch.linspace(0, len(self) - 1, min(limit, len(self))).long().tolist())
+
+    def pick(self, rows: Sequence[int]) -> Data:
+        """The scans of these rows; they get weights of their own."""
+        index = list(rows)
+        cells, groups = [self.cells[i] for i in index], [self.groups[i] for i in index]
+        return Data(self.scans[index], self.labels[index], cells, groups)
 
     def all(self, device: torch.device) -> tuple[Tensor, Tensor]:
         """The one batch that holds all of it."""

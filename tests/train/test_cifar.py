@@ -150,7 +150,8 @@ def test_the_corpus_sets_the_hash_rule_s_tenth_apart(tree):
     corpus = load_corpus("cifar10", tree.parent, None)
     assert corpus.protocol == "CIFAR-10 (JPEG)"
     assert len(corpus.train) + len(corpus.val) == 40  # the official test set stays out
-    assert list(corpus.train.cells) == corpus.train.labels.tolist()
+    assert list(corpus.train.cells) == [f"cifar10/{v}" for v in corpus.train.labels.tolist()]
+    assert len({*corpus.train.groups, *corpus.val.groups}) == 40
     for scans, fold in ((corpus.val.scans, {"val"}), (corpus.train.scans, {"train", "test"})):
         assert {fold_of(hashlib.sha256(s.tobytes()).hexdigest()) for s in scans} <= fold
     assert corpus.shape == (3, 32, 32) and corpus.num_classes == 10

@@ -24,7 +24,7 @@ class Bright(MixtureOfExperts):
 
 def folded(levels: list[int], labels: list[int], groups: list[int]) -> Data:
     scans = np.repeat(np.array(levels, np.uint8), 256).reshape(-1, 16, 16)
-    return Data(scans, torch.tensor(labels), labels, groups)
+    return Data(scans, torch.tensor(labels), [str(label) for label in labels], groups)
 
 
 def test_copies_of_one_odd_scan_count_less_than_as_many_scans():

@@ -33,7 +33,7 @@ def data() -> Data:
     rng = np.random.default_rng(0)
     labels = np.arange(40) % 2
     scans = rng.integers(0, 120, (40, 8, 8)) + 100 * labels[:, None, None]
-    return Data(scans.astype(np.uint8), torch.from_numpy(labels), [0] * 40, range(40))
+    return Data(scans.astype(np.uint8), torch.from_numpy(labels), ["a"] * 40, range(40))
 
 
 class Toy(nn.Module):
@@ -278,7 +278,7 @@ def test_a_batch_is_float_in_the_unit_range_with_a_channel(data):
 
 
 def test_colour_pictures_keep_their_channels():
-    colour = Data(np.zeros((2, 3, 4, 4), np.uint8), torch.tensor([0, 1]), [0, 1], [0, 1])
+    colour = Data(np.zeros((2, 3, 4, 4), np.uint8), torch.tensor([0, 1]), ["a", "b"], [0, 1])
     assert colour.batch([0, 1], CPU)[0].shape == (2, 3, 4, 4)
 
 
@@ -306,11 +306,13 @@ def test_copies_in_another_cell_do_not_count():
 def test_evenly_spaced_scans_get_weights_of_their_own(limit):
     """Not those of the whole: what is left of each cell still shares equally."""
     scans = np.arange(40, dtype=np.uint8).repeat(64).reshape(40, 8, 8)
-    cells, groups = [i // 30 for i in range(40)], [i // 2 for i in range(40)]
-    some = Data(scans, torch.tensor(cells), cells, groups).spaced(limit)
+    labels, groups = [i // 30 for i in range(40)], [i // 2 for i in range(40)]
+    cells = [f"a/{label}" for label in labels]
+    some = Data(scans, torch.tensor(labels), cells, groups).spaced(limit)
     assert len(some) == min(limit, 40) == len(some.weights)
     assert some.scans[:, 0, 0].tolist() == sorted({int(v) for v in some.scans[:, 0, 0]})
-    assert some.labels.tolist() == list(some.cells) == [cells[v] for v in some.scans[:, 0, 0]]
+    assert some.labels.tolist() == [labels[v] for v in some.scans[:, 0, 0]]
+    assert list(some.cells) == [f"a/{label}" for label in some.labels.tolist()]
     for cell in set(some.cells):
         inside = torch.tensor([c == cell for c in some.cells])
         assert some.weights[inside].sum() == pytest.approx(1)
