@@ -12,13 +12,14 @@ MAKE_VENV = @test -n "$(PYTHON)" || \
 	{ echo "Python 3.11 or 3.12 is needed; name it with PYTHON=/path/to/python" >&2; exit 1; }; \
 	set -x; $(PYTHON) -m venv
 
-.PHONY: help app test lint parity clean
+.PHONY: help app test lint parity space clean
 
 help:
 	@echo "make app     opens the app in the browser"
 	@echo "make test    runs the tests (those that read real scans need MEDFEDPURE_DATA)"
 	@echo "make lint    checks style and types"
 	@echo "make parity  compares the attacks with torchattacks, in an environment of its own"
+	@echo "make space   assembles build/space, what is uploaded as a Space, and opens it once"
 	@echo "make clean   removes the environments and caches"
 
 app: $(VENV)/.installed
@@ -34,6 +35,9 @@ lint: $(VENV)/.installed-dev
 
 parity: $(PARITY)/.installed
 	$(PARITY)/bin/python -m pytest tests/parity $(ARGS)
+
+space: $(VENV)/.installed
+	$(VENV)/bin/python -m demo.space build/space --run
 
 clean:
 	rm -rf $(VENV) $(PARITY) .pytest_cache .mypy_cache .ruff_cache *.egg-info build

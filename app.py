@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from demo import zero_gpu
 from demo.storage import PrivateFolder
 
 if TYPE_CHECKING:
@@ -85,6 +86,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Serves the shipped system."""
 
     def make() -> gr.Blocks:
+        zero_gpu.declare()
         from demo.page import build  # imports gradio: only after `quiet`
 
         return build()
