@@ -25,12 +25,12 @@ ROOT = Path(__file__).resolve().parents[1]
 # all that the page needs, and nothing that trains or measures
 PARTS = ("app.py", "core", "demo", "weights", "results", "README.md", "LICENSE", "CITATION.cff")
 LEFT_OUT = ("__pycache__", "*.pyc", "make_examples.py", "space.py", "LOG.md")
-# what a Space with a shared GPU has; its visitors' minutes of it are not used (see demo/zero_gpu.py)
+# what a Space with a shared GPU has, though the page does not use it: see demo/zero_gpu.py
 SPACE_PINS = {"torch": "2.11.0", "torchvision": "0.26.0"}
 HEAD = """# What the Space runs on; made from the project's requirements.txt by `make space`.
-# torch is the newest that Spaces with a shared GPU have. A Space without a GPU installs 5 GB less with
+# torch is the newest that Spaces with a shared GPU have. A Space without a GPU installs 5 GB
+# less with this as the file's first line:
 # --extra-index-url https://download.pytorch.org/whl/cpu
-# as this file's first line.
 """
 START_SECONDS = 120
 
