@@ -8,6 +8,7 @@ python app.py --mcp           # a tool for language models as well
 from __future__ import annotations
 
 import argparse
+import getpass
 import importlib.util
 import os
 import signal
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     import gradio as gr
 
 ON_A_SPACE = "SPACE_ID" in os.environ
+PASSWORD = "MEDFEDPURE_PASSWORD"
+AUTH_MESSAGE = "MedFedPure. Research and teaching only, not for clinical use."
 NO_MCP = "--mcp needs a package that is missing: pip install -c requirements.txt '.[app,mcp]'"
 
 
@@ -47,6 +50,12 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--no-browser", action="store_true", help="do not open a browser window")
     parser.add_argument(
+        "--auth",
+        metavar="USER",
+        help=f"ask visitors for this name and a password, which is taken from {PASSWORD} or asked "
+        "for here",
+    )
+    parser.add_argument(
         "--mcp",
         action="store_true",
         help="serve the endpoint `read` to language models too (MCP; needs the extra 'mcp')",
@@ -54,6 +63,11 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if args.mcp and importlib.util.find_spec("mcp") is None:
         parser.error(NO_MCP)
+    if args.auth:
+        password = os.environ.get(PASSWORD) or getpass.getpass(f"Password for {args.auth}: ")
+        if not password:
+            parser.error(f"--auth needs a password: set {PASSWORD} or type one")
+        args.auth = (args.auth, password)
     return args
 
 
@@ -78,7 +92,9 @@ def serve(make: Callable[[], gr.Blocks], args: argparse.Namespace) -> None:
             server_port=args.port,
             inbrowser=not (args.no_browser or ON_A_SPACE),
             mcp_server=args.mcp,
-            **launch_settings(),
+            auth=args.auth,
+            auth_message=AUTH_MESSAGE if args.auth else None,
+            **launch_settings(ON_A_SPACE),
         )
 
 

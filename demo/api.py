@@ -11,6 +11,7 @@ from core.scan import ScanError
 from demo.attacking import AttackSettings
 from demo.events import ON_CPU
 from demo.intake import Inbox, Upload
+from demo.local import LocalFile
 
 API = """Reads one brain-MRI slice with the whole defence and returns one JSON object.
 Research and teaching only - not for clinical use: model outputs, no finding.
@@ -44,7 +45,7 @@ class Api:
         self.system, self.problem, self.inbox = system, problem, inbox
         with gr.Row(visible=False):
             inputs = [
-                gr.File(label="scan"),
+                LocalFile(label="scan"),
                 gr.Checkbox(False, label="any_picture"),
                 gr.Number(0, precision=0, label="seed"),
                 gr.Number(0, precision=0, label="slice"),

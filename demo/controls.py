@@ -11,6 +11,7 @@ from core.scan import from_uint8
 from demo import browse, figures, wording
 from demo.attacking import MAX_EPS, MAX_STEPS, AttackSettings
 from demo.examples import Example
+from demo.local import LocalFile, LocalUploadButton
 
 DEFAULTS = AttackSettings()
 # eps, alpha, largest alpha and the sliders' step, in each norm's own units
@@ -41,14 +42,14 @@ class Controls:
 
     def _scan(self, samples: Sequence[Example]) -> None:
         gr.HTML("<h2>1 · Scan</h2>")
-        self.file = gr.File(
+        self.file = LocalFile(
             label="DICOM, NIfTI, zip or picture",
             file_count="multiple",  # the slices of one series
             height=84,
             interactive=True,
             elem_id="file",
         )
-        self.folder = gr.UploadButton(
+        self.folder = LocalUploadButton(
             "… or a folder of DICOM slices", file_count="directory", size="sm", elem_id="folder"
         )
         self.status = gr.HTML(browse.line(None, browse.HINT), elem_id="scan")

@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from starlette.middleware import Middleware
 
 from core.scan import MAX_VOLUME_BYTES
+from demo.guard import Guard
 
 CSS = sorted(Path(__file__).parent.glob("*.css"))  # style.css for all, one for a tab
 FONT = ["ui-sans-serif", "system-ui", "Segoe UI", "Helvetica Neue", "Arial", "sans-serif"]
@@ -66,9 +68,10 @@ def theme() -> gr.themes.Base:
     )
 
 
-def launch_settings() -> dict[str, Any]:
+def launch_settings(on_a_space: bool = False) -> dict[str, Any]:
     """Keyword arguments of `Blocks.launch` that the app and its tests share."""
     return {
+        "app_kwargs": {"middleware": [Middleware(Guard, on_a_space=on_a_space)]},
         "theme": theme(),
         "css": "\n".join(path.read_text(encoding="utf-8") for path in CSS),
         "head": HEAD,
