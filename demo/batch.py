@@ -12,7 +12,7 @@ from demo import batch_table
 from demo.download import File, on_request
 from demo.events import ON_CPU, PRIVATE
 from demo.intake import Inbox
-from demo.local import LocalFile
+from demo.local import local
 from demo.worklist import Worklist
 
 KEEP_SECONDS = 3600
@@ -42,13 +42,15 @@ class Batch:
 
     def _controls(self) -> None:
         gr.HTML("<h2>Files</h2>")
-        self.files = LocalFile(
-            label=f"Pictures up to {MAX_BYTES // MB} MB; DICOM, NIfTI, zip up to "
-            f"{MAX_VOLUME_BYTES // MB} MB",
-            file_count="multiple",
-            height=110,
-            interactive=True,
-            elem_id="batch-files",
+        self.files = local(
+            gr.File(
+                label=f"Pictures up to {MAX_BYTES // MB} MB; DICOM, NIfTI, zip up to "
+                f"{MAX_VOLUME_BYTES // MB} MB",
+                file_count="multiple",
+                height=110,
+                interactive=True,
+                elem_id="batch-files",
+            )
         )
         self.each = gr.Radio(SLICES, value=False, label="Of a volume read", elem_id="batch-each")
         gr.Checkbox(

@@ -1,42 +1,32 @@
 """File inputs that take what a visitor uploads, and nothing from elsewhere.
 
-Gradio's own fetch any address that a request names instead of an upload, before our code sees it:
-a visitor could make the server call machines that only it can reach.
+Gradio fetches any address that a request names instead of an upload, before our code sees it: a
+visitor could make the server call machines that only it can reach.
 """
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import gradio as gr
+from gradio.components import Component
 from gradio_client.utils import is_http_url_like  # its own rule of what is fetched
 
 FOREIGN = "Files are taken from your own machine: addresses are not fetched."
+T = TypeVar("T", bound=Component)
 
 
-def _refuse(path: str | Path | None) -> None:
-    if path is not None and is_http_url_like(str(path)):
-        raise gr.Error(FOREIGN)
+def local(component: T) -> T:
+    """The same component, from now on with `gr.Error` for an address.
 
+    A subclass would do, but Gradio writes a file beside the code of each subclass.
+    """
+    move = component.async_move_resource_to_block_cache
 
-class LocalFile(gr.File):
-    """`gr.File` that fetches nothing."""
+    async def checked(path: Any) -> str | None:
+        if path is not None and is_http_url_like(str(path)):
+            raise gr.Error(FOREIGN)
+        return await move(path)
 
-    is_template = True  # drawn as its parent is
-
-    async def async_move_resource_to_block_cache(self, url_or_file_path: Any) -> str | None:
-        """Raises `gr.Error` for an address."""
-        _refuse(url_or_file_path)
-        return await super().async_move_resource_to_block_cache(url_or_file_path)
-
-
-class LocalUploadButton(gr.UploadButton):
-    """`gr.UploadButton` that fetches nothing."""
-
-    is_template = True
-
-    async def async_move_resource_to_block_cache(self, url_or_file_path: Any) -> str | None:
-        """Raises `gr.Error` for an address."""
-        _refuse(url_or_file_path)
-        return await super().async_move_resource_to_block_cache(url_or_file_path)
+    component.async_move_resource_to_block_cache = checked  # type: ignore[method-assign]
+    return component

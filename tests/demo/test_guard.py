@@ -16,7 +16,7 @@ from starlette.testclient import TestClient
 import app
 from demo import guard
 from demo.guard import TOO_MANY, Guard, Limit
-from demo.local import LocalFile, LocalUploadButton
+from demo.local import local
 
 ADDRESSES = ["http://169.254.169.254/latest", "https://example.org/a.png"]
 
@@ -82,17 +82,16 @@ def test_the_limit_refills_and_forgets(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("address", ADDRESSES)
-@pytest.mark.parametrize("kind", [LocalFile, LocalUploadButton])
+@pytest.mark.parametrize("kind", [gr.File, gr.UploadButton])
 def test_no_address_is_fetched(
-    kind: type[LocalFile], address: str, monkeypatch: pytest.MonkeyPatch
+    kind: type[gr.File], address: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def fetch(*_: object, **__: object) -> str:
         raise AssertionError("fetched")
 
     monkeypatch.setattr("gradio.processing_utils.async_ssrf_protected_download", fetch)
     with pytest.raises(gr.Error, match="addresses are not fetched"):
-        asyncio.run(kind().async_move_resource_to_block_cache(address))
-    assert kind().get_block_name() == kind.__base__.__name__.lower()  # drawn as Gradio's own
+        asyncio.run(local(kind()).async_move_resource_to_block_cache(address))
 
 
 def test_a_password_is_asked_for_never_given_on_the_command_line(
