@@ -28,5 +28,5 @@ def local(component: T) -> T:
             raise gr.Error(FOREIGN)
         return await move(path)
 
-    component.async_move_resource_to_block_cache = checked  # type: ignore[method-assign]
+    setattr(component, move.__name__, checked)
     return component
