@@ -76,7 +76,8 @@ class Explore:
             **ON_CPU,
         )
         at_once: dict[str, Any] = {"queue": False, **PRIVATE}
-        c.stop.click(_stopped, self.turn, self.stages, cancels=analysis, **at_once)
+        stop = c.stop.click(_stopped, self.turn, self.stages, cancels=analysis, **at_once)
+        stop.then(_stopped, self.turn, self.stages, **at_once)  # after a step already on its way
         # raw: our decoder reads the stored file, which Gradio has checked to be an upload
         c.file.upload(
             self._receive,

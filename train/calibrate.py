@@ -19,7 +19,8 @@ from core.calibrated import Calibrated
 from core.detector import SCORES, Detector
 from core.features import log_band_energy
 from core.pipeline import MedFedPure
-from train.task import Data, ReportFn, batches
+from train.fold import Data, batches
+from train.task import ReportFn
 
 PARTS = 10  # of the validation scans, each left out once to choose the operating point
 TIE = 0.004  # accuracies that differ by less count as equal
