@@ -76,8 +76,7 @@ class Explore:
             **ON_CPU,
         )
         at_once: dict[str, Any] = {"queue": False, **PRIVATE}
-        stop = c.stop.click(_stopped, self.turn, self.stages, cancels=analysis, **at_once)
-        stop.then(_stopped, self.turn, self.stages, **at_once)  # after a step already on its way
+        c.stop.click(_stopped, self.turn, self.stages, cancels=analysis, **at_once)
         # raw: our decoder reads the stored file, which Gradio has checked to be an upload
         c.file.upload(
             self._receive,
@@ -101,7 +100,7 @@ class Explore:
 
     def _analyse(
         self, turn: Turn, levels: np.ndarray | None, *values: Any
-    ) -> Iterator[tuple[str, str]]:
+    ) -> Iterator[tuple[Any, Any]]:
         mine = turn.next()
         if self.system is None or levels is None:
             yield Stages().html(), results.empty(self._hint(levels))
@@ -112,7 +111,8 @@ class Explore:
             yield Stages().html(), results.empty(f"Please correct a control: {error}.")
         else:
             for shown in handlers.analyse(self.system, levels, settings):
-                if turn.number != mine:
+                if turn.number != mine:  # what is yielded last is sent once more at the end
+                    yield gr.skip(), gr.skip()
                     return
                 yield shown
 

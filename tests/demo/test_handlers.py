@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import re
+from types import SimpleNamespace
 
+import gradio as gr
 import pytest
 import torch
 from torch import Tensor
@@ -10,6 +12,7 @@ from core.pipeline import Diagnosis, MedFedPure
 from core.scan import ScanError, to_uint8
 from demo import handlers, wording
 from demo.attacking import AttackSettings
+from demo.explore import Explore, Turn
 from demo.intake import Upload, decode
 from demo.reading import reading
 
@@ -28,6 +31,18 @@ def test_stages_light_up_in_the_pipeline_s_order(system: MedFedPure, scan: Tenso
     assert all(len(names) <= 1 for names in running)
     assert set(states(seen[-1][0]).values()) == {"done"} and "Done." in seen[-1][0]
     assert any("step 1 of 2" in html for html, _ in seen)
+
+
+def test_what_came_too_late_changes_nothing_on_the_page(system: MedFedPure, scan: Tensor) -> None:
+    """The last thing yielded is sent again at the end: it must not be an old step."""
+    turn = Turn()
+    running = Explore._analyse(
+        SimpleNamespace(system=system),  # type: ignore[arg-type]
+        turn, to_uint8(scan), "pgd", "linf", 0.015, 0.003, 5, "plain", "unknown", 0,
+    )  # fmt: skip
+    assert "mf-running" in next(running)[0]
+    turn.next()
+    assert list(running) == [(gr.skip(), gr.skip())]
 
 
 def test_without_an_attack_the_clean_scan_is_read_alone(system: MedFedPure, scan: Tensor) -> None:
