@@ -62,7 +62,9 @@ def batches(n: int, size: int) -> Iterator[range]:
 def balanced_weights(cells: Sequence[object], groups: Sequence[int]) -> Tensor:
     """Weights (N,) float64: cells share equally; n near-duplicates in a cell count as sqrt(n)."""
     sizes = Counter(zip(cells, groups, strict=True))
-    weights = torch.tensor([sizes[k] ** -0.5 for k in zip(cells, groups, strict=True)]).double()
+    weights = torch.tensor(
+        [sizes[key] ** -0.5 for key in zip(cells, groups, strict=True)], dtype=torch.float64
+    )
     for cell in set(cells):
         inside = torch.tensor([c == cell for c in cells])
         weights[inside] /= weights[inside].sum()
