@@ -66,7 +66,7 @@ def show(analysis: Analysis | None) -> tuple[Any, ...]:
     return gr.update(visible=True), slider, _at(analysis, last), ""
 
 
-def search(system: MedFedPure | None, turn: Turn, analysis: Analysis | None) -> Iterator[str]:
+def search(system: MedFedPure | None, turn: Turn, analysis: Analysis | None) -> Iterator[Any]:
     """Looks for the smallest attack, one sentence after each that was tried."""
     mine = turn.reading
     if system is None or analysis is None or not analysis.steps:
@@ -76,6 +76,7 @@ def search(system: MedFedPure | None, turn: Turn, analysis: Analysis | None) -> 
     try:
         for probe in smallest(system, analysis.scan, settings):
             if turn.reading != mine:
+                yield gr.skip()  # or the last sentence would be sent once more
                 return
             tried += 1
             yield say(found(probe, tried, settings, done=False))

@@ -9,7 +9,6 @@ import gradio as gr
 
 from core.pipeline import MedFedPure
 from demo import attack_steps, browse, handlers, results, slices, viewer, wording
-from demo.analysis import Analysis
 from demo.attack_steps import AttackSteps
 from demo.controls import Controls, enable, eps_note, read_settings, rescale
 from demo.events import ON_CPU, PRIVATE
@@ -25,6 +24,8 @@ from demo.turn import Turn
 # more of them than this; the largest that core opens is 1 GB.
 KEEP_SECONDS, KEEP_COUNT, KEEP_BYTES = 3600, 64, 2**31
 UNKNOWN = "unknown"  # the label of a scan that a visitor brings
+# What is yielded last is sent once more at the end: a step that came too late must not be that.
+LATE = (gr.skip(),) * 4
 MARK_STALE = "() => { document.querySelector('#main')?.classList.add('stale'); }"
 UNMARK = """(...values) => {
   document.querySelector('#main')?.classList.remove('stale');
@@ -130,7 +131,7 @@ class Explore:
 
     def _analyse(
         self, turn: Turn, token: str, insists: bool, *values: Any
-    ) -> Iterator[tuple[str, viewer.View, str, Analysis | None]]:
+    ) -> Iterator[tuple[Any, ...]]:
         mine = turn.reading
         series = self.shelf.get(token)
         shown = browse.look(series, insists=insists)
@@ -146,10 +147,11 @@ class Explore:
         else:
             for step in handlers.analyse(self.system, shown.scan, shown.view, settings):
                 if turn.reading != mine:
+                    yield LATE
                     return
                 yield step
 
-    def _score(self, turn: Turn, token: str) -> Iterator[dict[str, Any]]:
+    def _score(self, turn: Turn, token: str) -> Iterator[Any]:
         mine = turn.series
         series = self.shelf.get(token)
         if self.system is None or series is None:
@@ -157,6 +159,7 @@ class Explore:
             return
         for _ in slices.score(self.system, series):
             if turn.series != mine:
+                yield gr.skip()
                 return
             yield series.marks(self.system.tau)
 

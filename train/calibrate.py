@@ -19,7 +19,8 @@ from core.calibrated import Calibrated
 from core.detector import SCORES, Detector
 from core.features import log_band_energy
 from core.pipeline import MedFedPure
-from train.task import Data, ReportFn, batches
+from train.fold import Data, batches
+from train.task import ReportFn
 
 PARTS = 10  # of the validation scans, each left out once to choose the operating point
 TIE = 0.004  # accuracies that differ by less count as equal
@@ -113,9 +114,9 @@ def _cut(margin: Tensor, y: Tensor, weights: Tensor, groups: Tensor) -> float:
     The best cut on few scans is a bad one: each of `PARTS` parts of the groups of near-duplicates
     is read at the cut that is best on the others, and if that is not better than 0, it stays 0.
     """
-    said = torch.empty_like(y, dtype=torch.bool)
+    said, unique = torch.empty_like(y, dtype=torch.bool), groups.unique()
     for first in range(PARTS):
-        out = torch.isin(groups, groups.unique()[first::PARTS])
+        out = torch.isin(groups, unique[first::PARTS])
         if out.all():
             return 0.0
         said[out] = margin[out] > _best_cut(margin[~out], y[~out], weights[~out])

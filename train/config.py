@@ -110,11 +110,10 @@ def _values(path: Path) -> dict[str, Any]:
     if "extends" not in values:
         return values
     name = values.pop("extends")
-    base = _toml(_path(name)) if name in preset_names() else {"extends": name}
-    if "extends" in base:
-        known = ", ".join(n for n in preset_names() if "extends" not in _toml(_path(n)))
-        raise PresetError(f"{path.name} cannot extend {name!r}: choose from {known}")
-    return _merged(base, values)
+    bases = [base for base in preset_names() if "extends" not in _toml(_path(base))]
+    if name not in bases:
+        raise PresetError(f"{path.name} cannot extend {name!r}: choose from {', '.join(bases)}")
+    return _merged(_toml(_path(name)), values)
 
 
 def _toml(path: Path) -> dict[str, Any]:

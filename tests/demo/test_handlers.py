@@ -2,15 +2,20 @@ from __future__ import annotations
 
 import itertools
 import re
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import Tensor
 
 from core.pipeline import Diagnosis, MedFedPure
+from core.scan import to_uint8
 from demo import handlers, wording
 from demo.attacking import AttackSettings
+from demo.explore import LATE, Explore
 from demo.reading import reading
+from demo.series import of_levels
+from demo.turn import Turn
 
 VIEW = {"key": "a scan"}
 
@@ -35,6 +40,19 @@ def test_stages_light_up_in_the_pipeline_s_order(system: MedFedPure, scan: Tenso
     assert all(before <= after for before, after in itertools.pairwise(pictures))  # none goes again
     last = {"attacked", "clean_error", "clean_purified", "attacked_error", "attacked_purified"}
     assert pictures[-1] == last and seen[-1][1]["key"] == VIEW["key"]
+
+
+def test_what_came_too_late_changes_nothing_on_the_page(system: MedFedPure, scan: Tensor) -> None:
+    """The last thing yielded is sent again at the end: it must not be an old step."""
+    turn, shelf = Turn(), {"a key": of_levels(to_uint8(scan))}
+    explore = SimpleNamespace(system=system, shelf=shelf, problem="")
+    running = Explore._analyse(
+        explore,  # type: ignore[arg-type]
+        turn, "a key", False, "pgd", "linf", 0.015, 0.003, 5, "plain", "unknown", 0,
+    )  # fmt: skip
+    assert "mf-running" in next(running)[0]
+    turn.end()
+    assert list(running) == [LATE]
 
 
 def test_without_an_attack_the_clean_scan_is_read_alone(system: MedFedPure, scan: Tensor) -> None:

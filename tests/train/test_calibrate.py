@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from core.calibrated import Calibrated
 from core.moe import MixtureOfExperts, MoEConfig
 from train.calibrate import _operating_point
-from train.task import balanced_weights
+from train.fold import balanced_weights
 
 TINY = {"img_size": 28, "sides": (14,), "channels": (8, 8, 8, 8), "hidden": 8}
 
