@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from html import escape
 
 import numpy as np
@@ -17,18 +16,9 @@ CAM_BAR = figures.gradient_css(figures.cividis(np.linspace(0, 1, 17)))
 CAM_NOTE = "Shows what the model used, not where a disease is. Coarse: 4 to 7 cells a side."
 
 
-def decision(analysis: Analysis, cams: Mapping[str, Evidence]) -> str:
-    """The section for a page of results.
-
-    Args:
-        analysis: the readings there are.
-        cams: by the readings' names, 'clean' and 'attacked', what `demo.evidence` makes of each;
-            a reading without it is left out.
-
-    Returns:
-        HTML; empty as long as nothing can be explained.
-    """
-    known = [(name, d, cams[name]) for name, d in analysis.readings if name in cams]
+def decision(analysis: Analysis) -> str:
+    """The section under the pictures; empty as long as no reading is explained."""
+    known = [(n, d, analysis.evidence[n]) for n, d in analysis.readings if n in analysis.evidence]
     if not known:
         return ""
     maps = "".join(pictures(f"{name.capitalize()} scan", d, e) for name, d, e in known)

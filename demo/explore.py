@@ -13,6 +13,7 @@ from demo.attack_steps import AttackSteps
 from demo.controls import Controls, enable, eps_note, read_settings, rescale
 from demo.events import ON_CPU, PRIVATE
 from demo.examples import Example
+from demo.handlers import Shown
 from demo.intake import Inbox
 from demo.report_buttons import ReportButtons
 from demo.series import Series, of_levels
@@ -25,7 +26,7 @@ from demo.turn import Turn
 KEEP_SECONDS, KEEP_COUNT, KEEP_BYTES = 3600, 64, 2**31
 UNKNOWN = "unknown"  # the label of a scan that a visitor brings
 # What is yielded last is sent once more at the end: a step that came too late must not be that.
-LATE = (gr.skip(),) * 4
+LATE = (gr.skip(),) * len(Shown._fields)
 MARK_STALE = "() => { document.querySelector('#main')?.classList.add('stale'); }"
 UNMARK = """(...values) => {
   document.querySelector('#main')?.classList.remove('stale');
@@ -65,15 +66,17 @@ class Explore:
                     with gr.Column(elem_id="outputs", min_width=300):
                         empty = results.empty(problem or browse.HINT)
                         self.results = gr.HTML(empty, elem_id="results")
-                        self.steps = AttackSteps(system, self.analysis, self.turn)
                         ReportButtons(self.analysis)
+                    with gr.Column(elem_id="evidence", min_width=300):
+                        self.decision = gr.HTML("", elem_id="decision")
+                        self.steps = AttackSteps(system, self.analysis, self.turn)
         self._events()
 
     def _events(self) -> None:
         c = self.controls
         # what another slice changes, and what another scan does: nothing of an earlier one stays
-        shown = [self.slices, c.status, self.viewer, self.stages, self.results, self.analysis]
-        shown += self.steps.outputs
+        analysed = [self.stages, self.viewer, self.results, self.decision, self.analysis]
+        shown = [self.slices, c.status, *analysed, *self.steps.outputs]
         chosen = [c.truth, self.token, c.insist, self.row, *shown]
         # "once" would wait for ever for an event that was cancelled in the middle of a step
         runs: dict[str, Any] = {
@@ -85,7 +88,7 @@ class Explore:
         analysis = c.run.click(
             self._analyse,
             [self.turn, self.token, c.insist, *c.settings],
-            [self.stages, self.viewer, self.results, self.analysis],
+            analysed,
             js=UNMARK,
             show_progress_on=self.stages,
             **runs,
@@ -137,13 +140,13 @@ class Explore:
         shown = browse.look(series, insists=insists)
         if self.system is None or shown.scan is None:
             sentence = self.problem or (browse.GONE if token and series is None else browse.HINT)
-            yield Stages().html(), shown.view, results.empty(sentence), None
+            yield Shown(Stages().html(), shown.view, results.empty(sentence))
             return
         try:
             settings = read_settings(*values)
         except (TypeError, ValueError) as error:
             refusal = results.empty(f"Please correct a control: {error}.")
-            yield Stages().html(), shown.view, refusal, None
+            yield Shown(Stages().html(), shown.view, refusal)
         else:
             for step in handlers.analyse(self.system, shown.scan, shown.view, settings):
                 if turn.reading != mine:
@@ -219,8 +222,8 @@ class Explore:
     ) -> tuple[Any, ...]:
         shown = browse.look(series, words, insists=insists)
         hint = hint or self.problem or (browse.HINT if shown.scan is None else browse.READY)
-        made = results.empty(hint), None, *attack_steps.show(None)  # of an analysis: nothing yet
-        return self._marks(series), shown.line, shown.view, Stages().html(), *made
+        nothing = Shown(Stages().html(), shown.view, results.empty(hint))  # of an analysis, yet
+        return self._marks(series), shown.line, *nothing, *attack_steps.show(None)
 
     def _marks(self, series: Series | None) -> dict[str, Any]:
         return series.marks(self.system.tau if self.system else 0.0) if series else {}

@@ -6,13 +6,14 @@ import logging
 import time
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from torch import Tensor
 
 from demo import results, viewer, wording
 from demo.analysis import Analysis
 from demo.attacking import AttackSettings, trajectory
+from demo.decision import decision
 from demo.evidence import evidence
 from demo.reading import DEFENCE, reading
 from demo.stages import Stages
@@ -23,9 +24,19 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
+class Shown(NamedTuple):
+    """What the page shows of an analysis, and the analysis itself."""
+
+    stages: str  # HTML, as are `results` and `decision`
+    view: viewer.View
+    results: str
+    decision: str = ""
+    analysis: Analysis | None = None
+
+
 def analyse(
     system: MedFedPure, scan: Tensor, view: viewer.View, settings: AttackSettings
-) -> Iterator[tuple[str, viewer.View, str, Analysis | None]]:
+) -> Iterator[Shown]:
     """Reads the clean scan, attacks it, reads the attacked one.
 
     Args:
@@ -35,18 +46,22 @@ def analyse(
         settings: the attack.
 
     Yields:
-        (stages as HTML, the view with all pictures so far, results as HTML, the analysis),
-        whenever something new is known.
+        All that is known so far, whenever something new is.
     """
     stages = Stages()
     try:
         for stages, analysis in _steps(system, scan, settings):
-            pictures = {**view, **viewer.results(analysis)}
-            yield stages.html(), pictures, results.render(analysis), analysis
+            yield Shown(
+                stages.html(),
+                {**view, **viewer.results(analysis)},
+                results.render(analysis),
+                decision(analysis),
+                analysis,
+            )
     except (RuntimeError, ValueError, MemoryError) as error:
         log.exception("an analysis failed")
         failed = stages.fail(f"The analysis failed: {error}").html()
-        yield failed, view, results.empty("There is no result."), None
+        yield Shown(failed, view, results.empty("There is no result."))
 
 
 def _steps(

@@ -9,7 +9,7 @@ from core.pipeline import Diagnosis
 from core.scan import to_png
 from demo import report, wording
 from demo.analysis import Analysis
-from demo.decision import decision, votes
+from demo.decision import votes
 
 
 def render(analysis: Analysis) -> str:
@@ -17,7 +17,6 @@ def render(analysis: Analysis) -> str:
     cards = _outputs(analysis) + _detector(analysis) + _mixture(analysis)
     return (
         f'<p class="mf-stale" role="status">{wording.STALE}</p><div class="mf-cards">{cards}</div>'
-        f"{decision(analysis, analysis.evidence)}"
     )
 
 

@@ -41,14 +41,13 @@ def bars(svg: str, kind: str) -> list[tuple[float, float, float]]:
 
 
 def test_each_reading_is_explained(analysis: Analysis) -> None:
-    html = decision(analysis, analysis.evidence)
+    html = decision(analysis)
     assert html.count("<img") == 2 * (2 + 3)  # purified, mixture, experts
     assert "not where a disease is" in html and "file:" not in html
-    only = decision(analysis, {"clean": analysis.evidence["clean"]})
+    only = decision(replace(analysis, evidence={"clean": analysis.evidence["clean"]}))
     assert only.count("<img") == 5 and "Attacked scan" not in only
-    assert decision(analysis, {}) == ""
+    assert decision(replace(analysis, evidence={})) == ""
     page = results.render(analysis)
-    assert html in page
     assert page.count("Expert 1") == page.count("Expert 3") == 2  # clean and attacked
 
 

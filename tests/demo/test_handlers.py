@@ -57,14 +57,14 @@ def test_what_came_too_late_changes_nothing_on_the_page(system: MedFedPure, scan
 
 def test_without_an_attack_the_clean_scan_is_read_alone(system: MedFedPure, scan: Tensor) -> None:
     settings = AttackSettings(kind="none")
-    *_, (stages, view, result, _) = handlers.analyse(system, scan, VIEW, settings)
+    *_, (stages, view, result, *_) = handlers.analyse(system, scan, VIEW, settings)
     assert states(stages)["attack"] == "skipped"
     assert "attacked-scan.png" not in result and view["waiting"] == "no attack"
 
 
 def test_eps_zero_is_a_control(system: MedFedPure, scan: Tensor) -> None:
     settings = AttackSettings(eps=0.0, steps=1)
-    *_, (_, _, result, _) = handlers.analyse(system, scan, VIEW, settings)
+    *_, (_, _, result, *_) = handlers.analyse(system, scan, VIEW, settings)
     assert "no pixel differs" in result and "turned" not in result and "attack missed" not in result
 
 
@@ -75,7 +75,7 @@ def test_a_failure_is_said(
         raise RuntimeError("out of memory")
 
     monkeypatch.setattr(system, "read", broken)
-    *_, (stages, view, result, _) = handlers.analyse(system, scan, VIEW, AttackSettings())
+    *_, (stages, view, result, *_) = handlers.analyse(system, scan, VIEW, AttackSettings())
     assert "The analysis failed: out of memory" in stages and states(stages)["detect"] == "failed"
     assert "There is no result." in result and view == VIEW
 

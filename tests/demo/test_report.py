@@ -47,9 +47,9 @@ def loaded(folder: Path) -> MedFedPure:
 
 
 def analysed(system: MedFedPure, scan: Tensor, **settings: Any) -> Analysis:
-    *_, (_, _, _, analysis) = handlers.analyse(system, scan, {}, AttackSettings(**settings))
-    assert analysis is not None
-    return analysis
+    *_, shown = handlers.analyse(system, scan, {}, AttackSettings(**settings))
+    assert shown.analysis is not None
+    return shown.analysis
 
 
 @pytest.fixture(scope="module")
@@ -187,8 +187,8 @@ def test_an_unattacked_or_stopped_analysis_is_reported_too(
 ) -> None:
     clean = analysed(loaded, scan, kind="none")
     assert "Attacked scan" not in words(report_pages.pages(clean)[0])
-    steps = handlers.analyse(loaded, to_uint8(scan), AttackSettings(steps=2))
-    stopped = next(a for _, _, a in steps if a and a.attacked_scan is not None)
+    steps = handlers.analyse(loaded, scan, {}, AttackSettings(steps=2))
+    stopped = next(s.analysis for s in steps if s.analysis and s.analysis.steps)
     assert "The attack was stopped." in words(report_pages.pages(stopped)[0])
 
 

@@ -86,11 +86,11 @@ def test_the_file_s_pixels_lie_where_the_models_see_them(
 ) -> None:
     data = np.zeros((1, *shape), dtype=np.float32)
     row, column = shape[0] // 4, shape[1] // 5
-    data[0, row : row + 4, column : column + 4] = 255
+    data[0, row : row + 8, column : column + 8] = 255  # more than a few pixels: not blank
     series = Series(Volume(data, (0.0, 255.0), "DICOM", spacing=spacing))
     scan = series.scan()
     left, top, width, height = viewer.view(series, scan)["file"]["rect"]
-    shown = left + (column + 2) / shape[1] * width, top + (row + 2) / shape[0] * height
+    shown = left + (column + 4) / shape[1] * width, top + (row + 4) / shape[0] * height
     rows, columns = torch.meshgrid(torch.arange(224.0), torch.arange(224.0), indexing="ij")
     mass = scan[0] / scan.sum()
     seen = float((mass * (columns + 0.5)).sum()) / 224, float((mass * (rows + 0.5)).sum()) / 224
