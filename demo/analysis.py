@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from core.attack import Step
-from core.pipeline import Diagnosis
+from core.diagnosis import Diagnosis
 from demo import wording
 from demo.attacking import AttackSettings
 from demo.evidence import Evidence

@@ -17,6 +17,8 @@ API = """Reads one brain-MRI slice with the whole defence and returns one JSON o
 Research and teaching only - not for clinical use: model outputs, no finding.
 
 The object holds exactly these keys:
+- can_judge (boolean): false where the picture is unlike the brain MRI slices that the system has
+  learned from, which is novelty > novelty_limit; the outputs then mean nothing
 - tumour_probability (number): 0 to 1, of the defended reading; from 0.5 on it says tumour
 - tumour_probability_undefended (number): of a plain classifier, without any defence
 - tumour_probability_unpurified (number): of the defended mixture, on the scan as it came
@@ -26,6 +28,8 @@ The object holds exactly these keys:
 - score_name (string): which score that is
 - scores (object): every score by name
 - confidence (number): share of clean validation scans that scored lower
+- novelty (number): log-odds that the picture is no brain MRI slice
+- novelty_limit (number): up to which it is judged
 - t_star (integer): how deep the scan was purified, 0 to 999
 - attention (array): weight of each expert; they add up to 1
 - expert_probabilities (array): tumour, by each expert alone, on the purified scan

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from demo import report
-from demo.batch_table import HEADS, output, summary
+from demo.batch_table import HEADS, defended, output, summary
 from demo.pages import LEFT, SOFT, TOP, WARN, Page, to_pdf
 from demo.worklist import Reading, Scan, Worklist
 
@@ -62,7 +62,7 @@ def _row(page: Page, top: float, scan: Scan, result: Reading | str | None) -> No
         "yes" if result.flagged else "no",
         str(result.t_star),
         output(result.tumour_probability_undefended),
-        output(result.tumour_probability),
+        defended(result),
         f"{result.ms:.0f} ms",
     )
     for at, words in zip(AT[2:], cells, strict=True):

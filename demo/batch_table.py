@@ -37,6 +37,7 @@ def summary(work: Worklist, each: bool) -> str:
     return (
         f"{len(read)} of {len(results)} read, {refused} refused. "
         f"Attack suspected: {sum(r.flagged for r in read)}. "
+        f"Cannot judge: {sum(not r.can_judge for r in read)}. "
         f"Outputs differ without and with defence: {sum(r.differs for r in read)}."
     )
 
@@ -68,8 +69,13 @@ def _row(work: Worklist, scan: Scan, result: Reading | str | None, is_next: bool
         f"<tr>{head}<td>{result.score:.3g} <small>(τ {result.tau:.3g})</small></td>"
         f"<td>{'<strong>yes</strong>' if result.flagged else 'no'}</td><td>{result.t_star}</td>"
         f"<td>{output(result.tumour_probability_undefended)}</td>"
-        f"<td{turned}>{output(result.tumour_probability)}</td><td>{result.ms:.0f} ms</td></tr>"
+        f"<td{turned}>{defended(result)}</td><td>{result.ms:.0f} ms</td></tr>"
     )
+
+
+def defended(result: Reading) -> str:
+    """What the defended system says of a scan."""
+    return output(result.tumour_probability) if result.can_judge else wording.NO_JUDGEMENT
 
 
 def output(tumour_probability: float) -> str:

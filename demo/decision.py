@@ -6,7 +6,7 @@ from html import escape
 
 import numpy as np
 
-from core.pipeline import Diagnosis
+from core.diagnosis import Diagnosis
 from demo import figures, wording
 from demo.analysis import Analysis
 from demo.charts import Mark, histogram

@@ -12,7 +12,8 @@ from torch import Tensor
 from core.gradcam import grad_cam
 
 if TYPE_CHECKING:
-    from core.pipeline import Diagnosis, MedFedPure
+    from core.diagnosis import Diagnosis
+    from core.pipeline import MedFedPure
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,8 @@ from demo.reading import DEFENCE, reading
 from demo.stages import Stages
 
 if TYPE_CHECKING:
-    from core.pipeline import Diagnosis, MedFedPure
+    from core.diagnosis import Diagnosis
+    from core.pipeline import MedFedPure
 
 log = logging.getLogger(__name__)
 

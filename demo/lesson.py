@@ -15,7 +15,8 @@ from demo.attacking import AttackSettings, trajectory
 from demo.evidence import Evidence, evidence
 
 if TYPE_CHECKING:
-    from core.pipeline import Diagnosis, MedFedPure
+    from core.diagnosis import Diagnosis
+    from core.pipeline import MedFedPure
 
 STEPS = 7  # of the attack
 MAX_LEVELS = 8  # of 255, the largest attack that the lesson offers

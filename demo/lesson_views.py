@@ -6,7 +6,7 @@ from html import escape
 
 import torch.nn.functional as F
 
-from core.pipeline import Diagnosis
+from core.diagnosis import Diagnosis
 from core.scan import to_uint8
 from demo import decision, figures, wording
 from demo.lesson import MAX_LEVELS, STEPS, Lesson, Purification

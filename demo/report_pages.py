@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from core.pipeline import Diagnosis
+from core.diagnosis import Diagnosis
 from core.scan import to_uint8
 from demo import figures, report, wording
 from demo.analysis import Analysis
@@ -110,6 +110,9 @@ def _outputs(page: Page, top: float, a: Analysis) -> float:
         page.text(x[0], top, f"{name.capitalize()} scan")
         outputs = (d.tumour_probability_undefended, d.tumour_probability)
         for at, tumour in zip(x[1:], outputs, strict=True):
+            if at == x[2] and not d.can_judge:
+                page.text(at, top, wording.NO_JUDGEMENT)
+                continue
             says = wording.label(tumour)
             sure = wording.percent(tumour if says == "tumour" else 1 - tumour)
             page.text(at, top, f"{says}, {sure}")

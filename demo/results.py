@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 from html import escape
 
-from core.pipeline import Diagnosis
+from core.diagnosis import Diagnosis
 from core.scan import to_png
 from demo import report, wording
 from demo.analysis import Analysis
@@ -45,9 +45,13 @@ def verdicts(a: Analysis) -> list[tuple[str, str]]:
     """What the attack and the defence did, each as tone ('good', 'bad', 'note') and a sentence."""
     if a.clean is None:
         return []
+    if not a.clean.can_judge:
+        return [wording.cannot_judge("Clean")]
     truth, before = a.settings.truth, _labels(a.clean)
     verdicts = [wording.harm(*before, truth)]
-    if a.attacked is not None:
+    if a.attacked is not None and not a.attacked.can_judge:
+        verdicts.append(wording.cannot_judge("Attacked"))
+    elif a.attacked is not None:
         after = _labels(a.attacked)
         aim = a.settings.aim
         verdicts.append(wording.attack_outcome(before[0], after[0], truth, aim))
@@ -57,24 +61,27 @@ def verdicts(a: Analysis) -> list[tuple[str, str]]:
 
 def _labels(d: Diagnosis) -> tuple[str, str]:
     """The outputs without and with defence."""
-    return wording.label(d.tumour_probability_undefended), wording.label(d.tumour_probability)
+    return wording.label(d.tumour_probability_undefended), wording.defended(d)
 
 
 def _row(name: str, d: Diagnosis | None, clean: Diagnosis | None) -> str:
     cells = "<td>&ndash;</td><td>&ndash;</td>"
     if d is not None:
         was = _labels(clean or d)
-        cells = _cell(d.tumour_probability_undefended, was[0]) + _cell(d.tumour_probability, was[1])
+        cells = _cell(d.tumour_probability_undefended, was[0])
+        unjudged = f'<td data-says="{wording.NO_JUDGEMENT}"><strong>cannot judge</strong></td>'
+        cells += _cell(d.tumour_probability, was[1]) if d.can_judge else unjudged
     return f'<tr><th scope="row">{name}</th>{cells}</tr>'
 
 
 def _cell(tumour_probability: float, was: str) -> str:
     says = wording.label(tumour_probability)
     sure = tumour_probability if says == "tumour" else 1 - tumour_probability
-    turned = '<em class="mf-turned">turned</em>' if says != was else ""
+    turned = was in wording.CLASSES and says != was
+    mark = '<em class="mf-turned">turned</em>' if turned else ""
     bar = _meter(tumour_probability, "tumour probability")
     share = f"<span>{wording.percent(sure)}</span>"
-    return f'<td data-says="{says}"><strong>{says}</strong> {share} {turned}{bar}</td>'
+    return f'<td data-says="{says}"><strong>{says}</strong> {share} {mark}{bar}</td>'
 
 
 def _meter(share: float, what: str) -> str:
@@ -118,7 +125,8 @@ def _detector(a: Analysis) -> str:
             f'<em class="mf-{tone}">{words}</em>{_meter(d.confidence, "rank of the score")}'
             f"<small>score {d.score:.3g}, threshold τ {d.tau:.3g}; scores above "
             f"{wording.percent(d.confidence)} of clean scans; "
-            f"purified at t* = {d.t_star}</small></dd>"
+            f"purified at t* = {d.t_star}; novelty {d.novelty:.1f}, judged up to "
+            f"{d.novelty_limit:.1f}</small></dd>"
         )
     body = f"<dl>{rows or '&ndash;'}</dl>{_timings(a)}"
     return f'<section class="mf-card"><h3>{title}</h3>{body}</section>'

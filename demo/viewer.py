@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from core.pipeline import Diagnosis
+from core.diagnosis import Diagnosis
 from core.scan import Volume, to_uint8
 from demo import figures, wording
 from demo.analysis import Analysis

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from demo.attacking import AttackSettings
+
+if TYPE_CHECKING:
+    from core.diagnosis import Diagnosis
 
 RESEARCH = "Research and teaching only - not for clinical use"
 NOTICE = f"{RESEARCH}. On a public server upload no patient data."
@@ -19,6 +24,8 @@ MADE_FOR = {
     "defence": "the whole defence",
 }
 STALE = "A control has changed since: press Analyse to renew these results."
+NO_JUDGEMENT = "cannot judge"
+UNLIKE = "unlike the brain MRI slices that the system has learned from"
 CLEARED = "Cleared: the scan, the attacked scan and all results are gone; nothing was kept on disk."
 
 
@@ -34,6 +41,16 @@ def percent(share: float) -> str:
 def label(tumour_probability: float) -> str:
     """The class that a tumour probability puts first."""
     return CLASSES[int(tumour_probability >= 0.5)]
+
+
+def defended(d: Diagnosis) -> str:
+    """What a reading says with defence: a class, or that it cannot judge."""
+    return label(d.tumour_probability) if d.can_judge else NO_JUDGEMENT
+
+
+def cannot_judge(name: str) -> tuple[str, str]:
+    """A scan that is far from all that was learned: tone and one sentence."""
+    return "note", f"{name} scan: cannot judge. The picture is {UNLIKE}; its outputs mean nothing."
 
 
 def eps(norm: str, value: float) -> str:

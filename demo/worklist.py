@@ -45,6 +45,7 @@ class Reading:
     t_star: int
     tumour_probability_undefended: float
     tumour_probability: float
+    can_judge: bool
     ms: float
     seed: int
     scan_sha256: str
@@ -52,7 +53,9 @@ class Reading:
     @property
     def differs(self) -> bool:
         """Whether the outputs without and with defence are on two sides of one half."""
-        return (self.tumour_probability_undefended >= 0.5) != (self.tumour_probability >= 0.5)
+        return self.can_judge and (self.tumour_probability_undefended >= 0.5) != (
+            self.tumour_probability >= 0.5
+        )
 
 
 COLUMNS = (
@@ -151,6 +154,6 @@ def _read(system: MedFedPure, scan: Scan, seed: int) -> Reading | str:
         return f"The reading failed: {error}"
     return Reading(
         d.score_name, d.score, d.tau, d.flagged, d.t_star,
-        d.tumour_probability_undefended, d.tumour_probability,
+        d.tumour_probability_undefended, d.tumour_probability, d.can_judge,
         d.timings_ms["total"], d.seed, digest(scan.levels),
     )  # fmt: skip

@@ -20,6 +20,7 @@ from core.detector import SCORES, Detector
 from core.features import log_band_energy
 from core.pipeline import MedFedPure
 from train.fold import Data, batches
+from train.logistic import logistic
 from train.task import ReportFn
 
 PARTS = 10  # of the validation scans, each left out once to choose the operating point
@@ -174,24 +175,10 @@ def _fuse(detector: Detector, clean: Tensor, attacked: Tensor, ridge: float) -> 
     centre, spread = clean.mean(0), clean.std(0).clamp_min(1e-6)
     detector.centre.copy_(centre)
     detector.spread.copy_(spread)
-    z = ((torch.cat([clean, attacked]) - centre) / spread).clamp(-8, 8).double()
-    y = torch.cat([torch.zeros(len(clean)), torch.ones(len(attacked))]).double()
-    weight = torch.where(y == 1, 0.5 / len(attacked), 0.5 / len(clean))
-    w = torch.zeros(z.shape[1] + 1, dtype=torch.float64, requires_grad=True)
-    optimizer = torch.optim.LBFGS([w], max_iter=200, line_search_fn="strong_wolfe")
-
-    def closure() -> Tensor:
-        optimizer.zero_grad()
-        loss = F.binary_cross_entropy_with_logits(
-            z @ w[:-1] + w[-1], y, weight=weight, reduction="sum"
-        )
-        loss = loss + ridge * w[:-1].square().sum()
-        loss.backward()
-        return loss
-
-    optimizer.step(closure)
-    detector.weight.copy_(w[:-1].detach())
-    detector.offset.copy_(w[-1].detach())
+    zeros, ones = (((f - centre) / spread).clamp(-8, 8) for f in (clean, attacked))
+    weight, offset = logistic(zeros, ones, ridge)
+    detector.weight.copy_(weight)
+    detector.offset.copy_(offset)
 
 
 def _val_attack(system: MedFedPure, x: Tensor, y: Tensor) -> Tensor:

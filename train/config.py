@@ -20,6 +20,7 @@ from train.corpus import Corpus
 from train.detector import DetectorTrainConfig
 from train.diffusion import DiffusionConfig
 from train.mae import MAETrainConfig
+from train.novelty import NoveltyPhase
 from train.task import FitConfig
 
 PRESETS = Path(__file__).parent / "conf"
@@ -76,6 +77,7 @@ class Preset:
     diffusion: DiffusionPhase = field(default_factory=DiffusionPhase)
     mae: MAEPhase = field(default_factory=MAEPhase)
     detector: DetectorPhase = field(default_factory=DetectorPhase)
+    novelty: NoveltyPhase = field(default_factory=NoveltyPhase)
     calibrate: CalibrateConfig = field(default_factory=CalibrateConfig)
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from matplotlib.text import Text
 
+from core.diagnosis import Diagnosis
 from core.pipeline import MedFedPure
 from core.scan import from_uint8, to_png
 from demo import batch_pages, batch_table, wording, worklist
@@ -188,3 +189,15 @@ def test_names_are_escaped_and_hidden_unless_asked_for(tiny_system: MedFedPure) 
 def test_an_empty_batch_asks_for_no_reading() -> None:
     assert not Worklist().start(False)
     assert len(Worklist().to_csv(False).splitlines()) == 1
+
+
+def test_what_cannot_be_judged_has_no_class(
+    tiny_system: MedFedPure, work: Worklist, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Diagnosis, "can_judge", False)
+    run(tiny_system, work)
+    html = batch_table.render(work, False)
+    read = sum(isinstance(result, Reading) for result in work.readings.values())
+    assert read and html.count("<td>cannot judge</td>") == read
+    assert f"Cannot judge: {read}." in html and "Outputs differ without and with defence: 0" in html
+    assert work.to_csv(False).decode().count(",False,") >= read

@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from core.pipeline import Diagnosis, MedFedPure
+from core.diagnosis import Diagnosis
+from core.pipeline import MedFedPure
 from core.scan import to_uint8
 from demo import handlers, wording
 from demo.attacking import AttackSettings

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from core.attack import Step
-from core.pipeline import Diagnosis, MedFedPure
+from core.diagnosis import Diagnosis
+from core.pipeline import MedFedPure
 from core.scan import read_scan
 from demo import results
 from demo.analysis import Analysis
@@ -95,3 +96,17 @@ def test_parts_that_are_not_ready_say_so(analysis: Analysis) -> None:
 
 def test_sentences_are_escaped() -> None:
     assert "<script" not in results.empty("<script>alert(1)</script>")
+
+
+def test_where_it_cannot_judge_no_class_is_shown(analysis: Analysis) -> None:
+    assert analysis.clean and analysis.attacked
+    far = {"novelty": analysis.clean.novelty_limit + 1}
+    known = with_outputs(analysis.clean, 0.9, 0.8)
+    strange = replace(with_outputs(analysis.attacked, 0.2, 0.3), **far)
+    html = results.render(replace(analysis, clean=known, attacked=strange))
+    assert says(html) == ["tumour", "tumour", "no tumour", "cannot judge"]
+    assert "Attacked scan: cannot judge" in html and "defence failed" not in html
+    html = results.render(replace(analysis, clean=replace(known, **far), attacked=strange))
+    assert says(html) == ["tumour", "cannot judge", "no tumour", "cannot judge"]
+    assert "Clean scan: cannot judge" in html
+    assert "does no harm" not in html and "turned" in html  # the plain classifier's own output
