@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from bench import detection, latency, loso, mae, purifier, report, robustness
+from bench import detection, latency, loso, mae, novelty, purifier, report, robustness
 from bench.fold import Fold, load_fold
 from bench.lesions import masks_for
 from bench.options import parser
@@ -22,6 +22,7 @@ from bench.store import Store, StoreError
 from bench.systems import systems_named
 from core import WeightsError, load
 from core.pipeline import MedFedPure
+from train.cifar import read_cifar
 from train.config import PresetError
 from train.data import DataError, default_root
 from train.split import read_manifest
@@ -81,6 +82,9 @@ def _single(args: argparse.Namespace) -> None:
     elif args.command == "mae":
         validation = _fold(args, args.protocol, "val", args.val_limit)
         mae.run(store, pipeline, test, validation, args.batch_size)
+    elif args.command == "novelty":
+        photographs = read_cifar(_root(args), args.cache).test
+        novelty.run(store, pipeline, test, photographs, batch_size=args.batch_size)
     else:
         latency.run(
             store, pipeline, test,

@@ -15,6 +15,7 @@ DESCRIPTION = """Measures the system and writes results/*.json; nothing is selec
   detection   AUROC and false alarms of every detector score
   purifier    energy removed, denoising and accuracy against filters, lesions kept
   mae         hidden patches against filling in from visible neighbours
+  novelty     'cannot judge': said of scans, and of pictures that are none
   loso        leave one source out, both ways
   latency     speed, start of the app and peak memory
   report      writes the tables of README.md from results/*.json
@@ -119,6 +120,7 @@ _COMMANDS = {
     "detection": _nothing,
     "purifier": _nothing,
     "mae": _nothing,
+    "novelty": _nothing,
     "loso": _loso,
     "latency": _latency,
     "report": _report,
@@ -128,6 +130,7 @@ _HELP = {
     "detection": "AUROC and false alarms of every detector score",
     "purifier": "energy removed, denoising and accuracy against filters, lesions kept",
     "mae": "hidden patches against filling in from visible neighbours",
+    "novelty": "'cannot judge': said of scans, and of pictures that are none",
     "loso": "leave one source out, both ways",
     "latency": "speed, start of the app and peak memory",
     "report": "writes the tables of README.md from results/*.json",

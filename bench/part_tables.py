@@ -99,6 +99,20 @@ def mae(results: Results) -> str:
     return table(head, lines)
 
 
+def novelty(results: Results) -> str:
+    """What the system refuses to judge."""
+    parts = []
+    for result in results_of(results, "novelty", PROTOCOLS).values():
+        lines = []
+        for name, row in result["rows"].items():
+            low, high = row.get("group_interval", row["interval"])
+            share = f"{percent(row['refused'])} [{percent(low)} to {percent(high)}]"
+            lines.append([name, share, f"{row['k']}/{row['n']}"])
+        head = ["pictures", "'cannot judge', % [95 %]", ""]
+        parts.append(f"{table(head, lines)}\n\n{source(result)}")
+    return "\n\n".join(parts)
+
+
 def latency(results: Results) -> str:
     """Times of single scans."""
     parts = []
