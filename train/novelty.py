@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from core.mae import MaskedAutoencoder
+from core.metrics import wilson_interval
 from core.novelty import Novelty
 from core.scan import SIZE
 from train.augment import AugmentConfig, augment
@@ -20,14 +21,14 @@ from train.task import ReportFn
 
 @dataclass(frozen=True)
 class NoveltyPhase:
-    """How many pictures the head learns from, and how many clean validation scans it refuses.
+    """How many pictures the head learns from, and the most clean scans that it may refuse.
 
     Of the scans a third come as they are, the others changed as `augment` says.
     """
 
     scans: int = 4500
     outliers: int = 4500
-    refused: float = 0.005
+    refused: float = 0.01
     ridge: float = 1e-4
     augment: AugmentConfig = field(
         default_factory=lambda: AugmentConfig(scale=0.2, noise=0.03, upend=0.5)
@@ -53,7 +54,8 @@ def fit_novelty(
 ) -> tuple[Novelty, dict[str, float]]:
     """The head for a trained autoencoder, and how it does on validation scans and new drawings.
 
-    The limit is the quantile of clean validation scans that `refused` of them exceed.
+    As many validation scans lie above the limit as still let 95 % intervals (Wilson 1927) of the
+    share refused end below `refused`; none, where there are too few scans to tell.
     """
     generator = torch.Generator().manual_seed(seed)
     index = torch.multinomial(train.weights, config.scans, replacement=True, generator=generator)
@@ -76,9 +78,10 @@ def fit_novelty(
     head.weight.copy_(weight)
     head.offset.copy_(offset)
     x, _ = val.all(device)
-    clean = torch.cat([head(mae.encode(b)) for b in x.split(50)]).cpu().double()
-    head.limit.fill_(float(torch.quantile(clean, 1 - config.refused)))
-    figures = {"val_refused": float((clean > head.limit.cpu()).double().mean())}
+    clean = torch.cat([head(mae.encode(b)) for b in x.split(50)]).sort(descending=True).values
+    count = sum(wilson_interval(k, len(val))[1] <= config.refused for k in range(1, len(val)))
+    head.limit.copy_(clean[count])
+    figures = {"val_refused": float((clean > head.limit).double().mean())}
     strange = head.score(_drawn(mae, val, 40 * len(KINDS), seed + 1, device))
     found = (strange > head.limit).double().cpu()
     for k, kind in enumerate(KINDS):

@@ -46,7 +46,7 @@ def test_the_head_refuses_drawings_and_judges_scans(scans: np.ndarray) -> None:
     head, figures = fit_novelty(
         mae, data(scans[:28]), data(scans[28:]), config, seed=0, device=CPU, report=lambda _: None
     )
-    assert figures["val_refused"] <= 0.1
+    assert figures["val_refused"] == 0  # twelve scans cannot show that few are refused
     assert figures["score"] > 0.5  # even with an autoencoder that has learned nothing
     assert set(figures) == {"val_refused", "score", *(f"refused_{kind}" for kind in KINDS)}
     unseen = torch.stack([phantom(100 + i, False) for i in range(10)])
