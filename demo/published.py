@@ -120,7 +120,8 @@ def table(head: Iterable[str], lines: Iterable[Iterable[str]], caption: str) -> 
     body = ""
     for first, *rest in lines:
         cells = "".join(f"<td>{cell}</td>" for cell in rest)
-        body += f'<tr><th scope="row">{first}</th>{cells}</tr>'
+        name = f'<th scope="row">{first}</th>' if first else "<td></td>"
+        body += f"<tr>{name}{cells}</tr>"
     return (
         f'<div class="mf-scroll" tabindex="0" role="region" aria-label="{escape(caption)}">'
         f'<table class="mf-table"><caption>{escape(caption)}</caption>'
