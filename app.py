@@ -105,7 +105,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         zero_gpu.declare()
         from demo.page import build  # imports gradio: only after `quiet`
 
-        return build()
+        return build(is_public=ON_A_SPACE)
 
     serve(make, arguments(argv))
 

@@ -128,7 +128,7 @@ def _demo(args: argparse.Namespace) -> int:
     settings = {"visitors": args.visitors, "seconds": args.seconds}
     store = Store(
         args.out, "demo", {"weights": hashes, "settings": settings, "timed_on": machine},
-        {}, args.fresh,
+        {"machine": machine}, args.fresh,
     )  # fmt: skip
     demo.run(store, args.visitors, args.seconds, args.shots)
     store.write()

@@ -113,6 +113,34 @@ def novelty(results: Results) -> str:
     return "\n\n".join(parts)
 
 
+def demo(results: Results) -> str:
+    """The page as visitors meet it."""
+    result = results_of(results, "demo", ("",))[""]
+    rows = result["rows"]
+    page, access = rows["page"], rows["accessibility"]
+    crowd = next(row for name, row in rows.items() if name.endswith("visitors"))
+    name = next(name for name in rows if name.endswith("visitors"))
+    times = {
+        k: " / ".join(f"{page[k][m] / 1e3:.2f} s" for m in ("median_ms", "p95_ms"))
+        for k in ("first_picture", "pgd7_reading")
+    }
+    wait = crowd["wait"]
+    lines = [
+        ["a file dropped to its picture, median / p95", times["first_picture"]],
+        ["Analyse to the whole result with PGD-7, median / p95", times["pgd7_reading"]],
+        ["requests that left the machine", str(page["requests_that_leave"])],
+        ["files left after closing", str(page["left_after_close"])],
+        ["axe-core violations, four tabs, dark and light", str(access["violations"])],
+        [
+            f"{name} for {crowd['seconds']:.0f} s: readings, errors, mixed results",
+            f"{crowd['readings']}, {crowd['errors']}, {crowd['mixed']}",
+        ],
+        ["their wait for a reading, median", f"{wait['median_ms'] / 1e3:.1f} s"],
+        ["memory after 200 readings against after 20", f"{crowd['growth_20_to_200']:+.1%}"],
+    ]
+    return f"{table(['', ''], lines)}\n\n{source(result)}"
+
+
 def latency(results: Results) -> str:
     """Times of single scans."""
     parts = []

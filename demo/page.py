@@ -20,13 +20,19 @@ from demo.intake import Inbox
 from demo.learn import Learn
 
 
-def build(system: MedFedPure | None = None, samples: Sequence[Example] | None = None) -> gr.Blocks:
+def build(
+    system: MedFedPure | None = None,
+    samples: Sequence[Example] | None = None,
+    *,
+    is_public: bool = False,
+) -> gr.Blocks:
     """The app.
 
     Args:
         system: the pipeline to show; by default the shipped one. Where its weights are missing or
             refused the page says so and analyses nothing.
         samples: the example scans; by default those that ship with the page.
+        is_public: whether strangers can open it; it says so before anything is uploaded.
 
     Returns:
         Blocks with a queue, to be launched with `demo.theme.launch_settings()`.
@@ -39,7 +45,7 @@ def build(system: MedFedPure | None = None, samples: Sequence[Example] | None = 
             problem = str(error)
     samples = examples.load() if samples is None else samples
     with gr.Blocks(title="MedFedPure", fill_width=True, analytics_enabled=False) as blocks:
-        gr.HTML(_header(problem), elem_id="header")
+        gr.HTML(_header(problem, is_public), elem_id="header")
         inbox = Inbox()
         with gr.Tabs(elem_id="tabs"):
             with gr.Tab("Explore", id="explore", elem_id="tab-explore"):
@@ -55,10 +61,11 @@ def build(system: MedFedPure | None = None, samples: Sequence[Example] | None = 
     return blocks
 
 
-def _header(problem: str) -> str:
+def _header(problem: str, is_public: bool) -> str:
+    notice = wording.PUBLIC_NOTICE if is_public else wording.NOTICE
     banner = f'<div class="mf-banner" role="alert">{escape(problem)}</div>' if problem else ""
     return (
         '<header class="mf-header"><h1>MedFedPure</h1>'
         "<p>Brain MRI, attacked and defended</p>"
-        f'<p class="mf-notice">{escape(wording.NOTICE)}</p></header>{banner}'
+        f'<p class="mf-notice">{escape(notice)}</p></header>{banner}'
     )

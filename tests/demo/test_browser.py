@@ -228,6 +228,12 @@ def test_upload_attack_read(served: Served, visit: Callable[[str], Any], scan: T
         assert np.asarray(picture).mean() < 90  # a dark page, not a white one
     page.locator("#norm label", has_text="L2").click()
     page.wait_for_selector("#main.stale .mf-stale", state="visible")
+    stored = page.evaluate(
+        "async () => [{...localStorage}, {...sessionStorage}, await indexedDB.databases(), "
+        "document.cookie, history.state]"
+    )
+    words = json.dumps([stored, page.context.storage_state(), page.url])
+    assert "Jane" not in words and "tumour" not in words and "base64" not in words
     page.click("#clear")
     page.wait_for_selector("text=nothing was kept on disk")
     assert page.locator("#scan img").count() == 0

@@ -89,3 +89,11 @@ def test_a_space_with_a_shared_gpu_finds_a_function_to_give_it_to(
     fake = SimpleNamespace(GPU=lambda fn: given.append(fn) or fn, __spec__=object())
     monkeypatch.setitem(sys.modules, "spaces", fake)
     assert zero_gpu.declare() is given[0]
+
+
+def test_a_public_page_says_so_above_everything() -> None:
+    from demo.page import _header
+
+    assert "This page is public: upload no patient data." in _header("", True)
+    own = _header("", False)
+    assert "This page is public" not in own and "On a public server upload no patient data" in own
