@@ -197,6 +197,7 @@ def test_a_damaged_slice_is_named():
         (zipped(one_slice(0))[:100], "zip is damaged"),
         (of_version(99), "zip is damaged"),
     ],
+    ids=lambda value: value if isinstance(value, str) else "zip",  # its bytes hold the time
 )
 def test_bad_zips(data, sentence):
     with pytest.raises(ScanError, match=sentence) as caught:

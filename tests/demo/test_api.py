@@ -23,7 +23,7 @@ from core.scan import ScanError, read_volume, to_png
 from demo.api import API, read_once
 from demo.intake import decode
 from demo.phantom import phantom
-from tests.demo.test_browser import Served
+from tests.demo.browsing import Served
 
 # what the README shows, word for word
 EXAMPLE = """
@@ -55,13 +55,6 @@ def volume() -> bytes:
     heads = [phantom(n, n == 1)[0].numpy() * 800 for n in range(3)]
     image = nibabel.Nifti1Image(np.stack(heads, -1).astype(np.int16), np.eye(4))
     return bytes(image.to_bytes())
-
-
-@pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    server = Served(tmp_path_factory.mktemp("served"))
-    yield server
-    server.stop()
 
 
 @pytest.fixture(scope="module")

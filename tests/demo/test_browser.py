@@ -3,18 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-import re
-import shutil
-import signal
-import socket
-import subprocess
-import sys
-import time
-import urllib.request
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -25,167 +14,17 @@ from torch import Tensor
 
 from core.scan import read_scan, to_png, to_uint8
 from demo import figures
-from demo.phantom import phantom
-from tests.demo.serve import REFUSAL
-
-CHROMIUM = os.environ.get("CHROMIUM") or next(
-    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+from tests.demo.browsing import (
+    NEEDS_BROWSER,
+    SHOTS,
+    Served,
+    drop,
+    read_back,
+    same,
+    wait_for_line,
 )
-FLAGS = [
-    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
-    "--disable-background-networking", "--disable-component-update",
-]  # fmt: skip
-ROOT = Path(__file__).resolve().parents[2]
-SHOTS = ROOT / "runs" / "screenshots"
 
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(
-        CHROMIUM is None, reason="Chromium is not installed (or name it with CHROMIUM=)"
-    ),
-]
-
-
-class Served:
-    """The app in a process of its own."""
-
-    def __init__(self, tmp: Path, *options: str) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
-        self.url = f"http://127.0.0.1:{port}"
-        self.tmp = tmp
-        self.log = tmp / "server.log"
-        command = [sys.executable, "-m", "tests.demo.serve", str(port), *options]
-        environment = {**os.environ, "TMPDIR": str(tmp)}
-        with self.log.open("w") as log:
-            self.process = subprocess.Popen(
-                command, cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT
-            )
-        for _ in range(720):
-            try:
-                urllib.request.urlopen(self.url, timeout=2).close()
-                return
-            except OSError:
-                if self.process.poll() is not None:
-                    break
-                time.sleep(0.25)
-        self.process.kill()
-        self.process.wait()
-        raise RuntimeError(self.log.read_text())
-
-    @property
-    def folder(self) -> Path:
-        (folder,) = self.tmp.glob("medfedpure-*")
-        return folder
-
-    def kept(self) -> list[Path]:
-        return [path for path in self.folder.rglob("*") if path.is_file()]
-
-    def stop(self) -> None:
-        self.process.send_signal(signal.SIGTERM)
-        assert self.process.wait(20) == 0
-
-
-@pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    server = Served(tmp_path_factory.mktemp("served"))
-    yield server
-    if server.process.poll() is None:
-        server.stop()
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    with api.sync_playwright() as play:
-        chromium = play.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield chromium
-        chromium.close()
-
-
-@pytest.fixture
-def visit(browser: Any) -> Iterator[Callable[[str], Any]]:
-    """Opens the page in a context of its own; afterwards no request may have left the machine."""
-    contexts, strangers, errors = [], [], []
-
-    def local(route: Any) -> None:
-        if re.match(r"http://127\.0\.0\.1:\d+/", route.request.url):
-            route.continue_()
-        else:
-            strangers.append(route.request.url)
-            route.abort()
-
-    def open_page(url: str) -> Any:
-        context = browser.new_context(viewport={"width": 1280, "height": 800}, color_scheme="light")
-        contexts.append(context)
-        context.route(re.compile(r"^(?!data:|blob:)"), local)
-        page = context.new_page()
-        page.on("pageerror", lambda error: errors.append(str(error)))
-        page.goto(url)
-        page.wait_for_selector("#analyse")
-        return page
-
-    yield open_page
-    for context in contexts:
-        context.close()
-    assert strangers == [] and errors == []
-
-
-def drop(page: Any, data: bytes, name: str = "Jane Doe 1970.png") -> None:
-    page.set_input_files(
-        "#file input[type=file]", {"name": name, "mimeType": "image/png", "buffer": data}
-    )
-
-
-def wait_for_line(page: Any, words: str) -> None:
-    page.wait_for_function(
-        "words => document.querySelector('.mf-line')?.innerText.includes(words)",
-        arg=words,
-        timeout=180_000,
-    )
-
-
-def set_steps(page: Any, steps: int) -> None:
-    box = page.locator("#steps input[type=number]")
-    box.fill(str(steps))
-    box.press("Tab")
-
-
-PANELS = ["original", "attacked", "change", "error", "purified", "compare"]
-READ_BACK = """([panel, width, height]) => {
-  const canvas = document.querySelector(`[data-panel=${panel}] canvas`);
-  const [left, top, side] = canvas.dataset.place.split(",").map(Number);
-  const image = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data;
-  const found = [];
-  for (let row = 0; row < height; row++) for (let column = 0; column < width; column++) {
-    const x = Math.floor(left + (column + 0.5) * side / width);
-    const y = Math.floor(top + (row + 0.5) * side / height);
-    const isSeen = x >= 0 && y >= 0 && x < canvas.width && y < canvas.height;
-    found.push(isSeen ? image[4 * (y * canvas.width + x)] : -1);
-  }
-  return found;
-}"""
-
-
-def read_back(page: Any, panel: str, side: int = 224) -> np.ndarray:
-    """The red of each pixel of a panel's picture as drawn on its canvas; -1 outside the canvas."""
-    page.mouse.move(2, 2)  # no cross over the pictures
-    page.focus(".mv")
-    page.keyboard.press(str(1 + PANELS.index(panel)))  # alone, and so larger
-    page.evaluate("() => new Promise((done) => setTimeout(done, 200))")
-    page.keyboard.press("e")  # whole screen pixels for each picture pixel
-    page.evaluate("() => new Promise((done) => setTimeout(done, 200))")
-    found = np.array(page.evaluate(READ_BACK, [panel, side, side]), dtype=int)
-    page.keyboard.press("0")
-    page.keyboard.press("Escape")
-    return found.reshape(side, side)
-
-
-def same(drawn: np.ndarray, levels: np.ndarray, within: int = 0) -> bool:
-    """Whether a panel shows these levels, of which most are seen."""
-    seen = drawn >= 0
-    return bool(seen.mean() > 0.7 and (np.abs(drawn - levels)[seen] <= within).all())
+pytestmark = NEEDS_BROWSER
 
 
 def test_upload_attack_read(served: Served, visit: Callable[[str], Any], scan: Tensor) -> None:
@@ -312,6 +151,7 @@ def windowed(values: np.ndarray, low: float, high: float) -> np.ndarray:
 PLACES = "[...document.querySelectorAll('.mv canvas')].map(c => c.dataset.place)"
 
 
+@pytest.mark.slow
 def test_panels_move_together(served: Served, visit: Callable[[str], Any]) -> None:
     page = visit(served.url)
     page.click("#sample-0")
@@ -349,6 +189,7 @@ def test_panels_move_together(served: Served, visit: Callable[[str], Any]) -> No
     assert page.locator(".mv-panel:visible").count() == 6
 
 
+@pytest.mark.slow
 def test_fingers_zoom_and_move(served: Served, browser: Any) -> None:
     context = browser.new_context(viewport={"width": 1024, "height": 768}, has_touch=True)
     page = context.new_page()
@@ -406,136 +247,3 @@ def test_a_photograph_is_read_on_request(
     page.click("#analyse")
     wait_for_line(page, "Done, without an attack.")
     assert page.locator("td[data-says]").count() == 2
-
-
-def test_the_lesson_is_computed_and_the_quiz_answers(
-    served: Served, visit: Callable[[str], Any]
-) -> None:
-    page = visit(served.url)
-    page.get_by_role("tab", name="Learn").click()
-    page.click("#lesson-2-button")  # a teacher may begin anywhere, and is told what is missing
-    page.click("#lesson-detect")
-    page.wait_for_selector("#learned-2 >> text=First choose a scan")
-    page.click("#lesson-0-button")
-    page.click("#look-0")
-    page.wait_for_selector("#learned-0 .mf-output")
-    page.click("#lesson-0-next")
-    page.click("#lesson-attack")
-    page.wait_for_selector("#learned-1 >> text=Step 7 of 7", timeout=90_000)
-    page.locator("#lesson-step input[type=range]").press("ArrowLeft")
-    page.wait_for_selector("#learned-1 >> text=Step 6 of 7")
-    for step, button in ((2, "detect"), (3, "purify"), (4, "vote")):
-        page.click(f"#lesson-{step - 1}-next")
-        page.click(f"#lesson-{button}")
-        page.wait_for_selector(f"#learned-{step} .mf-say", timeout=90_000)
-    page.click("#lesson-0-button")
-    page.click("#look-1")  # another scan: nothing of the first one stays
-    page.wait_for_selector("#learned-0 >> text=drawn without a tumour")
-    page.click("#lesson-4-button")
-    assert page.locator("#learned-4 img").count() == 0
-    page.click("#lesson-5-button")
-    assert page.is_disabled("#quiz-A")
-    for done in (1, 2):
-        page.click("#quiz-new")
-        page.wait_for_selector("#quiz-B:enabled", timeout=90_000)
-        assert page.locator("#quiz-view img").count() == 2
-        page.click("#quiz-B")
-        page.wait_for_selector(f"#quiz-view >> text=of {done};")
-        assert page.locator("#quiz-view img").count() == 3
-    page.get_by_role("tab", name="About").click()
-    page.wait_for_selector(".mf-method")
-    assert page.evaluate("document.documentElement.scrollWidth") <= 1280
-    assert served.kept() == []
-
-
-def test_an_attack_can_be_stopped(served: Served, visit: Callable[[str], Any]) -> None:
-    page = visit(served.url)
-    page.click("#sample-1")
-    page.wait_for_selector("#scan >> text=Known failure")
-    assert page.is_checked('#truth input[value="no tumour"]')  # as it was drawn
-    set_steps(page, 40)
-    page.locator("#aim label", has_text="the defence").click()
-    page.click("#analyse")
-    wait_for_line(page, "step 1 of 40")
-    page.click("#stop")
-    wait_for_line(page, "Stopped")
-    time.sleep(2)
-    assert "Stopped" in page.inner_text(".mf-line")
-    page.locator("#kind label", has_text="FGSM").click()  # and the machine is free again
-    page.click("#analyse")
-    wait_for_line(page, "Done.")
-
-
-def test_two_visitors_get_their_own_results(served: Served, visit: Callable[[str], Any]) -> None:
-    scans = [phantom(5, True), phantom(6, False)]
-    pages = [visit(served.url) for _ in scans]
-    for page, scan in zip(pages, scans, strict=True):
-        drop(page, to_png(scan))
-        page.wait_for_selector("#scan img")
-    for page in pages:
-        page.click("#analyse")
-    for page, scan in zip(pages, scans, strict=True):
-        wait_for_line(page, "Done.")
-        assert same(read_back(page, "original"), to_uint8(scan)[0])
-
-
-def test_the_api_is_one_documented_call(served: Served, scan: Tensor, tmp_path: Path) -> None:
-    with urllib.request.urlopen(f"{served.url}/gradio_api/info", timeout=10) as reply:
-        assert list(json.load(reply)["named_endpoints"]) == ["/read"]
-    with ThreadPoolExecutor(4) as pool:  # the same file four times at once
-        answers = list(pool.map(lambda seed: call(served, to_png(scan), seed), [0, 0, 1, 1]))
-    assert {answer["seed"] for answer in answers} == {0, 1}
-    assert len({answer["tumour_probability"] for answer in answers[:2]}) == 1
-    assert {"flagged", "score", "tau", "t_star", "attention", "timings_ms"} <= set(answers[0])
-    assert "empty" in str(call(served, b"", 0)) and served.kept() == []
-
-
-def call(served: Served, data: bytes, seed: int) -> Any:
-    """The API by plain HTTP: upload, ask, read the stream of events."""
-    boundary = "----scan"
-    body = (
-        f'--{boundary}\r\nContent-Disposition: form-data; name="files"; filename="a.png"\r\n'
-        f"Content-Type: image/png\r\n\r\n"
-    ).encode()
-    body += data + f"\r\n--{boundary}--\r\n".encode()
-    (path,) = post(
-        f"{served.url}/gradio_api/upload", body, f"multipart/form-data; boundary={boundary}"
-    )
-    file = {"path": path, "meta": {"_type": "gradio.FileData"}}
-    question = json.dumps({"data": [file, False, seed, 0]}).encode()
-    event = post(f"{served.url}/gradio_api/call/read", question, "application/json")["event_id"]
-    with urllib.request.urlopen(f"{served.url}/gradio_api/call/read/{event}", timeout=180) as reply:
-        answer = json.loads(reply.read().decode().rsplit("data:", 1)[1])
-    return answer[0] if isinstance(answer, list) else answer
-
-
-def post(url: str, body: bytes, kind: str) -> Any:
-    request = urllib.request.Request(url, body, {"Content-Type": kind})
-    with urllib.request.urlopen(request, timeout=30) as reply:
-        return json.load(reply)
-
-
-def test_a_path_on_the_server_is_refused(served: Served) -> None:
-    file = {"path": str(ROOT / "README.md"), "meta": {"_type": "gradio.FileData"}}
-    question = json.dumps({"data": [file, True, 0, 0]}).encode()
-    event = post(f"{served.url}/gradio_api/call/read", question, "application/json")["event_id"]
-    with urllib.request.urlopen(f"{served.url}/gradio_api/call/read/{event}", timeout=180) as reply:
-        answer = reply.read().decode()
-    assert "event: error" in answer and "tumour" not in answer
-
-
-def test_missing_weights_are_said_and_nothing_is_read(
-    visit: Callable[[str], Any], tmp_path: Path, scan: Tensor
-) -> None:
-    server = Served(tmp_path, "--no-weights")
-    try:
-        page = visit(server.url)
-        assert REFUSAL in page.inner_text(".mf-banner")
-        assert page.is_disabled("#analyse")
-        assert page.locator("td[data-says]").count() == 0
-        assert "tumour_probability" not in str(call(server, to_png(scan), 0))
-        folder = server.folder
-        assert folder.stat().st_mode & 0o077 == 0
-    finally:
-        server.stop()
-    assert not folder.exists()

@@ -16,18 +16,9 @@ from torch import Tensor
 from core.scan import to_png
 from demo import wording
 from demo.phantom import phantom
-from tests.demo.test_browser import (
-    Served,
-    browser,
-    drop,
-    pytestmark,
-    served,
-    set_steps,
-    visit,
-    wait_for_line,
-)
+from tests.demo.browsing import NEEDS_BROWSER, Served, drop, set_steps, wait_for_line
 
-__all__ = ["browser", "pytestmark", "served", "visit"]
+pytestmark = NEEDS_BROWSER
 
 
 def dropped(page: Any, files: dict[str, bytes]) -> None:
@@ -100,6 +91,7 @@ def test_a_batch_is_read_stopped_and_handed_out(
     assert served.kept() == [] and "Jane" not in served.log.read_text()
 
 
+@pytest.mark.slow
 def test_others_are_served_between_the_scans_of_a_batch(
     served: Served, visit: Callable[[str], Any], scan: Tensor
 ) -> None:
@@ -116,6 +108,7 @@ def test_others_are_served_between_the_scans_of_a_batch(
     wait_for_progress(first, "Done: 12 of 12 read")
 
 
+@pytest.mark.slow
 def test_the_report_is_made_when_it_is_asked_for(
     served: Served, visit: Callable[[str], Any], tmp_path: Path
 ) -> None:

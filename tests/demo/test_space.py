@@ -42,6 +42,7 @@ def test_nothing_that_trains_tests_or_measures_comes_along(made: Path) -> None:
             assert not {"train", "bench", "tests"} & {name.split(".")[0] for name in names}, path
 
 
+@pytest.mark.slow
 def test_the_page_s_modules_import_there(made: Path) -> None:
     code = "import app, core.__main__, demo.page, demo.report_pages"
     clean = {"PATH": "/usr/bin:/bin", "PYTHONDONTWRITEBYTECODE": "1"}
