@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 ON_A_SPACE = "SPACE_ID" in os.environ
 PASSWORD = "MEDFEDPURE_PASSWORD"
 AUTH_MESSAGE = "MedFedPure. Research and teaching only, not for clinical use."
+NO_BOTH = "--mcp has no password check: leave out --auth, or --mcp"
 NO_MCP = "--mcp needs a package that is missing: pip install -c requirements.txt '.[app,mcp]'"
 
 
@@ -63,6 +64,8 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if args.mcp and importlib.util.find_spec("mcp") is None:
         parser.error(NO_MCP)
+    if args.auth and args.mcp:
+        parser.error(NO_BOTH)
     if args.auth:
         password = os.environ.get(PASSWORD) or getpass.getpass(f"Password for {args.auth}: ")
         if not password:
@@ -86,7 +89,9 @@ def serve(make: Callable[[], gr.Blocks], args: argparse.Namespace) -> None:
         quiet(folder)
         from demo.theme import launch_settings  # imports gradio: only after `quiet`
 
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+        for name in ("SIGTERM", "SIGHUP"):  # Windows has no SIGHUP, which a closed terminal sends
+            if hasattr(signal, name):
+                signal.signal(getattr(signal, name), lambda *_: sys.exit(0))
         make().launch(
             server_name=args.host,
             server_port=args.port,

@@ -105,7 +105,8 @@ def novelty(results: Results) -> str:
     for result in results_of(results, "novelty", PROTOCOLS).values():
         lines = []
         for name, row in result["rows"].items():
-            low, high = row.get("group_interval", row["interval"])
+            by_group = None if row["k"] in (0, row["n"]) else row.get("group_interval")
+            low, high = by_group or row["interval"]  # of none or all, resampling cannot tell
             share = f"{percent(row['refused'])} [{percent(low)} to {percent(high)}]"
             lines.append([name, share, f"{row['k']}/{row['n']}"])
         head = ["pictures", "'cannot judge', % [95 %]", ""]
@@ -128,15 +129,26 @@ def demo(results: Results) -> str:
     lines = [
         ["a file dropped to its picture, median / p95", times["first_picture"]],
         ["Analyse to the whole result with PGD-7, median / p95", times["pgd7_reading"]],
-        ["requests that left the machine", str(page["requests_that_leave"])],
+        ["requests of the browser that left the machine", str(page["requests_that_leave"])],
         ["files left after closing", str(page["left_after_close"])],
-        ["axe-core violations, four tabs, dark and light", str(access["violations"])],
         [
-            f"{name} for {crowd['seconds']:.0f} s: readings, errors, mixed results",
+            "axe-core violations, four tabs (of the lesson its first step), dark and light",
+            str(access["violations"]),
+        ],
+        [
+            f"{name} of the endpoint `read` for {crowd['seconds']:.0f} s: readings, errors, "
+            "another's results",
             f"{crowd['readings']}, {crowd['errors']}, {crowd['mixed']}",
         ],
         ["their wait for a reading, median", f"{wait['median_ms'] / 1e3:.1f} s"],
-        ["memory after 200 readings against after 20", f"{crowd['growth_20_to_200']:+.1%}"],
+        [
+            "memory of the app after 200 of them against after 20",
+            f"{crowd['growth_20_to_200']:+.1%}",
+        ],
+        [
+            "and after all",
+            f"{crowd['memory_mb_at_the_end'] / crowd['memory_mb_after_20'] - 1:+.1%}",
+        ],
     ]
     return f"{table(['', ''], lines)}\n\n{source(result)}"
 

@@ -121,11 +121,15 @@ def _sentence(line: dict[str, Any]) -> str:
     name = f"{line['file']} slice {line['slice']}" if "slice" in line else line["file"]
     if line["error"] is not None:
         return f"{name}: {line['error']}"
-    judged = "" if line["can_judge"] else "cannot judge, unlike the scans it has learned from; "
+    output = (
+        f"tumour {line['tumour_probability']:.1%} "
+        f"(undefended {line['tumour_probability_undefended']:.1%})"
+        if line["can_judge"]
+        else "cannot judge, unlike the scans it has learned from"
+    )
     notes = "".join(f"; {note}" for note in line.get("notes", ()))
     return (
-        f"{name}: {judged}tumour {line['tumour_probability']:.1%} "
-        f"(undefended {line['tumour_probability_undefended']:.1%}), "
+        f"{name}: {output}, "
         f"{'flagged' if line['flagged'] else 'not flagged'} "
         f"(score {line['score']:.4g}, tau {line['tau']:.4g}), t_star {line['t_star']}, "
         f"{line['timings_ms']['total']:.0f} ms{notes}"

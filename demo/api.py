@@ -11,7 +11,6 @@ from core.scan import ScanError
 from demo.attacking import AttackSettings
 from demo.events import ON_CPU
 from demo.intake import Inbox, Upload
-from demo.local import local
 
 API = """Reads one brain-MRI slice with the whole defence and returns one JSON object.
 Research and teaching only - not for clinical use: model outputs, no finding.
@@ -49,7 +48,7 @@ class Api:
         self.system, self.problem, self.inbox = system, problem, inbox
         with gr.Row(visible=False):
             inputs = [
-                local(gr.File(label="scan")),
+                gr.File(label="scan"),
                 gr.Checkbox(False, label="any_picture"),
                 gr.Number(0, precision=0, label="seed"),
                 gr.Number(0, precision=0, label="slice"),

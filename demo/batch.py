@@ -12,7 +12,6 @@ from demo import batch_table
 from demo.download import File, on_request
 from demo.events import ON_CPU, PRIVATE
 from demo.intake import Inbox
-from demo.local import local
 from demo.worklist import Worklist
 
 KEEP_SECONDS = 3600
@@ -31,6 +30,7 @@ class Batch:
 
     def __init__(self, system: MedFedPure | None, problem: str, inbox: Inbox) -> None:
         self.system, self.problem, self.inbox = system, problem, inbox
+        # its time counts from when it was last put out, and so every event that adds to it does
         self.work = gr.State(Worklist(), time_to_live=KEEP_SECONDS)
         self.turn = gr.State(0, time_to_live=KEEP_SECONDS)
         with gr.Row(elem_id="batch", equal_height=False):
@@ -42,15 +42,13 @@ class Batch:
 
     def _controls(self) -> None:
         gr.HTML("<h2>Files</h2>")
-        self.files = local(
-            gr.File(
-                label=f"Pictures up to {MAX_BYTES // MB} MB; DICOM, NIfTI, zip up to "
-                f"{MAX_VOLUME_BYTES // MB} MB",
-                file_count="multiple",
-                height=110,
-                interactive=True,
-                elem_id="batch-files",
-            )
+        self.files = gr.File(
+            label=f"Pictures up to {MAX_BYTES // MB} MB; DICOM, NIfTI, zip up to "
+            f"{MAX_VOLUME_BYTES // MB} MB",
+            file_count="multiple",
+            height=110,
+            interactive=True,
+            elem_id="batch-files",
         )
         self.each = gr.Radio(SLICES, value=False, label="Of a volume read", elem_id="batch-each")
         gr.Checkbox(
@@ -74,14 +72,15 @@ class Batch:
         shown = [self.work, self.each]
         # raw: our decoder reads the stored files, which Gradio has checked to be uploads
         self.files.upload(
-            self._receive, [self.files, *shown], [self.files, self.view], preprocess=False,
+            self._receive, [self.files, *shown], [self.work, self.files, self.view],
+            preprocess=False,
             **{**PRIVATE, "show_progress": "minimal", "show_progress_on": self.files},
         )  # fmt: skip
         self.each.input(batch_table.render, shown, self.view, **at_once)
         self.run.click(self._start, [*shown, self.turn], [self.turn, self.view], **PRIVATE)
         self.turn.change(
-            self._step, [*shown, self.turn], [self.turn, self.view], trigger_mode="multiple",
-            **PRIVATE, **ON_CPU,
+            self._step, [*shown, self.turn], [self.work, self.turn, self.view],
+            trigger_mode="multiple", **PRIVATE, **ON_CPU,
         )  # fmt: skip
         self.stop.click(_stop, shown, self.view, **at_once)
         self.clear.click(_clear, self.work, [self.work, self.view, self.place], **at_once)
@@ -90,21 +89,21 @@ class Batch:
 
     def _receive(
         self, stored: list[dict[str, Any]] | None, work: Worklist, each: bool
-    ) -> tuple[None, str]:
+    ) -> tuple[Worklist, None, str]:
         for file in stored or ():
             work.add(str(file.get("orig_name") or ""), self.inbox.take(file["path"]))
-        return None, batch_table.render(work, each)
+        return work, None, batch_table.render(work, each)
 
     def _start(self, work: Worklist, each: bool, turn: int) -> tuple[int, str]:
         can_read = self.system is not None and work.start(each)
         return turn + can_read, batch_table.render(work, each)
 
-    def _step(self, work: Worklist, each: bool, turn: int) -> tuple[Any, Any]:
+    def _step(self, work: Worklist, each: bool, turn: int) -> tuple[Any, Any, Any]:
         """The turn stays as it is where no scan is left or the visitor has stopped it."""
         goes_on = self.system is not None and work.step(self.system, each)
         if work.is_cleared:
-            return gr.skip(), gr.skip()
-        return turn + goes_on, batch_table.render(work, each)
+            return gr.skip(), gr.skip(), gr.skip()
+        return work, turn + goes_on, batch_table.render(work, each)
 
     def _pdf(self, work: Worklist, each: bool) -> File | str:
         if not work.scans or self.system is None:

@@ -11,7 +11,6 @@ from core.scan import from_uint8
 from demo import browse, figures, wording
 from demo.attacking import MAX_EPS, MAX_STEPS, AttackSettings
 from demo.examples import Example
-from demo.local import local
 
 DEFAULTS = AttackSettings()
 # eps, alpha, largest alpha and the sliders' step, in each norm's own units
@@ -42,19 +41,15 @@ class Controls:
 
     def _scan(self, samples: Sequence[Example]) -> None:
         gr.HTML("<h2>1 · Scan</h2>")
-        self.file = local(
-            gr.File(
-                label="DICOM, NIfTI, zip or picture",
-                file_count="multiple",  # the slices of one series
-                height=84,
-                interactive=True,
-                elem_id="file",
-            )
+        self.file = gr.File(
+            label="DICOM, NIfTI, zip or picture",
+            file_count="multiple",  # the slices of one series
+            height=84,
+            interactive=True,
+            elem_id="file",
         )
-        self.folder = local(
-            gr.UploadButton(
-                "… or a folder of DICOM slices", file_count="directory", size="sm", elem_id="folder"
-            )
+        self.folder = gr.UploadButton(
+            "… or a folder of DICOM slices", file_count="directory", size="sm", elem_id="folder"
         )
         self.status = gr.HTML(browse.line(None, browse.HINT), elem_id="scan")
         self.insist = gr.Checkbox(

@@ -21,7 +21,12 @@ def decision(analysis: Analysis) -> str:
     known = [(n, d, analysis.evidence[n]) for n, d in analysis.readings if n in analysis.evidence]
     if not known:
         return ""
-    maps = "".join(pictures(f"{name.capitalize()} scan", d, e) for name, d, e in known)
+    maps = "".join(
+        pictures(f"{name.capitalize()} scan", d, e)
+        if d.can_judge
+        else f"<h4>{name.capitalize()} scan</h4><p>{wording.cannot_judge(name)[1]}</p>"
+        for name, d, e in known
+    )
     return (
         '<section class="mf-decision" aria-label="How the output came about">'
         f'<div class="mf-card mf-cams"><h3>What spoke for the output (Grad-CAM)</h3>{maps}'
@@ -38,9 +43,11 @@ def votes(title: str, d: Diagnosis, e: Evidence) -> str:
     for k, (weight, tumour, side) in enumerate(pairs, start=1):
         rows += (
             f'<tr><th scope="row">Expert {k}<small>sees {side} x {side}</small></th>'
-            f"<td>{_bar_of(weight)}<span>{weight:.2f}</span></td>{_vote(tumour)}</tr>"
+            f"<td>{_bar_of(weight)}<span>{weight:.2f}</span></td>"
+            f"{_vote(tumour) if d.can_judge else '<td>&ndash;</td>'}</tr>"
         )
-    rows += f'<tr class="mf-sum"><th scope="row">Mixture</th><td></td>{_vote(d.tumour_probability)}'
+    total = _vote(d.tumour_probability) if d.can_judge else f"<td>{wording.NO_JUDGEMENT}</td>"
+    rows += f'<tr class="mf-sum"><th scope="row">Mixture</th><td></td>{total}'
     return (
         f'<table class="mf-votes"><thead><tr><th scope="col">{escape(title)}</th>'
         '<th scope="col">weight</th><th scope="col">says</th></tr></thead>'

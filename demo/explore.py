@@ -28,6 +28,12 @@ UNKNOWN = "unknown"  # the label of a scan that a visitor brings
 # What is yielded last is sent once more at the end: a step that came too late must not be that.
 LATE = (gr.skip(),) * len(Shown._fields)
 MARK_STALE = "() => { document.querySelector('#main')?.classList.add('stale'); }"
+# a press of Analyse before the choice has come through would read the scan before it, or none
+CHOOSING = """(...values) => {
+  document.querySelector('#columns')?.classList.add('choosing');
+  return values;
+}"""
+CHOSEN = "() => { document.querySelector('#columns')?.classList.remove('choosing'); }"
 UNMARK = """(...values) => {
   document.querySelector('#main')?.classList.remove('stale');
   return values;
@@ -43,7 +49,7 @@ class Explore:
         self.system, self.problem, self.inbox = system, problem, inbox
         self.shelf: Shelf[Series] = Shelf(KEEP_SECONDS, KEEP_COUNT, KEEP_BYTES)
         self.turn = gr.State(Turn(), time_to_live=KEEP_SECONDS)  # each visitor gets a copy
-        self.token = gr.State("", time_to_live=KEEP_SECONDS, delete_callback=self.shelf.drop)
+        self.token = gr.State("", delete_callback=self.shelf.drop)
         self.analysis = gr.State(None, time_to_live=KEEP_SECONDS)  # what a report is made of
         with gr.Row(elem_id="columns", equal_height=False):
             with gr.Column(elem_id="controls", scale=0, min_width=300):
@@ -114,9 +120,10 @@ class Explore:
                 [self.turn, source, self.token],
                 [c.file, c.folder, *chosen],
                 preprocess=False,
+                js=CHOOSING,
                 **both,
                 **PRIVATE,
-            )
+            ).then(None, js=CHOSEN, **PRIVATE)
         self.slices.input(
             self._slide, [self.turn, self.token, c.insist], shown,
             cancels=[analysis, self.steps.search], trigger_mode="multiple", **at_once,
@@ -125,7 +132,8 @@ class Explore:
         mine = [self.turn, self.token]
         c.clear.click(self._clear, mine, [c.file, c.folder, *chosen], **both, **at_once)
         for button, sample in c.samples:
-            button.click(self._taker(sample), mine, chosen, **both, **at_once)
+            taken = button.click(self._taker(sample), mine, chosen, js=CHOOSING, **both, **at_once)
+            taken.then(None, js=CHOSEN, **PRIVATE)
         for control in c.settings:
             control.input(None, None, None, js=MARK_STALE, **PRIVATE)
         c.norm.input(rescale, c.norm, [c.eps, c.alpha, c.eps_note], **at_once)

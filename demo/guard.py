@@ -32,6 +32,8 @@ HEADERS = {
     "permissions-policy": "camera=(), geolocation=(), microphone=(), payment=(), usb=()",
     "cache-control": "no-store",
 }
+# of Gradio's own: one keeps what it is sent beside the private folder, the other asks elsewhere
+CLOSED = ("/process_recording", "/proxy=")
 TOO_MANY = "Too many requests from your address: please wait a minute."
 MAX_VISITORS = 10_000  # remembered; the longest unseen are forgotten first
 
@@ -99,6 +101,10 @@ class Guard:
                 message["headers"] = [*kept, *own]
             await send(message)
 
+        if any(part in scope["path"] for part in CLOSED):
+            await shut({"type": "http.response.start", "status": 404, "headers": []})
+            await send({"type": "http.response.body", "body": b""})
+            return
         if scope["method"] == "POST" and not self._limit(scope["path"]).allows(self._who(scope)):
             start = {"type": "http.response.start", "status": 429}
             await shut({**start, "headers": [(b"content-type", b"application/json")]})

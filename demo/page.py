@@ -18,6 +18,7 @@ from demo.examples import Example
 from demo.explore import Explore
 from demo.intake import Inbox
 from demo.learn import Learn
+from demo.local import fetch_nothing
 
 
 def build(
@@ -44,6 +45,7 @@ def build(
         except WeightsError as error:
             problem = str(error)
     samples = examples.load() if samples is None else samples
+    fetch_nothing()
     with gr.Blocks(title="MedFedPure", fill_width=True, analytics_enabled=False) as blocks:
         gr.HTML(_header(problem, is_public), elem_id="header")
         inbox = Inbox()

@@ -149,9 +149,8 @@ def _mixture(page: Page, top: float, a: Analysis) -> float:
         for k, (weight, tumour) in enumerate(votes):
             x = LEFT + 1.5 + k * 1.9
             page.meter(x, top, 0.34, weight)
-            page.text(
-                x + 0.42, top, f"E{k + 1} {weight:.2f}: tumour {wording.percent(tumour)}", size=8
-            )
+            says = f": tumour {wording.percent(tumour)}" if d.can_judge else ""
+            page.text(x + 0.42, top, f"E{k + 1} {weight:.2f}{says}", size=8)
     return top + 0.12
 
 

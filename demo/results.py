@@ -149,8 +149,9 @@ def _mixture(a: Analysis) -> str:
     for name, d in a.readings:
         if name in a.evidence:
             body += votes(f"{name.capitalize()} scan", d, a.evidence[name])
-            unpurified = wording.percent(d.tumour_probability_unpurified)
-            body += f'<p class="mf-note">The same without purifier: tumour {unpurified}.</p>'
+            if d.can_judge:
+                unpurified = wording.percent(d.tumour_probability_unpurified)
+                body += f'<p class="mf-note">The same without purifier: tumour {unpurified}.</p>'
     return (
         '<section class="mf-card"><h3>Expert attention weights, and who voted what</h3>'
         f"{body or '&ndash;'}</section>"

@@ -27,7 +27,10 @@ MADE_FOR = {
 STALE = "A control has changed since: press Analyse to renew these results."
 NO_JUDGEMENT = "cannot judge"
 UNLIKE = "unlike the brain MRI slices that the system has learned from"
-CLEARED = "Cleared: the scan, the attacked scan and all results are gone; nothing was kept on disk."
+CLEARED = (
+    "Cleared: the scan, the attacked scan and all results are gone; nothing was kept on disk, and "
+    "the upload's pixels leave the server's memory within 20 minutes."
+)
 
 
 def percent(share: float) -> str:
@@ -51,6 +54,7 @@ def defended(d: Diagnosis) -> str:
 
 def cannot_judge(name: str) -> tuple[str, str]:
     """A scan that is far from all that was learned: tone and one sentence."""
+    name = name.capitalize()
     return "note", f"{name} scan: cannot judge. The picture is {UNLIKE}; its outputs mean nothing."
 
 

@@ -89,9 +89,14 @@ def test_the_table_says_what_was_measured() -> None:
     rows = {
         "page": {**page, "left_after_close": 0},
         "accessibility": {"violations": 0},
-        "10 visitors": {**crowd, "growth_20_to_200": 0.012},
+        "10 visitors": {
+            **crowd,
+            "growth_20_to_200": 0.012,
+            "memory_mb_after_20": 1000,
+            "memory_mb_at_the_end": 1040,
+        },
     }
     machine = {"device_name": "a processor", "threads": 2}
     facts = {"commit": "a" * 40, "dirty": False, "date": "2026-11-21", "machine": machine}
     text = table({"demo": {"rows": rows, "provenance": facts, "warnings": []}})
-    assert "0.25 s / 0.30 s" in text and "900, 0, 0" in text and "+1.2%" in text
+    assert "0.25 s / 0.30 s" in text and "900, 0, 0" in text and "+1.2%" in text and "+4.0%" in text

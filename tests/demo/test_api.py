@@ -31,7 +31,7 @@ from gradio_client import Client, handle_file
 
 client = Client("http://127.0.0.1:7860")
 reading = client.predict(scan=handle_file("scan.png"), api_name="/read")
-print(reading["tumour_probability"], reading["flagged"], reading["attention"])
+print(reading["can_judge"], reading["tumour_probability"], reading["flagged"])
 
 for number in range(1, 4):  # of a DICOM series, a NIfTI volume or a zip
     reading = client.predict(handle_file("volume.nii.gz"), slice=number, api_name="/read")
@@ -120,8 +120,8 @@ def test_the_example_of_the_readme_runs(
     exec(EXAMPLE.replace("http://127.0.0.1:7860", served.url), space := {})
     lines = capsys.readouterr().out.splitlines()
     alone = twin.read(phantom(1, True))
-    printed = [line for line in lines if line.startswith("0.")]
-    assert float(printed[0].split()[0]) == pytest.approx(alone.tumour_probability, abs=1e-4)
+    printed = [line.split() for line in lines if line.startswith("True")]
+    assert float(printed[0][1]) == pytest.approx(alone.tumour_probability, abs=1e-4)
     slices = [line.split() for line in lines if " of " in line]
     assert [line[:3] for line in slices] == [[f"{n}", "of", "3"] for n in (1, 2, 3)]
     for number, line in enumerate(slices):

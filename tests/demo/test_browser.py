@@ -155,6 +155,7 @@ PLACES = "[...document.querySelectorAll('.mv canvas')].map(c => c.dataset.place)
 def test_panels_move_together(served: Served, visit: Callable[[str], Any]) -> None:
     page = visit(served.url)
     page.click("#sample-0")
+    page.wait_for_selector("#scan >> text=Synthetic")
     page.locator("#kind label", has_text="FGSM").click()
     page.click("#analyse")
     wait_for_line(page, "Done.")

@@ -139,13 +139,18 @@ def post(url: str, body: bytes, kind: str) -> Any:
         return json.load(reply)
 
 
-def test_a_path_on_the_server_is_refused(served: Served) -> None:
-    file = {"path": str(ROOT / "README.md"), "meta": {"_type": "gradio.FileData"}}
-    question = json.dumps({"data": [file, True, 0, 0]}).encode()
+@pytest.mark.parametrize("path", [str(ROOT / "README.md"), "http://169.254.169.254/latest"])
+@pytest.mark.parametrize("place", [0, 1])  # the file, and an input that takes none
+def test_paths_on_the_server_and_addresses_are_refused(
+    served: Served, path: str, place: int
+) -> None:
+    data: list[Any] = [None, True, 0, 0]
+    data[place] = {"path": path, "meta": {"_type": "gradio.FileData"}}
+    question = json.dumps({"data": data}).encode()
     event = post(f"{served.url}/gradio_api/call/read", question, "application/json")["event_id"]
     with urllib.request.urlopen(f"{served.url}/gradio_api/call/read/{event}", timeout=180) as reply:
         answer = reply.read().decode()
-    assert "event: error" in answer and "tumour" not in answer
+    assert "event: error" in answer and "tumour" not in answer and served.kept() == []
 
 
 @pytest.mark.slow

@@ -51,6 +51,15 @@ def test_each_reading_is_explained(analysis: Analysis) -> None:
     assert page.count("Expert 1") == page.count("Expert 3") == 2  # clean and attacked
 
 
+def test_where_it_cannot_judge_nothing_speaks_for_a_class(analysis: Analysis) -> None:
+    assert analysis.clean
+    far = replace(analysis.clean, novelty=analysis.clean.novelty_limit + 1)
+    html = decision(replace(analysis, clean=far))
+    assert html.count("<img") == 2 + 3 and "Clean scan: cannot judge" in html
+    table = votes("Clean", far, analysis.evidence["clean"])
+    assert "tumour" not in table and "cannot judge" in table
+
+
 def test_votes_and_weights_are_the_readings_own(analysis: Analysis) -> None:
     d, e = analysis.clean, analysis.evidence["clean"]
     assert d is not None

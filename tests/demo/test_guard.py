@@ -6,6 +6,7 @@ import asyncio
 
 import gradio as gr
 import pytest
+from gradio import processing_utils
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.requests import Request
@@ -16,7 +17,7 @@ from starlette.testclient import TestClient
 import app
 from demo import guard
 from demo.guard import TOO_MANY, Guard, Limit
-from demo.local import local
+from demo.local import fetch_nothing
 
 ADDRESSES = ["http://169.254.169.254/latest", "https://example.org/a.png"]
 
@@ -82,16 +83,33 @@ def test_the_limit_refills_and_forgets(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("address", ADDRESSES)
-@pytest.mark.parametrize("kind", [gr.File, gr.UploadButton])
+@pytest.mark.parametrize("kind", [gr.File, gr.UploadButton, gr.Checkbox])
 def test_no_address_is_fetched(
     kind: type[gr.File], address: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def fetch(*_: object, **__: object) -> str:
-        raise AssertionError("fetched")
-
-    monkeypatch.setattr("gradio.processing_utils.async_ssrf_protected_download", fetch)
+    for name in ("async_ssrf_protected_get", "async_ssrf_protected_download"):
+        monkeypatch.setattr(processing_utils, name, getattr(processing_utils, name))
+    fetch_nothing()
     with pytest.raises(gr.Error, match="addresses are not fetched"):
-        asyncio.run(local(kind()).async_move_resource_to_block_cache(address))
+        asyncio.run(kind().async_move_resource_to_block_cache(address))
+    with pytest.raises(gr.Error, match="addresses are not fetched"):
+        processing_utils.ssrf_protected_download(address, "")
+
+
+@pytest.mark.parametrize("path", ["/gradio_api/process_recording", "/gradio_api/proxy=http://x"])
+def test_doors_of_gradio_s_that_the_page_does_not_need_are_shut(path: str) -> None:
+    for answer in (client().get(path), client().post(path, files={"video": b"x"})):
+        assert answer.status_code == 404 and "x-content-type-options" in answer.headers
+
+
+def test_a_password_does_not_go_with_an_endpoint_that_asks_for_none(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(app.PASSWORD, "secret")
+    monkeypatch.setattr("importlib.util.find_spec", lambda *_: True)
+    with pytest.raises(SystemExit):
+        app.arguments(["--auth", "reader", "--mcp"])
+    assert app.NO_BOTH in capsys.readouterr().err
 
 
 def test_a_password_is_asked_for_never_given_on_the_command_line(
