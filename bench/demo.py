@@ -21,6 +21,15 @@ from bench.timing import summary
 
 TABS = ("explore", "batch", "learn", "about")
 THEMES = ("dark", "light")
+# of the lesson: the step's tab, what is pressed there, and what then appears
+LESSON = (
+    ("lesson-0", "look-1", "#learned-0 .mf-output"),
+    ("lesson-1", "lesson-attack", "#learned-1 >> text=Step 7 of 7"),
+    ("lesson-2", "lesson-detect", "#learned-2 .mf-chart"),
+    ("lesson-3", "lesson-purify", "#learned-3 .mf-output"),
+    ("lesson-4", "lesson-vote", "#learned-4 .mf-output"),
+    ("lesson-5", "quiz-new", "#quiz-view img"),
+)
 EXAMPLES = ROOT / "demo" / "examples"
 TIMED = 6  # readings on the page
 NUMBERS = ("tumour_probability", "tumour_probability_undefended", "score", "novelty")
@@ -73,6 +82,9 @@ def _accessibility(shots: Path | None) -> dict[str, Any]:
                 found[f"{tab}, {theme}"] = violations(page)
                 if shots is not None:
                     _shoot(page, shots / f"{tab}-{theme}.jpg")
+                for step in LESSON[1:] if tab == "learn" else ():
+                    _learn(page, *step)
+                    found[f"{step[0]}, {theme}"] = violations(page)
             page.context.close()
     return {"violations": sum(len(v) for v in found.values()), "pages": found}
 
@@ -81,8 +93,7 @@ def _show(page: Any, tab: str) -> None:
     """A tab with something on it."""
     page.get_by_role("tab", name=tab.capitalize(), exact=True).click()
     if tab == "learn":
-        page.click("#look-1")
-        page.wait_for_selector("#learned-0 .mf-output")
+        _learn(page, *LESSON[0])
     elif tab == "batch":
         files = [
             {"name": f"{i}.png", "mimeType": "image/png", "buffer": data}
@@ -94,6 +105,12 @@ def _show(page: Any, tab: str) -> None:
         page.wait_for_selector("#batch-main p:has-text('Done: 4 of 4')")
     page.mouse.move(0, 0)
     page.wait_for_timeout(600)
+
+
+def _learn(page: Any, step: str, pressed: str, appears: str) -> None:
+    page.click(f"#{step}-button")
+    page.click(f"#{pressed}")
+    page.wait_for_selector(appears)
 
 
 def _shoot(page: Any, path: Path) -> None:
@@ -120,6 +137,7 @@ def _visitors(count: int, seconds: float) -> dict[str, Any]:
     times = [ms for v in records for ms in v.times]
     return {
         "seconds": seconds,
+        "asked": sum(v.asked for v in records),
         "readings": len(times),
         "errors": sum(len(v.errors) for v in records),
         "first_error": next((e for v in records for e in v.errors), None),
@@ -138,7 +156,7 @@ class _Visit:
         self.served, self.data, self.expected = served, data, expected
         self.times: list[float] = []
         self.errors: list[str] = []
-        self.mixed = 0
+        self.asked = self.mixed = 0
 
     def stay(self, until: float) -> None:
         """Reads until the time is over."""
@@ -146,6 +164,7 @@ class _Visit:
             ask = _client(self.served.url)
             while time.monotonic() < until:
                 start = time.perf_counter()
+                self.asked += 1
                 answer = ask(self.data)
                 self.times.append((time.perf_counter() - start) * 1e3)
                 self.mixed += any(abs(answer[n] - self.expected[n]) > 1e-4 for n in NUMBERS)

@@ -132,13 +132,13 @@ def demo(results: Results) -> str:
         ["requests of the browser that left the machine", str(page["requests_that_leave"])],
         ["files left after closing", str(page["left_after_close"])],
         [
-            "axe-core violations, four tabs (of the lesson its first step), dark and light",
+            "axe-core violations, all tabs and steps of the lesson, dark and light",
             str(access["violations"]),
         ],
         [
-            f"{name} of the endpoint `read` for {crowd['seconds']:.0f} s: readings, errors, "
+            f"{name} of the endpoint `read` for {crowd['seconds']:.0f} s: asked, read, errors, "
             "another's results",
-            f"{crowd['readings']}, {crowd['errors']}, {crowd['mixed']}",
+            f"{crowd['asked']}, {crowd['readings']}, {crowd['errors']}, {crowd['mixed']}",
         ],
         ["their wait for a reading, median", f"{wait['median_ms'] / 1e3:.1f} s"],
         [

@@ -23,7 +23,17 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 # all that the page needs, and nothing that trains or measures
-PARTS = ("app.py", "core", "demo", "weights", "results", "README.md", "LICENSE", "CITATION.cff")
+PARTS = (
+    "app.py",
+    "core",
+    "demo",
+    "weights",
+    "results",
+    "docs",
+    "README.md",
+    "LICENSE",
+    "CITATION.cff",
+)
 LEFT_OUT = ("__pycache__", "*.pyc", "make_examples.py", "space.py", "LOG.md")
 # what a Space with a shared GPU has, though the page does not use it: see demo/zero_gpu.py
 SPACE_PINS = {"torch": "2.11.0", "torchvision": "0.26.0"}

@@ -63,7 +63,7 @@ def test_another_s_result_and_an_error_are_noticed(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(demo, "_client", lambda url: lambda data: next(answers))
     visit = demo._Visit(SimpleNamespace(url=""), b"", mine)  # type: ignore[arg-type]
     visit.stay(float("inf"))
-    assert (len(visit.times), visit.mixed, len(visit.errors)) == (2, 1, 1)
+    assert (visit.asked, len(visit.times), visit.mixed, len(visit.errors)) == (3, 2, 1, 1)
 
 
 def test_memory_is_noted_once_at_each_mark(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -85,7 +85,7 @@ def test_memory_is_noted_once_at_each_mark(monkeypatch: pytest.MonkeyPatch) -> N
 def test_the_table_says_what_was_measured() -> None:
     times = {"median_ms": 250.0, "p95_ms": 300.0}
     page = {"first_picture": times, "pgd7_reading": times, "requests_that_leave": 0}
-    crowd = {"seconds": 300, "readings": 900, "errors": 0, "mixed": 0, "wait": times}
+    crowd = {"seconds": 300, "asked": 900, "readings": 900, "errors": 0, "mixed": 0, "wait": times}
     rows = {
         "page": {**page, "left_after_close": 0},
         "accessibility": {"violations": 0},
@@ -99,4 +99,9 @@ def test_the_table_says_what_was_measured() -> None:
     machine = {"device_name": "a processor", "threads": 2}
     facts = {"commit": "a" * 40, "dirty": False, "date": "2026-11-21", "machine": machine}
     text = table({"demo": {"rows": rows, "provenance": facts, "warnings": []}})
-    assert "0.25 s / 0.30 s" in text and "900, 0, 0" in text and "+1.2%" in text and "+4.0%" in text
+    assert (
+        "0.25 s / 0.30 s" in text
+        and "900, 900, 0, 0" in text
+        and "+1.2%" in text
+        and "+4.0%" in text
+    )
