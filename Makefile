@@ -12,7 +12,7 @@ MAKE_VENV = @test -n "$(PYTHON)" || \
 	{ echo "Python 3.11 or 3.12 is needed; name it with PYTHON=/path/to/python" >&2; exit 1; }; \
 	set -x; $(PYTHON) -m venv
 
-.PHONY: help app test lint parity federation clean
+.PHONY: help app test lint parity federation space clean
 
 help:
 	@echo "make app     opens the app in the browser"
@@ -20,13 +20,14 @@ help:
 	@echo "make lint    checks style and types"
 	@echo "make parity  compares the attacks with torchattacks, in an environment of its own"
 	@echo "make federation  three hospitals over TLS on this machine (needs MEDFEDPURE_DATA)"
+	@echo "make space   assembles build/space, what is uploaded as a Space, and opens it once"
 	@echo "make clean   removes the environments and caches"
 
 app: $(VENV)/.installed
 	$(VENV)/bin/python app.py $(ARGS)
 
 test: $(VENV)/.installed-dev
-	$(VENV)/bin/python -m pytest $(ARGS)
+	$(VENV)/bin/python -m pytest -n auto --maxprocesses 4 --dist loadfile $(ARGS)
 
 lint: $(VENV)/.installed-dev
 	$(VENV)/bin/ruff check
@@ -38,6 +39,9 @@ parity: $(PARITY)/.installed
 
 federation: $(VENV)/.installed-dev
 	$(VENV)/bin/python -m train federated --preset loopback --runtime deployment $(ARGS)
+
+space: $(VENV)/.installed
+	$(VENV)/bin/python -m demo.space build/space --run
 
 clean:
 	rm -rf $(VENV) $(PARITY) .pytest_cache .mypy_cache .ruff_cache *.egg-info build

@@ -2,11 +2,14 @@
 
 python app.py                 # http://127.0.0.1:7860
 python app.py --host 0.0.0.0  # let other machines on the network in
+python app.py --mcp           # a tool for language models as well
 """
 
 from __future__ import annotations
 
 import argparse
+import getpass
+import importlib.util
 import os
 import signal
 import sys
@@ -14,12 +17,17 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from demo import zero_gpu
 from demo.storage import PrivateFolder
 
 if TYPE_CHECKING:
     import gradio as gr
 
 ON_A_SPACE = "SPACE_ID" in os.environ
+PASSWORD = "MEDFEDPURE_PASSWORD"
+AUTH_MESSAGE = "MedFedPure. Research and teaching only, not for clinical use."
+NO_BOTH = "--mcp has no password check: leave out --auth, or --mcp"
+NO_MCP = "--mcp needs a package that is missing: pip install -c requirements.txt '.[app,mcp]'"
 
 
 def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -42,7 +50,28 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
         help="port to listen on (default: 7860)",
     )
     parser.add_argument("--no-browser", action="store_true", help="do not open a browser window")
-    return parser.parse_args(argv)
+    parser.add_argument(
+        "--auth",
+        metavar="USER",
+        help=f"ask visitors for this name and a password, which is taken from {PASSWORD} or asked "
+        "for here",
+    )
+    parser.add_argument(
+        "--mcp",
+        action="store_true",
+        help="serve the endpoint `read` to language models too (MCP; needs the extra 'mcp')",
+    )
+    args = parser.parse_args(argv)
+    if args.mcp and importlib.util.find_spec("mcp") is None:
+        parser.error(NO_MCP)
+    if args.auth and args.mcp:
+        parser.error(NO_BOTH)
+    if args.auth:
+        password = os.environ.get(PASSWORD) or getpass.getpass(f"Password for {args.auth}: ")
+        if not password:
+            parser.error(f"--auth needs a password: set {PASSWORD} or type one")
+        args.auth = (args.auth, password)
+    return args
 
 
 def quiet(folder: Path) -> None:
@@ -60,12 +89,17 @@ def serve(make: Callable[[], gr.Blocks], args: argparse.Namespace) -> None:
         quiet(folder)
         from demo.theme import launch_settings  # imports gradio: only after `quiet`
 
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+        for name in ("SIGTERM", "SIGHUP"):  # Windows has no SIGHUP, which a closed terminal sends
+            if hasattr(signal, name):
+                signal.signal(getattr(signal, name), lambda *_: sys.exit(0))
         make().launch(
             server_name=args.host,
             server_port=args.port,
             inbrowser=not (args.no_browser or ON_A_SPACE),
-            **launch_settings(),
+            mcp_server=args.mcp,
+            auth=args.auth,
+            auth_message=AUTH_MESSAGE if args.auth else None,
+            **launch_settings(ON_A_SPACE),
         )
 
 
@@ -73,9 +107,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Serves the shipped system."""
 
     def make() -> gr.Blocks:
+        zero_gpu.declare()
         from demo.page import build  # imports gradio: only after `quiet`
 
-        return build()
+        return build(is_public=ON_A_SPACE)
 
     serve(make, arguments(argv))
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from bench import detection, latency, loso, mae, purifier, report, robustness
+from bench import demo, detection, latency, loso, mae, novelty, purifier, report, robustness
 from bench.fold import Fold, load_fold
 from bench.lesions import masks_for
 from bench.options import parser
@@ -21,7 +21,10 @@ from bench.startup import StartError, measure_app
 from bench.store import Store, StoreError
 from bench.systems import systems_named
 from core import WeightsError, load
+from core.checkpoint import WEIGHTS
+from core.checkpoint import read_manifest as read_weights
 from core.pipeline import MedFedPure
+from train.cifar import read_cifar
 from train.config import PresetError
 from train.data import DataError, default_root
 from train.split import read_manifest
@@ -39,6 +42,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if args.command == "report":
             return report.run(args.results, args.readme, args.check)
+        if args.command == "demo":
+            return _demo(args)
         torch.set_num_threads(args.threads or torch.get_num_threads())
         _loso(args) if args.command == "loso" else _single(args)
     except (
@@ -81,6 +86,9 @@ def _single(args: argparse.Namespace) -> None:
     elif args.command == "mae":
         validation = _fold(args, args.protocol, "val", args.val_limit)
         mae.run(store, pipeline, test, validation, args.batch_size)
+    elif args.command == "novelty":
+        photographs = read_cifar(_root(args), args.cache).test
+        novelty.run(store, pipeline, test, photographs, batch_size=args.batch_size)
     else:
         latency.run(
             store, pipeline, test,
@@ -112,6 +120,20 @@ def _loso(args: argparse.Namespace) -> None:
         )  # fmt: skip
     store.write()
     say(f"written to {store.path}")
+
+
+def _demo(args: argparse.Namespace) -> int:
+    hashes = {name: info.sha256 for name, info in read_weights(WEIGHTS).items()}
+    machine = machine_facts(torch.device("cpu"))
+    settings = {"visitors": args.visitors, "seconds": args.seconds}
+    store = Store(
+        args.out, "demo", {"weights": hashes, "settings": settings, "timed_on": machine},
+        {"machine": machine}, args.fresh,
+    )  # fmt: skip
+    demo.run(store, args.visitors, args.seconds, args.shots)
+    store.write()
+    say(f"written to {store.path}")
+    return 0
 
 
 def _store(

@@ -15,8 +15,10 @@ DESCRIPTION = """Measures the system and writes results/*.json; nothing is selec
   detection   AUROC and false alarms of every detector score
   purifier    energy removed, denoising and accuracy against filters, lesions kept
   mae         hidden patches against filling in from visible neighbours
+  novelty     'cannot judge': said of scans, and of pictures that are none
   loso        leave one source out, both ways
   latency     speed, start of the app and peak memory
+  demo        the page in a browser: times, accessibility, ten visitors, memory
   report      writes the tables of README.md from results/*.json
 
 A killed run goes on where it stopped when the same command is given again."""
@@ -35,7 +37,7 @@ def parser() -> argparse.ArgumentParser:
             name, formatter_class=argparse.ArgumentDefaultsHelpFormatter, help=_HELP[name],
             description=_HELP[name],
         )  # fmt: skip
-        if name != "report":
+        if name not in ("demo", "report"):
             _common(command, several=name == "loso")
         add(command)
     return main
@@ -96,6 +98,15 @@ def _latency(command: argparse.ArgumentParser) -> None:
     add("--no-app", action="store_true", help="do not start the app")
 
 
+def _demo(command: argparse.ArgumentParser) -> None:
+    add = command.add_argument
+    add("--visitors", type=int, default=10, help="at once")
+    add("--seconds", type=float, default=300.0, help="that they stay")
+    add("--shots", type=Path, help="folder for pictures of each tab, dark and light")
+    add("--out", type=Path, default=Path("results/demo.json"), help="result file")
+    add("--fresh", action="store_true", help="forget what the result file holds")
+
+
 def _report(command: argparse.ArgumentParser) -> None:
     add = command.add_argument
     add("--results", type=Path, default=Path("results"), help="folder of the result files")
@@ -119,8 +130,10 @@ _COMMANDS = {
     "detection": _nothing,
     "purifier": _nothing,
     "mae": _nothing,
+    "novelty": _nothing,
     "loso": _loso,
     "latency": _latency,
+    "demo": _demo,
     "report": _report,
 }
 _HELP = {
@@ -128,7 +141,9 @@ _HELP = {
     "detection": "AUROC and false alarms of every detector score",
     "purifier": "energy removed, denoising and accuracy against filters, lesions kept",
     "mae": "hidden patches against filling in from visible neighbours",
+    "novelty": "'cannot judge': said of scans, and of pictures that are none",
     "loso": "leave one source out, both ways",
     "latency": "speed, start of the app and peak memory",
+    "demo": "the page in a browser: times, accessibility, ten visitors, memory",
     "report": "writes the tables of README.md from results/*.json",
 }

@@ -99,6 +99,60 @@ def mae(results: Results) -> str:
     return table(head, lines)
 
 
+def novelty(results: Results) -> str:
+    """What the system refuses to judge."""
+    parts = []
+    for result in results_of(results, "novelty", PROTOCOLS).values():
+        lines = []
+        for name, row in result["rows"].items():
+            by_group = None if row["k"] in (0, row["n"]) else row.get("group_interval")
+            low, high = by_group or row["interval"]  # of none or all, resampling cannot tell
+            share = f"{percent(row['refused'])} [{percent(low)} to {percent(high)}]"
+            lines.append([name, share, f"{row['k']}/{row['n']}"])
+        head = ["pictures", "'cannot judge', % [95 %]", ""]
+        parts.append(f"{table(head, lines)}\n\n{source(result)}")
+    return "\n\n".join(parts)
+
+
+def demo(results: Results) -> str:
+    """The page as visitors meet it."""
+    result = results_of(results, "demo", ("",))[""]
+    rows = result["rows"]
+    page, access = rows["page"], rows["accessibility"]
+    crowd = next(row for name, row in rows.items() if name.endswith("visitors"))
+    name = next(name for name in rows if name.endswith("visitors"))
+    times = {
+        k: " / ".join(f"{page[k][m] / 1e3:.2f} s" for m in ("median_ms", "p95_ms"))
+        for k in ("first_picture", "pgd7_reading")
+    }
+    wait = crowd["wait"]
+    lines = [
+        ["a file dropped to its picture, median / p95", times["first_picture"]],
+        ["Analyse to the whole result with PGD-7, median / p95", times["pgd7_reading"]],
+        ["requests of the browser that left the machine", str(page["requests_that_leave"])],
+        ["files left after closing", str(page["left_after_close"])],
+        [
+            "axe-core violations, all tabs and steps of the lesson, dark and light",
+            str(access["violations"]),
+        ],
+        [
+            f"{name} of the endpoint `read` for {crowd['seconds']:.0f} s: asked, read, errors, "
+            "another's results",
+            f"{crowd['asked']}, {crowd['readings']}, {crowd['errors']}, {crowd['mixed']}",
+        ],
+        ["their wait for a reading, median", f"{wait['median_ms'] / 1e3:.1f} s"],
+        [
+            "memory of the app after 200 of them against after 20",
+            f"{crowd['growth_20_to_200']:+.1%}",
+        ],
+        [
+            "and after all",
+            f"{crowd['memory_mb_at_the_end'] / crowd['memory_mb_after_20'] - 1:+.1%}",
+        ],
+    ]
+    return f"{table(['', ''], lines)}\n\n{source(result)}"
+
+
 def latency(results: Results) -> str:
     """Times of single scans."""
     parts = []

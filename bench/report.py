@@ -21,6 +21,8 @@ TABLES: dict[str, Renderer] = {
     "detection": part_tables.detection,
     "purifier": part_tables.purifier,
     "mae": part_tables.mae,
+    "novelty": part_tables.novelty,
+    "demo": part_tables.demo,
     "latency": part_tables.latency,
 }
 _BLOCK = re.compile(r"(<!-- results:([\w-]+) -->\n)(.*?)(<!-- /results -->)", re.DOTALL)

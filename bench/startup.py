@@ -10,7 +10,9 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,24 +26,36 @@ class StartError(RuntimeError):
     """The app did not come up, or did not answer."""
 
 
-def measure_app(files: Sequence[bytes], app: Sequence[str] = APP) -> dict[str, Any]:
-    """Starts the app, waits for its page, reads the scans through its API, and stops it.
+@dataclass(frozen=True)
+class Running:
+    """The app in a process of its own."""
+
+    url: str
+    process: subprocess.Popen[bytes]
+    first_page_s: float
+
+
+@contextmanager
+def running(app: Sequence[str] = APP, **environment: str) -> Iterator[Running]:
+    """Starts the app, waits for its page, and stops it at the end as SIGTERM does.
 
     Raises:
-        StartError: the app ended, or showed no page in time.
+        StartError: the app ended, or showed no page in time; what it said last is told.
     """
     port = _free_port()
-    command = [sys.executable, *app, str(port)]
     url = f"http://127.0.0.1:{port}/"
     with tempfile.TemporaryFile() as output:
         start = time.monotonic()
-        process = subprocess.Popen(command, stdout=output, stderr=output, cwd=ROOT)
+        process = subprocess.Popen(
+            [sys.executable, *app, str(port)],
+            stdout=output,
+            stderr=output,
+            cwd=ROOT,
+            env={**os.environ, **environment},
+        )
         try:
             _wait_for_page(process, url, start)
-            first_page = time.monotonic() - start
-            idle = peak_memory(process.pid)
-            reads = _read_all(url, files)
-            peak = peak_memory(process.pid)
+            yield Running(url, process, time.monotonic() - start)
         except StartError as error:
             output.seek(0)
             said = output.read().decode(errors="replace").strip().splitlines()
@@ -53,21 +67,33 @@ def measure_app(files: Sequence[bytes], app: Sequence[str] = APP) -> dict[str, A
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+
+
+def measure_app(files: Sequence[bytes], app: Sequence[str] = APP) -> dict[str, Any]:
+    """Reads the scans through the API of an app that is started for it.
+
+    Raises:
+        StartError: the app ended, showed no page in time, or could not read a scan.
+    """
+    with running(app) as served:
+        idle = peak_memory(served.process.pid)
+        reads = _read_all(served.url, files)
+        peak = peak_memory(served.process.pid)
     return {
-        "first_page_s": first_page,
+        "first_page_s": served.first_page_s,
         "peak_idle_mb": idle,
         "peak_reading_mb": peak,
         "reads": reads,
     }
 
 
-def peak_memory(pid: int) -> float | None:
-    """Peak resident memory of a process so far in MB; None outside Linux."""
+def peak_memory(pid: int, field: str = "VmHWM") -> float | None:
+    """Peak resident memory of a process so far in MB (`VmRSS`: now); None outside Linux."""
     status = Path(f"/proc/{pid}/status")
     if not status.is_file():
         return None
     for line in status.read_text().splitlines():
-        if line.startswith("VmHWM"):
+        if line.startswith(field):
             return int(line.split()[1]) / 1024
     return None
 

@@ -5,7 +5,8 @@
 """
 
 from core.checkpoint import WeightsError
-from core.pipeline import Diagnosis, MedFedPure
+from core.diagnosis import Diagnosis
+from core.pipeline import MedFedPure
 from core.scan import ScanError, Volume, read_scan, read_volume
 from core.system import load
 

@@ -15,12 +15,14 @@ from torch import Tensor
 from core.attack import FGSM, PGD, eot
 from core.checkpoint import WeightsError
 from core.detector import SCORES
-from core.pipeline import Diagnosis, MedFedPure
+from core.diagnosis import Diagnosis
+from core.pipeline import MedFedPure
 from core.purifier import POLICIES
 from core.scan import ScanError, Volume, read_volume
 from core.system import load
 
 FIELDS = (
+    "can_judge",
     "tumour_probability",
     "tumour_probability_undefended",
     "flagged",
@@ -119,10 +121,15 @@ def _sentence(line: dict[str, Any]) -> str:
     name = f"{line['file']} slice {line['slice']}" if "slice" in line else line["file"]
     if line["error"] is not None:
         return f"{name}: {line['error']}"
+    output = (
+        f"tumour {line['tumour_probability']:.1%} "
+        f"(undefended {line['tumour_probability_undefended']:.1%})"
+        if line["can_judge"]
+        else "cannot judge, unlike the scans it has learned from"
+    )
     notes = "".join(f"; {note}" for note in line.get("notes", ()))
     return (
-        f"{name}: tumour {line['tumour_probability']:.1%} "
-        f"(undefended {line['tumour_probability_undefended']:.1%}), "
+        f"{name}: {output}, "
         f"{'flagged' if line['flagged'] else 'not flagged'} "
         f"(score {line['score']:.4g}, tau {line['tau']:.4g}), t_star {line['t_star']}, "
         f"{line['timings_ms']['total']:.0f} ms{notes}"

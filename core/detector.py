@@ -140,6 +140,10 @@ class Detector(nn.Module):
         q = self._quantiles(score)
         return torch.searchsorted(q, scores.detach().contiguous()).to(scores.dtype) / len(q)
 
+    def clean_scores(self, score: str | None = None) -> Tensor:
+        """Sorted scores (Q,) of clean validation scans, thinned to quantiles."""
+        return self._quantiles(score).clone()
+
     def set_validation(self, name: str, clean: Tensor, attacked: Tensor) -> None:
         """Stores quantiles of clean validation scores and tau's distance to the attacked median."""
         stored = self._quantiles(name)

@@ -117,14 +117,23 @@ class MaskedAutoencoder(nn.Module):
 
     def forward(self, x: Tensor, ids_keep: Tensor) -> Tensor:
         """Patches (B, L, C * p * p) predicted from the visible ones; ids_keep (B, kept) int64."""
-        # pixels are [0, 1] everywhere outside; zero mean and about unit spread only in here
-        tokens = self.embed((self.patchify(x) - MEAN) / SPREAD) + self.position
+        tokens = self._tokens(x)
         visible = tokens.gather(1, _expand(ids_keep, tokens))
         latent = self.decoder_embed(self.encoder(visible))
         full = self.mask_token.to(latent.dtype).expand(len(x), self.config.num_patches, -1)
         full = full.scatter(1, _expand(ids_keep, full), latent) + self.decoder_position
         predicted: Tensor = self.decoder(full) * SPREAD + MEAN
         return predicted
+
+    def encode(self, x: Tensor) -> Tensor:
+        """The encoder's tokens (B, L, D) of scans (B, C, H, W) of which nothing is hidden."""
+        tokens: Tensor = self.encoder(self._tokens(x))
+        return tokens
+
+    def _tokens(self, x: Tensor) -> Tensor:
+        # pixels are [0, 1] everywhere outside; zero mean and about unit spread only in here
+        tokens: Tensor = self.embed((self.patchify(x) - MEAN) / SPREAD) + self.position
+        return tokens
 
     def loss(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Mean squared error on masked patches under a random mask (Eq. 21)."""

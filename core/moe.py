@@ -72,12 +72,19 @@ class Expert(nn.Module):
             nn.Linear(config.hidden, config.num_classes),
         )
 
-    def features(self, x: Tensor) -> Tensor:
-        """Pooled features (B, D) of scans (B, C, H, W) in [0, 1], H and W a multiple of `side`."""
+    def maps(self, x: Tensor) -> Tensor:
+        """Last feature maps (B, D, h, w) of scans (B, C, H, W) in [0, 1]; `side` divides H and W.
+
+        The centre of map cell i lies on pixel i * stride of the picture of `side` pixels.
+        """
         x = F.avg_pool2d(x, x.shape[-1] // self.side)
         # pixels are [0, 1] everywhere outside; zero mean and about unit spread only in here
-        features: Tensor = self.backbone((x - 0.2) / 0.2)
-        return features
+        maps: Tensor = self.backbone.forward_features((x - 0.2) / 0.2)  # type: ignore[operator]
+        return maps
+
+    def features(self, x: Tensor) -> Tensor:
+        """Pooled features (B, D): the means of the maps."""
+        return self.maps(x).mean((2, 3))
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits (B, num_classes)."""

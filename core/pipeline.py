@@ -12,9 +12,11 @@ from torch import Tensor, nn
 
 from core.calibrated import Calibrated
 from core.detector import Detection, Detector, DetectorConfig
+from core.diagnosis import Diagnosis
 from core.diffusion import Diffusion
 from core.mae import MAEConfig, MaskedAutoencoder, patch_mean
 from core.moe import MixtureOfExperts, MoEConfig
+from core.novelty import Novelty
 from core.purifier import Purifier, PurifierConfig
 from core.residual import ResidualConfig, ResidualNet
 from core.unet import UNet, UNetConfig
@@ -35,41 +37,6 @@ class PipelineConfig:
     def __post_init__(self) -> None:
         if len({self.moe.img_size, self.plain.img_size, self.mae.img_size}) > 1:
             raise ValueError("classifiers and autoencoder must share one img_size")
-
-
-@dataclass(frozen=True)
-class Diagnosis:
-    """Everything that one reading computed: for research and teaching, no medical finding."""
-
-    scan: Tensor  # (1, H, W)
-    error_map: Tensor  # (H, W) squared reconstruction error of the autoencoder per pixel
-    patch_error: Tensor  # (H / p, W / p) its mean over each patch
-    scores: dict[str, float]  # every named detector score
-    score: float
-    score_name: str
-    tau: float
-    flagged: bool
-    confidence: float  # share of clean validation scans that scored lower
-    t_star: int
-    purified: Tensor  # (1, H, W); the scan itself where t_star is 0
-    attention: Tensor  # (K,)
-    expert_probabilities: Tensor  # (K,) tumour, each expert on the purified scan
-    tumour_probability: float  # the defended reading
-    tumour_probability_undefended: float  # the plain classifier on the scan as it came
-    tumour_probability_unpurified: float  # the trained mixture on the scan as it came
-    timings_ms: dict[str, float]
-    seed: int
-
-    @property
-    def is_tumour(self) -> bool:
-        """The defended output at the operating point chosen on validation scans."""
-        return self.tumour_probability >= 0.5
-
-    def to_dict(self) -> dict[str, Any]:
-        """All numbers without the pictures, ready for JSON."""
-        pictures = {"scan", "error_map", "patch_error", "purified"}
-        numbers = {k: getattr(self, k) for k in self.__dataclass_fields__ if k not in pictures}
-        return {k: v.tolist() if isinstance(v, Tensor) else v for k, v in numbers.items()}
 
 
 class Outputs(NamedTuple):
@@ -105,6 +72,7 @@ class MedFedPure(nn.Module):
         self.detector = Detector(
             config.detector, mae, residual_net, noise_pred, diffusion, classifier, plain
         )
+        self.novelty = Novelty(config.mae.embed_dim)
         self.eval()
         self.requires_grad_(False)
 
@@ -166,6 +134,7 @@ class MedFedPure(nn.Module):
         x = x.detach().to(self.detector.weight)  # its device and dtype
         clock = _Clock()
         detection = self.detect(x)
+        novelty = self.novelty(self.detector.mae.encode(x))
         score = self.score(detection)
         t_star = self.t_star(score)
         clock.lap("detect")
@@ -190,6 +159,8 @@ class MedFedPure(nn.Module):
                 tau=self.tau,
                 flagged=bool(score[i] > self.tau),
                 confidence=float(confidence[i]),
+                novelty=float(novelty[i]),
+                novelty_limit=float(self.novelty.limit),
                 t_star=int(t_star[i]),
                 purified=x_pur[i].cpu(),
                 attention=output.attention[i].cpu(),

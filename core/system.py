@@ -26,6 +26,7 @@ PARTS = {
     "mae.safetensors": "detector.mae",
     "diffusion.safetensors": "purifier.noise_pred",
     "residual.safetensors": "detector.residual_net",
+    "novelty.safetensors": "novelty",
 }
 SYSTEM = "system.safetensors"
 

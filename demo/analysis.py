@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor
 
-from core.pipeline import Diagnosis
+from core.attack import Step
+from core.diagnosis import Diagnosis
 from demo import wording
 from demo.attacking import AttackSettings
+from demo.evidence import Evidence
 
 
 @dataclass(frozen=True)
@@ -18,11 +21,17 @@ class Analysis:
 
     scan: Tensor  # (1, 224, 224)
     settings: AttackSettings
-    attacked_scan: Tensor | None = None  # (1, 224, 224); changes while the attack runs
+    steps: tuple[Step, ...] = ()  # of the attack so far, the clean scan first
     clean: Diagnosis | None = None
     attacked: Diagnosis | None = None
     attack_ms: float = 0.0
     info: dict[str, Any] = field(default_factory=dict)
+    evidence: Mapping[str, Evidence] = field(default_factory=dict)  # by the readings' names
+
+    @property
+    def attacked_scan(self) -> Tensor | None:
+        """The scan (1, 224, 224) as far as the attack has come."""
+        return self.steps[-1].x_adv[0].cpu() if self.steps else None
 
     @property
     def readings(self) -> list[tuple[str, Diagnosis]]:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from core.attack import FGSM, PGD, Step, eot
+from core.attack import FGSM, PGD, Probe, Smallest, Step, eot
+from core.attack.step import LogitsFn
 
 if TYPE_CHECKING:
     from core.pipeline import MedFedPure
@@ -22,6 +23,7 @@ TRUTHS = ("unknown", "no tumour", "tumour")  # position - 1 is the class
 EOT_ITER = 2  # noise draws averaged in each step by an attacker who knows the defence
 MAX_EPS = {"linf": 0.06, "l2": 12.0}
 MAX_STEPS = 40
+MIN_STEPS = 7  # of each attack in the search for the smallest eps
 
 
 @dataclass(frozen=True)
@@ -72,20 +74,36 @@ def trajectory(system: MedFedPure, scan: Tensor, settings: AttackSettings) -> It
     It leaves the true class where the visitor gave it, else the class that the attacked model
     itself puts first on the clean scan.
     """
-    x = scan[None].to(next(system.parameters()).device)
-    logits_fn = _surface(system, settings)
-    if settings.truth == "unknown":
-        with torch.no_grad():
-            y = logits_fn(x).argmax(1)
-    else:
-        y = torch.tensor([TRUTHS.index(settings.truth) - 1], device=x.device)
+    logits_fn, x, y = _attacked(system, scan, settings)
     if settings.kind == "fgsm":
         return FGSM(settings.eps, settings.norm, eight_bit=True).trajectory(logits_fn, x, y)
     attack = PGD(settings.eps, settings.alpha, settings.steps, settings.norm, eight_bit=True)
     return attack.trajectory(logits_fn, x, y, seeds=[settings.seed])
 
 
-def _surface(system: MedFedPure, settings: AttackSettings) -> Any:
+def smallest(system: MedFedPure, scan: Tensor, settings: AttackSettings) -> Iterator[Probe]:
+    """Looks for the smallest eps that turns the attacked model's output, one PGD after the other.
+
+    Norm, steps, aim and truth are those of `settings`.
+    """
+    top = MAX_EPS[settings.norm]
+    search = Smallest(top, top / 256, max(settings.num_steps, MIN_STEPS), settings.norm)
+    return search.search(*_attacked(system, scan, settings))
+
+
+def _attacked(
+    system: MedFedPure, scan: Tensor, settings: AttackSettings
+) -> tuple[LogitsFn, Tensor, Tensor]:
+    """The attacked function, the scan as its batch of one, and the label to leave."""
+    x = scan[None].to(system.device)
+    logits_fn = _surface(system, settings)
+    if settings.truth == "unknown":
+        with torch.no_grad():
+            return logits_fn, x, logits_fn(x).argmax(1)
+    return logits_fn, x, torch.tensor([TRUTHS.index(settings.truth) - 1], device=x.device)
+
+
+def _surface(system: MedFedPure, settings: AttackSettings) -> LogitsFn:
     """The function to logits that the attacker knows; the defence is drawn with other noise."""
     if settings.aim == "plain":
         return system.plain_logits

@@ -8,7 +8,7 @@ from typing import Any
 import gradio as gr
 
 from core.scan import from_uint8
-from demo import figures, handlers, wording
+from demo import browse, figures, wording
 from demo.attacking import MAX_EPS, MAX_STEPS, AttackSettings
 from demo.examples import Example
 
@@ -42,12 +42,16 @@ class Controls:
     def _scan(self, samples: Sequence[Example]) -> None:
         gr.HTML("<h2>1 · Scan</h2>")
         self.file = gr.File(
-            label="PNG, JPEG, BMP, TIFF or WebP, up to 20 MB",
+            label="DICOM, NIfTI, zip or picture",
+            file_count="multiple",  # the slices of one series
             height=84,
             interactive=True,
             elem_id="file",
         )
-        self.status = gr.HTML(handlers.scan_line(None, handlers.HINT), elem_id="scan")
+        self.folder = gr.UploadButton(
+            "… or a folder of DICOM slices", file_count="directory", size="sm", elem_id="folder"
+        )
+        self.status = gr.HTML(browse.line(None, browse.HINT), elem_id="scan")
         self.insist = gr.Checkbox(
             label="Read this colour picture all the same", visible=False, elem_id="insist"
         )

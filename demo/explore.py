@@ -6,39 +6,38 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import gradio as gr
-import numpy as np
 
 from core.pipeline import MedFedPure
-from demo import handlers, results, wording
+from demo import attack_steps, browse, handlers, results, slices, viewer, wording
+from demo.attack_steps import AttackSteps
 from demo.controls import Controls, enable, eps_note, read_settings, rescale
 from demo.events import ON_CPU, PRIVATE
 from demo.examples import Example
+from demo.handlers import Shown
 from demo.intake import Inbox
+from demo.report_buttons import ReportButtons
+from demo.series import Series, of_levels
+from demo.shelf import Shelf
 from demo.stages import Stages
+from demo.turn import Turn
 
-KEEP_SECONDS = 3600
+# What visitors look at stays in memory: one volume each, an hour from its last use, and never
+# more of them than this; the largest that core opens is 1 GB.
+KEEP_SECONDS, KEEP_COUNT, KEEP_BYTES = 3600, 64, 2**31
 UNKNOWN = "unknown"  # the label of a scan that a visitor brings
-MARK_STALE = "() => { document.querySelector('#results')?.classList.add('stale'); }"
-UNMARK = """(...values) => {
-  document.querySelector('#results')?.classList.remove('stale');
+# What is yielded last is sent once more at the end: a step that came too late must not be that.
+LATE = (gr.skip(),) * len(Shown._fields)
+MARK_STALE = "() => { document.querySelector('#main')?.classList.add('stale'); }"
+# a press of Analyse before the choice has come through would read the scan before it, or none
+CHOOSING = """(...values) => {
+  document.querySelector('#columns')?.classList.add('choosing');
   return values;
 }"""
-
-
-class Turn:
-    """What a visitor wants now; a step of anything earlier that is still on its way is dropped.
-
-    Cancelling alone does not do that: a step that runs when it comes ends in its own time, and
-    would have the last word.
-    """
-
-    def __init__(self) -> None:
-        self.number = 0
-
-    def next(self) -> int:
-        """Begins a turn, and so ends the one before."""
-        self.number += 1
-        return self.number
+CHOSEN = "() => { document.querySelector('#columns')?.classList.remove('choosing'); }"
+UNMARK = """(...values) => {
+  document.querySelector('#main')?.classList.remove('stale');
+  return values;
+}"""
 
 
 class Explore:
@@ -48,50 +47,93 @@ class Explore:
         self, system: MedFedPure | None, problem: str, samples: Sequence[Example], inbox: Inbox
     ) -> None:
         self.system, self.problem, self.inbox = system, problem, inbox
+        self.shelf: Shelf[Series] = Shelf(KEEP_SECONDS, KEEP_COUNT, KEEP_BYTES)
         self.turn = gr.State(Turn(), time_to_live=KEEP_SECONDS)  # each visitor gets a copy
-        self.levels = gr.State(None, time_to_live=KEEP_SECONDS)
-        self.refused = gr.State(None, time_to_live=KEEP_SECONDS)
+        self.token = gr.State("", delete_callback=self.shelf.drop)
+        self.analysis = gr.State(None, time_to_live=KEEP_SECONDS)  # what a report is made of
         with gr.Row(elem_id="columns", equal_height=False):
             with gr.Column(elem_id="controls", scale=0, min_width=300):
                 self.controls = Controls(samples, can_analyse=system is not None)
-            with gr.Column(elem_id="main", scale=1, min_width=640):
+            with gr.Column(elem_id="main", scale=1, min_width=320):
                 self.stages = gr.HTML(Stages().html(), elem_id="stages")
-                self.results = gr.HTML(results.empty(problem or handlers.HINT), elem_id="results")
+                with gr.Row(elem_id="reading", equal_height=False):
+                    with gr.Column(elem_id="pictures", min_width=300):
+                        with gr.Row(visible=False, elem_id="series", equal_height=True) as self.row:
+                            self.slices = slices.component()
+                            self.scan = gr.Button(
+                                "Scan the series",
+                                size="sm",
+                                interactive=system is not None,
+                                elem_id="scan-series",
+                                min_width=130,
+                                scale=0,
+                            )
+                        self.viewer = viewer.component()
+                    with gr.Column(elem_id="outputs", min_width=300):
+                        empty = results.empty(problem or browse.HINT)
+                        self.results = gr.HTML(empty, elem_id="results")
+                        ReportButtons(self.analysis)
+                    with gr.Column(elem_id="evidence", min_width=300):
+                        self.decision = gr.HTML("", elem_id="decision")
+                        self.steps = AttackSteps(system, self.analysis, self.turn)
         self._events()
 
     def _events(self) -> None:
         c = self.controls
-        # what a newly chosen scan changes: nothing of an earlier one stays on the page
-        chosen = [c.truth, self.levels, self.refused, c.status, c.insist, self.stages, self.results]
+        # what another slice changes, and what another scan does: nothing of an earlier one stays
+        analysed = [self.stages, self.viewer, self.results, self.decision, self.analysis]
+        shown = [self.slices, c.status, *analysed, *self.steps.outputs]
+        chosen = [c.truth, self.token, c.insist, self.row, *shown]
+        # "once" would wait for ever for an event that was cancelled in the middle of a step
+        runs: dict[str, Any] = {
+            "trigger_mode": "multiple",
+            "show_progress": "minimal",  # the place in the queue, where others are served first
+            "api_visibility": "private",
+            **ON_CPU,
+        }
         analysis = c.run.click(
             self._analyse,
-            [self.turn, self.levels, *c.settings],
-            [self.stages, self.results],
+            [self.turn, self.token, c.insist, *c.settings],
+            analysed,
             js=UNMARK,
-            # "once" would wait for ever for an event that was cancelled in the middle of a step
-            trigger_mode="multiple",
-            show_progress="minimal",  # the place in the queue, where others are served first
             show_progress_on=self.stages,
-            api_visibility="private",
-            **ON_CPU,
+            **runs,
+        )
+        scoring = self.scan.click(
+            self._score,
+            [self.turn, self.token],
+            self.slices,
+            show_progress_on=self.slices,
+            **runs,
         )
         at_once: dict[str, Any] = {"queue": False, **PRIVATE}
-        c.stop.click(_stopped, self.turn, self.stages, cancels=analysis, **at_once)
-        # raw: our decoder reads the stored file, which Gradio has checked to be an upload
-        c.file.upload(
-            self._receive,
-            [self.turn, c.file],
-            [c.file, *chosen],
-            cancels=analysis,
-            preprocess=False,
-            **PRIVATE,
+        c.run.click(lambda: attack_steps.show(None), None, self.steps.outputs, **at_once)
+        analysis.then(attack_steps.show, self.analysis, self.steps.outputs, **at_once)
+        both: dict[str, Any] = {"cancels": [analysis, scoring, self.steps.search]}
+        c.stop.click(
+            self._stopped, [self.turn, self.token], [self.stages, self.slices], **both, **at_once
         )
-        c.insist.input(
-            handlers.insist, [c.insist, self.refused], [self.levels, c.status], **at_once
-        )
-        c.clear.click(self._clear, self.turn, [c.file, *chosen], cancels=analysis, **at_once)
+        for source in (c.file, c.folder):
+            # raw: our decoder reads the stored files, which Gradio has checked to be uploads
+            source.upload(
+                self._receive,
+                [self.turn, source, self.token],
+                [c.file, c.folder, *chosen],
+                preprocess=False,
+                js=CHOOSING,
+                **both,
+                **PRIVATE,
+            ).then(None, js=CHOSEN, **PRIVATE)
+        self.slices.input(
+            self._slide, [self.turn, self.token, c.insist], shown,
+            cancels=[analysis, self.steps.search], trigger_mode="multiple", **at_once,
+        )  # fmt: skip
+        c.insist.input(self._insist, [self.token, c.insist], c.status, **at_once)
+        mine = [self.turn, self.token]
+        c.clear.click(self._clear, mine, [c.file, c.folder, *chosen], **both, **at_once)
         for button, sample in c.samples:
-            button.click(self._taker(sample), self.turn, chosen, cancels=analysis, **at_once)
+            taken = button.click(self._taker(sample), mine, chosen, js=CHOOSING, **both, **at_once)
+            taken.then(None, js=CHOSEN, **PRIVATE)
         for control in c.settings:
             control.input(None, None, None, js=MARK_STALE, **PRIVATE)
         c.norm.input(rescale, c.norm, [c.eps, c.alpha, c.eps_note], **at_once)
@@ -99,57 +141,97 @@ class Explore:
         c.eps.input(eps_note, [c.norm, c.eps], c.eps_note, trigger_mode="always_last", **at_once)
 
     def _analyse(
-        self, turn: Turn, levels: np.ndarray | None, *values: Any
-    ) -> Iterator[tuple[str, str]]:
-        mine = turn.next()
-        if self.system is None or levels is None:
-            yield Stages().html(), results.empty(self._hint(levels))
+        self, turn: Turn, token: str, insists: bool, *values: Any
+    ) -> Iterator[tuple[Any, ...]]:
+        mine = turn.reading
+        series = self.shelf.get(token)
+        shown = browse.look(series, insists=insists)
+        if self.system is None or shown.scan is None:
+            sentence = self.problem or (browse.GONE if token and series is None else browse.HINT)
+            yield Shown(Stages().html(), shown.view, results.empty(sentence))
             return
         try:
             settings = read_settings(*values)
         except (TypeError, ValueError) as error:
-            yield Stages().html(), results.empty(f"Please correct a control: {error}.")
+            refusal = results.empty(f"Please correct a control: {error}.")
+            yield Shown(Stages().html(), shown.view, refusal)
         else:
-            for shown in handlers.analyse(self.system, levels, settings):
-                if turn.number != mine:
+            for step in handlers.analyse(self.system, shown.scan, shown.view, settings):
+                if turn.reading != mine:
+                    yield LATE
                     return
-                yield shown
+                yield step
 
-    def _receive(self, turn: Turn, stored: dict[str, Any] | None) -> tuple[Any, ...]:
-        turn.next()
-        upload = self.inbox.take(stored["path"]) if stored else None
-        levels, refused, status = handlers.receive(upload)
-        insist = gr.update(visible=refused is not None, value=False)
-        return None, UNKNOWN, levels, refused, status, insist, *self._fresh(levels)
+    def _score(self, turn: Turn, token: str) -> Iterator[Any]:
+        mine = turn.series
+        series = self.shelf.get(token)
+        if self.system is None or series is None:
+            yield {}
+            return
+        for _ in slices.score(self.system, series):
+            if turn.series != mine:
+                yield gr.skip()
+                return
+            yield series.marks(self.system.tau)
 
-    def _clear(self, turn: Turn) -> tuple[Any, ...]:
-        turn.next()
-        status = handlers.scan_line(None, handlers.HINT)
-        gone = Stages().html(), results.empty(wording.CLEARED)
-        return None, UNKNOWN, None, None, status, _hidden(), *gone
+    def _receive(self, turn: Turn, stored: Any, token: str) -> tuple[Any, ...]:
+        turn.end()
+        files = stored if isinstance(stored, list) else [stored] if stored else []
+        upload = self.inbox.take([file["path"] for file in files]) if files else None
+        found = browse.receive(upload)
+        refusal = found if isinstance(found, str) else ""
+        series = found if isinstance(found, Series) else None
+        return None, None, UNKNOWN, *self._chosen(token, series, refusal)
 
-    def _taker(self, sample: Example) -> Callable[[Turn], tuple[Any, ...]]:
+    def _slide(self, turn: Turn, token: str, insists: bool, event: gr.EventData) -> tuple[Any, ...]:
+        turn.end_reading()
+        series = self.shelf.get(token)
+        if series is None:
+            return self._shown(None, browse.GONE)
+        series.index = min(max(int(event.index), 0), len(series.volume) - 1)
+        return self._shown(series, insists=insists)
+
+    def _insist(self, token: str, wanted: bool) -> str:
+        return browse.look(self.shelf.get(token), insists=wanted).line
+
+    def _stopped(self, turn: Turn, token: str) -> tuple[str, dict[str, Any]]:
+        turn.end()
+        line = Stages(line="Stopped: what is shown is incomplete.")
+        return line.html(), self._marks(self.shelf.get(token))
+
+    def _clear(self, turn: Turn, token: str) -> tuple[Any, ...]:
+        turn.end()
+        return None, None, UNKNOWN, *self._chosen(token, None, hint=wording.CLEARED)
+
+    def _taker(self, sample: Example) -> Callable[[Turn, str], tuple[Any, ...]]:
         """The handler of an example's button: takes its scan, and sets the truth as drawn."""
         truth = wording.CLASSES[int(sample.tumour)]
-        status = handlers.scan_line(sample.levels, sample.sentence())
 
-        def take(turn: Turn) -> tuple[Any, ...]:
-            turn.next()
-            return truth, sample.levels, None, status, _hidden(), *self._fresh(sample.levels)
+        def take(turn: Turn, token: str) -> tuple[Any, ...]:
+            turn.end()
+            return truth, *self._chosen(token, of_levels(sample.levels), sample.sentence())
 
         return take
 
-    def _fresh(self, levels: np.ndarray | None) -> tuple[str, str]:
-        return Stages().html(), results.empty(self._hint(levels))
+    def _chosen(
+        self, token: str, series: Series | None, words: str = "", *, hint: str = ""
+    ) -> tuple[Any, ...]:
+        """Puts a series in place of the one before; its key, and all that is shown of it."""
+        self.shelf.drop(token)
+        if series is not None:
+            self.shelf.put(series.key, series, series.volume.data.nbytes)
+        insist = gr.update(visible=bool(series and series.refusal), value=False)
+        row = gr.update(visible=series is not None and len(series.volume) > 1)
+        key = series.key if series else ""
+        return key, insist, row, *self._shown(series, words, hint=hint)
 
-    def _hint(self, levels: np.ndarray | None) -> str:
-        return self.problem or (handlers.HINT if levels is None else handlers.READY)
+    def _shown(
+        self, series: Series | None, words: str = "", *, insists: bool = False, hint: str = ""
+    ) -> tuple[Any, ...]:
+        shown = browse.look(series, words, insists=insists)
+        hint = hint or self.problem or (browse.HINT if shown.scan is None else browse.READY)
+        nothing = Shown(Stages().html(), shown.view, results.empty(hint))  # of an analysis, yet
+        return self._marks(series), shown.line, *nothing, *attack_steps.show(None)
 
-
-def _stopped(turn: Turn) -> str:
-    turn.next()
-    return Stages(line="Stopped: what is shown is incomplete.").html()
-
-
-def _hidden() -> Any:
-    return gr.update(visible=False, value=False)
+    def _marks(self, series: Series | None) -> dict[str, Any]:
+        return series.marks(self.system.tau if self.system else 0.0) if series else {}

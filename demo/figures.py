@@ -14,6 +14,7 @@ from core.scan import to_png, to_uint8
 # Fixed scales, so that two runs can be compared by eye.
 ERROR_TOP = 0.25  # root of the squared error, in parts of full brightness
 CHANGE_TOP = 16  # grey levels of 255
+OVERLAY = 0.8  # how much of the scan the highest value of an overlay hides
 
 
 def scan_url(scan: Tensor) -> str:
@@ -22,15 +23,37 @@ def scan_url(scan: Tensor) -> str:
 
 
 def error_url(error_map: Tensor) -> str:
-    """Data URL of a squared-error map (H, W): dark blue is 0, yellow is `ERROR_TOP` and above."""
+    """Data URL of a squared-error map (H, W), in `error_colours`."""
+    return _colour_url(error_colours(error_map))
+
+
+def change_url(scan: Tensor, attacked: Tensor, top: int = CHANGE_TOP) -> str:
+    """Data URL of attacked - scan, each (1, H, W), in `change_colours`."""
+    return _colour_url(change_colours(scan, attacked, top))
+
+
+def overlay_url(scan: Tensor, share: Tensor) -> str:
+    """Data URL of a map (H, W) in [0, 1] laid over its scan (1, H, W): the higher, the denser."""
+    grey = to_uint8(scan)[0][..., None].astype(np.float64)
+    value = share.detach().clamp(0, 1).cpu().numpy()
+    dense = OVERLAY * np.sqrt(value)[..., None]
+    rgb = grey * (1 - dense) + cividis(value) * dense
+    return _colour_url(rgb.round().astype(np.uint8))
+
+
+def error_colours(error_map: Tensor) -> np.ndarray:
+    """RGB uint8 (H, W, 3) of a squared error: dark blue is 0, yellow is `ERROR_TOP` and above."""
     share = error_map.detach().clamp_min(0).sqrt() / ERROR_TOP
-    return _colour_url(cividis(share.clamp(0, 1).cpu().numpy()))
+    return cividis(share.clamp(0, 1).cpu().numpy())
 
 
-def change_url(scan: Tensor, attacked: Tensor) -> str:
-    """Data URL of attacked - scan, each (1, H, W): orange brighter, blue darker, black the same."""
+def change_colours(scan: Tensor, attacked: Tensor, top: int = CHANGE_TOP) -> np.ndarray:
+    """RGB uint8 (H, W, 3) of attacked - scan: orange brighter, blue darker, black the same.
+
+    Colours are brightest from `top` grey levels on.
+    """
     levels = to_uint8(attacked).astype(np.int16)[0] - to_uint8(scan).astype(np.int16)[0]
-    return _colour_url(diverging((levels / CHANGE_TOP).clip(-1, 1)))
+    return diverging((levels / top).clip(-1, 1))
 
 
 def cividis(share: np.ndarray) -> np.ndarray:

@@ -6,107 +6,73 @@ import logging
 import time
 from collections.abc import Iterator
 from dataclasses import replace
-from html import escape
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
 from torch import Tensor
 
-from core.scan import ScanError, from_uint8
-from demo import figures, results, wording
+from demo import results, viewer, wording
 from demo.analysis import Analysis
 from demo.attacking import AttackSettings, trajectory
-from demo.intake import Upload
+from demo.decision import decision
+from demo.evidence import evidence
 from demo.reading import DEFENCE, reading
 from demo.stages import Stages
 
 if TYPE_CHECKING:
-    from core.pipeline import Diagnosis, MedFedPure
+    from core.diagnosis import Diagnosis
+    from core.pipeline import MedFedPure
 
 log = logging.getLogger(__name__)
-HINT = "Drop a scan or take a synthetic example, then press Analyse."
-READY = "Scan loaded: press Analyse."
-COLOUR = "A colour picture, read as grey at your request: the outputs may mean nothing."
+
+
+class Shown(NamedTuple):
+    """What the page shows of an analysis, and the analysis itself."""
+
+    stages: str  # HTML, as are `results` and `decision`
+    view: viewer.View
+    results: str
+    decision: str = ""
+    analysis: Analysis | None = None
 
 
 def analyse(
-    system: MedFedPure, levels: np.ndarray, settings: AttackSettings
-) -> Iterator[tuple[str, str]]:
+    system: MedFedPure, scan: Tensor, view: viewer.View, settings: AttackSettings
+) -> Iterator[Shown]:
     """Reads the clean scan, attacks it, reads the attacked one.
 
     Args:
         system: the pipeline, in eval mode.
-        levels: the scan's uint8 levels (1, 224, 224).
+        scan: the canonical scan (1, 224, 224).
+        view: of the same scan, as the viewer shows it.
         settings: the attack.
 
     Yields:
-        (stages as HTML, results as HTML), whenever something new is known.
+        All that is known so far, whenever something new is.
     """
     stages = Stages()
     try:
-        for stages, analysis in _steps(system, levels, settings):
-            yield stages.html(), results.render(analysis)
+        for stages, analysis in _steps(system, scan, settings):
+            yield Shown(
+                stages.html(),
+                {**view, **viewer.results(analysis)},
+                results.render(analysis),
+                decision(analysis),
+                analysis,
+            )
     except (RuntimeError, ValueError, MemoryError) as error:
         log.exception("an analysis failed")
-        yield (
-            stages.fail(f"The analysis failed: {error}").html(),
-            results.empty("There is no result."),
-        )
-
-
-def receive(upload: Upload | None) -> tuple[np.ndarray | None, Upload | None, str]:
-    """A dropped file: (levels to analyse, a refused upload that may be insisted on, HTML)."""
-    if upload is None:
-        return None, None, scan_line(None, HINT)
-    if upload.is_colour:
-        return None, upload, scan_line(upload.levels, upload.refusal, refused=True)
-    if upload.levels is None:
-        return None, None, scan_line(None, upload.refusal, refused=True)
-    return upload.levels, None, scan_line(upload.levels, READY)
-
-
-def insist(wanted: bool, refused: Upload | None) -> tuple[np.ndarray | None, str]:
-    """The checkbox under a refused colour picture: (levels to analyse, words as HTML)."""
-    if refused is None:
-        return None, scan_line(None, HINT)
-    if not wanted:
-        return None, scan_line(refused.levels, refused.refusal, refused=True)
-    return refused.levels, scan_line(refused.levels, COLOUR)
-
-
-def scan_line(levels: np.ndarray | None, words: str, *, refused: bool = False) -> str:
-    """The chosen scan as a thumbnail beside one sentence; a refusal is announced as an alert."""
-    picture = ""
-    if levels is not None:
-        picture = f'<img src="{figures.scan_url(from_uint8(levels))}" alt="The chosen scan">'
-    role = 'role="alert" class="mf-scan mf-bad"' if refused else 'role="status" class="mf-scan"'
-    return f"<div {role}>{picture}<p>{escape(words)}</p></div>"
-
-
-def read_once(
-    system: MedFedPure, upload: Upload | None, any_picture: bool, seed: int
-) -> dict[str, Any]:
-    """The API's one-shot reading.
-
-    Raises:
-        ValueError: no file, a file that cannot be read, or a seed below 0; the message says which.
-    """
-    if upload is None:
-        raise ScanError("Send one picture file.")
-    if upload.levels is None or (upload.is_colour and not any_picture):
-        raise ScanError(upload.refusal)
-    settings = AttackSettings(kind="none", seed=int(seed))
-    return system.read(from_uint8(upload.levels), settings.seed).to_dict()
+        failed = stages.fail(f"The analysis failed: {error}").html()
+        yield Shown(failed, view, results.empty("There is no result."))
 
 
 def _steps(
-    system: MedFedPure, levels: np.ndarray, settings: AttackSettings
+    system: MedFedPure, scan: Tensor, settings: AttackSettings
 ) -> Iterator[tuple[Stages, Analysis]]:
-    now = Analysis(from_uint8(levels), settings, info=dict(system.info))
+    now = Analysis(scan, settings, info=dict(system.info))
     stages = Stages().set("", "done", "load", load="224 x 224 px")
     reads = _reading(system, now.scan, settings.seed, stages, "clean")
     for stages, clean in reads:
-        now = replace(now, clean=clean)
+        now = _with(system, now, "clean", clean)
         yield stages, now
     if settings.kind == "none":
         yield stages.set("Done, without an attack.", "skipped", "attack", attack="none"), now
@@ -115,10 +81,8 @@ def _steps(
     stages = stages.set(stages.line, "running", "attack")
     yield stages, now
     start = time.perf_counter()
-    attacked_scan = now.scan
     for step in trajectory(system, now.scan, settings):
-        attacked_scan = step.x_adv[0].cpu()
-        now = replace(now, attacked_scan=attacked_scan)
+        now = replace(now, steps=(*now.steps, step))
         done = f"step {step.index} of {settings.num_steps}"
         tumour = wording.percent(float(step.probabilities[0, 1]))
         line = f"Attacking: {done}, the model under attack says tumour {tumour}."
@@ -128,11 +92,19 @@ def _steps(
         yield stages, now
     now = replace(now, attack_ms=(time.perf_counter() - start) * 1000)
     stages = stages.set("", "done", "attack", attack=f"{now.attack_ms:.0f} ms")
-    reads = _reading(system, attacked_scan, settings.seed, stages, "attacked")
+    reads = _reading(system, now.steps[-1].x_adv[0].cpu(), settings.seed, stages, "attacked")
     for stages, attacked in reads:
-        now = replace(now, attacked=attacked)
+        now = _with(system, now, "attacked", attacked)
         yield stages, now
     yield stages.set("Done.", "done"), now
+
+
+def _with(system: MedFedPure, now: Analysis, name: str, d: Diagnosis | None) -> Analysis:
+    """The analysis with one more reading, explained; unchanged as long as there is none."""
+    if d is None:
+        return now
+    reading: dict[str, Any] = {name: d}
+    return replace(now, evidence={**now.evidence, name: evidence(system, d)}, **reading)
 
 
 def _reading(

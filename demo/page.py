@@ -11,19 +11,29 @@ import core
 from core.checkpoint import WeightsError
 from core.pipeline import MedFedPure
 from demo import examples, wording
+from demo.about import About
 from demo.api import Api
+from demo.batch import Batch
 from demo.examples import Example
 from demo.explore import Explore
 from demo.intake import Inbox
+from demo.learn import Learn
+from demo.local import fetch_nothing
 
 
-def build(system: MedFedPure | None = None, samples: Sequence[Example] | None = None) -> gr.Blocks:
+def build(
+    system: MedFedPure | None = None,
+    samples: Sequence[Example] | None = None,
+    *,
+    is_public: bool = False,
+) -> gr.Blocks:
     """The app.
 
     Args:
         system: the pipeline to show; by default the shipped one. Where its weights are missing or
             refused the page says so and analyses nothing.
         samples: the example scans; by default those that ship with the page.
+        is_public: whether strangers can open it; it says so before anything is uploaded.
 
     Returns:
         Blocks with a queue, to be launched with `demo.theme.launch_settings()`.
@@ -35,20 +45,29 @@ def build(system: MedFedPure | None = None, samples: Sequence[Example] | None = 
         except WeightsError as error:
             problem = str(error)
     samples = examples.load() if samples is None else samples
+    fetch_nothing()
     with gr.Blocks(title="MedFedPure", fill_width=True, analytics_enabled=False) as blocks:
-        gr.HTML(_header(problem), elem_id="header")
+        gr.HTML(_header(problem, is_public), elem_id="header")
         inbox = Inbox()
-        with gr.Tabs(elem_id="tabs"), gr.Tab("Explore", id="explore", elem_id="tab-explore"):
-            Explore(system, problem, samples, inbox)
+        with gr.Tabs(elem_id="tabs"):
+            with gr.Tab("Explore", id="explore", elem_id="tab-explore"):
+                Explore(system, problem, samples, inbox)
+            with gr.Tab("Batch", id="batch", elem_id="tab-batch"):
+                Batch(system, problem, inbox)
+            with gr.Tab("Learn", id="learn", elem_id="tab-learn"):
+                Learn(system, samples)
+            with gr.Tab("About", id="about", elem_id="tab-about"):
+                About()
         Api(system, problem, inbox)
     blocks.queue(max_size=16)
     return blocks
 
 
-def _header(problem: str) -> str:
+def _header(problem: str, is_public: bool) -> str:
+    notice = wording.PUBLIC_NOTICE if is_public else wording.NOTICE
     banner = f'<div class="mf-banner" role="alert">{escape(problem)}</div>' if problem else ""
     return (
         '<header class="mf-header"><h1>MedFedPure</h1>'
         "<p>Brain MRI, attacked and defended</p>"
-        f'<p class="mf-notice">{escape(wording.NOTICE)}</p></header>{banner}'
+        f'<p class="mf-notice">{escape(notice)}</p></header>{banner}'
     )

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from core.pipeline import Diagnosis, MedFedPure
+    from core.diagnosis import Diagnosis
+    from core.pipeline import MedFedPure
 
 DEFENCE = ("detect", "purify", "classify")
 _worker = ThreadPoolExecutor(1, thread_name_prefix="reading")  # one reading at a time

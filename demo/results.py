@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import base64
-import json
 from html import escape
 
-from core.pipeline import Diagnosis
+from core.diagnosis import Diagnosis
 from core.scan import to_png
-from demo import wording
+from demo import report, wording
 from demo.analysis import Analysis
-from demo.panels import panels
+from demo.decision import votes
 
 
 def render(analysis: Analysis) -> str:
-    """Pictures, outputs, detector and mixture."""
+    """Outputs, detector and mixture; the pictures are the viewer's."""
     cards = _outputs(analysis) + _detector(analysis) + _mixture(analysis)
     return (
-        f'<p class="mf-stale" role="status">{wording.STALE}</p>{panels(analysis)}'
-        f'<div class="mf-cards">{cards}</div>'
+        f'<p class="mf-stale" role="status">{wording.STALE}</p><div class="mf-cards">{cards}</div>'
     )
 
 
@@ -30,7 +28,7 @@ def empty(sentence: str) -> str:
 def _outputs(a: Analysis) -> str:
     """Final outputs, clean and attacked, without and with defence, and the verdicts in words."""
     rows = _row("Clean scan", a.clean, a.clean) + _row("Attacked scan", a.attacked, a.clean)
-    said = "".join(f'<li class="mf-{tone}">{escape(words)}</li>' for tone, words in _verdicts(a))
+    said = "".join(f'<li class="mf-{tone}">{escape(words)}</li>' for tone, words in verdicts(a))
     aimed = wording.attack_line(a.settings, *a.change) if a.attacked else ""
     return (
         '<section class="mf-card mf-outputs" aria-label="Final diagnosis">'
@@ -43,12 +41,17 @@ def _outputs(a: Analysis) -> str:
     )
 
 
-def _verdicts(a: Analysis) -> list[tuple[str, str]]:
+def verdicts(a: Analysis) -> list[tuple[str, str]]:
+    """What the attack and the defence did, each as tone ('good', 'bad', 'note') and a sentence."""
     if a.clean is None:
         return []
+    if not a.clean.can_judge:
+        return [wording.cannot_judge("Clean")]
     truth, before = a.settings.truth, _labels(a.clean)
     verdicts = [wording.harm(*before, truth)]
-    if a.attacked is not None:
+    if a.attacked is not None and not a.attacked.can_judge:
+        verdicts.append(wording.cannot_judge("Attacked"))
+    elif a.attacked is not None:
         after = _labels(a.attacked)
         aim = a.settings.aim
         verdicts.append(wording.attack_outcome(before[0], after[0], truth, aim))
@@ -58,25 +61,27 @@ def _verdicts(a: Analysis) -> list[tuple[str, str]]:
 
 def _labels(d: Diagnosis) -> tuple[str, str]:
     """The outputs without and with defence."""
-    return wording.label(d.tumour_probability_undefended), wording.label(d.tumour_probability)
+    return wording.label(d.tumour_probability_undefended), wording.defended(d)
 
 
 def _row(name: str, d: Diagnosis | None, clean: Diagnosis | None) -> str:
     cells = "<td>&ndash;</td><td>&ndash;</td>"
     if d is not None:
         was = _labels(clean or d)
-        cells = _cell(d.tumour_probability_undefended, was[0]) + _cell(d.tumour_probability, was[1])
+        cells = _cell(d.tumour_probability_undefended, was[0])
+        unjudged = f'<td data-says="{wording.NO_JUDGEMENT}"><strong>cannot judge</strong></td>'
+        cells += _cell(d.tumour_probability, was[1]) if d.can_judge else unjudged
     return f'<tr><th scope="row">{name}</th>{cells}</tr>'
 
 
 def _cell(tumour_probability: float, was: str) -> str:
     says = wording.label(tumour_probability)
     sure = tumour_probability if says == "tumour" else 1 - tumour_probability
-    turned = '<em class="mf-turned">turned</em>' if says != was else ""
+    turned = was in wording.CLASSES and says != was
+    mark = '<em class="mf-turned">turned</em>' if turned else ""
     bar = _meter(tumour_probability, "tumour probability")
-    return (
-        f'<td data-says="{says}"><strong>{says}</strong> {wording.percent(sure)} {turned}{bar}</td>'
-    )
+    share = f"<span>{wording.percent(sure)}</span>"
+    return f'<td data-says="{says}"><strong>{says}</strong> {share} {mark}{bar}</td>'
 
 
 def _meter(share: float, what: str) -> str:
@@ -89,20 +94,21 @@ def _meter(share: float, what: str) -> str:
 
 def _downloads(a: Analysis) -> str:
     """Links that hold their file: nothing is stored on the server."""
+    if a.clean is None or (a.attacked is None) != (a.attacked_scan is None):
+        return ""  # still at work
     links = []
-    if a.attacked is not None and a.attacked_scan is not None:
-        url = _data_url("image/png", to_png(a.attacked_scan))
-        links.append(("attacked-scan.png", url, "Attacked scan (lossless PNG)"))
-    if a.clean is not None:
-        report = json.dumps(a.report(), indent=2, default=str).encode()
-        url = _data_url("application/json", report)
-        links.append(("medfedpure-report.json", url, "All figures (JSON)"))
-    made = "".join(f'<a download="{name}" href="{url}">{text}</a>' for name, url, text in links)
-    return f'<p class="mf-downloads">{made}</p>' if made else ""
+    if a.attacked_scan is not None:
+        png = to_png(a.attacked_scan)
+        links.append(link("attacked-scan.png", "image/png", png, "Attacked scan (lossless PNG)"))
+    name, data = f"{report.NAME}.json", report.to_json(a)
+    links.append(link(name, "application/json", data, "All figures, to repeat it (JSON)"))
+    return f'<p class="mf-downloads">{"".join(links)}</p>'
 
 
-def _data_url(kind: str, data: bytes) -> str:
-    return f"data:{kind};base64,{base64.b64encode(data).decode('ascii')}"
+def link(name: str, kind: str, data: bytes, words: str) -> str:
+    """A link that holds its file."""
+    url = f"data:{kind};base64,{base64.b64encode(data).decode('ascii')}"
+    return f'<a download="{escape(name)}" href="{url}">{escape(words)}</a>'
 
 
 def _detector(a: Analysis) -> str:
@@ -119,7 +125,8 @@ def _detector(a: Analysis) -> str:
             f'<em class="mf-{tone}">{words}</em>{_meter(d.confidence, "rank of the score")}'
             f"<small>score {d.score:.3g}, threshold τ {d.tau:.3g}; scores above "
             f"{wording.percent(d.confidence)} of clean scans; "
-            f"purified at t* = {d.t_star}</small></dd>"
+            f"purified at t* = {d.t_star}; novelty {d.novelty:.1f}, judged up to "
+            f"{d.novelty_limit:.1f}</small></dd>"
         )
     body = f"<dl>{rows or '&ndash;'}</dl>{_timings(a)}"
     return f'<section class="mf-card"><h3>{title}</h3>{body}</section>'
@@ -137,16 +144,15 @@ def _timings(a: Analysis) -> str:
 
 
 def _mixture(a: Analysis) -> str:
-    body = "&ndash;"
-    for name, d in a.readings[-1:]:
-        pairs = zip(d.attention.tolist(), d.expert_probabilities.tolist(), strict=True)
-        body = "".join(
-            f'<div class="mf-expert"><b>E{k}</b>{_meter(weight, f"weight of expert {k}")}'
-            f"<span>{weight:.2f}</span><small>tumour {wording.percent(tumour)}</small></div>"
-            for k, (weight, tumour) in enumerate(pairs, start=1)
-        )
-        body += (
-            f'<p class="mf-note">On the {name} scan after purification. The same mixture '
-            f"without purifier: tumour {wording.percent(d.tumour_probability_unpurified)}.</p>"
-        )
-    return f'<section class="mf-card"><h3>Expert attention weights</h3>{body}</section>'
+    """Who voted what: the attention's weight of each expert, what it says, and their sum."""
+    body = ""
+    for name, d in a.readings:
+        if name in a.evidence:
+            body += votes(f"{name.capitalize()} scan", d, a.evidence[name])
+            if d.can_judge:
+                unpurified = wording.percent(d.tumour_probability_unpurified)
+                body += f'<p class="mf-note">The same without purifier: tumour {unpurified}.</p>'
+    return (
+        '<section class="mf-card"><h3>Expert attention weights, and who voted what</h3>'
+        f"{body or '&ndash;'}</section>"
+    )

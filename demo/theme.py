@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from starlette.middleware import Middleware
 
-from core.scan import MAX_BYTES
+from core.scan import MAX_VOLUME_BYTES
+from demo.guard import Guard
 
-CSS = Path(__file__).with_name("style.css")
+CSS = sorted(Path(__file__).parent.glob("*.css"))  # style.css for all, one for a tab
 FONT = ["ui-sans-serif", "system-ui", "Segoe UI", "Helvetica Neue", "Arial", "sans-serif"]
 MONO = ["ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace"]
 # Dark unless the address says ?__theme=light. Gradio runs this only after drawing its background,
@@ -60,19 +62,20 @@ def theme() -> gr.themes.Base:
         button_primary_background_fill="#0f766e",
         button_primary_background_fill_hover="#115e59",
         button_primary_background_fill_dark="#0f766e",
-        button_primary_background_fill_hover_dark="#0d9488",
+        button_primary_background_fill_hover_dark="#115e59",
         button_primary_text_color="#ffffff",
         button_primary_text_color_dark="#ffffff",
     )
 
 
-def launch_settings() -> dict[str, Any]:
+def launch_settings(on_a_space: bool = False) -> dict[str, Any]:
     """Keyword arguments of `Blocks.launch` that the app and its tests share."""
     return {
+        "app_kwargs": {"middleware": [Middleware(Guard, on_a_space=on_a_space)]},
         "theme": theme(),
-        "css": CSS.read_text(encoding="utf-8"),
+        "css": "\n".join(path.read_text(encoding="utf-8") for path in CSS),
         "head": HEAD,
-        "max_file_size": MAX_BYTES,
+        "max_file_size": MAX_VOLUME_BYTES,  # core holds pictures to less
         "run_history": False,
         "footer_links": ["api"],
         "ssr_mode": False,

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from demo.attacking import AttackSettings
 
-NOTICE = (
-    "Research and teaching only - not for clinical use. On a public server upload no patient data."
-)
+if TYPE_CHECKING:
+    from core.diagnosis import Diagnosis
+
+RESEARCH = "Research and teaching only - not for clinical use"
+NOTICE = f"{RESEARCH}. On a public server upload no patient data."
+PUBLIC_NOTICE = f"{RESEARCH}. This page is public: upload no patient data."
 CLASSES = ("no tumour", "tumour")
 ERROR_CAPTION = "Shows what the autoencoder could not predict, not disease."
 AIMS = {
@@ -20,7 +25,12 @@ MADE_FOR = {
     "defence": "the whole defence",
 }
 STALE = "A control has changed since: press Analyse to renew these results."
-CLEARED = "Cleared: the scan, the attacked scan and all results are gone; nothing was kept on disk."
+NO_JUDGEMENT = "cannot judge"
+UNLIKE = "unlike the brain MRI slices that the system has learned from"
+CLEARED = (
+    "Cleared: the scan, the attacked scan and all results are gone; nothing was kept on disk, and "
+    "the upload's pixels leave the server's memory within 20 minutes."
+)
 
 
 def percent(share: float) -> str:
@@ -35,6 +45,22 @@ def percent(share: float) -> str:
 def label(tumour_probability: float) -> str:
     """The class that a tumour probability puts first."""
     return CLASSES[int(tumour_probability >= 0.5)]
+
+
+def defended(d: Diagnosis) -> str:
+    """What a reading says with defence: a class, or that it cannot judge."""
+    return label(d.tumour_probability) if d.can_judge else NO_JUDGEMENT
+
+
+def cannot_judge(name: str) -> tuple[str, str]:
+    """A scan that is far from all that was learned: tone and one sentence."""
+    name = name.capitalize()
+    return "note", f"{name} scan: cannot judge. The picture is {UNLIKE}; its outputs mean nothing."
+
+
+def eps(norm: str, value: float) -> str:
+    """An attack's size, also in grey levels where it bounds every pixel."""
+    return f"{value:.4f} = {value * 255:.1f}/255" if norm == "linf" else f"{value:.2f}"
 
 
 def eps_note(norm: str, eps: float) -> str:

@@ -28,13 +28,14 @@ PHASES = {
     "plain": ("the same without adversarial examples: 'undefended'", ("plain",)),
     "classifier": ("mixture and plain (phase 3, on pooled scans)", ("mixture", "plain")),
     "detector": ("the detector's residual network; needs both classifiers", ("detector",)),
+    "novelty": ("the head that says 'cannot judge'; needs the autoencoder", ("novelty",)),
     "calibrate": (
         "ties the parts together: temperatures, operating points, fused score, tau",
         ("calibrate",),
     ),
     "all": (
         "everything above, then ready for core.load(OUT)",
-        ("mixture", "plain", "diffusion", "mae", "detector", "calibrate"),
+        ("mixture", "plain", "diffusion", "mae", "detector", "novelty", "calibrate"),
     ),
 }
 SPLIT = "split"

@@ -6,7 +6,7 @@ chosen on validation scans. Test scans are never touched.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -19,7 +19,12 @@ from core.calibrated import Calibrated
 from core.detector import SCORES, Detector
 from core.features import log_band_energy
 from core.pipeline import MedFedPure
-from train.task import Data, ReportFn, batches
+from train.fold import Data, batches
+from train.logistic import logistic
+from train.task import ReportFn
+
+PARTS = 10  # of the validation scans, each left out once to choose the operating point
+TIE = 0.004  # accuracies that differ by less count as equal
 
 
 @dataclass(frozen=True)
@@ -48,10 +53,8 @@ def calibrate(
     val = val.spaced(config.val_scans)
     x_val, y_val = val.all(system.device)
     for name, classifier in (("classifier", system.classifier), ("plain", system.plain)):
-        figures |= {
-            f"{name}_{k}": v
-            for k, v in _operating_point(classifier, x_val, y_val, val.weights).items()
-        }
+        found = _operating_point(classifier, x_val, y_val, val.weights, val.groups)
+        figures |= {f"{name}_{k}": v for k, v in found.items()}
         report(
             f"{name}: temperature {float(classifier.temperature):.3f}, "
             f"{figures[f'{name}_balanced']:.4f} balanced accuracy on validation scans"
@@ -80,19 +83,20 @@ def calibrate(
 
 
 def _operating_point(
-    classifier: Calibrated, x: Tensor, y: Tensor, weights: Tensor
+    classifier: Calibrated, x: Tensor, y: Tensor, weights: Tensor, groups: Sequence[int]
 ) -> dict[str, float]:
     """Sets the temperature and, with two classes, the bias in place.
 
-    The bias moves the highest weighted accuracy to probability one half, the temperature minimises
-    the weighted cross-entropy (Guo et al. 2017); the weights are those of training.
+    The bias moves the best operating point to probability one half, the temperature minimises the
+    weighted cross-entropy (Guo et al. 2017); the weights are those of training.
     """
     y = y.cpu()
     logits = _mapped(classifier.model, x).double()
     weights = weights / weights.sum()
     shift = torch.zeros(logits.shape[1], dtype=torch.float64)
     if len(shift) == 2:
-        shift = _cut(logits[:, 1] - logits[:, 0], y, weights) * torch.tensor([0.5, -0.5]).double()
+        cut = _cut(logits[:, 1] - logits[:, 0], y, weights, torch.as_tensor(list(groups)))
+        shift = cut * torch.tensor([0.5, -0.5]).double()
     moved = logits + shift
     temperatures = torch.logspace(-1, 1.3, 200, dtype=torch.float64)
     losses = [
@@ -105,16 +109,32 @@ def _operating_point(
     return {"balanced": balanced, "temperature": temperature}
 
 
-def _cut(margin: Tensor, y: Tensor, weights: Tensor) -> float:
-    """The margin above which 'tumour' is said: the middle one of those with the best accuracy.
+def _cut(margin: Tensor, y: Tensor, weights: Tensor, groups: Tensor) -> float:
+    """The margin above which 'tumour' is said: the best one where that holds for scans left out.
+
+    The best cut on few scans is a bad one: each of `PARTS` parts of the groups of near-duplicates
+    is read at the cut that is best on the others, and if that is not better than 0, it stays 0.
+    """
+    said, unique = torch.empty_like(y, dtype=torch.bool), groups.unique()
+    for first in range(PARTS):
+        out = torch.isin(groups, unique[first::PARTS])
+        if out.all():
+            return 0.0
+        said[out] = margin[out] > _best_cut(margin[~out], y[~out], weights[~out])
+    gain = weights @ ((said == (y == 1)).double() - ((margin > 0) == (y == 1)).double())
+    return _best_cut(margin, y, weights) if gain > TIE else 0.0
+
+
+def _best_cut(margin: Tensor, y: Tensor, weights: Tensor) -> float:
+    """The middle one of the cuts with the best weighted accuracy.
 
     Between neighbouring margins accuracy is constant, so the midpoints are all there is to try;
-    four thousandths of accuracy count as equal.
+    differences of up to `TIE` count as none.
     """
     order = margin.sort().values
     cuts = torch.cat([order[:1] - 1, (order[1:] + order[:-1]) / 2, order[-1:] + 1])
     accuracy = torch.stack([(weights * ((margin > c) == (y == 1))).sum() for c in cuts])
-    best = cuts[accuracy >= accuracy.max() - 0.004]
+    best = cuts[accuracy >= accuracy.max() - TIE * weights.sum()]
     return float(best[(best - best.mean()).abs().argmin()])
 
 
@@ -155,24 +175,10 @@ def _fuse(detector: Detector, clean: Tensor, attacked: Tensor, ridge: float) -> 
     centre, spread = clean.mean(0), clean.std(0).clamp_min(1e-6)
     detector.centre.copy_(centre)
     detector.spread.copy_(spread)
-    z = ((torch.cat([clean, attacked]) - centre) / spread).clamp(-8, 8).double()
-    y = torch.cat([torch.zeros(len(clean)), torch.ones(len(attacked))]).double()
-    weight = torch.where(y == 1, 0.5 / len(attacked), 0.5 / len(clean))
-    w = torch.zeros(z.shape[1] + 1, dtype=torch.float64, requires_grad=True)
-    optimizer = torch.optim.LBFGS([w], max_iter=200, line_search_fn="strong_wolfe")
-
-    def closure() -> Tensor:
-        optimizer.zero_grad()
-        loss = F.binary_cross_entropy_with_logits(
-            z @ w[:-1] + w[-1], y, weight=weight, reduction="sum"
-        )
-        loss = loss + ridge * w[:-1].square().sum()
-        loss.backward()
-        return loss
-
-    optimizer.step(closure)
-    detector.weight.copy_(w[:-1].detach())
-    detector.offset.copy_(w[-1].detach())
+    zeros, ones = (((f - centre) / spread).clamp(-8, 8) for f in (clean, attacked))
+    weight, offset = logistic(zeros, ones, ridge)
+    detector.weight.copy_(weight)
+    detector.offset.copy_(offset)
 
 
 def _val_attack(system: MedFedPure, x: Tensor, y: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from core.attack.step import gradient, noise_in_ball, project
 from core.moe import MixtureOfExperts, mixture_loss
 from train.augment import AugmentConfig, augment
 from train.device import autocast, autocast_logits
-from train.task import Data, batches
+from train.fold import Data, batches
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from train.detector import DetectorTrainConfig
 from train.diffusion import DiffusionConfig
 from train.federated.config import FederatedConfig
 from train.mae import MAETrainConfig
+from train.novelty import NoveltyPhase
 from train.task import FitConfig
 
 PRESETS = Path(__file__).parent / "conf"
@@ -77,6 +78,7 @@ class Preset:
     diffusion: DiffusionPhase = field(default_factory=DiffusionPhase)
     mae: MAEPhase = field(default_factory=MAEPhase)
     detector: DetectorPhase = field(default_factory=DetectorPhase)
+    novelty: NoveltyPhase = field(default_factory=NoveltyPhase)
     calibrate: CalibrateConfig = field(default_factory=CalibrateConfig)
     federated: FederatedConfig = field(default_factory=FederatedConfig)
 
@@ -112,11 +114,10 @@ def _values(path: Path) -> dict[str, Any]:
     if "extends" not in values:
         return values
     name = values.pop("extends")
-    base = _toml(_path(name)) if name in preset_names() else {"extends": name}
-    if "extends" in base:
-        known = ", ".join(n for n in preset_names() if "extends" not in _toml(_path(n)))
-        raise PresetError(f"{path.name} cannot extend {name!r}: choose from {known}")
-    return _merged(base, values)
+    bases = [base for base in preset_names() if "extends" not in _toml(_path(base))]
+    if name not in bases:
+        raise PresetError(f"{path.name} cannot extend {name!r}: choose from {', '.join(bases)}")
+    return _merged(_toml(_path(name)), values)
 
 
 def _toml(path: Path) -> dict[str, Any]:

@@ -13,8 +13,8 @@ import torch
 from train import split
 from train.cifar import read_cifar
 from train.data import DataError, Record, file_sha256, find_folder, find_records, load_scans
+from train.fold import Data
 from train.split import Manifest, check_files, fold_of, read_manifest, split_by_group
-from train.task import Data
 
 CIFAR10, FOLDER = "cifar10", "folder"
 PROTOCOLS = (*split.PROTOCOLS, CIFAR10, FOLDER)

@@ -19,7 +19,8 @@ from core.attack.step import to_eight_bit
 from core.metrics import auroc
 from core.pipeline import MedFedPure
 from train.device import autocast
-from train.task import Data, LossFn, batches
+from train.fold import Data, batches
+from train.task import LossFn
 
 BLOCKS = (1, 2, 2, 4, 8)
 

@@ -13,7 +13,8 @@ from core.attack.step import LogitsFn
 from core.diffusion import Diffusion, seeded_noise, to_model
 from train.augment import AugmentConfig, augment
 from train.device import autocast, autocast_logits
-from train.task import Data, LossFn, batches
+from train.fold import Data, batches
+from train.task import LossFn
 
 
 @dataclass(frozen=True)

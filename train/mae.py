@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from core.mae import MaskedAutoencoder
 from train.augment import AugmentConfig, augment
 from train.device import autocast
-from train.task import Data, LossFn, batches
+from train.fold import Data, batches
+from train.task import LossFn
 
 
 @dataclass(frozen=True)

@@ -17,9 +17,9 @@ import numpy as np
 
 from train.corpus import Corpus
 from train.data import DataError
+from train.fold import Data
 from train.scanner import ScannerConfig, shift
 from train.split import FOLDS, Manifest
-from train.task import Data
 
 KINDS = ("iid", "dirichlet", "source")
 DRAWS = 200  # of a Dirichlet, until every client can train
@@ -108,9 +108,7 @@ def client_corpus(corpus: Corpus, config: PartitionConfig, client: int) -> Corpu
     def fold(data: Data, keep: list[int], offset: int) -> Data:
         names = [i + offset for i in keep]
         part = data.pick(keep)
-        return replace(
-            part, scans=shift(part.scans, config.scanner, config.seed, client, names)
-        )
+        return replace(part, scans=shift(part.scans, config.scanner, config.seed, client, names))
 
     train, val = fold(corpus.train, inside[0], 0), fold(corpus.val, inside[1], cut)
     return replace(corpus, train=train, val=val)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import time
 from collections.abc import Iterable
 from dataclasses import asdict, replace
@@ -19,10 +18,12 @@ from core.mae import MaskedAutoencoder
 from core.moe import MixtureOfExperts, MoEConfig
 from core.pipeline import MedFedPure, build
 from core.residual import ResidualNet
+from core.scan import SIZE
 from core.system import PARTS, SYSTEM, load, save_part, save_ties
 from core.unet import UNet
 from train import calibrate as calibration
-from train import classifier, detector, diffusion, mae
+from train import classifier, detector, diffusion, mae, novelty
+from train.commit import commit
 from train.config import ClassifierPhase, Preset, check_fit
 from train.corpus import Corpus
 from train.device import pick_device
@@ -124,6 +125,26 @@ class Phases:
             asdict(self.preset.system.residual),
         )
 
+    def novelty(self) -> None:
+        """The head that says where the system cannot judge: of brain MRI alone, others get none.
+
+        Raises:
+            WeightsError: the autoencoder is not trained yet, or on another split or in another
+                shape.
+        """
+        progress = self._progress("novelty")
+        system, c = self._assemble(["mae.safetensors"]), self.corpus
+        if c.shape == (1, SIZE, SIZE):
+            system.novelty, figures = novelty.fit_novelty(
+                system.detector.mae, c.train, c.val, self.preset.novelty,
+                seed=self.seed + 5, device=self.device, report=progress.report,
+            )  # fmt: skip
+            progress.report(f"{figures['score']:.3f} of new drawings refused")
+            progress.write(**figures)
+        else:
+            progress.report("no pictures are drawn for this shape: everything will be judged")
+        save_part(system.novelty, self.out, "novelty.safetensors", {}, c.split_sha256)
+
     def calibrate(self) -> None:
         """Ties the trained parts together: temperatures, operating points, detector, manifest.
 
@@ -145,7 +166,7 @@ class Phases:
         save_ties(system, self.out, c.split_sha256)
         names = [*PARTS, SYSTEM]
         checkpoint.write_manifest(
-            self.out, names, preset=self.preset.name, protocol=c.protocol, commit=_commit()
+            self.out, names, preset=self.preset.name, protocol=c.protocol, commit=commit()
         )
         load(self.out)  # what was written is what can be read
         progress.write(**figures)
@@ -236,13 +257,3 @@ class Phases:
 
     def _progress(self, title: str) -> Progress:
         return Progress(title, self.out / "log.jsonl")
-
-
-def _commit() -> str:
-    """The commit that the code is at, 'unknown' outside a checkout or without git."""
-    command = ["git", "rev-parse", "HEAD"]
-    try:
-        found = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True)
-    except OSError:
-        return "unknown"
-    return found.stdout.strip() or "unknown"

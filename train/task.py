@@ -10,20 +10,17 @@ import copy
 import json
 import math
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from timm.optim import create_optimizer_v2
 from torch import Tensor, nn
 
-from core.scan import from_uint8
 from train.device import pick_device
+from train.fold import Data
 from train.resume import read_state, write_state
 
 LossFn = Callable[[nn.Module, Tensor, Tensor, torch.Generator], Tensor]
@@ -69,45 +66,6 @@ class FitConfig:
             raise ValueError(f"lr must be positive and ema in [0, 1), got {self}")
         if self.optimizer not in OPTIMIZERS:
             raise ValueError(f"optimizer must be adamw or muon, got {self.optimizer!r}")
-
-
-@dataclass(frozen=True)
-class Data:
-    """Scans of one fold with labels; uint8 until a batch is drawn."""
-
-    scans: np.ndarray  # (N, H, W) or (N, C, H, W) uint8
-    labels: Tensor  # (N,) int64
-    cells: Sequence[str]  # (N,) 'source/label': what shall count the same
-    groups: Sequence[int]  # (N,) near-duplicates share a number
-
-    @cached_property
-    def weights(self) -> Tensor:
-        """How much each scan counts, (N,) float64: see `balanced_weights`."""
-        return balanced_weights(self.cells, self.groups)
-
-    def spaced(self, limit: int) -> Data:
-        """At most `limit` of the scans, evenly spaced, first and last among them."""
-        return self.pick(torch.linspace(0, len(self) - 1, min(limit, len(self))).long().tolist())
-
-    def pick(self, rows: Sequence[int]) -> Data:
-        """The scans of these rows; they get weights of their own."""
-        index = list(rows)
-        cells, groups = [self.cells[i] for i in index], [self.groups[i] for i in index]
-        return Data(self.scans[index], self.labels[index], cells, groups)
-
-    def all(self, device: torch.device) -> tuple[Tensor, Tensor]:
-        """The one batch that holds all of it."""
-        return self.batch(range(len(self)), device)
-
-    def batch(self, index: Sequence[int] | Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Float32 scans (B, C, H, W) in [0, 1] and labels (B,)."""
-        rows = np.asarray(index)
-        x = from_uint8(self.scans[rows])
-        x = x[:, None] if x.ndim == 3 else x
-        return x.to(device), self.labels[torch.as_tensor(rows)].to(device)
-
-    def __len__(self) -> int:
-        return len(self.labels)
 
 
 def fit(
@@ -220,22 +178,6 @@ def fit(
     model.load_state_dict(best.state_dict())
     model.eval()
     return history
-
-
-def batches(n: int, size: int) -> Iterator[range]:
-    """Positions 0..n-1 in order, in runs of `size`; the last may be shorter."""
-    for start in range(0, n, size):
-        yield range(start, min(start + size, n))
-
-
-def balanced_weights(cells: Sequence[object], groups: Sequence[int]) -> Tensor:
-    """Weights (N,) float64: cells share equally; n near-duplicates in a cell count as sqrt(n)."""
-    sizes = Counter(zip(cells, groups, strict=True))
-    weights = torch.tensor([sizes[k] ** -0.5 for k in zip(cells, groups, strict=True)]).double()
-    for cell in set(cells):
-        inside = torch.tensor([c == cell for c in cells])
-        weights[inside] /= weights[inside].sum()
-    return weights
 
 
 def _schedule(progress: float, warmup: float) -> float:

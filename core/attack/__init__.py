@@ -3,6 +3,7 @@
 from core.attack.eot import eot
 from core.attack.fgsm import FGSM
 from core.attack.pgd import PGD
+from core.attack.smallest import Probe, Smallest
 from core.attack.step import Step
 
-__all__ = ["FGSM", "PGD", "Step", "eot"]
+__all__ = ["FGSM", "PGD", "Probe", "Smallest", "Step", "eot"]

@@ -3,9 +3,11 @@
 import json
 
 import pytest
+from PIL import Image
 
 from bench.__main__ import main
 from bench.report import TABLES, fill, read_results
+from train.cifar import CLASSES, PARTS
 
 README = "# x\n" + "".join(
     f"<!-- results:{name} -->\nold\n<!-- /results -->\n" for name in sorted(TABLES)
@@ -44,7 +46,7 @@ def test_robustness(bench):
     facts = result["provenance"]
     assert facts["protocol"] == "leak-free"
     assert facts["settings"]["attack_eps"] == 0.015
-    assert len(facts["weights"]) == 6
+    assert len(facts["weights"]) == 7
     code, again = bench("robustness", "--rows", "clean", *few)
     assert code == 0
     assert again["rows"] == result["rows"]
@@ -67,6 +69,24 @@ def test_mae(bench):
     code, result = bench("mae", "--limit", "4", "--val-limit", "2")
     assert code == 0
     assert result["rows"]["random masks"]["n"] == 4
+
+
+def test_novelty(bench, data):
+    for part in PARTS:
+        for n, name in enumerate(CLASSES):
+            folder = data[0] / "cifar10-jpeg" / part / name
+            folder.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (32, 32), (20 * n, 90, 30)).save(folder / "0001.jpg")
+    code, result = bench("novelty", "--limit", "4")
+    assert code == 0
+    counts = {name: (row["k"], row["n"]) for name, row in result["rows"].items()}
+    assert counts == {  # an untrained head judges everything
+        "test scans": (0, 4),
+        "test scans under A0, 8 bits": (0, 4),
+        "grey CIFAR-10 pictures": (0, 10),
+        "phantoms": (0, 200),
+    }
+    assert len(result["warnings"]) == 1
 
 
 def test_latency(bench, tmp_path):

@@ -16,6 +16,7 @@ from PIL import Image
 
 from core import checkpoint
 from core.__main__ import main
+from core.diagnosis import Diagnosis
 from core.pipeline import MedFedPure
 from core.scan import to_png, to_uint8
 from core.system import PARTS, SYSTEM, load, save_part, save_ties
@@ -23,6 +24,7 @@ from demo.phantom import phantom
 
 KEYS = [
     "file",
+    "can_judge",
     "tumour_probability",
     "tumour_probability_undefended",
     "flagged",
@@ -174,6 +176,14 @@ def test_a_zero_budget_changes_nothing(weights, scans, capsys):
         main([scans[0], "--json", "--weights", weights, *extra])
     clean, attacked = map(numbers, lines(capsys))
     assert attacked == clean
+
+
+def test_what_cannot_be_judged_is_said(weights, scans, capsys, monkeypatch):
+    monkeypatch.setattr(Diagnosis, "can_judge", property(lambda d: d.novelty > 1))
+    assert main([scans[0], "--weights", weights]) == 0
+    assert capsys.readouterr().out.startswith(f"{scans[0]}: cannot judge, unlike the scans")
+    assert main([scans[0], "--json", "--weights", weights]) == 0
+    assert lines(capsys)[0]["can_judge"] is False
 
 
 def test_without_json_a_line_to_read(weights, scans, capsys):

@@ -27,6 +27,9 @@ from core.system import PARTS, SYSTEM, config_from_dict, config_to_dict, save_pa
 
 SPLIT = "0" * 64
 NUMBERS = {
+    "can_judge",
+    "novelty",
+    "novelty_limit",
     "scores",
     "score",
     "score_name",
@@ -82,6 +85,7 @@ def test_a_reading_holds_every_intermediate(
     assert list(d.timings_ms) == ["detect", "purify", "classify", "total"]
     assert d.timings_ms["total"] == pytest.approx(sum(list(d.timings_ms.values())[:3]))
     assert set(json.loads(json.dumps(d.to_dict()))) == NUMBERS
+    assert d.can_judge and not replace(d, novelty=d.novelty_limit + 1).can_judge
     with pytest.raises(dataclasses.FrozenInstanceError):
         d.seed = 4
 

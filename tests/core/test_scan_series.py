@@ -29,6 +29,13 @@ def one_slice(n: int, **attributes: Any) -> bytes:
     return native(data_set(picture(n), **(place | attributes)), picture(n))
 
 
+def of_version(version: int) -> bytes:
+    """A zip that asks for a later version of the format than there is."""
+    data = bytearray(zipped(one_slice(0)))
+    data[data.index(b"PK\x01\x02") + 6] = version
+    return bytes(data)
+
+
 def zipped(*files: bytes, names: list[str] | None = None) -> bytes:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -188,7 +195,9 @@ def test_a_damaged_slice_is_named():
         (zipped(one_slice(0), names=["a\\..\\..\\slice"]), "outside itself"),
         (zipped(one_slice(0))[:-40], "zip is damaged"),
         (zipped(one_slice(0))[:100], "zip is damaged"),
+        (of_version(99), "zip is damaged"),
     ],
+    ids=lambda value: value if isinstance(value, str) else "zip",  # its bytes hold the time
 )
 def test_bad_zips(data, sentence):
     with pytest.raises(ScanError, match=sentence) as caught:

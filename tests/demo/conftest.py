@@ -1,13 +1,19 @@
 from __future__ import annotations
 
 import io
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 import torch
 from PIL import Image
 
+from bench.browser import CHROMIUM, FLAGS, OWN
+from core.attack import Step
 from core.pipeline import MedFedPure, PipelineConfig, build
 from demo.phantom import phantom
+from tests.demo.browsing import Served
 
 
 @pytest.fixture(scope="session")
@@ -22,6 +28,16 @@ def scan() -> torch.Tensor:
     return phantom(1, tumour=True)
 
 
+def _ends_at(attacked: torch.Tensor) -> tuple[Step, ...]:
+    return (Step(1, attacked[None], torch.zeros(1), torch.tensor([[0.5, 0.5]])),)
+
+
+@pytest.fixture(scope="session")
+def ends_at():
+    """Makes the steps of an attack that ends at a scan (1, 224, 224)."""
+    return _ends_at
+
+
 @pytest.fixture(scope="session")
 def photograph() -> bytes:
     """A colour picture as PNG: hue runs from left to right."""
@@ -30,3 +46,48 @@ def photograph() -> bytes:
     buffer = io.BytesIO()
     Image.merge("HSV", (hue, full, full)).convert("RGB").save(buffer, format="PNG")
     return buffer.getvalue()
+
+
+@pytest.fixture(scope="session")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    server = Served(tmp_path_factory.mktemp("served"))
+    yield server
+    if server.process.poll() is None:
+        server.stop()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    with api.sync_playwright() as play:
+        chromium = play.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def visit(browser: Any) -> Iterator[Callable[[str], Any]]:
+    """Opens the page in a context of its own; afterwards no request may have left the machine."""
+    contexts, strangers, errors = [], [], []
+
+    def local(route: Any) -> None:
+        if OWN.match(route.request.url):
+            route.continue_()
+        else:
+            strangers.append(route.request.url)
+            route.abort()
+
+    def open_page(url: str) -> Any:
+        context = browser.new_context(viewport={"width": 1280, "height": 800}, color_scheme="light")
+        contexts.append(context)
+        context.route(re.compile(r"^(?!data:|blob:)"), local)
+        page = context.new_page()
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.goto(url)
+        page.wait_for_selector("#analyse")
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert strangers == [] and errors == []

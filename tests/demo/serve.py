@@ -1,4 +1,4 @@
-"""Serves the page for the browser tests: python -m tests.demo.serve PORT [--no-weights]."""
+"""Serves the page for the browser tests: python -m tests.demo.serve PORT [--no-weights] [--mcp]."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ REFUSAL = "The weights are missing: see the README <how to get them>."
 def make() -> gr.Blocks:
     """Imports gradio, so only after the app has set its environment."""
     import torch
+    from gradio import networking
 
     import core
     from core.checkpoint import WeightsError
@@ -26,6 +27,7 @@ def make() -> gr.Blocks:
     from demo.page import build
     from demo.phantom import phantom
 
+    networking.url_ok = lambda url: True  # tests wait for a slow machine longer than Gradio does
     samples = [
         Example(f"sample {i}", to_uint8(phantom(i, i == 0)), i == 0, 0.5, True, True, i == 0)
         for i in range(2)
@@ -42,4 +44,5 @@ def make() -> gr.Blocks:
 
 
 if __name__ == "__main__":
-    app.serve(make, app.arguments(["--no-browser", "--port", sys.argv[1]]))
+    mcp = ["--mcp"] if "--mcp" in sys.argv else []
+    app.serve(make, app.arguments(["--no-browser", "--port", sys.argv[1], *mcp]))

@@ -1,17 +1,24 @@
 from __future__ import annotations
 
+import itertools
 import re
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import Tensor
 
-from core.pipeline import Diagnosis, MedFedPure
-from core.scan import ScanError, to_uint8
+from core.diagnosis import Diagnosis
+from core.pipeline import MedFedPure
+from core.scan import to_uint8
 from demo import handlers, wording
 from demo.attacking import AttackSettings
-from demo.intake import Upload, decode
+from demo.explore import LATE, Explore
 from demo.reading import reading
+from demo.series import of_levels
+from demo.turn import Turn
+
+VIEW = {"key": "a scan"}
 
 
 def states(html: str) -> dict[str, str]:
@@ -20,25 +27,45 @@ def states(html: str) -> dict[str, str]:
 
 
 def test_stages_light_up_in_the_pipeline_s_order(system: MedFedPure, scan: Tensor) -> None:
-    seen = list(handlers.analyse(system, to_uint8(scan), AttackSettings(steps=2)))
-    running = [[n for n, s in states(html).items() if s == "running"] for html, _ in seen]
+    seen = list(handlers.analyse(system, scan, VIEW, AttackSettings(steps=2)))
+    running = [[n for n, s in states(html).items() if s == "running"] for html, *_ in seen]
     order = [r[0] for i, r in enumerate(running) if r and (i == 0 or running[i - 1] != r)]
     clean, attacked = ["detect", "purify", "classify"], ["detect", "purify", "classify"]
     assert order == [*clean, "attack", *attacked]
     assert all(len(names) <= 1 for names in running)
     assert set(states(seen[-1][0]).values()) == {"done"} and "Done." in seen[-1][0]
-    assert any("step 1 of 2" in html for html, _ in seen)
+    assert any("step 1 of 2" in html for html, *_ in seen)
+    pictures = [
+        {name for name in view if name.startswith(("clean", "attacked"))} for _, view, *_ in seen
+    ]
+    assert all(before <= after for before, after in itertools.pairwise(pictures))  # none goes again
+    last = {"attacked", "clean_error", "clean_purified", "attacked_error", "attacked_purified"}
+    assert pictures[-1] == last and seen[-1][1]["key"] == VIEW["key"]
+
+
+def test_what_came_too_late_changes_nothing_on_the_page(system: MedFedPure, scan: Tensor) -> None:
+    """The last thing yielded is sent again at the end: it must not be an old step."""
+    turn, shelf = Turn(), {"a key": of_levels(to_uint8(scan))}
+    explore = SimpleNamespace(system=system, shelf=shelf, problem="")
+    running = Explore._analyse(
+        explore,  # type: ignore[arg-type]
+        turn, "a key", False, "pgd", "linf", 0.015, 0.003, 5, "plain", "unknown", 0,
+    )  # fmt: skip
+    assert "mf-running" in next(running)[0]
+    turn.end()
+    assert list(running) == [LATE]
 
 
 def test_without_an_attack_the_clean_scan_is_read_alone(system: MedFedPure, scan: Tensor) -> None:
-    *_, (stages, result) = handlers.analyse(system, to_uint8(scan), AttackSettings(kind="none"))
+    settings = AttackSettings(kind="none")
+    *_, (stages, view, result, *_) = handlers.analyse(system, scan, VIEW, settings)
     assert states(stages)["attack"] == "skipped"
-    assert "attacked-scan.png" not in result and "no attack" in result
+    assert "attacked-scan.png" not in result and view["waiting"] == "no attack"
 
 
 def test_eps_zero_is_a_control(system: MedFedPure, scan: Tensor) -> None:
     settings = AttackSettings(eps=0.0, steps=1)
-    *_, (_, result) = handlers.analyse(system, to_uint8(scan), settings)
+    *_, (_, _, result, *_) = handlers.analyse(system, scan, VIEW, settings)
     assert "no pixel differs" in result and "turned" not in result and "attack missed" not in result
 
 
@@ -49,9 +76,9 @@ def test_a_failure_is_said(
         raise RuntimeError("out of memory")
 
     monkeypatch.setattr(system, "read", broken)
-    *_, (stages, result) = handlers.analyse(system, to_uint8(scan), AttackSettings())
+    *_, (stages, view, result, *_) = handlers.analyse(system, scan, VIEW, AttackSettings())
     assert "The analysis failed: out of memory" in stages and states(stages)["detect"] == "failed"
-    assert "There is no result." in result
+    assert "There is no result." in result and view == VIEW
 
 
 def test_watching_a_reading_changes_nothing(system: MedFedPure, scan: Tensor) -> None:
@@ -62,37 +89,6 @@ def test_watching_a_reading_changes_nothing(system: MedFedPure, scan: Tensor) ->
     assert diagnosis.score == pytest.approx(plain.score, abs=1e-4)
     assert torch.allclose(plain.purified, diagnosis.purified, atol=1e-4)
     assert not system.detector._forward_hooks and not system.purifier._forward_hooks
-
-
-def test_the_api_answers_once(system: MedFedPure, scan: Tensor) -> None:
-    answer = handlers.read_once(system, Upload(to_uint8(scan)), False, 0)
-    assert answer["tumour_probability"] == pytest.approx(system.read(scan).tumour_probability)
-    assert "scan" not in answer
-
-
-def test_the_api_refuses_in_words(system: MedFedPure, photograph: bytes) -> None:
-    with pytest.raises(ScanError, match="Send one picture"):
-        handlers.read_once(system, None, False, 0)
-    with pytest.raises(ScanError, match="empty"):
-        handlers.read_once(system, decode(b""), True, 0)
-    with pytest.raises(ScanError, match="brain MRI"):
-        handlers.read_once(system, decode(photograph), False, 0)
-    assert handlers.read_once(system, decode(photograph), True, 0)["seed"] == 0
-    with pytest.raises(ValueError, match="seed"):
-        handlers.read_once(system, decode(photograph), True, -1)
-
-
-def test_a_colour_picture_is_told_and_read_on_request(photograph: bytes) -> None:
-    levels, refused, words = handlers.receive(decode(photograph))
-    assert levels is None and refused is not None and 'role="alert"' in words
-    levels, words = handlers.insist(True, refused)
-    assert levels is not None and handlers.COLOUR in words
-    levels, words = handlers.insist(False, refused)
-    assert levels is None and "brain MRI" in words
-
-
-def test_words_are_escaped() -> None:
-    assert "<b>" not in handlers.scan_line(None, "<b>", refused=True)
 
 
 @pytest.mark.parametrize(

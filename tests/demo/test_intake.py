@@ -2,8 +2,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from dicom_maker import data_set, native
 from torch import Tensor
 
 from core.scan import from_uint8, to_png
@@ -38,13 +40,11 @@ def test_a_second_visitor_with_the_same_file_still_gets_it(scan: Tensor, tmp_pat
     assert second.levels is not None and (first.levels == second.levels).all()
 
 
-def test_pixels_are_forgotten(
-    scan: Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_pixels_are_forgotten(scan: Tensor, tmp_path: Path) -> None:
     inbox = Inbox()
     path = str(stored(tmp_path, to_png(scan)))
     inbox.take(path)
-    monkeypatch.setattr(intake, "REMEMBER_SECONDS", 0)
+    inbox._recent.seconds = 0
     assert inbox.take(path).refusal == "The upload was interrupted: choose the file again."
 
 
@@ -52,3 +52,48 @@ def test_a_photograph_is_refused_but_kept_readable(photograph: bytes) -> None:
     upload = decode(photograph)
     assert upload.is_colour and upload.levels is not None
     assert "does not look like a brain MRI" in upload.refusal
+
+
+def series(folder: Path, count: int) -> tuple[list[str], np.ndarray]:
+    """Stored uploads of the slices of one series, last one first, and their values."""
+    values = np.random.default_rng(0).integers(0, 4000, (count, 40, 40), dtype=np.uint16)
+    paths = []
+    for n in reversed(range(count)):
+        place = {"ImagePositionPatient": [0, 0, n], "ImageOrientationPatient": [1, 0, 0, 0, 1, 0]}
+        path = folder / str(n) / "Jane Doe.dcm"
+        path.parent.mkdir()
+        path.write_bytes(native(data_set(values[n], **place), values[n]))
+        paths.append(str(path))
+    return paths, values
+
+
+def test_several_files_become_one_volume_and_are_gone(tmp_path: Path) -> None:
+    inbox = Inbox()
+    paths, values = series(tmp_path, 3)
+    upload = inbox.take(paths)
+    assert upload.volume is not None and (upload.volume.data == values).all()
+    assert upload.levels is not None and list(tmp_path.iterdir()) == []
+    assert inbox.take(paths).volume is upload.volume  # a second visitor's, before it was decoded
+
+
+def test_files_are_counted_and_weighed_before_they_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(intake, "MAX_VOLUME_BYTES", 3000)
+    paths, _ = series(tmp_path, 3)
+    assert Inbox().take(paths).refusal == intake.MANY
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_volume_too_large_to_remember_is_still_given(tmp_path: Path) -> None:
+    inbox = Inbox()
+    inbox._recent.size = 100
+    paths, _ = series(tmp_path, 2)
+    assert inbox.take(paths).volume is not None and len(inbox._recent) == 0
+
+
+def test_a_volume_with_a_blank_middle_can_still_be_looked_at() -> None:
+    values = np.zeros((3, 40, 40), dtype=np.uint16)
+    values[2, 10:30, 10:30] = 900
+    upload = decode(native(data_set(values, NumberOfFrames=3), values))
+    assert upload.levels is None and "blank" in upload.refusal and upload.volume is not None

@@ -3,25 +3,29 @@ from __future__ import annotations
 import base64
 import json
 import re
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 import torch
 from torch import Tensor
 
-from core.pipeline import Diagnosis, MedFedPure
+from core.attack import Step
+from core.diagnosis import Diagnosis
+from core.pipeline import MedFedPure
 from core.scan import read_scan
 from demo import results
 from demo.analysis import Analysis
 from demo.attacking import AttackSettings
 
+EndsAt = Callable[[Tensor], tuple[Step, ...]]
+
 
 @pytest.fixture
-def analysis(system: MedFedPure, scan: Tensor) -> Analysis:
+def analysis(system: MedFedPure, scan: Tensor, ends_at: EndsAt) -> Analysis:
     attacked = ((scan * 255 + 3).clamp(max=255).round() / 255).float()
-    return Analysis(
-        scan, AttackSettings(), attacked, system.read(scan), system.read(attacked), 12.0
-    )
+    clean, after = system.read(scan), system.read(attacked)
+    return Analysis(scan, AttackSettings(), ends_at(attacked), clean, after, 12.0)
 
 
 def says(html: str) -> list[str]:
@@ -35,11 +39,11 @@ def with_outputs(d: Diagnosis, undefended: float, defended: float) -> Diagnosis:
 def test_every_promised_heading_is_there(analysis: Analysis) -> None:
     html = results.render(analysis)
     for title in (
-        "Original", "Attacked", "MAE reconstruction error", "Purified", "Expert attention weights",
-        "Final diagnosis (model output)", "Without defence", "With defence",
+        "Attack detector", "Expert attention weights", "Final diagnosis (model output)",
+        "Without defence", "With defence",
     ):  # fmt: skip
         assert title in html
-    assert "could not predict, not disease" in html and "file://" not in html
+    assert "file://" not in html
 
 
 def test_four_outputs_and_what_turned(analysis: Analysis) -> None:
@@ -86,9 +90,23 @@ def test_the_report_holds_settings_and_figures(analysis: Analysis) -> None:
 
 
 def test_parts_that_are_not_ready_say_so(analysis: Analysis) -> None:
-    html = results.render(replace(analysis, clean=None, attacked=None, attacked_scan=None))
-    assert "waiting" in html and "download" not in html and says(html) == []
+    html = results.render(replace(analysis, clean=None, attacked=None, steps=()))
+    assert "&ndash;" in html and "download" not in html and says(html) == []
 
 
 def test_sentences_are_escaped() -> None:
     assert "<script" not in results.empty("<script>alert(1)</script>")
+
+
+def test_where_it_cannot_judge_no_class_is_shown(analysis: Analysis) -> None:
+    assert analysis.clean and analysis.attacked
+    far = {"novelty": analysis.clean.novelty_limit + 1}
+    known = with_outputs(analysis.clean, 0.9, 0.8)
+    strange = replace(with_outputs(analysis.attacked, 0.2, 0.3), **far)
+    html = results.render(replace(analysis, clean=known, attacked=strange))
+    assert says(html) == ["tumour", "tumour", "no tumour", "cannot judge"]
+    assert "Attacked scan: cannot judge" in html and "defence failed" not in html
+    html = results.render(replace(analysis, clean=replace(known, **far), attacked=strange))
+    assert says(html) == ["tumour", "cannot judge", "no tumour", "cannot judge"]
+    assert "Clean scan: cannot judge" in html
+    assert "does no harm" not in html and "turned" in html  # the plain classifier's own output

@@ -8,7 +8,7 @@ import torch
 
 from core.moe import MixtureOfExperts, MoEConfig
 from train.classifier import validation
-from train.task import Data
+from train.fold import Data
 
 
 class Bright(MixtureOfExperts):

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from core.diffusion import Diffusion, to_model
 from train.augment import AugmentConfig
 from train.diffusion import DiffusionConfig, loss_function, validation
-from train.task import Data
+from train.fold import Data
 
 UNCHANGED = AugmentConfig(**dict.fromkeys((f.name for f in fields(AugmentConfig)), 0))
 EPS = 0.02

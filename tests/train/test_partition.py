@@ -12,11 +12,11 @@ from PIL import Image
 
 from train.corpus import Corpus
 from train.data import DataError
+from train.fold import Data, balanced_weights
 from train.partition import KINDS, PartitionConfig, Row, assign, client_corpus, rows_of
 from train.partition_figure import counts, draw, main
 from train.scanner import ScannerConfig, shift
 from train.split import FOLDS, read_manifest
-from train.task import Data, balanced_weights
 
 
 @pytest.fixture(scope="module")

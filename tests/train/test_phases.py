@@ -67,7 +67,7 @@ def test_the_weights_name_preset_protocol_and_split(world, trained):
     digest = split.read_manifest("leak-free", world / "manifests").sha256
     assert text.startswith("file,sha256")
     files = read_manifest(trained)
-    assert len(files) == 6
+    assert len(files) == 7
     assert {f.split_sha256 for f in files.values()} == {digest}
     assert {(f.preset, f.protocol) for f in files.values()} == {("smoke", "leak-free")}
     info = load(trained).info

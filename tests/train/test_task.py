@@ -13,7 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from train import resume, task
-from train.task import Data, FitConfig, balanced_weights, batches, fit
+from train.fold import Data, balanced_weights, batches
+from train.task import FitConfig, fit
 
 CPU = torch.device("cpu")
 CONFIG = FitConfig(epochs=4, batch_size=8, lr=1e-2, ema=0.5)

@@ -16,10 +16,11 @@ from torch import Tensor, nn
 from core.moe import MixtureOfExperts
 from train import classifier
 from train.corpus import Corpus
+from train.device import pick_device
 from train.federated import state
 from train.federated.experiment import Experiment
 from train.federated.state import StateError
-from train.task import FitConfig, LossFn, fit, pick_device
+from train.task import FitConfig, LossFn, fit
 
 State = Mapping[str, Tensor]
 
@@ -82,7 +83,7 @@ class Hospital:
         self._restore(model, self._latest(now))
         model = model.to(self.device).eval()
         figures = classifier.validation(
-            self.corpus.val, self.corpus.val_cells, self.device, self.experiment.config.eval_eps
+            self.corpus.val, self.device, self.experiment.config.eval_eps
         )(model)
         return {**figures, "num-examples": len(self.corpus.val)}
 

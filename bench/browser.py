@@ -1,0 +1,99 @@
+"""Chromium as a visitor's browser: every request is watched, axe-core looks at the page."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+CHROMIUM = os.environ.get("CHROMIUM") or next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+)
+FLAGS = [
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
+    "--disable-background-networking", "--disable-component-update",
+]  # fmt: skip
+OWN = re.compile(r"http://127\.0\.0\.1:\d+/")
+RULES = ("wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice")
+SETTLED = 500  # ms, after which colours have stopped changing
+WHERE = (
+    "needs Chromium (or name it with CHROMIUM=) and the packages playwright and "
+    "axe-playwright-python: pip install -c requirements.txt -e '.[train,dev]'"
+)
+
+
+@dataclass
+class Visitor:
+    """A browser whose pages may ask this machine alone; what they did wrong is kept."""
+
+    browser: Any
+    strangers: list[str] = field(default_factory=list)  # requests that would have left
+    errors: list[str] = field(default_factory=list)  # of the page's scripts
+
+    def open(self, url: str, width: int = 1280, height: int = 800) -> Any:
+        """A page in a context of its own."""
+        context = self.browser.new_context(viewport={"width": width, "height": height})
+        context.route(re.compile(r"^(?!data:|blob:)"), self._watch)
+        page = context.new_page()
+        page.on("pageerror", lambda error: self.errors.append(str(error)))
+        page.set_default_timeout(120_000)
+        page.goto(url)
+        page.wait_for_selector("#analyse")
+        return page
+
+    def _watch(self, route: Any) -> None:
+        if OWN.match(route.request.url):
+            route.continue_()
+        else:
+            self.strangers.append(route.request.url)
+            route.abort()
+
+
+@contextmanager
+def visitor() -> Iterator[Visitor]:
+    """Starts Chromium and ends it.
+
+    Raises:
+        ValueError: Chromium or a package is missing.
+    """
+    if CHROMIUM is None or importlib.util.find_spec("playwright") is None:
+        raise ValueError(f"this {WHERE}")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as play:
+        browser = play.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        try:
+            yield Visitor(browser)
+        finally:
+            browser.close()
+
+
+def violations(page: Any, rules: Sequence[str] = RULES) -> list[dict[str, Any]]:
+    """What axe-core finds wrong with a page as it stands: rule, impact, number, first element.
+
+    `rules` are names of its rules, or tags of them.
+
+    Raises:
+        ValueError: the package that brings axe-core is missing.
+    """
+    found = importlib.util.find_spec("axe_playwright_python")
+    if found is None or found.origin is None:
+        raise ValueError(f"this {WHERE}")
+    page.wait_for_timeout(SETTLED)
+    page.evaluate((Path(found.origin).parent / "axe.min.js").read_text(encoding="utf-8"))
+    result = page.evaluate("rules => axe.run(document, {runOnly: rules})", [*rules])
+    return [
+        {
+            "rule": v["id"],
+            "impact": v["impact"],
+            "count": len(v["nodes"]),
+            "first": v["nodes"][0]["html"][:160],
+        }
+        for v in result["violations"]
+    ]

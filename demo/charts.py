@@ -1,0 +1,124 @@
+"""Small charts as inline SVG: no library in the browser, colours from the page's own variables."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+from typing import NamedTuple
+
+import numpy as np
+
+WIDTH, LEFT, RIGHT = 360, 12, 12
+
+
+class Mark(NamedTuple):
+    """A value pointed at on a histogram's axis."""
+
+    name: str
+    value: float
+
+
+def histogram(
+    values: np.ndarray, tau: float, marks: Sequence[Mark], said: str, bins: int = 44
+) -> str:
+    """How clean scans scored, the threshold, and where these scans lie.
+
+    Args:
+        values: scores of clean scans, any number of them.
+        tau: the threshold; a bin's edge lies on it, so that the alarms' bars are exactly they.
+        marks: scores to point at, each on a line of its own.
+        said: the chart in one sentence, for those who do not see it.
+        bins: about how many over the whole width.
+    """
+    shown = [*values[[0, -1]].tolist(), tau, *(m.value for m in marks)]
+    low, high = min(shown), max(shown)
+    width = max(high - low, 1e-6) * 1.06 / bins
+    first, last = int(np.floor((low - tau) / width)), int(np.ceil((high - tau) / width))
+    edges = tau + width * np.arange(first, last + 1)
+    counts, _ = np.histogram(values, edges)
+    top, base = 12 + 15 * len(marks), 132
+
+    def x(value: float) -> float:
+        share = (value - edges[0]) / (edges[-1] - edges[0])
+        return LEFT + float(share) * (WIDTH - LEFT - RIGHT)
+
+    bars = ""
+    for left, right, count in zip(edges, edges[1:], counts, strict=False):
+        if count:
+            height = count / counts.max() * (base - top - 14)
+            kind = "mf-alarm" if left >= tau - width / 2 else "mf-clean"
+            bars += (
+                f'<rect class="{kind}" x="{x(left) + 0.4:.1f}" y="{base - height:.1f}" '
+                f'width="{x(right) - x(left) - 0.8:.1f}" height="{height:.1f}"/>'
+            )
+    points = "".join(
+        _pointer(x(mark.value), 11 + 15 * i, base, mark.name) for i, mark in enumerate(marks)
+    )
+    ticks = "".join(
+        f'<text x="{x(v):.1f}" y="{base + 14}" text-anchor="middle">{v:g}</text>'
+        for v in _ticks(float(edges[0]), float(edges[-1]))
+    )
+    threshold = (
+        f'<line class="mf-tau" x1="{x(tau):.1f}" x2="{x(tau):.1f}" y1="{top}" y2="{base}"/>'
+        f'<text x="{x(tau) - 4:.1f}" y="{top + 10}" text-anchor="end">threshold τ</text>'
+    )
+    axis = f'<line class="mf-axis" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{base}" y2="{base}"/>'
+    return _svg(base + 20, said, bars + axis + ticks + threshold + points)
+
+
+def curve(values: Sequence[float], current: int, low: float, high: float, said: str) -> str:
+    """One number along the steps of an attack, the current step marked; axis from low to high."""
+    top, base, count = 10, 92, max(len(values) - 1, 1)
+    left = 34
+
+    def at(index: int, value: float) -> tuple[float, float]:
+        share = min(max((value - low) / max(high - low, 1e-9), 0), 1)
+        return left + index / count * (WIDTH - left - RIGHT - 6), base - share * (base - top)
+
+    points = [at(i, v) for i, v in enumerate(values)]
+    path = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
+    dots = "".join(
+        f'<circle class="{"mf-now" if i == current else "mf-dot"}" cx="{x:.1f}" cy="{y:.1f}" '
+        f'r="{6 if i == current else 3}"/>'
+        for i, (x, y) in enumerate(points)
+    )
+    labels = "".join(
+        f'<text x="{x:.1f}" y="{base + 17}" text-anchor="middle">{i}</text>'
+        for i, (x, _) in enumerate(points)
+        if len(points) <= 12 or i % 5 == 0
+    )
+    scale = (
+        f'<text x="{left - 8}" y="{top + 4}" text-anchor="end">{high:g}</text>'
+        f'<text x="{left - 8}" y="{base + 4}" text-anchor="end">{low:g}</text>'
+        f'<line class="mf-axis" x1="{left}" x2="{WIDTH - RIGHT}" y1="{base}" y2="{base}"/>'
+    )
+    return _svg(
+        base + 22, said, f'{scale}<polyline class="mf-curve" points="{path}"/>{dots}{labels}'
+    )
+
+
+def _pointer(x: float, y: float, base: float, name: str) -> str:
+    """A labelled line down to the axis; the label on the side where there is room."""
+    on_left = x > WIDTH * 0.6
+    side = f'x="{x - 7:.1f}" text-anchor="end"' if on_left else f'x="{x + 7:.1f}"'
+    return (
+        f'<line class="mf-mark" x1="{x:.1f}" x2="{x:.1f}" y1="{y - 8}" y2="{base}"/>'
+        f'<circle class="mf-now" cx="{x:.1f}" cy="{y - 4}" r="4"/>'
+        f'<text class="mf-name" {side} y="{y}">{escape(name)}</text>'
+    )
+
+
+def _ticks(low: float, high: float) -> list[float]:
+    """Round numbers inside an axis, four to nine of them."""
+    steps = [10.0**k * m for k in range(-6, 7) for m in (1, 2, 5)]
+    step = next(s for s in steps if (high - low) / s <= 9)
+    return [
+        float(v) * step for v in range(int(np.ceil(low / step)), int(np.floor(high / step)) + 1)
+    ]
+
+
+def _svg(height: float, said: str, body: str) -> str:
+    return (
+        f'<svg class="mf-chart" viewBox="0 0 {WIDTH} {height:.0f}" role="img" '
+        f'aria-label="{escape(said)}">{body}</svg>'
+    )

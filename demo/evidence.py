@@ -1,0 +1,47 @@
+"""What explains one reading, beyond the numbers of its Diagnosis."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from core.gradcam import grad_cam
+
+if TYPE_CHECKING:
+    from core.diagnosis import Diagnosis
+    from core.pipeline import MedFedPure
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Grad-CAM of the classifiers that read the purified scan, and how clean scans score."""
+
+    label: int  # the class that the maps speak for: the defended output
+    mixture: Tensor  # (H, W) non-negative, log-odds
+    experts: Tensor  # (K, H, W) the same unit
+    sides: tuple[int, ...]  # the side in pixels at which each expert looks
+    clean_scores: np.ndarray  # (Q,) sorted, of clean validation scans
+
+    @property
+    def top(self) -> float:
+        """The highest value of all maps: what the colours of one reading are scaled to."""
+        return max(float(self.mixture.max()), float(self.experts.max()), 1e-9)
+
+
+def evidence(system: MedFedPure, diagnosis: Diagnosis) -> Evidence:
+    """Explains a reading that this system made; takes about as long as its classification."""
+    model = system.classifier.model
+    label = int(diagnosis.is_tumour)
+    x = diagnosis.purified[None].to(system.device)
+    cams = grad_cam(model, x, torch.tensor([label], device=x.device))
+    return Evidence(
+        label=label,
+        mixture=cams.mixture[0].cpu(),
+        experts=cams.experts[0].cpu(),
+        sides=model.config.sides,
+        clean_scores=system.detector.clean_scores(diagnosis.score_name).cpu().numpy(),
+    )

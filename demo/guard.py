@@ -1,0 +1,130 @@
+"""What stands before the page: headers that keep a browser's doors shut, and limits per visitor."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Awaitable, Callable, MutableMapping
+from dataclasses import dataclass
+from typing import Any
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+# Gradio's own scripts and styles are inline, and its HTML component compiles ours
+SOURCES = {
+    "default-src": "'self'",
+    "script-src": "'self' 'unsafe-inline' 'unsafe-eval' blob:",
+    "style-src": "'self' 'unsafe-inline'",
+    "img-src": "'self' data: blob:",
+    "font-src": "'self' data:",
+    "media-src": "'self' data: blob:",
+    "worker-src": "'self' blob:",
+    "object-src": "'none'",
+    "base-uri": "'self'",
+    "form-action": "'self'",
+}
+OWN_FRAMES, SPACE_FRAMES = "'self'", "'self' https://huggingface.co https://*.hf.space"
+HEADERS = {
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+    "permissions-policy": "camera=(), geolocation=(), microphone=(), payment=(), usb=()",
+    "cache-control": "no-store",
+}
+# of Gradio's own: one keeps what it is sent beside the private folder, the other asks elsewhere
+CLOSED = ("/process_recording", "/proxy=")
+TOO_MANY = "Too many requests from your address: please wait a minute."
+MAX_VISITORS = 10_000  # remembered; the longest unseen are forgotten first
+
+
+@dataclass
+class Bucket:
+    """Tokens of one visitor, filled evenly over time."""
+
+    tokens: float
+    seen: float
+
+
+class Limit:
+    """At most `per_minute` requests of each visitor in a minute, and as many at once."""
+
+    def __init__(self, per_minute: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self.per_minute, self.clock = per_minute, clock
+        self._buckets: dict[str, Bucket] = {}  # the longest unseen comes first
+
+    def allows(self, visitor: str) -> bool:
+        """Counts one request; False where it is one too many."""
+        now = self.clock()
+        old = self._buckets.pop(visitor, Bucket(self.per_minute, now))
+        tokens = min(self.per_minute, old.tokens + (now - old.seen) / 60 * self.per_minute)
+        self._buckets[visitor] = Bucket(max(tokens - 1, 0) if tokens >= 1 else tokens, now)
+        while len(self._buckets) > MAX_VISITORS:
+            del self._buckets[next(iter(self._buckets))]
+        return tokens >= 1
+
+
+class Guard:
+    """ASGI middleware around the app.
+
+    Args:
+        app: the ASGI app.
+        on_a_space: lets the hub show the page in its frame, and trusts the address that the hub's
+            proxy names; elsewhere a visitor could name any.
+        uploads: files a minute from one address.
+        events: other requests to compute something a minute; playing a series makes 400.
+    """
+
+    def __init__(
+        self, app: Any, on_a_space: bool = False, uploads: int = 2_100, events: int = 1_200
+    ) -> None:
+        self.app, self.on_a_space = app, on_a_space
+        self.uploads, self.events = Limit(uploads), Limit(events)
+        frames = SPACE_FRAMES if on_a_space else OWN_FRAMES
+        policy = "; ".join(f"{k} {v}" for k, v in {**SOURCES, "frame-ancestors": frames}.items())
+        headers = {**HEADERS, "content-security-policy": policy}
+        if not on_a_space:
+            headers["x-frame-options"] = "SAMEORIGIN"
+        self.headers = [(k.encode(), v.encode()) for k, v in headers.items()]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serves one request, or refuses it with status 429 and a sentence."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+
+        async def shut(message: MutableMapping[str, Any]) -> None:
+            if message["type"] == "http.response.start":
+                own = self._for(scope["path"])
+                names = {name for name, _ in own}
+                kept = [pair for pair in message.get("headers", []) if pair[0].lower() not in names]
+                message["headers"] = [*kept, *own]
+            await send(message)
+
+        if any(part in scope["path"] for part in CLOSED):
+            await shut({"type": "http.response.start", "status": 404, "headers": []})
+            await send({"type": "http.response.body", "body": b""})
+            return
+        if scope["method"] == "POST" and not self._limit(scope["path"]).allows(self._who(scope)):
+            start = {"type": "http.response.start", "status": 429}
+            await shut({**start, "headers": [(b"content-type", b"application/json")]})
+            body = json.dumps({"detail": TOO_MANY}).encode()
+            await send({"type": "http.response.body", "body": body})
+            return
+        await self.app(scope, receive, shut)
+
+    def _for(self, path: str) -> list[tuple[bytes, bytes]]:
+        """All headers; scripts and styles of the page itself may be cached."""
+        if "/assets/" not in path:
+            return self.headers
+        return [pair for pair in self.headers if pair[0] != b"cache-control"]
+
+    def _limit(self, path: str) -> Limit:
+        return self.uploads if path.endswith("/upload") else self.events
+
+    def _who(self, scope: Scope) -> str:
+        if self.on_a_space:
+            for name, value in scope["headers"]:
+                if name == b"x-forwarded-for":
+                    return str(value.decode("latin-1").split(",")[0].strip())
+        return str((scope.get("client") or ("",))[0])

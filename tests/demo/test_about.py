@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+from core.checkpoint import read_manifest
+from demo import published
+from demo.about import about
+from demo.method_figure import HEIGHT, WIDTH, method_figure
+
+DASH = published.DASH
+
+
+def cells(html: str) -> list[str]:
+    return [re.sub(r"<[^>]+>", "", cell) for cell in re.findall(r"<td>(.*?)</td>", html)]
+
+
+def test_the_table_says_what_the_files_say(tmp_path: Path) -> None:
+    systems = {
+        "undefended": {"accuracy": 0.25, "k": 1, "n": 4, "interval_by_group": [0.1, 0.5]},
+        "defence": {"accuracy": 0.75, "k": 3, "n": 4, "interval": [0.5, 0.9], "flagged": 0.5},
+    }
+    result = {"rows": {"A0": {"systems": systems}}}
+    (tmp_path / "robustness-paper.json").write_text(json.dumps(result))
+    shown = cells(published.robustness(tmp_path))
+    assert shown[5:9] == [
+        "PGD-7, eps .015", "25.0 % [10.0 to 50.0] 1/4", "75.0 % [50.0 to 90.0] 3/4", "50.0 %"
+    ]  # fmt: skip
+    assert shown[1:4] == [DASH] * 3  # the row that was not measured
+
+
+def test_a_missing_or_broken_file_shows_a_dash(tmp_path: Path) -> None:
+    (tmp_path / "detection-multi-source.json").write_text("{")
+    (tmp_path / "latency-multi-source.json").write_text("[1]")
+    assert set(cells(published.robustness(tmp_path))) == {*published.ROWS.values(), DASH, ""}
+    assert set(cells(published.detection(tmp_path))) == {DASH}
+    assert set(cells(published.provenance(tmp_path))) == {DASH}
+    assert set(cells(published.weights(tmp_path))) == {DASH}
+    assert published.speed(tmp_path).count(DASH) == 4
+
+
+def test_results_that_ship_are_all_shown() -> None:
+    shown = cells(published.robustness())
+    for protocol in published.PROTOCOLS:
+        path = published.RESULTS / f"robustness-{protocol}.json"
+        systems = json.loads(path.read_text(encoding="utf-8"))["rows"]["A0"]["systems"]
+        for name in published.SYSTEMS:
+            k, n = systems[name]["k"], systems[name]["n"]
+            assert any(cell.endswith(f"{k}/{n}") for cell in shown), (protocol, name)
+    assert DASH not in cells(published.detection()) and DASH not in published.speed()
+
+
+def test_the_model_card_is_the_manifests() -> None:
+    html = published.weights()
+    for name, info in read_manifest().items():
+        assert name in html and info.sha256[:16] in html and f"{info.bytes / 1e6:.2f} MB" in html
+
+
+def test_the_page_has_all_its_parts() -> None:
+    html = about()
+    for title in ("Method", "Results", "Limits", "Model card", "Citation", "Licences"):
+        assert f"<h2>{title}</h2>" in html
+    assert "clinical" in html and "Karami" in html and "Kaggle" in html
+    assert "http://" not in html and "https://" not in html  # nothing that could be fetched
+
+
+def test_the_figure_is_well_formed_and_inside_its_frame() -> None:
+    root = ElementTree.fromstring(method_figure())
+    assert root.get("role") == "img" and "purifier" in str(root.get("aria-label"))
+    for box in root.iter("rect"):
+        x, y, w, h = (float(str(box.get(k))) for k in ("x", "y", "width", "height"))
+        assert x >= 0 and x + w <= WIDTH and y >= 0 and y + h <= HEIGHT
+    for text in root.iter("text"):
+        assert 0 <= float(str(text.get("x"))) <= WIDTH and 0 < float(str(text.get("y"))) < HEIGHT
+        assert text.get("fill") is None  # colours are the page's, readable in dark and light
+    titles = [t.text for t in root.iter("text") if t.get("class") == "mf-title"]
+    assert titles[:4] == ["Scan", "Detector", "Depth t*", "Purifier"]
+
+
+@pytest.mark.parametrize("value", [None, {"accuracy": None}, [], {}])
+def test_figures_that_are_not_there(value: object) -> None:
+    assert published.accuracy(value) == DASH
