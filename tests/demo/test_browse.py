@@ -91,13 +91,16 @@ def test_a_new_scoring_forgets_the_old(tiny_system: MedFedPure, scan: Tensor) ->
     assert series.scores == {}
 
 
-def test_slices_that_cannot_be_judged_are_counted(
-    tiny_system: MedFedPure, scan: Tensor, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_slices_that_cannot_be_judged_are_counted(tiny_system: MedFedPure, scan: Tensor) -> None:
     series = Series(stack(torch.zeros_like(scan), scan, phantom(2, False)))
     list(slices.score(tiny_system, series))
     assert series.strange == set() and "judged" not in series.said
-    monkeypatch.setattr(tiny_system.novelty, "limit", torch.tensor(-1.0))
-    list(slices.score(tiny_system, series))
+    limit = tiny_system.novelty.limit
+    before = float(limit)
+    try:
+        limit.fill_(-1)
+        list(slices.score(tiny_system, series))
+    finally:
+        limit.fill_(before)
     assert series.strange == {1, 2}  # a blank slice is blank, no more
     assert "2 cannot be judged (unlike the brain MRI" in series.said
