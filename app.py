@@ -92,15 +92,19 @@ def serve(make: Callable[[], gr.Blocks], args: argparse.Namespace) -> None:
         for name in ("SIGTERM", "SIGHUP"):  # Windows has no SIGHUP, which a closed terminal sends
             if hasattr(signal, name):
                 signal.signal(getattr(signal, name), lambda *_: sys.exit(0))
-        make().launch(
-            server_name=args.host,
-            server_port=args.port,
-            inbrowser=not (args.no_browser or ON_A_SPACE),
-            mcp_server=args.mcp,
-            auth=args.auth,
-            auth_message=AUTH_MESSAGE if args.auth else None,
-            **launch_settings(ON_A_SPACE),
-        )
+        blocks = make()
+        try:
+            blocks.launch(
+                server_name=args.host,
+                server_port=args.port,
+                inbrowser=not (args.no_browser or ON_A_SPACE),
+                mcp_server=args.mcp,
+                auth=args.auth,
+                auth_message=AUTH_MESSAGE if args.auth else None,
+                **launch_settings(ON_A_SPACE),
+            )
+        finally:  # else a request on its way would go on while the interpreter is taken apart
+            blocks.close(verbose=False)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

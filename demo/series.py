@@ -23,6 +23,7 @@ class Series:
     index: int = -1  # the middle slice where none is given
     refusal: str = ""  # why it is read only on request; empty where it may be read
     scores: dict[int, float | None] = field(default_factory=dict)  # None: the slice is blank
+    strange: set[int] = field(default_factory=set)  # slices read that cannot be judged
     said: str = ""  # of the scores
     key: str = field(default_factory=lambda: secrets.token_urlsafe(12))
 

@@ -10,6 +10,7 @@ import torch
 
 from core.pipeline import MedFedPure
 from core.scan import ScanError
+from demo import wording
 from demo.series import Series
 
 HERE = Path(__file__).parent
@@ -32,12 +33,15 @@ def score(system: MedFedPure, series: Series) -> Iterator[None]:
     """The detector's score of one slice after the other, into `series.scores`, and what to say."""
     count = len(series.volume)
     series.scores.clear()
+    series.strange.clear()
     for index in range(count):
         series.said = _said(series, system.tau)
         yield
         try:
             x = series.scan(index)[None].to(system.device)
             series.scores[index] = float(system.score(system.detect(x))[0])
+            if bool(system.novelty(system.detector.mae.encode(x)) > system.novelty.limit):
+                series.strange.add(index)
         except ScanError:
             series.scores[index] = None  # blank, as the outermost slices of a head often are
     series.said = _said(series, system.tau)
@@ -48,4 +52,6 @@ def _said(series: Series, tau: float) -> str:
     count, done = len(series.volume), len(series.scores)
     marked = sum(1 for found in series.scores.values() if found is not None and found > tau)
     how_many = f"{marked} marked" if marked else "none marked"
+    if series.strange:
+        how_many += f", {len(series.strange)} cannot be judged ({wording.UNLIKE})"
     return f"{done} of {count} slices read, {how_many}. {MEANING if done == count else ''}".rstrip()

@@ -65,7 +65,7 @@ class Served:
 
     def stop(self) -> None:
         self.process.send_signal(signal.SIGTERM)
-        assert self.process.wait(20) == 0
+        assert self.process.wait(20) == 0, self.log.read_text()
 
 
 def drop(page: Any, data: bytes, name: str = "Jane Doe 1970.png") -> None:

@@ -89,3 +89,18 @@ def test_a_new_scoring_forgets_the_old(tiny_system: MedFedPure, scan: Tensor) ->
     list(slices.score(tiny_system, series))
     next(slices.score(tiny_system, series))
     assert series.scores == {}
+
+
+def test_slices_that_cannot_be_judged_are_counted(tiny_system: MedFedPure, scan: Tensor) -> None:
+    series = Series(stack(torch.zeros_like(scan), scan, phantom(2, False)))
+    list(slices.score(tiny_system, series))
+    assert series.strange == set() and "judged" not in series.said
+    limit = tiny_system.novelty.limit
+    before = float(limit)
+    try:
+        limit.fill_(-1)
+        list(slices.score(tiny_system, series))
+    finally:
+        limit.fill_(before)
+    assert series.strange == {1, 2}  # a blank slice is blank, no more
+    assert "2 cannot be judged (unlike the brain MRI" in series.said
