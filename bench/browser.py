@@ -33,16 +33,21 @@ class Visitor:
     """A browser whose pages may ask this machine alone; what they did wrong is kept."""
 
     browser: Any
+    timeout: int = 30_000  # ms that a page waits for what it was told to, Playwright's own
     strangers: list[str] = field(default_factory=list)  # requests that would have left
     errors: list[str] = field(default_factory=list)  # of the page's scripts
+    contexts: list[Any] = field(default_factory=list)  # one for each page
 
     def open(self, url: str, width: int = 1280, height: int = 800) -> Any:
-        """A page in a context of its own."""
-        context = self.browser.new_context(viewport={"width": width, "height": height})
+        """A page in a context of its own, where the system prefers light."""
+        context = self.browser.new_context(
+            viewport={"width": width, "height": height}, color_scheme="light"
+        )
+        self.contexts.append(context)
         context.route(re.compile(r"^(?!data:|blob:)"), self._watch)
         page = context.new_page()
         page.on("pageerror", lambda error: self.errors.append(str(error)))
-        page.set_default_timeout(120_000)
+        page.set_default_timeout(self.timeout)
         page.goto(url)
         page.wait_for_selector("#analyse")
         return page
@@ -69,7 +74,7 @@ def visitor() -> Iterator[Visitor]:
     with sync_playwright() as play:
         browser = play.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         try:
-            yield Visitor(browser)
+            yield Visitor(browser, timeout=120_000)
         finally:
             browser.close()
 

@@ -79,7 +79,7 @@ def _novelty(pipeline: MedFedPure, scans: np.ndarray, batch_size: int) -> Tensor
     parts = []
     for start in progress(range(0, len(scans), batch_size), "novelty"):
         x = from_uint8(scans[start : start + batch_size])[:, None].to(pipeline.device)
-        parts.append(pipeline.novelty(pipeline.detector.mae.encode(x)).cpu())
+        parts.append(pipeline.novelty_of(x).cpu())
     return torch.cat(parts)
 
 

@@ -105,6 +105,11 @@ class MedFedPure(nn.Module):
         """The score that decides, (B,)."""
         return detection.scores[self.config.detector.score]
 
+    def novelty_of(self, x: Tensor) -> Tensor:
+        """How unlike what was learned from scans (B, 1, H, W) are, (B,): see `novelty.limit`."""
+        novelty: Tensor = self.novelty(self.detector.mae.encode(x))
+        return novelty
+
     def t_star(self, score: Tensor, policy: str | None = None) -> Tensor:
         """Purification depth (B,) int64 from scores (B,)."""
         return self.purifier.t_star(score, self.tau, self.detector.span_of(), policy)
@@ -134,7 +139,7 @@ class MedFedPure(nn.Module):
         x = x.detach().to(self.detector.weight)  # its device and dtype
         clock = _Clock()
         detection = self.detect(x)
-        novelty = self.novelty(self.detector.mae.encode(x))
+        novelty = self.novelty_of(x)
         score = self.score(detection)
         t_star = self.t_star(score)
         clock.lap("detect")

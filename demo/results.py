@@ -11,6 +11,8 @@ from demo import report, wording
 from demo.analysis import Analysis
 from demo.decision import votes
 
+UNJUDGED = f'<td data-says="{wording.NO_JUDGEMENT}"><strong>{wording.NO_JUDGEMENT}</strong></td>'
+
 
 def render(analysis: Analysis) -> str:
     """Outputs, detector and mixture; the pictures are the viewer's."""
@@ -69,8 +71,7 @@ def _row(name: str, d: Diagnosis | None, clean: Diagnosis | None) -> str:
     if d is not None:
         was = _labels(clean or d)
         cells = _cell(d.tumour_probability_undefended, was[0])
-        unjudged = f'<td data-says="{wording.NO_JUDGEMENT}"><strong>cannot judge</strong></td>'
-        cells += _cell(d.tumour_probability, was[1]) if d.can_judge else unjudged
+        cells += _cell(d.tumour_probability, was[1]) if d.can_judge else UNJUDGED
     return f'<tr><th scope="row">{name}</th>{cells}</tr>'
 
 

@@ -39,8 +39,7 @@ LEFT_OUT = ("__pycache__", "*.pyc", "make_examples.py", "space.py", "LOG.md")
 SPACE_PINS = {"torch": "2.11.0", "torchvision": "0.26.0"}
 HEAD = """# What the Space runs on; made from the project's requirements.txt by `make space`.
 # torch is the newest that Spaces with a shared GPU have. A Space without a GPU installs 5 GB
-# less with this as the file's first line:
-# --extra-index-url https://download.pytorch.org/whl/cpu
+# less with PyTorch's own index of CPU builds as an --extra-index-url on the file's first line.
 """
 START_SECONDS = 120
 

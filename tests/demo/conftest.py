@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import io
-import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -9,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from bench.browser import CHROMIUM, FLAGS, OWN
+from bench.browser import CHROMIUM, FLAGS, Visitor
 from core.attack import Step
 from core.pipeline import MedFedPure, PipelineConfig, build
 from demo.phantom import phantom
@@ -68,26 +67,8 @@ def browser() -> Iterator[Any]:
 @pytest.fixture
 def visit(browser: Any) -> Iterator[Callable[[str], Any]]:
     """Opens the page in a context of its own; afterwards no request may have left the machine."""
-    contexts, strangers, errors = [], [], []
-
-    def local(route: Any) -> None:
-        if OWN.match(route.request.url):
-            route.continue_()
-        else:
-            strangers.append(route.request.url)
-            route.abort()
-
-    def open_page(url: str) -> Any:
-        context = browser.new_context(viewport={"width": 1280, "height": 800}, color_scheme="light")
-        contexts.append(context)
-        context.route(re.compile(r"^(?!data:|blob:)"), local)
-        page = context.new_page()
-        page.on("pageerror", lambda error: errors.append(str(error)))
-        page.goto(url)
-        page.wait_for_selector("#analyse")
-        return page
-
-    yield open_page
-    for context in contexts:
+    guest = Visitor(browser)
+    yield guest.open
+    for context in guest.contexts:
         context.close()
-    assert strangers == [] and errors == []
+    assert guest.strangers == [] and guest.errors == []
