@@ -12,35 +12,18 @@ import torch
 from torch import nn
 
 from core import checkpoint
-from core.attack.step import LogitsFn
-from core.diffusion import Diffusion
-from core.mae import MaskedAutoencoder
-from core.moe import MixtureOfExperts, MoEConfig
 from core.pipeline import MedFedPure, build
-from core.residual import ResidualNet
 from core.scan import SIZE
 from core.system import PARTS, SYSTEM, load, save_part, save_ties
-from core.unet import UNet
 from train import calibrate as calibration
-from train import classifier, detector, diffusion, mae, novelty
+from train import novelty, recipes
 from train.commit import commit
-from train.config import ClassifierPhase, Preset, check_fit
+from train.config import Preset, check_fit
 from train.corpus import Corpus
 from train.device import pick_device
 from train.progress import Progress
-from train.task import FitConfig, LossFn, ValidateFn, fit
-
-PAPER_EPS = 0.015
-CLASSIFIERS = ("classifier.safetensors", "plain.safetensors")
-# name of a state on disk -> the preset's table that it was trained by
-PHASE_OF = {
-    "classifier-warmup": "classifier",
-    "classifier": "classifier",
-    "plain": "plain",
-    "diffusion": "diffusion",
-    "mae": "mae",
-    "residual": "detector",
-}
+from train.recipes import FILES
+from train.task import fit
 
 
 class Phases:
@@ -62,15 +45,11 @@ class Phases:
 
     def mixture(self) -> None:
         """The adversarially trained mixture, after a warm-up without attacks if there is one."""
-        torch.manual_seed(self.seed)
-        model = MixtureOfExperts(self.preset.system.moe)
-        self._classifier("classifier", model, self.preset.classifier, self.preset.system.moe)
+        self._classifier("mixture")
 
     def plain(self) -> None:
         """The plain mixture: what 'undefended' means."""
-        torch.manual_seed(self.seed + 1)
-        model = MixtureOfExperts(self.preset.system.plain)
-        self._classifier("plain", model, self.preset.plain, self.preset.system.plain)
+        self._classifier("plain")
 
     def diffusion(self) -> None:
         """Phase 1 of the paper.
@@ -79,33 +58,11 @@ class Phases:
             WeightsError: it learns from attacks, and a classifier is not trained yet, or on another
                 split or in another shape.
         """
-        torch.manual_seed(self.seed + 2)
-        phase, schedule = self.preset.diffusion, Diffusion().to(self.device)
-        surfaces: list[LogitsFn] = []
-        if phase.loss.adv_share:
-            system = self._assemble(CLASSIFIERS)
-            surfaces = [system.classifier_logits, system.plain_logits]
-        self._fit(
-            "diffusion",
-            UNet(self.preset.system.unet),
-            phase.fit,
-            diffusion.loss_function(phase.loss, phase.augment, schedule, surfaces),
-            diffusion.validation(self.corpus.val, schedule, phase.loss, self.device, surfaces),
-            asdict(self.preset.system.unet),
-        )
+        self._learn("diffusion")
 
     def mae(self) -> None:
         """Phase 2 of the paper."""
-        torch.manual_seed(self.seed + 3)
-        phase = self.preset.mae
-        self._fit(
-            "mae",
-            MaskedAutoencoder(self.preset.system.mae),
-            phase.fit,
-            mae.loss_function(phase.loss, phase.augment),
-            mae.validation(self.corpus.val, self.device),
-            asdict(self.preset.system.mae),
-        )
+        self._learn("mae")
 
     def detector(self) -> None:
         """The detector's residual network, against attacks on the two trained classifiers.
@@ -113,17 +70,7 @@ class Phases:
         Raises:
             WeightsError: a classifier is not trained yet, or on another split or in another shape.
         """
-        torch.manual_seed(self.seed + 4)
-        phase = self.preset.detector
-        system = self._assemble(CLASSIFIERS)
-        self._fit(
-            "residual",
-            ResidualNet(self.preset.system.residual),
-            phase.fit,
-            detector.loss_function(phase.loss, system),
-            detector.validation(self.corpus.val, system, self.device),
-            asdict(self.preset.system.residual),
-        )
+        self._learn("detector")
 
     def novelty(self) -> None:
         """The head that says where the system cannot judge: of brain MRI alone, others get none.
@@ -188,53 +135,39 @@ class Phases:
                 ) from None
         return system
 
-    def _classifier(
-        self, name: str, model: MixtureOfExperts, phase: ClassifierPhase, shape: MoEConfig
-    ) -> None:
-        def validation(eps: float) -> ValidateFn:
-            return classifier.validation(self.corpus.val, self.device, eps)
-
+    def _classifier(self, phase: str) -> None:
+        learns = recipes.settings(phase, self.preset)
+        model = recipes.network(phase, self.preset, self.seed)
+        name = Path(FILES[phase]).stem
         if (
-            phase.warmup.epochs
-            and phase.loss.adv_eps
+            learns.warmup.epochs
+            and learns.loss.adv_eps
             and not (self.out / f"{name}.state").is_file()
         ):
-            calm = classifier.loss_function(replace(phase.loss, adv_eps=0.0), phase.augment)
-            self._run(f"{name}-warmup", model, phase.warmup, calm, validation(0.0))
-        self._fit(
-            name,
-            model,
-            phase.fit,
-            classifier.loss_function(phase.loss, phase.augment),
-            validation(PAPER_EPS if phase.loss.adv_eps else 0.0),
-            asdict(shape),
+            self._run(f"{name}-warmup", phase, model, calm=True)
+        self._learn(phase, model)
+
+    def _learn(self, phase: str, model: nn.Module | None = None) -> None:
+        model = model or recipes.network(phase, self.preset, self.seed)
+        self._run(Path(FILES[phase]).stem, phase, model)
+        shape = asdict(recipes.shape(phase, self.preset))
+        save_part(model, self.out, FILES[phase], shape, self.corpus.split_sha256)
+
+    def _run(self, name: str, phase: str, model: nn.Module, *, calm: bool = False) -> None:
+        """Fits, with a state of this name on the disk to go on from."""
+        learn = recipes.recipe(
+            phase, self.preset, self.corpus, self.device, self._assemble, calm=calm
         )
-
-    def _fit(
-        self,
-        name: str,
-        model: nn.Module,
-        config: FitConfig,
-        loss: LossFn,
-        validate: ValidateFn,
-        shape: dict[str, Any],
-    ) -> None:
-        self._run(name, model, config, loss, validate)
-        save_part(model, self.out, f"{name}.safetensors", shape, self.corpus.split_sha256)
-
-    def _run(
-        self, name: str, model: nn.Module, config: FitConfig, loss: LossFn, validate: ValidateFn
-    ) -> None:
-        progress = self._progress(name)
+        config, progress = learn.fit, self._progress(name)
         start = time.monotonic()
         history = fit(
             model,
             self.corpus.train,
-            loss,
+            learn.loss,
             replace(config, seed=config.seed + self.seed),
-            validate=validate,
+            validate=learn.validate,
             checkpoint=self.out / f"{name}.state",
-            settings=self._settings(name),
+            settings=self._settings(phase),
             report=progress.report,
             progress=progress,
             device=self.device,
@@ -247,12 +180,12 @@ class Phases:
             fit=asdict(config),
         )
 
-    def _settings(self, name: str) -> dict[str, Any]:
+    def _settings(self, phase: str) -> dict[str, Any]:
         """What a state on disk must share to go on: split, shape, and how the phase learns."""
         return {
             "split": self.corpus.split_sha256,
             "system": asdict(self.preset.system),
-            "phase": asdict(getattr(self.preset, PHASE_OF[name])),
+            "phase": asdict(recipes.settings(phase, self.preset)),
         }
 
     def _progress(self, title: str) -> Progress:

@@ -80,6 +80,7 @@ def fit(
     report: ReportFn = print,
     progress: ProgressFn = silent,
     device: torch.device | None = None,
+    span: tuple[float, float] = (0.0, 1.0),
 ) -> list[dict[str, float]]:
     """Trains `model` in place and leaves it with the EMA weights of its best epoch, in eval mode.
 
@@ -87,7 +88,8 @@ def fit(
     `checkpoint`, the state is written after every epoch and every two minutes, and a later call
     goes on from there.
 
-    `settings` names what else the checkpoint belongs to; one of other settings is refused.
+    `settings` names what else the checkpoint belongs to; one of other settings is refused. `span`
+    is the part of the learning rate's schedule that this call goes through: a round of many.
 
     Returns:
         One dictionary of figures per epoch.
@@ -138,7 +140,8 @@ def fit(
     for now in range(step, step if has_ended else total):
         generator = torch.Generator().manual_seed(config.seed * 1_000_003 + now)
         for group in optimizer.param_groups:
-            group["lr"] = config.lr * _schedule(now / total, config.warmup)
+            progressed = span[0] + (span[1] - span[0]) * now / total
+            group["lr"] = config.lr * _schedule(progressed, config.warmup)
         index = torch.multinomial(
             data.weights, config.batch_size, replacement=True, generator=generator
         )

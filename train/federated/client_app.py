@@ -13,7 +13,7 @@ from flwr.clientapp import ClientApp
 from torch import Tensor
 
 from core.checkpoint import WeightsError
-from core.moe import is_personal
+from core.system import load
 from train.config import PresetError
 from train.corpus import Corpus, load_corpus
 from train.data import DataError, default_root
@@ -28,7 +28,7 @@ from train.partition import client_corpus
 
 REFUSED = 2  # an error's code: the client says why in a sentence
 # where a hospital keeps things, and whether all scans there are its own: its node config says
-PLACES = ("data", "cache", "state", "manifests", "whole")
+PLACES = ("data", "cache", "state", "manifests", "whole", "defence")
 # errors whose sentence may leave
 SAID = (StateError, PayloadError, PolicyError, PresetError, WeightsError, FloatingPointError)
 
@@ -53,16 +53,18 @@ def train(message: Message, context: Context) -> Message:
     """One round of local training; replies with the experts and figures."""
 
     def work(hospital: Hospital) -> RecordDict:
-        config = message.content.config_records["config"]
         shared = _shared(message, hospital)
+        config = message.content.config_records["config"]
         joined = config["joined"]
         new, figures = hospital.train(
             shared,
             _whole(config["round"]),
             has_joined=isinstance(joined, list) and hospital.client in joined,
             best=_whole(config["best"]),
+            span=(_share(config["from"]), _share(config["to"])),
+            adv_share=_share(config["adv-share"]) if "adv-share" in config else None,
         )
-        if any(is_personal(name) for name in new):
+        if new.keys() != hospital.like.keys():
             raise PayloadError("something personal was about to leave: nothing was sent")
         new = read_policy(str(context.node_config.get("policy", ""))).applied(new, shared)
         if hospital.experiment.config.strategy.secagg:
@@ -75,11 +77,13 @@ def train(message: Message, context: Context) -> Message:
 
 @app.evaluate()
 def evaluate(message: Message, context: Context) -> Message:
-    """Clean and attacked figures of the experts with the own attention on validation scans."""
+    """Figures of what is shared with the client's own on its validation scans."""
 
     def work(hospital: Hospital) -> RecordDict:
-        now = _whole(message.content.config_records["config"]["round"])
-        figures = hospital.evaluate(_shared(message, hospital), now)
+        config = message.content.config_records["config"]
+        figures = hospital.evaluate(
+            _shared(message, hospital), _whole(config["round"]), finish=bool(config["finish"])
+        )
         metrics = MetricRecord({COUNT: int(figures.pop(COUNT)), **figures})
         return RecordDict({"metrics": metrics})
 
@@ -105,6 +109,12 @@ def _shared(message: Message, hospital: Hospital) -> dict[str, Tensor]:
     return unpack(message.content.array_records["arrays"], hospital.like, "the server")
 
 
+def _share(value: object) -> float:
+    if not isinstance(value, float) or not 0 <= value <= 1:
+        raise PayloadError(f"the server sent {value!r} where a share belongs")
+    return value
+
+
 def _whole(value: object) -> int:
     if not isinstance(value, int):
         raise PayloadError(f"the server sent {value!r} where a whole number belongs")
@@ -122,6 +132,7 @@ def _hospital(context: Context) -> Hospital:
         str(run["preset"]),
         str(run["protocol"]),
         int(run["seed"]),
+        str(run["phase"]),
         int(node["partition-id"]),
         **places,
     )
@@ -132,18 +143,28 @@ def _open(
     preset: str,
     protocol: str,
     seed: int,
+    phase: str,
     client: int,
     data: str,
     cache: str,
     state: str,
     manifests: str,
     whole: str,
+    defence: str,
 ) -> Hospital:
-    experiment = read_experiment(preset, protocol, seed)
+    experiment = read_experiment(preset, protocol, seed, phase)
     corpus = _corpus(protocol, data, cache, manifests)
     if whole.lower() not in ("true", "1"):
         corpus = client_corpus(corpus, experiment.config.partition, client)
-    return Hospital(experiment, corpus, client, Path(state or "state"))
+    system = None
+    if experiment.config.purify and phase == "mixture":
+        if not defence:
+            raise PresetError(f"client {client}: purify needs weights to purify with: --defence")
+        system = load(defence)
+    try:
+        return Hospital(experiment, corpus, client, Path(state or "state"), system)
+    except ValueError as error:
+        raise PresetError(f"client {client}: {error}") from None
 
 
 def forget() -> None:

@@ -16,7 +16,9 @@ from train import split
 from train.config import PresetError, preset_names
 from train.corpus import PROTOCOLS
 from train.data import DataError, default_root
+from train.recipes import FILES
 
+ALL = "all"
 RUNTIMES = ("in-process", "simulation", "deployment")
 # Flower asks its maker's servers about updates and tells them of runs, unless it is told not to
 QUIET = {
@@ -46,8 +48,10 @@ def main(argv: list[str]) -> int:
         return 2
     logging.getLogger("flwr").setLevel(logging.WARNING)
     try:
-        settings = _settings(args)
-        skipped = engines.RUN[args.runtime](settings)
+        settings, skipped = _settings(args), []
+        for phase in FILES if args.phase == ALL else [args.phase]:
+            own = {**settings, "phase": phase, "out": str(Path(settings["out"]) / phase)}
+            skipped += [f"{n} of {phase}" for n in engines.RUN[args.runtime](own)]
     except FederationError as error:
         print(f"error: {error}; --resume goes on from the last round", file=sys.stderr)
         return 1
@@ -58,8 +62,7 @@ def main(argv: list[str]) -> int:
         print("\nstopped; the same command with --resume goes on", file=sys.stderr)
         return 130
     if skipped:
-        rounds = ", ".join(map(str, skipped))
-        print(f"error: skipped rounds: {rounds}; the others count", file=sys.stderr)
+        print(f"error: skipped rounds: {', '.join(skipped)}; the others count", file=sys.stderr)
         return 1
     print(f"written to {settings['out']}", file=sys.stderr)
     return 0
@@ -85,16 +88,25 @@ def _settings(args: argparse.Namespace) -> dict[str, Any]:
         "state": str(out / "clients"),
         "manifests": str(split.MANIFESTS.resolve()),
         "superlink": args.superlink,
+        "defence": str(args.defence.resolve()) if args.defence else "",
     }
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m train federated",
-        description="Hospitals train one mixture together: experts are averaged, attention stays.",
+        description="Hospitals train together: networks are averaged, attention and scans stay.",
         epilog="Ctrl-C or SIGTERM stop between two clients; --resume goes on from the last round.\n"
         "Exit code 0: every round was aggregated; 1: one was not; 2: the input was at fault.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "phase",
+        nargs="?",
+        default="mixture",
+        choices=[*FILES, ALL],
+        metavar="PHASE",
+        help=f"{', '.join(FILES)}, or {ALL} of them one after another (default: mixture)",
     )
     parser.add_argument(
         "--preset", default="federated", metavar="NAME", help=", ".join(preset_names())
@@ -111,6 +123,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--data", type=Path, help="data folder (default: MEDFEDPURE_DATA)")
     parser.add_argument("--out", type=Path, help="default: runs/PRESET-PROTOCOL-federated")
+    parser.add_argument(
+        "--defence",
+        type=Path,
+        metavar="DIR",
+        help="trained weights to purify flagged training scans with, where the preset says so",
+    )
     parser.add_argument("--cache", type=Path, default=Path(".cache"), help="default: .cache")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=0, help="CPU threads")

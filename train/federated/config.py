@@ -7,14 +7,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from train.augment import AugmentConfig
-from train.classifier import ClassifierConfig
 from train.partition import PartitionConfig
-from train.task import FitConfig
 
 STRATEGIES = ("fedavg", "fedprox", "fedmedian", "trimmed", "krum")
 AVERAGING = ("fedavg", "fedprox")  # the others pick or cut: no sum, no noise calibrated to one
 BATCH_NORM = ("shared", "local")
+SHARE = ("experts", "all", "none")
 
 
 @dataclass(frozen=True)
@@ -61,48 +59,77 @@ class StrategyConfig:
 
 
 @dataclass(frozen=True)
-class FederatedConfig:
-    """T rounds among N clients (section III-D), each of `fit.epochs` local epochs.
+class PhaseRounds:
+    """T of the phases that do not go through `num_rounds` rounds; 0: they do."""
 
-    A share `fraction` of the clients is asked in each round. `late_clients` join in `join_round`:
-    they start from the shared experts and adapt their attention alone by `adapt` first. The first
-    `calm_rounds` train without attacks. With `batch_norm` local, normalisation is as personal as
-    the attention (FedBN, Li et al. 2021). A round ends when all have answered or after `timeout`
-    seconds, and counts if `min_clients` have answered.
+    plain: int = 0
+    diffusion: int = 0
+    mae: int = 0
+    detector: int = 0
+
+    def __post_init__(self) -> None:
+        if min(self.plain, self.diffusion, self.mae, self.detector) < 0:
+            raise ValueError(f"rounds must be 0 or more, got {self}")
+
+
+@dataclass(frozen=True)
+class FederatedConfig:
+    """T = `num_rounds` rounds of E = `local_epochs` among N clients (section III-D).
+
+    The learning rate follows the phase's schedule over all rounds. A share `fraction` of the
+    clients is asked in each round. `late_clients` join in `join_round`: they start from the shared
+    experts and adapt their attention alone for an epoch first. The first `calm_rounds` train
+    without attacks. A round ends when all have answered or after `timeout` seconds, and counts if
+    `min_clients` have answered.
+
+    What travels: with `share` 'experts' all but the attention (the paper), with 'all' the attention
+    too (FedAvg), with 'none' nothing (local training). With `batch_norm` local, normalisation
+    stays at home as well (FedBN, Li et al. 2021).
+
+    Attacks in training: each batch is attacked anew, or with `refresh_every` above 0 a client's
+    share of scans once in so many rounds (pFedDef's Q). `resources` are the largest shares that
+    the clients can afford; those who can do more then make up for those who cannot (pFedDef's
+    propagation). With `purify`, training scans that the detector flags are purified first
+    (Algorithm 3).
     """
 
     num_rounds: int = 20
+    local_epochs: int = 15
     fraction: float = 1.0
     min_clients: int = 2
     timeout: float = 3600.0
     late_clients: tuple[int, ...] = ()
     join_round: int = 1
     calm_rounds: int = 0
+    share: str = "experts"
     batch_norm: str = "shared"
-    eval_eps: float = 0.015
+    refresh_every: int = 0
+    resources: tuple[float, ...] = ()
+    purify: bool = False
+    rounds: PhaseRounds = field(default_factory=PhaseRounds)
     partition: PartitionConfig = field(default_factory=PartitionConfig)
     strategy: StrategyConfig = field(default_factory=StrategyConfig)
-    fit: FitConfig = field(default_factory=lambda: FitConfig(epochs=15, ema=0.0))
-    adapt: FitConfig = field(default_factory=lambda: FitConfig(epochs=1, ema=0.0))
-    loss: ClassifierConfig = field(default_factory=ClassifierConfig)
-    augment: AugmentConfig = field(default_factory=AugmentConfig)
 
     def __post_init__(self) -> None:
         n = self.partition.num_clients
-        if self.num_rounds < 1 or self.join_round < 1 or self.calm_rounds < 0:
+        if min(self.num_rounds, self.local_epochs, self.join_round) < 1:
             raise ValueError(
-                "num_rounds and join_round must be 1 or more, calm_rounds 0 or more, "
-                f"got {self.num_rounds}, {self.join_round}, {self.calm_rounds}"
+                "num_rounds, local_epochs and join_round must be 1 or more, "
+                f"got {self.num_rounds}, {self.local_epochs}, {self.join_round}"
             )
-        if not 0 < self.fraction <= 1 or not self.timeout > 0 or self.eval_eps < 0:
+        if min(self.calm_rounds, self.refresh_every) < 0:
             raise ValueError(
-                "fraction must be in (0, 1], timeout positive, eval_eps 0 or more, "
-                f"got {self.fraction}, {self.timeout}, {self.eval_eps}"
+                "calm_rounds and refresh_every must be 0 or more, "
+                f"got {self.calm_rounds}, {self.refresh_every}"
             )
-        if self.batch_norm not in BATCH_NORM:
+        if not 0 < self.fraction <= 1 or not self.timeout > 0:
             raise ValueError(
-                f"batch_norm must be one of {', '.join(BATCH_NORM)}, got {self.batch_norm!r}"
+                f"fraction must be in (0, 1], timeout positive, got {self.fraction}, {self.timeout}"
             )
+        for name, known in (("batch_norm", BATCH_NORM), ("share", SHARE)):
+            if getattr(self, name) not in known:
+                given = getattr(self, name)
+                raise ValueError(f"{name} must be one of {', '.join(known)}, got {given!r}")
         if not 1 <= self.min_clients <= self.asked:
             raise ValueError(
                 f"min_clients must be in [1, {self.asked}], the clients asked in a round, "
@@ -110,9 +137,15 @@ class FederatedConfig:
             )
         if any(not 0 <= c < n for c in self.late_clients):
             raise ValueError(f"late_clients must be in [0, {n - 1}], got {self.late_clients}")
-        if self.fit.epochs < 1 or self.fit.patience:
-            raise ValueError("fit needs 1 epoch or more, and no patience: rounds are of one length")
+        if self.resources and len(self.resources) != n:
+            raise ValueError(f"resources must name a share for each of {n} clients, or be left out")
+        if any(not 0 <= share <= 1 for share in self.resources):
+            raise ValueError(f"resources must be shares in [0, 1], got {self.resources}")
         self._check_strategy()
+
+    def rounds_of(self, phase: str) -> int:
+        """T of a phase."""
+        return getattr(self.rounds, phase, 0) or self.num_rounds
 
     @property
     def asked(self) -> int:
@@ -121,6 +154,8 @@ class FederatedConfig:
 
     def _check_strategy(self) -> None:
         s, fewest = self.strategy, self.min_clients
+        if self.share == "none" and (s.name != "fedavg" or s.dp_clip or s.secagg):
+            raise ValueError("share none sends nothing: there is nothing for a strategy to do")
         if s.name == "fedmedian" and fewest < 3:
             raise ValueError(f"fedmedian of two is their mean: min_clients {fewest} is below 3")
         if s.name == "trimmed" and int(s.trim * fewest) < 1:

@@ -15,6 +15,7 @@ from flwr.app import Context, RecordDict
 from train.federated import client_app, loopback, server_app, superlink
 from train.federated.experiment import read_experiment
 from train.federated.grid import RUN_ID, InProcessGrid
+from train.federated.ledger import RESULT
 from train.federated.server_app import FederationError
 
 Settings = Mapping[str, Any]
@@ -42,7 +43,7 @@ def in_process(settings: Settings) -> list[int]:
 
 def skipped(out: Path) -> list[int]:
     """The rounds of a finished run that were not aggregated."""
-    facts = json.loads((out / server_app.RESULT).read_text(encoding="utf-8"))
+    facts = json.loads((out / RESULT).read_text(encoding="utf-8"))
     return [entry["round"] for entry in facts["rounds"] if entry["skipped"]]
 
 
@@ -87,9 +88,8 @@ def deployment(settings: Settings) -> list[int]:
     if name == loopback.NAME:
         loopback.run(settings)
         return skipped(Path(settings["out"]))
-    own = ("preset", "protocol", "seed", "out", "resume")
-    superlink.Link(name).run({key: settings[key] for key in own})
-    here = (Path(settings["out"]) / server_app.RESULT).is_file()  # else with the SuperLink
+    superlink.Link(name).run({key: settings[key] for key in superlink.RUN_KEYS})
+    here = (Path(settings["out"]) / RESULT).is_file()  # else with the SuperLink
     return skipped(Path(settings["out"])) if here else []
 
 

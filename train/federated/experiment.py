@@ -6,64 +6,97 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass
 from functools import cached_property
+from typing import Any
 
-import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from core.moe import MixtureOfExperts
-from train.config import Preset, read_preset
+from train import recipes
+from train.config import Preset, PresetError, read_preset
 from train.federated.config import FederatedConfig
 from train.federated.sharing import personal_state, shared_state
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """One federated training: a preset on a protocol's scans from one seed."""
+    """One phase of one federated training: a preset on a protocol's scans from one seed."""
 
     preset: Preset
     protocol: str
     seed: int
+    phase: str = "mixture"
+
+    def __post_init__(self) -> None:
+        if self.phase not in recipes.FILES:
+            raise PresetError(f"phase must be one of {', '.join(recipes.FILES)}")
 
     @property
     def config(self) -> FederatedConfig:
         """The preset's federated part."""
         return self.preset.federated
 
+    @property
+    def num_rounds(self) -> int:
+        """T of this phase."""
+        return self.config.rounds_of(self.phase)
+
+    @property
+    def adv_share(self) -> float:
+        """The share of a client's training scans that are attacked (pFedDef's G)."""
+        loss = self.preset.classifier.loss
+        return 1 - loss.adv_clean if self.phase == "mixture" and loss.adv_eps else 0.0
+
+    @cached_property
+    def family(self) -> str:
+        """Names the system that this phase is a part of: its shapes, who holds what, what travels.
+
+        Phases of one family build on each other.
+        """
+        config, shapes = self.config, {p: recipes.shape(p, self.preset) for p in recipes.FILES}
+        return _digest(
+            {
+                "partition": asdict(config.partition),
+                "protocol": self.protocol,
+                "seed": self.seed,
+                "shapes": {phase: asdict(shape) for phase, shape in shapes.items()},
+                "share": [config.share, config.batch_norm],
+            }
+        )
+
     @cached_property
     def digest(self) -> str:
         """Names the experiment: equal on two machines if, and only if, they can train together.
 
-        Rounds and waiting are left out: a finished training may go on for longer.
+        Rounds and waiting are left out: the server alone decides them, and may go on for longer.
         """
         federated = asdict(self.config)
-        for name in ("num_rounds", "timeout"):
+        for name in ("num_rounds", "rounds", "timeout"):
             del federated[name]
-        settings = {
-            "federated": federated,
-            "moe": asdict(self.preset.system.moe),
-            "protocol": self.protocol,
-            "seed": self.seed,
-        }
-        return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+        learn = asdict(recipes.settings(self.phase, self.preset))
+        return _digest(
+            {"family": self.family, "federated": federated, "learn": learn, "phase": self.phase}
+        )
 
-    def model(self) -> MixtureOfExperts:
-        """The mixture as every party starts with it."""
-        torch.manual_seed(self.seed)
-        return MixtureOfExperts(self.preset.system.moe)
+    def model(self) -> nn.Module:
+        """The phase's network as every party starts with it."""
+        return recipes.network(self.phase, self.preset, self.seed)
 
-    def shared(self, model: MixtureOfExperts) -> dict[str, Tensor]:
+    def shared(self, model: nn.Module) -> dict[str, Tensor]:
         """Tensors that travel."""
-        return shared_state(model, self.config.batch_norm)
+        return shared_state(model, self.config.share, self.config.batch_norm)
 
-    def personal(self, model: MixtureOfExperts) -> dict[str, Tensor]:
+    def personal(self, model: nn.Module) -> dict[str, Tensor]:
         """Tensors that stay."""
-        return personal_state(model, self.config.batch_norm)
+        return personal_state(model, self.config.share, self.config.batch_norm)
 
 
-def read_experiment(preset: str, protocol: str, seed: int) -> Experiment:
+def read_experiment(preset: str, protocol: str, seed: int, phase: str = "mixture") -> Experiment:
     """The experiment of a preset's name or path.
 
     Raises:
-        PresetError: there is no such preset, or it is wrong.
+        PresetError: there is no such preset or phase, or the preset is wrong.
     """
-    return Experiment(read_preset(preset), protocol, seed)
+    return Experiment(read_preset(preset), protocol, seed, phase)
+
+
+def _digest(settings: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()

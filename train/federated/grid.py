@@ -66,13 +66,12 @@ class InProcessGrid(Grid):
         return list(self._contexts)
 
     def push_messages(self, messages: Iterable[Message]) -> list[str]:
-        """Queues copies: an engine would serialise, and clients may change what they get."""
+        """Queues messages; each is copied when its turn comes, so that one copy is all there is."""
         names = []
         for message in messages:
             self._sent += 1
-            own = copy.deepcopy(message)
-            own.metadata.__dict__["_message_id"] = str(self._sent)
-            self._waiting[str(self._sent)] = own
+            message.metadata.__dict__["_message_id"] = str(self._sent)
+            self._waiting[str(self._sent)] = message
             names.append(str(self._sent))
         return names
 
@@ -93,6 +92,7 @@ class InProcessGrid(Grid):
     def _answer(self, message: Message) -> Message:
         context = self._contexts[message.metadata.dst_node_id]
         try:
-            return copy.deepcopy(self._app(message, context))
+            # an engine would serialise, and clients may change what they get
+            return copy.deepcopy(self._app(copy.deepcopy(message), context))
         except Exception as error:  # as an engine does: a broken client ends in an error reply
             return Message(Error(FAILED, f"{type(error).__name__}: {error}"), reply_to=message)

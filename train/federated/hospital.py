@@ -5,7 +5,7 @@ No transport in here: tensors by name come in and go out.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -14,26 +14,45 @@ import torch
 from torch import Tensor, nn
 
 from core.moe import MixtureOfExperts
-from train import classifier
+from core.pipeline import MedFedPure, build
+from core.system import PARTS
+from train.config import Preset, check_fit
 from train.corpus import Corpus
 from train.device import pick_device
-from train.federated import state
+from train.federated import replaced
 from train.federated.experiment import Experiment
-from train.federated.state import StateError
+from train.federated.shelf import Shelf
+from train.fold import Data
+from train.recipes import FILES, Recipe, recipe
 from train.task import FitConfig, LossFn, fit
 
 State = Mapping[str, Tensor]
+ROUND_SEEDS = 10_000  # clients and rounds that have seeds of their own
 
 
 class Hospital:
-    """Client number `client` with its own scans; what is personal lies in `folder` alone."""
+    """Client number `client` with its own scans; what is personal lies in `folder` alone.
 
-    def __init__(self, experiment: Experiment, corpus: Corpus, client: int, folder: Path) -> None:
+    Raises:
+        ValueError: the preset's networks do not fit the scans.
+    """
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        corpus: Corpus,
+        client: int,
+        folder: Path,
+        defence: MedFedPure | None = None,
+    ) -> None:
+        check_fit(experiment.preset, corpus)
         self.experiment = experiment
-        self.corpus = corpus
         self.client = client
-        self.folder = folder / experiment.digest[:12] / f"client-{client:03d}"
+        self.shelf = Shelf(folder, experiment, client)
         self.device = pick_device()
+        if defence is not None:
+            corpus = replace(corpus, train=replaced.purified(corpus.train, defence))
+        self.corpus = corpus
 
     @cached_property
     def like(self) -> dict[str, Tensor]:
@@ -41,12 +60,21 @@ class Hospital:
         return self.experiment.shared(self.experiment.model())
 
     def train(
-        self, shared: State, now: int, *, has_joined: bool, best: int = 0
+        self,
+        shared: State,
+        now: int,
+        *,
+        has_joined: bool,
+        best: int = 0,
+        span: tuple[float, float] = (0.0, 1.0),
+        adv_share: float | None = None,
     ) -> tuple[dict[str, Tensor], dict[str, float]]:
-        """Local epochs of round `now` from the shared experts and the own attention (Eq. 9).
+        """Local epochs of round `now` from what is shared and the client's own (Eq. 9).
 
         A client that has not joined yet has no attention of its own: past the first round it
-        adapts one to the experts before it trains. The attention of round `best` is kept as well.
+        adapts one to the experts before it trains. What is personal in round `best` is kept too.
+        `span` is the round's part of the learning rate's schedule, `adv_share` the share of
+        attacked scans where it is not the preset's.
 
         Returns:
             What is shared, and figures: 'loss' and the number of training scans.
@@ -56,104 +84,131 @@ class Hospital:
             FloatingPointError: the loss is not a number.
         """
         config, model = self.experiment.config, self._model(shared)
-        before = self._latest(now - 1) if has_joined else 0
+        before = self.shelf.latest(now - 1) if has_joined else 0
         if has_joined:
-            self._restore(model, before)
+            model.load_state_dict(self.shelf.read(before), strict=False)
         else:
-            for path in self._files().values():  # of a run that the server knows nothing of
-                path.unlink()
+            self.shelf.clear()  # of a run that the server knows nothing of
             if now > 1:
-                self._adapt(model, shared, now)
-        loss = self._fit(model, shared, config.fit, now)
-        own = {"digest": self.experiment.digest, "client": self.client, "round": now}
-        state.write(self._file(now), self.experiment.personal(model), own)
-        self._prune({now, before, self._latest(best)})
-        return self._on_cpu(self.experiment.shared(model)), {
+                self._adapt(model, shared, now, span)
+        learn, data = self._lesson(model, now, adv_share)
+        if config.strategy.proximal_mu:
+            learn = replace(
+                learn, loss=_proximal(learn.loss, dict(shared), config.strategy.proximal_mu)
+            )
+        loss = self._fit(model, data, learn, now, config.local_epochs, span)
+        self.shelf.write(now, self.experiment.personal(model))
+        self.shelf.keep_only({now, before, self.shelf.latest(best)})
+        return _on_cpu(self.experiment.shared(model)), {
             "loss": loss,
             "num-examples": len(self.corpus.train),
         }
 
-    def evaluate(self, shared: State, now: int) -> dict[str, float]:
-        """Figures of the shared experts with the own attention of round `now`, on validation scans.
+    def evaluate(self, shared: State, now: int, *, finish: bool = False) -> dict[str, float]:
+        """Figures of what is shared with the client's own of round `now`, on validation scans.
+
+        With `finish` the network is kept whole: the phase has ended, others may build on it.
 
         Raises:
-            StateError: the own attention is lost.
+            StateError: the client's own is lost.
         """
         model = self._model(shared)
-        self._restore(model, self._latest(now))
-        model = model.to(self.device).eval()
-        figures = classifier.validation(
-            self.corpus.val, self.device, self.experiment.config.eval_eps
-        )(model)
+        model.load_state_dict(self.shelf.read(self.shelf.latest(now)), strict=False)
+        if finish:
+            self.shelf.finish(model.state_dict())
+        figures = self._recipe.validate(model.eval())
         return {**figures, "num-examples": len(self.corpus.val)}
 
-    def _model(self, shared: State) -> MixtureOfExperts:
+    def system(self, files: Iterable[str] = tuple(FILES.values())) -> MedFedPure:
+        """The system with the named parts as this hospital finished them, the others untrained.
+
+        Raises:
+            StateError: a part's phase has not ended here yet.
+        """
+        preset = self.experiment.preset
+        system = build(preset.system).to(self.device)
+        for phase, file in FILES.items():
+            if file in files:
+                state = self.shelf.finished(replace(self.experiment, phase=phase))
+                system.get_submodule(PARTS[file]).load_state_dict(state)
+        return system
+
+    @cached_property
+    def _recipe(self) -> Recipe:
+        return self._recipe_of(self.experiment.preset)
+
+    def _recipe_of(self, preset: Preset, *, calm: bool = False) -> Recipe:
+        phase = self.experiment.phase
+        return recipe(phase, preset, self.corpus, self.device, self.system, calm=calm)
+
+    def _lesson(self, model: nn.Module, now: int, adv_share: float | None) -> tuple[Recipe, Data]:
+        """How, and from which scans, the model learns in this round."""
+        config, preset = self.experiment.config, self.experiment.preset
+        loss = preset.classifier.loss
+        if self.experiment.phase != "mixture" or not loss.adv_eps:
+            return self._recipe, self.corpus.train
+        if now <= config.calm_rounds:
+            return self._recipe_of(preset, calm=True), self.corpus.train
+        if adv_share is not None:
+            loss = replace(loss, adv_clean=1 - adv_share)
+        data = self.corpus.train
+        if config.refresh_every:
+            assert isinstance(model, MixtureOfExperts)
+            since = now - (now - config.calm_rounds - 1) % config.refresh_every
+            path = self.shelf.attacked(since)
+            data = replaced.attacked(model, data, loss, self._seed(since), path)
+            loss = replace(loss, adv_eps=0.0)
+        learns = replace(preset, classifier=replace(preset.classifier, loss=loss))
+        return replace(self._recipe, loss=self._recipe_of(learns).loss), data
+
+    def _model(self, shared: State) -> nn.Module:
         model = self.experiment.model()
         model.load_state_dict({**self.experiment.personal(model), **shared})
-        return model
+        return model.to(self.device)
 
-    def _adapt(self, model: MixtureOfExperts, shared: State, now: int) -> None:
+    def _adapt(self, model: nn.Module, shared: State, now: int, span: tuple[float, float]) -> None:
         """Teaches a newcomer's attention the experts as they are; those do not move."""
         parameters = dict(model.named_parameters())
+        if parameters.keys() <= shared.keys():
+            return
         for name in parameters.keys() & shared.keys():
             parameters[name].requires_grad_(False)
-        self._fit(model, {}, self.experiment.config.adapt, now)
+        self._fit(model, self.corpus.train, self._recipe, now, 1, span)
         for parameter in parameters.values():
             parameter.requires_grad_(True)
         model.load_state_dict(dict(shared), strict=False)  # running statistics have moved
 
-    def _fit(self, model: MixtureOfExperts, anchor: State, config: FitConfig, now: int) -> float:
+    def _fit(
+        self,
+        model: nn.Module,
+        data: Data,
+        learn: Recipe,
+        now: int,
+        epochs: int,
+        span: tuple[float, float],
+    ) -> float:
         """Trains in place; returns the last epoch's mean loss."""
-        federated = self.experiment.config
-        loss = federated.loss
-        if now <= federated.calm_rounds:
-            loss = replace(loss, adv_eps=0.0)
-        function = classifier.loss_function(loss, federated.augment)
-        if federated.strategy.proximal_mu and anchor:
-            function = _proximal(function, anchor, federated.strategy.proximal_mu)
-        seed = (self.experiment.seed * 10_000 + now) * 10_000 + self.client
+        config: FitConfig = replace(
+            learn.fit, epochs=epochs, samples=0, ema=0.0, patience=0, seed=self._seed(now)
+        )
         history = fit(
             model,
-            self.corpus.train,
-            function,
-            replace(config, seed=seed),
+            data,
+            learn.loss,
+            config,
             validate=lambda _: {"score": 0.0},  # the last epoch is what the server averages
             report=lambda _: None,
             device=self.device,
+            span=span,
         )
-        return history[-1]["loss"] if history else 0.0
+        return history[-1]["loss"]
 
-    def _restore(self, model: MixtureOfExperts, number: int) -> None:
-        if not number:
-            raise StateError(
-                f"client {self.client} trained before, but its attention is not on its disk: give "
-                "it back its state folder, or let it join anew under another client number"
-            )
-        tensors, facts = state.read(self._file(number), self.experiment.digest)
-        if facts.get("client") != self.client or tensors.keys() != set(
-            self.experiment.personal(model)
-        ):
-            raise StateError(f"client {self.client}: its own attention is another client's")
-        model.load_state_dict(tensors, strict=False)
+    def _seed(self, now: int) -> int:
+        return (self.experiment.seed * ROUND_SEEDS + now) * ROUND_SEEDS + self.client
 
-    def _latest(self, number: int) -> int:
-        """The last round up to `number` whose attention is on the disk; 0 if there is none."""
-        return max((n for n in self._files() if n <= number), default=0)
 
-    def _files(self) -> dict[int, Path]:
-        return {int(p.stem.split("-")[1]): p for p in self.folder.glob("round-*.safetensors")}
-
-    def _file(self, number: int) -> Path:
-        return self.folder / f"round-{number:05d}.safetensors"
-
-    def _prune(self, keep: set[int]) -> None:
-        for number, path in self._files().items():
-            if number not in keep:
-                path.unlink()
-
-    @staticmethod
-    def _on_cpu(tensors: State) -> dict[str, Tensor]:
-        return {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
+def _on_cpu(tensors: State) -> dict[str, Tensor]:
+    return {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
 
 
 def _proximal(function: LossFn, anchor: State, mu: float) -> LossFn:

@@ -16,6 +16,7 @@ from cryptography.x509.oid import NameOID
 
 from train.federated.experiment import read_experiment
 from train.federated.superlink import (
+    RUN_KEYS,
     Link,
     free_port,
     processes,
@@ -64,9 +65,8 @@ def run(settings: Mapping[str, Any]) -> None:
                     "--host", ADDRESS, "--port", str(free_port()),
                     "--node-config", _node_config(settings, client, count),
                 ]  # fmt: skip
-            own = ("preset", "protocol", "seed", "out", "resume")
             with processes(nodes, link.environment, logs):
-                link.run({name: settings[name] for name in own})
+                link.run({name: settings[name] for name in RUN_KEYS})
 
 
 def certificates(folder: Path) -> None:
@@ -118,5 +118,7 @@ def _name(name: str) -> x509.Name:
 
 
 def _node_config(settings: Mapping[str, Any], client: int, count: int) -> str:
-    places = " ".join(f'{k}="{settings[k]}"' for k in ("data", "cache", "state", "manifests"))
+    places = " ".join(
+        f'{k}="{settings[k]}"' for k in ("data", "cache", "state", "manifests", "defence")
+    )
     return f"partition-id={client} num-partitions={count} {places}"

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-KEYS = ("clean", "pgd", "nll", "score")
+COUNT = "num-examples"
+LOWER_IS_BETTER = ("nll", "random", "lattice")  # and the errors at a depth, t12 and so on
 
 
 def summary(clients: Mapping[int, Mapping[str, float]]) -> dict[str, dict[str, float]]:
@@ -17,12 +18,11 @@ def summary(clients: Mapping[int, Mapping[str, float]]) -> dict[str, dict[str, f
     Over clients: each client's own model on its own scans.
     """
     found = {}
-    counts = np.array([figures["num-examples"] for figures in clients.values()], dtype=float)
-    for key in KEYS:
-        values = np.array([f[key] for f in clients.values() if key in f])
-        if len(values) == 0:
-            continue
-        ordered = np.sort(values) if key != "nll" else -np.sort(-values)
+    counts = np.array([figures[COUNT] for figures in clients.values()], dtype=float)
+    keys = set.intersection(*(set(figures) for figures in clients.values())) - {COUNT}
+    for key in sorted(keys):
+        values = np.array([figures[key] for figures in clients.values()])
+        ordered = -np.sort(-values) if _is_error(key) else np.sort(values)
         found[key] = {
             "mean": float(values.mean()),
             "sd": float(values.std()),
@@ -38,9 +38,14 @@ def line(now: int, total: int, record: Mapping[str, Any]) -> str:
     if record["skipped"]:
         return f"round {now}/{total} skipped: {record['skipped']}"
     text = f"round {now}/{total}  loss {record['loss']:.4f}"
-    for key in ("clean", "pgd"):
+    shown = [key for key in ("clean", "pgd") if key in record["summary"]] or ["score"]
+    for key in shown:
         if key in record["summary"]:
             s = record["summary"][key]
             text += f"  {key} {s['mean']:.4f} (worst {s['worst']:.4f})"
     failures = len(record["failures"])
     return text + (f"  {failures} failed" if failures else "")
+
+
+def _is_error(key: str) -> bool:
+    return key in LOWER_IS_BETTER or (key[:1] == "t" and key[1:].isdigit())

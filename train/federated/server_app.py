@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from flwr.app import ConfigRecord, Context, Message, MessageType, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MessageType, RecordDict
 from flwr.serverapp import Grid, ServerApp
 from torch import Tensor
 
-from core.checkpoint import write_atomic
-from train.federated import record, secagg, state, strategies
+from train.federated import record, secagg, strategies
 from train.federated.exchange import Answers, Failures, Mailbox, exchange
 from train.federated.experiment import Experiment, read_experiment
+from train.federated.ledger import Ledger
 from train.federated.roll import Roll
-from train.federated.state import StateError
+from train.federated.shares import propagated
 from train.federated.strategies import COUNT, SECONDS
 from train.federated.table import Table
 from train.federated.wire import PayloadError, pack, unpack
 from train.progress import Progress
 
-STATE, RESULT = "server.safetensors", "federated.json"
 SHOWN = ("loss", "clean", "pgd", SECONDS)
 PATIENCE = 3  # rounds in a row that may be skipped
 
@@ -38,12 +36,14 @@ class FederationError(RuntimeError):
 def main(grid: Grid, context: Context) -> None:
     """Runs all rounds of the run's experiment."""
     run = context.run_config
-    experiment = read_experiment(str(run["preset"]), str(run["protocol"]), int(run["seed"]))
+    experiment = read_experiment(
+        str(run["preset"]), str(run["protocol"]), int(run["seed"]), str(run["phase"])
+    )
     Server(grid, experiment, Path(str(run["out"])), resume=bool(run["resume"])).run()
 
 
 class Server:
-    """Rounds of one experiment, kept in `out` after each, so that the next start goes on there.
+    """Rounds of one experiment, kept in `out` after each.
 
     Raises:
         StateError: `out` holds rounds already and `resume` is off, or they are another
@@ -51,57 +51,54 @@ class Server:
     """
 
     def __init__(self, grid: Grid, experiment: Experiment, out: Path, *, resume: bool) -> None:
-        self.grid, self.experiment, self.out = grid, experiment, out
+        self.grid, self.experiment = grid, experiment
         self.table = Table()
         self.roll = Roll(grid, experiment, self.table)
         self.log = Progress("federated", out / "log.jsonl")
-        self.shared = experiment.shared(experiment.model())
-        self.best = self.shared
-        self.history: list[dict[str, Any]] = []
-        self.joined: list[int] = []
-        if (out / STATE).is_file():
-            if not resume:
-                raise StateError(f"{out / STATE} holds rounds already: --resume goes on with them")
-            self._load()
-        elif resume:
-            self.table.say(f"nothing to resume in {out}: starts at round 1")
-
-    @property
-    def best_round(self) -> int:
-        """The round whose mean validation score is highest, the first of equals; 0 before any."""
-        scores = {r["round"]: r["summary"]["score"]["mean"] for r in self.history if r["summary"]}
-        return max(scores, key=lambda now: scores[now]) if scores else 0
+        self.ledger = Ledger(experiment, out, resume=resume)
+        if resume:
+            done = len(self.ledger.history)
+            self.table.say(f"goes on after round {done}" if done else "starts at round 1")
 
     def run(self) -> None:
-        """All rounds that are left.
+        """All rounds that are left; then each client keeps what the best of them has led to.
 
         Raises:
             FederationError: too few clients took part for three rounds in a row.
         """
-        config, self_bytes = self.experiment.config, sum(t.nbytes for t in self.shared.values())
+        ledger, total = self.ledger, self.experiment.num_rounds
+        megabytes = sum(t.nbytes for t in ledger.shared.values()) / 1e6
         self.table.say(
-            f"experiment {self.experiment.digest[:12]}: {config.partition.num_clients} clients, "
-            f"{config.num_rounds} rounds, {self_bytes / 1e6:.1f} MB to and from each client a round"
+            f"{self.experiment.phase} {self.experiment.digest[:12]}: "
+            f"{self.experiment.config.partition.num_clients} clients, {total} rounds, "
+            f"{megabytes:.1f} MB to and from each client a round"
         )
-        for now in range(len(self.history) + 1, config.num_rounds + 1):
-            entry = self._round(now)
-            self.history.append(entry)
-            if self.best_round == now:
-                self.best = self.shared
-            self._save()
-            self.log.write(**entry, of=config.num_rounds)
-            self.table.say(record.line(now, config.num_rounds, entry))
-            if len(self.history) >= PATIENCE and all(
-                r["skipped"] for r in self.history[-PATIENCE:]
-            ):
+        for now in range(len(ledger.history) + 1, total + 1):
+            entry, shared = self._round(now)
+            ledger.add(entry, shared)
+            self.log.write(**entry, of=total)
+            self.table.say(record.line(now, total, entry))
+            last = ledger.history[-PATIENCE:]
+            if len(last) == PATIENCE and all(r["skipped"] for r in last):
                 raise FederationError(
                     f"{PATIENCE} rounds in a row were skipped: {entry['skipped']}"
                 )
-        self._result()
+        ledger.write_result(self._finish())
         self.table.close()
 
-    def _round(self, now: int) -> dict[str, Any]:
-        """Train, check, aggregate, evaluate (section III-D2)."""
+    def _finish(self) -> dict[str, Any]:
+        """Lets each client keep the best round's network; figures of it."""
+        if not self.ledger.best_round:
+            return {}
+        figures, failed = self._evaluate(self.ledger.best_round, self.ledger.best, finish=True)
+        return {
+            "clients": {str(client): f for client, f in figures.items()},
+            "failures": {str(client): reason for client, reason in failed.items()},
+            "summary": record.summary(figures) if figures else {},
+        }
+
+    def _round(self, now: int) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """Train, check, aggregate, evaluate (section III-D2); record and what is shared after it."""
         nodes = self._chosen(now)
         answers, failures = self._train(nodes, now)
         entry: dict[str, Any] = {"round": now, "asked": sorted(nodes), "skipped": ""}
@@ -109,16 +106,17 @@ class Server:
         entry["failures"] = {str(client): reason for client, reason in failures.items()}
         entry["trained"] = sorted(answers)
         if isinstance(new, str):
-            return {**entry, "skipped": new, "loss": None, "clients": {}, "summary": {}}
-        self.shared = new
-        self.joined = sorted({*self.joined, *answers})
+            skipped: dict[str, Any] = {"skipped": new, "loss": None, "clients": {}, "summary": {}}
+            return entry | skipped, self.ledger.shared
+        self.ledger.joined = sorted({*self.ledger.joined, *answers})
         counts = [int(str(a.content.metric_records["metrics"][COUNT])) for a in answers.values()]
         losses = [float(str(a.content.metric_records["metrics"]["loss"])) for a in answers.values()]
         entry["loss"] = float(np.average(losses, weights=counts))
-        figures, failed = self._evaluate(now)
+        figures, failed = self._evaluate(now, new)
         entry["failures"] |= {f"{c} (validation)": reason for c, reason in failed.items()}
         entry["clients"] = {str(client): f for client, f in figures.items()}
-        return {**entry, "summary": record.summary(figures) if figures else {}}
+        entry["summary"] = record.summary(figures) if figures else {}
+        return entry, new
 
     def _chosen(self, now: int) -> dict[int, int]:
         """Client -> node of those asked in this round; seed and round decide who."""
@@ -132,13 +130,29 @@ class Server:
 
     def _train(self, nodes: Mapping[int, int], now: int) -> tuple[Answers, Failures]:
         """What the clients learned, each answer checked."""
-        messages = self._messages(nodes, now, MessageType.TRAIN)
+        total = self.experiment.num_rounds
+        own: dict[str, Any] = {
+            "best": self.ledger.best_round,
+            "joined": [*self.ledger.joined],
+            "from": (now - 1) / total,
+            "to": now / total,
+        }
+        shares = self._shares(nodes)
+        arrays = pack(self.ledger.shared)
+        messages = {
+            client: _message(
+                node, MessageType.TRAIN, arrays, round=now, **own, **shares.get(client, {})
+            )
+            for client, node in nodes.items()
+        }
         self.table.ask(list(nodes), "trains")
         settings = self.experiment.config.strategy
         mailbox: Mailbox = self.grid
         if settings.secagg:
             heaviest = max(self.roll.scans.values(), default=1)
-            mailbox = secagg.SecAggGrid(self.grid, self.shared, settings.secagg_range, heaviest)
+            mailbox = secagg.SecAggGrid(
+                self.grid, self.ledger.shared, settings.secagg_range, heaviest
+            )
         answers, failures = exchange(mailbox, messages, self.experiment.config.timeout, self._heard)
         for client, reply in list(answers.items()):
             try:
@@ -154,7 +168,7 @@ class Server:
         sender = f"client {client}"
         if "arrays" not in content.array_records or "metrics" not in content.metric_records:
             raise PayloadError(f"{sender} sent no arrays or no metrics")
-        unpack(content.array_records["arrays"], self.shared, sender)
+        unpack(content.array_records["arrays"], self.ledger.shared, sender)
         metrics = content.metric_records["metrics"]
         if metrics.get(COUNT) != self.roll.scans.get(client):
             raise PayloadError(
@@ -171,25 +185,40 @@ class Server:
         if len(answers) < fewest:
             return f"{len(answers)} clients answered of the {fewest} that min_clients asks for"
         settings = self.experiment.config.strategy
-        strategy = strategies.build(settings, pack(self.shared), len(answers))
-        arrays, _ = strategy.aggregate_train(len(self.history) + 1, list(answers.values()))
+        if not self.ledger.shared:
+            return {}
+        strategy = strategies.build(settings, pack(self.ledger.shared), len(answers))
+        arrays, _ = strategy.aggregate_train(len(self.ledger.history) + 1, list(answers.values()))
         if arrays is None:
             return f"{settings.name} could not aggregate {len(answers)} answers"
         try:
-            new = unpack(arrays, self.shared, "the aggregation")
+            new = unpack(arrays, self.ledger.shared, "the aggregation")
         except PayloadError as error:
             return str(error)
-        return secagg.applied(new, self.shared) if settings.secagg else new
+        return secagg.applied(new, self.ledger.shared) if settings.secagg else new
 
-    def _evaluate(self, now: int) -> tuple[dict[int, dict[str, float]], Failures]:
-        """Figures of every client that has joined, with the new experts."""
-        nodes = {c: n for c, n in self.roll.call(0).items() if c in self.joined}
+    def _shares(self, nodes: Mapping[int, int]) -> dict[int, dict[str, float]]:
+        """The share of attacked scans of those clients whose resources say that theirs differs."""
+        resources, wanted = self.experiment.config.resources, self.experiment.adv_share
+        if not resources or not wanted:
+            return {}
+        counts = {client: self.roll.scans[client] for client in nodes}
+        found = propagated(wanted, resources, counts)
+        return {client: {"adv-share": share} for client, share in found.items()}
+
+    def _evaluate(
+        self, now: int, shared: Mapping[str, Tensor], *, finish: bool = False
+    ) -> tuple[dict[int, dict[str, float]], Failures]:
+        """Figures of every client that has joined, with its own of round `now`."""
+        nodes = {c: n for c, n in self.roll.call(0).items() if c in self.ledger.joined}
         self.table.ask(list(nodes), "validates")
+        arrays = pack(shared)
+        messages = {
+            client: _message(node, MessageType.EVALUATE, arrays, round=now, finish=finish)
+            for client, node in nodes.items()
+        }
         answers, failures = exchange(
-            self.grid,
-            self._messages(nodes, now, MessageType.EVALUATE),
-            self.experiment.config.timeout,
-            self._heard,
+            self.grid, messages, self.experiment.config.timeout, self._heard
         )
         figures = {}
         for client, reply in answers.items():
@@ -200,52 +229,18 @@ class Server:
             figures[client] = found
         return figures, failures
 
-    def _messages(self, nodes: Mapping[int, int], now: int, kind: str) -> dict[int, Message]:
-        arrays = pack(self.shared)
-        config = ConfigRecord({"round": now, "best": self.best_round, "joined": [*self.joined]})
-        return {
-            client: Message(RecordDict({"arrays": arrays, "config": config}), node, kind)
-            for client, node in nodes.items()
-        }
-
     def _heard(self, client: int, answer: Message | str) -> None:
         shown = answer if isinstance(answer, str) else _figures(answer)
         if isinstance(shown, dict):
             shown = {k: v for k, v in shown.items() if k in SHOWN}
         self.table.heard(client, shown)
 
-    def _save(self) -> None:
-        tensors = {f"last/{n}": t for n, t in self.shared.items()}
-        tensors |= {f"best/{n}": t for n, t in self.best.items()}
-        facts = {
-            "digest": self.experiment.digest,
-            "history": self.history,
-            "joined": self.joined,
-        }
-        state.write(self.out / STATE, tensors, facts)
-
-    def _load(self) -> None:
-        tensors, facts = state.read(self.out / STATE, self.experiment.digest)
-        self.history, self.joined = facts["history"], facts["joined"]
-        self.shared = {n: tensors[f"last/{n}"] for n in self.shared}
-        self.best = {n: tensors[f"best/{n}"] for n in self.shared}
-        self.table.say(f"goes on after round {len(self.history)}")
-
-    def _result(self) -> None:
-        facts = {
-            "preset": self.experiment.preset.name,
-            "protocol": self.experiment.protocol,
-            "seed": self.experiment.seed,
-            "digest": self.experiment.digest,
-            "best_round": self.best_round,
-            "rounds": self.history,
-        }
-        write_atomic(
-            self.out / RESULT, (json.dumps(facts, indent=1, sort_keys=True) + "\n").encode()
-        )
-
 
 def _figures(reply: Message) -> dict[str, float]:
     """All numbers of a reply's metrics."""
     metrics = reply.content.metric_records.get("metrics")
     return {k: v for k, v in (metrics or {}).items() if isinstance(v, int | float)}
+
+
+def _message(node: int, kind: str, arrays: ArrayRecord, **config: Any) -> Message:
+    return Message(RecordDict({"arrays": arrays, "config": ConfigRecord(config)}), node, kind)

@@ -1,4 +1,4 @@
-"""Which tensors of a mixture travel: the experts. Attention never does, normalisation if shared."""
+"""Which tensors of a network travel: of a mixture the experts, of other networks all."""
 
 from __future__ import annotations
 
@@ -10,22 +10,27 @@ from core.moe import is_personal
 COUNTER = "num_batches_tracked"  # steers nothing where momentum is set, and is no mean
 
 
-def shared_state(model: nn.Module, batch_norm: str) -> dict[str, Tensor]:
+def shared_state(model: nn.Module, share: str, batch_norm: str) -> dict[str, Tensor]:
     """What a client sends and the server averages (Eq. 23), by name, in the model's order.
 
-    `batch_norm` 'local' keeps batch-norm's weights and statistics at home too (FedBN).
+    `share` 'experts' keeps the attention at home, 'all' sends it too, 'none' sends nothing;
+    `batch_norm` 'local' keeps batch-norm's weights and statistics at home (FedBN).
     """
+    if share == "none":
+        return {}
     at_home = _batch_norm_names(model) if batch_norm == "local" else set()
     return {
         name: value
         for name, value in model.state_dict().items()
-        if not is_personal(name) and name not in at_home and name.split(".")[-1] != COUNTER
+        if (share == "all" or not is_personal(name))
+        and name not in at_home
+        and name.split(".")[-1] != COUNTER
     }
 
 
-def personal_state(model: nn.Module, batch_norm: str) -> dict[str, Tensor]:
+def personal_state(model: nn.Module, share: str, batch_norm: str) -> dict[str, Tensor]:
     """All the rest: what stays on the client's disk."""
-    shared = shared_state(model, batch_norm)
+    shared = shared_state(model, share, batch_norm)
     return {name: value for name, value in model.state_dict().items() if name not in shared}
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-HEADER = "client   scans  loss     clean    pgd      seconds  doing"
+HEADER = "client   scans  loss     score    clean    pgd      seconds  doing"
 
 
 class Table:
@@ -59,7 +59,7 @@ class Table:
         self._erase()
         lines = [HEADER]
         for client, row in sorted(self._rows.items()):
-            cells = [row.get(k, "-") for k in ("scans", "loss", "clean", "pgd", "seconds")]
+            cells = [row.get(k, "-") for k in ("scans", "loss", "score", "clean", "pgd", "seconds")]
             lines.append(
                 f"{client:<8} {cells[0]:<6} "
                 + " ".join(f"{cell:<8}" for cell in cells[1:])

@@ -20,23 +20,16 @@ sides = [28]
 channels = [8, 8, 8, 8]
 hidden = 8
 attention_hidden = 4
+[classifier.fit]
+batch_size = 4
 [federated]
+local_epochs = 1
 {federated}
 [federated.partition]
 num_clients = {clients}
 min_scans = 2
 [federated.strategy]
 {strategy}
-[federated.fit]
-epochs = 1
-samples = 8
-batch_size = 4
-ema = 0.0
-[federated.adapt]
-epochs = 1
-samples = 8
-batch_size = 4
-ema = 0.0
 """
 
 
@@ -75,6 +68,6 @@ def federate(world: Path, tmp_path: Path) -> Callable[..., int]:
 
         arguments = ["--preset", str(preset), "--protocol", "leak-free", "--threads", "1"]
         arguments += ["--data", str(world / "data"), "--cache", str(world / "cache")]
-        return main(["federated", *arguments, "--out", str(tmp_path / out), *options])
+        return main(["federated", *options, *arguments, "--out", str(tmp_path / out)])
 
     return run

@@ -1,0 +1,78 @@
+"""What the server keeps: rounds, the shared tensors of the last and the best, who has joined."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from core.checkpoint import write_atomic
+from train.federated import state
+from train.federated.experiment import Experiment
+from train.federated.state import StateError
+
+STATE, RESULT = "server.safetensors", "federated.json"
+
+
+class Ledger:
+    """One experiment's state in the folder `out`, so that the next start goes on there.
+
+    Raises:
+        StateError: `out` holds rounds already and `resume` is off, or they are another
+            experiment's.
+    """
+
+    def __init__(self, experiment: Experiment, out: Path, *, resume: bool) -> None:
+        self.experiment, self.out = experiment, out
+        self.shared = experiment.shared(experiment.model())
+        self.best = self.shared
+        self.history: list[dict[str, Any]] = []
+        self.joined: list[int] = []
+        if (out / STATE).is_file():
+            if not resume:
+                raise StateError(f"{out / STATE} holds rounds already: --resume goes on with them")
+            self._load()
+
+    @property
+    def best_round(self) -> int:
+        """The round whose mean validation score is highest, the first of equals; 0 before any."""
+        scores = {r["round"]: r["summary"]["score"]["mean"] for r in self.history if r["summary"]}
+        return max(scores, key=lambda now: scores[now]) if scores else 0
+
+    def add(self, entry: dict[str, Any], shared: dict[str, Tensor]) -> None:
+        """Takes up a round that has ended and what is shared after it."""
+        self.history.append(entry)
+        self.shared = shared
+        if self.best_round == entry["round"]:
+            self.best = shared
+        tensors = {f"last/{n}": t for n, t in self.shared.items()}
+        tensors |= {f"best/{n}": t for n, t in self.best.items()}
+        facts = {
+            "digest": self.experiment.digest,
+            "history": self.history,
+            "joined": self.joined,
+        }
+        state.write(self.out / STATE, tensors, facts)
+
+    def write_result(self, final: dict[str, Any]) -> None:
+        """The record of the whole training; `final` is what the best round is worth."""
+        facts = {
+            "preset": self.experiment.preset.name,
+            "phase": self.experiment.phase,
+            "protocol": self.experiment.protocol,
+            "seed": self.experiment.seed,
+            "digest": self.experiment.digest,
+            "best_round": self.best_round,
+            "final": final,
+            "rounds": self.history,
+        }
+        text = json.dumps(facts, indent=1, sort_keys=True) + "\n"
+        write_atomic(self.out / RESULT, text.encode())
+
+    def _load(self) -> None:
+        tensors, facts = state.read(self.out / STATE, self.experiment.digest)
+        self.history, self.joined = facts["history"], facts["joined"]
+        self.best = {n: tensors[f"best/{n}"] for n in self.shared}
+        self.shared = {n: tensors[f"last/{n}"] for n in self.shared}

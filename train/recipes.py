@@ -1,0 +1,125 @@
+"""How each part of the system learns: its network, its loss, its figures. Pooled or federated."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import nn
+
+from core.attack.step import LogitsFn
+from core.diffusion import Diffusion
+from core.mae import MaskedAutoencoder
+from core.moe import MixtureOfExperts
+from core.pipeline import MedFedPure
+from core.residual import ResidualNet
+from core.unet import UNet
+from train import classifier, detector, diffusion, mae
+from train.config import ClassifierPhase, Preset
+from train.corpus import Corpus
+from train.task import FitConfig, LossFn, ValidateFn
+
+PAPER_EPS = 0.015
+CLASSIFIERS = ("classifier.safetensors", "plain.safetensors")
+# phase -> the file that it writes; in an order in which each finds what it learns from
+FILES = {
+    "mixture": "classifier.safetensors",
+    "plain": "plain.safetensors",
+    "diffusion": "diffusion.safetensors",
+    "mae": "mae.safetensors",
+    "detector": "residual.safetensors",
+}
+SystemFn = Callable[[Iterable[str]], MedFedPure]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a phase hands to `train.task.fit`. `settings` is all of it that a preset decides."""
+
+    fit: FitConfig
+    loss: LossFn
+    validate: ValidateFn
+
+
+def network(phase: str, preset: Preset, seed: int) -> nn.Module:
+    """The network of a phase as every training of that preset and seed starts with it."""
+    system = preset.system
+    torch.manual_seed(seed + list(FILES).index(phase))
+    match phase:
+        case "mixture":
+            return MixtureOfExperts(system.moe)
+        case "plain":
+            return MixtureOfExperts(system.plain)
+        case "diffusion":
+            return UNet(system.unet)
+        case "mae":
+            return MaskedAutoencoder(system.mae)
+        case _:
+            return ResidualNet(system.residual)
+
+
+def settings(phase: str, preset: Preset) -> Any:
+    """The preset's table for a phase."""
+    return preset.classifier if phase == "mixture" else getattr(preset, phase)
+
+
+def shape(phase: str, preset: Preset) -> Any:
+    """The configuration of a phase's network."""
+    system = preset.system
+    shapes = {"mixture": system.moe, "diffusion": system.unet, "detector": system.residual}
+    return shapes[phase] if phase in shapes else getattr(system, phase)
+
+
+def recipe(
+    phase: str,
+    preset: Preset,
+    corpus: Corpus,
+    device: torch.device,
+    system: SystemFn,
+    *,
+    calm: bool = False,
+) -> Recipe:
+    """How a phase learns from a corpus. `calm` leaves out the attacks of a classifier's training.
+
+    `system` gives the whole system with the named files trained: what a phase learns from.
+
+    Raises:
+        WeightsError: such a file is not there yet.
+    """
+    if phase in ("mixture", "plain"):
+        return _classifier(getattr(preset, "classifier" if phase == "mixture" else phase),
+                           corpus, device, calm)  # fmt: skip
+    if phase == "diffusion":
+        p, schedule = preset.diffusion, Diffusion().to(device)
+        surfaces: list[LogitsFn] = []
+        if p.loss.adv_share:
+            trained = system(CLASSIFIERS)
+            surfaces = [trained.classifier_logits, trained.plain_logits]
+        return Recipe(
+            p.fit,
+            diffusion.loss_function(p.loss, p.augment, schedule, surfaces),
+            diffusion.validation(corpus.val, schedule, p.loss, device, surfaces),
+        )
+    if phase == "mae":
+        return Recipe(
+            preset.mae.fit,
+            mae.loss_function(preset.mae.loss, preset.mae.augment),
+            mae.validation(corpus.val, device),
+        )
+    trained = system(CLASSIFIERS)
+    return Recipe(
+        preset.detector.fit,
+        detector.loss_function(preset.detector.loss, trained),
+        detector.validation(corpus.val, trained, device),
+    )
+
+
+def _classifier(p: ClassifierPhase, corpus: Corpus, device: torch.device, calm: bool) -> Recipe:
+    loss = replace(p.loss, adv_eps=0.0) if calm else p.loss
+    return Recipe(
+        p.warmup if calm else p.fit,
+        classifier.loss_function(loss, p.augment),
+        classifier.validation(corpus.val, device, PAPER_EPS if loss.adv_eps else 0.0),
+    )
