@@ -98,7 +98,7 @@ class Server:
         }
 
     def _round(self, now: int) -> tuple[dict[str, Any], dict[str, Tensor]]:
-        """Train, check, aggregate, evaluate (section III-D2); record and what is shared after it."""
+        """Train, check, aggregate, evaluate (III-D2); its record and what is shared after."""
         nodes = self._chosen(now)
         answers, failures = self._train(nodes, now)
         entry: dict[str, Any] = {"round": now, "asked": sorted(nodes), "skipped": ""}

@@ -12,12 +12,13 @@ import pytest
 from flwr.cli.build import build_fab_from_disk
 from flwr.cli.config_utils import load_and_validate
 
-from train.federated.server_app import RESULT, FederationError
+from train.federated.ledger import RESULT
+from train.federated.server_app import FederationError
 from train.federated.superlink import APP, Link, free_port, processes, wait_for_port
 
 
 def result(out: Path) -> dict:
-    return json.loads((out / RESULT).read_text(encoding="utf-8"))
+    return json.loads((out / "mixture" / RESULT).read_text(encoding="utf-8"))
 
 
 @pytest.mark.filterwarnings("ignore:GitWildMatchPattern")

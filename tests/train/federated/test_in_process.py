@@ -15,7 +15,7 @@ from train.federated.experiment import read_experiment
 from train.federated.grid import InProcessGrid
 from train.federated.hospital import Hospital
 from train.federated.roll import Roll
-from train.federated.server_app import RESULT, STATE
+from train.federated.ledger import RESULT, STATE
 from train.federated.state import read
 from train.federated.table import Table
 from train.federated.wire import pack, unpack
@@ -24,11 +24,11 @@ FILES = (STATE, RESULT)
 
 
 def result(out: Path) -> dict:
-    return json.loads((out / RESULT).read_text(encoding="utf-8"))
+    return json.loads((out / "mixture" / RESULT).read_text(encoding="utf-8"))
 
 
 def experts(out: Path, preset: Path, which: str = "last") -> dict[str, torch.Tensor]:
-    tensors, _ = read(out / STATE, read_experiment(str(preset), "leak-free", 0).digest)
+    tensors, _ = read(out / "mixture" / STATE, read_experiment(str(preset), "leak-free", 0).digest)
     return {n.removeprefix(f"{which}/"): t for n, t in tensors.items() if n.startswith(which)}
 
 
@@ -49,7 +49,7 @@ def wire(monkeypatch: pytest.MonkeyPatch) -> list[Message]:
 
 def bytes_of(out: Path) -> list[bytes]:
     own = sorted((out / "clients").rglob("*.safetensors"))
-    return [path.read_bytes() for path in [*(out / f for f in FILES), *own]]
+    return [path.read_bytes() for path in [*(out / "mixture" / f for f in FILES), *own]]
 
 
 # --- the method ----------------------------------------------------------------------------------
@@ -81,7 +81,7 @@ def test_experts_are_averaged_by_sample_count_and_nothing_personal_leaves(
 
 def test_attention_stays_on_each_client_s_disk_and_differs(preset, federate, tmp_path):
     assert federate(preset("num_rounds = 2")) == 0
-    own = sorted((tmp_path / "out" / "clients").rglob("client-*/round-00002.safetensors"))
+    own = sorted((tmp_path / "out" / "clients").rglob("client-*/mixture-round-00002.safetensors"))
     assert len(own) == 3
     digest = result(tmp_path / "out")["digest"]
     states = [read(path, digest)[0] for path in own]
@@ -102,9 +102,9 @@ def test_a_late_client_adapts_its_attention_to_experts_that_do_not_move(
     adapted = {}
     adapt = Hospital._adapt
 
-    def watching(self, model, shared, now):
+    def watching(self, model, shared, now, span):
         before = {name: t.clone() for name, t in model.state_dict().items()}
-        adapt(self, model, shared, now)
+        adapt(self, model, shared, now, span)
         moved = {n for n, t in model.state_dict().items() if not torch.equal(t, before[n])}
         adapted[self.client, now] = {n for n in moved if not n.endswith("num_batches_tracked")}
 
@@ -148,22 +148,22 @@ def test_secure_aggregation_leads_to_the_same_experts(preset, federate, wire, tm
 def test_going_on_after_a_round_or_a_kill_within_one_equals_never_stopping(
     preset, federate, tmp_path, monkeypatch, capsys
 ):
-    whole = preset("num_rounds = 2")
-    assert federate(whole, "whole") == 0
-    assert federate(preset("num_rounds = 1"), "stopped") == 0
-    assert federate(preset("num_rounds = 2"), "stopped") == 2
-    assert "--resume goes on" in capsys.readouterr().err
+    path = preset("num_rounds = 2")
+    assert federate(path, "whole") == 0
     train = Hospital.train
+    for place in ((0, 2), (1, 2)):
 
-    def killed(self, shared, now, **options):
-        if (self.client, now) == (1, 2):
-            raise KeyboardInterrupt
-        return train(self, shared, now, **options)
+        def killed(self, shared, now, place=place, **options):
+            if (self.client, now) == place:
+                raise KeyboardInterrupt
+            return train(self, shared, now, **options)
 
-    with monkeypatch.context() as patch:
-        patch.setattr(Hospital, "train", killed)
-        assert federate(whole, "stopped", "--resume") == 130
-    assert federate(whole, "stopped", "--resume") == 0
+        with monkeypatch.context() as patch:
+            patch.setattr(Hospital, "train", killed)
+            assert federate(path, "stopped", *(["--resume"] if place[0] else [])) == 130
+    assert federate(path, "stopped") == 2
+    assert "--resume goes on" in capsys.readouterr().err
+    assert federate(path, "stopped", "--resume") == 0
     assert bytes_of(tmp_path / "stopped") == bytes_of(tmp_path / "whole")
 
 
@@ -171,7 +171,7 @@ def test_other_settings_and_damaged_states_do_not_go_on(preset, federate, tmp_pa
     assert federate(preset()) == 0
     assert federate(preset("calm_rounds = 1\nnum_rounds = 2"), "out", "--resume") == 2
     assert "written with other settings" in capsys.readouterr().err
-    (tmp_path / "out" / STATE).write_bytes(b"nothing")
+    (tmp_path / "out" / "mixture" / STATE).write_bytes(b"nothing")
     assert federate(preset("num_rounds = 2"), "out", "--resume") == 2
     assert "is damaged" in capsys.readouterr().err
 
@@ -242,7 +242,7 @@ def test_a_skipped_round_is_told_by_the_exit_code(preset, federate, monkeypatch,
 
     monkeypatch.setattr(Hospital, "train", failing)
     assert federate(preset("num_rounds = 2")) == 1
-    assert "error: skipped rounds: 1; the others count" in capsys.readouterr().err
+    assert "error: skipped rounds: 1 of mixture; the others count" in capsys.readouterr().err
 
 
 def test_a_client_that_lost_its_attention_does_not_silently_start_anew(preset, federate, tmp_path):
@@ -259,7 +259,12 @@ def test_a_client_that_lost_its_attention_does_not_silently_start_anew(preset, f
 
 @pytest.fixture
 def settings(world, tmp_path, preset) -> dict:
-    places = {"data": str(world / "data"), "cache": str(world / "cache"), "state": str(tmp_path)}
+    places = {
+        "data": str(world / "data"),
+        "cache": str(world / "cache"),
+        "state": str(tmp_path),
+        "phase": "mixture",
+    }
     return {"preset": str(preset()), "protocol": "leak-free", "seed": 0, **places}
 
 
@@ -286,7 +291,7 @@ def test_a_hospital_s_policy_has_the_last_word(settings, tmp_path):
     experiment = read_experiment(settings["preset"], "leak-free", 0)
     asked = {
         "arrays": pack(experiment.shared(experiment.model())),
-        "config": ConfigRecord({"round": 1, "best": 0, "joined": []}),
+        "config": ConfigRecord({"round": 1, "best": 0, "joined": [], "from": 0.0, "to": 1.0}),
     }
     reply = grid.send_and_receive([Message(RecordDict(asked), 1, "train")])[0]
     assert reply.has_error() and "lets no 'experts." in reply.error.reason

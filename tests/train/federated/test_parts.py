@@ -31,7 +31,10 @@ def model() -> MixtureOfExperts:
 
 @pytest.mark.parametrize("batch_norm", ["shared", "local"])
 def test_every_tensor_is_either_shared_or_personal(model, batch_norm):
-    shared, personal = shared_state(model, batch_norm), personal_state(model, batch_norm)
+    shared, personal = (
+        shared_state(model, "experts", batch_norm),
+        personal_state(model, "experts", batch_norm),
+    )
     assert shared.keys() | personal.keys() == model.state_dict().keys()
     assert not shared.keys() & personal.keys()
     assert shared and not any(is_personal(name) for name in shared)
@@ -40,7 +43,10 @@ def test_every_tensor_is_either_shared_or_personal(model, batch_norm):
 
 
 def test_local_normalisation_keeps_weights_and_statistics_but_not_convolutions(model):
-    gone = shared_state(model, "shared").keys() - shared_state(model, "local").keys()
+    gone = (
+        shared_state(model, "experts", "shared").keys()
+        - shared_state(model, "experts", "local").keys()
+    )
     assert any(name.endswith("bn1.weight") for name in gone)
     assert not any("conv" in name.split(".")[-2] for name in gone)
 
@@ -49,7 +55,7 @@ def test_local_normalisation_keeps_weights_and_statistics_but_not_convolutions(m
 
 
 def test_a_real_network_survives_the_wire_bit_for_bit(model):
-    shared = shared_state(model, "shared")
+    shared = shared_state(model, "experts", "shared")
     back = unpack(pack(shared), shared, "client 1")
     assert list(back) == list(shared)
     assert all(torch.equal(back[name], shared[name]) for name in shared)
@@ -89,7 +95,9 @@ def test_a_huge_or_broken_payload_is_refused_before_it_is_decoded():
 
 def test_a_hospital_s_policy_bars_names_and_sizes(tmp_path):
     with pytest.raises(PolicyError, match=r"lets no 'attention\.0'"):
-        Policy().applied({"experts.a": torch.zeros(1), "attention.0": torch.zeros(1)}, {})
+        Policy(("experts.*",)).applied(
+            {"experts.a": torch.zeros(1), "attention.0": torch.zeros(1)}, {}
+        )
     with pytest.raises(PolicyError, match="MB out"):
         Policy(max_mb=1e-6).applied(LIKE, LIKE)
     path = tmp_path / "policy.toml"

@@ -10,20 +10,20 @@ from train.federated.experiment import Experiment, read_experiment
 
 def test_the_preset_that_ships_is_reduced_and_says_so():
     config = read_preset("federated").federated
-    assert (config.partition.num_clients, config.num_rounds, config.fit.epochs) == (10, 10, 1)
+    assert (config.partition.num_clients, config.num_rounds, config.local_epochs) == (10, 24, 1)
 
 
 def test_without_words_the_paper_s_numbers_hold(tmp_path):
     path = tmp_path / "empty.toml"
     path.write_text("")
     config = read_preset(str(path)).federated
-    assert (config.partition.num_clients, config.num_rounds, config.fit.epochs) == (10, 20, 15)
+    assert (config.partition.num_clients, config.num_rounds, config.local_epochs) == (10, 20, 15)
 
 
 @pytest.mark.parametrize(
     ("federated", "strategy", "message"),
     [
-        ("rounds = 3", "", "unknown key 'rounds'"),
+        ("round = 3", "", "unknown key 'round'"),
         ("", 'name = "fedsgd"', "name must be one of fedavg, fedprox"),
         ("", 'nam = "krum"', "unknown key 'nam'"),
         ("num_rounds = 0", "", "num_rounds"),
@@ -33,6 +33,11 @@ def test_without_words_the_paper_s_numbers_hold(tmp_path):
         ("late_clients = [3]", "", r"late_clients must be in \[0, 2\]"),
         ('batch_norm = "none"', "", "batch_norm must be one of shared, local"),
         ("timeout = 0", "", "timeout positive"),
+        ('share = "some"', "", "share must be one of experts, all, none"),
+        ('share = "none"', 'name = "trimmed"', "nothing for a strategy to do"),
+        ("resources = [0.5]", "", "a share for each of 3 clients"),
+        ("resources = [0.5, 2.0, 0.1]", "", r"shares in \[0, 1\]"),
+        ("refresh_every = -1", "", "refresh_every must be 0 or more"),
         ("", 'name = "fedprox"', "go together"),
         ("", "proximal_mu = 0.1", "go together"),
         ("", "malicious = 1", "malicious is for krum"),
@@ -54,8 +59,8 @@ def test_what_cannot_work_is_refused_with_the_reason(preset, federated, strategy
 
 
 def test_the_command_ends_in_one_sentence(preset, federate, capsys):
-    assert federate(preset("rounds = 3")) == 2
-    assert capsys.readouterr().err.startswith("error: unknown key 'rounds'")
+    assert federate(preset("round = 3")) == 2
+    assert capsys.readouterr().err.startswith("error: unknown key 'round'")
     with pytest.raises(SystemExit) as stop:
         federate(preset(), "out", "--runtime", "elsewhere")
     assert stop.value.code == 2

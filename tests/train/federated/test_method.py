@@ -1,0 +1,185 @@
+"""What a preset may ask of a federation besides the paper's plain form: phases, shares, scans."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from core.moe import is_personal
+from core.pipeline import build
+from core.system import PARTS
+from train.config import read_preset
+from train.corpus import load_corpus
+from train.federated import replaced
+from train.federated.experiment import read_experiment
+from train.federated.hospital import Hospital
+from train.federated.ledger import RESULT
+from train.federated.replaced import attacked, purified
+from train.federated.shares import propagated
+from train.federated.state import StateError, read
+from train.recipes import FILES, network
+
+
+def result(out: Path, phase: str = "mixture") -> dict:
+    return json.loads((out / phase / RESULT).read_text(encoding="utf-8"))
+
+
+def clients(out: Path, name: str) -> list[Path]:
+    return sorted((out / "clients").rglob(f"client-*/{name}"))
+
+
+@pytest.fixture(scope="module")
+def corpus(world: Path):
+    return load_corpus("leak-free", world / "data", world / "cache", world / "manifests")
+
+
+# --- phases --------------------------------------------------------------------------------------
+
+
+def test_all_phases_are_learned_together_and_each_hospital_ends_with_a_whole_system(
+    federate, world, tmp_path, corpus
+):
+    text = 'extends = "smoke"\n[federated]\nnum_rounds = 1\nlocal_epochs = 1\n'
+    path = tmp_path / "whole.toml"
+    path.write_text(text + "[federated.partition]\nnum_clients = 2\nmin_scans = 2\n")
+    assert federate(path, "out", "all") == 0
+    for phase in FILES:
+        facts = result(tmp_path / "out", phase)
+        assert facts["phase"] == phase and set(facts["final"]["clients"]) == {"0", "1"}
+        assert not facts["final"]["failures"]
+    experiment = read_experiment(str(path), "leak-free", 0)
+    hospitals = [
+        Hospital(experiment, corpus, client, tmp_path / "out" / "clients") for client in (0, 1)
+    ]
+    first, second = (hospital.system().state_dict() for hospital in hospitals)
+    fresh = build(experiment.preset.system).state_dict()
+    for file, place in PARTS.items():
+        if file not in FILES.values():
+            continue
+        names = [n for n in first if n.startswith(f"{place}.") and "num_batches" not in n]
+        assert any(not torch.equal(first[n], fresh[n]) for n in names), file
+        same = {n for n in names if torch.equal(first[n], second[n])}
+        assert {n for n in names if not is_personal(n)} <= same, (
+            "what is shared is one and the same"
+        )
+
+
+def test_a_phase_without_what_it_learns_from_says_which(federate, tmp_path):
+    path = tmp_path / "part.toml"
+    path.write_text('extends = "smoke"\n[federated.partition]\nnum_clients = 2\nmin_scans = 2\n')
+    assert federate(path, "out", "detector") == 1
+    first = result(tmp_path / "out", "detector")["rounds"][0]
+    assert "client 0 has no finished 'mixture'" in first["failures"]["0"]
+
+
+# --- what travels --------------------------------------------------------------------------------
+
+
+def test_local_training_sends_nothing_and_each_keeps_its_own(federate, preset, tmp_path):
+    path = preset('num_rounds = 2\nshare = "none"')
+    assert federate(path) == 0
+    digest = result(tmp_path / "out")["digest"]
+    states = [read(p, digest)[0] for p in clients(tmp_path / "out", "mixture.safetensors")]
+    name = "experts.0.backbone.conv1.weight"
+    assert len(states) == 3 and not torch.equal(states[0][name], states[1][name])
+    server, _ = read(tmp_path / "out/mixture/server.safetensors", digest)
+    assert not server
+
+
+def test_with_all_shared_every_hospital_has_the_same_network(federate, preset, tmp_path):
+    assert federate(preset('share = "all"\nnum_rounds = 1')) == 0
+    digest = result(tmp_path / "out")["digest"]
+    states = [read(p, digest)[0] for p in clients(tmp_path / "out", "mixture.safetensors")]
+    names = [n for n in states[0] if not n.endswith("num_batches_tracked")]
+    assert any(is_personal(n) for n in names)
+    assert all(torch.equal(states[0][n], states[1][n]) for n in names)
+
+
+def test_the_best_round_is_what_each_hospital_keeps(federate, preset, tmp_path):
+    assert federate(preset("num_rounds = 3")) == 0
+    facts = result(tmp_path / "out")
+    best = facts["rounds"][facts["best_round"] - 1]
+    assert facts["final"]["summary"] == best["summary"]
+
+
+# --- attacks in training -------------------------------------------------------------------------
+
+
+def test_shares_are_propagated_to_those_who_can():
+    counts = {0: 100, 1: 100, 2: 200}
+    assert propagated(0.5, [1.0] * 3, counts) == {0: 0.5, 1: 0.5, 2: 0.5}
+    found = propagated(0.5, [0.1, 1.0, 1.0], counts)
+    assert found[0] == 0.1 and found[1] == found[2] == pytest.approx((200 - 10) / 300)
+    total = sum(found[c] * n for c, n in counts.items())
+    assert total == pytest.approx(200)
+    assert propagated(0.9, [0.1, 0.2, 0.3], counts) == {0: 0.1, 1: 0.2, 2: 0.3}
+    cascade = propagated(0.5, [0.0, 0.6, 1.0], counts)
+    assert cascade == {0: 0.0, 1: 0.6, 2: pytest.approx(0.7)}
+
+
+def test_each_client_is_told_its_share(federate, preset, tmp_path, monkeypatch):
+    heard = {}
+    train = Hospital.train
+
+    def listening(self, shared, now, **options):
+        heard[self.client] = options["adv_share"]
+        return train(self, shared, now, **options)
+
+    monkeypatch.setattr(Hospital, "train", listening)
+    assert federate(preset("num_rounds = 1\nresources = [0.25, 1.0, 1.0]")) == 0
+    assert heard[0] == 0.25 and heard[1] == heard[2] == pytest.approx(1.0)  # the preset's is .75
+
+
+def test_attacked_scans_stay_until_they_are_refreshed(federate, preset, tmp_path, monkeypatch):
+    made = []
+    found = replaced._found
+
+    def counting(model, data, rows, config):
+        made.append(len(rows))
+        return found(model, data, rows, config)
+
+    monkeypatch.setattr(replaced, "_found", counting)
+    assert federate(preset("num_rounds = 4\ncalm_rounds = 1\nrefresh_every = 2")) == 0
+    assert made == [6] * 6  # of 8 scans each, by three clients, in rounds 2 and 4
+    left = clients(tmp_path / "out", "mixture-attacked-*")
+    assert [p.name for p in left] == ["mixture-attacked-00004.safetensors"] * 3
+
+
+def test_attacked_scans_lie_in_the_ball_and_the_rest_is_untouched(corpus, tmp_path):
+    preset = read_preset("smoke")
+    model = network("mixture", preset, 0)
+    loss, data = preset.classifier.loss, corpus.train
+    out = attacked(model, data, loss, 3, tmp_path / "a.safetensors")
+    moved = np.abs(out.scans.astype(int) - data.scans.astype(int)).reshape(len(data), -1).max(1)
+    assert moved.max() == int(loss.adv_eps * 255)
+    assert (moved > 0).sum() == round(len(data) * (1 - loss.adv_clean))
+    again = attacked(network("mixture", preset, 1), data, loss, 4, tmp_path / "a.safetensors")
+    assert np.array_equal(again.scans, out.scans)
+    (tmp_path / "a.safetensors").write_bytes(b"nothing")
+    with pytest.raises(StateError, match="damaged"):
+        attacked(model, data, loss, 3, tmp_path / "a.safetensors")
+
+
+# --- Algorithm 3 ---------------------------------------------------------------------------------
+
+
+def test_flagged_training_scans_are_purified_and_no_others(corpus):
+    torch.manual_seed(0)
+    system = build(read_preset("smoke").system)
+    x, _ = corpus.train.all(system.device)
+    scores = torch.cat([system.score(system.detect(b)) for b in x.split(10)])
+    system.detector.set_validation(system.config.detector.score, scores, scores + 1)
+    flagged = scores > system.tau
+    assert 0 < int(flagged.sum()) < len(x)
+    out = purified(corpus.train, system)
+    changed = (out.scans != corpus.train.scans).reshape(len(x), -1).any(1)
+    assert changed.tolist() == flagged.tolist()
+
+
+def test_purification_without_weights_is_refused(federate, preset, capsys):
+    assert federate(preset("purify = true\nnum_rounds = 1")) == 1
+    assert "client 0: purify needs weights to purify with: --defence" in capsys.readouterr().err
