@@ -14,8 +14,8 @@ from train.federated import client_app
 from train.federated.experiment import read_experiment
 from train.federated.grid import InProcessGrid
 from train.federated.hospital import Hospital
-from train.federated.roll import Roll
 from train.federated.ledger import RESULT, STATE
+from train.federated.roll import Roll
 from train.federated.state import read
 from train.federated.table import Table
 from train.federated.wire import pack, unpack
