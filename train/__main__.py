@@ -42,7 +42,8 @@ SPLIT = "split"
 # commands with options of their own -> (what --help says, the module whose main runs them)
 COMMANDS = {
     "partition": ("who holds which scans, drawn", "train.partition_figure"),
-    "federated": ("hospitals train one mixture together", "train.federated.command"),
+    "federated": ("hospitals train together, in this process or apart", "train.federated.command"),
+    "export": ("hospitals' folders become weights", "train.federated.export"),
 }
 PROTOCOL_HELP = {
     "paper": "Br35H, random 2,400/600 as published; near-duplicates cross its folds",

@@ -1,7 +1,8 @@
 """Presets: one TOML file an experiment, read into frozen dataclasses; unknown keys are errors.
 
 A preset may begin with `extends = "NAME"`, a preset that ships and extends no other: it then says
-only what differs from that one.
+only what differs from that one. `NAME+METHOD+...` lays files of `conf/methods` over a preset: each
+holds what makes a method, whatever it is trained on.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from train.novelty import NoveltyPhase
 from train.task import FitConfig
 
 PRESETS = Path(__file__).parent / "conf"
+METHODS = PRESETS / "methods"
 
 
 class PresetError(ValueError):
@@ -88,14 +90,26 @@ def preset_names() -> list[str]:
     return sorted(path.stem for path in PRESETS.glob("*.toml"))
 
 
+def method_names() -> list[str]:
+    """Names of the methods that ship."""
+    return sorted(path.stem for path in METHODS.glob("*.toml"))
+
+
 def read_preset(name: str) -> Preset:
-    """Reads a preset by name, or from the path of a TOML file.
+    """Reads a preset by name, or from the path of a TOML file, with any methods laid over it.
 
     Raises:
         PresetError: there is none of that name, or a key or value is wrong; the message names it.
     """
-    path = _path(name)
-    preset: Preset = _build(Preset, {"name": path.stem, **_values(path)}, path.name)
+    base, *methods = name.split("+")
+    path = _path(base)
+    values = _values(path)
+    for method in methods:
+        if method not in method_names():
+            raise PresetError(f"unknown method {method!r}: choose from {', '.join(method_names())}")
+        values = _merged(values, _toml(METHODS / f"{method}.toml"))
+    full = "+".join([path.stem, *methods])
+    preset: Preset = _build(Preset, {"name": full, **values}, path.name)
     return preset
 
 

@@ -32,13 +32,15 @@ class PartitionConfig:
     `iid`: the same mix everywhere. `dirichlet`: each class in shares drawn from a symmetric
     Dirichlet(`concentration`), drawn again until each client has `min_scans` training scans of at
     least two classes. `source`: each hospital holds scans of one source alone; sources get
-    hospitals by their size.
+    hospitals by their size. With `max_scans` above 0 a client learns from that many of its training
+    scans, evenly spaced, and validates on a tenth as many.
     """
 
     kind: str = "iid"
     num_clients: int = 10
     concentration: float = 0.5
     min_scans: int = 20
+    max_scans: int = 0
     seed: int = 0
     scanner: ScannerConfig = field(default_factory=ScannerConfig)
 
@@ -49,6 +51,8 @@ class PartitionConfig:
             raise ValueError(
                 f"num_clients and min_scans must be 1 or more, concentration positive, got {self}"
             )
+        if self.max_scans and self.max_scans < max(self.min_scans, 10):
+            raise ValueError(f"max_scans must be 0, or 10 and min_scans or more, got {self}")
 
 
 class Row(NamedTuple):
@@ -111,6 +115,8 @@ def client_corpus(corpus: Corpus, config: PartitionConfig, client: int) -> Corpu
         return replace(part, scans=shift(part.scans, config.scanner, config.seed, client, names))
 
     train, val = fold(corpus.train, inside[0], 0), fold(corpus.val, inside[1], cut)
+    if config.max_scans:
+        train, val = train.spaced(config.max_scans), val.spaced(config.max_scans // 10)
     return replace(corpus, train=train, val=val)
 
 

@@ -73,12 +73,10 @@ def _settings(args: argparse.Namespace) -> dict[str, Any]:
     root = args.data or default_root()
     if root is None and args.runtime != "deployment":
         raise DataError("name the data folder with --data, or set MEDFEDPURE_DATA")
-    name = Path(args.preset).stem
+    name = Path(args.preset).name.replace(".toml", "")
     out = (args.out or Path("runs") / f"{name}-{args.protocol}-federated").resolve()
     return {
-        "preset": str(Path(args.preset).resolve())
-        if args.preset.endswith(".toml")
-        else args.preset,
+        "preset": _absolute(args.preset),
         "protocol": args.protocol,
         "seed": args.seed,
         "out": str(out),
@@ -90,6 +88,13 @@ def _settings(args: argparse.Namespace) -> dict[str, Any]:
         "superlink": args.superlink,
         "defence": str(args.defence.resolve()) if args.defence else "",
     }
+
+
+def _absolute(preset: str) -> str:
+    """A file's name from anywhere; other names as they are."""
+    base, *methods = preset.split("+")
+    base = str(Path(base).resolve()) if base.endswith(".toml") else base
+    return "+".join([base, *methods])
 
 
 def _parser() -> argparse.ArgumentParser:

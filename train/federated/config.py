@@ -11,7 +11,7 @@ from train.partition import PartitionConfig
 
 STRATEGIES = ("fedavg", "fedprox", "fedmedian", "trimmed", "krum")
 AVERAGING = ("fedavg", "fedprox")  # the others pick or cut: no sum, no noise calibrated to one
-BATCH_NORM = ("shared", "local")
+BATCH_NORM = ("shared", "silo", "local")
 SHARE = ("experts", "all", "none")
 
 
@@ -83,8 +83,9 @@ class FederatedConfig:
     `min_clients` have answered.
 
     What travels: with `share` 'experts' all but the attention (the paper), with 'all' the attention
-    too (FedAvg), with 'none' nothing (local training). With `batch_norm` local, normalisation
-    stays at home as well (FedBN, Li et al. 2021).
+    too (FedAvg), with 'none' nothing (local training). With `batch_norm` 'silo' the statistics of
+    normalisation stay at home, measured anew for the weights that arrive (SiloBN, Andreux et al.
+    2020); with 'local' its weights do too (FedBN, Li et al. 2021).
 
     Attacks in training: each batch is attacked anew, or with `refresh_every` above 0 a client's
     share of scans once in so many rounds (pFedDef's Q). `resources` are the largest shares that
@@ -102,7 +103,7 @@ class FederatedConfig:
     join_round: int = 1
     calm_rounds: int = 0
     share: str = "experts"
-    batch_norm: str = "shared"
+    batch_norm: str = "silo"
     refresh_every: int = 0
     resources: tuple[float, ...] = ()
     purify: bool = False
@@ -168,7 +169,7 @@ class FederatedConfig:
         if s.dp_clip and self.batch_norm == "shared":
             raise ValueError(
                 "dp_noise on shared batch-norm statistics makes variances negative: "
-                "set batch_norm to local"
+                "set batch_norm to silo or local"
             )
         if s.secagg and fewest < 3:
             raise ValueError(f"secagg of two tells each the other's: min_clients {fewest} < 3")

@@ -11,7 +11,7 @@ from flwr.app import Message
 POLL = 0.2  # seconds between two looks at the mailbox
 Answers = dict[int, Message]
 Failures = dict[int, str]
-HeardFn = Callable[[int, Message | str], None]
+HeardFn = Callable[[int, Message | str], str | None]
 
 
 class Mailbox(Protocol):
@@ -32,7 +32,8 @@ def exchange(
 ) -> tuple[Answers, Failures]:
     """Sends one message to each client and collects what comes back within `timeout` seconds.
 
-    `heard` is called as each answer, or the reason why there is none, arrives.
+    `heard` is called as each answer, or the reason why there is none, arrives; it may return why an
+    answer does not count.
 
     Returns:
         Replies and failures by client, in order of their numbers: whoever was first, the last bits
@@ -56,9 +57,10 @@ def exchange(
             client = waiting.pop(reply.metadata.reply_to_message_id)
             if reply.has_error():
                 failed(client, reply.error.reason or f"error {reply.error.code}")
+            elif reason := heard(client, reply):
+                failures[client] = reason
             else:
                 answers[client] = reply
-                heard(client, reply)
         if not replies:
             if time.monotonic() > deadline:
                 break

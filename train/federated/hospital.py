@@ -19,7 +19,7 @@ from core.system import PARTS
 from train.config import Preset, check_fit
 from train.corpus import Corpus
 from train.device import pick_device
-from train.federated import replaced
+from train.federated import replaced, statistics
 from train.federated.experiment import Experiment
 from train.federated.shelf import Shelf
 from train.fold import Data
@@ -56,8 +56,9 @@ class Hospital:
 
     @cached_property
     def like(self) -> dict[str, Tensor]:
-        """Names, shapes and dtypes of what travels."""
-        return self.experiment.shared(self.experiment.model())
+        """Names, shapes and dtypes of what travels, without the numbers."""
+        shared = self.experiment.shared(self.experiment.model())
+        return {name: value.to("meta") for name, value in shared.items()}
 
     def train(
         self,
@@ -90,7 +91,9 @@ class Hospital:
         else:
             self.shelf.clear()  # of a run that the server knows nothing of
             if now > 1:
+                self._measure(model)
                 self._adapt(model, shared, now, span)
+        self._measure(model)
         learn, data = self._lesson(model, now, adv_share)
         if config.strategy.proximal_mu:
             learn = replace(
@@ -114,6 +117,7 @@ class Hospital:
         """
         model = self._model(shared)
         model.load_state_dict(self.shelf.read(self.shelf.latest(now)), strict=False)
+        self._measure(model)
         if finish:
             self.shelf.finish(model.state_dict())
         figures = self._recipe.validate(model.eval())
@@ -166,6 +170,10 @@ class Hospital:
         model.load_state_dict({**self.experiment.personal(model), **shared})
         return model.to(self.device)
 
+    def _measure(self, model: nn.Module) -> None:
+        if self.experiment.config.batch_norm == "silo" and self.like:
+            statistics.measure(model, self.corpus.train, self.device)
+
     def _adapt(self, model: nn.Module, shared: State, now: int, span: tuple[float, float]) -> None:
         """Teaches a newcomer's attention the experts as they are; those do not move."""
         parameters = dict(model.named_parameters())
@@ -176,7 +184,7 @@ class Hospital:
         self._fit(model, self.corpus.train, self._recipe, now, 1, span)
         for parameter in parameters.values():
             parameter.requires_grad_(True)
-        model.load_state_dict(dict(shared), strict=False)  # running statistics have moved
+        model.load_state_dict(dict(shared), strict=False)  # shared statistics have moved
 
     def _fit(
         self,

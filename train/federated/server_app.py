@@ -17,7 +17,7 @@ from train.federated.experiment import Experiment, read_experiment
 from train.federated.ledger import Ledger
 from train.federated.roll import Roll
 from train.federated.shares import propagated
-from train.federated.strategies import COUNT, SECONDS
+from train.federated.strategies import COUNT, SECONDS, RunningMean
 from train.federated.table import Table
 from train.federated.wire import PayloadError, pack, unpack
 from train.progress import Progress
@@ -100,9 +100,10 @@ class Server:
     def _round(self, now: int) -> tuple[dict[str, Any], dict[str, Tensor]]:
         """Train, check, aggregate, evaluate (III-D2); its record and what is shared after."""
         nodes = self._chosen(now)
-        answers, failures = self._train(nodes, now)
+        mean = RunningMean() if strategies.is_mean(self.experiment.config.strategy) else None
+        answers, failures = self._train(nodes, now, mean)
         entry: dict[str, Any] = {"round": now, "asked": sorted(nodes), "skipped": ""}
-        new = self._aggregate(answers, failures)
+        new = self._aggregate(answers, mean)
         entry["failures"] = {str(client): reason for client, reason in failures.items()}
         entry["trained"] = sorted(answers)
         if isinstance(new, str):
@@ -128,8 +129,10 @@ class Server:
         picked = np.random.default_rng([self.experiment.seed, now]).permutation(sorted(present))
         return {c: present[c] for c in sorted(picked[:count].tolist())}
 
-    def _train(self, nodes: Mapping[int, int], now: int) -> tuple[Answers, Failures]:
-        """What the clients learned, each answer checked."""
+    def _train(
+        self, nodes: Mapping[int, int], now: int, mean: RunningMean | None
+    ) -> tuple[Answers, Failures]:
+        """What the clients learned, each answer checked; with `mean`, taken in and let go."""
         total = self.experiment.num_rounds
         own: dict[str, Any] = {
             "best": self.ledger.best_round,
@@ -153,22 +156,27 @@ class Server:
             mailbox = secagg.SecAggGrid(
                 self.grid, self.ledger.shared, settings.secagg_range, heaviest
             )
-        answers, failures = exchange(mailbox, messages, self.experiment.config.timeout, self._heard)
-        for client, reply in list(answers.items()):
-            try:
-                self._check(client, reply.content)
-            except PayloadError as error:
-                del answers[client]
-                failures[client] = str(error)
-                self.table.heard(client, str(error))
-        return answers, failures
 
-    def _check(self, client: int, content: RecordDict) -> None:
-        """Raises PayloadError where an answer is not what was asked for."""
+        def take(client: int, answer: Message | str) -> str | None:
+            if isinstance(answer, Message):
+                try:
+                    tensors = self._checked(client, answer.content)
+                except PayloadError as error:
+                    self.table.heard(client, str(error))
+                    return str(error)
+                if mean is not None:
+                    mean.add(tensors, self.roll.scans[client])
+                    del answer.content["arrays"]
+            return self._heard(client, answer)
+
+        return exchange(mailbox, messages, self.experiment.config.timeout, take)
+
+    def _checked(self, client: int, content: RecordDict) -> dict[str, Tensor]:
+        """What a client has learned. Raises PayloadError where it is not what was asked for."""
         sender = f"client {client}"
         if "arrays" not in content.array_records or "metrics" not in content.metric_records:
             raise PayloadError(f"{sender} sent no arrays or no metrics")
-        unpack(content.array_records["arrays"], self.ledger.shared, sender)
+        tensors = unpack(content.array_records["arrays"], self.ledger.shared, sender)
         metrics = content.metric_records["metrics"]
         if metrics.get(COUNT) != self.roll.scans.get(client):
             raise PayloadError(
@@ -178,15 +186,16 @@ class Server:
         loss = metrics.get("loss")
         if not isinstance(loss, float) or not np.isfinite(loss):
             raise PayloadError(f"{sender} reports the loss {loss}")
+        return tensors
 
-    def _aggregate(self, answers: Answers, failures: Failures) -> dict[str, Tensor] | str:
+    def _aggregate(self, answers: Answers, mean: RunningMean | None) -> dict[str, Tensor] | str:
         """The new experts, or why there are none."""
         fewest = self.experiment.config.min_clients
         if len(answers) < fewest:
             return f"{len(answers)} clients answered of the {fewest} that min_clients asks for"
         settings = self.experiment.config.strategy
-        if not self.ledger.shared:
-            return {}
+        if mean is not None:
+            return mean.result()
         strategy = strategies.build(settings, pack(self.ledger.shared), len(answers))
         arrays, _ = strategy.aggregate_train(len(self.ledger.history) + 1, list(answers.values()))
         if arrays is None:
@@ -229,11 +238,12 @@ class Server:
             figures[client] = found
         return figures, failures
 
-    def _heard(self, client: int, answer: Message | str) -> None:
+    def _heard(self, client: int, answer: Message | str) -> str | None:
         shown = answer if isinstance(answer, str) else _figures(answer)
         if isinstance(shown, dict):
             shown = {k: v for k, v in shown.items() if k in SHOWN}
         self.table.heard(client, shown)
+        return None
 
 
 def _figures(reply: Message) -> dict[str, float]:

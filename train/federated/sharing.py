@@ -7,6 +7,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from core.moe import is_personal
 
+STATISTICS = ("running_mean", "running_var")
 COUNTER = "num_batches_tracked"  # steers nothing where momentum is set, and is no mean
 
 
@@ -14,11 +15,11 @@ def shared_state(model: nn.Module, share: str, batch_norm: str) -> dict[str, Ten
     """What a client sends and the server averages (Eq. 23), by name, in the model's order.
 
     `share` 'experts' keeps the attention at home, 'all' sends it too, 'none' sends nothing;
-    `batch_norm` 'local' keeps batch-norm's weights and statistics at home (FedBN).
+    `batch_norm` 'silo' keeps batch-norm's statistics at home, 'local' its weights as well.
     """
     if share == "none":
         return {}
-    at_home = _batch_norm_names(model) if batch_norm == "local" else set()
+    at_home = _at_home(model, batch_norm)
     return {
         name: value
         for name, value in model.state_dict().items()
@@ -34,10 +35,10 @@ def personal_state(model: nn.Module, share: str, batch_norm: str) -> dict[str, T
     return {name: value for name, value in model.state_dict().items() if name not in shared}
 
 
-def _batch_norm_names(model: nn.Module) -> set[str]:
+def _at_home(model: nn.Module, batch_norm: str) -> set[str]:
     return {
         f"{place}.{name}"
         for place, module in model.named_modules()
-        if isinstance(module, _BatchNorm)
-        for name in module.state_dict()
+        if isinstance(module, _BatchNorm) and batch_norm != "shared"
+        for name in (module.state_dict() if batch_norm == "local" else STATISTICS)
     }

@@ -1,7 +1,10 @@
-"""From a preset's words to Flower's aggregation, made anew each round: none keeps a state."""
+"""From a preset's words to an aggregation, made anew each round: the mean, or one of Flower's."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+import torch
 from flwr.app import ArrayRecord
 from flwr.serverapp.strategy import (
     DifferentialPrivacyServerSideFixedClipping,
@@ -12,12 +15,37 @@ from flwr.serverapp.strategy import (
     Krum,
     Strategy,
 )
+from torch import Tensor
 
-from train.federated.config import StrategyConfig
+from train.federated.config import AVERAGING, StrategyConfig
 
 COUNT = "num-examples"  # weighs a client in Eq. 23
 EQUAL = "one"  # weighs all the same: a bound on one client's influence needs that
 SECONDS = "seconds"  # a client's own time; shown, not kept: it differs between equal runs
+
+
+class RunningMean:
+    """sum_i n_i / n * theta_i (Eq. 23), an answer at a time: no more than one is ever kept."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, Tensor] = {}
+        self._count = 0
+
+    def add(self, tensors: Mapping[str, Tensor], count: int) -> None:
+        """Takes in a client's tensors, learned from `count` scans."""
+        for name, value in tensors.items():
+            weighted = value.double() * count
+            self._sums[name] = self._sums[name] + weighted if self._count else weighted
+        self._count += count
+
+    def result(self) -> dict[str, Tensor]:
+        """The mean, float32."""
+        return {name: (value / self._count).to(torch.float32) for name, value in self._sums.items()}
+
+
+def is_mean(config: StrategyConfig) -> bool:
+    """Whether the aggregation is a mean that can be taken an answer at a time."""
+    return config.name in AVERAGING and not config.dp_clip and not config.secagg
 
 
 def build(config: StrategyConfig, arrays: ArrayRecord, clients: int) -> Strategy:

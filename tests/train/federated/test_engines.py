@@ -27,7 +27,7 @@ def test_the_bundle_holds_core_train_and_presets_and_nothing_else():
     assert not warnings
     with zipfile.ZipFile(io.BytesIO(build_fab_from_disk(APP))) as bundle:
         names = bundle.namelist()
-    presets = {f"train/conf/{path.name}" for path in (APP / "train" / "conf").glob("*.toml")}
+    presets = {str(path.relative_to(APP)) for path in (APP / "train" / "conf").rglob("*.toml")}
     others = {n for n in names if not (n.startswith(("core/", "train/")) and n.endswith(".py"))}
     assert others == presets | {"pyproject.toml", ".info/CONTENT"}
     assert "train/federated/client_app.py" in names

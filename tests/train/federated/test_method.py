@@ -20,7 +20,9 @@ from train.federated.hospital import Hospital
 from train.federated.ledger import RESULT
 from train.federated.replaced import attacked, purified
 from train.federated.shares import propagated
+from train.federated.sharing import COUNTER, STATISTICS
 from train.federated.state import StateError, read
+from train.federated.statistics import measure
 from train.recipes import FILES, network
 
 
@@ -60,7 +62,8 @@ def test_all_phases_are_learned_together_and_each_hospital_ends_with_a_whole_sys
     for file, place in PARTS.items():
         if file not in FILES.values():
             continue
-        names = [n for n in first if n.startswith(f"{place}.") and "num_batches" not in n]
+        own = (*STATISTICS, COUNTER)
+        names = [n for n in first if n.startswith(f"{place}.") and not n.endswith(own)]
         assert any(not torch.equal(first[n], fresh[n]) for n in names), file
         same = {n for n in names if torch.equal(first[n], second[n])}
         assert {n for n in names if not is_personal(n)} <= same, (
@@ -94,7 +97,7 @@ def test_with_all_shared_every_hospital_has_the_same_network(federate, preset, t
     assert federate(preset('share = "all"\nnum_rounds = 1')) == 0
     digest = result(tmp_path / "out")["digest"]
     states = [read(p, digest)[0] for p in clients(tmp_path / "out", "mixture.safetensors")]
-    names = [n for n in states[0] if not n.endswith("num_batches_tracked")]
+    names = [n for n in states[0] if not n.endswith((*STATISTICS, COUNTER))]
     assert any(is_personal(n) for n in names)
     assert all(torch.equal(states[0][n], states[1][n]) for n in names)
 
@@ -104,6 +107,22 @@ def test_the_best_round_is_what_each_hospital_keeps(federate, preset, tmp_path):
     facts = result(tmp_path / "out")
     best = facts["rounds"][facts["best_round"] - 1]
     assert facts["final"]["summary"] == best["summary"]
+
+
+def test_statistics_of_averaged_weights_are_those_of_the_client_s_scans(corpus):
+    model = network("plain", read_preset("smoke"), 0)
+    before = {n: t.clone() for n, t in model.state_dict().items()}
+    measure(model, corpus.train, torch.device("cpu"))
+    after = model.state_dict()
+    moved = {n for n in after if not torch.equal(after[n], before[n])}
+    assert moved == {n for n in after if n.split(".")[-1] in (*STATISTICS, COUNTER)}
+    x, _ = corpus.train.all(torch.device("cpu"))
+    first, maps = model.experts[0].backbone.bn1, []
+    first.register_forward_hook(lambda _, inputs, __: maps.append(inputs[0]))
+    with torch.no_grad():
+        model.eval()(x)
+    assert torch.allclose(first.running_mean, maps[0].mean((0, 2, 3)), atol=1e-4)
+    assert first.momentum == 0.1
 
 
 # --- attacks in training -------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from train.federated.config import StrategyConfig
 from train.federated.grid import InProcessGrid
 from train.federated.policy import Policy, PolicyError, read_policy
 from train.federated.sharing import personal_state, shared_state
-from train.federated.strategies import build
+from train.federated.strategies import RunningMean, build
 from train.federated.wire import PayloadError, pack, unpack
 
 LIKE = {"experts.a": torch.zeros(2, 3), "experts.b": torch.zeros(4)}
@@ -29,7 +29,7 @@ def model() -> MixtureOfExperts:
 # --- sharing -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("batch_norm", ["shared", "local"])
+@pytest.mark.parametrize("batch_norm", ["shared", "silo", "local"])
 def test_every_tensor_is_either_shared_or_personal(model, batch_norm):
     shared, personal = (
         shared_state(model, "experts", batch_norm),
@@ -168,6 +168,15 @@ def honest() -> list[dict[str, torch.Tensor]]:
         {n: 1 + 0.1 * torch.randn(t.shape, generator=draws) for n, t in LIKE.items()}
         for _ in range(9)
     ]
+
+
+def test_the_mean_taken_an_answer_at_a_time_is_flower_s(honest):
+    counts = [10 * (i + 1) for i in range(9)]
+    mean = RunningMean()
+    for tensors, count in zip(honest, counts, strict=True):
+        mean.add(tensors, count)
+    expected = aggregated(StrategyConfig(), honest, counts)
+    assert all(torch.allclose(mean.result()[n], expected[n], atol=1e-6) for n in LIKE)
 
 
 @pytest.mark.parametrize("config", [StrategyConfig(), StrategyConfig("fedprox", proximal_mu=0.1)])

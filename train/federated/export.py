@@ -1,0 +1,147 @@
+"""`python -m train export`: hospitals' own folders become weights that read scans.
+
+Runs where the folders are, one hospital after another; nothing goes through a server. Each hospital
+alone fits what is its own on its own scans: the head that says 'cannot judge', temperatures and
+operating points, the detector's fusion, tau.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+
+from core import checkpoint
+from core.checkpoint import WeightsError
+from core.pipeline import MedFedPure
+from core.scan import SIZE
+from core.system import save_hospital, save_shared
+from train.calibrate import calibrate
+from train.commit import commit
+from train.config import PresetError, preset_names
+from train.corpus import PROTOCOLS, Corpus, load_corpus
+from train.data import DataError, default_root
+from train.federated.experiment import Experiment, read_experiment
+from train.federated.hospital import Hospital
+from train.federated.state import StateError
+from train.novelty import fit_novelty
+from train.partition import client_corpus
+from train.progress import Progress
+from train.recipes import FILES
+
+
+def main(argv: list[str]) -> int:
+    """Runs the command line.
+
+    Returns:
+        0 when all went well, 2 with a sentence where input or disk are at fault, 130 when stopped.
+    """
+    args = _parser().parse_args(argv)
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    try:
+        root = args.data or default_root()
+        if root is None:
+            raise DataError("name the data folder with --data, or set MEDFEDPURE_DATA")
+        experiment = read_experiment(args.preset, args.protocol, args.seed)
+        corpus = load_corpus(args.protocol, root, args.cache)
+        clients = args.client or range(experiment.config.partition.num_clients)
+        export(experiment, corpus, clients, args.state, args.out, whole=args.whole)
+    except (DataError, PresetError, StateError, WeightsError, ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\nstopped; the same command starts with the first hospital again", file=sys.stderr)
+        return 130
+    print(f"written to {args.out}", file=sys.stderr)
+    return 0
+
+
+def export(
+    experiment: Experiment,
+    corpus: Corpus,
+    clients: range | list[int],
+    states: Path,
+    out: Path,
+    *,
+    whole: bool = False,
+) -> None:
+    """Writes the clients' shared parts once, and client c's own as hospital c + 1.
+
+    Raises:
+        StateError: a client has not finished all phases.
+        WeightsError: two clients differ in what they share.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    log = Progress("export", out / "log.jsonl")
+    kept: dict[str, bytes] = {}
+    names = list(FILES.values())
+    for client in clients:
+        own = corpus if whole else client_corpus(corpus, experiment.config.partition, client)
+        hospital = Hospital(experiment, own, client, states)
+        log.report(f"hospital {client + 1} finishes on {len(own.train)} scans of its own")
+        system = _finished(hospital, log)
+        save_shared(system, out, corpus.split_sha256)
+        for name in FILES.values():
+            data = (out / name).read_bytes()
+            if kept.setdefault(name, data) != data:
+                raise WeightsError(f"hospital {client + 1} has another {name} than those before it")
+        names.append(save_hospital(system, out, client + 1, corpus.split_sha256))
+        checkpoint.write_manifest(
+            out, names, preset=experiment.preset.name, protocol=corpus.protocol, commit=commit()
+        )
+
+
+def _finished(hospital: Hospital, log: Progress) -> MedFedPure:
+    """The hospital's system with all that it fits by itself."""
+    experiment, own = hospital.experiment, hospital.corpus
+    preset, figures = experiment.preset, dict[str, float]()
+    system = hospital.system()
+    if own.shape == (1, SIZE, SIZE):
+        system.novelty, figures = fit_novelty(
+            system.detector.mae, own.train, own.val, preset.novelty,
+            seed=experiment.seed + 5, device=hospital.device, report=log.report,
+        )  # fmt: skip
+    calibrated = calibrate(system, own.train, own.val, preset.calibrate, log.report)
+    system.info = {
+        "preset": preset.name,
+        "protocol": own.protocol,
+        "seed": experiment.seed,
+        "federated": asdict(experiment.config.partition),
+        "validation": calibrated,
+    }
+    log.write(hospital=hospital.client + 1, novelty=figures, **calibrated)
+    return system
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m train export",
+        description="Hospitals' folders become weights for core.load(OUT, hospital=N).",
+    )
+    parser.add_argument(
+        "--preset", default="federated", metavar="NAME", help=", ".join(preset_names())
+    )
+    parser.add_argument("--protocol", default="multi-source", choices=PROTOCOLS)
+    parser.add_argument(
+        "--state", type=Path, required=True, metavar="DIR", help="the hospitals' state folder"
+    )
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="weights folder")
+    parser.add_argument(
+        "--client",
+        type=int,
+        action="append",
+        metavar="N",
+        help="a client's number, from 0; may be given again (default: all)",
+    )
+    parser.add_argument(
+        "--whole", action="store_true", help="all scans in the data folder are the client's own"
+    )
+    parser.add_argument("--data", type=Path, help="data folder (default: MEDFEDPURE_DATA)")
+    parser.add_argument("--cache", type=Path, default=Path(".cache"), help="default: .cache")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=0, help="CPU threads")
+    return parser
