@@ -10,13 +10,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, cast
 
-import timm
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-RESNET18_CHANNELS = (64, 128, 256, 512)
-FULL_SIDE = 224  # ResNet-18's own stem was made for this side
+from core.backbone import check_backbone, mobilenetv2, resnet18
 
 
 @dataclass(frozen=True)
@@ -24,9 +22,8 @@ class MoEConfig:
     """Shape of the mixture.
 
     `sides` gives, for each of the K experts, the side at which it looks at a scan: 56 means that it
-    sees the 224 x 224 scan averaged to 56 x 56. An expert at 224 keeps ResNet-18's own stem (7 x 7,
-    stride 2, max-pooling); below, the stem is a 3 x 3 convolution without max-pooling, of stride 2
-    where the picture is still 112 or wider.
+    sees the 224 x 224 scan averaged to 56 x 56. `channels` are those of the four stages of a
+    ResNet-18, and (1280,) for a MobileNetV2.
     """
 
     img_size: int = 224
@@ -38,16 +35,14 @@ class MoEConfig:
     attention_hidden: int = 64
     dropout: float = 0.0
     pretrained: bool = False
+    backbone: str = "resnet18"
 
     def __post_init__(self) -> None:
         if not self.sides or any(s < 1 or self.img_size % s for s in self.sides):
             raise ValueError(
                 f"each of sides must divide img_size {self.img_size}, got {self.sides}"
             )
-        if len(self.channels) != 4:
-            raise ValueError(f"channels must name four stages, got {self.channels}")
-        if self.pretrained and (self.channels != RESNET18_CHANNELS or min(self.sides) < FULL_SIDE):
-            raise ValueError("pretrained weights fit full-width experts at full resolution only")
+        check_backbone(self.backbone, self.channels, min(self.sides), self.pretrained)
 
 
 class MixtureOutput(NamedTuple):
@@ -59,12 +54,16 @@ class MixtureOutput(NamedTuple):
 
 
 class Expert(nn.Module):
-    """One learner: ResNet-18 backbone and a two-layer head with ReLU (section III-B1)."""
+    """One learner: backbone and a two-layer head with ReLU (section III-B1)."""
 
     def __init__(self, config: MoEConfig, side: int) -> None:
         super().__init__()
         self.side = side
-        self.backbone = _resnet18(config, side)
+        c = config
+        if c.backbone == "resnet18":
+            self.backbone = resnet18(side, c.in_chans, c.channels, c.pretrained)
+        else:
+            self.backbone = mobilenetv2(side, c.in_chans, c.pretrained)
         self.head = nn.Sequential(
             nn.Dropout(config.dropout),
             nn.Linear(config.channels[-1], config.hidden),
@@ -174,27 +173,6 @@ def _attention(dim: int, hidden: int) -> nn.Sequential:
     for parameter in last.parameters():
         nn.init.zeros_(parameter)
     return nn.Sequential(first, nn.ReLU(), last)
-
-
-def _resnet18(config: MoEConfig, side: int) -> nn.Module:
-    if side >= FULL_SIDE and config.channels == RESNET18_CHANNELS:
-        full: nn.Module = timm.create_model(
-            "resnet18", pretrained=config.pretrained, in_chans=config.in_chans, num_classes=0
-        )
-        return full
-    width = config.channels[0]
-    net: nn.Module = timm.create_model(
-        "resnet18",
-        in_chans=config.in_chans,
-        num_classes=0,
-        channels=config.channels,
-        stem_type="deep",
-        stem_width=width // 2,
-    )
-    stride = 2 if side >= 112 else 1
-    net.conv1 = nn.Conv2d(config.in_chans, width, 3, stride=stride, padding=1, bias=False)
-    net.maxpool = nn.Identity()
-    return net
 
 
 def weighted_mean(states: Sequence[dict[str, Tensor]], counts: Sequence[int]) -> dict[str, Tensor]:
