@@ -141,15 +141,17 @@ def test_those_centres_are_the_networks_own(
         assert abs(axis - shown) < abs(axis - usual)  # better than cells spread evenly
 
 
-def test_mobilenets_are_shown_too() -> None:
+def test_a_client_s_mobilenets_are_shown_too() -> None:
     torch.manual_seed(0)
     config = MoEConfig(
-        img_size=32, sides=(32, 16), channels=MOBILENETV2_CHANNELS, backbone="mobilenetv2"
-    )
+        img_size=32, sides=(32, 16), channels=MOBILENETV2_CHANNELS,
+        backbone="mobilenetv2", gate="client",
+    )  # fmt: skip
     model = MixtureOfExperts(config).eval()
+    model.attention.set_weights(torch.tensor([0.25, 0.75]))
     cams = grad_cam(model, torch.rand(2, 1, 32, 32), torch.tensor([0, 1]))
     assert cams.experts.shape == (2, 2, 32, 32) and cams.experts.amax((0, 2, 3)).min() > 0
-    torch.testing.assert_close(cams.mixture, cams.experts.mean(1))
+    torch.testing.assert_close(cams.mixture, 0.25 * cams.experts[:, 0] + 0.75 * cams.experts[:, 1])
 
 
 @pytest.mark.parametrize(("img_size", "side"), [(224, 112), (224, 56), (224, 28), (32, 32)])

@@ -1,8 +1,9 @@
-"""The mixture's laws, and its loss by hand."""
+"""The mixture's laws under both gates, and its loss by hand."""
 
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from core.backbone import RESNET18_CHANNELS
 from core.moe import (
+    GATES,
     MixtureOfExperts,
     MixtureOutput,
     MoEConfig,
@@ -30,6 +32,14 @@ def fresh(seed: int = 0) -> MixtureOfExperts:
     return MixtureOfExperts(TINY).eval()
 
 
+def by_client(weights: list[float], sides: tuple[int, ...] = TINY.sides) -> MixtureOfExperts:
+    """A mixture that weighs its experts so, whatever the scan."""
+    torch.manual_seed(0)
+    model = MixtureOfExperts(replace(TINY, sides=sides, gate="client")).eval()
+    model.attention.set_weights(torch.tensor(weights))
+    return model
+
+
 def opinionated() -> MixtureOfExperts:
     """A mixture whose attention prefers experts by the scan."""
     model = fresh()
@@ -45,8 +55,48 @@ def scans(count: int = 6) -> Tensor:
     return x
 
 
-def test_fresh_attention_is_uniform() -> None:
-    torch.testing.assert_close(fresh().outputs(scans()).attention, torch.full((6, 3), 1 / 3))
+@pytest.mark.parametrize("gate", GATES)
+def test_fresh_attention_is_uniform(gate: str) -> None:
+    model = MixtureOfExperts(replace(TINY, gate=gate)).eval()
+    torch.testing.assert_close(model.outputs(scans()).attention, torch.full((6, 3), 1 / 3))
+
+
+@pytest.mark.parametrize("gate", GATES)
+def test_one_expert_alone_is_the_mixture(gate: str) -> None:
+    model, x = MixtureOfExperts(replace(TINY, sides=(16,), gate=gate)).eval(), scans()
+    output = model.outputs(x)
+    assert output.attention.tolist() == [[1.0]] * 6
+    torch.testing.assert_close(output.logits, model.experts[0](x).log_softmax(1))
+
+
+def test_a_client_s_weights_are_those_of_every_scan() -> None:
+    pi, x = [0.7, 0.1, 0.2], scans()
+    model = by_client(pi)
+    output = model.outputs(x)
+    mixed = sum(w * expert(x).softmax(1) for w, expert in zip(pi, model.experts, strict=True))
+    torch.testing.assert_close(output.logits.exp(), mixed)
+    torch.testing.assert_close(output.attention, torch.tensor([pi] * 6))
+    assert output.expert_logits.shape == (6, 3, 2) and torch.equal(model(x), output.logits)
+
+
+def test_a_client_s_weights_learn_under_the_paper_s_loss() -> None:
+    model, x, y = by_client([0.7, 0.1, 0.2]), scans(), torch.tensor([0, 1] * 3)
+    mixture_loss(model.outputs(x), y, model, beta=0.0, gamma=0.0).backward()
+    assert model.attention.log_weights.grad.abs().max() > 0
+
+
+def test_a_weight_of_zero_silences_an_expert_and_stays_a_number() -> None:
+    model, x = by_client([0.0, 1.0], (16, 8)), scans()
+    torch.testing.assert_close(model(x), model.experts[1](x).log_softmax(1))
+    assert model.attention.log_weights.isfinite().all()
+
+
+@pytest.mark.parametrize(
+    "weights", [[0.5, 0.5], [1.5, -0.5, 0.0], [0.2, 0.2, 0.2], [math.nan] * 3, [[1.0, 0.0, 0.0]]]
+)
+def test_what_is_no_weights_is_refused(weights: list[float]) -> None:
+    with pytest.raises(ValueError, match="need 3 weights of at least 0 and of sum 1"):
+        by_client(weights)
 
 
 def test_attention_is_a_distribution_over_experts() -> None:
@@ -136,6 +186,13 @@ def test_personal_is_the_attention_and_nothing_else() -> None:
     assert len(personal) == 3 * 4
     assert is_personal("classifier.model.attention.0.0.weight")
     assert not is_personal("experts.0.backbone.attention_pool.weight")
+    by_name = by_client([0.7, 0.1, 0.2]).state_dict()
+    assert [name for name in by_name if is_personal(name)] == ["attention.log_weights"]
+
+
+def test_averaging_leaves_the_clients_weights_out() -> None:
+    states = [by_client(pi).state_dict() for pi in ([0.7, 0.1, 0.2], [0.2, 0.2, 0.6])]
+    assert states[0].keys() - weighted_mean(states, [1, 1]).keys() == {"attention.log_weights"}
 
 
 def test_the_mean_of_equal_states_is_that_state() -> None:
@@ -178,6 +235,7 @@ def test_an_expert_sees_the_scan_averaged_to_its_side() -> None:
         ({"sides": ()}, "must divide img_size"),
         ({"sides": (0,)}, "must divide img_size"),
         ({"channels": (8, 8)}, "four stages"),
+        ({"gate": "server"}, "gate must be one of input, client, got 'server'"),
         ({"backbone": "vgg"}, "backbone must be one of resnet18, mobilenetv2, got 'vgg'"),
         (
             {"backbone": "mobilenetv2"},

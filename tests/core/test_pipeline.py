@@ -246,12 +246,12 @@ def test_a_configuration_survives_json(tiny_system: MedFedPure) -> None:
     assert config_from_dict(values) == tiny_system.config
 
 
-def test_a_configuration_from_before_backbones_still_loads(
+def test_a_configuration_from_before_gates_and_backbones_still_loads(
     tiny_system: MedFedPure,
 ) -> None:
     values = json.loads(json.dumps(config_to_dict(tiny_system.config)))
     for part in ("moe", "plain"):
-        del values[part]["backbone"]
+        del values[part]["gate"], values[part]["backbone"]
     assert config_from_dict(values) == tiny_system.config
     assert "attention.0.0.weight" in tiny_system.classifier.model.state_dict()
 
