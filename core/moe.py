@@ -121,7 +121,8 @@ class ClientGate(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Logits (B, K) of the weights; of the features (B, K * D) only B is used."""
-        return self.log_weights.expand(len(features), -1)
+        # a bare view of a parameter would ask for gradients even where none are recorded
+        return self.log_weights.log_softmax(0).expand(len(features), -1)
 
     @torch.no_grad()
     def set_weights(self, weights: Tensor) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -32,15 +33,17 @@ def test_attention_is_counted() -> None:
     assert products == Cost(0, 2 * (2 * 7 * 7 * 4))
 
 
-def test_a_mixture_costs_its_experts_and_its_gate() -> None:
+@pytest.mark.parametrize(
+    ("kind", "gate", "biases"), [("input", 2 * (8 * 5 + 5), 2 * (5 + 1)), ("client", 0, 2)]
+)
+def test_a_mixture_costs_its_experts_and_its_gate(kind: str, gate: int, biases: int) -> None:
     config = MoEConfig(
-        img_size=16, sides=(16, 8), channels=(4, 4, 4, 4), hidden=6, attention_hidden=5
+        img_size=16, sides=(16, 8), channels=(4, 4, 4, 4), hidden=6, attention_hidden=5, gate=kind
     )
     model, x = MixtureOfExperts(config).eval(), torch.rand(1, 1, 16, 16)
     experts = [cost(expert, lambda e=expert: e(x)) for expert in model.experts]
-    gate = 2 * (8 * 5 + 5)
     assert cost(model, lambda: model(x)) == Cost(
-        sum(c.parameters for c in experts) + gate + 2 * (5 + 1),
+        sum(c.parameters for c in experts) + gate + biases,
         sum(c.multiply_adds for c in experts) + gate,
     )
     assert experts[0].multiply_adds > 3 * experts[1].multiply_adds
