@@ -12,6 +12,7 @@ from torch import Tensor
 from bench.figures import Reading, join
 from bench.fold import Fold
 from bench.progress import progress
+from bench.signed_l2 import SignedL2
 from bench.systems import Bench, System
 from core.attack import PGD
 
@@ -25,7 +26,7 @@ class Row:
 
     name: str
     meaning: str
-    attack: PGD | None = None
+    attack: PGD | SignedL2 | None = None
     restarts: int = 1
     whole: bool = False
 

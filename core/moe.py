@@ -1,4 +1,4 @@
-"""Personalised mixture of K experts with input-dependent attention (Eq. 4-10).
+"""Personalised mixture of K experts, its attention by the input (Eq. 4-10) or by the client.
 
 Experts are shared through FedAvg; the attention is personal: `is_personal` is the one definition of
 what never leaves a client.
@@ -10,13 +10,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, cast
 
-import timm
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-RESNET18_CHANNELS = (64, 128, 256, 512)
-FULL_SIDE = 224  # ResNet-18's own stem was made for this side
+from core.backbone import check_backbone, mobilenetv2, resnet18
+
+GATES = ("input", "client")
+LEAST_WEIGHT = 1e-12  # averaging turns the logarithm of 0 into NaN, and EM never leaves it
 
 
 @dataclass(frozen=True)
@@ -24,9 +25,9 @@ class MoEConfig:
     """Shape of the mixture.
 
     `sides` gives, for each of the K experts, the side at which it looks at a scan: 56 means that it
-    sees the 224 x 224 scan averaged to 56 x 56. An expert at 224 keeps ResNet-18's own stem (7 x 7,
-    stride 2, max-pooling); below, the stem is a 3 x 3 convolution without max-pooling, of stride 2
-    where the picture is still 112 or wider.
+    sees the 224 x 224 scan averaged to 56 x 56. `channels` are those of the four stages of a
+    ResNet-18, and (1280,) for a MobileNetV2. `gate` says what the experts' weights depend on: the
+    `input` (Eq. 8), or the `client` alone (FedEM, Marfoq et al. 2021).
     """
 
     img_size: int = 224
@@ -38,16 +39,17 @@ class MoEConfig:
     attention_hidden: int = 64
     dropout: float = 0.0
     pretrained: bool = False
+    gate: str = "input"
+    backbone: str = "resnet18"
 
     def __post_init__(self) -> None:
         if not self.sides or any(s < 1 or self.img_size % s for s in self.sides):
             raise ValueError(
                 f"each of sides must divide img_size {self.img_size}, got {self.sides}"
             )
-        if len(self.channels) != 4:
-            raise ValueError(f"channels must name four stages, got {self.channels}")
-        if self.pretrained and (self.channels != RESNET18_CHANNELS or min(self.sides) < FULL_SIDE):
-            raise ValueError("pretrained weights fit full-width experts at full resolution only")
+        if self.gate not in GATES:
+            raise ValueError(f"gate must be one of {', '.join(GATES)}, got {self.gate!r}")
+        check_backbone(self.backbone, self.channels, min(self.sides), self.pretrained)
 
 
 class MixtureOutput(NamedTuple):
@@ -59,12 +61,16 @@ class MixtureOutput(NamedTuple):
 
 
 class Expert(nn.Module):
-    """One learner: ResNet-18 backbone and a two-layer head with ReLU (section III-B1)."""
+    """One learner: backbone and a two-layer head with ReLU (section III-B1)."""
 
     def __init__(self, config: MoEConfig, side: int) -> None:
         super().__init__()
         self.side = side
-        self.backbone = _resnet18(config, side)
+        c = config
+        if c.backbone == "resnet18":
+            self.backbone = resnet18(side, c.in_chans, c.channels, c.pretrained)
+        else:
+            self.backbone = mobilenetv2(side, c.in_chans, c.pretrained)
         self.head = nn.Sequential(
             nn.Dropout(config.dropout),
             nn.Linear(config.channels[-1], config.hidden),
@@ -92,21 +98,66 @@ class Expert(nn.Module):
         return logits
 
 
-class MixtureOfExperts(nn.Module):
-    """y(x) = sum_k alpha_k(x) f_k(x) with alpha = softmax_k g_k(psi(x)) (Eq. 5, 6, 8).
+class InputGate(nn.ModuleList):
+    """alpha(x) = softmax_k g_k(psi(x)) (Eq. 8), psi the concatenation of the pooled features."""
 
-    psi(x) is the concatenation of the experts' pooled features. The outputs that are averaged are
-    probabilities, and `forward` returns their logarithm, which serves as logits.
+    def __init__(self, config: MoEConfig) -> None:
+        dim = config.channels[-1] * len(config.sides)
+        super().__init__(_attention(dim, config.attention_hidden) for _ in config.sides)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Logits (B, K) of the weights, from the experts' pooled features (B, K * D)."""
+        # Differs from Eq. 8: psi is normalised, else experts with long features rule the softmax
+        psi = F.layer_norm(features, features.shape[1:])
+        return torch.cat([network(psi) for network in self], dim=1).float()
+
+
+class ClientGate(nn.Module):
+    """One weight per expert for all scans: pi of FedEM (Marfoq et al. 2021) and pFedDef."""
+
+    def __init__(self, config: MoEConfig) -> None:
+        super().__init__()
+        self.log_weights = nn.Parameter(torch.zeros(len(config.sides)))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Logits (B, K) of the weights; of the features (B, K * D) only B is used."""
+        # a bare view of a parameter would ask for gradients even where none are recorded
+        return self.log_weights.log_softmax(0).expand(len(features), -1)
+
+    @torch.no_grad()
+    def set_weights(self, weights: Tensor) -> None:
+        """Takes these weights (K,), which add up to 1.
+
+        Raises:
+            ValueError: they are no K weights.
+        """
+        k = len(self.log_weights)
+        if weights.shape != (k,) or not weights.min() >= 0 or abs(weights.sum() - 1) > 1e-3:
+            raise ValueError(f"need {k} weights of at least 0 and of sum 1, got {weights.tolist()}")
+        self.log_weights.copy_(weights.clamp_min(LEAST_WEIGHT).log())
+
+
+def _attention(dim: int, hidden: int) -> nn.Sequential:
+    """The MLP of one expert in Eq. 8. Weights start equal: experts first, preferences later."""
+    first, last = nn.Linear(dim, hidden), nn.Linear(hidden, 1)
+    for parameter in last.parameters():
+        nn.init.zeros_(parameter)
+    return nn.Sequential(first, nn.ReLU(), last)
+
+
+class MixtureOfExperts(nn.Module):
+    """y(x) = sum_k alpha_k(x) f_k(x) (Eq. 5, 6), the weights alpha by the gate of the config.
+
+    The outputs that are averaged are probabilities, and `forward` returns their logarithm, which
+    serves as logits.
     """
 
     def __init__(self, config: MoEConfig) -> None:
         super().__init__()
         self.config = config
         self.experts = nn.ModuleList(Expert(config, side) for side in config.sides)
-        dim = config.channels[-1] * len(config.sides)
-        self.attention = nn.ModuleList(
-            _attention(dim, config.attention_hidden) for _ in config.sides
-        )
+        # by this name it is personal
+        self.attention = InputGate(config) if config.gate == "input" else ClientGate(config)
 
     def forward(self, x: Tensor) -> Tensor:
         """Log-probabilities (B, num_classes) of scans (B, C, H, W) in [0, 1]."""
@@ -120,9 +171,7 @@ class MixtureOfExperts(nn.Module):
             [expert.head(f).float() for expert, f in zip(experts, features, strict=True)],
             dim=1,
         )
-        # Differs from Eq. 8: psi is normalised, else experts with long features rule the softmax
-        psi = F.layer_norm(torch.cat(features, dim=1).float(), (sum(f.shape[1] for f in features),))
-        scores = torch.cat([network(psi) for network in self.attention], dim=1).float()
+        scores = self.attention(torch.cat(features, dim=1).float())
         log_attention = F.log_softmax(scores, dim=1)
         log_probs = F.log_softmax(expert_logits, dim=2)
         logits = torch.logsumexp(log_attention[:, :, None] + log_probs, dim=1)
@@ -166,35 +215,6 @@ def attention_entropy(attention: Tensor) -> Tensor:
 def is_personal(name: str) -> bool:
     """Whether a parameter or buffer of a mixture is a client's own, never sent: the attention."""
     return "attention" in name.split(".")
-
-
-def _attention(dim: int, hidden: int) -> nn.Sequential:
-    """The MLP of one expert in Eq. 8. Weights start equal: experts first, preferences later."""
-    first, last = nn.Linear(dim, hidden), nn.Linear(hidden, 1)
-    for parameter in last.parameters():
-        nn.init.zeros_(parameter)
-    return nn.Sequential(first, nn.ReLU(), last)
-
-
-def _resnet18(config: MoEConfig, side: int) -> nn.Module:
-    if side >= FULL_SIDE and config.channels == RESNET18_CHANNELS:
-        full: nn.Module = timm.create_model(
-            "resnet18", pretrained=config.pretrained, in_chans=config.in_chans, num_classes=0
-        )
-        return full
-    width = config.channels[0]
-    net: nn.Module = timm.create_model(
-        "resnet18",
-        in_chans=config.in_chans,
-        num_classes=0,
-        channels=config.channels,
-        stem_type="deep",
-        stem_width=width // 2,
-    )
-    stride = 2 if side >= 112 else 1
-    net.conv1 = nn.Conv2d(config.in_chans, width, 3, stride=stride, padding=1, bias=False)
-    net.maxpool = nn.Identity()
-    return net
 
 
 def weighted_mean(states: Sequence[dict[str, Tensor]], counts: Sequence[int]) -> dict[str, Tensor]:

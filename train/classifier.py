@@ -14,7 +14,10 @@ from core.attack.step import gradient, noise_in_ball, project
 from core.moe import MixtureOfExperts, mixture_loss
 from train.augment import AugmentConfig, augment
 from train.device import autocast, autocast_logits
+from train.em import em_loss
 from train.fold import Data, batches
+
+OBJECTIVES = ("mixture", "em")
 
 
 @dataclass(frozen=True)
@@ -23,7 +26,9 @@ class ClassifierConfig:
 
     `adv_eps` 0 trains the plain classifier. Otherwise a share `adv_clean` of each batch stays clean
     and the rest gets perturbations of up to adv_eps, found by `adv_steps` gradient steps from a
-    random start (one: FGSM-RS, Wong et al. 2020).
+    random start (one: FGSM-RS, Wong et al. 2020). `objective` is 'mixture', or 'em': the M-step of
+    FedEM for a gate of the client, which has none of Eq. 9's terms, so that beta, gamma and
+    expert_loss must be 0.
     """
 
     beta: float = 1e-4
@@ -32,8 +37,17 @@ class ClassifierConfig:
     adv_eps: float = 0.018
     adv_steps: int = 1
     adv_clean: float = 0.25
+    objective: str = "mixture"
 
     def __post_init__(self) -> None:
+        if self.objective not in OBJECTIVES:
+            known = ", ".join(OBJECTIVES)
+            raise ValueError(f"objective must be one of {known}, got {self.objective!r}")
+        if self.objective == "em" and (self.beta or self.gamma or self.expert_loss):
+            raise ValueError(
+                "beta, gamma and expert_loss must be 0 with objective 'em', "
+                f"got {self.beta}, {self.gamma} and {self.expert_loss}"
+            )
         if self.adv_eps < 0 or self.adv_steps < 1 or not 0 <= self.adv_clean <= 1:
             raise ValueError(f"adv_eps, adv_steps or adv_clean out of range in {self}")
 
@@ -46,6 +60,8 @@ def loss_function(
     def loss(model: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator) -> Tensor:
         if not isinstance(model, MixtureOfExperts):
             raise TypeError(f"expected a MixtureOfExperts, got {type(model).__name__}")
+        if config.objective == "em" and model.config.gate != "client":
+            raise ValueError(f"objective 'em' needs gate 'client', got {model.config.gate!r}")
         # An expert sees averages, so an L-inf ball on its grid is as large as on the scan's own:
         # augmenting and attacking at the finest grid in use saves most of the work.
         x = augment(F.avg_pool2d(x, x.shape[-1] // max(model.config.sides)), changes, generator)
@@ -54,6 +70,8 @@ def loss_function(
         x = x.contiguous(memory_format=torch.channels_last)
         with autocast(x.device):
             output = model.outputs(x)
+        if config.objective == "em":
+            return em_loss(output, y)
         return mixture_loss(
             output, y, model, beta=config.beta, gamma=config.gamma, expert=config.expert_loss
         )

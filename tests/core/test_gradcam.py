@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from core.backbone import MOBILENETV2_CHANNELS
 from core.gradcam import grad_cam, odds, place, weigh
 from core.moe import MixtureOfExperts, MoEConfig
 from core.pipeline import MedFedPure
@@ -138,3 +139,39 @@ def test_those_centres_are_the_networks_own(
     for axis, shown in zip(found, (columns, rows), strict=True):
         assert abs(axis - shown) < 8
         assert abs(axis - shown) < abs(axis - usual)  # better than cells spread evenly
+
+
+def test_a_client_s_mobilenets_are_shown_too() -> None:
+    torch.manual_seed(0)
+    config = MoEConfig(
+        img_size=32, sides=(32, 16), channels=MOBILENETV2_CHANNELS,
+        backbone="mobilenetv2", gate="client",
+    )  # fmt: skip
+    model = MixtureOfExperts(config).eval()
+    model.attention.set_weights(torch.tensor([0.25, 0.75]))
+    cams = grad_cam(model, torch.rand(2, 1, 32, 32), torch.tensor([0, 1]))
+    assert cams.experts.shape == (2, 2, 32, 32) and cams.experts.amax((0, 2, 3)).min() > 0
+    torch.testing.assert_close(cams.mixture, 0.25 * cams.experts[:, 0] + 0.75 * cams.experts[:, 1])
+
+
+@pytest.mark.parametrize(("img_size", "side"), [(224, 112), (224, 56), (224, 28), (32, 32)])
+def test_a_mobilenets_centres_too(img_size: int, side: int) -> None:
+    """It sees the whole scan from every cell: with its kernels' centres alone, a cell sees one."""
+    torch.manual_seed(0)
+    config = MoEConfig(
+        img_size=img_size, sides=(side,), channels=MOBILENETV2_CHANNELS, backbone="mobilenetv2"
+    )
+    expert = MixtureOfExperts(config).eval().experts[0]
+    for m in expert.modules():
+        if isinstance(m, nn.Conv2d) and m.kernel_size == (3, 3):
+            centre = m.weight.detach()[:, :, 1:2, 1:2].clone()
+            m.weight.data.zero_()[:, :, 1:2, 1:2] = 10 * centre
+    x = torch.rand(1, 1, img_size, img_size).requires_grad_()
+    maps = expert.maps(x)
+    cells = torch.arange(maps.shape[-1], dtype=torch.float32)
+    placed = place(cells[:, None].expand(1, -1, len(cells)), img_size, side)[0, :, 0]
+    for cell in range(len(cells)):
+        (grad,) = torch.autograd.grad(maps[:, :, cell, 0].sum(), x, retain_graph=True)
+        rows = grad[0, 0].nonzero()[:, 0]
+        assert len(rows.unique()) == img_size // side
+        assert placed[rows].mean() == pytest.approx(cell, abs=0.05)

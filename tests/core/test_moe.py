@@ -1,22 +1,18 @@
-"""The mixture's laws, its loss by hand, and its backbone beside timm's own ResNet-18."""
+"""The mixture's laws under both gates, and its loss by hand."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
-import timm
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save_file
-from timm.models import _registry
 from torch import Tensor, nn
 
+from core.backbone import RESNET18_CHANNELS
 from core.moe import (
-    RESNET18_CHANNELS,
-    Expert,
+    GATES,
     MixtureOfExperts,
     MixtureOutput,
     MoEConfig,
@@ -29,12 +25,19 @@ from core.moe import (
 TINY = MoEConfig(
     img_size=32, sides=(32, 16, 8), channels=(8, 8, 8, 8), hidden=8, attention_hidden=4
 )
-FULL = MoEConfig(sides=(224,), channels=RESNET18_CHANNELS)
 
 
 def fresh(seed: int = 0) -> MixtureOfExperts:
     torch.manual_seed(seed)
     return MixtureOfExperts(TINY).eval()
+
+
+def by_client(weights: list[float], sides: tuple[int, ...] = TINY.sides) -> MixtureOfExperts:
+    """A mixture that weighs its experts so, whatever the scan."""
+    torch.manual_seed(0)
+    model = MixtureOfExperts(replace(TINY, sides=sides, gate="client")).eval()
+    model.attention.set_weights(torch.tensor(weights))
+    return model
 
 
 def opinionated() -> MixtureOfExperts:
@@ -52,8 +55,48 @@ def scans(count: int = 6) -> Tensor:
     return x
 
 
-def test_fresh_attention_is_uniform() -> None:
-    torch.testing.assert_close(fresh().outputs(scans()).attention, torch.full((6, 3), 1 / 3))
+@pytest.mark.parametrize("gate", GATES)
+def test_fresh_attention_is_uniform(gate: str) -> None:
+    model = MixtureOfExperts(replace(TINY, gate=gate)).eval()
+    torch.testing.assert_close(model.outputs(scans()).attention, torch.full((6, 3), 1 / 3))
+
+
+@pytest.mark.parametrize("gate", GATES)
+def test_one_expert_alone_is_the_mixture(gate: str) -> None:
+    model, x = MixtureOfExperts(replace(TINY, sides=(16,), gate=gate)).eval(), scans()
+    output = model.outputs(x)
+    assert output.attention.tolist() == [[1.0]] * 6
+    torch.testing.assert_close(output.logits, model.experts[0](x).log_softmax(1))
+
+
+def test_a_client_s_weights_are_those_of_every_scan() -> None:
+    pi, x = [0.7, 0.1, 0.2], scans()
+    model = by_client(pi)
+    output = model.outputs(x)
+    mixed = sum(w * expert(x).softmax(1) for w, expert in zip(pi, model.experts, strict=True))
+    torch.testing.assert_close(output.logits.exp(), mixed)
+    torch.testing.assert_close(output.attention, torch.tensor([pi] * 6))
+    assert output.expert_logits.shape == (6, 3, 2) and torch.equal(model(x), output.logits)
+
+
+def test_a_client_s_weights_learn_under_the_paper_s_loss() -> None:
+    model, x, y = by_client([0.7, 0.1, 0.2]), scans(), torch.tensor([0, 1] * 3)
+    mixture_loss(model.outputs(x), y, model, beta=0.0, gamma=0.0).backward()
+    assert model.attention.log_weights.grad.abs().max() > 0
+
+
+def test_a_weight_of_zero_silences_an_expert_and_stays_a_number() -> None:
+    model, x = by_client([0.0, 1.0], (16, 8)), scans()
+    torch.testing.assert_close(model(x), model.experts[1](x).log_softmax(1))
+    assert model.attention.log_weights.isfinite().all()
+
+
+@pytest.mark.parametrize(
+    "weights", [[0.5, 0.5], [1.5, -0.5, 0.0], [0.2, 0.2, 0.2], [math.nan] * 3, [[1.0, 0.0, 0.0]]]
+)
+def test_what_is_no_weights_is_refused(weights: list[float]) -> None:
+    with pytest.raises(ValueError, match="need 3 weights of at least 0 and of sum 1"):
+        by_client(weights)
 
 
 def test_attention_is_a_distribution_over_experts() -> None:
@@ -143,6 +186,13 @@ def test_personal_is_the_attention_and_nothing_else() -> None:
     assert len(personal) == 3 * 4
     assert is_personal("classifier.model.attention.0.0.weight")
     assert not is_personal("experts.0.backbone.attention_pool.weight")
+    by_name = by_client([0.7, 0.1, 0.2]).state_dict()
+    assert [name for name in by_name if is_personal(name)] == ["attention.log_weights"]
+
+
+def test_averaging_leaves_the_clients_weights_out() -> None:
+    states = [by_client(pi).state_dict() for pi in ([0.7, 0.1, 0.2], [0.2, 0.2, 0.6])]
+    assert states[0].keys() - weighted_mean(states, [1, 1]).keys() == {"attention.log_weights"}
 
 
 def test_the_mean_of_equal_states_is_that_state() -> None:
@@ -171,51 +221,11 @@ def test_a_mean_needs_counts(counts: list[int]) -> None:
         weighted_mean([{}, {}], counts)
 
 
-def test_a_full_expert_is_timms_resnet18() -> None:
-    torch.manual_seed(0)
-    expert = Expert(FULL, 224).eval()
-    peer = timm.create_model("resnet18", in_chans=1, num_classes=0).eval()
-    peer.load_state_dict(expert.backbone.state_dict())
-    x = torch.rand(2, 1, 224, 224)
-    with torch.no_grad():
-        features = peer((x - 0.2) / 0.2)
-        assert torch.equal(expert.features(x), features) and features.std() > 0
-        assert torch.equal(expert(x), expert.head(features))
-    widths = [(m.in_features, m.out_features) for m in expert.head if isinstance(m, nn.Linear)]
-    assert widths == [(512, 256), (256, 2)]
-
-
 def test_an_expert_sees_the_scan_averaged_to_its_side() -> None:
     expert = fresh().experts[1]  # side 16
     x = scans()
     coarse = F.interpolate(F.avg_pool2d(x, 2), scale_factor=2)
     torch.testing.assert_close(expert(x), expert(coarse))
-
-
-@pytest.mark.parametrize(("side", "stride"), [(112, 2), (56, 1)])
-def test_small_experts_keep_their_resolution(side: int, stride: int) -> None:
-    expert = Expert(replace(TINY, img_size=224, sides=(side,)), side)
-    grids = []
-    expert.backbone.layer1.register_forward_hook(lambda _, __, out: grids.append(out.shape[-1]))
-    expert.eval()(torch.rand(1, 1, 224, 224))
-    assert expert.backbone.conv1.stride == (stride, stride) and grids == [56]
-
-
-def test_pretrained_loads_imagenet_weights(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """timm's own loading, from a local file in the place of the published one."""
-    torch.manual_seed(7)
-    published = timm.create_model("resnet18").state_dict()
-    save_file(published, tmp_path / "resnet18.safetensors")
-    local = replace(
-        timm.get_pretrained_cfg("resnet18"), file=str(tmp_path / "resnet18.safetensors")
-    )
-    monkeypatch.setitem(_registry._model_pretrained_cfgs, "resnet18", local)
-    torch.manual_seed(0)
-    backbone = Expert(replace(FULL, pretrained=True), 224).backbone.state_dict()
-    for name, value in backbone.items():
-        # one grey channel sees what three equal ones saw
-        same = published[name].sum(1, keepdim=True) if name == "conv1.weight" else published[name]
-        torch.testing.assert_close(value, same, msg=name)
 
 
 @pytest.mark.parametrize(
@@ -225,6 +235,12 @@ def test_pretrained_loads_imagenet_weights(monkeypatch: pytest.MonkeyPatch, tmp_
         ({"sides": ()}, "must divide img_size"),
         ({"sides": (0,)}, "must divide img_size"),
         ({"channels": (8, 8)}, "four stages"),
+        ({"gate": "server"}, "gate must be one of input, client, got 'server'"),
+        ({"backbone": "vgg"}, "backbone must be one of resnet18, mobilenetv2, got 'vgg'"),
+        (
+            {"backbone": "mobilenetv2"},
+            r"of mobilenetv2 must be \(1280,\), got \(32, 64, 128, 256\)",
+        ),
         ({"pretrained": True}, "full-width experts"),
         ({"pretrained": True, "channels": RESNET18_CHANNELS}, "full resolution"),
     ],

@@ -14,9 +14,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from core import checkpoint, load
+from core.backbone import RESNET18_CHANNELS
 from core.checkpoint import WeightsError
 from core.mae import MAEConfig
-from core.moe import RESNET18_CHANNELS, MoEConfig
+from core.moe import MoEConfig
 from core.pipeline import (
     Diagnosis,
     MedFedPure,
@@ -243,6 +244,16 @@ def test_parts_of_different_sizes_do_not_fit() -> None:
 def test_a_configuration_survives_json(tiny_system: MedFedPure) -> None:
     values = json.loads(json.dumps(config_to_dict(tiny_system.config)))
     assert config_from_dict(values) == tiny_system.config
+
+
+def test_a_configuration_from_before_gates_and_backbones_still_loads(
+    tiny_system: MedFedPure,
+) -> None:
+    values = json.loads(json.dumps(config_to_dict(tiny_system.config)))
+    for part in ("moe", "plain"):
+        del values[part]["gate"], values[part]["backbone"]
+    assert config_from_dict(values) == tiny_system.config
+    assert "attention.0.0.weight" in tiny_system.classifier.model.state_dict()
 
 
 def save(system: MedFedPure, folder: Path, split: str = SPLIT) -> Path:

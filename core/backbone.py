@@ -1,0 +1,67 @@
+"""The experts' backbones: timm's networks, with fewer strides where the picture is small."""
+
+from __future__ import annotations
+
+import timm
+from torch import nn
+
+BACKBONES = ("resnet18", "mobilenetv2")
+RESNET18_CHANNELS = (64, 128, 256, 512)
+MOBILENETV2_CHANNELS = (1280,)  # of the last maps
+FULL_SIDE = 224  # the side that both networks were made for
+LEAST_CELLS = 4  # along the side of a MobileNetV2's last maps
+
+
+def check_backbone(name: str, channels: tuple[int, ...], smallest: int, pretrained: bool) -> None:
+    """Raises ValueError for an unknown name, or channels or sides that the backbone cannot have."""
+    if name not in BACKBONES:
+        raise ValueError(f"backbone must be one of {', '.join(BACKBONES)}, got {name!r}")
+    if name == "mobilenetv2":
+        if channels != MOBILENETV2_CHANNELS:
+            raise ValueError(f"channels of mobilenetv2 must be (1280,), got {channels}")
+    elif len(channels) != 4:
+        raise ValueError(f"channels must name four stages, got {channels}")
+    elif pretrained and (channels != RESNET18_CHANNELS or smallest < FULL_SIDE):
+        raise ValueError("pretrained weights fit full-width experts at full resolution only")
+
+
+def resnet18(side: int, in_chans: int, channels: tuple[int, ...], pretrained: bool) -> nn.Module:
+    """ResNet-18 for pictures of `side` pixels; at 224 and full width it is the published network.
+
+    Else its stem is a 3 x 3 convolution without max-pooling, of stride 2 where the picture is still
+    112 or wider.
+    """
+    if side >= FULL_SIDE and channels == RESNET18_CHANNELS:
+        full: nn.Module = timm.create_model(
+            "resnet18", pretrained=pretrained, in_chans=in_chans, num_classes=0
+        )
+        return full
+    width = channels[0]
+    net: nn.Module = timm.create_model(
+        "resnet18",
+        in_chans=in_chans,
+        num_classes=0,
+        channels=channels,
+        stem_type="deep",
+        stem_width=width // 2,
+    )
+    stride = 2 if side >= 112 else 1
+    net.conv1 = nn.Conv2d(in_chans, width, 3, stride=stride, padding=1, bias=False)
+    net.maxpool = nn.Identity()
+    return net
+
+
+def mobilenetv2(side: int, in_chans: int, pretrained: bool) -> nn.Module:
+    """MobileNetV2 of the published width for pictures of `side` pixels.
+
+    Of its five convolutions of stride 2 the first get stride 1, so many that the last maps keep
+    4 x 4 cells: the stem and the next one at 32 pixels, as is usual on CIFAR-10, none from 112 on.
+    Strides are no weights: pretrained ones fit at every side.
+    """
+    net: nn.Module = timm.create_model(
+        "mobilenetv2_100", pretrained=pretrained, in_chans=in_chans, num_classes=0
+    )
+    strided = [m for m in net.modules() if isinstance(m, nn.Conv2d) and m.stride == (2, 2)]
+    while strided and -(-side // 2 ** len(strided)) < LEAST_CELLS:
+        strided.pop(0).stride = (1, 1)
+    return net
