@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,10 @@ import torch
 from bench import demo, detection, latency, loso, mae, novelty, purifier, report, robustness
 from bench.fold import Fold, load_fold
 from bench.lesions import masks_for
+from bench.methods import METHODS, TABLES, methods_named, preset_of
 from bench.options import parser
 from bench.progress import say
-from bench.provenance import ProvenanceError, machine_facts, weights_facts
+from bench.provenance import ProvenanceError, key_of, machine_facts, weights_facts
 from bench.rows import rows_named
 from bench.startup import StartError, measure_app
 from bench.store import Store, StoreError
@@ -25,7 +27,8 @@ from core.checkpoint import WEIGHTS
 from core.checkpoint import read_manifest as read_weights
 from core.pipeline import MedFedPure
 from train.cifar import read_cifar
-from train.config import PresetError
+from train.config import PresetError, read_preset
+from train.corpus import load_corpus
 from train.data import DataError, default_root
 from train.split import read_manifest
 
@@ -33,6 +36,7 @@ from train.split import read_manifest
 INDIFFERENT = {
     "command", "weights", "data", "batch_size", "threads", "device", "cache", "manifests", "out",
     "fresh", "rows", "no_app", "weights_leak_free", "weights_second_source",
+    "methods", "runs",
 }  # fmt: skip
 
 
@@ -45,6 +49,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.command == "demo":
             return _demo(args)
         torch.set_num_threads(args.threads or torch.get_num_threads())
+        if args.command == "tables":
+            return _tables(args)
         _loso(args) if args.command == "loso" else _single(args)
     except (
         DataError, PresetError, ProvenanceError, StartError, StoreError, WeightsError, ValueError
@@ -132,6 +138,33 @@ def _demo(args: argparse.Namespace) -> int:
     )  # fmt: skip
     demo.run(store, args.visitors, args.seconds, args.shots)
     store.write()
+    say(f"written to {store.path}")
+    return 0
+
+
+def _tables(args: argparse.Namespace) -> int:
+    from bench import baselines  # Flower is an extra
+    from bench.federation_runs import Places
+
+    name = f"{args.table}-{args.dataset}"
+    if name not in TABLES:
+        raise ValueError("Table I has CIFAR-10 alone: --dataset cifar10")
+    table, methods = TABLES[name], methods_named(args.methods)
+    places = Places(_root(args), args.cache, args.manifests, args.runs)
+    corpus = load_corpus(table.protocol, places.data, places.cache, places.manifests)
+    out = args.out or Path("results") / f"table-{name}-{args.setting}.json"
+    settings = {k: v for k, v in sorted(vars(args).items()) if k not in INDIFFERENT}
+    presets = {m.name: asdict(read_preset(preset_of(table, args.setting, m))) for m in METHODS}
+    store = Store(
+        out, "tables",
+        {"split_sha256": corpus.split_sha256, "settings": settings, "presets": key_of(presets)},
+        {"dataset": corpus.protocol, "machine": machine_facts(torch.device("cpu"))},
+        args.fresh,
+    )  # fmt: skip
+    baselines.run(
+        store, table, args.setting, methods, corpus, places, seed=args.seed, limit=args.limit,
+        lite_limit=args.lite_limit, evasion_limit=args.evasion_limit,
+    )  # fmt: skip
     say(f"written to {store.path}")
     return 0
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from bench.methods import METHODS
 from bench.systems import SYSTEMS
 from core.checkpoint import WEIGHTS
 from train.split import MANIFESTS, PROTOCOLS
@@ -19,6 +20,7 @@ DESCRIPTION = """Measures the system and writes results/*.json; nothing is selec
   loso        leave one source out, both ways
   latency     speed, start of the app and peak memory
   demo        the page in a browser: times, accessibility, ten visitors, memory
+  tables      Tables I and II: every method trained on the same clients, and attacked
   report      writes the tables of README.md from results/*.json
 
 A killed run goes on where it stopped when the same command is given again."""
@@ -37,7 +39,7 @@ def parser() -> argparse.ArgumentParser:
             name, formatter_class=argparse.ArgumentDefaultsHelpFormatter, help=_HELP[name],
             description=_HELP[name],
         )  # fmt: skip
-        if name not in ("demo", "report"):
+        if name not in ("demo", "report", "tables"):
             _common(command, several=name == "loso")
         add(command)
     return main
@@ -48,11 +50,16 @@ def _common(command: argparse.ArgumentParser, *, several: bool) -> None:
     if not several:
         add("--protocol", default="multi-source", choices=list(PROTOCOLS), help="split to test on")
         add("--weights", type=Path, default=WEIGHTS, help="folder of weights trained on that split")
-    add("--data", type=Path, help="folder of the data sets (or set MEDFEDPURE_DATA)")
     add("--limit", type=int, help="test scans at most, evenly spaced; all of them by default")
     add("--val-limit", type=int, default=240, help="validation scans at most, for choices")
     add("--batch-size", type=int, default=32, help="scans at a time; changes the speed alone")
     add("--device", default="auto", help="cpu, cuda or auto")
+    _places(command)
+
+
+def _places(command: argparse.ArgumentParser) -> None:
+    add = command.add_argument
+    add("--data", type=Path, help="folder of the data sets (or set MEDFEDPURE_DATA)")
     add("--threads", type=int, default=0, help="CPU threads; 0 leaves the choice to PyTorch")
     add("--cache", type=Path, default=Path(".cache"), help="folder of decoded scans")
     add("--manifests", type=Path, default=MANIFESTS, help="folder of the split manifests")
@@ -107,6 +114,23 @@ def _demo(command: argparse.ArgumentParser) -> None:
     add("--fresh", action="store_true", help="forget what the result file holds")
 
 
+def _tables(command: argparse.ArgumentParser) -> None:
+    add = command.add_argument
+    add("--table", type=int, choices=(1, 2), default=2, help="of the paper")
+    add("--dataset", choices=("br35h", "cifar10"), default="br35h", help="Table I: cifar10 alone")
+    add("--setting", choices=("reduced", "paper"), default="reduced", help="paper: on a GPU")
+    add(
+        "--methods", type=_names, metavar="LIST",
+        help="all by default, of " + ", ".join(m.name for m in METHODS),
+    )  # fmt: skip
+    add("--limit", type=int, default=0, help="test scans a client at most; 0: all")
+    add("--lite-limit", type=int, default=12, help="test scans a client at most for A3-lite")
+    add("--evasion-limit", type=int, default=6, help="test scans a client for the N x N; 0: none")
+    add("--seed", type=int, default=0, help="of the training")
+    add("--runs", type=Path, default=Path("runs") / "tables", help="folder of the trainings")
+    _places(command)
+
+
 def _report(command: argparse.ArgumentParser) -> None:
     add = command.add_argument
     add("--results", type=Path, default=Path("results"), help="folder of the result files")
@@ -134,6 +158,7 @@ _COMMANDS = {
     "loso": _loso,
     "latency": _latency,
     "demo": _demo,
+    "tables": _tables,
     "report": _report,
 }
 _HELP = {
@@ -145,5 +170,6 @@ _HELP = {
     "loso": "leave one source out, both ways",
     "latency": "speed, start of the app and peak memory",
     "demo": "the page in a browser: times, accessibility, ten visitors, memory",
+    "tables": "Tables I and II: every method trained on the same clients, and attacked",
     "report": "writes the tables of README.md from results/*.json",
 }

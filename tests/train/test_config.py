@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from core.pipeline import build
-from train.config import PresetError, preset_names, read_preset
+from train.config import PresetError, method_names, preset_names, read_preset
 
 
 @pytest.fixture
@@ -33,6 +33,21 @@ def test_the_presets_that_ship():
 @pytest.mark.parametrize("name", preset_names())
 def test_every_preset_parses_under_its_own_name(name):
     assert read_preset(name).name == name
+
+
+@pytest.mark.parametrize("method", method_names())
+def test_every_method_can_be_laid_over_the_federation(method):
+    changed, plain = read_preset(f"federated+{method}"), read_preset("federated")
+    assert changed.name == f"federated+{method}"
+    assert replace(changed, name="") != replace(plain, name="")
+
+
+def test_methods_add_up_and_unknown_ones_are_named():
+    p = read_preset("federated+one-expert+all-shared+no-attacks")
+    assert len(p.system.moe.sides) == 1 and p.federated.share == "all"
+    assert p.classifier.loss.adv_eps == 0 and p.federated.num_rounds == 24
+    with pytest.raises(PresetError, match="unknown method 'fedem': choose from all-shared, em"):
+        read_preset("federated+fedem")
 
 
 @pytest.mark.parametrize("name", ["paper", "cifar10-paper"])

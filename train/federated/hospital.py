@@ -13,12 +13,13 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from core.moe import MixtureOfExperts
+from core.moe import ClientGate, MixtureOfExperts
 from core.pipeline import MedFedPure, build
 from core.system import PARTS
 from train.config import Preset, check_fit
 from train.corpus import Corpus
 from train.device import pick_device
+from train.em import mixture_weights
 from train.federated import replaced, statistics
 from train.federated.experiment import Experiment
 from train.federated.shelf import Shelf
@@ -91,9 +92,8 @@ class Hospital:
         else:
             self.shelf.clear()  # of a run that the server knows nothing of
             if now > 1:
-                self._measure(model)
                 self._adapt(model, shared, now, span)
-        self._measure(model)
+        self._prepare(model)
         learn, data = self._lesson(model, now, adv_share)
         if config.strategy.proximal_mu:
             learn = replace(
@@ -117,7 +117,7 @@ class Hospital:
         """
         model = self._model(shared)
         model.load_state_dict(self.shelf.read(self.shelf.latest(now)), strict=False)
-        self._measure(model)
+        self._prepare(model)
         if finish:
             self.shelf.finish(model.state_dict())
         figures = self._recipe.validate(model.eval())
@@ -170,15 +170,21 @@ class Hospital:
         model.load_state_dict({**self.experiment.personal(model), **shared})
         return model.to(self.device)
 
-    def _measure(self, model: nn.Module) -> None:
+    def _prepare(self, model: nn.Module) -> None:
+        """Fits a model that has just arrived to the client's scans, without a gradient."""
         if self.experiment.config.batch_norm == "silo" and self.like:
             statistics.measure(model, self.corpus.train, self.device)
+        if isinstance(model, MixtureOfExperts) and isinstance(model.attention, ClientGate):
+            weights = mixture_weights(model, self.corpus.train, self.device)
+            model.attention.set_weights(weights)
 
     def _adapt(self, model: nn.Module, shared: State, now: int, span: tuple[float, float]) -> None:
         """Teaches a newcomer's attention the experts as they are; those do not move."""
+        self._prepare(model)
         parameters = dict(model.named_parameters())
-        if parameters.keys() <= shared.keys():
-            return
+        own = parameters.keys() - shared.keys()
+        if not own or self.experiment.preset.classifier.loss.objective == "em":
+            return  # nothing to learn, or nothing that a gradient teaches
         for name in parameters.keys() & shared.keys():
             parameters[name].requires_grad_(False)
         self._fit(model, self.corpus.train, self._recipe, now, 1, span)

@@ -125,6 +125,19 @@ def test_statistics_of_averaged_weights_are_those_of_the_client_s_scans(corpus):
     assert first.momentum == 0.1
 
 
+def test_fedem_weighs_shared_experts_by_each_client_s_own_scans(federate, preset, tmp_path):
+    path = preset("num_rounds = 2\nlate_clients = [2]\njoin_round = 2")
+    assert federate(f"{path}+em") == 0
+    facts = result(tmp_path / "out")
+    assert facts["preset"] == "tiny+em" and facts["rounds"][1]["trained"] == [0, 1, 2]
+    states = [read(p, facts["digest"])[0] for p in clients(tmp_path / "out", "mixture.safetensors")]
+    weights = [s["attention.log_weights"].exp() for s in states]
+    assert all(float(w.sum()) == pytest.approx(1, abs=1e-5) for w in weights)
+    assert not torch.allclose(weights[0], weights[1], atol=1e-6)
+    name = "experts.0.head.1.weight"
+    assert torch.equal(states[0][name], states[1][name])
+
+
 # --- attacks in training -------------------------------------------------------------------------
 
 
