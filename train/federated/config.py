@@ -23,7 +23,8 @@ class StrategyConfig:
     mean cuts off each end, `malicious` the number of clients that Krum withstands. `dp_clip` above
     0 clips each client's update to that L2 norm and adds Gaussian noise of standard deviation
     dp_noise * dp_clip / clients. With `secagg` the server sees sums of updates alone; each number
-    of an update must lie within `secagg_range`.
+    of an update must lie within `secagg_range`. `momentum` above 0 lets the server go on in the
+    direction of earlier rounds (FedAvgM, Hsu et al. 2019).
     """
 
     name: str = "fedavg"
@@ -32,6 +33,7 @@ class StrategyConfig:
     malicious: int = 0
     dp_clip: float = 0.0
     dp_noise: float = 0.0
+    momentum: float = 0.0
     secagg: bool = False
     secagg_range: float = 1.0
 
@@ -42,6 +44,8 @@ class StrategyConfig:
             raise ValueError(f"proximal_mu, malicious, dp_clip, dp_noise must be 0 or more: {self}")
         if not 0 < self.trim < 0.5 or not self.secagg_range > 0:
             raise ValueError(f"trim must be in (0, 0.5) and secagg_range positive, got {self}")
+        if not 0 <= self.momentum < 1:
+            raise ValueError(f"momentum must be in [0, 1), got {self.momentum}")
         if (self.name == "fedprox") != (self.proximal_mu > 0):
             raise ValueError("fedprox and a proximal_mu above 0 go together: one is the other")
         if self.malicious and self.name != "krum":
@@ -171,5 +175,8 @@ class FederatedConfig:
                 "dp_noise on shared batch-norm statistics makes variances negative: "
                 "set batch_norm to silo or local"
             )
+        if s.momentum and self.batch_norm == "shared":
+            raise ValueError("momentum on shared batch-norm variances can make them negative: "
+                             "set batch_norm to silo or local")  # fmt: skip
         if s.secagg and fewest < 3:
             raise ValueError(f"secagg of two tells each the other's: min_clients {fewest} < 3")

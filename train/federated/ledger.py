@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from core.checkpoint import write_atomic
@@ -28,6 +29,7 @@ class Ledger:
         self.experiment, self.out = experiment, out
         self.shared = experiment.shared(experiment.model())
         self.best = self.shared
+        self.velocity = {n: torch.zeros_like(t) for n, t in self.shared.items()}
         self.history: list[dict[str, Any]] = []
         self.joined: list[int] = []
         if (out / STATE).is_file():
@@ -41,6 +43,15 @@ class Ledger:
         scores = {r["round"]: r["summary"]["score"]["mean"] for r in self.history if r["summary"]}
         return max(scores, key=lambda now: scores[now]) if scores else 0
 
+    def step(self, mean: dict[str, Tensor]) -> dict[str, Tensor]:
+        """What the round's aggregate leads to; with momentum, past rounds' directions too."""
+        momentum = self.experiment.config.strategy.momentum
+        if not momentum:
+            return mean
+        moved = {n: mean[n] - t for n, t in self.shared.items()}
+        self.velocity = {n: momentum * v + moved[n] for n, v in self.velocity.items()}
+        return {n: t + self.velocity[n] for n, t in self.shared.items()}
+
     def add(self, entry: dict[str, Any], shared: dict[str, Tensor]) -> None:
         """Takes up a round that has ended and what is shared after it."""
         self.history.append(entry)
@@ -49,6 +60,8 @@ class Ledger:
             self.best = shared
         tensors = {f"last/{n}": t for n, t in self.shared.items()}
         tensors |= {f"best/{n}": t for n, t in self.best.items()}
+        if self.experiment.config.strategy.momentum:
+            tensors |= {f"velocity/{n}": t for n, t in self.velocity.items()}
         facts = {
             "digest": self.experiment.digest,
             "history": self.history,
@@ -75,4 +88,5 @@ class Ledger:
         tensors, facts = state.read(self.out / STATE, self.experiment.digest)
         self.history, self.joined = facts["history"], facts["joined"]
         self.best = {n: tensors[f"best/{n}"] for n in self.shared}
+        self.velocity = {n: tensors.get(f"velocity/{n}", v) for n, v in self.velocity.items()}
         self.shared = {n: tensors[f"last/{n}"] for n in self.shared}

@@ -109,6 +109,7 @@ class Server:
         if isinstance(new, str):
             skipped: dict[str, Any] = {"skipped": new, "loss": None, "clients": {}, "summary": {}}
             return entry | skipped, self.ledger.shared
+        new = self.ledger.step(new)
         self.ledger.joined = sorted({*self.ledger.joined, *answers})
         counts = [int(str(a.content.metric_records["metrics"][COUNT])) for a in answers.values()]
         losses = [float(str(a.content.metric_records["metrics"]["loss"])) for a in answers.values()]

@@ -17,7 +17,7 @@ from train.corpus import load_corpus
 from train.federated import replaced
 from train.federated.experiment import read_experiment
 from train.federated.hospital import Hospital
-from train.federated.ledger import RESULT
+from train.federated.ledger import RESULT, STATE, Ledger
 from train.federated.replaced import attacked, purified
 from train.federated.shares import propagated
 from train.federated.sharing import COUNTER, STATISTICS
@@ -100,6 +100,32 @@ def test_with_all_shared_every_hospital_has_the_same_network(federate, preset, t
     names = [n for n in states[0] if not n.endswith((*STATISTICS, COUNTER))]
     assert any(is_personal(n) for n in names)
     assert all(torch.equal(states[0][n], states[1][n]) for n in names)
+
+
+def test_with_momentum_the_server_goes_on_and_resuming_equals_never_stopping(
+    federate, preset, tmp_path, monkeypatch
+):
+    path = preset("num_rounds = 2", strategy="momentum = 0.5")
+    assert federate(path, "whole") == 0
+    steps = []
+    step = Ledger.step
+
+    def watching(self, mean):
+        old, new = self.shared, step(self, mean)
+        steps.append({n: (mean[n] - t, new[n] - t) for n, t in old.items()})
+        if len(self.history) == 1 and len(steps) == 2:
+            raise KeyboardInterrupt
+        return new
+
+    monkeypatch.setattr(Ledger, "step", watching)
+    assert federate(path, "stopped") == 130
+    assert federate(path, "stopped", "--resume") == 0
+    first, second = steps[0], steps[2]
+    for name, (mean, moved) in second.items():
+        assert torch.allclose(first[name][1], first[name][0])
+        assert torch.allclose(moved, mean + 0.5 * first[name][1], atol=1e-7)
+    files = [tmp_path / out / "mixture" / STATE for out in ("whole", "stopped")]
+    assert files[0].read_bytes() == files[1].read_bytes()
 
 
 def test_the_best_round_is_what_each_hospital_keeps(federate, preset, tmp_path):
