@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from bench import curves
 from bench.clients import test_scans
 from bench.cost import cost
 from bench.federation_runs import Federation, Places, federation
@@ -84,6 +85,11 @@ def run(
     rows = store.content["rows"]
     store.content["tests"] = compare({m.name: rows[m.name] for m in METHODS if m.name in rows})
     store.write()
+    curves.draw(
+        rows,
+        f"{table.dataset}, {table.backbone} clients, {setting} setting",
+        store.path.with_suffix(".svg"),
+    )
 
 
 def compare(rows: dict[str, Any], best: str = "MedFedPure") -> dict[str, Any]:

@@ -7,7 +7,7 @@ import re
 import sys
 from pathlib import Path
 
-from bench import part_tables, tables
+from bench import baseline_tables, part_tables, tables
 from bench.markdown import Renderer, Results
 from bench.progress import say
 from core.checkpoint import write_atomic
@@ -24,6 +24,8 @@ TABLES: dict[str, Renderer] = {
     "novelty": part_tables.novelty,
     "demo": part_tables.demo,
     "latency": part_tables.latency,
+    "methods": baseline_tables.methods,
+    "evasion": baseline_tables.evasion,
 }
 _BLOCK = re.compile(r"(<!-- results:([\w-]+) -->\n)(.*?)(<!-- /results -->)", re.DOTALL)
 

@@ -19,6 +19,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # before anything imports the hub's client
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 REQUIRE_ALL = os.environ.get("MEDFEDPURE_REQUIRE_ALL") == "1"
 NEVER_SKIPPED = ("browser", "data")
+COUNT = 40  # phantoms in the small world
 
 
 @pytest.hookimpl(wrapper=True)
@@ -83,3 +84,30 @@ def brain_folder(tmp_path: Path) -> Callable[[int], Path]:
         return root
 
     return make
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data folder of forty phantoms with a manifest: 24 to train, 8 to validate, 8 to test."""
+    from core.scan import to_png
+    from demo.phantom import phantom
+    from train.data import BR35H, file_sha256, find_records
+    from train.split import Entry, Manifest
+
+    root = tmp_path_factory.mktemp("world")
+    for folder, tumour in (("yes", True), ("no", False)):
+        (root / "data" / BR35H / folder).mkdir(parents=True)
+        for i in range(COUNT // 2):
+            scan = phantom(2 * i + tumour, tumour)
+            (root / "data" / BR35H / folder / f"{i:02}.png").write_bytes(to_png(scan))
+    records = find_records(root / "data", [BR35H])
+    digests = file_sha256(root / "data", records)
+    folds = ["val", "test", "train", "train", "train"]
+    entries = [
+        Entry(r.file, d, r.source, i, folds[i % 5])
+        for i, (r, d) in enumerate(zip(records, digests, strict=True))
+    ]
+    (root / "manifests").mkdir()
+    text = Manifest("leak-free", tuple(entries)).to_csv()
+    (root / "manifests" / "leak-free.csv").write_text(text, encoding="utf-8")
+    return root

@@ -80,7 +80,9 @@ class PhaseRounds:
 class FederatedConfig:
     """T = `num_rounds` rounds of E = `local_epochs` among N clients (section III-D).
 
-    The learning rate follows the phase's schedule over all rounds. A share `fraction` of the
+    An epoch draws as many scans as a client has, at most `local_samples` (0: no bound). The learning
+    rate follows the phase's schedule over all rounds; every `eval_every`-th, and the last, is
+    measured on validation scans. A share `fraction` of the
     clients is asked in each round. `late_clients` join in `join_round`: they start from the shared
     experts and adapt their attention alone for an epoch first. The first `calm_rounds` train
     without attacks. A round ends when all have answered or after `timeout` seconds, and counts if
@@ -100,6 +102,8 @@ class FederatedConfig:
 
     num_rounds: int = 20
     local_epochs: int = 15
+    local_samples: int = 0
+    eval_every: int = 1
     fraction: float = 1.0
     min_clients: int = 2
     timeout: float = 3600.0
@@ -117,16 +121,12 @@ class FederatedConfig:
 
     def __post_init__(self) -> None:
         n = self.partition.num_clients
-        if min(self.num_rounds, self.local_epochs, self.join_round) < 1:
-            raise ValueError(
-                "num_rounds, local_epochs and join_round must be 1 or more, "
-                f"got {self.num_rounds}, {self.local_epochs}, {self.join_round}"
-            )
-        if min(self.calm_rounds, self.refresh_every) < 0:
-            raise ValueError(
-                "calm_rounds and refresh_every must be 0 or more, "
-                f"got {self.calm_rounds}, {self.refresh_every}"
-            )
+        for name in ("num_rounds", "local_epochs", "eval_every", "join_round"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be 1 or more, got {getattr(self, name)}")
+        for name in ("local_samples", "calm_rounds", "refresh_every"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must be 0 or more, got {getattr(self, name)}")
         if not 0 < self.fraction <= 1 or not self.timeout > 0:
             raise ValueError(
                 f"fraction must be in (0, 1], timeout positive, got {self.fraction}, {self.timeout}"

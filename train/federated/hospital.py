@@ -203,7 +203,12 @@ class Hospital:
     ) -> float:
         """Trains in place; returns the last epoch's mean loss."""
         config: FitConfig = replace(
-            learn.fit, epochs=epochs, samples=0, ema=0.0, patience=0, seed=self._seed(now)
+            learn.fit,
+            epochs=epochs,
+            samples=self.experiment.config.local_samples,
+            ema=0.0,
+            patience=0,
+            seed=self._seed(now),
         )
         history = fit(
             model,

@@ -114,6 +114,9 @@ class Server:
         counts = [int(str(a.content.metric_records["metrics"][COUNT])) for a in answers.values()]
         losses = [float(str(a.content.metric_records["metrics"]["loss"])) for a in answers.values()]
         entry["loss"] = float(np.average(losses, weights=counts))
+        is_measured = now % self.experiment.config.eval_every == 0
+        if not is_measured and now < self.experiment.num_rounds:
+            return entry | {"clients": {}, "summary": {}}, new
         figures, failed = self._evaluate(now, new)
         entry["failures"] |= {f"{c} (validation)": reason for c, reason in failed.items()}
         entry["clients"] = {str(client): f for client, f in figures.items()}

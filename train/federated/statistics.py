@@ -13,7 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from train.fold import Data, batches
 
-SCANS, BATCH = 256, 64
+SCANS, BATCH = 128, 64
 
 
 @torch.no_grad()

@@ -1,0 +1,80 @@
+"""README tables of the methods: Tables I and II with ours beside the paper's figures."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from bench.markdown import Result, Results, percent, results_of, source, span, table
+from bench.methods import TABLES
+
+NAMES = tuple(f"{name}-{setting}" for name in TABLES for setting in ("paper", "reduced"))
+LEVEL = 0.05  # of McNemar's test: what lies above is called a tie
+
+
+def methods(results: Results) -> str:
+    """One block per table that has been measured."""
+    return "\n\n".join(
+        _block(name, result) for name, result in results_of(results, "table", NAMES).items()
+    )
+
+
+def evasion(results: Results) -> str:
+    """Attacks that a client makes with its own model, read by itself and by the others."""
+    parts = []
+    for name, result in results_of(results, "table", NAMES).items():
+        lines = []
+        for method, row in result["rows"].items():
+            if "evasion" in row:
+                found = row["evasion"]
+                lines.append([method, percent(found["diagonal"]), percent(found["off_diagonal"])])
+        if lines:
+            n = next(r["evasion"]["n"] for r in result["rows"].values() if "evasion" in r)
+            head = ["method", "own attack, %", "another client's attack, %"]
+            parts.append(f"**{_title(name)}**, n = {n}\n\n{table(head, lines)}")
+    return "\n\n".join(parts)
+
+
+def _block(name: str, result: Result) -> str:
+    known = TABLES[name.rsplit("-", 1)[0]]
+    attacks = list(next(iter(result["rows"].values()))["attacks"])
+    lines = []
+    for method, row in result["rows"].items():
+        cells = [_cell(row["attacks"][a], result["tests"].get(method, {}).get(a)) for a in attacks]
+        cost = row["cost"]
+        published = known.published.get(method)
+        lines.append(
+            [
+                method,
+                *cells,
+                "/".join(f"{value:g}" for value in published) if published else "",
+                f"{cost['parameters'] / 1e6:.1f} M",
+                f"{cost['multiply_adds'] / 1e9:.2f} G",
+                str(row["best_round"]),
+            ]
+        )
+    head = ["method", *(f"{a}, %" for a in attacks), "paper: clean/attacked, %"]
+    head += ["parameters", "multiply-adds", "round"]
+    meanings = "; ".join(
+        f"{a}: {next(iter(result['rows'].values()))['attacks'][a]['meaning']}" for a in attacks
+    )
+    note = (
+        "Mean over the clients, each with its own model on its own test scans [95 % of all scans, "
+        f"Wilson], sd, worst client. {meanings}. ≈: no difference from MedFedPure on the "
+        f"same scans (McNemar's exact test, p above {LEVEL}). {source(result)}"
+    )
+    return f"**{_title(name)}**\n\n{table(head, lines)}\n\n{note}"
+
+
+def _cell(figures: dict[str, Any], test: dict[str, Any] | None) -> str:
+    tie = " ≈" if test and test["p"] > LEVEL else ""
+    return (
+        f"{percent(figures['mean'])}{tie} [{span(figures['interval'])}] "
+        f"± {percent(figures['sd'])}, worst {percent(figures['worst'])}"
+    )
+
+
+def _title(name: str) -> str:
+    number, dataset, setting = name.split("-")
+    known = TABLES[f"{number}-{dataset}"]
+    numeral = {"1": "I", "2": "II"}[number]
+    return f"Table {numeral}, {known.dataset}, {known.backbone} clients, {setting} setting"

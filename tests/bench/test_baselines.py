@@ -1,0 +1,155 @@
+"""Tables I and II on phantoms: every method trained and attacked on the same clients' scans."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+pytest.importorskip("flwr", reason="the extra 'federated' is not installed")
+
+from bench import baseline_tables, baselines
+from bench.clients import test_scans as scans_of_clients
+from bench.federation_runs import Places
+from bench.methods import METHODS, TABLES, Table, methods_named, preset_of
+from bench.rows import Row
+from bench.store import Store
+from core.attack import PGD
+from train.config import read_preset
+from train.corpus import load_corpus
+from train.federated.experiment import read_experiment
+from train.fold import Data
+from train.partition import client_corpus
+
+TINY = """
+extends = "smoke"
+[system.moe]
+channels = [8, 8, 8, 8]
+[federated]
+num_rounds = 1
+local_epochs = 1
+[federated.partition]
+num_clients = 2
+min_scans = 2
+"""
+
+
+@pytest.fixture(scope="module")
+def places(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Places:
+    runs = tmp_path_factory.mktemp("runs")
+    return Places(world / "data", world / "cache", world / "manifests", runs)
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory: pytest.TempPathFactory) -> Table:
+    path = tmp_path_factory.mktemp("presets") / "tiny.toml"
+    path.write_text(TINY, encoding="utf-8")
+    known = TABLES["2-br35h"]
+    whole = Row("A3-lite", "", PGD(steps=2), whole=True)
+    attacks = (known.attacks[0], Row("A0", "the paper's", PGD(steps=2)), whole)
+    return Table(
+        "phantoms", "leak-free", "ResNet-18", {"reduced": str(path)}, (), "one-expert", attacks, {}
+    )
+
+
+@pytest.fixture(scope="module")
+def corpus(places: Places):
+    return load_corpus("leak-free", places.data, places.cache, places.manifests)
+
+
+def run(table, corpus, places, path, methods, **options):
+    store = Store(path, "tables", {"a": 1}, {"machine": {"device_name": "x", "threads": 1}})
+    limits = {"seed": 0, "limit": 0, "lite_limit": 2, "evasion_limit": 2} | options
+    baselines.run(store, table, "reduced", methods, corpus, places, **limits)
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("name", TABLES)
+@pytest.mark.parametrize("setting", ["reduced", "paper"])
+def test_every_method_has_a_preset_that_says_what_it_is(name, setting):
+    presets = {m.name: read_preset(preset_of(TABLES[name], setting, m)) for m in METHODS}
+    share = {name: p.federated.share for name, p in presets.items()}
+    assert {n for n, s in share.items() if s == "none"} == {"Local", "Local Adv."}
+    assert {n for n, s in share.items() if s == "all"} == {"FedAvg", "FAT", "one attention"}
+    learned = {n for n, p in presets.items() if p.classifier.loss.adv_eps}
+    assert learned == {m.name for m in METHODS} - {"FedAvg", "Local", "FedEM"}
+    assert {n for n, p in presets.items() if p.system.moe.gate == "client"} == {"FedEM", "pFedDef"}
+    experts = {n: len(p.system.moe.sides) for n, p in presets.items()}
+    assert {n for n, k in experts.items() if k == 1} == {"FedAvg", "Local", "FAT", "Local Adv."}
+    same = {
+        (
+            p.federated.num_rounds,
+            p.federated.local_epochs,
+            p.classifier.fit,
+            max(p.system.moe.sides),
+        )
+        for p in presets.values()
+    }
+    assert len(same) == 1, "rounds, epochs, learning and resolution are the same for all"
+
+
+def test_the_paper_s_setting_is_the_paper_s():
+    p = read_preset(preset_of(TABLES["2-br35h"], "paper", METHODS[-1])).federated
+    assert (p.partition.num_clients, p.num_rounds, p.local_epochs) == (10, 20, 15)
+
+
+def test_unknown_methods_are_named():
+    with pytest.raises(ValueError, match="unknown method 'fedavg': choose from FedAvg"):
+        methods_named(["fedavg"])
+
+
+def test_test_scans_fall_to_clients_whole_and_once(corpus, places, table):
+    experiment = read_experiment(table.presets["reduced"], "leak-free", 0)
+    arguments = (experiment, corpus, places.data, places.cache)
+    parts = scans_of_clients(*arguments, manifests=places.manifests)
+    assert sum(len(part) for part in parts) == 8
+    groups = [set(part.groups) for part in parts]
+    for client, part in enumerate(groups):
+        own = client_corpus(corpus, experiment.config.partition, client)
+        assert not part & set(own.train.groups), "test scans are nobody's training scans"
+    assert not groups[0] & groups[1]
+    few = scans_of_clients(*arguments, manifests=places.manifests, limit=1)
+    assert [len(part) for part in few] == [1, 1]
+
+
+def test_methods_are_trained_attacked_compared_and_drawn(table, corpus, places, tmp_path):
+    path = tmp_path / "table-2-br35h-reduced.json"
+    methods = methods_named(["Local", "pFedDef", "MedFedPure"])
+    content = run(table, corpus, places, path, methods)
+    assert set(content["rows"]) == {"Local", "pFedDef", "MedFedPure"}
+    for name, row in content["rows"].items():
+        assert row["attacks"]["clean"]["n"] == 8 and row["attacks"]["A3-lite"]["n"] == 4
+        clean = row["attacks"]["clean"]
+        assert clean["right"].count("1") == clean["k"] == sum(k for k, _ in clean["clients"])
+        assert len(row["rounds"]) == 1 and row["cost"]["parameters"] > 0
+        assert ("evasion" in row) == (name != "MedFedPure")
+    assert set(content["tests"]) == {"Local", "pFedDef"}
+    text = baseline_tables.methods({path.stem: content})
+    assert "Table II, Br35H, ResNet-18 clients, reduced setting" in text and "pFedDef" in text
+    assert "own attack" in baseline_tables.evasion({path.stem: content})
+    assert path.with_suffix(".svg").read_text().count("pFedDef") >= 1
+    before = path.read_bytes()
+    run(table, corpus, places, path, methods)  # kept, not trained again
+    assert json.loads(path.read_bytes())["rows"] == json.loads(before)["rows"]
+
+
+def test_evasion_is_measured_on_the_victim_s_scans_with_the_attacker_s_gradient():
+    x = torch.full((4, 1, 8, 8), 0.5)
+    data = Data(
+        (x[:, 0] * 255).to(torch.uint8).numpy(), torch.tensor([0, 1, 0, 1]), "abab", range(4)
+    )
+
+    def reader(sign: float) -> baselines.Reader:
+        def logits(z: torch.Tensor) -> torch.Tensor:
+            level = sign * 100 * (z.mean((1, 2, 3)) - 0.4980392)
+            return torch.stack([-level, level], 1)
+
+        return baselines.Reader(logits, lambda z, _: logits(z), {})
+
+    attack = Row("A0", "", PGD(eps=0.1, alpha=0.1, steps=1, random_start=False))
+    same = baselines.evasion([reader(1.0), reader(1.0)], [data, data], attack)
+    assert same["diagonal"] == same["off_diagonal"] == 0.0
+    opposite = baselines.evasion([reader(1.0), reader(-1.0)], [data, data], attack)
+    assert opposite["diagonal"] == 0.0 and opposite["off_diagonal"] == 1.0
