@@ -45,7 +45,7 @@ def test_every_method_can_be_laid_over_the_federation(method):
 def test_methods_add_up_and_unknown_ones_are_named():
     p = read_preset("federated+one-expert+all-shared+no-attacks")
     assert len(p.system.moe.sides) == 1 and p.federated.share == "all"
-    assert p.classifier.loss.adv_eps == 0 and p.federated.num_rounds == 24
+    assert p.classifier.loss.adv_eps == 0 and p.federated.num_rounds == 120
     with pytest.raises(PresetError, match="unknown method 'fedem': choose from all-shared, em"):
         read_preset("federated+fedem")
 

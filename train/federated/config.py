@@ -80,9 +80,8 @@ class PhaseRounds:
 class FederatedConfig:
     """T = `num_rounds` rounds of E = `local_epochs` among N clients (section III-D).
 
-    An epoch draws as many scans as a client has, at most `local_samples` (0: no bound). The learning
-    rate follows the phase's schedule over all rounds; every `eval_every`-th, and the last, is
-    measured on validation scans. A share `fraction` of the
+    The learning rate follows the phase's schedule over all rounds; every `eval_every`-th, and the
+    last, is measured on validation scans. A share `fraction` of the
     clients is asked in each round. `late_clients` join in `join_round`: they start from the shared
     experts and adapt their attention alone for an epoch first. The first `calm_rounds` train
     without attacks. A round ends when all have answered or after `timeout` seconds, and counts if
@@ -102,7 +101,6 @@ class FederatedConfig:
 
     num_rounds: int = 20
     local_epochs: int = 15
-    local_samples: int = 0
     eval_every: int = 1
     fraction: float = 1.0
     min_clients: int = 2
@@ -124,7 +122,7 @@ class FederatedConfig:
         for name in ("num_rounds", "local_epochs", "eval_every", "join_round"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be 1 or more, got {getattr(self, name)}")
-        for name in ("local_samples", "calm_rounds", "refresh_every"):
+        for name in ("calm_rounds", "refresh_every"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must be 0 or more, got {getattr(self, name)}")
         if not 0 < self.fraction <= 1 or not self.timeout > 0:

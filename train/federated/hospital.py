@@ -93,7 +93,7 @@ class Hospital:
             self.shelf.clear()  # of a run that the server knows nothing of
             if now > 1:
                 self._adapt(model, shared, now, span)
-        self._prepare(model)
+        self._prepare(model, statistics.FEW)
         learn, data = self._lesson(model, now, adv_share)
         if config.strategy.proximal_mu:
             learn = replace(
@@ -117,7 +117,7 @@ class Hospital:
         """
         model = self._model(shared)
         model.load_state_dict(self.shelf.read(self.shelf.latest(now)), strict=False)
-        self._prepare(model)
+        self._prepare(model, statistics.MANY)
         if finish:
             self.shelf.finish(model.state_dict())
         figures = self._recipe.validate(model.eval())
@@ -170,17 +170,17 @@ class Hospital:
         model.load_state_dict({**self.experiment.personal(model), **shared})
         return model.to(self.device)
 
-    def _prepare(self, model: nn.Module) -> None:
+    def _prepare(self, model: nn.Module, scans: int) -> None:
         """Fits a model that has just arrived to the client's scans, without a gradient."""
         if self.experiment.config.batch_norm == "silo" and self.like:
-            statistics.measure(model, self.corpus.train, self.device)
+            statistics.measure(model, self.corpus.train.spaced(scans), self.device)
         if isinstance(model, MixtureOfExperts) and isinstance(model.attention, ClientGate):
             weights = mixture_weights(model, self.corpus.train, self.device)
             model.attention.set_weights(weights)
 
     def _adapt(self, model: nn.Module, shared: State, now: int, span: tuple[float, float]) -> None:
         """Teaches a newcomer's attention the experts as they are; those do not move."""
-        self._prepare(model)
+        self._prepare(model, statistics.FEW)
         parameters = dict(model.named_parameters())
         own = parameters.keys() - shared.keys()
         if not own or self.experiment.preset.classifier.loss.objective == "em":
@@ -203,12 +203,7 @@ class Hospital:
     ) -> float:
         """Trains in place; returns the last epoch's mean loss."""
         config: FitConfig = replace(
-            learn.fit,
-            epochs=epochs,
-            samples=self.experiment.config.local_samples,
-            ema=0.0,
-            patience=0,
-            seed=self._seed(now),
+            learn.fit, epochs=epochs, ema=0.0, patience=0, seed=self._seed(now)
         )
         history = fit(
             model,

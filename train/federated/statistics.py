@@ -13,16 +13,16 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from train.fold import Data, batches
 
-SCANS, BATCH = 128, 64
+FEW, MANY = 32, 256  # scans that will do while a round's own batches follow, and for reading
+BATCH = 64
 
 
 @torch.no_grad()
 def measure(model: nn.Module, data: Data, device: torch.device) -> None:
-    """Sets all running means and variances in place to those of some of the scans."""
+    """Sets all running means and variances in place to those of the scans."""
     norms = [m for m in model.modules() if isinstance(m, _BatchNorm)]
     if not norms:
         return
-    data = data.spaced(SCANS)
     was_training, momenta = model.training, [norm.momentum for norm in norms]
     model.eval()
     for norm in norms:

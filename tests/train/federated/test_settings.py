@@ -10,7 +10,7 @@ from train.federated.experiment import Experiment, read_experiment
 
 def test_the_preset_that_ships_is_reduced_and_says_so():
     config = read_preset("federated").federated
-    assert (config.partition.num_clients, config.num_rounds, config.local_epochs) == (10, 24, 1)
+    assert (config.partition.num_clients, config.num_rounds, config.local_epochs) == (10, 120, 1)
 
 
 def test_without_words_the_paper_s_numbers_hold(tmp_path):
