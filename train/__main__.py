@@ -43,6 +43,7 @@ SPLIT = "split"
 COMMANDS = {
     "partition": ("who holds which scans, drawn", "train.partition_figure"),
     "federated": ("hospitals train together, in this process or apart", "train.federated.command"),
+    "node": ("one hospital of a federation between hospitals", "train.federated.node"),
     "export": ("hospitals' folders become weights", "train.federated.export"),
 }
 PROTOCOL_HELP = {

@@ -69,7 +69,7 @@ class Link:
             FederationError: the command failed; its own words say why.
         """
         done = subprocess.run(
-            [_program("flwr"), *words, "--format", "json"],
+            [program("flwr"), *words, "--format", "json"],
             env=self.environment,
             capture_output=True,
             text=True,
@@ -86,7 +86,7 @@ class Link:
 
     def _last_words(self, run: str, log: Path) -> str:
         """The end of the run's own log, which is kept whole beside ours."""
-        command = [_program("flwr"), "log", run, self.name, "--show"]
+        command = [program("flwr"), "log", run, self.name, "--show"]
         done = subprocess.run(command, env=self.environment, capture_output=True, text=True)
         kept = log.with_name("run.log")
         kept.parent.mkdir(parents=True, exist_ok=True)
@@ -109,7 +109,7 @@ def processes(
         for name, words in commands.items():
             with (logs / f"{name}.log").open("wb") as log:
                 started[name] = subprocess.Popen(
-                    [_program(words[0]), *words[1:]],
+                    [program(words[0]), *words[1:]],
                     env=dict(environment),
                     stdout=log,
                     stderr=subprocess.STDOUT,
@@ -156,7 +156,12 @@ def write_config(home: Path, name: str, address: str, root_certificate: Path | N
     (home / "config.toml").write_text(text, encoding="utf-8")
 
 
-def _program(name: str) -> str:
+def program(name: str) -> str:
+    """Where a program of Flower's lies.
+
+    Raises:
+        FederationError: it is not installed.
+    """
     beside = Path(sys.executable).with_name(name)
     found = str(beside) if beside.is_file() else shutil.which(name)
     if not found:
