@@ -15,6 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from core.once import once
+
 RESNET18_CHANNELS = (64, 128, 256, 512)
 FULL_SIDE = 224  # ResNet-18's own stem was made for this side
 
@@ -82,6 +84,7 @@ class Expert(nn.Module):
         maps: Tensor = self.backbone.forward_features((x - 0.2) / 0.2)  # type: ignore[operator]
         return maps
 
+    @once
     def features(self, x: Tensor) -> Tensor:
         """Pooled features (B, D): the means of the maps."""
         return self.maps(x).mean((2, 3))
