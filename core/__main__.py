@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ValueError as error:
         parser.error(str(error))
     try:
-        system = load(args.weights, score=args.score, policy=args.policy)
+        system = load(args.weights, hospital=args.hospital, score=args.score, policy=args.policy)
     except WeightsError as error:
         print(error, file=sys.stderr)
         return 2
@@ -175,6 +175,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--weights", metavar="DIR", help="folder of weights (default: those of the project)"
     )
+    parser.add_argument("--hospital", type=int, metavar="N", help="of federated weights, from 1")
     parser.add_argument(
         "--score", choices=SCORES, help="of the detector, to decide by (default: the weights' own)"
     )

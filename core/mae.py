@@ -14,6 +14,8 @@ from timm.layers import get_norm_layer
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
+from core.once import once
+
 MEAN, SPREAD = 0.2, 0.2  # of pixels in brain MRI slices, roughly
 
 
@@ -125,6 +127,7 @@ class MaskedAutoencoder(nn.Module):
         predicted: Tensor = self.decoder(full) * SPREAD + MEAN
         return predicted
 
+    @once
     def encode(self, x: Tensor) -> Tensor:
         """The encoder's tokens (B, L, D) of scans (B, C, H, W) of which nothing is hidden."""
         tokens: Tensor = self.encoder(self._tokens(x))
@@ -146,6 +149,7 @@ class MaskedAutoencoder(nn.Module):
         hidden = torch.ones_like(error).scatter(1, ids_keep, 0.0)
         return (error * hidden).sum(1) / hidden.sum(1)
 
+    @once
     def reconstruct(self, x: Tensor) -> Tensor:
         """Every pixel predicted from patches other than its own, (B, C, H, W).
 

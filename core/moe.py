@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from core.backbone import check_backbone, mobilenetv2, resnet18
+from core.once import once
 
 GATES = ("input", "client")
 LEAST_WEIGHT = 1e-12  # averaging turns the logarithm of 0 into NaN, and EM never leaves it
@@ -88,6 +89,7 @@ class Expert(nn.Module):
         maps: Tensor = self.backbone.forward_features((x - 0.2) / 0.2)  # type: ignore[operator]
         return maps
 
+    @once
     def features(self, x: Tensor) -> Tensor:
         """Pooled features (B, D): the means of the maps."""
         return self.maps(x).mean((2, 3))

@@ -1,8 +1,15 @@
-"""The whole system in a folder of weights: one file a part, and one that ties them together."""
+"""The whole system in a folder of weights: one file a part, and one that ties them together.
+
+The file that ties holds the configuration and every tensor that no part file does. The weights of a
+federation have one of them a hospital: what each keeps for itself, above all its attention.
+"""
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+import copy
+import re
+from collections.abc import Sequence
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +17,10 @@ import torch
 from torch import Tensor, nn
 
 from core import checkpoint
-from core.checkpoint import WEIGHTS, WeightsError
-from core.detector import SCORES, DetectorConfig
-from core.mae import MAEConfig
-from core.moe import MoEConfig
+from core.checkpoint import WEIGHTS, Checkpoint, WeightsError
+from core.detector import SCORES
 from core.pipeline import MedFedPure, PipelineConfig, build
-from core.purifier import POLICIES, PurifierConfig
-from core.residual import ResidualConfig
-from core.unet import UNetConfig
+from core.purifier import POLICIES
 
 # file -> where that part sits in the pipeline
 PARTS = {
@@ -28,13 +31,17 @@ PARTS = {
     "residual.safetensors": "detector.residual_net",
     "novelty.safetensors": "novelty",
 }
+SHARED = tuple(name for name in PARTS if name != "novelty.safetensors")  # by all hospitals
 SYSTEM = "system.safetensors"
+_PLACES = tuple(f"{place}." for place in PARTS.values())
+Systems = dict[int | None, MedFedPure]  # by hospital; None where there are none
 
 
 def load(
     folder: str | Path | None = None,
     device: str | torch.device | None = None,
     *,
+    hospital: int | None = None,
     score: str | None = None,
     policy: str | None = None,
 ) -> MedFedPure:
@@ -43,44 +50,104 @@ def load(
     Args:
         folder: where the weights are.
         device: by default the first CUDA device where there is one, else the CPU.
+        hospital: whose system, where the weights are a federation's; by default the first one's.
+            `info` then holds its number as 'hospital' and all numbers as 'hospitals'.
         score: the detector's score that decides, of `core.detector.SCORES`; by default the
             weights' own.
         policy: of purification, of `core.purifier.POLICIES`; by default the weights' own.
 
     Raises:
-        WeightsError: weights are missing, incomplete or altered; the message is one for users.
+        WeightsError: weights are missing, incomplete or altered, or there is no such hospital; the
+            message is one for users.
         ValueError: there is no such score or policy.
     """
     folder = WEIGHTS if folder is None else Path(folder)
     for given, known in ((score, SCORES), (policy, POLICIES)):
         if given is not None and given not in known:
             raise ValueError(f"must be one of {', '.join(known)}, got {given!r}")
+    found = (re.fullmatch(r"hospital-(\d\d)\..*", n) for n in checkpoint.read_manifest(folder))
+    numbers = sorted(int(match[1]) for match in found if match)
+    number = choose(hospital, numbers)
     try:
-        tied = checkpoint.load_verified(SYSTEM, folder)
-        config = _chosen(_without_imagenet(tied.config["system"]), score, policy)
-        system = build(config, tied.config["info"])
-        for name, place in PARTS.items():
-            part = checkpoint.load_verified(name, folder)
-            if part.split_sha256 != tied.split_sha256:
-                raise WeightsError(
-                    f"The weights file {name} was trained on another split than {SYSTEM}."
-                )
-            system.get_submodule(place).load_state_dict(part.state_dict)
-        _load_ties(system, tied.state_dict)
+        ties = load_ties(folder, number)
+        system = build(_chosen(ties.config["system"], score, policy), ties.config["info"])
+        system.load_state_dict(_load_parts(folder, number, ties) | ties.state_dict)
     except WeightsError:
         raise
     except (RuntimeError, KeyError, TypeError, ValueError) as error:
         raise WeightsError(
-            f"The weights in {folder} do not fit this version of the project: {error}"
+            f"{ties_file(number)} and its parts in {folder} do not fit this version: {error}"
         ) from None
-    system.info["split_sha256"] = tied.split_sha256
+    system.info |= {"split_sha256": ties.split_sha256}
+    system.info |= {"hospitals": numbers} if numbers else {}
     return system.to(device or ("cuda" if torch.cuda.is_available() else "cpu")).eval()
+
+
+def load_all(folder: str | Path | None = None, device: str | torch.device | None = None) -> Systems:
+    """The system at every hospital; where there are none, the only one, under None.
+
+    Modules that hold nothing of a hospital's own are the same objects in all systems.
+
+    Raises:
+        WeightsError: as `load` does, or a hospital's file does not belong to the first one's.
+    """
+    folder = WEIGHTS if folder is None else Path(folder)
+    first = load(folder, device)
+    number, *others = first.info.get("hospitals", [None])
+    systems, like = {number: first}, load_ties(folder, number)
+    modules = {f"{place}.": m for place, m in first.named_modules()}
+    shared = {
+        id(module): module
+        for place, module in modules.items()
+        if place.startswith(_PLACES) and not any(n.startswith(place) for n in like.state_dict)
+    }
+    for other in others:
+        ties = load_ties(folder, other)
+        if _kind(ties) != _kind(like):
+            raise WeightsError(f"The weights file {ties_file(other)} is of another split or shape.")
+        systems[other] = copy.deepcopy(first, dict(shared))
+        systems[other].load_state_dict(ties.state_dict, strict=False)
+        of_all = {key: first.info[key] for key in ("split_sha256", "hospitals")}
+        systems[other].info = {**ties.config["info"], **of_all}
+    return systems
+
+
+def choose(hospital: int | None, numbers: Sequence[int]) -> int | None:
+    """The number of the hospital asked for, by default the first; None where there are none.
+
+    Raises:
+        WeightsError: there is no such hospital.
+    """
+    if hospital is None:
+        return numbers[0] if numbers else None
+    if hospital not in numbers:
+        there = f"hospitals {', '.join(map(str, numbers))}" if numbers else "no hospitals"
+        raise WeightsError(f"There is no hospital {hospital}: these weights have {there}.")
+    return hospital
+
+
+def ties_file(hospital: int | None) -> str:
+    """The name of the file that ties the parts together."""
+    return SYSTEM if hospital is None else f"hospital-{hospital:02d}.safetensors"
+
+
+def load_ties(folder: Path, hospital: int | None) -> Checkpoint:
+    """That file, verified.
+
+    Raises:
+        WeightsError: it is missing, incomplete, altered or another hospital's.
+    """
+    ties = checkpoint.load_verified(ties_file(hospital), folder)
+    if ties.config["info"].get("hospital") != hospital:
+        raise WeightsError(f"The weights file {ties_file(hospital)} is another hospital's.")
+    return ties
 
 
 def save_ties(system: MedFedPure, folder: Path, split_sha256: str) -> None:
     """Writes the file that ties the parts together: configuration, calibration, detector, info."""
     config = {"system": config_to_dict(system.config), "info": system.info}
-    checkpoint.save(folder / SYSTEM, _ties(system), config, split_sha256=split_sha256)
+    ties = {n: t for n, t in system.state_dict().items() if not n.startswith(_PLACES)}
+    checkpoint.save(folder / SYSTEM, ties, config, split_sha256=split_sha256)
 
 
 def save_part(
@@ -92,32 +159,31 @@ def save_part(
     )
 
 
-def _chosen(config: PipelineConfig, score: str | None, policy: str | None) -> PipelineConfig:
-    detector = replace(config.detector, score=score or config.detector.score)
-    purifier = replace(config.purifier, policy=policy or config.purifier.policy)
-    return replace(config, detector=detector, purifier=purifier)
+def _load_parts(folder: Path, hospital: int | None, ties: Checkpoint) -> dict[str, Tensor]:
+    """The tensors of the part files, by their place in the system."""
+    state: dict[str, Tensor] = {}
+    file = ties_file(hospital)
+    for name in PARTS if hospital is None else SHARED:
+        part = checkpoint.load_verified(name, folder)
+        if part.split_sha256 != ties.split_sha256:
+            raise WeightsError(f"The weights file {name} was trained on another split than {file}.")
+        state |= {f"{PARTS[name]}.{n}": t for n, t in part.state_dict.items()}
+    for name in state.keys() & ties.state_dict.keys():
+        raise WeightsError(f"The weights file {file} holds {name}, as the file of a part does.")
+    return state
 
 
-def _without_imagenet(values: dict[str, Any]) -> PipelineConfig:
+def _kind(ties: Checkpoint) -> tuple[str, Any, set[str]]:
+    return ties.split_sha256, ties.config["system"], set(ties.state_dict)
+
+
+def _chosen(values: dict[str, Any], score: str | None, policy: str | None) -> PipelineConfig:
     """The stored configuration; weights that are about to be replaced are not fetched."""
     config = config_from_dict(values)
     moe, plain = (replace(part, pretrained=False) for part in (config.moe, config.plain))
-    return replace(config, moe=moe, plain=plain)
-
-
-def _ties(system: MedFedPure) -> dict[str, Tensor]:
-    """Every tensor of the system that no part holds: buffers of calibration and detector."""
-    kept = system.state_dict().keys()
-    parts = tuple(f"{place}." for place in PARTS.values())
-    return {n: b for n, b in system.named_buffers() if n in kept and not n.startswith(parts)}
-
-
-def _load_ties(system: MedFedPure, state: dict[str, Tensor]) -> None:
-    expected = _ties(system)
-    if set(expected) != set(state):
-        raise KeyError(f"expected {len(expected)} tensors in {SYSTEM}, found {len(state)}")
-    for name, buffer in expected.items():
-        buffer.copy_(state[name])
+    detector = replace(config.detector, score=score or config.detector.score)
+    purifier = replace(config.purifier, policy=policy or config.purifier.policy)
+    return replace(config, moe=moe, plain=plain, detector=detector, purifier=purifier)
 
 
 def config_to_dict(config: PipelineConfig) -> dict[str, Any]:
@@ -127,16 +193,11 @@ def config_to_dict(config: PipelineConfig) -> dict[str, Any]:
 
 def config_from_dict(values: dict[str, Any]) -> PipelineConfig:
     """The inverse of `config_to_dict`; lists become tuples."""
-    parts: dict[str, Any] = {
-        "moe": MoEConfig, "plain": MoEConfig, "mae": MAEConfig,
-        "unet": UNetConfig, "residual": ResidualConfig,
-        "detector": DetectorConfig, "purifier": PurifierConfig,
-    }  # fmt: skip
     return PipelineConfig(
         **{
-            name: part(
-                **{k: tuple(v) if isinstance(v, list) else v for k, v in values[name].items()}
+            part.name: type(getattr(PipelineConfig(), part.name))(
+                **{k: tuple(v) if isinstance(v, list) else v for k, v in values[part.name].items()}
             )
-            for name, part in parts.items()
+            for part in fields(PipelineConfig)
         }
     )

@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from core.once import once
+
 
 @dataclass(frozen=True)
 class UNetConfig:
@@ -57,6 +59,7 @@ class UNet(nn.Module):
         for parameter in self.out.parameters():
             nn.init.zeros_(parameter)
 
+    @once
     def forward(self, x_t: Tensor, t: Tensor) -> Tensor:
         """Predicted noise, shape of x_t (B, C, H, W), for t (B,) int64.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from torch import Tensor
@@ -13,6 +13,7 @@ from core.diagnosis import Diagnosis
 from demo import wording
 from demo.attacking import AttackSettings
 from demo.evidence import Evidence
+from demo.hospitals import AtHospital
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,12 @@ class Analysis:
     attack_ms: float = 0.0
     info: dict[str, Any] = field(default_factory=dict)
     evidence: Mapping[str, Evidence] = field(default_factory=dict)  # by the readings' names
+    elsewhere: Mapping[str, tuple[AtHospital, ...]] = field(default_factory=dict)  # as well
+
+    @property
+    def hospital(self) -> int | None:
+        """Whose system reads; None where the weights are not a federation's."""
+        return self.info.get("hospital")
 
     @property
     def attacked_scan(self) -> Tensor | None:
@@ -51,6 +58,7 @@ class Analysis:
     def report(self) -> dict[str, Any]:
         """Everything but the pictures, ready for JSON."""
         changed, largest, length = self.change
+        elsewhere = {name: [asdict(at) for at in all_] for name, all_ in self.elsewhere.items()}
         return {
             "notice": wording.NOTICE,
             "attack": {
@@ -63,4 +71,4 @@ class Analysis:
             "clean": self.clean.to_dict() if self.clean else None,
             "attacked": self.attacked.to_dict() if self.attacked else None,
             "system": self.info,
-        }
+        } | ({"at_each_hospital": elsewhere} if elsewhere else {})

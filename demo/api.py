@@ -8,6 +8,7 @@ import gradio as gr
 
 from core.pipeline import MedFedPure
 from core.scan import ScanError
+from core.system import Systems, choose
 from demo.attacking import AttackSettings
 from demo.events import ON_CPU
 from demo.intake import Inbox, Upload
@@ -38,14 +39,15 @@ The object holds exactly these keys:
 - slice (integer): which one was read, counted from 1
 - slices (integer): how many the file has
 - notes (array): sentences that a reader of the file must know
+Of a federation's weights the first hospital's system reads, or the one that `hospital` names.
 A file that cannot be read is an error with one sentence."""
 
 
 class Api:
     """One public endpoint; its widgets are never shown."""
 
-    def __init__(self, system: MedFedPure | None, problem: str, inbox: Inbox) -> None:
-        self.system, self.problem, self.inbox = system, problem, inbox
+    def __init__(self, systems: Systems, problem: str, inbox: Inbox) -> None:
+        self.systems, self.problem, self.inbox = systems, problem, inbox
         with gr.Row(visible=False):
             inputs = [
                 gr.File(label="scan"),
@@ -53,6 +55,8 @@ class Api:
                 gr.Number(0, precision=0, label="seed"),
                 gr.Number(0, precision=0, label="slice"),
             ]
+            if len(systems) > 1:
+                inputs.append(gr.Number(0, precision=0, label="hospital"))
             gr.Button().click(
                 self.read,
                 inputs,
@@ -64,7 +68,12 @@ class Api:
             )
 
     def read(
-        self, scan: dict[str, Any] | None, any_picture: bool, seed: float, slice: float
+        self,
+        scan: dict[str, Any] | None,
+        any_picture: bool,
+        seed: float,
+        slice: float,
+        hospital: float = 0,
     ) -> dict[str, Any]:
         """What the endpoint does; `API` describes it to its callers.
 
@@ -73,12 +82,15 @@ class Api:
             any_picture: true reads colour pictures too, which are refused otherwise
             seed: of the purifier's noise, from 0
             slice: of a volume, counted from 1; 0 is the middle one
+            hospital: where there are several, whose system reads, counted from 1; 0 is the first
         """
         upload = self.inbox.take(scan["path"]) if scan else None
-        if self.system is None:
+        if not self.systems:
             raise gr.Error(self.problem, print_exception=False)
         try:
-            return read_once(self.system, upload, bool(any_picture), int(seed), int(slice))
+            numbers = [number for number in self.systems if number is not None]
+            system = self.systems[choose(int(hospital) or None, numbers)]
+            return read_once(system, upload, bool(any_picture), int(seed), int(slice))
         except (TypeError, ValueError) as error:
             raise gr.Error(str(error), print_exception=False) from None
 

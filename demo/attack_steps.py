@@ -5,13 +5,13 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Iterator
-from functools import partial
 from typing import Any
 
 import gradio as gr
 
 from core.attack import Probe
 from core.pipeline import MedFedPure
+from core.system import Systems
 from demo import wording
 from demo.analysis import Analysis
 from demo.attacking import AttackSettings, smallest
@@ -28,7 +28,8 @@ FAILED = "The search failed: please try again."
 class AttackSteps:
     """A slider along the attack of the analysis that `analysis` holds, and a search on request."""
 
-    def __init__(self, system: MedFedPure | None, analysis: gr.State, turn: gr.State) -> None:
+    def __init__(self, systems: Systems, analysis: gr.State, turn: gr.State) -> None:
+        self.systems = systems
         with gr.Column(visible=False, elem_id="attack-steps") as self.box:
             gr.HTML("<h3>The attack, step by step</h3>")
             self.slider = gr.Slider(0, 1, 0, step=1, label="Step", elem_id="attack-step")
@@ -43,13 +44,17 @@ class AttackSteps:
             trigger_mode="always_last", queue=False, **PRIVATE,
         )  # fmt: skip
         self.search = find.click(
-            partial(search, system),
+            self._search,
             [turn, analysis],
             self.found,
             show_progress="minimal",
             api_visibility="private",
             **ON_CPU,
         )
+
+    def _search(self, turn: Turn, analysis: Analysis | None) -> Iterator[Any]:
+        system = self.systems.get(analysis.hospital) if analysis else None
+        yield from search(system, turn, analysis)
 
     @property
     def outputs(self) -> list[Any]:

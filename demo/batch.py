@@ -24,6 +24,8 @@ NOTHING = "There is nothing to hand out: no file was dropped yet."
 class Batch:
     """Every scan is an event of its own, at the end of the queue: others are served in between.
 
+    All are read with one system: of a federation's weights that is the first hospital's.
+
     The event that reads a scan changes `turn`, which asks for the next one (a change of state is
     only noticed of an event that was queued itself).
     """

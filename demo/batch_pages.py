@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from demo import report
+from demo import report, wording
 from demo.batch_table import HEADS, defended, output, summary
 from demo.pages import LEFT, SOFT, TOP, WARN, Page, to_pdf
 from demo.worklist import Reading, Scan, Worklist
@@ -33,6 +33,7 @@ def pages(work: Worklist, each: bool, info: Mapping[str, Any]) -> list[Page]:
     rows = work.rows(each)
     parts = [rows[at : at + ROWS] for at in range(0, len(rows), ROWS)] or [[]]
     made = f"Model output, made {datetime.now(UTC).isoformat(timespec='seconds')}"
+    made += wording.read_as(info.get("hospital"))
     count = len(parts) + 1
     for_all = [Page(TITLE, made, number, count) for number in range(1, count + 1)]
     for_all[0].text(LEFT, TOP - 0.22, summary(work, each))

@@ -25,8 +25,11 @@ MAX_SEED = 2**31 - 1
 class Controls:
     """Widgets as attributes, so that events can name them; made inside a column."""
 
-    def __init__(self, samples: Sequence[Example], can_analyse: bool) -> None:
+    def __init__(
+        self, samples: Sequence[Example], can_analyse: bool, hospitals: Sequence[int | None] = ()
+    ) -> None:
         self._scan(samples)
+        self._hospital(hospitals)
         self._attack()
         with gr.Row(elem_id="actions"):
             self.run = gr.Button(
@@ -69,6 +72,19 @@ class Controls:
                     )
                     self.samples.append((button, sample))
 
+    def _hospital(self, numbers: Sequence[int | None]) -> None:
+        """Whose system reads: a choice where there are several, else nothing that is seen."""
+        first = numbers[0] if numbers else None
+        self.hospital: gr.Dropdown | gr.State = gr.State(first)
+        if len(numbers) > 1:
+            self.hospital = gr.Dropdown(
+                [(wording.hospital(n), n) for n in numbers if n is not None],
+                value=first,
+                label="Read as",
+                filterable=False,
+                elem_id="hospital",
+            )
+
     def _attack(self) -> None:
         d = DEFAULTS
         _, _, top, step = NORM_SCALES[d.norm]
@@ -99,6 +115,12 @@ class Controls:
         self.seed = gr.Number(
             d.seed, label="Seed", precision=0, minimum=0, maximum=MAX_SEED, elem_id="seed"
         )
+
+    @property
+    def watched(self) -> list[Any]:
+        """The widgets whose change makes results stale."""
+        is_seen = isinstance(self.hospital, gr.Dropdown)
+        return [*self.settings, self.hospital] if is_seen else self.settings
 
     @property
     def settings(self) -> list[Any]:

@@ -1,4 +1,4 @@
-"""The decision made visible, as HTML: the experts' votes, Grad-CAM, the score among others'."""
+"""The decision made visible, as HTML: votes, Grad-CAM, the score among others', hospitals."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from demo import figures, wording
 from demo.analysis import Analysis
 from demo.charts import Mark, histogram
 from demo.evidence import Evidence
+from demo.hospitals import card
 
 CAM_BAR = figures.gradient_css(figures.cividis(np.linspace(0, 1, 17)))
 CAM_NOTE = "Shows what the model used, not where a disease is. Coarse: 4 to 7 cells a side."
@@ -32,7 +33,8 @@ def decision(analysis: Analysis) -> str:
         f'<div class="mf-card mf-cams"><h3>What spoke for the output (Grad-CAM)</h3>{maps}'
         f"{_bar()}</div>"
         f'<div class="mf-card"><h3>The score among those of clean scans</h3>'
-        f"{scores([(f'{name} scan', d) for name, d, _ in known], known[0][2])}</div></section>"
+        f"{scores([(f'{name} scan', d) for name, d, _ in known], known[0][2])}</div>"
+        f"{card(analysis)}</section>"
     )
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import gradio as gr
 
-from core.pipeline import MedFedPure
+from core.system import Systems
 from demo import attack_steps, browse, handlers, results, slices, viewer, wording
 from demo.attack_steps import AttackSteps
 from demo.controls import Controls, enable, eps_note, read_settings, rescale
@@ -44,18 +44,19 @@ class Explore:
     """One scan at a time: chosen, attacked, read without and with the defence."""
 
     def __init__(
-        self, system: MedFedPure | None, problem: str, samples: Sequence[Example], inbox: Inbox
+        self, systems: Systems, problem: str, samples: Sequence[Example], inbox: Inbox
     ) -> None:
-        self.system, self.problem, self.inbox = system, problem, inbox
+        self.systems, self.problem, self.inbox = systems, problem, inbox
+        self.idle = Stages.of(len(systems))
         self.shelf: Shelf[Series] = Shelf(KEEP_SECONDS, KEEP_COUNT, KEEP_BYTES)
         self.turn = gr.State(Turn(), time_to_live=KEEP_SECONDS)  # each visitor gets a copy
         self.token = gr.State("", delete_callback=self.shelf.drop)
         self.analysis = gr.State(None, time_to_live=KEEP_SECONDS)  # what a report is made of
         with gr.Row(elem_id="columns", equal_height=False):
             with gr.Column(elem_id="controls", scale=0, min_width=300):
-                self.controls = Controls(samples, can_analyse=system is not None)
+                self.controls = Controls(samples, bool(systems), [*systems])
             with gr.Column(elem_id="main", scale=1, min_width=320):
-                self.stages = gr.HTML(Stages().html(), elem_id="stages")
+                self.stages = gr.HTML(self.idle.html(), elem_id="stages")
                 with gr.Row(elem_id="reading", equal_height=False):
                     with gr.Column(elem_id="pictures", min_width=300):
                         with gr.Row(visible=False, elem_id="series", equal_height=True) as self.row:
@@ -63,7 +64,7 @@ class Explore:
                             self.scan = gr.Button(
                                 "Scan the series",
                                 size="sm",
-                                interactive=system is not None,
+                                interactive=bool(systems),
                                 elem_id="scan-series",
                                 min_width=130,
                                 scale=0,
@@ -75,7 +76,7 @@ class Explore:
                         ReportButtons(self.analysis)
                     with gr.Column(elem_id="evidence", min_width=300):
                         self.decision = gr.HTML("", elem_id="decision")
-                        self.steps = AttackSteps(system, self.analysis, self.turn)
+                        self.steps = AttackSteps(systems, self.analysis, self.turn)
         self._events()
 
     def _events(self) -> None:
@@ -93,7 +94,7 @@ class Explore:
         }
         analysis = c.run.click(
             self._analyse,
-            [self.turn, self.token, c.insist, *c.settings],
+            [self.turn, self.token, c.insist, c.hospital, *c.settings],
             analysed,
             js=UNMARK,
             show_progress_on=self.stages,
@@ -101,7 +102,7 @@ class Explore:
         )
         scoring = self.scan.click(
             self._score,
-            [self.turn, self.token],
+            [self.turn, self.token, c.hospital],
             self.slices,
             show_progress_on=self.slices,
             **runs,
@@ -134,45 +135,47 @@ class Explore:
         for button, sample in c.samples:
             taken = button.click(self._taker(sample), mine, chosen, js=CHOOSING, **both, **at_once)
             taken.then(None, js=CHOSEN, **PRIVATE)
-        for control in c.settings:
+        for control in c.watched:
             control.input(None, None, None, js=MARK_STALE, **PRIVATE)
         c.norm.input(rescale, c.norm, [c.eps, c.alpha, c.eps_note], **at_once)
         c.kind.input(enable, c.kind, [c.norm, c.eps, c.alpha, c.steps], **at_once)
         c.eps.input(eps_note, [c.norm, c.eps], c.eps_note, trigger_mode="always_last", **at_once)
 
     def _analyse(
-        self, turn: Turn, token: str, insists: bool, *values: Any
+        self, turn: Turn, token: str, insists: bool, hospital: int | None, *values: Any
     ) -> Iterator[tuple[Any, ...]]:
         mine = turn.reading
         series = self.shelf.get(token)
         shown = browse.look(series, insists=insists)
-        if self.system is None or shown.scan is None:
+        system = self.systems.get(hospital)
+        if system is None or shown.scan is None:
             sentence = self.problem or (browse.GONE if token and series is None else browse.HINT)
-            yield Shown(Stages().html(), shown.view, results.empty(sentence))
+            yield Shown(self.idle.html(), shown.view, results.empty(sentence))
             return
         try:
             settings = read_settings(*values)
         except (TypeError, ValueError) as error:
             refusal = results.empty(f"Please correct a control: {error}.")
-            yield Shown(Stages().html(), shown.view, refusal)
+            yield Shown(self.idle.html(), shown.view, refusal)
         else:
-            for step in handlers.analyse(self.system, shown.scan, shown.view, settings):
+            scan, view = shown.scan, shown.view
+            for step in handlers.analyse(system, scan, view, settings, self.systems):
                 if turn.reading != mine:
                     yield LATE
                     return
                 yield step
 
-    def _score(self, turn: Turn, token: str) -> Iterator[Any]:
+    def _score(self, turn: Turn, token: str, hospital: int | None) -> Iterator[Any]:
         mine = turn.series
-        series = self.shelf.get(token)
-        if self.system is None or series is None:
+        series, system = self.shelf.get(token), self.systems.get(hospital)
+        if system is None or series is None:
             yield {}
             return
-        for _ in slices.score(self.system, series):
+        for _ in slices.score(system, series):
             if turn.series != mine:
                 yield gr.skip()
                 return
-            yield series.marks(self.system.tau)
+            yield series.marks()
 
     def _receive(self, turn: Turn, stored: Any, token: str) -> tuple[Any, ...]:
         turn.end()
@@ -196,8 +199,8 @@ class Explore:
 
     def _stopped(self, turn: Turn, token: str) -> tuple[str, dict[str, Any]]:
         turn.end()
-        line = Stages(line="Stopped: what is shown is incomplete.")
-        return line.html(), self._marks(self.shelf.get(token))
+        line = self.idle.set("Stopped: what is shown is incomplete.", "idle")
+        return line.html(), _marks(self.shelf.get(token))
 
     def _clear(self, turn: Turn, token: str) -> tuple[Any, ...]:
         turn.end()
@@ -230,8 +233,9 @@ class Explore:
     ) -> tuple[Any, ...]:
         shown = browse.look(series, words, insists=insists)
         hint = hint or self.problem or (browse.HINT if shown.scan is None else browse.READY)
-        nothing = Shown(Stages().html(), shown.view, results.empty(hint))  # of an analysis, yet
-        return self._marks(series), shown.line, *nothing, *attack_steps.show(None)
+        nothing = Shown(self.idle.html(), shown.view, results.empty(hint))  # of an analysis, yet
+        return _marks(series), shown.line, *nothing, *attack_steps.show(None)
 
-    def _marks(self, series: Series | None) -> dict[str, Any]:
-        return series.marks(self.system.tau if self.system else 0.0) if series else {}
+
+def _marks(series: Series | None) -> dict[str, Any]:
+    return series.marks() if series else {}

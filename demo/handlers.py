@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -15,14 +15,17 @@ from demo.analysis import Analysis
 from demo.attacking import AttackSettings, trajectory
 from demo.decision import decision
 from demo.evidence import evidence
+from demo.hospitals import read_at_each
 from demo.reading import DEFENCE, reading
-from demo.stages import Stages
+from demo.stages import HOSPITALS, Stages
 
 if TYPE_CHECKING:
     from core.diagnosis import Diagnosis
     from core.pipeline import MedFedPure
+    from core.system import Systems
 
 log = logging.getLogger(__name__)
+Progress = tuple[Stages, Analysis]
 
 
 class Shown(NamedTuple):
@@ -36,22 +39,29 @@ class Shown(NamedTuple):
 
 
 def analyse(
-    system: MedFedPure, scan: Tensor, view: viewer.View, settings: AttackSettings
+    system: MedFedPure,
+    scan: Tensor,
+    view: viewer.View,
+    settings: AttackSettings,
+    systems: Systems | None = None,
 ) -> Iterator[Shown]:
-    """Reads the clean scan, attacks it, reads the attacked one.
+    """Reads the clean scan, attacks it, reads the attacked one; then both at each hospital.
 
     Args:
         system: the pipeline, in eval mode.
         scan: the canonical scan (1, 224, 224).
         view: of the same scan, as the viewer shows it.
         settings: the attack.
+        systems: of all hospitals, `system` among them, where there are several.
 
     Yields:
         All that is known so far, whenever something new is.
     """
-    stages = Stages()
+    systems = systems or {}
+    stages = Stages.of(len(systems))
+    steps = _steps(system, scan, settings, stages, systems)
     try:
-        for stages, analysis in _steps(system, scan, settings):
+        for stages, analysis in steps:
             yield Shown(
                 stages.html(),
                 {**view, **viewer.results(analysis)},
@@ -66,17 +76,30 @@ def analyse(
 
 
 def _steps(
-    system: MedFedPure, scan: Tensor, settings: AttackSettings
-) -> Iterator[tuple[Stages, Analysis]]:
+    system: MedFedPure, scan: Tensor, settings: AttackSettings, stages: Stages, systems: Systems
+) -> Iterator[Progress]:
     now = Analysis(scan, settings, info=dict(system.info))
-    stages = Stages().set("", "done", "load", load="224 x 224 px")
+    stages = stages.set("", "done", "load", load="224 x 224 px")
     reads = _reading(system, now.scan, settings.seed, stages, "clean")
     for stages, clean in reads:
         now = _with(system, now, "clean", clean)
         yield stages, now
     if settings.kind == "none":
-        yield stages.set("Done, without an attack.", "skipped", "attack", attack="none"), now
-        return
+        done = "Done, without an attack."
+        stages = stages.set(done, "skipped", "attack", attack="none")
+    else:
+        done = "Done."
+        stages, now = yield from _attacked(system, now, stages)
+    if len(systems) > 1:
+        stages, now = yield from _elsewhere(systems, now, stages)
+    yield stages.set(done, "done"), now
+
+
+def _attacked(
+    system: MedFedPure, now: Analysis, stages: Stages
+) -> Generator[Progress, None, Progress]:
+    """The attack, step by step, and the reading of its result."""
+    settings = now.settings
     stages = stages.set("Attacking.", "idle", *DEFENCE, **dict.fromkeys(DEFENCE, ""))
     stages = stages.set(stages.line, "running", "attack")
     yield stages, now
@@ -96,7 +119,22 @@ def _steps(
     for stages, attacked in reads:
         now = _with(system, now, "attacked", attacked)
         yield stages, now
-    yield stages.set("Done.", "done"), now
+    return stages, now
+
+
+def _elsewhere(
+    systems: Systems, now: Analysis, stages: Stages
+) -> Generator[Progress, None, Progress]:
+    """What was read, read at each hospital too."""
+    start = time.perf_counter()
+    for name, d in now.readings:
+        line = f"Reading the {name} scan at each hospital."
+        stages = stages.set(line, "running", HOSPITALS, hospitals=f"{name} scan")
+        yield stages, now
+        found = read_at_each(systems, d.scan, d.seed)
+        now = replace(now, elsewhere={**now.elsewhere, name: found})
+    took = f"{time.perf_counter() - start:.1f} s"
+    return stages.set(stages.line, "done", HOSPITALS, hospitals=took), now
 
 
 def _with(system: MedFedPure, now: Analysis, name: str, d: Diagnosis | None) -> Analysis:

@@ -7,9 +7,8 @@ from html import escape
 
 import gradio as gr
 
-import core
 from core.checkpoint import WeightsError
-from core.pipeline import MedFedPure
+from core.system import Systems, load_all
 from demo import examples, wording
 from demo.about import About
 from demo.api import Api
@@ -22,7 +21,7 @@ from demo.local import fetch_nothing
 
 
 def build(
-    system: MedFedPure | None = None,
+    systems: Systems | None = None,
     samples: Sequence[Example] | None = None,
     *,
     is_public: bool = False,
@@ -30,8 +29,9 @@ def build(
     """The app.
 
     Args:
-        system: the pipeline to show; by default the shipped one. Where its weights are missing or
-            refused the page says so and analyses nothing.
+        systems: what reads, by hospital; by default what ships. Explore offers the choice, all else
+            reads as the first. Where weights are missing or refused the page says so and analyses
+            nothing.
         samples: the example scans; by default those that ship with the page.
         is_public: whether strangers can open it; it says so before anything is uploaded.
 
@@ -39,11 +39,12 @@ def build(
         Blocks with a queue, to be launched with `demo.theme.launch_settings()`.
     """
     problem = ""
-    if system is None:
+    if systems is None:
         try:
-            system = core.load()
+            systems = load_all()
         except WeightsError as error:
-            problem = str(error)
+            systems, problem = {}, str(error)
+    first = next(iter(systems.values()), None)
     samples = examples.load() if samples is None else samples
     fetch_nothing()
     with gr.Blocks(title="MedFedPure", fill_width=True, analytics_enabled=False) as blocks:
@@ -51,14 +52,14 @@ def build(
         inbox = Inbox()
         with gr.Tabs(elem_id="tabs"):
             with gr.Tab("Explore", id="explore", elem_id="tab-explore"):
-                Explore(system, problem, samples, inbox)
+                Explore(systems, problem, samples, inbox)
             with gr.Tab("Batch", id="batch", elem_id="tab-batch"):
-                Batch(system, problem, inbox)
+                Batch(first, problem, inbox)
             with gr.Tab("Learn", id="learn", elem_id="tab-learn"):
-                Learn(system, samples)
+                Learn(first, samples)
             with gr.Tab("About", id="about", elem_id="tab-about"):
                 About()
-        Api(system, problem, inbox)
+        Api(systems, problem, inbox)
     blocks.queue(max_size=16)
     return blocks
 

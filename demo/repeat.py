@@ -37,9 +37,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = parser.parse_args(arguments)
     try:
         stored = json.loads(Path(args.report).read_bytes())
-        system = load(args.weights)
+        system = load(args.weights, hospital=stored["system"].get("hospital"))
         rows = list(compare(stored, report.repeat(system, stored)))
-    except (OSError, ValueError, KeyError, TypeError, WeightsError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, WeightsError) as error:
         print(error, file=sys.stderr)
         return 2
     if stored.get("weights_sha256") != report.weights(system.info):

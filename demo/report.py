@@ -17,6 +17,7 @@ from torch import Tensor
 
 from core.checkpoint import WeightsError, read_manifest
 from core.scan import ScanError, read_scan, to_png, to_uint8
+from core.system import PARTS, ties_file
 from demo.analysis import Analysis
 from demo.attacking import AttackSettings, trajectory
 
@@ -59,13 +60,15 @@ def to_json(a: Analysis) -> bytes:
 
 def commands(a: Analysis) -> dict[str, str]:
     """Command lines that repeat the whole, or one reading of a picture that the page hands out."""
-    seed = a.settings.seed
+    options = f"--seed {a.settings.seed}"
+    if a.hospital is not None:
+        options += f" --hospital {a.hospital}"
     lines = {
         "whole analysis": f"python -m demo.repeat {NAME}.json",
-        "clean reading": f"python -m core scan.png --seed {seed} --json",
+        "clean reading": f"python -m core scan.png {options} --json",
     }
     if a.attacked is not None:
-        lines["attacked reading"] = f"python -m core attacked-scan.png --seed {seed} --json"
+        lines["attacked reading"] = f"python -m core attacked-scan.png {options} --json"
     return lines
 
 
@@ -87,10 +90,11 @@ def versions() -> dict[str, str]:
 
 
 def weights(info: Mapping[str, Any]) -> dict[str, str]:
-    """sha256 of each weights file; empty for a system that was not loaded from the shipped ones.
+    """sha256 of each weights file that read; empty for a system not loaded from the shipped ones.
 
     Args:
-        info: the system's; loading notes in it the split that the weights were trained on.
+        info: the system's; loading notes in it the split that the weights were trained on, and
+            whose they are.
     """
     try:
         files = read_manifest()
@@ -100,6 +104,7 @@ def weights(info: Mapping[str, Any]) -> dict[str, str]:
         name: file.sha256
         for name, file in files.items()
         if file.split_sha256 == info.get("split_sha256")
+        and name in (*PARTS, ties_file(info.get("hospital")))
     }
 
 

@@ -40,7 +40,8 @@ def png(a: Analysis) -> bytes:
 def pages(a: Analysis) -> list[Page]:
     """The pages of an analysis of which at least the clean reading is there."""
     document = report.document(a)
-    made = [Page(TITLE, f"Model output, made {document['made_at']}", n, 2) for n in (1, 2)]
+    made_at = f"Model output, made {document['made_at']}{wording.read_as(a.hospital)}"
+    made = [Page(TITLE, made_at, n, 2) for n in (1, 2)]
     _figure(made[0], a)
     _provenance(made[1], a, document)
     return made

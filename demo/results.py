@@ -34,7 +34,7 @@ def _outputs(a: Analysis) -> str:
     aimed = wording.attack_line(a.settings, *a.change) if a.attacked else ""
     return (
         '<section class="mf-card mf-outputs" aria-label="Final diagnosis">'
-        "<h3>Final diagnosis (model output)</h3><table><thead><tr>"
+        f"<h3>Final diagnosis (model output){wording.read_as(a.hospital)}</h3><table><thead><tr>"
         "<td><small>bars: probability of tumour</small></td>"
         '<th scope="col">Without defence<small>plain classifier</small></th>'
         '<th scope="col">With defence<small>detector, purifier, mixture</small></th></tr></thead>'

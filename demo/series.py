@@ -24,6 +24,7 @@ class Series:
     refusal: str = ""  # why it is read only on request; empty where it may be read
     scores: dict[int, float | None] = field(default_factory=dict)  # None: the slice is blank
     strange: set[int] = field(default_factory=set)  # slices read that cannot be judged
+    tau: float = 0.0  # of the system that scored
     said: str = ""  # of the scores
     key: str = field(default_factory=lambda: secrets.token_urlsafe(12))
 
@@ -45,14 +46,14 @@ class Series:
         """The same as a canonical scan (1, 224, 224) in [0, 1]."""
         return self.volume.slice(self.index if index is None else index)
 
-    def marks(self, tau: float) -> dict[str, Any]:
+    def marks(self) -> dict[str, Any]:
         """For the slice slider: how many slices, which one, and the scores of those read."""
         return {
             "key": self.key,
             "count": len(self.volume),
             "index": self.index,
             "scores": [[n, score] for n, score in sorted(self.scores.items())],
-            "tau": tau,
+            "tau": self.tau,
             "line": self.said,
         }
 

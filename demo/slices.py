@@ -34,8 +34,9 @@ def score(system: MedFedPure, series: Series) -> Iterator[None]:
     count = len(series.volume)
     series.scores.clear()
     series.strange.clear()
+    series.tau = system.tau
     for index in range(count):
-        series.said = _said(series, system.tau)
+        series.said = _said(series, system)
         yield
         try:
             x = series.scan(index)[None].to(system.device)
@@ -44,14 +45,15 @@ def score(system: MedFedPure, series: Series) -> Iterator[None]:
                 series.strange.add(index)
         except ScanError:
             series.scores[index] = None  # blank, as the outermost slices of a head often are
-    series.said = _said(series, system.tau)
+    series.said = _said(series, system)
     yield
 
 
-def _said(series: Series, tau: float) -> str:
+def _said(series: Series, system: MedFedPure) -> str:
     count, done = len(series.volume), len(series.scores)
-    marked = sum(1 for found in series.scores.values() if found is not None and found > tau)
+    marked = sum(1 for found in series.scores.values() if found is not None and found > series.tau)
     how_many = f"{marked} marked" if marked else "none marked"
     if series.strange:
         how_many += f", {len(series.strange)} cannot be judged ({wording.UNLIKE})"
+    how_many += wording.read_as(system.info.get("hospital"))
     return f"{done} of {count} slices read, {how_many}. {MEANING if done == count else ''}".rstrip()

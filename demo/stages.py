@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from html import escape
 
 NAMES = ("load", "attack", "detect", "purify", "classify")
+HOSPITALS = "hospitals"  # comes last, where there are several
 STATES = ("idle", "running", "done", "skipped", "failed")
 
 
@@ -16,6 +17,12 @@ class Stages:
     line: str = "Choose a scan, then press Analyse."
     states: dict[str, str] = field(default_factory=dict)
     details: dict[str, str] = field(default_factory=dict)
+    names: tuple[str, ...] = NAMES
+
+    @classmethod
+    def of(cls, hospitals: int) -> Stages:
+        """The strip where that many hospitals may read."""
+        return cls(names=(*NAMES, HOSPITALS) if hospitals > 1 else NAMES)
 
     def set(self, line: str, state: str, *names: str, **details: str) -> Stages:
         """A copy in which the named stages have this state; details by stage name."""
@@ -31,7 +38,7 @@ class Stages:
 
     def html(self) -> str:
         """The strip; the line under it is a live region."""
-        chips = "".join(self._chip(name) for name in NAMES)
+        chips = "".join(self._chip(name) for name in self.names)
         tone = " mf-bad" if "failed" in self.states.values() else ""
         return (
             f'<ol class="mf-stages" aria-label="Stages">{chips}</ol>'

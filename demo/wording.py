@@ -58,6 +58,25 @@ def cannot_judge(name: str) -> tuple[str, str]:
     return "note", f"{name} scan: cannot judge. The picture is {UNLIKE}; its outputs mean nothing."
 
 
+def hospital(number: int) -> str:
+    """A hospital's name; there is no real one behind it."""
+    return f"Hospital {number} (simulated)"
+
+
+def read_as(number: int | None) -> str:
+    """Whose system read, to be added to a sentence; nothing where there are no hospitals."""
+    return "" if number is None else f"; read as hospital {number} (simulated)"
+
+
+def hospitals_note(chosen: int | None, *, is_attacked: bool) -> str:
+    """What the readings at all hospitals have in common, and what is each one's own."""
+    made = f" The attacked scan is the one made at hospital {chosen}." if is_attacked else ""
+    return (
+        "Simulated: the experts are shared; attention, calibration and threshold are each "
+        f"hospital's own. “!”: that hospital suspects an attack.{made}"
+    )
+
+
 def eps(norm: str, value: float) -> str:
     """An attack's size, also in grey levels where it bounds every pixel."""
     return f"{value:.4f} = {value * 255:.1f}/255" if norm == "linf" else f"{value:.2f}"

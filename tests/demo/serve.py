@@ -1,8 +1,13 @@
-"""Serves the page for the browser tests: python -m tests.demo.serve PORT [--no-weights] [--mcp]."""
+"""Serves the page for the browser tests: python -m tests.demo.serve PORT [--no-weights] [--mcp].
+
+With --hospitals the untrained system is three hospitals' (simulated).
+"""
 
 from __future__ import annotations
 
 import sys
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import app
@@ -18,14 +23,14 @@ def make() -> gr.Blocks:
     import torch
     from gradio import networking
 
-    import core
     from core.checkpoint import WeightsError
-    from core.pipeline import PipelineConfig
-    from core.pipeline import build as build_system
+    from core.pipeline import PipelineConfig, build
     from core.scan import to_uint8
+    from core.system import load_all
+    from demo import page
     from demo.examples import Example
-    from demo.page import build
     from demo.phantom import phantom
+    from tests.hospitals import write
 
     networking.url_ok = lambda url: True  # tests wait for a slow machine longer than Gradio does
     samples = [
@@ -37,10 +42,15 @@ def make() -> gr.Blocks:
         def refuse() -> None:
             raise WeightsError(REFUSAL)
 
-        core.load = refuse  # type: ignore[attr-defined, assignment]
-        return build(samples=samples)
+        page.load_all = refuse  # type: ignore[assignment]
+        return page.build(samples=samples)
     torch.manual_seed(0)
-    return build(build_system(PipelineConfig(), {"preset": "untrained"}), samples)
+    system = build(PipelineConfig(), {"preset": "untrained"})
+    if "--hospitals" in sys.argv:
+        with tempfile.TemporaryDirectory() as folder:
+            write(system, Path(folder))
+            return page.build(load_all(folder), samples)
+    return page.build({None: system}, samples)
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ def test_the_middle_slice_comes_first_and_any_can_be_chosen() -> None:
     series.index = 2
     shown = browse.look(series)
     assert torch.equal(shown.scan, scans[2]) and "3 slices" in shown.line
-    assert series.marks(0.0)["index"] == 2
+    assert series.marks()["index"] == 2
     with pytest.raises(ValueError, match=r"\[0, 2\]"):
         Series(stack(*scans), index=3)
 
@@ -81,7 +81,8 @@ def test_every_slice_gets_the_detector_s_score(tiny_system: MedFedPure, scan: Te
     marked = sum(score > tiny_system.tau for score in expected)
     assert f"3 of 3 slices read, {marked or 'none'} marked" in series.said
     assert "nothing of disease" in series.said
-    assert series.marks(0.5)["scores"][0] == [0, None]
+    assert series.marks()["scores"][0] == [0, None]
+    assert series.marks()["tau"] == tiny_system.tau
 
 
 def test_a_new_scoring_forgets_the_old(tiny_system: MedFedPure, scan: Tensor) -> None:

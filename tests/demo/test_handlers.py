@@ -46,10 +46,10 @@ def test_stages_light_up_in_the_pipeline_s_order(system: MedFedPure, scan: Tenso
 def test_what_came_too_late_changes_nothing_on_the_page(system: MedFedPure, scan: Tensor) -> None:
     """The last thing yielded is sent again at the end: it must not be an old step."""
     turn, shelf = Turn(), {"a key": of_levels(to_uint8(scan))}
-    explore = SimpleNamespace(system=system, shelf=shelf, problem="")
+    explore = SimpleNamespace(systems={None: system}, shelf=shelf, problem="")
     running = Explore._analyse(
         explore,  # type: ignore[arg-type]
-        turn, "a key", False, "pgd", "linf", 0.015, 0.003, 5, "plain", "unknown", 0,
+        turn, "a key", False, None, "pgd", "linf", 0.015, 0.003, 5, "plain", "unknown", 0,
     )  # fmt: skip
     assert "mf-running" in next(running)[0]
     turn.end()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
@@ -18,7 +18,7 @@ from core import checkpoint
 from core.checkpoint import WeightsError
 from core.pipeline import MedFedPure
 from core.scan import SIZE
-from core.system import save_hospital, save_shared
+from core.system import ties_file
 from train.calibrate import calibrate
 from train.commit import commit
 from train.config import PresetError, preset_names
@@ -27,6 +27,7 @@ from train.data import DataError, default_root
 from train.federated.experiment import Experiment, read_experiment
 from train.federated.hospital import Hospital
 from train.federated.state import StateError
+from train.hospitals import save_hospital, save_shared
 from train.novelty import fit_novelty
 from train.partition import client_corpus
 from train.progress import Progress
@@ -73,26 +74,29 @@ def export(
 
     Raises:
         StateError: a client has not finished all phases.
-        WeightsError: two clients differ in what they share.
+        ValueError: two clients differ in what they share.
     """
     out.mkdir(parents=True, exist_ok=True)
     log = Progress("export", out / "log.jsonl")
-    kept: dict[str, bytes] = {}
-    names = list(FILES.values())
+    names, shared = list(FILES.values()), _shared_names(experiment)
     for client in clients:
         own = corpus if whole else client_corpus(corpus, experiment.config.partition, client)
         hospital = Hospital(experiment, own, client, states)
         log.report(f"hospital {client + 1} finishes on {len(own.train)} scans of its own")
         system = _finished(hospital, log)
-        save_shared(system, out, corpus.split_sha256)
-        for name in FILES.values():
-            data = (out / name).read_bytes()
-            if kept.setdefault(name, data) != data:
-                raise WeightsError(f"hospital {client + 1} has another {name} than those before it")
-        names.append(save_hospital(system, out, client + 1, corpus.split_sha256))
+        if client == clients[0]:
+            save_shared(system, out, corpus.split_sha256, lambda file, n: n not in shared[file])
+        save_hospital(system, out, client + 1, corpus.split_sha256)
+        names.append(ties_file(client + 1))
         checkpoint.write_manifest(
             out, names, preset=experiment.preset.name, protocol=corpus.protocol, commit=commit()
         )
+
+
+def _shared_names(experiment: Experiment) -> dict[str, set[str]]:
+    """By file, the names of what has travelled: it is one and the same at every hospital."""
+    phases = {file: replace(experiment, phase=phase) for phase, file in FILES.items()}
+    return {file: set(e.shared(e.model())) for file, e in phases.items()}
 
 
 def _finished(hospital: Hospital, log: Progress) -> MedFedPure:

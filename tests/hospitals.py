@@ -1,0 +1,43 @@
+"""A folder of weights that hold three hospitals, as a federation leaves it, of untrained parts."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from core import checkpoint
+from core.moe import is_personal
+from core.pipeline import MedFedPure
+from core.system import SHARED, ties_file
+from train.hospitals import save_hospital, save_shared
+
+COUNT, SPLIT = 3, "a split"
+
+
+def write(
+    system: MedFedPure, folder: Path, is_own: Callable[[str], bool] = is_personal
+) -> dict[int, MedFedPure]:
+    """Writes `system` as it would be at three hospitals; returns what was written of each."""
+    for parameter in system.parameters():  # what half precision keeps
+        parameter.data = parameter.data.half().float()
+    save_shared(system, folder, SPLIT, lambda file, name: is_own(name))
+    written = {}
+    for number in range(1, COUNT + 1):
+        own = copy.deepcopy(system)
+        torch.manual_seed(number)
+        for name, parameter in own.classifier.model.named_parameters():
+            if is_own(name):
+                parameter.add_(torch.randn_like(parameter) * 0.3)
+        own.classifier.temperature.fill_(1 + number / 4)
+        own.plain.bias.copy_(torch.tensor([0.0, number / 5]))
+        own.detector.clean_mean.fill_(-number)
+        own.detector.quantiles_fused.fill_([-1e3, 1e3, -1e3][number - 1])  # flags, flags not, flags
+        own.novelty.limit.fill_(number)
+        save_hospital(own, folder, number, SPLIT)
+        written[number] = own
+    names = [*SHARED, *map(ties_file, written)]
+    checkpoint.write_manifest(folder, names, preset="tiny", protocol="none", commit="none")
+    return written
