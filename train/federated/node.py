@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives.serialization import load_ssh_private_key
 from train.data import DataError, find_folder
 from train.federated.command import QUIET
 from train.federated.policy import PolicyError, read_policy
-from train.federated.superlink import program
+from train.federated.superlink import program, stop
 
 SECONDS = 10.0  # to answer the first knock
 UNKNOWN_KEY = "Failed to activate SuperNode"  # what Flower says to a key that nobody registered
@@ -128,19 +128,17 @@ def run(args: argparse.Namespace) -> int:
     process = subprocess.Popen(
         command, env=QUIET | os.environ, stderr=subprocess.STDOUT, stdout=subprocess.PIPE, text=True
     )
-    is_known = True
     try:
         for line in process.stdout or ():
             sys.stderr.write(line)
-            is_known &= UNKNOWN_KEY not in line
+            if UNKNOWN_KEY in line:
+                raise NodeError(
+                    f"the coordinator does not know this key: send {args.key}.pub and have it "
+                    "registered"
+                )
+        return process.wait()
     finally:
-        process.terminate()
-        code = process.wait()
-    if not is_known:
-        raise NodeError(
-            f"the coordinator does not know this key: send {args.key}.pub and have it registered"
-        )
-    return code
+        stop(process)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -118,7 +118,7 @@ def processes(
         yield started
     finally:
         for process in reversed(started.values()):
-            _stop(process)
+            stop(process)
 
 
 def wait_for_port(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
@@ -169,7 +169,8 @@ def program(name: str) -> str:
     return found
 
 
-def _stop(process: subprocess.Popen[bytes]) -> None:
+def stop(process: subprocess.Popen[Any]) -> None:
+    """Ends a process, by force after twenty seconds."""
     if process.poll() is None:
         process.terminate()
         try:
