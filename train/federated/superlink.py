@@ -28,8 +28,7 @@ class Link:
 
     def __init__(self, name: str, home: Path | None = None) -> None:
         self.name = name
-        beside = str(Path(sys.executable).parent)  # Flower's programs look for each other
-        self.environment = {**os.environ, "PATH": f"{beside}{os.pathsep}{os.environ['PATH']}"}
+        self.environment = environment()
         if home:
             self.environment["FLWR_HOME"] = str(home)
 
@@ -96,6 +95,12 @@ class Link:
     def _status(self, run: str) -> str:
         runs = self.flwr("ls", self.name, "--run-id", run)["runs"]
         return str(runs[0]["status"]) if runs else "unknown"
+
+
+def environment() -> dict[str, str]:
+    """This process' own, in which Flower's programs find each other."""
+    beside = str(Path(sys.executable).parent)
+    return {**os.environ, "PATH": f"{beside}{os.pathsep}{os.environ['PATH']}"}
 
 
 @contextmanager
