@@ -117,6 +117,7 @@ def test_test_scans_fall_to_clients_whole_and_once(corpus, places, table):
     assert [len(part) for part in few] == [1, 1]
 
 
+@pytest.mark.slow
 def test_methods_are_trained_attacked_compared_and_drawn(table, corpus, places, tmp_path):
     path = tmp_path / "table-2-br35h-reduced.json"
     methods = methods_named(["Local", "pFedDef", "MedFedPure"])
