@@ -26,6 +26,7 @@ from core import WeightsError, load
 from core.checkpoint import WEIGHTS
 from core.checkpoint import read_manifest as read_weights
 from core.pipeline import MedFedPure
+from core.system import load_all
 from train.cifar import read_cifar
 from train.config import PresetError, read_preset
 from train.corpus import load_corpus
@@ -49,8 +50,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.command == "demo":
             return _demo(args)
         torch.set_num_threads(args.threads or torch.get_num_threads())
-        if args.command == "tables":
-            return _tables(args)
+        if args.command in ("tables", "pooled"):
+            return _tables(args) if args.command == "tables" else _pooled(args)
         _loso(args) if args.command == "loso" else _single(args)
     except (
         DataError, PresetError, ProvenanceError, StartError, StoreError, WeightsError, ValueError
@@ -165,6 +166,38 @@ def _tables(args: argparse.Namespace) -> int:
         store, table, args.setting, methods, corpus, places, seed=args.seed, limit=args.limit,
         lite_limit=args.lite_limit, evasion_limit=args.evasion_limit,
     )  # fmt: skip
+    say(f"written to {store.path}")
+    return 0
+
+
+def _pooled(args: argparse.Namespace) -> int:
+    from bench import pooled  # Flower is an extra
+    from bench.clients import test_scans
+    from train.federated.experiment import read_experiment
+
+    manifest, root = read_manifest(args.protocol, args.manifests), _root(args)
+    facts = {
+        name: weights_facts(folder, manifest)
+        for name, folder in (("federated", args.weights), ("pooled", args.pooled))
+    }
+    own = load_all(args.weights)
+    experiment = read_experiment(args.preset, args.protocol, 0)
+    if len(own) != experiment.config.partition.num_clients:
+        raise ValueError(f"{args.weights} holds {len(own)} systems, not those of {args.preset!r}")
+    corpus = load_corpus(args.protocol, root, args.cache, args.manifests)
+    scans = test_scans(
+        experiment, corpus, root, args.cache, limit=args.limit, manifests=args.manifests
+    )
+    hashes = {name: f.pop("sha256") for name, f in facts.items()}
+    settings = {"limit": args.limit, "eps": args.attack_eps, "preset": args.preset}
+    machine = machine_facts(torch.device("cpu"))
+    store = Store(
+        args.out or Path("results") / f"pooled-{args.protocol}.json", "pooled",
+        {"manifest_sha256": manifest.sha256, "weights": hashes, "settings": settings},
+        {"weights_facts": facts, "machine": machine}, args.fresh,
+    )  # fmt: skip
+    pooled.run(store, list(own.values()), load(args.pooled), scans, args.attack_eps)
+    store.write()
     say(f"written to {store.path}")
     return 0
 

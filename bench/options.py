@@ -21,6 +21,7 @@ DESCRIPTION = """Measures the system and writes results/*.json; nothing is selec
   latency     speed, start of the app and peak memory
   demo        the page in a browser: times, accessibility, ten visitors, memory
   tables      Tables I and II: every method trained on the same clients, and attacked
+  pooled      a federation's weights against those of pooled training
   report      writes the tables of README.md from results/*.json
 
 A killed run goes on where it stopped when the same command is given again."""
@@ -39,7 +40,7 @@ def parser() -> argparse.ArgumentParser:
             name, formatter_class=argparse.ArgumentDefaultsHelpFormatter, help=_HELP[name],
             description=_HELP[name],
         )  # fmt: skip
-        if name not in ("demo", "report", "tables"):
+        if name not in ("demo", "report", "tables", "pooled"):
             _common(command, several=name == "loso")
         add(command)
     return main
@@ -131,6 +132,17 @@ def _tables(command: argparse.ArgumentParser) -> None:
     _places(command)
 
 
+def _pooled(command: argparse.ArgumentParser) -> None:
+    add = command.add_argument
+    add("--protocol", default="multi-source", choices=list(PROTOCOLS), help="split to test on")
+    add("--preset", default="federated", help="that the hospitals trained by: who holds what")
+    add("--weights", type=Path, default=WEIGHTS, help="folder of the federation's weights")
+    add("--pooled", type=Path, required=True, help="folder of weights trained on pooled scans")
+    add("--limit", type=int, default=0, help="test scans a hospital at most; 0: all")
+    add("--attack-eps", type=float, default=0.015, help="size of the perturbation, L-inf")
+    _places(command)
+
+
 def _report(command: argparse.ArgumentParser) -> None:
     add = command.add_argument
     add("--results", type=Path, default=Path("results"), help="folder of the result files")
@@ -159,6 +171,7 @@ _COMMANDS = {
     "latency": _latency,
     "demo": _demo,
     "tables": _tables,
+    "pooled": _pooled,
     "report": _report,
 }
 _HELP = {
@@ -171,5 +184,6 @@ _HELP = {
     "latency": "speed, start of the app and peak memory",
     "demo": "the page in a browser: times, accessibility, ten visitors, memory",
     "tables": "Tables I and II: every method trained on the same clients, and attacked",
+    "pooled": "a federation's weights against those of pooled training",
     "report": "writes the tables of README.md from results/*.json",
 }

@@ -5,7 +5,7 @@ Of the federation each test scan is read by the hospital that it falls to.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -29,14 +29,13 @@ READERS = ("defence", "trained-mixture", "undefended")
 
 def run(
     store: Store,
-    federated: Mapping[int, MedFedPure],
+    federated: Sequence[MedFedPure],
     pooled: MedFedPure,
     scans: Sequence[Data],
     eps: float,
 ) -> None:
     """Rows `clean`, `A0`, `mae` and `diffusion`; `scans` are those of hospitals 1 to N."""
-    own = list(federated.values())
-    same = [pooled] * len(own)
+    own, same = list(federated), [pooled] * len(federated)
     for row in rows_named(["clean", "A0"], eps):
         store.row(row.name, lambda r=row: _accuracy(own, same, scans, r))
     store.row("mae", lambda: _errors(own[0], pooled, scans, _mae_errors))
