@@ -26,7 +26,8 @@ def preset(tmp_path: Path):
 
 def test_the_presets_that_ship():
     assert preset_names() == [
-        "cifar10-paper", "default", "federated", "loopback", "one-source", "paper", "smoke"
+        "br35h-reduced", "cifar10-paper", "cifar10-reduced", "default", "federated",
+        "federation-bench", "loopback", "one-source", "paper", "smoke",
     ]  # fmt: skip
 
 
@@ -46,7 +47,9 @@ def test_methods_add_up_and_unknown_ones_are_named():
     p = read_preset("federated+one-expert+all-shared+no-attacks")
     assert len(p.system.moe.sides) == 1 and p.federated.share == "all"
     assert p.classifier.loss.adv_eps == 0 and p.federated.num_rounds == 120
-    with pytest.raises(PresetError, match="unknown method 'fedem': choose from all-shared, em"):
+    with pytest.raises(
+        PresetError, match="unknown method 'fedem': choose from all-shared, by-source"
+    ):
         read_preset("federated+fedem")
 
 
@@ -132,7 +135,7 @@ def test_what_is_wrong_is_named(preset, text, message):
 
 
 def test_an_unknown_preset_names_the_known_ones(tmp_path):
-    with pytest.raises(PresetError, match=r"'papr': choose from cifar10-paper, default, fed"):
+    with pytest.raises(PresetError, match=r"'papr': choose from br35h-reduced, cifar10-paper"):
         read_preset("papr")
     with pytest.raises(PresetError, match="unknown preset"):
         read_preset(str(tmp_path / "none.toml"))
