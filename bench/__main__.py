@@ -36,7 +36,7 @@ from train.split import read_manifest
 INDIFFERENT = {
     "command", "weights", "data", "batch_size", "threads", "device", "cache", "manifests", "out",
     "fresh", "rows", "no_app", "weights_leak_free", "weights_second_source",
-    "methods", "runs",
+    "methods", "runs", "personal_preset",
 }  # fmt: skip
 
 
@@ -51,6 +51,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         torch.set_num_threads(args.threads or torch.get_num_threads())
         if args.command == "tables":
             return _tables(args)
+        if args.command == "federation":
+            return _federation(args)
         _loso(args) if args.command == "loso" else _single(args)
     except (
         DataError, PresetError, ProvenanceError, StartError, StoreError, WeightsError, ValueError
@@ -165,6 +167,30 @@ def _tables(args: argparse.Namespace) -> int:
         store, table, args.setting, methods, corpus, places, seed=args.seed, limit=args.limit,
         lite_limit=args.lite_limit, evasion_limit=args.evasion_limit,
     )  # fmt: skip
+    say(f"written to {store.path}")
+    return 0
+
+
+def _federation(args: argparse.Namespace) -> int:
+    from bench import federation  # Flower is an extra
+    from bench.federation_ground import LEARNING, PRESET, Ground
+    from bench.federation_runs import Places
+
+    names = federation.rows_named(args.rows)
+    places = Places(_root(args), args.cache, args.manifests, args.runs)
+    manifests = {p: read_manifest(p, args.manifests).sha256 for p in (args.protocol, LEARNING)}
+    settings = {k: v for k, v in sorted(vars(args).items()) if k not in INDIFFERENT}
+    store = Store(
+        args.out or Path("results") / "federation.json", "federation",
+        {
+            "manifest_sha256": manifests, "settings": settings,
+            "preset": key_of(asdict(read_preset(PRESET))),
+        },
+        {"machine": machine_facts(torch.device("cpu"))},
+        args.fresh,
+    )  # fmt: skip
+    ground = Ground(places, args.protocol, seed=args.seed)
+    federation.run(store, ground, names, args.personal_preset)
     say(f"written to {store.path}")
     return 0
 

@@ -21,6 +21,7 @@ DESCRIPTION = """Measures the system and writes results/*.json; nothing is selec
   latency     speed, start of the app and peak memory
   demo        the page in a browser: times, accessibility, ten visitors, memory
   tables      Tables I and II: every method trained on the same clients, and attacked
+  federation  the federation engine: same bytes, overhead, payload, N clients, poison, faults
   report      writes the tables of README.md from results/*.json
 
 A killed run goes on where it stopped when the same command is given again."""
@@ -39,7 +40,7 @@ def parser() -> argparse.ArgumentParser:
             name, formatter_class=argparse.ArgumentDefaultsHelpFormatter, help=_HELP[name],
             description=_HELP[name],
         )  # fmt: skip
-        if name not in ("demo", "report", "tables"):
+        if name not in ("demo", "federation", "report", "tables"):
             _common(command, several=name == "loso")
         add(command)
     return main
@@ -131,6 +132,23 @@ def _tables(command: argparse.ArgumentParser) -> None:
     _places(command)
 
 
+def _federation(command: argparse.ArgumentParser) -> None:
+    add = command.add_argument
+    add(
+        "--rows", type=_names, metavar="LIST",
+        help="all by default, of twice, faults, simulation, overhead, payload, scaling, poison, "
+        "batch_norm, personal",
+    )  # fmt: skip
+    add("--protocol", default="leak-free", choices=list(PROTOCOLS), help="of the engine's rows")
+    add("--seed", type=int, default=0, help="of the trainings; of 'personal' the first of three")
+    add(
+        "--personal-preset", default="federation-bench", metavar="NAME",
+        help="preset that the row 'personal' trains; another than the default is another row",
+    )  # fmt: skip
+    add("--runs", type=Path, default=Path("runs") / "federation", help="folder of the trainings")
+    _places(command)
+
+
 def _report(command: argparse.ArgumentParser) -> None:
     add = command.add_argument
     add("--results", type=Path, default=Path("results"), help="folder of the result files")
@@ -159,6 +177,7 @@ _COMMANDS = {
     "latency": _latency,
     "demo": _demo,
     "tables": _tables,
+    "federation": _federation,
     "report": _report,
 }
 _HELP = {
@@ -171,5 +190,6 @@ _HELP = {
     "latency": "speed, start of the app and peak memory",
     "demo": "the page in a browser: times, accessibility, ten visitors, memory",
     "tables": "Tables I and II: every method trained on the same clients, and attacked",
+    "federation": "the federation engine: same bytes, overhead, payload, N clients, poison, faults",
     "report": "writes the tables of README.md from results/*.json",
 }

@@ -7,7 +7,7 @@ import re
 import sys
 from pathlib import Path
 
-from bench import baseline_tables, part_tables, tables
+from bench import baseline_tables, federation_tables, part_tables, tables
 from bench.markdown import Renderer, Results
 from bench.progress import say
 from core.checkpoint import write_atomic
@@ -26,6 +26,7 @@ TABLES: dict[str, Renderer] = {
     "latency": part_tables.latency,
     "methods": baseline_tables.methods,
     "evasion": baseline_tables.evasion,
+    "federation": federation_tables.federation,
 }
 _BLOCK = re.compile(r"(<!-- results:([\w-]+) -->\n)(.*?)(<!-- /results -->)", re.DOTALL)
 
