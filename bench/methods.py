@@ -42,7 +42,7 @@ class Table:
     backbone: str
     presets: dict[str, str]
     laid: tuple[str, ...]
-    one_expert: str
+    one_expert: dict[str, str]  # by setting, as presets
     attacks: tuple[Row, ...]
     published: dict[str, tuple[float, float]]
 
@@ -54,9 +54,10 @@ def _whole(eps: float, alpha: float) -> Row:
 
 CLEAN = Row("clean", "scans as they are")
 CIFAR_PRESETS = {"reduced": "cifar10-reduced", "paper": "cifar10-paper"}
+ONE_PICTURE = dict.fromkeys(CIFAR_PRESETS, "one-expert-32")
 TABLES = {
     "1-cifar10": Table(
-        "CIFAR-10", "cifar10", "MobileNetV2", CIFAR_PRESETS, ("mobilenet",), "one-expert-32",
+        "CIFAR-10", "cifar10", "MobileNetV2", CIFAR_PRESETS, ("mobilenet",), ONE_PICTURE,
         (CLEAN, PRESETS["table-1-pfeddef"], PRESETS["table-1-l2"], _whole(0.015, 0.0025)),
         {
             "FedAvg": (93.0, 0.0), "Local": (38.0, 33.0), "FedEM": (76.0, 13.0),
@@ -65,13 +66,13 @@ TABLES = {
         },
     ),
     "2-cifar10": Table(
-        "CIFAR-10", "cifar10", "ResNet-18", CIFAR_PRESETS, (), "one-expert-32",
+        "CIFAR-10", "cifar10", "ResNet-18", CIFAR_PRESETS, (), ONE_PICTURE,
         (CLEAN, PRESETS["table-2-cifar10"], _whole(0.015, 0.0025)),
         {"pFedDef": (68.64, 14.28), "MedFedPure": (88.11, 77.98)},
     ),
     "2-br35h": Table(
         "Br35H", "leak-free", "ResNet-18", {"reduced": "br35h-reduced", "paper": "paper"}, (),
-        "one-expert",
+        {"reduced": "one-expert-112", "paper": "one-expert-224"},
         (CLEAN, PRESETS["table-2-br35h"], _whole(0.015, 0.0025)),
         {"pFedDef": (98.33, 49.50), "MedFedPure": (97.67, 87.33)},
     ),
@@ -80,7 +81,7 @@ TABLES = {
 
 def preset_of(table: Table, setting: str, method: Method) -> str:
     """The name of the preset that trains a method for a table."""
-    laid = [*table.laid, *([table.one_expert] if method.single else []), *method.laid]
+    laid = [*table.laid, *([table.one_expert[setting]] if method.single else []), *method.laid]
     return "+".join([table.presets[setting], *laid])
 
 

@@ -88,8 +88,7 @@ def test_what_is_shared_is_in_memory_once_and_nothing_personal_is(systems: Syste
         assert shared == {
             name
             for name in mine
-            if name.startswith(tuple(PARTS[part] for part in SHARED))
-            and not is_personal(name)
+            if name.startswith(tuple(PARTS[part] for part in SHARED)) and not is_personal(name)
         }
         assert other.detector._measurements.trained is other.classifier
 

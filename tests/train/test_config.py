@@ -44,7 +44,7 @@ def test_every_method_can_be_laid_over_the_federation(method):
 
 
 def test_methods_add_up_and_unknown_ones_are_named():
-    p = read_preset("federated+one-expert+all-shared+no-attacks")
+    p = read_preset("federated+one-expert-112+all-shared+no-attacks")
     assert len(p.system.moe.sides) == 1 and p.federated.share == "all"
     assert p.classifier.loss.adv_eps == 0 and p.federated.num_rounds == 120
     with pytest.raises(

@@ -69,10 +69,10 @@ def run(settings: Mapping[str, Any]) -> None:
                 link.run({name: settings[name] for name in RUN_KEYS})
 
 
-def certificates(folder: Path) -> None:
-    """ca.crt, server.crt and server.key for loopback, good for a day."""
+def certificates(folder: Path, since: datetime.datetime | None = None) -> None:
+    """ca.crt, server.crt and server.key for loopback, good for a day, from now by default."""
     authority, server = (ec.generate_private_key(ec.SECP384R1()) for _ in range(2))
-    now = datetime.datetime.now(datetime.UTC)
+    now = since or datetime.datetime.now(datetime.UTC)
 
     def certificate(name: str, key: ec.EllipticCurvePrivateKey) -> x509.CertificateBuilder:
         return (

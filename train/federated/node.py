@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives.serialization import load_ssh_private_key
 from train.data import DataError, find_folder
 from train.federated.command import QUIET
 from train.federated.policy import PolicyError, read_policy
-from train.federated.superlink import program
+from train.federated.superlink import environment, program, stop
 
 SECONDS = 10.0  # to answer the first knock
 UNKNOWN_KEY = "Failed to activate SuperNode"  # what Flower says to a key that nobody registered
@@ -125,22 +125,21 @@ def run(args: argparse.Namespace) -> int:
     command += ["--root-certificates", str(args.root_certificates)]
     command += ["--auth-supernode-private-key", str(args.key)]
     command += ["--port", str(args.port), "--node-config", " ".join(words)]
-    process = subprocess.Popen(
-        command, env=QUIET | os.environ, stderr=subprocess.STDOUT, stdout=subprocess.PIPE, text=True
-    )
-    is_known = True
-    try:
-        for line in process.stdout or ():
-            sys.stderr.write(line)
-            is_known &= UNKNOWN_KEY not in line
-    finally:
-        process.terminate()
-        code = process.wait()
-    if not is_known:
-        raise NodeError(
-            f"the coordinator does not know this key: send {args.key}.pub and have it registered"
-        )
-    return code
+    own = QUIET | environment() | {"PYTHONUNBUFFERED": "1"}  # each line when it is said
+    with subprocess.Popen(
+        command, env=own, stderr=subprocess.STDOUT, stdout=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            for line in process.stdout or ():
+                sys.stderr.write(line)
+                if UNKNOWN_KEY in line:
+                    raise NodeError(
+                        f"the coordinator does not know this key: send {args.key}.pub and have it "
+                        "registered"
+                    )
+            return process.wait()
+        finally:
+            stop(process)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -28,8 +28,7 @@ class Link:
 
     def __init__(self, name: str, home: Path | None = None) -> None:
         self.name = name
-        beside = str(Path(sys.executable).parent)  # Flower's programs look for each other
-        self.environment = {**os.environ, "PATH": f"{beside}{os.pathsep}{os.environ['PATH']}"}
+        self.environment = environment()
         if home:
             self.environment["FLWR_HOME"] = str(home)
 
@@ -98,6 +97,12 @@ class Link:
         return str(runs[0]["status"]) if runs else "unknown"
 
 
+def environment() -> dict[str, str]:
+    """This process' own, in which Flower's programs find each other."""
+    beside = str(Path(sys.executable).parent)
+    return {**os.environ, "PATH": f"{beside}{os.pathsep}{os.environ['PATH']}"}
+
+
 @contextmanager
 def processes(
     commands: Mapping[str, Sequence[str]], environment: Mapping[str, str], logs: Path
@@ -118,7 +123,7 @@ def processes(
         yield started
     finally:
         for process in reversed(started.values()):
-            _stop(process)
+            stop(process)
 
 
 def wait_for_port(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
@@ -169,7 +174,8 @@ def program(name: str) -> str:
     return found
 
 
-def _stop(process: subprocess.Popen[bytes]) -> None:
+def stop(process: subprocess.Popen[Any]) -> None:
+    """Ends a process, by force after twenty seconds."""
     if process.poll() is None:
         process.terminate()
         try:

@@ -144,6 +144,30 @@ def test_secure_aggregation_leads_to_the_same_experts(preset, federate, wire, tm
     assert replies and not any(list(r) for m in replies for r in m.content.array_records.values())
 
 
+@pytest.mark.parametrize(
+    "strategy",
+    [
+        'name = "fedprox"\nproximal_mu = 0.1',
+        'name = "fedmedian"',
+        'name = "trimmed"\ntrim = 0.4',
+        'name = "krum"',
+        "dp_clip = 1.0\ndp_noise = 0.01",
+        "momentum = 0.5",
+    ],
+)
+def test_every_strategy_runs_and_moves_the_experts(preset, federate, tmp_path, strategy):
+    path = preset("num_rounds = 1\nmin_clients = 3", strategy=strategy)
+    assert federate(path) == 0
+    first = result(tmp_path / "out")["rounds"][0]
+    assert first["trained"] == [0, 1, 2] and not first["failures"]
+    start = read_experiment(str(path), "leak-free", 0)
+    before = start.shared(start.model())
+    after = experts(tmp_path / "out", path)
+    assert after.keys() == before.keys()
+    assert all(torch.isfinite(t).all() for t in after.values())
+    assert any(not torch.equal(after[n], before[n]) for n in before)
+
+
 # --- stopping and going on -----------------------------------------------------------------------
 
 
