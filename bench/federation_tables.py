@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from bench.markdown import Result, Results, number, percent, results_of, source, table
 
+MB = 2**20
 WORDS = {True: "yes", False: "**no**", None: ""}
 
 
@@ -90,9 +91,9 @@ def _payload_detail(row: Result) -> str:
     lines = [
         [
             phase,
-            *(number(p[k] / 1e6, 2) for k in ("tensors", "down_per_round", "up_per_round")),
+            *(number(p[k] / MB, 2) for k in ("tensors", "down_per_round", "up_per_round")),
             str(p["rounds"]),
-            number(p["total_per_client"] / 1e6, 0),
+            number(p["total_per_client"] / MB, 0),
         ]
         for phase, p in row["phases"].items()
     ]
@@ -106,7 +107,7 @@ def _scaling_detail(row: Result) -> str:
             n,
             *(number(f[k], 1) for k in ("wall_s", "cpu_s")),
             number(1e3 * f["cpu_s"] / int(n), 0),
-            number(f["bytes"] / 1e6, 1),
+            number(f["bytes"] / MB, 1),
             *(number(f[k], 0) for k in ("peak_mb", "resident_mb", "scans_mb")),
         ]
         for n, f in row["clients"].items()
