@@ -5,19 +5,28 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from bench import demo, detection, latency, loso, mae, novelty, purifier, report, robustness
+from bench import (
+    demo,
+    detection,
+    latency,
+    loso,
+    mae,
+    novelty,
+    purifier,
+    report,
+    robustness,
+    trainings,
+)
 from bench.fold import Fold, load_fold
 from bench.lesions import masks_for
-from bench.methods import METHODS, TABLES, methods_named, preset_of
-from bench.options import parser
+from bench.options import parser, root_of, settings_of
 from bench.progress import say
-from bench.provenance import ProvenanceError, key_of, machine_facts, weights_facts
+from bench.provenance import ProvenanceError, machine_facts, weights_facts
 from bench.rows import rows_named
 from bench.startup import StartError, measure_app
 from bench.store import Store, StoreError
@@ -26,19 +35,10 @@ from core import WeightsError, load
 from core.checkpoint import WEIGHTS
 from core.checkpoint import read_manifest as read_weights
 from core.pipeline import MedFedPure
-from core.system import load_all
 from train.cifar import read_cifar
-from train.config import PresetError, read_preset
-from train.corpus import load_corpus
-from train.data import DataError, default_root
+from train.config import PresetError
+from train.data import DataError
 from train.split import read_manifest
-
-# options that decide no figure: rows computed under others may stand in the same file
-INDIFFERENT = {
-    "command", "weights", "data", "batch_size", "threads", "device", "cache", "manifests", "out",
-    "fresh", "rows", "no_app", "weights_leak_free", "weights_second_source",
-    "methods", "runs",
-}  # fmt: skip
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -50,9 +50,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.command == "demo":
             return _demo(args)
         torch.set_num_threads(args.threads or torch.get_num_threads())
-        if args.command in ("tables", "pooled"):
-            return _tables(args) if args.command == "tables" else _pooled(args)
-        _loso(args) if args.command == "loso" else _single(args)
+        if args.command in trainings.COMMANDS:
+            trainings.COMMANDS[args.command](args)
+        else:
+            _loso(args) if args.command == "loso" else _single(args)
     except (
         DataError, PresetError, ProvenanceError, StartError, StoreError, WeightsError, ValueError
     ) as error:  # fmt: skip
@@ -88,13 +89,13 @@ def _single(args: argparse.Namespace) -> None:
         detection.run(store, pipeline, test, args.batch_size)
     elif args.command == "purifier":
         validation = _fold(args, args.protocol, "val", args.val_limit)
-        masks = masks_for(test, _root(args))
+        masks = masks_for(test, root_of(args))
         purifier.run(store, pipeline, test, validation, masks, args.batch_size)
     elif args.command == "mae":
         validation = _fold(args, args.protocol, "val", args.val_limit)
         mae.run(store, pipeline, test, validation, args.batch_size)
     elif args.command == "novelty":
-        photographs = read_cifar(_root(args), args.cache).test
+        photographs = read_cifar(root_of(args), args.cache).test
         novelty.run(store, pipeline, test, photographs, batch_size=args.batch_size)
     else:
         latency.run(
@@ -143,65 +144,6 @@ def _demo(args: argparse.Namespace) -> int:
     return 0
 
 
-def _tables(args: argparse.Namespace) -> int:
-    from bench import baselines  # Flower is an extra
-    from bench.federation_runs import Places
-
-    name = f"{args.table}-{args.dataset}"
-    if name not in TABLES:
-        raise ValueError("Table I has CIFAR-10 alone: --dataset cifar10")
-    table, methods = TABLES[name], methods_named(args.methods)
-    places = Places(_root(args), args.cache, args.manifests, args.runs)
-    corpus = load_corpus(table.protocol, places.data, places.cache, places.manifests)
-    out = args.out or Path("results") / f"table-{name}-{args.setting}.json"
-    settings = {k: v for k, v in sorted(vars(args).items()) if k not in INDIFFERENT}
-    presets = {m.name: asdict(read_preset(preset_of(table, args.setting, m))) for m in METHODS}
-    store = Store(
-        out, "tables",
-        {"split_sha256": corpus.split_sha256, "settings": settings, "presets": key_of(presets)},
-        {"dataset": corpus.protocol, "machine": machine_facts(torch.device("cpu"))},
-        args.fresh,
-    )  # fmt: skip
-    baselines.run(
-        store, table, args.setting, methods, corpus, places, seed=args.seed, limit=args.limit,
-        lite_limit=args.lite_limit, evasion_limit=args.evasion_limit,
-    )  # fmt: skip
-    say(f"written to {store.path}")
-    return 0
-
-
-def _pooled(args: argparse.Namespace) -> int:
-    from bench import pooled  # Flower is an extra
-    from bench.clients import test_scans
-    from train.federated.experiment import read_experiment
-
-    manifest, root = read_manifest(args.protocol, args.manifests), _root(args)
-    facts = {
-        name: weights_facts(folder, manifest)
-        for name, folder in (("federated", args.weights), ("pooled", args.pooled))
-    }
-    own = load_all(args.weights)
-    experiment = read_experiment(args.preset, args.protocol, 0)
-    if len(own) != experiment.config.partition.num_clients:
-        raise ValueError(f"{args.weights} holds {len(own)} systems, not those of {args.preset!r}")
-    corpus = load_corpus(args.protocol, root, args.cache, args.manifests)
-    scans = test_scans(
-        experiment, corpus, root, args.cache, limit=args.limit, manifests=args.manifests
-    )
-    hashes = {name: f.pop("sha256") for name, f in facts.items()}
-    settings = {"limit": args.limit, "eps": args.attack_eps, "preset": args.preset}
-    machine = machine_facts(torch.device("cpu"))
-    store = Store(
-        args.out or Path("results") / f"pooled-{args.protocol}.json", "pooled",
-        {"manifest_sha256": manifest.sha256, "weights": hashes, "settings": settings},
-        {"weights_facts": facts, "machine": machine}, args.fresh,
-    )  # fmt: skip
-    pooled.run(store, list(own.values()), load(args.pooled), scans, args.attack_eps)
-    store.write()
-    say(f"written to {store.path}")
-    return 0
-
-
 def _store(
     out: Path,
     args: argparse.Namespace,
@@ -209,7 +151,7 @@ def _store(
     facts: dict[str, Any],
     pipeline: MedFedPure,
 ) -> Store:
-    settings = {k: v for k, v in sorted(vars(args).items()) if k not in INDIFFERENT}
+    settings = settings_of(args)
     machine = machine_facts(pipeline.device)
     if args.command == "latency":  # here the machine decides the figures
         identity = {**identity, "timed_on": machine}
@@ -230,15 +172,8 @@ def _store(
 
 def _fold(args: argparse.Namespace, protocol: str, name: str, limit: int | None) -> Fold:
     return load_fold(
-        protocol, name, _root(args), limit=limit, cache=args.cache, manifests=args.manifests
+        protocol, name, root_of(args), limit=limit, cache=args.cache, manifests=args.manifests
     )
-
-
-def _root(args: argparse.Namespace) -> Path:
-    root = args.data or default_root()
-    if root is None:
-        raise DataError("name the data folder with --data, or set MEDFEDPURE_DATA")
-    return Path(root)
 
 
 def _device(args: argparse.Namespace) -> torch.device:

@@ -160,12 +160,8 @@ def _right(attacker: Reader, victim: Reader, scans: Data, row: Row) -> Tensor:
 
 def _mixtures(own: Federation) -> list[Reader]:
     """The clients' classifiers as they finished them, nothing around them."""
-    readers = []
-    for hospital in own.hospitals():
-        model = own.experiment.model()
-        model.load_state_dict(hospital.shelf.finished(own.experiment))
-        model.to(pick_device()).eval().requires_grad_(False)
-        shape = hospital.corpus.shape
+    readers, shape = [], own.corpus.shape
+    for model in own.models():
         count = cost(model, lambda m=model, s=shape: m(torch.zeros(1, *s, device=pick_device())))
         readers.append(Reader(model, lambda x, _, m=model: m(x), count._asdict()))
     return readers

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from core.pipeline import MedFedPure
 from core.system import load
 from train.corpus import Corpus
+from train.device import pick_device
 from train.federated import engines
 from train.federated.experiment import Experiment, read_experiment
 from train.federated.export import export
@@ -17,6 +21,8 @@ from train.federated.hospital import Hospital
 from train.federated.ledger import RESULT, STATE
 from train.partition import client_corpus
 from train.recipes import FILES
+
+RunFn = Callable[[engines.Settings], Any]
 
 
 @dataclass(frozen=True)
@@ -41,21 +47,25 @@ class Federation:
     @property
     def out(self) -> Path:
         """Its folder."""
-        e = self.experiment
-        return self.places.runs / f"{self.preset}-{e.protocol}-{e.seed}"
+        e, name = self.experiment, Path(self.preset).name.replace(".toml", "")
+        return self.places.runs / f"{name}-{e.protocol}-{e.seed}"
 
-    def train(self, phase: str = "mixture") -> dict[str, Any]:
-        """All rounds of a phase that are left; the whole record of them."""
+    def settings(self, phase: str = "mixture") -> dict[str, Any]:
+        """What an engine is told of a phase: it goes on with what its folder holds."""
         folder = self.out / phase
-        settings = {
+        return {
             "preset": self.preset, "protocol": self.experiment.protocol,
             "seed": self.experiment.seed, "phase": phase, "out": str(folder.resolve()),
             "resume": (folder / STATE).is_file(), "state": str((self.out / "clients").resolve()),
             "data": str(self.places.data.resolve()), "cache": str(self.places.cache.resolve()),
             "manifests": str(self.places.manifests.resolve()), "defence": "",
         }  # fmt: skip
-        engines.RUN["in-process"](settings)
-        record: dict[str, Any] = json.loads((folder / RESULT).read_text(encoding="utf-8"))
+
+    def train(self, phase: str = "mixture", run: RunFn = engines.in_process) -> dict[str, Any]:
+        """All rounds of a phase that are left; the whole record of them."""
+        run(self.settings(phase))
+        file = self.out / phase / RESULT
+        record: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
         return record
 
     def hospitals(self) -> list[Hospital]:
@@ -63,6 +73,15 @@ class Federation:
         partition, states = self.experiment.config.partition, self.out / "clients"
         own = [client_corpus(self.corpus, partition, c) for c in range(partition.num_clients)]
         return [Hospital(self.experiment, part, c, states) for c, part in enumerate(own)]
+
+    def models(self) -> list[nn.Module]:
+        """Each client's network as it has finished the mixture's phase, for reading."""
+        models = []
+        for hospital in self.hospitals():
+            model = self.experiment.model()
+            model.load_state_dict(hospital.shelf.finished(self.experiment))
+            models.append(model.to(pick_device()).eval().requires_grad_(False))
+        return models
 
     def systems(self) -> list[MedFedPure]:
         """Each client's whole system, after all phases, calibrated on its own scans."""

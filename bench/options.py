@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from bench.methods import METHODS
 from bench.systems import SYSTEMS
 from core.checkpoint import WEIGHTS
+from train.data import DataError, default_root
 from train.split import MANIFESTS, PROTOCOLS
 
 DESCRIPTION = """Measures the system and writes results/*.json; nothing is selected on test scans.
@@ -22,9 +24,18 @@ DESCRIPTION = """Measures the system and writes results/*.json; nothing is selec
   demo        the page in a browser: times, accessibility, ten visitors, memory
   tables      Tables I and II: every method trained on the same clients, and attacked
   pooled      a federation's weights against those of pooled training
+  federation  the federation engine: same bytes, overhead, payload, N clients, poison, faults
   report      writes the tables of README.md from results/*.json
 
 A killed run goes on where it stopped when the same command is given again."""
+
+
+# options that decide no figure: rows computed under others may stand in the same file
+INDIFFERENT = {
+    "command", "weights", "data", "batch_size", "threads", "device", "cache", "manifests", "out",
+    "fresh", "rows", "no_app", "weights_leak_free", "weights_second_source",
+    "methods", "runs", "personal_preset",
+}  # fmt: skip
 
 
 def parser() -> argparse.ArgumentParser:
@@ -40,10 +51,23 @@ def parser() -> argparse.ArgumentParser:
             name, formatter_class=argparse.ArgumentDefaultsHelpFormatter, help=_HELP[name],
             description=_HELP[name],
         )  # fmt: skip
-        if name not in ("demo", "report", "tables", "pooled"):
+        if name not in ("demo", "federation", "pooled", "report", "tables"):
             _common(command, several=name == "loso")
         add(command)
     return main
+
+
+def root_of(args: argparse.Namespace) -> Path:
+    """The data folder. Raises DataError where none is named."""
+    root = args.data or default_root()
+    if root is None:
+        raise DataError("name the data folder with --data, or set MEDFEDPURE_DATA")
+    return Path(root)
+
+
+def settings_of(args: argparse.Namespace) -> dict[str, Any]:
+    """The options that decide figures, in order."""
+    return {k: v for k, v in sorted(vars(args).items()) if k not in INDIFFERENT}
 
 
 def _common(command: argparse.ArgumentParser, *, several: bool) -> None:
@@ -143,6 +167,23 @@ def _pooled(command: argparse.ArgumentParser) -> None:
     _places(command)
 
 
+def _federation(command: argparse.ArgumentParser) -> None:
+    add = command.add_argument
+    add(
+        "--rows", type=_names, metavar="LIST",
+        help="all by default, of twice, faults, simulation, overhead, payload, scaling, poison, "
+        "batch_norm, personal",
+    )  # fmt: skip
+    add("--protocol", default="leak-free", choices=list(PROTOCOLS), help="of the engine's rows")
+    add("--seed", type=int, default=0, help="of the trainings; of 'personal' the first of three")
+    add(
+        "--personal-preset", default="federation-bench", metavar="NAME",
+        help="preset that the row 'personal' trains; another than the default is another row",
+    )  # fmt: skip
+    add("--runs", type=Path, default=Path("runs") / "federation", help="folder of the trainings")
+    _places(command)
+
+
 def _report(command: argparse.ArgumentParser) -> None:
     add = command.add_argument
     add("--results", type=Path, default=Path("results"), help="folder of the result files")
@@ -172,6 +213,7 @@ _COMMANDS = {
     "demo": _demo,
     "tables": _tables,
     "pooled": _pooled,
+    "federation": _federation,
     "report": _report,
 }
 _HELP = {
@@ -185,5 +227,6 @@ _HELP = {
     "demo": "the page in a browser: times, accessibility, ten visitors, memory",
     "tables": "Tables I and II: every method trained on the same clients, and attacked",
     "pooled": "a federation's weights against those of pooled training",
+    "federation": "the federation engine: same bytes, overhead, payload, N clients, poison, faults",
     "report": "writes the tables of README.md from results/*.json",
 }

@@ -7,7 +7,7 @@ import re
 import sys
 from pathlib import Path
 
-from bench import baseline_tables, part_tables, pooled_table, tables
+from bench import baseline_tables, federation_tables, part_tables, pooled_table, tables
 from bench.markdown import Renderer, Results
 from bench.progress import say
 from core.checkpoint import write_atomic
@@ -27,6 +27,7 @@ TABLES: dict[str, Renderer] = {
     "methods": baseline_tables.methods,
     "evasion": baseline_tables.evasion,
     "pooled": pooled_table.pooled,
+    "federation": federation_tables.federation,
 }
 _BLOCK = re.compile(r"(<!-- results:([\w-]+) -->\n)(.*?)(<!-- /results -->)", re.DOTALL)
 

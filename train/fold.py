@@ -30,7 +30,9 @@ class Data:
 
     def spaced(self, limit: int) -> Data:
         """At most `limit` of the scans, evenly spaced, first and last among them."""
-        return self.pick(torch.linspace(0, len(self) - 1, min(limit, len(self))).long().tolist())
+        if limit >= len(self):
+            return self  # a copy would hold all scans twice
+        return self.pick(torch.linspace(0, len(self) - 1, limit).long().tolist())
 
     def pick(self, rows: Sequence[int]) -> Data:
         """The scans of these rows; they get weights of their own."""

@@ -26,8 +26,8 @@ def preset(tmp_path: Path):
 
 def test_the_presets_that_ship():
     assert preset_names() == [
-        "br35h-reduced", "cifar10-paper", "cifar10-reduced", "default", "federated", "loopback",
-        "one-source", "paper", "smoke",
+        "br35h-reduced", "cifar10-paper", "cifar10-reduced", "default", "federated",
+        "federation-bench", "loopback", "one-source", "paper", "smoke",
     ]  # fmt: skip
 
 
@@ -47,7 +47,9 @@ def test_methods_add_up_and_unknown_ones_are_named():
     p = read_preset("federated+one-expert-112+all-shared+no-attacks")
     assert len(p.system.moe.sides) == 1 and p.federated.share == "all"
     assert p.classifier.loss.adv_eps == 0 and p.federated.num_rounds == 120
-    with pytest.raises(PresetError, match="unknown method 'fedem': choose from all-shared, em"):
+    with pytest.raises(
+        PresetError, match="unknown method 'fedem': choose from all-shared, by-source"
+    ):
         read_preset("federated+fedem")
 
 

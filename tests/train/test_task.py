@@ -311,6 +311,7 @@ def test_evenly_spaced_scans_get_weights_of_their_own(limit):
     cells = [f"a/{label}" for label in labels]
     some = Data(scans, torch.tensor(labels), cells, groups).spaced(limit)
     assert len(some) == min(limit, 40) == len(some.weights)
+    assert np.shares_memory(some.scans, scans) == (limit >= 40)  # all scans are held once
     assert some.scans[:, 0, 0].tolist() == sorted({int(v) for v in some.scans[:, 0, 0]})
     assert some.labels.tolist() == [labels[v] for v in some.scans[:, 0, 0]]
     assert list(some.cells) == [f"a/{label}" for label in some.labels.tolist()]

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from flwr.app import Context, RecordDict
+from flwr.clientapp.typing import ClientAppCallable
 
 from train.federated import client_app, loopback, server_app, superlink
 from train.federated.experiment import read_experiment
@@ -21,8 +22,10 @@ from train.federated.server_app import FederationError
 Settings = Mapping[str, Any]
 
 
-def in_process(settings: Settings) -> list[int]:
+def in_process(settings: Settings, app: ClientAppCallable = client_app.app) -> list[int]:
     """All clients one after another in this process: deterministic, no Ray, no sockets.
+
+    `app` answers each message: another than the clients' own can listen, or fail as a client may.
 
     Returns:
         The rounds that were skipped.
@@ -35,7 +38,7 @@ def in_process(settings: Settings) -> list[int]:
     count = experiment.config.partition.num_clients
     nodes = [{"partition-id": client, "num-partitions": count} for client in range(count)]
     client_app.forget()
-    grid = InProcessGrid(client_app.app, settings, nodes)
+    grid = InProcessGrid(app, settings, nodes)
     context = Context(RUN_ID, 0, {}, RecordDict(), dict(settings))
     server_app.app(grid, context)
     return skipped(Path(settings["out"]))
