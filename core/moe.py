@@ -217,27 +217,3 @@ def attention_entropy(attention: Tensor) -> Tensor:
 def is_personal(name: str) -> bool:
     """Whether a parameter or buffer of a mixture is a client's own, never sent: the attention."""
     return "attention" in name.split(".")
-
-
-def weighted_mean(states: Sequence[dict[str, Tensor]], counts: Sequence[int]) -> dict[str, Tensor]:
-    """FedAvg: sum_i n_i / n * theta_i over shared names (Eq. 23); personal names are left out."""
-    total = sum(counts)
-    if total <= 0 or len(states) != len(counts):
-        raise ValueError(
-            f"need one positive count per state, got {list(counts)} for {len(states)} states"
-        )
-    return {
-        name: _as(
-            torch.stack(
-                [s[name].double() * (n / total) for s, n in zip(states, counts, strict=True)]
-            ).sum(0),
-            value.dtype,
-        )
-        for name, value in states[0].items()
-        if not is_personal(name)
-    }
-
-
-def _as(mean: Tensor, dtype: torch.dtype) -> Tensor:
-    """The mean in its tensors' dtype; counters are rounded, as a cast would cut 6.999... to 6."""
-    return (mean if dtype.is_floating_point else mean.round()).to(dtype)

@@ -19,7 +19,6 @@ from core.moe import (
     attention_entropy,
     is_personal,
     mixture_loss,
-    weighted_mean,
 )
 
 TINY = MoEConfig(
@@ -188,37 +187,6 @@ def test_personal_is_the_attention_and_nothing_else() -> None:
     assert not is_personal("experts.0.backbone.attention_pool.weight")
     by_name = by_client([0.7, 0.1, 0.2]).state_dict()
     assert [name for name in by_name if is_personal(name)] == ["attention.log_weights"]
-
-
-def test_averaging_leaves_the_clients_weights_out() -> None:
-    states = [by_client(pi).state_dict() for pi in ([0.7, 0.1, 0.2], [0.2, 0.2, 0.6])]
-    assert states[0].keys() - weighted_mean(states, [1, 1]).keys() == {"attention.log_weights"}
-
-
-def test_the_mean_of_equal_states_is_that_state() -> None:
-    state = fresh().state_dict()
-    for name, value in state.items():
-        if not value.is_floating_point():
-            value.fill_(7)  # thirds of 7 add up to less than 7 in floating point
-        assert value.is_floating_point() or name.endswith("num_batches_tracked")
-    for counts in ([1, 1, 1], [7, 11, 5]):
-        mean = weighted_mean([state] * 3, counts)
-        assert set(mean) == {name for name in state if not is_personal(name)}
-        for name, value in mean.items():
-            assert value.dtype == state[name].dtype
-            assert torch.equal(value, state[name]), name
-
-
-def test_the_mean_weighs_by_count() -> None:
-    states = [{"a": torch.tensor([1.0, -2.0])}, {"a": torch.tensor([4.0, 1.0])}]
-    assert weighted_mean(states, [1, 2])["a"].tolist() == [3.0, 0.0]
-    assert weighted_mean(states, [5, 0])["a"].tolist() == [1.0, -2.0]
-
-
-@pytest.mark.parametrize("counts", [[0, 0], [1]])
-def test_a_mean_needs_counts(counts: list[int]) -> None:
-    with pytest.raises(ValueError, match="positive count per state"):
-        weighted_mean([{}, {}], counts)
 
 
 def test_an_expert_sees_the_scan_averaged_to_its_side() -> None:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from flwr.app import ConfigRecord, Message, RecordDict
 
-from core.moe import is_personal, weighted_mean
+from core.moe import is_personal
 from train.federated import client_app
 from train.federated.experiment import read_experiment
 from train.federated.grid import InProcessGrid
@@ -73,8 +73,9 @@ def test_experts_are_averaged_by_sample_count_and_nothing_personal_leaves(
             sent.append(unpack(message.content.array_records["arrays"], shared, "it"))
             counts.append(message.content.metric_records["metrics"]["num-examples"])
     assert len(sent) == 3 and sum(counts) == 24
-    expected = weighted_mean(sent, counts)
-    assert all(torch.allclose(shared[n], expected[n], atol=1e-6) for n in shared)
+    for name, mean in shared.items():  # Eq. 23
+        expected = sum(n * own[name] for n, own in zip(counts, sent, strict=True)) / sum(counts)
+        assert torch.allclose(mean, expected, atol=1e-6)
     first = result(tmp_path / "out")["rounds"][0]
     assert first["trained"] == [0, 1, 2] and set(first["clients"]) == {"0", "1", "2"}
     assert set(first["summary"]) == {"clean", "pgd", "nll", "score"}
