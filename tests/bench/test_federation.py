@@ -164,6 +164,7 @@ def test_a_client_that_does_not_fail_is_no_fault(ground):
     assert not failing(ground, lambda tensors, _: tensors, "")["met"]
 
 
+@pytest.mark.slow
 def test_one_client_s_answer_in_one_round_is_altered_and_no_other(ground, tmp_path):
     sent: dict[int, dict[str, torch.Tensor]] = {}
 
@@ -186,6 +187,7 @@ def test_one_client_s_answer_in_one_round_is_altered_and_no_other(ground, tmp_pa
     assert 7 < (loud[name].square().mean() / sent[2][name].square().mean()).sqrt() < 13
 
 
+@pytest.mark.slow
 def test_a_poisoner_moves_the_mean_and_not_the_median(ground):
     row = poison(ground)
     here = ground.places.runs

@@ -15,6 +15,7 @@ from core.pipeline import MedFedPure
 from train.corpus import load_corpus
 
 
+@pytest.mark.slow
 def test_the_same_system_is_no_better_than_itself_and_another_one_differs(
     tiny_system: MedFedPure, world: Path, tmp_path: Path
 ) -> None:

@@ -254,6 +254,7 @@ def test_missing_everywhere_is_one_sentence(folder, hub):
         load_verified(NAME, folder)
 
 
+@pytest.mark.slow
 def test_the_real_client_respects_offline_mode(folder, tmp_path):
     (folder / NAME).unlink()
     program = (

@@ -236,6 +236,7 @@ def test_a_bad_file_gets_its_sentence(served: Served, visit: Callable[[str], Any
     assert page.locator("td[data-says]").count() == 0 and served.kept() == []
 
 
+@pytest.mark.slow
 def test_a_photograph_is_read_on_request(
     served: Served, visit: Callable[[str], Any], photograph: bytes
 ) -> None:

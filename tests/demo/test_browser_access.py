@@ -16,7 +16,8 @@ from tests.demo.browsing import NEEDS_BROWSER, SHOTS, Served, drop, wait_for_lin
 pytestmark = NEEDS_BROWSER
 
 
-@pytest.mark.parametrize("theme", ["dark", pytest.param("light", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("theme", ["dark", "light"])
 def test_no_tab_has_a_violation(served: Served, visit: Any, theme: str) -> None:
     page = visit(f"{served.url}?__theme={theme}")
     look = partial(violations, page, RULES if theme == "dark" else ["color-contrast"])

@@ -50,6 +50,7 @@ def wait_for_progress(page: Any, words: str) -> None:
     page.wait_for_selector(f".mf-progress >> text={words}", timeout=180_000)
 
 
+@pytest.mark.slow
 def test_a_batch_is_read_stopped_and_handed_out(
     served: Served, visit: Callable[[str], Any], tmp_path: Path
 ) -> None:
@@ -132,7 +133,7 @@ def test_the_report_is_made_when_it_is_asked_for(
     assert not page.locator("#report-pdf").is_visible()
 
 
-@pytest.mark.parametrize("theme", ["dark", "light"])
+@pytest.mark.parametrize("theme", ["dark", pytest.param("light", marks=pytest.mark.slow)])
 def test_the_batch_fits_a_tablet(served: Served, visit: Callable[[str], Any], theme: str) -> None:
     page = visit(f"{served.url}/?__theme={theme}")
     page.set_viewport_size({"width": 1024, "height": 768})

@@ -71,6 +71,7 @@ def test_the_lesson_is_computed_and_the_quiz_answers(
     assert served.kept() == []
 
 
+@pytest.mark.slow
 def test_an_attack_can_be_stopped(served: Served, visit: Callable[[str], Any]) -> None:
     page = visit(served.url)
     page.click("#sample-1")

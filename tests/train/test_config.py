@@ -77,7 +77,10 @@ def test_the_paper_s_kappa_and_patches():
     assert (cifar.moe.img_size, cifar.moe.in_chans, cifar.moe.num_classes) == (32, 3, 10)
 
 
-@pytest.mark.parametrize("name", ["cifar10-paper", "default", "smoke"])
+@pytest.mark.parametrize(
+    "name",
+    ["cifar10-reduced", pytest.param("cifar10-paper", marks=pytest.mark.slow), "default", "smoke"],
+)
 def test_a_preset_s_system_reads_scans_of_its_own_shape(name):
     system = build(read_preset(name).system)
     shape = system.config.moe

@@ -194,6 +194,7 @@ def test_an_output_folder_that_cannot_be_made(world, tmp_path, capsys):
 # --- stopping ------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_sigterm_stops_at_the_last_checkpoint_with_one_sentence(world, tmp_path):
     preset = tmp_path / "long.toml"
     smoke = (REPOSITORY / "train" / "conf" / "smoke.toml").read_text(encoding="utf-8")

@@ -21,6 +21,7 @@ def result(out: Path) -> dict:
     return json.loads((out / "mixture" / RESULT).read_text(encoding="utf-8"))
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:GitWildMatchPattern")
 def test_the_bundle_holds_core_train_and_presets_and_nothing_else():
     _, warnings = load_and_validate(APP / "pyproject.toml")
