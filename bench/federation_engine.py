@@ -92,7 +92,7 @@ def overhead(ground: Ground, repeats: int = REPEATS, changes: str = THREE) -> Fi
         found = {}
         for name in sorted(times, reverse=bool(repeat % 2)):
             with tempfile.TemporaryDirectory() as folder:
-                own = ground.under(Path(folder)).federation(changes=changes)
+                own = ground.under(Path(folder)).federation("no-momentum", changes=changes)
                 run = _federated if name == "federation" else _bare
                 found[name], seconds = _timed(partial(run, own))
                 times[name].append(seconds)
@@ -113,7 +113,7 @@ def bare(experiment: Experiment, hospitals: Sequence[Hospital]) -> dict[str, Ten
     """The federation's training without its messages and checks; what is shared in the end.
 
     The mean is taken as the server takes it: with its last bits elsewhere, training goes elsewhere.
-    Server momentum, late clients and failures are left out: the preset must have none.
+    Server momentum, late clients and failures are left out: the preset must have none of them.
     """
     config, total = experiment.config, experiment.num_rounds
     shared = best = experiment.shared(experiment.model())

@@ -52,15 +52,21 @@ def poison(ground: Ground) -> Figures:
 
 def batch_norm(ground: Ground) -> Figures:
     """What of normalisation travels: all of it, its weights, nothing."""
+    kinds = {
+        "shared, no momentum": ["shared-norm"],
+        "silo, no momentum": ["no-momentum"],
+        "silo": [],
+        "local": ["local-norm"],
+    }
     found = {}
-    for kind in ("shared", "silo", "local"):
-        methods = [] if kind == "silo" else [f"{kind}-norm"]
+    for kind, methods in kinds.items():
         here = ground.under(ground.places.runs / "learning")
         own = here.federation(*methods, protocol=ground.learning)
         found[kind] = _outcome(own.train())
     return {
-        "meaning": f"{ground.learning}: statistics and weights of batch-norm averaged (shared), "
-        "weights alone (silo), neither (local); validation after the last round",
+        "meaning": f"{ground.learning}: statistics and weights of batch-norm averaged (shared; "
+        "with momentum of the server variances could become negative), weights alone (silo), "
+        "neither (local); validation after the last round",
         "must": "",
         "met": None,
         "runs": found,

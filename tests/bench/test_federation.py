@@ -206,7 +206,7 @@ def test_a_poisoner_moves_the_mean_and_not_the_median(ground):
 @pytest.mark.slow
 def test_normalisation_is_shared_kept_or_measured(ground):
     row = batch_norm(ground)
-    assert list(row["runs"]) == ["shared", "silo", "local"]
+    assert list(row["runs"]) == ["shared, no momentum", "silo, no momentum", "silo", "local"]
     for run_ in row["runs"].values():
         assert run_["last"]["clean"]["worst"] <= run_["last"]["clean"]["mean"]
     here = ground.under(ground.places.runs / "learning")
