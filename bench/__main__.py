@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser().parse_args(argv)
     try:
         if args.command == "report":
-            return report.run(args.results, args.readme, args.check)
+            return report.run(args.results, args.pages or report.PAGES, args.check)
         if args.command == "demo":
             return _demo(args)
         torch.set_num_threads(args.threads or torch.get_num_threads())

@@ -25,7 +25,7 @@ DESCRIPTION = """Measures the system and writes results/*.json; nothing is selec
   tables      Tables I and II: every method trained on the same clients, and attacked
   pooled      a federation's weights against those of pooled training
   federation  the federation engine: same bytes, overhead, payload, N clients, poison, faults
-  report      writes the tables of README.md from results/*.json
+  report      writes the tables of README.md and docs/ from results/*.json
 
 A killed run goes on where it stopped when the same command is given again."""
 
@@ -187,7 +187,10 @@ def _federation(command: argparse.ArgumentParser) -> None:
 def _report(command: argparse.ArgumentParser) -> None:
     add = command.add_argument
     add("--results", type=Path, default=Path("results"), help="folder of the result files")
-    add("--readme", type=Path, default=Path("README.md"), help="file that holds the markers")
+    add(
+        "--pages", type=Path, nargs="+", metavar="FILE",
+        help="files that hold the markers; by default README.md and docs/federation.md",
+    )  # fmt: skip
     add("--check", action="store_true", help="change nothing; exit 1 if a table is out of date")
 
 
@@ -228,5 +231,5 @@ _HELP = {
     "tables": "Tables I and II: every method trained on the same clients, and attacked",
     "pooled": "a federation's weights against those of pooled training",
     "federation": "the federation engine: same bytes, overhead, payload, N clients, poison, faults",
-    "report": "writes the tables of README.md from results/*.json",
+    "report": "writes the tables of README.md and docs/ from results/*.json",
 }

@@ -1,10 +1,11 @@
-"""Writes the README's tables, between `<!-- results:NAME -->` and `<!-- /results -->`."""
+"""Writes the tables of the documents, between `<!-- results:NAME -->` and `<!-- /results -->`."""
 
 from __future__ import annotations
 
 import json
 import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from bench import baseline_tables, federation_tables, part_tables, pooled_table, tables
@@ -32,24 +33,30 @@ TABLES: dict[str, Renderer] = {
 _BLOCK = re.compile(r"(<!-- results:([\w-]+) -->\n)(.*?)(<!-- /results -->)", re.DOTALL)
 
 
-def run(results: Path, readme: Path, check: bool = False) -> int:
+PAGES = (Path("README.md"), Path("docs") / "federation.md")
+
+
+def run(results: Path, pages: Sequence[Path] = PAGES, check: bool = False) -> int:
     """Replaces every table between markers; with `check` it only compares, 1 where one differs.
 
     Raises:
-        ValueError: there is no README, or a marker names no known table.
+        ValueError: a page is missing, or a marker names no known table; nothing is written then.
     """
-    if not readme.is_file():
-        raise ValueError(f"there is no {readme}")
-    before = readme.read_text(encoding="utf-8")
-    after = fill(before, read_results(results))
-    if before == after:
-        return 0
-    if check:
-        print(f"{readme} is out of date: run `python -m bench report`", file=sys.stderr)
-        return 1
-    write_atomic(readme, after.encode())
-    say(f"wrote the tables of {readme}")
-    return 0
+    found, written = read_results(results), {}
+    for page in pages:
+        if not page.is_file():
+            raise ValueError(f"there is no {page}")
+        before = page.read_text(encoding="utf-8")
+        after = fill(before, found)
+        if before != after:
+            written[page] = after
+    for page, text in written.items():
+        if check:
+            print(f"{page} is out of date: run `python -m bench report`", file=sys.stderr)
+        else:
+            write_atomic(page, text.encode())
+            say(f"wrote the tables of {page}")
+    return int(check and bool(written))
 
 
 def read_results(folder: Path) -> Results:

@@ -126,7 +126,7 @@ def test_report_fills_every_table_from_the_results(results, tmp_path):
         pytest.skip("runs after the commands above, which write the results that it reads")
     readme = tmp_path / "README.md"
     readme.write_text(README)
-    options = ["report", "--results", str(results), "--readme", str(readme)]
+    options = ["report", "--results", str(results), "--pages", str(readme)]
     assert main([*options, "--check"]) == 1
     assert main(options) == 0
     assert main([*options, "--check"]) == 0
@@ -155,7 +155,7 @@ def test_wrong_input_ends_in_one_sentence(bench, data, tmp_path, capsys):
     assert "files under" in capsys.readouterr().err
     assert bench("mae", "--limit", "0", name="x")[0] == 2
     assert "limit must be at least 1" in capsys.readouterr().err
-    assert main(["report", "--readme", str(tmp_path / "R.md")]) == 2
+    assert main(["report", "--pages", str(tmp_path / "R.md")]) == 2
     with pytest.raises(SystemExit):
         main(["speed"])
 
