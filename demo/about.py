@@ -10,7 +10,8 @@ from demo.method_figure import method_figure
 METHOD = """
 <p>A brain-tumour classifier reads an MRI slice. An attacker changes the slice so little that
 nobody sees it, and the answer flips. MedFedPure puts a detector and a purifier in front of a
-mixture of experts that was itself trained on attacked scans. The method is that of Karami et al.;
+mixture of experts that was itself trained on attacked scans, by hospitals that keep their scans.
+The method is that of Karami et al.;
 this is an independent implementation.</p>"""
 DIFFERENCES = """
 <h3>Where it departs from the paper</h3>
@@ -41,10 +42,12 @@ proven free of shared patients.</li>
 </ul>"""
 CARD = """
 <p>Trained on Br35H and the Brain Tumor MRI Dataset: 8,812 slices, split by groups of
-near-duplicates over both, 20 % of the groups for testing and 10 % for validation. Thresholds,
-temperatures and the operating point were chosen on validation scans. Weights are stored in half
-precision as safetensors, never pickled; a file whose sha256 is not the manifest's is
-refused.</p>"""
+near-duplicates over both, 20 % of the groups for testing and 10 % for validation. The others were
+dealt to ten simulated hospitals, which trained every network together and shared no scan: networks
+travelled and were averaged. Attention, statistics of normalisation, thresholds, temperatures and
+operating points are each hospital's own, fitted on its own scans. The tables above are of hospital
+1. Weights are stored in half precision as safetensors, never pickled; a file whose sha256 is not
+the manifest's is refused.</p>"""
 CITATION = """
 <p>Please cite the paper for the method: M. Karami, M. R. Nemati, A. Kazemi, A. Mikaeili Barzili,
 H. Azadegan, B. Moshiri: <cite>MedFedPure: A Medical Federated Framework with MAE-based Detection

@@ -13,9 +13,10 @@ from core.checkpoint import WEIGHTS, WeightsError, read_manifest
 RESULTS = Path(__file__).parents[1] / "results"
 DASH = "\N{EN DASH}"
 PROTOCOLS = {
-    "paper": "Br35H, random split as published: near-duplicates of test scans in training",
-    "leak-free": "Br35H, split by groups of near-duplicates",
-    "multi-source": "Br35H and Brain Tumor MRI, split by groups; the shipped weights",
+    "paper": "Br35H, random split as published: near-duplicates of test scans in training; "
+    "pooled training",
+    "leak-free": "Br35H, split by groups of near-duplicates; pooled training",
+    "multi-source": "Br35H and Brain Tumor MRI, split by groups; the shipped weights, hospital 1's",
 }
 ROWS = {"clean": "clean", "A0": "PGD-7, eps .015", "A0-8bit": "the same, saved in 8 bits"}
 SYSTEMS = {"undefended": "without defence", "defence": "with defence"}
