@@ -18,13 +18,13 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["HF_HUB_OFFLINE"] = "1"  # before anything imports the hub's client
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 REQUIRE_ALL = os.environ.get("MEDFEDPURE_REQUIRE_ALL") == "1"
-NEVER_SKIPPED = ("browser", "data")
+NEVER_SKIPPED = ("browser", "data", "engine")
 COUNT = 40  # phantoms in the small world
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
-    """With MEDFEDPURE_REQUIRE_ALL=1 a browser or real-scan test that skips has failed."""
+    """With MEDFEDPURE_REQUIRE_ALL=1 a browser, data or engine test that skips has failed."""
     report = yield
     must_run = any(item.get_closest_marker(name) for name in NEVER_SKIPPED)
     if REQUIRE_ALL and must_run and report.skipped:

@@ -51,6 +51,7 @@ def test_a_superlink_that_does_not_start_says_why(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.engine
 @pytest.mark.parametrize("runtime", ["simulation", "deployment"])
 def test_an_engine_gets_where_the_process_gets(preset, federate, tmp_path, runtime):
     if runtime == "simulation" and importlib.util.find_spec("ray") is None:
