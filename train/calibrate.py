@@ -25,6 +25,7 @@ from train.task import ReportFn
 
 PARTS = 10  # of the validation scans, each left out once to choose the operating point
 TIE = 0.004  # accuracies that differ by less count as equal
+SPREAD = 0.5  # of a temperature's logarithm, before any scan is seen
 
 
 @dataclass(frozen=True)
@@ -87,8 +88,10 @@ def _operating_point(
 ) -> dict[str, float]:
     """Sets the temperature and, with two classes, the bias in place.
 
-    The bias moves the best operating point to probability one half, the temperature minimises the
-    weighted cross-entropy (Guo et al. 2017); the weights are those of training.
+    The bias moves the best operating point to probability one half. The temperature minimises the
+    weighted cross-entropy (Guo et al. 2017) under a prior, ln T ~ N(0, `SPREAD`^2), against which a
+    group of near-duplicates counts once: a hospital's few scans, all read right, would make it
+    vanish. The weights are those of training.
     """
     y = y.cpu()
     logits = _mapped(classifier.model, x).double()
@@ -99,10 +102,11 @@ def _operating_point(
         shift = cut * torch.tensor([0.5, -0.5]).double()
     moved = logits + shift
     temperatures = torch.logspace(-1, 1.3, 200, dtype=torch.float64)
-    losses = [
-        (weights * F.cross_entropy(moved / t, y, reduction="none")).sum() for t in temperatures
-    ]
-    temperature = float(temperatures[int(torch.stack(losses).argmin())])
+    losses = torch.stack(
+        [(weights * F.cross_entropy(moved / t, y, reduction="none")).sum() for t in temperatures]
+    )
+    prior = temperatures.log().square() / (2 * SPREAD**2)
+    temperature = float(temperatures[int((len(set(groups)) * losses + prior).argmin())])
     classifier.temperature.fill_(temperature)
     classifier.bias.copy_(shift / temperature)
     balanced = float((weights * (moved.argmax(1) == y)).sum())

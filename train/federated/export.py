@@ -8,6 +8,7 @@ operating points, the detector's fusion, tau.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import sys
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -78,7 +79,7 @@ def export(
     """
     out.mkdir(parents=True, exist_ok=True)
     log = Progress("export", out / "log.jsonl")
-    names, shared = list(FILES.values()), _shared_names(experiment)
+    shared = _shared_names(experiment)
     for client in clients:
         own = corpus if whole else client_corpus(corpus, experiment.config.partition, client)
         hospital = Hospital(experiment, own, client, states)
@@ -87,10 +88,19 @@ def export(
         if client == clients[0]:
             save_shared(system, out, corpus.split_sha256, lambda file, n: n not in shared[file])
         save_hospital(system, out, client + 1, corpus.split_sha256)
-        names.append(ties_file(client + 1))
+        names = {*FILES.values(), *_listed(out), ties_file(client + 1)}
         checkpoint.write_manifest(
             out, names, preset=experiment.preset.name, protocol=corpus.protocol, commit=commit()
         )
+
+
+def _listed(out: Path) -> set[str]:
+    """What the folder's manifest lists already, if its shared parts are the ones that lie there."""
+    if not (out / checkpoint.MANIFEST).is_file():
+        return set()
+    listed = checkpoint.read_manifest(out)
+    lie = {f: hashlib.sha256((out / f).read_bytes()).hexdigest() for f in FILES.values()}
+    return set(listed) if all(listed[f].sha256 == lie[f] for f in lie) else set()
 
 
 def _shared_names(experiment: Experiment) -> dict[str, set[str]]:

@@ -9,11 +9,15 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import socket
 import ssl
 import subprocess
 import sys
-from collections.abc import Sequence
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -26,7 +30,9 @@ from train.federated.policy import PolicyError, read_policy
 from train.federated.superlink import environment, program, stop
 
 SECONDS = 10.0  # to answer the first knock
-UNKNOWN_KEY = "Failed to activate SuperNode"  # what Flower says to a key that nobody registered
+# what Flower says to a key that nobody registered, and to one whose node still counts as connected
+REFUSED = "Failed to activate SuperNode"
+ATTEMPTS, AGAIN_SECONDS = 7, 15.0  # a lost node counts for two heartbeats of 30 s
 
 
 class NodeError(ValueError):
@@ -126,20 +132,59 @@ def run(args: argparse.Namespace) -> int:
     command += ["--auth-supernode-private-key", str(args.key)]
     command += ["--port", str(args.port), "--node-config", " ".join(words)]
     own = QUIET | environment() | {"PYTHONUNBUFFERED": "1"}  # each line when it is said
-    with subprocess.Popen(
-        command, env=own, stderr=subprocess.STDOUT, stdout=subprocess.PIPE, text=True
-    ) as process:
-        try:
-            for line in process.stdout or ():
-                sys.stderr.write(line)
-                if UNKNOWN_KEY in line:
-                    raise NodeError(
-                        f"the coordinator does not know this key: send {args.key}.pub and have it "
-                        "registered"
-                    )
-            return process.wait()
-        finally:
-            stop(process)
+    return keep(command, own, args.key)
+
+
+def keep(command: Sequence[str], own: Mapping[str, str], key: Path) -> int:
+    """Runs a SuperNode; waits where the server still counts a lost one of the same key.
+
+    Returns:
+        Its exit code.
+
+    Raises:
+        NodeError: the server does not let the key in, for longer than it counts a lost node.
+    """
+    for attempt in range(ATTEMPTS):
+        if attempt:
+            print(
+                "the server does not let this key in yet: a node of it that was lost counts as "
+                f"connected for a minute; trying again in {AGAIN_SECONDS:g} s",
+                file=sys.stderr,
+            )
+            time.sleep(AGAIN_SECONDS)
+        code, is_refused = _supernode(command, own)
+        if not is_refused:
+            return code
+    raise NodeError(
+        f"the coordinator does not know this key: send {key}.pub and have it registered; or "
+        "another node is connected with it: each needs a key of its own"
+    )
+
+
+def _supernode(command: Sequence[str], own: Mapping[str, str]) -> tuple[int, bool]:
+    """One run of it: its exit code, and whether the server refused its key."""
+    process = subprocess.Popen(
+        command, env=dict(own), stderr=subprocess.STDOUT, stdout=subprocess.PIPE, text=True,
+        start_new_session=True,
+    )  # fmt: skip
+    refused = threading.Event()
+
+    def listen() -> None:
+        for line in process.stdout or ():
+            sys.stderr.write(line)
+            if REFUSED in line:
+                refused.set()
+
+    listener = threading.Thread(target=listen, daemon=True)
+    listener.start()
+    try:
+        process.wait()
+    finally:
+        stop(process)
+        with suppress(ProcessLookupError):  # what it started may outlive it, and holds its output
+            os.killpg(process.pid, signal.SIGKILL)
+        listener.join()
+    return process.returncode, refused.is_set()
 
 
 def _parser() -> argparse.ArgumentParser:

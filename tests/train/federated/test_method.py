@@ -87,6 +87,12 @@ def test_all_phases_are_learned_together_and_each_hospital_ends_with_a_whole_sys
             is_exact = is_personal(name) or name.endswith(own)
             wanted = trained[name] if is_exact else trained[name].half().float()
             assert torch.equal(kept[name], wanted), name
+    manifest = (weights / checkpoint.MANIFEST).read_bytes()
+    apart = tmp_path / "apart"
+    places = _places(path, tmp_path / "out/clients", world, apart)
+    for client in (1, 0):  # each writes its own, beside what is there
+        assert main(["export", *places, "--client", str(client)]) == 0
+    assert (apart / checkpoint.MANIFEST).read_bytes() == manifest
     for file in FILES.values():
         names = checkpoint.load(weights / file).state_dict
         assert names and not any(is_personal(n) or n.endswith(own) for n in names)

@@ -124,7 +124,9 @@ def test_a_port_in_use_and_a_folder_without_scans(server, join, tmp_path, capsys
 
 
 @pytest.mark.slow
-def test_a_key_that_nobody_registered(join, trust, tmp_path, capsys):
+def test_a_key_that_nobody_registered(join, trust, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(node, "ATTEMPTS", 2)
+    monkeypatch.setattr(node, "AGAIN_SECONDS", 0.1)
     port, link = free_port(), Link("x", tmp_path)
     words = ["flower-superlink", "--enable-supernode-auth", "--host", "127.0.0.1"]
     words += ["--port", str(port), "--ssl-ca-certfile", str(trust / "ca.crt")]
@@ -134,4 +136,5 @@ def test_a_key_that_nobody_registered(join, trust, tmp_path, capsys):
         wait_for_port(port, started["superlink"], tmp_path / "superlink.log")
         assert join(port) == 2
     error = capsys.readouterr().err
+    assert error.count("does not let this key in yet") == 1
     assert "error: client 3: the coordinator does not know this key: send " in error
