@@ -163,27 +163,27 @@ def keep(command: Sequence[str], own: Mapping[str, str], key: Path) -> int:
 
 def _supernode(command: Sequence[str], own: Mapping[str, str]) -> tuple[int, bool]:
     """One run of it: its exit code, and whether the server refused its key."""
-    process = subprocess.Popen(
+    refused = threading.Event()
+    with subprocess.Popen(
         command, env=dict(own), stderr=subprocess.STDOUT, stdout=subprocess.PIPE, text=True,
         start_new_session=True,
-    )  # fmt: skip
-    refused = threading.Event()
+    ) as process:  # fmt: skip
 
-    def listen() -> None:
-        for line in process.stdout or ():
-            sys.stderr.write(line)
-            if REFUSED in line:
-                refused.set()
+        def listen() -> None:
+            for line in process.stdout or ():
+                sys.stderr.write(line)
+                if REFUSED in line:
+                    refused.set()
 
-    listener = threading.Thread(target=listen, daemon=True)
-    listener.start()
-    try:
-        process.wait()
-    finally:
-        stop(process)
-        with suppress(ProcessLookupError):  # what it started may outlive it, and holds its output
-            os.killpg(process.pid, signal.SIGKILL)
-        listener.join()
+        listener = threading.Thread(target=listen, daemon=True)
+        listener.start()
+        try:
+            process.wait()
+        finally:
+            stop(process)
+            with suppress(ProcessLookupError):  # what it started may outlive it, and its output
+                os.killpg(process.pid, signal.SIGKILL)
+            listener.join()
     return process.returncode, refused.is_set()
 
 
