@@ -76,7 +76,19 @@ def save(
     """
     tensors = {name: _stored(name, tensor, half) for name, tensor in state_dict.items()}
     metadata = {"config": json.dumps(dict(config)), "split_sha256": split_sha256}
-    write_atomic(path, safetensors.save(tensors, metadata))
+    write_atomic(path, _in_order(safetensors.save(tensors, metadata)))
+
+
+def _in_order(data: bytes) -> bytes:
+    """A safetensors file with its header sorted.
+
+    Metadata comes in any order otherwise, and the same weights would have many hashes.
+    """
+    size = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8 : 8 + size])
+    text = json.dumps(header, sort_keys=True, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text + data[8 + size :]
 
 
 def load(path: str | Path) -> Checkpoint:

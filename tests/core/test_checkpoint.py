@@ -97,6 +97,16 @@ def test_half_precision_halves_the_file_and_loads_as_float32(tmp_path):
     assert loaded["count"].dtype == torch.int64
 
 
+def test_the_same_weights_are_the_same_bytes(tmp_path):
+    tensors = {"b": torch.arange(3.0), "a": torch.ones(2, 2, dtype=torch.int64)}
+    for n in range(8):  # safetensors alone orders its metadata anew each time
+        checkpoint.save(tmp_path / f"{n}", tensors, {"k": 1}, split_sha256="s", half=True)
+    assert len({(tmp_path / f"{n}").read_bytes() for n in range(8)}) == 1
+    found = checkpoint.load(tmp_path / "0")
+    assert found.config == {"k": 1} and found.split_sha256 == "s"
+    assert all(torch.equal(found.state_dict[n], tensors[n]) for n in tensors)
+
+
 def test_what_half_precision_cannot_hold_is_refused(tmp_path):
     with pytest.raises(ValueError, match="big holds values beyond 65504"):
         save(tmp_path / NAME, {"big": torch.tensor([1e6])}, {}, half=True)
