@@ -23,7 +23,7 @@ from core.moe import is_personal
 from core.once import computing_once, once
 from core.pipeline import MedFedPure, build
 from core.scan import to_png
-from core.system import PARTS, SHARED, Systems, load_all, save_part, ties_file
+from core.system import PARTS, SHARED, Systems, load_all, save_part, save_ties, ties_file
 from tests.hospitals import COUNT, SPLIT, write
 from train.hospitals import save_hospital, save_shared
 
@@ -188,18 +188,36 @@ def test_once_is_for_the_same_module_method_and_numbers_only() -> None:
     assert one.count == 10  # nothing is kept
 
 
-def test_a_hospital_that_is_not_there_is_refused(written: tuple[Path, Any], tmp_path: Path) -> None:
+def test_a_hospital_that_is_not_there_is_refused(written: tuple[Path, Any]) -> None:
     for number in (0, 4, -1):
         with pytest.raises(WeightsError, match=f"no hospital {number}: .* hospitals 1, 2, 3"):
             load(written[0], hospital=number)
-    with pytest.raises(WeightsError, match="no hospital 1: these weights have no hospitals"):
-        load(hospital=1)  # those that ship are pooled
 
 
-def test_pooled_weights_know_of_no_hospital() -> None:
-    systems = load_all()
+@pytest.fixture
+def pooled(tiny_system: MedFedPure, tmp_path: Path) -> Path:
+    for name, place in PARTS.items():
+        save_part(tiny_system.get_submodule(place), tmp_path, name, {}, SPLIT)
+    save_ties(tiny_system, tmp_path, SPLIT)
+    names = [*PARTS, ties_file(None)]
+    checkpoint.write_manifest(tmp_path, names, preset="t", protocol="t", commit="c")
+    return tmp_path
+
+
+def test_pooled_weights_know_of_no_hospital(pooled: Path) -> None:
+    systems = load_all(pooled)
     assert list(systems) == [None]
     assert not {"hospital", "hospitals"} & set(systems[None].info)
+    with pytest.raises(WeightsError, match="no hospital 1: these weights have no hospitals"):
+        load(pooled, hospital=1)
+
+
+def test_what_ships_was_trained_by_ten_hospitals() -> None:
+    systems = load_all()
+    assert list(systems) == list(range(1, 11))
+    first, last = systems[1].classifier.model, systems[10].classifier.model
+    for (name, a), b in zip(first.named_parameters(), last.parameters(), strict=True):
+        assert torch.equal(a, b) != is_personal(name), name
 
 
 def test_a_withdrawn_hospital_leaves_the_others(folder: Path, phantoms: Tensor) -> None:

@@ -15,7 +15,7 @@ from core.scan import to_png
 from tests.demo.browsing import NEEDS_BROWSER, Served, drop, wait_for_line
 from tests.hospitals import COUNT
 
-pytestmark = [NEEDS_BROWSER, pytest.mark.slow]
+pytestmark = [*NEEDS_BROWSER, pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")
