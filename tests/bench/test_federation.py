@@ -90,6 +90,7 @@ def tables(rows: dict[str, Any]) -> str:
 # --- the engine ----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_same_run_twice_leaves_the_same_bytes(ground):
     row = twice(ground)
     assert row["met"] and not row["different"]
@@ -109,6 +110,7 @@ def test_files_are_told_by_name_and_content_and_the_log_is_out(tmp_path):
     assert differing(tmp_path / "b", tmp_path / "a") == ["x", "y/z"]
 
 
+@pytest.mark.slow
 def test_the_bare_loop_does_what_the_federation_does(ground):
     row = overhead(ground, 1, SHORT)
     assert row["same_tensors"] and row["ratio"]["cpu"] > 0

@@ -89,6 +89,7 @@ def slices(count: int, side: int = 64) -> tuple[list[bytes], np.ndarray]:
     return files, values
 
 
+@pytest.mark.slow
 def test_a_series_is_browsed_windowed_and_scanned(
     served: Served, visit: Callable[[str], Any]
 ) -> None:

@@ -132,6 +132,7 @@ def test_a_full_disk_leaves_no_half_cache(brain_folder, tmp_path, monkeypatch):
     assert list(cache.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_several_processes_decode_in_order(brain_folder, monkeypatch):
     root = brain_folder(1)
     records = find_records(root)
