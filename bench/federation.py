@@ -10,6 +10,7 @@ from bench.federation_faults import faults
 from bench.federation_ground import PRESET, Ground
 from bench.federation_learning import batch_norm, personal, poison
 from bench.federation_wire import payload, scaling
+from bench.known import check_known
 from bench.progress import say
 from bench.store import Figures, Store
 
@@ -28,9 +29,7 @@ ROWS: dict[str, Callable[[Ground], Figures]] = {
 
 def rows_named(names: Sequence[str] | None) -> list[str]:
     """The rows of these names, all by default. Raises ValueError for an unknown one."""
-    for name in names or ():
-        if name not in ROWS:
-            raise ValueError(f"unknown row {name!r}: choose from {', '.join(ROWS)}")
+    check_known("row", names or (), ROWS)
     return [name for name in ROWS if not names or name in names]
 
 

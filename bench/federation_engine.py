@@ -142,10 +142,15 @@ def is_same(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[n], b[n]) for n in a)
 
 
-def _federated(own: Federation) -> dict[str, Tensor]:
-    own.train()
+def learned(own: Federation) -> dict[str, Tensor]:
+    """What is shared after the last round of the mixture's phase."""
     tensors, _ = state.read(own.out / "mixture" / STATE, own.experiment.digest)
     return {n.removeprefix("last/"): t for n, t in tensors.items() if n.startswith("last/")}
+
+
+def _federated(own: Federation) -> dict[str, Tensor]:
+    own.train()
+    return learned(own)
 
 
 def _bare(own: Federation) -> dict[str, Tensor]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from bench.known import check_known
 from bench.presets import PRESETS
 from bench.rows import Row
 from core.attack import PGD
@@ -87,8 +88,5 @@ def preset_of(table: Table, setting: str, method: Method) -> str:
 
 def methods_named(names: list[str] | None) -> list[Method]:
     """The methods of these names, all by default. Raises ValueError for an unknown one."""
-    known = {m.name: m for m in METHODS}
-    for name in names or ():
-        if name not in known:
-            raise ValueError(f"unknown method {name!r}: choose from {', '.join(known)}")
+    check_known("method", names or (), [m.name for m in METHODS])
     return [m for m in METHODS if not names or m.name in names]

@@ -3,12 +3,7 @@
 from __future__ import annotations
 
 from bench.markdown import PROTOCOLS, Results, accuracy, number, results_of, source, table
-
-NAMES = {
-    "defence": "whole defence",
-    "trained-mixture": "trained mixture alone",
-    "undefended": "undefended (plain classifier)",
-}
+from bench.tables import SYSTEM_NAMES
 
 
 def pooled(results: Results) -> str:
@@ -22,7 +17,7 @@ def pooled(results: Results) -> str:
                 lines.append(
                     [
                         name,
-                        NAMES[system],
+                        SYSTEM_NAMES[system],
                         *(accuracy(row[system][kind]) for kind in ("federated", "pooled")),
                         f"{gap['points']:+.1f} [{low:+.1f} to {high:+.1f}]",
                     ]

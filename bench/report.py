@@ -30,13 +30,11 @@ TABLES: dict[str, Renderer] = {
     "pooled": pooled_table.pooled,
     "federation": federation_tables.federation,
 }
+PAGES = (Path("README.md"), Path("docs") / "federation.md")
 _BLOCK = re.compile(r"(<!-- results:([\w-]+) -->\n)(.*?)(<!-- /results -->)", re.DOTALL)
 
 
-PAGES = (Path("README.md"), Path("docs") / "federation.md")
-
-
-def run(results: Path, pages: Sequence[Path] = PAGES, check: bool = False) -> int:
+def run(results: Path, pages: Sequence[Path], check: bool = False) -> int:
     """Replaces every table between markers; with `check` it only compares, 1 where one differs.
 
     Raises:

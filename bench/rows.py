@@ -11,6 +11,7 @@ from torch import Tensor
 
 from bench.figures import Reading, join
 from bench.fold import Fold
+from bench.known import check_known
 from bench.progress import progress
 from bench.signed_l2 import SignedL2
 from bench.systems import Bench, System
@@ -57,9 +58,7 @@ def rows_named(names: Sequence[str], eps: float = 0.015) -> list[Row]:
         ValueError: a name is unknown.
     """
     known = rows(eps)
-    for name in names:
-        if name not in known:
-            raise ValueError(f"unknown row {name!r}: choose from {', '.join(known)}")
+    check_known("row", names, known)
     wanted = set(names) | ({"A0-8bit"} if "A0" in names else set())
     return [row for name, row in known.items() if name in wanted]
 

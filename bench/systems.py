@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from bench.figures import Reading
+from bench.known import check_known
 from core.pipeline import MedFedPure
 
 
@@ -50,10 +51,7 @@ MEANING = {
 
 def systems_named(names: Sequence[str] | None) -> tuple[System, ...]:
     """The systems of these names, all of them by default. Raises ValueError for an unknown name."""
-    known = {s.name: s for s in SYSTEMS}
-    for name in names or ():
-        if name not in known:
-            raise ValueError(f"unknown system {name!r}: choose from {', '.join(known)}")
+    check_known("system", names or (), [s.name for s in SYSTEMS])
     return tuple(s for s in SYSTEMS if not names or s.name in names)
 
 

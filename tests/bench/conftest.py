@@ -1,9 +1,12 @@
 """A data folder of phantoms with manifests of its own, and the tiny system's weights for them."""
 
+from __future__ import annotations
+
 import hashlib
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -15,7 +18,19 @@ from core.system import PARTS, SYSTEM, save_part, save_ties
 from demo.phantom import phantom
 from train.split import PROTOCOLS, Entry, Manifest, read_manifest
 
+if TYPE_CHECKING:
+    from bench.federation_runs import Places
+
 SCANS = 16
+
+
+@pytest.fixture(scope="module")
+def places(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Places:
+    """The world's phantoms, and a folder of its own for the federations of a file."""
+    from bench.federation_runs import Places  # Flower is an extra
+
+    runs = tmp_path_factory.mktemp("federations")
+    return Places(world / "data", world / "cache", world / "manifests", runs)
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import pytest
 import torch
@@ -34,12 +33,6 @@ local_epochs = 1
 num_clients = 2
 min_scans = 2
 """
-
-
-@pytest.fixture(scope="module")
-def places(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Places:
-    runs = tmp_path_factory.mktemp("runs")
-    return Places(world / "data", world / "cache", world / "manifests", runs)
 
 
 @pytest.fixture(scope="module")

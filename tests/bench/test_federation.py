@@ -6,7 +6,6 @@ import importlib.util
 import json
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,31 +17,22 @@ from bench import federation_tables
 from bench.__main__ import main
 from bench.bad_clients import altered, noise
 from bench.federation import ROWS, rows_named, run
-from bench.federation_engine import bare, is_same, overhead, twice
+from bench.federation_engine import bare, is_same, learned, overhead, twice
 from bench.federation_faults import FAULTS, failing, faults
 from bench.federation_ground import SHORT, Ground, differing, digests
 from bench.federation_learning import accuracy, batch_norm, compare, personal, poison
-from bench.federation_runs import Federation, Places
+from bench.federation_runs import Places
 from bench.federation_wire import MANY, line, measure, payload, scaling
 from bench.store import Store
+from tests.networks import NETWORKS
 from train import config
 from train.data import SOURCES, file_sha256, find_records
 from train.federated import engines
-from train.federated.ledger import STATE
-from train.federated.state import read
 from train.federated.wire import pack
 from train.recipes import FILES
 from train.split import FOLDS, Entry, Manifest
 
-TINY = """
-[system.moe]
-sides = [28, 14]
-channels = [8, 8, 8, 8]
-hidden = 8
-attention_hidden = 4
-[system.plain]
-sides = [28]
-channels = [8, 8, 8, 8]
+TINY = f"""{NETWORKS}
 [classifier.warmup]
 batch_size = 4
 samples = 4
@@ -60,23 +50,11 @@ min_scans = 2
 """
 
 
-@pytest.fixture(scope="module")
-def places(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Places:
-    runs = tmp_path_factory.mktemp("federation")
-    (runs / "federation-bench.toml").write_text(TINY, encoding="utf-8")
-    return Places(world / "data", world / "cache", world / "manifests", runs)
-
-
 @pytest.fixture
 def ground(places: Places, monkeypatch: pytest.MonkeyPatch) -> Ground:
+    (places.runs / "federation-bench.toml").write_text(TINY, encoding="utf-8")
     monkeypatch.setattr(config, "PRESETS", places.runs)  # the tiny one in place of what ships
     return Ground(places, "leak-free", learning="leak-free")
-
-
-def learned(own: Federation) -> dict[str, torch.Tensor]:
-    """What is shared in the end."""
-    tensors, _ = read(own.out / "mixture" / STATE, own.experiment.digest)
-    return {n.removeprefix("last/"): t for n, t in tensors.items() if n.startswith("last/")}
 
 
 def tables(rows: dict[str, Any]) -> str:

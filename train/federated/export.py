@@ -8,7 +8,6 @@ operating points, the detector's fusion, tau.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import sys
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -98,9 +97,13 @@ def _listed(out: Path) -> set[str]:
     """What the folder's manifest lists already, if its shared parts are the ones that lie there."""
     if not (out / checkpoint.MANIFEST).is_file():
         return set()
-    listed = checkpoint.read_manifest(out)
-    lie = {f: hashlib.sha256((out / f).read_bytes()).hexdigest() for f in FILES.values()}
-    return set(listed) if all(listed[f].sha256 == lie[f] for f in lie) else set()
+    listed = set(checkpoint.read_manifest(out))
+    try:
+        for file in FILES.values():
+            checkpoint.load_verified(file, out)
+    except WeightsError:
+        return set()
+    return listed
 
 
 def _shared_names(experiment: Experiment) -> dict[str, set[str]]:

@@ -9,17 +9,9 @@ import pytest
 
 pytest.importorskip("flwr", reason="the extra 'federated' is not installed")
 
-TINY = """
-[system.moe]
-sides = [28, 14]
-channels = [8, 8, 8, 8]
-hidden = 8
-attention_hidden = 4
-[system.plain]
-sides = [28]
-channels = [8, 8, 8, 8]
-hidden = 8
-attention_hidden = 4
+from tests.networks import NETWORKS
+
+TINY = NETWORKS + """
 [classifier.fit]
 batch_size = 4
 [federated]
@@ -52,7 +44,9 @@ def preset(tmp_path: Path) -> Callable[..., Path]:
 
     def write(federated: str = "num_rounds = 1", clients: int = 3, strategy: str = "") -> Path:
         path = tmp_path / "tiny.toml"
-        text = TINY.format(federated=federated, clients=clients, strategy=strategy)
+        text = TINY.format(
+            networks=NETWORKS, federated=federated, clients=clients, strategy=strategy
+        )
         path.write_text(text, encoding="utf-8")
         return path
 
