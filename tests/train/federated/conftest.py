@@ -11,7 +11,9 @@ pytest.importorskip("flwr", reason="the extra 'federated' is not installed")
 
 from tests.networks import NETWORKS
 
-TINY = NETWORKS + """
+TINY = (
+    NETWORKS
+    + """
 [classifier.fit]
 batch_size = 4
 [federated]
@@ -23,6 +25,7 @@ min_scans = 2
 [federated.strategy]
 {strategy}
 """
+)
 
 
 @pytest.fixture(autouse=True)
