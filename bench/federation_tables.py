@@ -13,8 +13,9 @@ WORDS = {True: "yes", False: "**no**", None: ""}
 def federation(results: Results) -> str:
     """Every row in a line, and below it what has more than one figure."""
     result = results_of(results, "federation", ("",))[""]
-    rows, lines, parts = result["rows"], [], []
-    for name, row in rows.items():
+    lines, parts = [], []
+    order = list(_FIGURE)
+    for name, row in sorted(result["rows"].items(), key=lambda r: order.index(r[0].split(":")[0])):
         kind = name.split(":")[0]
         figure = row["unmeasured"] if "unmeasured" in row else _FIGURE[kind](row)
         lines.append([name, figure, row["must"], WORDS[row["met"]]])
@@ -143,7 +144,12 @@ def _personal_detail(row: Result) -> str:
             + [""] * 3
         )
     head = ["", "validation, mean, %", "worst client", "test, mean, %", "worst client"]
-    return table(head, lines)
+    gaps = [
+        100 * (min(own["test"]) - min(one["test"]))
+        for own, one in zip(row["runs"]["personal"], row["runs"]["shared"], strict=True)
+    ]
+    worst = ", ".join(f"{gap:+.1f}" for gap in gaps)
+    return f"{table(head, lines)}\n\nThe worst client's difference on test scans, by seed: {worst}."
 
 
 def _and(clients: list[int]) -> str:

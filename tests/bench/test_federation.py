@@ -232,6 +232,8 @@ def test_attention_of_one_s_own_is_compared_on_both_folds(two_sources):
     ]
     text = tables({"personal": row})
     assert "| attention personal | " in text and "| difference on test scans | " in text
+    gap = 100 * (min(own["test"]) - min(one["test"]))
+    assert f"on test scans, by seed: {gap:+.1f}." in text
 
 
 def test_differences_are_paired_by_seed_and_client():
