@@ -29,7 +29,7 @@ def draw(rows: dict[str, Any], title: str, path: Path) -> None:
         axes.set_ylim(0, 1)
         axes.grid(alpha=0.3)
     panels[0].set_ylabel("accuracy on validation scans")
-    panels[1].legend(fontsize=7, loc="lower right")
+    panels[0].legend(fontsize=7, loc="lower right")  # all methods: not all have been attacked
     figure.suptitle(title, fontsize=10)
     figure.savefig(path, format="svg", metadata={"Date": None})
 

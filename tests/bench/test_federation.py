@@ -195,7 +195,7 @@ def test_normalisation_is_shared_kept_or_measured(ground):
         for methods in (["shared-norm"], [], ["local-norm"])
     )
     assert shared > silo > local
-    assert "| batch_norm | shared " in tables({"batch_norm": row})
+    assert "| batch_norm | shared, no momentum " in tables({"batch_norm": row})
 
 
 # --- one attention, or one each ------------------------------------------------------------------
