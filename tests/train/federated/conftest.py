@@ -47,9 +47,7 @@ def preset(tmp_path: Path) -> Callable[..., Path]:
 
     def write(federated: str = "num_rounds = 1", clients: int = 3, strategy: str = "") -> Path:
         path = tmp_path / "tiny.toml"
-        text = TINY.format(
-            networks=NETWORKS, federated=federated, clients=clients, strategy=strategy
-        )
+        text = TINY.format(federated=federated, clients=clients, strategy=strategy)
         path.write_text(text, encoding="utf-8")
         return path
 
