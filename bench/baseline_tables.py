@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from bench.markdown import Result, Results, percent, results_of, source, span, table
-from bench.methods import TABLES
+from bench.methods import TABLES, in_order
 
 NAMES = tuple(f"{name}-{setting}" for name in TABLES for setting in ("paper", "reduced"))
 LEVEL = 0.05  # of McNemar's test: what lies above is called a tie
@@ -23,7 +23,7 @@ def evasion(results: Results) -> str:
     parts = []
     for name, result in results_of(results, "table", NAMES).items():
         lines = []
-        for method, row in result["rows"].items():
+        for method, row in in_order(result["rows"]).items():
             if "evasion" in row:
                 found = row["evasion"]
                 lines.append([method, percent(found["diagonal"]), percent(found["off_diagonal"])])
@@ -36,9 +36,10 @@ def evasion(results: Results) -> str:
 
 def _block(name: str, result: Result) -> str:
     known = TABLES[name.rsplit("-", 1)[0]]
-    attacks = list(next(iter(result["rows"].values()))["attacks"])
+    rows = in_order(result["rows"])
+    attacks = list(next(iter(rows.values()))["attacks"])
     lines = []
-    for method, row in result["rows"].items():
+    for method, row in rows.items():
         cells = [_cell(row["attacks"][a], result["tests"].get(method, {}).get(a)) for a in attacks]
         cost = row["cost"]
         published = known.published.get(method)
@@ -55,7 +56,7 @@ def _block(name: str, result: Result) -> str:
     head = ["method", *(f"{a}, %" for a in attacks), "paper: clean/attacked, %"]
     head += ["parameters", "multiply-adds", "round"]
     meanings = "; ".join(
-        f"{a}: {next(iter(result['rows'].values()))['attacks'][a]['meaning']}" for a in attacks
+        f"{a}: {next(iter(rows.values()))['attacks'][a]['meaning']}" for a in attacks
     )
     note = (
         "Mean over the clients, each with its own model on its own test scans [95 % of all scans, "

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from bench.methods import in_order
+
 FIGURES = (("clean", "clean"), ("pgd", "under PGD-3"))
 COLOURS = (
     "#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#bbbbbb", "#332288"
@@ -36,4 +38,4 @@ def draw(rows: dict[str, Any], title: str, path: Path) -> None:
 
 def _methods(rows: dict[str, Any]) -> dict[str, Any]:
     """One line a training: the whole system is its mixture, trained once."""
-    return {name: row for name, row in rows.items() if name != "MedFedPure"}
+    return {name: row for name, row in in_order(rows).items() if name != "MedFedPure"}

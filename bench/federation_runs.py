@@ -20,7 +20,7 @@ from train.federated.export import export
 from train.federated.hospital import Hospital
 from train.federated.ledger import RESULT, STATE
 from train.partition import client_corpus
-from train.recipes import FILES
+from train.recipes import phases_of
 
 RunFn = Callable[[engines.Settings], Any]
 
@@ -85,7 +85,7 @@ class Federation:
 
     def systems(self) -> list[MedFedPure]:
         """Each client's whole system, after all phases, calibrated on its own scans."""
-        for phase in FILES:
+        for phase in phases_of(self.experiment.preset):
             self.train(phase)
         weights, clients = self.out / "weights", range(self.experiment.config.partition.num_clients)
         if not (weights / "manifest.json").is_file():

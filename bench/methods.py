@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from bench.known import check_known
 from bench.presets import PRESETS
@@ -84,6 +86,11 @@ def preset_of(table: Table, setting: str, method: Method) -> str:
     """The name of the preset that trains a method for a table."""
     laid = [*table.laid, *([table.one_expert[setting]] if method.single else []), *method.laid]
     return "+".join([table.presets[setting], *laid])
+
+
+def in_order(rows: Mapping[str, Any]) -> dict[str, Any]:
+    """Methods' rows in the tables' order, whichever was measured first."""
+    return {m.name: rows[m.name] for m in METHODS if m.name in rows}
 
 
 def methods_named(names: list[str] | None) -> list[Method]:

@@ -50,17 +50,23 @@ class Store:
         if self.path.is_file() and not fresh:
             self._take_over(json.loads(self.path.read_text(encoding="utf-8")))
 
-    def row(self, name: str, compute: Callable[[], Figures]) -> Figures:
-        """The row of this name: the finished one, else computed now and written."""
+    def row(self, name: str, compute: Callable[[], Figures], **settings: Any) -> Figures:
+        """The row of this name: the finished one, else computed now and written.
+
+        `settings` decide this row alone: where they have changed, it is computed anew.
+        """
         rows: dict[str, Figures] = self.content["rows"]
+        key = {"key": key_of(settings)} if settings else {}
         if name in rows:
-            say(f"{name}: kept from {rows[name]['date']}")
-            return rows[name]
+            if rows[name].get("key") == key.get("key"):
+                say(f"{name}: kept from {rows[name]['date']}")
+                return rows[name]
+            say(f"{name}: of other settings, measured again")
         start = time.monotonic()
         figures = compute()
         took = round(time.monotonic() - start, 1)
         commit = self.content["provenance"]["commit"]
-        rows[name] = {**figures, "wall_s": took, "date": now(), "commit": commit}
+        rows[name] = {**figures, **key, "wall_s": took, "date": now(), "commit": commit}
         self.write()
         say(f"{name}: done in {took} s")
         return rows[name]

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from bench.methods import METHODS, TABLES, methods_named, preset_of
+from bench.methods import TABLES, methods_named
 from bench.options import root_of, settings_of
 from bench.progress import say
 from bench.provenance import key_of, machine_facts, weights_facts
@@ -35,10 +35,9 @@ def _tables(args: argparse.Namespace) -> None:
     corpus = load_corpus(table.protocol, places.data, places.cache, places.manifests)
     out = args.out or Path("results") / f"table-{name}-{args.setting}.json"
     settings = settings_of(args)
-    presets = {m.name: asdict(read_preset(preset_of(table, args.setting, m))) for m in METHODS}
     store = Store(
         out, "tables",
-        {"split_sha256": corpus.split_sha256, "settings": settings, "presets": key_of(presets)},
+        {"split_sha256": corpus.split_sha256, "settings": settings},
         {"dataset": corpus.protocol, "machine": machine_facts(torch.device("cpu"))},
         args.fresh,
     )  # fmt: skip

@@ -9,29 +9,32 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-EVERYTHING = 65504.0  # the limit of an untrained head, the most that half precision keeps
+UNIT = 1000.0  # log-odds: a head's own numbers stay below 1, as secure aggregation wants them
 
 
 class Novelty(nn.Module):
     """Log-odds that a picture is none of what the system learned from, and the limit for judging.
 
+    Untrained it gives 0 to every picture, which is not above its limit.
+
     Args:
         dim: width of the encoder's tokens.
     """
 
-    centre: Tensor
-    spread: Tensor
     weight: Tensor
     offset: Tensor
-    limit: Tensor
+    cut: Tensor
 
     def __init__(self, dim: int) -> None:
         super().__init__()
-        self.register_buffer("centre", torch.zeros(2 * dim))
-        self.register_buffer("spread", torch.ones(2 * dim))
         self.register_buffer("weight", torch.zeros(2 * dim))
-        self.register_buffer("offset", torch.zeros(()))
-        self.register_buffer("limit", torch.full((), EVERYTHING))
+        self.register_buffer("offset", torch.zeros(1))
+        self.register_buffer("cut", torch.zeros(1))
+
+    @property
+    def limit(self) -> Tensor:
+        """Log-odds () above which nothing is judged."""
+        return self.cut[0] * UNIT
 
     @staticmethod
     def features(tokens: Tensor) -> Tensor:
@@ -44,5 +47,5 @@ class Novelty(nn.Module):
 
     def score(self, features: Tensor) -> Tensor:
         """The same (B,) from `features` (B, 2 D)."""
-        novelty: Tensor = (features - self.centre) / self.spread @ self.weight + self.offset
+        novelty: Tensor = (features @ self.weight + self.offset) * UNIT
         return novelty

@@ -31,7 +31,6 @@ PARTS = {
     "residual.safetensors": "detector.residual_net",
     "novelty.safetensors": "novelty",
 }
-SHARED = tuple(name for name in PARTS if name != "novelty.safetensors")  # by all hospitals
 SYSTEM = "system.safetensors"
 _PLACES = tuple(f"{place}." for place in PARTS.values())
 Systems = dict[int | None, MedFedPure]  # by hospital; None where there are none
@@ -163,7 +162,7 @@ def _load_parts(folder: Path, hospital: int | None, ties: Checkpoint) -> dict[st
     """The tensors of the part files, by their place in the system."""
     state: dict[str, Tensor] = {}
     file = ties_file(hospital)
-    for name in PARTS if hospital is None else SHARED:
+    for name in PARTS:
         part = checkpoint.load_verified(name, folder)
         if part.split_sha256 != ties.split_sha256:
             raise WeightsError(f"The weights file {name} was trained on another split than {file}.")

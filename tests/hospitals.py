@@ -11,7 +11,7 @@ import torch
 from core import checkpoint
 from core.moe import is_personal
 from core.pipeline import MedFedPure
-from core.system import SHARED, ties_file
+from core.system import PARTS, ties_file
 from train.hospitals import save_hospital, save_shared
 
 COUNT, SPLIT = 3, "a split"
@@ -35,9 +35,8 @@ def write(
         own.plain.bias.copy_(torch.tensor([0.0, number / 5]))
         own.detector.clean_mean.fill_(-number)
         own.detector.quantiles_fused.fill_([-1e3, 1e3, -1e3][number - 1])  # flags, flags not, flags
-        own.novelty.limit.fill_(number)
         save_hospital(own, folder, number, SPLIT)
         written[number] = own
-    names = [*SHARED, *map(ties_file, written)]
+    names = [*PARTS, *map(ties_file, written)]
     checkpoint.write_manifest(folder, names, preset="tiny", protocol="none", commit="none")
     return written

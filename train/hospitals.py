@@ -1,6 +1,6 @@
 """Writes one system at several hospitals: the shared parts once, a small file for each of them.
 
-`core.system.load` reads such a folder once `checkpoint.write_manifest` has listed `SHARED` and the
+`core.system.load` reads such a folder once `checkpoint.write_manifest` has listed `PARTS` and the
 hospitals' files.
 """
 
@@ -15,7 +15,7 @@ import torch
 from core import checkpoint
 from core.moe import is_personal
 from core.pipeline import MedFedPure
-from core.system import PARTS, SHARED, config_to_dict, ties_file
+from core.system import PARTS, config_to_dict, ties_file
 
 MOST = 99  # hospitals: their files' names have two digits
 
@@ -31,10 +31,10 @@ def save_shared(
     `is_own(file, name)` tells which tensors each hospital keeps for itself: attention, and
     normalisation or its statistics as well where they never travelled.
     """
-    for name in SHARED:
-        part = system.get_submodule(PARTS[name])
+    for name, place in PARTS.items():
+        part = system.get_submodule(place)
         state = {n: tensor for n, tensor in part.state_dict().items() if not is_own(name, n)}
-        config = asdict(part.config)  # type: ignore[call-overload]
+        config = asdict(part.config) if hasattr(part, "config") else {}  # type: ignore[call-overload]
         checkpoint.save(folder / name, state, config, split_sha256=split_sha256, half=True)
 
 
@@ -50,9 +50,9 @@ def save_hospital(system: MedFedPure, folder: Path, number: int, split_sha256: s
     if not 1 <= number <= MOST:
         raise ValueError(f"a hospital's number must be in [1, {MOST}], got {number}")
     own = system.state_dict()
-    for name in SHARED:
+    for name, place in PARTS.items():
         for n, shared in checkpoint.load(folder / name).state_dict.items():
-            mine = own.pop(f"{PARTS[name]}.{n}").cpu()
+            mine = own.pop(f"{place}.{n}").cpu()
             # counters steer nothing and differ; floats are written in half precision
             if mine.is_floating_point() and not torch.equal(mine.half().float(), shared):
                 raise ValueError(f"{n} of hospital {number} is not the one in {name}")

@@ -1,35 +1,41 @@
-"""Fitting of the head that says 'cannot judge': training scans against drawn pictures."""
+"""The head that says 'cannot judge': training scans against drawn pictures.
+
+Head and limit are linear in what the autoencoder sees, so that the mean of several hospitals' heads
+says the mean of what they say: a federation solves its head in one round.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from statistics import NormalDist
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import softplus
 
 from core.mae import MaskedAutoencoder
-from core.metrics import wilson_interval
-from core.novelty import Novelty
+from core.novelty import UNIT, Novelty
 from core.scan import SIZE
 from train.augment import AugmentConfig, augment
 from train.fold import Data, batches
 from train.logistic import logistic
 from train.outliers import KINDS, outlier
-from train.task import ReportFn
+
+BATCH = 50
 
 
 @dataclass(frozen=True)
 class NoveltyPhase:
-    """How many pictures the head learns from, and the most clean scans that it may refuse.
+    """How many pictures the head learns from, and the share of clean scans that it may refuse.
 
     Of the scans a third come as they are, the others changed as `augment` says.
     """
 
     scans: int = 4500
     outliers: int = 4500
-    refused: float = 0.01
-    ridge: float = 1e-4
+    refused: float = 0.005
+    ridge: float = 1e-3
     augment: AugmentConfig = field(
         default_factory=lambda: AugmentConfig(scale=0.2, noise=0.03, upend=0.5)
     )
@@ -41,63 +47,76 @@ class NoveltyPhase:
             raise ValueError(f"refused must be in (0, 1) and ridge positive, got {self}")
 
 
-@torch.no_grad()
-def fit_novelty(
-    mae: MaskedAutoencoder,
-    train: Data,
-    val: Data,
-    config: NoveltyPhase,
-    *,
-    seed: int,
-    device: torch.device,
-    report: ReportFn = print,
-) -> tuple[Novelty, dict[str, float]]:
-    """The head for a trained autoencoder, and how it does on validation scans and new drawings.
+class Solver:
+    """Fits heads on a trained autoencoder's tokens, and tells what they do on validation scans."""
 
-    As many validation scans lie above the limit as still let 95 % intervals (Wilson 1927) of the
-    share refused end below `refused`; none, where there are too few scans to tell.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    index = torch.multinomial(train.weights, config.scans, replacement=True, generator=generator)
-    parts = []
-    for rows in batches(len(index), 50):
-        x, _ = train.batch(index[[*rows]], device)
-        if rows.start >= config.scans // 3:
-            x = (augment(x, config.augment, generator) * 255).round() / 255
-        parts.append(Novelty.features(mae.encode(x)))
-    known = torch.cat(parts)
-    report(f"drawing {config.outliers} pictures that are no brain MRI")
-    drawn = _drawn(mae, train, config.outliers, seed, device)
-    head = Novelty(mae.config.embed_dim).to(device)
-    head.centre.copy_(known.mean(0))
-    head.spread.copy_(known.std(0).clamp_min(1e-6))
-    with torch.enable_grad():
-        weight, offset = logistic(
-            (known - head.centre) / head.spread, (drawn - head.centre) / head.spread, config.ridge
-        )
-    head.weight.copy_(weight)
-    head.offset.copy_(offset)
-    x, _ = val.all(device)
-    clean = torch.cat([head(mae.encode(b)) for b in x.split(50)]).sort(descending=True).values
-    count = sum(wilson_interval(k, len(val))[1] <= config.refused for k in range(1, len(val)))
-    head.limit.copy_(clean[count])
-    figures = {"val_refused": float((clean > head.limit).double().mean())}
-    strange = head.score(_drawn(mae, val, 40 * len(KINDS), seed + 1, device))
-    found = (strange > head.limit).double().cpu()
-    for k, kind in enumerate(KINDS):
-        figures[f"refused_{kind}"] = float(found[k :: len(KINDS)].mean())
-    figures["score"] = float(found.mean())
-    return head, figures
+    def __init__(
+        self, mae: MaskedAutoencoder, val: Data, config: NoveltyPhase, device: torch.device
+    ) -> None:
+        self.mae, self.val, self.config, self.device = mae, val, config, device
 
+    @torch.no_grad()
+    def solve(self, head: Novelty, train: Data, seed: int) -> float:
+        """Fits a head in place to scans and to drawings of which some are made of those scans.
 
-def _drawn(
-    mae: MaskedAutoencoder, data: Data, count: int, seed: int, device: torch.device
-) -> Tensor:
-    """Features (count, F) of drawn pictures, the kinds in turn."""
-    rng = np.random.default_rng([seed, count])
-    scans, kinds, parts = data.scans.reshape(-1, SIZE, SIZE), [*KINDS], []
-    for rows in batches(count, 50):
-        pictures = np.stack([outlier(rng, scans, kinds[i % len(kinds)]) for i in rows])
-        x = torch.from_numpy(pictures)[:, None].to(device).float() / 255
-        parts.append(Novelty.features(mae.encode(x)))
-    return torch.cat(parts)
+        The limit is where a normal distribution of the validation scans' scores has the share
+        `refused` above it: there are too few of them for that quantile itself.
+
+        Returns:
+            The mean cross-entropy, scans and drawings weighing the same.
+        """
+        known, drawn = self._scans(train, seed), self._drawn(train, self.config.outliers, seed)
+        centre, spread = known.mean(0), known.std(0).clamp_min(1e-6)
+        with torch.enable_grad():
+            weight, offset = logistic(
+                (known - centre) / spread, (drawn - centre) / spread, self.config.ridge
+            )
+        folded = weight / spread
+        head.weight.copy_(folded / UNIT)
+        head.offset.copy_((offset - centre.double() @ folded) / UNIT)
+        clean = self._clean(head)
+        above = NormalDist().inv_cdf(1 - self.config.refused)
+        head.cut.copy_((clean.mean() + above * clean.std()) / UNIT)
+        return float(softplus(head.score(known)).mean() + softplus(-head.score(drawn)).mean()) / 2
+
+    @torch.no_grad()
+    def validate(self, head: Novelty) -> dict[str, float]:
+        """Shares refused, of validation scans and of new drawings of each kind.
+
+        'score' is the mean of what is right: drawings refused, scans judged.
+        """
+        clean = float((self._clean(head) > head.limit).double().mean())
+        count = min(40 * len(KINDS), self.config.outliers)
+        strange = head.score(self._drawn(self.val, count, seed=0))
+        found = (strange > head.limit).double().cpu()
+        figures = {"val_refused": clean, "score": (float(found.mean()) + 1 - clean) / 2}
+        for k, kind in enumerate(KINDS):
+            figures[f"refused_{kind}"] = float(found[k :: len(KINDS)].mean())
+        return figures
+
+    def _clean(self, head: Novelty) -> Tensor:
+        """Scores of the validation scans."""
+        x, _ = self.val.all(self.device)
+        return torch.cat([head(self.mae.encode(b)) for b in x.split(BATCH)])
+
+    def _scans(self, train: Data, seed: int) -> Tensor:
+        """Features (scans, F) of training scans, most of them changed."""
+        generator, count = torch.Generator().manual_seed(seed), self.config.scans
+        index = torch.multinomial(train.weights, count, replacement=True, generator=generator)
+        parts = []
+        for rows in batches(count, BATCH):
+            x, _ = train.batch(index[[*rows]], self.device)
+            if rows.start >= count // 3:
+                x = (augment(x, self.config.augment, generator) * 255).round() / 255
+            parts.append(Novelty.features(self.mae.encode(x)))
+        return torch.cat(parts)
+
+    def _drawn(self, data: Data, count: int, seed: int) -> Tensor:
+        """Features (count, F) of drawn pictures, the kinds in turn."""
+        rng = np.random.default_rng([seed, count])
+        scans, kinds, parts = data.scans.reshape(-1, SIZE, SIZE), [*KINDS], []
+        for rows in batches(count, BATCH):
+            pictures = np.stack([outlier(rng, scans, kinds[i % len(kinds)]) for i in rows])
+            x = torch.from_numpy(pictures)[:, None].to(self.device).float() / 255
+            parts.append(Novelty.features(self.mae.encode(x)))
+        return torch.cat(parts)

@@ -12,15 +12,16 @@ import torch
 from torch import nn
 
 from core import checkpoint
+from core.novelty import Novelty
 from core.pipeline import MedFedPure, build
-from core.scan import SIZE
 from core.system import PARTS, SYSTEM, load, save_part, save_ties
 from train import calibrate as calibration
-from train import novelty, recipes
+from train import recipes
 from train.commit import commit
 from train.config import Preset, check_fit
 from train.corpus import Corpus
 from train.device import pick_device
+from train.novelty import Solver
 from train.progress import Progress
 from train.recipes import FILES
 from train.task import fit
@@ -79,18 +80,19 @@ class Phases:
             WeightsError: the autoencoder is not trained yet, or on another split or in another
                 shape.
         """
-        progress = self._progress("novelty")
-        system, c = self._assemble(["mae.safetensors"]), self.corpus
-        if c.shape == (1, SIZE, SIZE):
-            system.novelty, figures = novelty.fit_novelty(
-                system.detector.mae, c.train, c.val, self.preset.novelty,
-                seed=self.seed + 5, device=self.device, report=progress.report,
-            )  # fmt: skip
-            progress.report(f"{figures['score']:.3f} of new drawings refused")
+        progress, c = self._progress("novelty"), self.corpus
+        head = Novelty(self.preset.system.mae.embed_dim).to(self.device)
+        if "novelty" in recipes.phases_of(self.preset):
+            mae = self._assemble([recipes.MAE]).detector.mae
+            solver = Solver(mae, c.val, self.preset.novelty, self.device)
+            progress.report("drawing pictures that are no brain MRI")
+            solver.solve(head, c.train, seed=self.seed + 5)
+            figures = solver.validate(head)
+            progress.report(f"{figures['score']:.3f} of scans and new drawings told apart")
             progress.write(**figures)
         else:
             progress.report("no pictures are drawn for this shape: everything will be judged")
-        save_part(system.novelty, self.out, "novelty.safetensors", {}, c.split_sha256)
+        save_part(head, self.out, FILES["novelty"], {}, c.split_sha256)
 
     def calibrate(self) -> None:
         """Ties the trained parts together: temperatures, operating points, detector, manifest.

@@ -13,8 +13,10 @@ from core.attack.step import LogitsFn
 from core.diffusion import Diffusion
 from core.mae import MaskedAutoencoder
 from core.moe import MixtureOfExperts
+from core.novelty import Novelty
 from core.pipeline import MedFedPure
 from core.residual import ResidualNet
+from core.scan import SIZE
 from core.unet import UNet
 from train import classifier, detector, diffusion, mae
 from train.config import ClassifierPhase, Preset
@@ -22,14 +24,16 @@ from train.corpus import Corpus
 from train.task import FitConfig, LossFn, ValidateFn
 
 PAPER_EPS = 0.015
+MAE = "mae.safetensors"
 CLASSIFIERS = ("classifier.safetensors", "plain.safetensors")
 # phase -> the file that it writes; in an order in which each finds what it learns from
 FILES = {
     "mixture": "classifier.safetensors",
     "plain": "plain.safetensors",
     "diffusion": "diffusion.safetensors",
-    "mae": "mae.safetensors",
+    "mae": MAE,
     "detector": "residual.safetensors",
+    "novelty": "novelty.safetensors",
 }
 SystemFn = Callable[[Iterable[str]], MedFedPure]
 
@@ -41,6 +45,13 @@ class Recipe:
     fit: FitConfig
     loss: LossFn
     validate: ValidateFn
+
+
+def phases_of(preset: Preset) -> list[str]:
+    """The phases of a preset; 'cannot judge' is learned in the shape of brain scans alone."""
+    moe = preset.system.moe
+    is_scan = (moe.in_chans, moe.img_size) == (1, SIZE)
+    return [phase for phase in FILES if is_scan or phase != "novelty"]
 
 
 def network(phase: str, preset: Preset, seed: int) -> nn.Module:
@@ -56,8 +67,10 @@ def network(phase: str, preset: Preset, seed: int) -> nn.Module:
             return UNet(system.unet)
         case "mae":
             return MaskedAutoencoder(system.mae)
-        case _:
+        case "detector":
             return ResidualNet(system.residual)
+        case _:
+            return Novelty(system.mae.embed_dim)
 
 
 def settings(phase: str, preset: Preset) -> Any:

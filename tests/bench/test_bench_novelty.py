@@ -6,6 +6,7 @@ import torch
 
 from bench.novelty import refused
 from bench.organs import KINDS, organ
+from core.novelty import UNIT
 from core.pipeline import MedFedPure
 
 
@@ -26,7 +27,7 @@ def test_the_share_is_that_above_the_limit(pipeline: MedFedPure) -> None:
         with torch.no_grad():
             x = torch.from_numpy(scans)[:, None].float() / 255
             scores = head(pipeline.detector.mae.encode(x)).sort().values
-        head.limit.copy_((scores[2] + scores[3]) / 2)
+        head.cut.copy_((scores[2] + scores[3]) / 2 / UNIT)
         figures = refused(pipeline, scans, [0, 0, 1, 1, 2], batch_size=2)
     finally:
         head.load_state_dict(kept)

@@ -23,7 +23,7 @@ from core.moe import is_personal
 from core.once import computing_once, once
 from core.pipeline import MedFedPure, build
 from core.scan import to_png
-from core.system import PARTS, SHARED, Systems, load_all, save_part, save_ties, ties_file
+from core.system import PARTS, Systems, load_all, save_part, save_ties, ties_file
 from tests.hospitals import COUNT, SPLIT, write
 from train.hospitals import save_hospital, save_shared
 
@@ -88,16 +88,16 @@ def test_what_is_shared_is_in_memory_once_and_nothing_personal_is(systems: Syste
         assert shared == {
             name
             for name in mine
-            if name.startswith(tuple(PARTS[part] for part in SHARED)) and not is_personal(name)
+            if name.startswith(tuple(PARTS.values())) and not is_personal(name)
         }
         assert other.detector._measurements.trained is other.classifier
 
 
 def test_shared_files_hold_nothing_personal(written: tuple[Path, Any]) -> None:
-    shared = {name: checkpoint.load(written[0] / name).state_dict for name in SHARED}
+    shared = {name: checkpoint.load(written[0] / name).state_dict for name in PARTS}
     assert not any(is_personal(n) for state in shared.values() for n in state)
     own = checkpoint.load(written[0] / ties_file(2)).state_dict
-    assert {n.split(".")[0] for n in own} == {"classifier", "plain", "detector", "novelty"}
+    assert {n.split(".")[0] for n in own} == {"classifier", "plain", "detector"}
     assert all(is_personal(n) for n in own if n.startswith("classifier.model."))
     places = {f"{PARTS[name]}.{n}" for name, state in shared.items() for n in state}
     assert not places & set(own) and len(places) + len(own) == len(load(written[0]).state_dict())
@@ -276,12 +276,12 @@ def test_a_file_of_another_split_or_shape_is_refused(folder: Path, tiny_system: 
 def test_a_file_that_lacks_or_repeats_a_tensor_is_refused(folder: Path) -> None:
     file = folder / ties_file(2)
     ties = checkpoint.load(file)
-    lacking = {n: t for n, t in ties.state_dict.items() if n != "novelty.limit"}
+    lacking = {n: t for n, t in ties.state_dict.items() if n != "detector.clean_mean"}
     checkpoint.save(file, lacking, ties.config, split_sha256=SPLIT)
     listed(folder)
     with pytest.raises(WeightsError, match=r"hospital-02\.safetensors .*do not fit") as refused:
         load(folder, hospital=2)
-    assert "Missing key" in str(refused.value) and "novelty.limit" in str(refused.value)
+    assert "Missing key" in str(refused.value) and "detector.clean_mean" in str(refused.value)
     with pytest.raises(
         WeightsError, match=r"hospital-02\.safetensors is of another split or shape"
     ):

@@ -96,12 +96,12 @@ def test_slices_that_cannot_be_judged_are_counted(tiny_system: MedFedPure, scan:
     series = Series(stack(torch.zeros_like(scan), scan, phantom(2, False)))
     list(slices.score(tiny_system, series))
     assert series.strange == set() and "judged" not in series.said
-    limit = tiny_system.novelty.limit
-    before = float(limit)
+    cut = tiny_system.novelty.cut
+    before = float(cut)
     try:
-        limit.fill_(-1)
+        cut.fill_(-1)
         list(slices.score(tiny_system, series))
     finally:
-        limit.fill_(before)
+        cut.fill_(before)
     assert series.strange == {1, 2}  # a blank slice is blank, no more
     assert "2 cannot be judged (unlike the brain MRI" in series.said

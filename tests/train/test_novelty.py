@@ -6,11 +6,12 @@ import torch
 from sklearn.linear_model import LogisticRegression
 
 from core.mae import MAEConfig, MaskedAutoencoder
+from core.novelty import Novelty
 from core.scan import to_uint8
 from demo.phantom import phantom
 from train.fold import Data
 from train.logistic import logistic
-from train.novelty import NoveltyPhase, fit_novelty
+from train.novelty import NoveltyPhase, Solver
 from train.outliers import KINDS, outlier
 
 CPU = torch.device("cpu")
@@ -38,22 +39,69 @@ def test_each_kind_draws_something_new_every_time(kind: str, scans: np.ndarray) 
     assert (again == drawn[0]).all()
 
 
-def test_the_head_refuses_drawings_and_judges_scans(scans: np.ndarray) -> None:
+@pytest.fixture(scope="module")
+def mae() -> MaskedAutoencoder:
     torch.manual_seed(0)
     shape = MAEConfig(embed_dim=32, depth=1, num_heads=2, decoder_dim=16, decoder_heads=2)
-    mae = MaskedAutoencoder(shape).eval()
-    config = NoveltyPhase(scans=150, outliers=150, refused=0.05)
-    head, figures = fit_novelty(
-        mae, data(scans[:28]), data(scans[28:]), config, seed=0, device=CPU, report=lambda _: None
-    )
-    assert figures["val_refused"] == 0  # twelve scans cannot show that few are refused
-    assert figures["score"] > 0.5  # even with an autoencoder that has learned nothing
-    assert set(figures) == {"val_refused", "score", *(f"refused_{kind}" for kind in KINDS)}
+    return MaskedAutoencoder(shape).eval()
+
+
+def solver(mae: MaskedAutoencoder, val: np.ndarray, **settings: float) -> Solver:
+    return Solver(mae, data(val), NoveltyPhase(scans=150, outliers=150, **settings), CPU)  # type: ignore[arg-type]
+
+
+def shares(head: Novelty, mae: MaskedAutoencoder) -> tuple[float, float]:
+    """Refused: of phantoms that no head has seen, and of pictures of coarse blocks."""
     unseen = torch.stack([phantom(100 + i, False) for i in range(10)])
     blocks = torch.rand(10, 1, 8, 8).repeat_interleave(28, 2).repeat_interleave(28, 3)
     with torch.no_grad():
-        assert float((head(mae.encode(unseen)) > head.limit).float().mean()) <= 0.2
-        assert bool((head(mae.encode(blocks)) > head.limit).all())
+        known, strange = (head(mae.encode(x)) > head.limit for x in (unseen, blocks))
+    return float(known.float().mean()), float(strange.float().mean())
+
+
+def test_the_head_refuses_drawings_and_judges_scans(
+    scans: np.ndarray, mae: MaskedAutoencoder
+) -> None:
+    head, own = Novelty(32), solver(mae, scans[28:])
+    untrained = own.validate(head)
+    assert untrained["val_refused"] == untrained["refused_leaves"] == 0
+    loss = own.solve(head, data(scans[:28]), seed=0)
+    assert 0 < loss < 0.3
+    figures = own.validate(head)
+    assert figures["val_refused"] <= 1 / 12 and figures["score"] > 0.75
+    assert set(figures) == {"val_refused", "score", *(f"refused_{kind}" for kind in KINDS)}
+    known, strange = shares(head, mae)
+    assert known <= 0.2 and strange == 1
+
+
+def test_the_limit_lies_where_a_normal_has_the_share_above(
+    scans: np.ndarray, mae: MaskedAutoencoder
+) -> None:
+    x, _ = data(scans[28:]).all(CPU)
+    for share, above in ((0.005, 2.5758), (0.16, 0.9945)):
+        solver(mae, scans[28:], refused=share).solve(head := Novelty(32), data(scans[:28]), seed=0)
+        with torch.no_grad():
+            clean = head(mae.encode(x))
+        wanted = clean.mean() + above * clean.std()
+        assert float(head.limit) == pytest.approx(float(wanted), abs=1e-3)
+
+
+def test_the_mean_of_heads_says_the_mean_of_what_they_say(
+    scans: np.ndarray, mae: MaskedAutoencoder
+) -> None:
+    heads = [Novelty(32) for _ in range(2)]
+    for i, head in enumerate(heads):
+        solver(mae, scans[28:]).solve(head, data(scans[14 * i : 14 * (i + 1)]), seed=i)
+    mean = Novelty(32)
+    mean.load_state_dict(
+        {n: (t + heads[1].state_dict()[n]) / 2 for n, t in heads[0].state_dict().items()}
+    )
+    with torch.no_grad():
+        tokens = mae.encode(data(scans[28:]).all(CPU)[0])
+        said = sum(head(tokens) - head.limit for head in heads) / 2
+        torch.testing.assert_close(mean(tokens) - mean.limit, said, atol=1e-4, rtol=1e-4)
+    known, strange = shares(mean, mae)
+    assert known <= 0.2 and strange == 1
 
 
 @pytest.mark.parametrize(

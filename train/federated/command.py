@@ -13,10 +13,10 @@ import torch
 
 from core.checkpoint import WeightsError
 from train import split
-from train.config import PresetError, preset_names
+from train.config import PresetError, preset_names, read_preset
 from train.corpus import PROTOCOLS
 from train.data import DataError, default_root
-from train.recipes import FILES
+from train.recipes import FILES, phases_of
 
 ALL = "all"
 RUNTIMES = ("in-process", "simulation", "deployment")
@@ -49,7 +49,7 @@ def main(argv: list[str]) -> int:
     logging.getLogger("flwr").setLevel(logging.WARNING)
     try:
         settings, skipped = _settings(args), []
-        for phase in FILES if args.phase == ALL else [args.phase]:
+        for phase in phases_of(read_preset(args.preset)) if args.phase == ALL else [args.phase]:
             own = {**settings, "phase": phase, "out": str(Path(settings["out"]) / phase)}
             skipped += [f"{n} of {phase}" for n in engines.RUN[args.runtime](own)]
     except FederationError as error:

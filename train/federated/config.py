@@ -64,15 +64,19 @@ class StrategyConfig:
 
 @dataclass(frozen=True)
 class PhaseRounds:
-    """T of the phases that do not go through `num_rounds` rounds; 0: they do."""
+    """T of the phases that do not go through `num_rounds` rounds; 0: they do.
+
+    The head for 'cannot judge' is solved, not approached: one round is all that it needs.
+    """
 
     plain: int = 0
     diffusion: int = 0
     mae: int = 0
     detector: int = 0
+    novelty: int = 1
 
     def __post_init__(self) -> None:
-        if min(self.plain, self.diffusion, self.mae, self.detector) < 0:
+        if min(self.plain, self.diffusion, self.mae, self.detector, self.novelty) < 0:
             raise ValueError(f"rounds must be 0 or more, got {self}")
 
 

@@ -26,8 +26,12 @@ class Experiment:
     phase: str = "mixture"
 
     def __post_init__(self) -> None:
-        if self.phase not in recipes.FILES:
-            raise PresetError(f"phase must be one of {', '.join(recipes.FILES)}")
+        known = recipes.phases_of(self.preset)
+        if self.phase not in known:
+            raise PresetError(
+                f"phase must be one of {', '.join(known)} for preset {self.preset.name!r}, "
+                f"got {self.phase!r}"
+            )
 
     @property
     def config(self) -> FederatedConfig:
@@ -45,13 +49,19 @@ class Experiment:
         loss = self.preset.classifier.loss
         return 1 - loss.adv_clean if self.phase == "mixture" and loss.adv_eps else 0.0
 
+    @property
+    def is_all_shared(self) -> bool:
+        """Whether clients keep nothing for themselves: who missed a round has missed nothing."""
+        return not self.personal(self.model())
+
     @cached_property
     def family(self) -> str:
         """Names the system that this phase is a part of: its shapes, who holds what, what travels.
 
         Phases of one family build on each other.
         """
-        config, shapes = self.config, {p: recipes.shape(p, self.preset) for p in recipes.FILES}
+        config = self.config
+        shapes = {p: recipes.shape(p, self.preset) for p in recipes.FILES if p != "novelty"}
         return _digest(
             {
                 "partition": asdict(config.partition),
@@ -93,7 +103,7 @@ def read_experiment(preset: str, protocol: str, seed: int, phase: str = "mixture
     """The experiment of a preset's name or path.
 
     Raises:
-        PresetError: there is no such preset or phase, or the preset is wrong.
+        PresetError: there is no such preset, it has no such phase, or the preset is wrong.
     """
     return Experiment(read_preset(preset), protocol, seed, phase)
 

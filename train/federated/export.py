@@ -1,8 +1,8 @@
 """`python -m train export`: hospitals' own folders become weights that read scans.
 
 Runs where the folders are, one hospital after another; nothing goes through a server. Each hospital
-alone fits what is its own on its own scans: the head that says 'cannot judge', temperatures and
-operating points, the detector's fusion, tau.
+alone fits what is its own on its own scans: temperatures and operating points, the detector's
+fusion, tau.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ import torch
 from core import checkpoint
 from core.checkpoint import WeightsError
 from core.pipeline import MedFedPure
-from core.scan import SIZE
 from core.system import ties_file
 from train.calibrate import calibrate
 from train.commit import commit
@@ -28,10 +27,9 @@ from train.federated.experiment import Experiment, read_experiment
 from train.federated.hospital import Hospital
 from train.federated.state import StateError
 from train.hospitals import save_hospital, save_shared
-from train.novelty import fit_novelty
 from train.partition import client_corpus
 from train.progress import Progress
-from train.recipes import FILES
+from train.recipes import FILES, phases_of
 
 
 def main(argv: list[str]) -> int:
@@ -85,7 +83,9 @@ def export(
         log.report(f"hospital {client + 1} finishes on {len(own.train)} scans of its own")
         system = _finished(hospital, log)
         if client == clients[0]:
-            save_shared(system, out, corpus.split_sha256, lambda file, n: n not in shared[file])
+            save_shared(
+                system, out, corpus.split_sha256, lambda file, n: n not in shared.get(file, {n})
+            )
         save_hospital(system, out, client + 1, corpus.split_sha256)
         names = {*FILES.values(), *_listed(out), ties_file(client + 1)}
         checkpoint.write_manifest(
@@ -108,20 +108,14 @@ def _listed(out: Path) -> set[str]:
 
 def _shared_names(experiment: Experiment) -> dict[str, set[str]]:
     """By file, the names of what has travelled: it is one and the same at every hospital."""
-    phases = {file: replace(experiment, phase=phase) for phase, file in FILES.items()}
-    return {file: set(e.shared(e.model())) for file, e in phases.items()}
+    phases = [replace(experiment, phase=phase) for phase in phases_of(experiment.preset)]
+    return {FILES[e.phase]: set(e.shared(e.model())) for e in phases}
 
 
 def _finished(hospital: Hospital, log: Progress) -> MedFedPure:
     """The hospital's system with all that it fits by itself."""
     experiment, own = hospital.experiment, hospital.corpus
-    preset, figures = experiment.preset, dict[str, float]()
-    system = hospital.system()
-    if own.shape == (1, SIZE, SIZE):
-        system.novelty, figures = fit_novelty(
-            system.detector.mae, own.train, own.val, preset.novelty,
-            seed=experiment.seed + 5, device=hospital.device, report=log.report,
-        )  # fmt: skip
+    preset, system = experiment.preset, hospital.system()
     calibrated = calibrate(system, own.train, own.val, preset.calibrate, log.report)
     system.info = {
         "preset": preset.name,
@@ -130,7 +124,7 @@ def _finished(hospital: Hospital, log: Progress) -> MedFedPure:
         "federated": asdict(experiment.config.partition),
         "validation": calibrated,
     }
-    log.write(hospital=hospital.client + 1, novelty=figures, **calibrated)
+    log.write(hospital=hospital.client + 1, **calibrated)
     return system
 
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from core.moe import ClientGate, MixtureOfExperts
+from core.novelty import Novelty
 from core.pipeline import MedFedPure, build
 from core.system import PARTS
 from train.config import Preset, check_fit
@@ -24,7 +25,8 @@ from train.federated import replaced, statistics
 from train.federated.experiment import Experiment
 from train.federated.shelf import Shelf
 from train.fold import Data
-from train.recipes import FILES, Recipe, recipe
+from train.novelty import Solver
+from train.recipes import FILES, MAE, Recipe, phases_of, recipe
 from train.task import FitConfig, LossFn, fit
 
 State = Mapping[str, Tensor]
@@ -93,15 +95,18 @@ class Hospital:
             self.shelf.clear()  # of a run that the server knows nothing of
             if now > 1:
                 self._adapt(model, shared, now, span)
-        self._prepare(model, statistics.FEW)
-        learn, data = self._lesson(model, now, adv_share)
-        if config.strategy.proximal_mu:
-            learn = replace(
-                learn, loss=_proximal(learn.loss, dict(shared), config.strategy.proximal_mu)
-            )
-        loss = self._fit(model, data, learn, now, config.local_epochs, span)
+        if isinstance(model, Novelty):
+            loss = self._solver.solve(model, self.corpus.train, self._seed(now))
+        else:
+            self._prepare(model, statistics.FEW)
+            learn, data = self._lesson(model, now, adv_share)
+            if config.strategy.proximal_mu:
+                learn = replace(
+                    learn, loss=_proximal(learn.loss, dict(shared), config.strategy.proximal_mu)
+                )
+            loss = self._fit(model, data, learn, now, config.local_epochs, span)
         self.shelf.write(now, self.experiment.personal(model))
-        self.shelf.keep_only({now, before, self.shelf.latest(best)})
+        self.shelf.keep_only({now, before, self.shelf.nearest(best)})
         return _on_cpu(self.experiment.shared(model)), {
             "loss": loss,
             "num-examples": len(self.corpus.train),
@@ -115,12 +120,16 @@ class Hospital:
         Raises:
             StateError: the client's own is lost.
         """
-        model = self._model(shared)
-        model.load_state_dict(self.shelf.read(self.shelf.latest(now)), strict=False)
+        model, there = self._model(shared), self.shelf.nearest(now)
+        if there or not self.experiment.is_all_shared:
+            model.load_state_dict(self.shelf.read(there), strict=False)
         self._prepare(model, statistics.MANY)
         if finish:
             self.shelf.finish(model.state_dict())
-        figures = self._recipe.validate(model.eval())
+        if isinstance(model, Novelty):
+            figures = self._solver.validate(model)
+        else:
+            figures = self._recipe.validate(model.eval())
         return {**figures, "num-examples": len(self.corpus.val)}
 
     def system(self, files: Iterable[str] = tuple(FILES.values())) -> MedFedPure:
@@ -131,8 +140,8 @@ class Hospital:
         """
         preset = self.experiment.preset
         system = build(preset.system).to(self.device)
-        for phase, file in FILES.items():
-            if file in files:
+        for phase in phases_of(preset):
+            if (file := FILES[phase]) in files:
                 state = self.shelf.finished(replace(self.experiment, phase=phase))
                 system.get_submodule(PARTS[file]).load_state_dict(state)
         return system
@@ -144,6 +153,11 @@ class Hospital:
     def _recipe_of(self, preset: Preset, *, calm: bool = False) -> Recipe:
         phase = self.experiment.phase
         return recipe(phase, preset, self.corpus, self.device, self.system, calm=calm)
+
+    @cached_property
+    def _solver(self) -> Solver:
+        mae = self.system((MAE,)).detector.mae
+        return Solver(mae, self.corpus.val, self.experiment.preset.novelty, self.device)
 
     def _lesson(self, model: nn.Module, now: int, adv_share: float | None) -> tuple[Recipe, Data]:
         """How, and from which scans, the model learns in this round."""

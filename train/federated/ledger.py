@@ -90,3 +90,5 @@ class Ledger:
         self.best = {n: tensors[f"best/{n}"] for n in self.shared}
         self.velocity = {n: tensors.get(f"velocity/{n}", v) for n, v in self.velocity.items()}
         self.shared = {n: tensors[f"last/{n}"] for n in self.shared}
+        if not self.joined and len(self.history) >= self.experiment.num_rounds:
+            self.history = []  # no round has counted: all of them are asked for again

@@ -64,7 +64,7 @@ class Server:
         """All rounds that are left; then each client keeps what the best of them has led to.
 
         Raises:
-            FederationError: too few clients took part for three rounds in a row.
+            FederationError: too few clients took part for three rounds in a row, or in all.
         """
         ledger, total = self.ledger, self.experiment.num_rounds
         megabytes = sum(t.nbytes for t in ledger.shared.values()) / 1e6
@@ -84,6 +84,8 @@ class Server:
                     f"{PATIENCE} rounds in a row were skipped: {entry['skipped']}"
                 )
         ledger.write_result(self._finish())
+        if not ledger.joined:
+            raise FederationError(f"no round counted: {ledger.history[-1]['skipped']}")
         self.table.close()
 
     def _finish(self) -> dict[str, Any]:
@@ -222,8 +224,12 @@ class Server:
     def _evaluate(
         self, now: int, shared: Mapping[str, Tensor], *, finish: bool = False
     ) -> tuple[dict[int, dict[str, float]], Failures]:
-        """Figures of every client that has joined, with its own of round `now`."""
-        nodes = {c: n for c, n in self.roll.call(0).items() if c in self.ledger.joined}
+        """Figures of every client that has joined, with its own of round `now`.
+
+        Where there is nothing of its own, a client that has not joined can finish as well.
+        """
+        everyone = finish and self.experiment.is_all_shared
+        nodes = {c: n for c, n in self.roll.call(0).items() if everyone or c in self.ledger.joined}
         self.table.ask(list(nodes), "validates")
         arrays = pack(shared)
         messages = {

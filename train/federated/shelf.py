@@ -25,6 +25,10 @@ class Shelf:
         """The last round up to `now` of which there is a file; 0 if there is none."""
         return max((n for n in self._files() if n <= now), default=0)
 
+    def nearest(self, now: int) -> int:
+        """The same, or the first round after it, of who joined later; 0 if there is no file."""
+        return self.latest(now) or min(self._files(), default=0)
+
     def read(self, now: int) -> dict[str, Tensor]:
         """What was personal after round `now`; 0 stands for a lost one.
 
