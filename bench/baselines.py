@@ -8,7 +8,6 @@ evasion', Kim et al. 2023).
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,13 +17,12 @@ from torch import Tensor
 from bench import curves
 from bench.clients import test_scans
 from bench.cost import cost
-from bench.federation_runs import Federation, Places, federation
+from bench.federation_runs import Federation, Places, decisive, federation
 from bench.methods import Method, Table, in_order, preset_of
 from bench.progress import say
 from bench.rows import Row, strongest
 from bench.store import Store
 from core import metrics
-from train.config import Preset
 from train.corpus import Corpus
 from train.device import pick_device
 from train.federated import record
@@ -83,7 +81,7 @@ def run(
                 found["evasion"] = evasion(readers, few, table.attacks[1])
             return found
 
-        store.row(method.name, row, preset=settings_of(method, own.experiment.preset))
+        store.row(method.name, row, preset=decisive(own.experiment.preset, whole=method.whole))
     rows = store.content["rows"]
     store.content["tests"] = compare(in_order(rows))
     store.write()
@@ -92,18 +90,6 @@ def run(
         f"{table.dataset}, {table.backbone} clients, {setting} setting",
         store.path.with_suffix(".svg"),
     )
-
-
-def settings_of(method: Method, preset: Preset) -> dict[str, Any]:
-    """What of a preset decides a method's figures: of a mixture alone no other part's training."""
-    settings = asdict(preset)
-    del settings["novelty"]  # nothing is refused here
-    if method.whole:
-        del settings["federated"]["rounds"]["novelty"]
-        return settings
-    del settings["federated"]["rounds"]
-    learning = {key: settings[key] for key in ("classifier", "federated")}
-    return {"moe": settings["system"]["moe"], **learning}
 
 
 def compare(rows: dict[str, Any], best: str = "MedFedPure") -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from torch import nn
 
 from core.pipeline import MedFedPure
 from core.system import load
+from train.config import Preset
 from train.corpus import Corpus
 from train.device import pick_device
 from train.federated import engines
@@ -96,3 +97,14 @@ class Federation:
 def federation(preset: str, protocol: str, seed: int, corpus: Corpus, places: Places) -> Federation:
     """The federation of a preset's mixture on a protocol's scans."""
     return Federation(read_experiment(preset, protocol, seed), preset, corpus, places)
+
+
+def decisive(preset: Preset, *, whole: bool = False) -> dict[str, Any]:
+    """What of a preset decides figures: of a mixture alone no other part's training does."""
+    settings = asdict(preset)
+    del settings["novelty"], settings["federated"]["rounds"]["novelty"]  # nothing is refused here
+    if whole:
+        return settings
+    del settings["federated"]["rounds"]
+    learning = {key: settings[key] for key in ("classifier", "federated")}
+    return {"moe": settings["system"]["moe"], **learning}

@@ -6,7 +6,6 @@ Flower is an extra: what needs it is imported where it is used.
 from __future__ import annotations
 
 import argparse
-from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -82,7 +81,7 @@ def _pooled(args: argparse.Namespace) -> None:
 def _federation(args: argparse.Namespace) -> None:
     from bench import federation
     from bench.federation_ground import LEARNING, PRESET, Ground
-    from bench.federation_runs import Places
+    from bench.federation_runs import Places, decisive
 
     names = federation.rows_named(args.rows)
     places = Places(root_of(args), args.cache, args.manifests, args.runs)
@@ -92,7 +91,7 @@ def _federation(args: argparse.Namespace) -> None:
         args.out or Path("results") / "federation.json", "federation",
         {
             "manifest_sha256": manifests, "settings": settings,
-            "preset": key_of(asdict(read_preset(PRESET))),
+            "preset": key_of(decisive(read_preset(PRESET))),
         },
         {"machine": machine_facts(torch.device("cpu"))},
         args.fresh,
