@@ -52,10 +52,17 @@ def accuracy(block: Result | None) -> str:
 
 
 def source(result: Result) -> str:
-    """When, from which code and on what machine a result was measured, with its warnings."""
-    facts = result["provenance"]
-    machine, commit = facts["machine"], facts["commit"]
-    text = f"Measured {facts['date'][:10]}, commit {commit[:10] if commit else 'unknown'}"
-    text += " with changes, " if facts.get("dirty") else ", "
-    text += f"{machine['device_name']}, {machine['threads']} threads."
+    """When, from which code and on what machines rows were measured, with the file's warnings."""
+    facts = [{**result["provenance"], **row} for row in result["rows"].values()]
+    dates = sorted({f["date"][:10] for f in facts})
+    machines = {f"{f['machine']['device_name']}, {f['machine']['threads']} threads" for f in facts}
+    text = f"Measured {' to '.join({dates[0]: '', dates[-1]: ''})}, "
+    text += f"commit {', '.join(dict.fromkeys(map(_commit, facts)))}; "
+    text += f"{'; '.join(sorted(machines))}."
     return text + "".join(f" Warning: {warning}." for warning in result["warnings"])
+
+
+def _commit(facts: Result) -> str:
+    if not facts["commit"]:
+        return "unknown"
+    return facts["commit"][:10] + (" with changes" if facts.get("dirty") else "")

@@ -21,7 +21,7 @@ class StoreError(ValueError):
 
 
 class Store:
-    """results/NAME.json: provenance, warnings, and rows with their time, date and commit."""
+    """results/NAME.json: provenance, warnings, rows with their time, date, commit and machine."""
 
     def __init__(
         self, path: str | Path, bench: str, identity: Figures, facts: Figures, fresh: bool = False
@@ -65,8 +65,7 @@ class Store:
         start = time.monotonic()
         figures = compute()
         took = round(time.monotonic() - start, 1)
-        commit = self.content["provenance"]["commit"]
-        rows[name] = {**figures, **key, "wall_s": took, "date": now(), "commit": commit}
+        rows[name] = {**figures, **key, "wall_s": took, "date": now(), **_of_row(self.content)}
         self.write()
         say(f"{name}: done in {took} s")
         return rows[name]
@@ -90,6 +89,14 @@ class Store:
                 "name another --out, or pass --fresh to replace it"
             )
         self.content["rows"], self.content["warnings"] = old["rows"], old["warnings"]
+        for row in old["rows"].values():  # the file goes on elsewhere: each row keeps its own
+            row.update({**_of_row(old), **row})
+
+
+def _of_row(content: Figures) -> Figures:
+    """Code and machine, which may be others for the next row."""
+    facts: Figures = content["provenance"]
+    return {name: facts[name] for name in ("commit", "dirty", "machine") if name in facts}
 
 
 def _rounded(value: Any) -> Any:

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from bench.markdown import source
 from bench.provenance import ProvenanceError, machine_facts, weights_facts
 from bench.store import Store, StoreError
 from train.split import Manifest, read_manifest
@@ -41,6 +42,43 @@ def test_rows_of_other_weights_are_refused_unless_fresh(tmp_path):
     with pytest.raises(StoreError, match="other weights"):
         _open(path, identity="b")
     assert _open(path, identity="b", fresh=True).content["rows"] == {}
+
+
+def test_a_row_whose_own_settings_have_changed_is_computed_again(tmp_path):
+    store = _open(tmp_path / "r.json")
+    store.row("FedAvg", lambda: {"accuracy": 1}, preset={"rounds": 40})
+    kept = _open(tmp_path / "r.json").row(
+        "FedAvg", lambda: pytest.fail("twice"), preset={"rounds": 40}
+    )
+    assert kept["accuracy"] == 1
+    store.row("FAT", lambda: {"accuracy": 3}, preset={"rounds": 40})
+    again = _open(tmp_path / "r.json").row(
+        "FedAvg", lambda: {"accuracy": 2}, preset={"rounds": 120}
+    )
+    assert again["accuracy"] == 2 and again["key"] != kept["key"]
+    rows = json.loads((tmp_path / "r.json").read_text())["rows"]
+    assert {name: row["accuracy"] for name, row in rows.items()} == {"FedAvg": 2, "FAT": 3}
+
+
+def test_rows_name_their_own_code_and_machine(tmp_path, monkeypatch):
+    path = tmp_path / "r.json"
+
+    def row(name: str, commit: str, device: str) -> None:
+        facts = {"commit": commit, "dirty": False}
+        monkeypatch.setattr("bench.store.code_facts", lambda: facts)
+        machine = {"device_name": device, "threads": 1}
+        Store(path, "tables", {}, {"machine": machine}).row(name, dict)
+
+    row("FedAvg", "a" * 40, "one processor")
+    content = json.loads(path.read_text())
+    for key in ("commit", "machine", "dirty"):  # as files of before hold them
+        del content["rows"]["FedAvg"][key]
+    path.write_text(json.dumps(content))
+    row("FAT", "b" * 40, "another")
+    rows = json.loads(path.read_text())["rows"]
+    assert [r["commit"][0] + r["machine"]["device_name"][0] for r in rows.values()] == ["ao", "ba"]
+    said = source(json.loads(path.read_text()))
+    assert f"commit {'a' * 10}, {'b' * 10}; another, 1 threads; one processor, 1 threads." in said
 
 
 def test_a_warning_is_kept_once(tmp_path):
