@@ -63,6 +63,8 @@ def _block(name: str, result: Result) -> str:
         f"Wilson], sd, worst client. {meanings}. ≈: no difference from MedFedPure on the "
         f"same scans (McNemar's exact test, p above {LEVEL}). {source(result)}"
     )
+    if result.get("stale"):
+        note += f" Of an earlier preset: {', '.join(result['stale'])}."
     return f"**{_title(name)}**\n\n{table(head, lines)}\n\n{note}"
 
 

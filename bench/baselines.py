@@ -18,11 +18,13 @@ from bench import curves
 from bench.clients import test_scans
 from bench.cost import cost
 from bench.federation_runs import Federation, Places, decisive, federation
-from bench.methods import Method, Table, in_order, preset_of
+from bench.methods import METHODS, Method, Table, in_order, preset_of
 from bench.progress import say
+from bench.provenance import key_of
 from bench.rows import Row, strongest
 from bench.store import Store
 from core import metrics
+from train.config import read_preset
 from train.corpus import Corpus
 from train.device import pick_device
 from train.federated import record
@@ -53,6 +55,7 @@ def run(
     evasion_limit: int,
 ) -> None:
     """One row of `store` for each method; a killed run goes on, in the middle of a training too."""
+    keys = {m.name: key_of(_decides(table, setting, m)) for m in METHODS}
     for method in methods:
         own = federation(preset_of(table, setting, method), table.protocol, seed, corpus, places)
 
@@ -81,15 +84,22 @@ def run(
                 found["evasion"] = evasion(readers, few, table.attacks[1])
             return found
 
-        store.row(method.name, row, preset=decisive(own.experiment.preset, whole=method.whole))
+        store.row(method.name, row, **_decides(table, setting, method))
     rows = store.content["rows"]
     store.content["tests"] = compare(in_order(rows))
+    store.content["stale"] = [name for name in in_order(rows) if rows[name]["key"] != keys[name]]
     store.write()
     curves.draw(
         rows,
         f"{table.dataset}, {table.backbone} clients, {setting} setting",
         store.path.with_suffix(".svg"),
     )
+
+
+def _decides(table: Table, setting: str, method: Method) -> dict[str, Any]:
+    """What decides a method's row alone."""
+    preset = read_preset(preset_of(table, setting, method))
+    return {"preset": decisive(preset, whole=method.whole)}
 
 
 def compare(rows: dict[str, Any], best: str = "MedFedPure") -> dict[str, Any]:

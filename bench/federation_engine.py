@@ -144,7 +144,7 @@ def is_same(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> bool:
 
 def learned(own: Federation) -> dict[str, Tensor]:
     """What is shared after the last round of the mixture's phase."""
-    tensors, _ = state.read(own.out / "mixture" / STATE, own.experiment.digest)
+    tensors, _ = state.read(own.folder("mixture") / STATE, own.experiment.digest)
     return {n.removeprefix("last/"): t for n, t in tensors.items() if n.startswith("last/")}
 
 

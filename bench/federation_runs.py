@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
+from bench.provenance import key_of
 from core.pipeline import MedFedPure
 from core.system import load
 from train.config import Preset
@@ -51,9 +53,13 @@ class Federation:
         e, name = self.experiment, Path(self.preset).name.replace(".toml", "")
         return self.places.runs / f"{name}-{e.protocol}-{e.seed}"
 
+    def folder(self, phase: str) -> Path:
+        """A phase's own folder: one for each T, since the learning rate's schedule hangs on it."""
+        return self.out / f"{phase}-{replace(self.experiment, phase=phase).num_rounds}"
+
     def settings(self, phase: str = "mixture") -> dict[str, Any]:
         """What an engine is told of a phase: it goes on with what its folder holds."""
-        folder = self.out / phase
+        folder = self.folder(phase)
         return {
             "preset": self.preset, "protocol": self.experiment.protocol,
             "seed": self.experiment.seed, "phase": phase, "out": str(folder.resolve()),
@@ -65,8 +71,7 @@ class Federation:
     def train(self, phase: str = "mixture", run: RunFn = engines.in_process) -> dict[str, Any]:
         """All rounds of a phase that are left; the whole record of them."""
         run(self.settings(phase))
-        file = self.out / phase / RESULT
-        record: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        record: dict[str, Any] = json.loads((self.folder(phase) / RESULT).read_text("utf-8"))
         return record
 
     def hospitals(self) -> list[Hospital]:
@@ -86,11 +91,15 @@ class Federation:
 
     def systems(self) -> list[MedFedPure]:
         """Each client's whole system, after all phases, calibrated on its own scans."""
-        for phase in phases_of(self.experiment.preset):
-            self.train(phase)
+        phases = phases_of(self.experiment.preset)
+        learned = [self.train(phase) for phase in phases]
         weights, clients = self.out / "weights", range(self.experiment.config.partition.num_clients)
-        if not (weights / "manifest.json").is_file():
+        made_of = weights / "made-of"  # which trainings an earlier start has exported
+        key = key_of({"preset": decisive(self.experiment.preset, whole=True), "learned": learned})
+        if not made_of.is_file() or made_of.read_text("utf-8") != key:
+            shutil.rmtree(weights, ignore_errors=True)
             export(self.experiment, self.corpus, clients, self.out / "clients", weights)
+            made_of.write_text(key, "utf-8")
         return [load(weights, hospital=client + 1) for client in clients]
 
 

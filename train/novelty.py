@@ -65,7 +65,7 @@ class Solver:
         Returns:
             The mean cross-entropy, scans and drawings weighing the same.
         """
-        known, drawn = self._scans(train, seed), self._drawn(train, self.config.outliers, seed)
+        known, drawn = self._scans(train, seed), self._drawn(train, self.config.outliers, [seed, 0])
         centre, spread = known.mean(0), known.std(0).clamp_min(1e-6)
         with torch.enable_grad():
             weight, offset = logistic(
@@ -76,7 +76,7 @@ class Solver:
         head.offset.copy_((offset - centre.double() @ folded) / UNIT)
         clean = self._clean(head)
         above = NormalDist().inv_cdf(1 - self.config.refused)
-        head.cut.copy_((clean.mean() + above * clean.std()) / UNIT)
+        head.cut.copy_((clean.mean() + above * clean.std(correction=0)) / UNIT)
         return float(softplus(head.score(known)).mean() + softplus(-head.score(drawn)).mean()) / 2
 
     @torch.no_grad()
@@ -87,7 +87,7 @@ class Solver:
         """
         clean = float((self._clean(head) > head.limit).double().mean())
         count = min(40 * len(KINDS), self.config.outliers)
-        strange = head.score(self._drawn(self.val, count, seed=0))
+        strange = head.score(self._drawn(self.val, count, [0, 1]))
         found = (strange > head.limit).double().cpu()
         figures = {"val_refused": clean, "score": (float(found.mean()) + 1 - clean) / 2}
         for k, kind in enumerate(KINDS):
@@ -111,9 +111,9 @@ class Solver:
             parts.append(Novelty.features(self.mae.encode(x)))
         return torch.cat(parts)
 
-    def _drawn(self, data: Data, count: int, seed: int) -> Tensor:
+    def _drawn(self, data: Data, count: int, seeds: list[int]) -> Tensor:
         """Features (count, F) of drawn pictures, the kinds in turn."""
-        rng = np.random.default_rng([seed, count])
+        rng = np.random.default_rng(seeds)
         scans, kinds, parts = data.scans.reshape(-1, SIZE, SIZE), [*KINDS], []
         for rows in batches(count, BATCH):
             pictures = np.stack([outlier(rng, scans, kinds[i % len(kinds)]) for i in rows])

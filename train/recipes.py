@@ -121,6 +121,8 @@ def recipe(
             mae.loss_function(preset.mae.loss, preset.mae.augment),
             mae.validation(corpus.val, device),
         )
+    if phase != "detector":
+        raise ValueError(f"{phase!r} is not learned in steps")
     trained = system(CLASSIFIERS)
     return Recipe(
         preset.detector.fit,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,13 +12,14 @@ pytest.importorskip("flwr", reason="the extra 'federated' is not installed")
 
 from bench import baseline_tables, baselines
 from bench.clients import test_scans as scans_of_clients
-from bench.federation_runs import Places
-from bench.methods import METHODS, TABLES, Table, methods_named, preset_of
+from bench.federation_runs import Places, decisive
+from bench.methods import METHODS, TABLES, Table, in_order, methods_named, preset_of
 from bench.rows import Row
 from bench.store import Store
 from core.attack import PGD
 from train.config import read_preset
 from train.corpus import load_corpus
+from train.federated.config import PhaseRounds
 from train.federated.experiment import read_experiment
 from train.fold import Data
 from train.partition import client_corpus
@@ -86,6 +88,24 @@ def test_every_method_has_a_preset_that_says_what_it_is(name, setting):
             assert getattr(p.federated, key) == getattr(other.federated, key)
 
 
+def test_a_row_hangs_on_what_trains_it_alone():
+    preset = read_preset("br35h-reduced")
+    federated = preset.federated
+    longer = replace(preset, federated=replace(federated, rounds=PhaseRounds(diffusion=7)))
+    other = replace(preset, novelty=replace(preset.novelty, ridge=1.0))
+    bolder = replace(preset, classifier=replace(preset.classifier, loss=replace(
+        preset.classifier.loss, adv_eps=0.5)))  # fmt: skip
+    assert decisive(preset) == decisive(longer) == decisive(other) != decisive(bolder)
+    whole = decisive(preset, whole=True)
+    assert whole == decisive(other, whole=True)
+    assert whole != decisive(longer, whole=True) and whole != decisive(bolder, whole=True)
+
+
+def test_rows_stand_in_the_tables_order_whichever_came_first():
+    rows = {"MedFedPure": 1, "FAT": 2, "FedAvg": 3}
+    assert list(in_order(rows).items()) == [("FedAvg", 3), ("FAT", 2), ("MedFedPure", 1)]
+
+
 def test_the_paper_s_setting_is_the_paper_s():
     p = read_preset(preset_of(TABLES["2-br35h"], "paper", METHODS[-1])).federated
     assert (p.partition.num_clients, p.num_rounds, p.local_epochs) == (10, 20, 15)
@@ -129,7 +149,13 @@ def test_methods_are_trained_attacked_compared_and_drawn(table, corpus, places, 
     assert path.with_suffix(".svg").read_text().count("pFedDef") >= 1
     before = path.read_bytes()
     run(table, corpus, places, path, methods)  # kept, not trained again
-    assert json.loads(path.read_bytes())["rows"] == json.loads(before)["rows"]
+    content = json.loads(path.read_bytes())
+    assert content["rows"] == json.loads(before)["rows"] and content["stale"] == []
+    content["rows"]["Local"]["key"] = "another preset's"
+    path.write_text(json.dumps(content))
+    content = run(table, corpus, places, path, methods_named(["pFedDef"]))
+    assert content["stale"] == ["Local"]
+    assert "Of an earlier preset: Local." in baseline_tables.methods({path.stem: content})
 
 
 def test_evasion_is_measured_on_the_victim_s_scans_with_the_attacker_s_gradient():

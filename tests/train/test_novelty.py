@@ -82,8 +82,16 @@ def test_the_limit_lies_where_a_normal_has_the_share_above(
         solver(mae, scans[28:], refused=share).solve(head := Novelty(32), data(scans[:28]), seed=0)
         with torch.no_grad():
             clean = head(mae.encode(x))
-        wanted = clean.mean() + above * clean.std()
+        wanted = clean.mean() + above * clean.std(correction=0)
         assert float(head.limit) == pytest.approx(float(wanted), abs=1e-3)
+
+
+def test_one_validation_scan_is_the_limit_itself(scans: np.ndarray, mae: MaskedAutoencoder) -> None:
+    own = solver(mae, scans[39:])
+    own.solve(head := Novelty(32), data(scans[:28]), seed=0)
+    with torch.no_grad():
+        assert float(head.limit) == pytest.approx(float(own._clean(head)), abs=1e-3)
+    assert own.validate(head)["val_refused"] in (0.0, 1.0)  # it lies on the limit
 
 
 def test_the_mean_of_heads_says_the_mean_of_what_they_say(

@@ -16,6 +16,7 @@ from train import split
 from train.config import PresetError, preset_names, read_preset
 from train.corpus import PROTOCOLS
 from train.data import DataError, default_root
+from train.federated.experiment import Experiment
 from train.recipes import FILES, phases_of
 
 ALL = "all"
@@ -48,8 +49,11 @@ def main(argv: list[str]) -> int:
         return 2
     logging.getLogger("flwr").setLevel(logging.WARNING)
     try:
-        settings, skipped = _settings(args), []
-        for phase in phases_of(read_preset(args.preset)) if args.phase == ALL else [args.phase]:
+        settings, skipped, preset = _settings(args), [], read_preset(args.preset)
+        phases = phases_of(preset) if args.phase == ALL else [args.phase]
+        for phase in phases:
+            Experiment(preset, args.protocol, args.seed, phase)  # refused before anything starts
+        for phase in phases:
             own = {**settings, "phase": phase, "out": str(Path(settings["out"]) / phase)}
             skipped += [f"{n} of {phase}" for n in engines.RUN[args.runtime](own)]
     except FederationError as error:

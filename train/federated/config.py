@@ -37,6 +37,11 @@ class StrategyConfig:
     secagg: bool = False
     secagg_range: float = 1.0
 
+    @property
+    def is_mean(self) -> bool:
+        """Whether what comes out is the clients' mean, nothing picked, cut, clipped or added."""
+        return self.name in AVERAGING and not self.dp_clip
+
     def __post_init__(self) -> None:
         if self.name not in STRATEGIES:
             raise ValueError(f"name must be one of {', '.join(STRATEGIES)}, got {self.name!r}")

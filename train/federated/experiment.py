@@ -50,6 +50,11 @@ class Experiment:
         return 1 - loss.adv_clean if self.phase == "mixture" and loss.adv_eps else 0.0
 
     @property
+    def is_solved(self) -> bool:
+        """Whether the phase takes one round in which all take part, and no gradient."""
+        return self.phase == "novelty"
+
+    @property
     def is_all_shared(self) -> bool:
         """Whether clients keep nothing for themselves: who missed a round has missed nothing."""
         return not self.personal(self.model())
@@ -82,9 +87,15 @@ class Experiment:
         for name in ("num_rounds", "rounds", "timeout"):
             del federated[name]
         learn = asdict(recipes.settings(self.phase, self.preset))
-        return _digest(
-            {"family": self.family, "federated": federated, "learn": learn, "phase": self.phase}
-        )
+        facts: dict[str, Any] = {
+            "family": self.family,
+            "federated": federated,
+            "learn": learn,
+            "phase": self.phase,
+        }
+        if self.is_solved:  # on one autoencoder's tokens: on another's it means nothing
+            facts["beneath"] = [asdict(self.preset.mae), self.config.rounds_of("mae")]
+        return _digest(facts)
 
     def model(self) -> nn.Module:
         """The phase's network as every party starts with it."""
@@ -92,11 +103,17 @@ class Experiment:
 
     def shared(self, model: nn.Module) -> dict[str, Tensor]:
         """Tensors that travel."""
-        return shared_state(model, self.config.share, self.config.batch_norm)
+        return shared_state(model, self._share, self.config.batch_norm)
 
     def personal(self, model: nn.Module) -> dict[str, Tensor]:
         """Tensors that stay."""
-        return personal_state(model, self.config.share, self.config.batch_norm)
+        return personal_state(model, self._share, self.config.batch_norm)
+
+    @property
+    def _share(self) -> str:
+        """As the preset says; heads of 'cannot judge' have a mean, and stay apart without one."""
+        keeps = self.is_solved and not self.config.strategy.is_mean
+        return "none" if keeps else self.config.share
 
 
 def read_experiment(preset: str, protocol: str, seed: int, phase: str = "mixture") -> Experiment:

@@ -10,7 +10,6 @@ from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 
 from core.moe import ClientGate, MixtureOfExperts
@@ -23,14 +22,17 @@ from train.device import pick_device
 from train.em import mixture_weights
 from train.federated import replaced, statistics
 from train.federated.experiment import Experiment
+from train.federated.proximal import proximal
 from train.federated.shelf import Shelf
+from train.federated.state import StateError
 from train.fold import Data
 from train.novelty import Solver
 from train.recipes import FILES, MAE, Recipe, phases_of, recipe
-from train.task import FitConfig, LossFn, fit
+from train.task import FitConfig, fit
 
 State = Mapping[str, Tensor]
 ROUND_SEEDS = 10_000  # clients and rounds that have seeds of their own
+MOST_REFUSED = 0.1  # of validation scans: a head that says 'cannot judge' of more is spoilt
 
 
 class Hospital:
@@ -75,6 +77,7 @@ class Hospital:
     ) -> tuple[dict[str, Tensor], dict[str, float]]:
         """Local epochs of round `now` from what is shared and the client's own (Eq. 9).
 
+        A head for 'cannot judge' is solved instead, whatever arrives.
         A client that has not joined yet has no attention of its own: past the first round it
         adapts one to the experts before it trains. What is personal in round `best` is kept too.
         `span` is the round's part of the learning rate's schedule, `adv_share` the share of
@@ -90,7 +93,7 @@ class Hospital:
         config, model = self.experiment.config, self._model(shared)
         before = self.shelf.latest(now - 1) if has_joined else 0
         if has_joined:
-            model.load_state_dict(self.shelf.read(before), strict=False)
+            self._add_own(model, before)
         else:
             self.shelf.clear()  # of a run that the server knows nothing of
             if now > 1:
@@ -101,9 +104,8 @@ class Hospital:
             self._prepare(model, statistics.FEW)
             learn, data = self._lesson(model, now, adv_share)
             if config.strategy.proximal_mu:
-                learn = replace(
-                    learn, loss=_proximal(learn.loss, dict(shared), config.strategy.proximal_mu)
-                )
+                loss_fn = proximal(learn.loss, dict(shared), config.strategy.proximal_mu)
+                learn = replace(learn, loss=loss_fn)
             loss = self._fit(model, data, learn, now, config.local_epochs, span)
         self.shelf.write(now, self.experiment.personal(model))
         self.shelf.keep_only({now, before, self.shelf.nearest(best)})
@@ -118,18 +120,20 @@ class Hospital:
         With `finish` the network is kept whole: the phase has ended, others may build on it.
 
         Raises:
-            StateError: the client's own is lost.
+            StateError: the client's own is lost, or a head for 'cannot judge' refuses its scans.
         """
-        model, there = self._model(shared), self.shelf.nearest(now)
-        if there or not self.experiment.is_all_shared:
-            model.load_state_dict(self.shelf.read(there), strict=False)
+        model = self._model(shared)
+        self._add_own(model, self.shelf.nearest(now))
         self._prepare(model, statistics.MANY)
-        if finish:
-            self.shelf.finish(model.state_dict())
         if isinstance(model, Novelty):
             figures = self._solver.validate(model)
+            if figures["val_refused"] > MOST_REFUSED:
+                share = f"{figures['val_refused']:.0%} of client {self.client}'s validation scans"
+                raise StateError(f"the head would refuse {share}: it is not kept")
         else:
             figures = self._recipe.validate(model.eval())
+        if finish:
+            self.shelf.finish(model.state_dict())
         return {**figures, "num-examples": len(self.corpus.val)}
 
     def system(self, files: Iterable[str] = tuple(FILES.values())) -> MedFedPure:
@@ -184,6 +188,11 @@ class Hospital:
         model.load_state_dict({**self.experiment.personal(model), **shared})
         return model.to(self.device)
 
+    def _add_own(self, model: nn.Module, now: int) -> None:
+        """Adds what the client kept of round `now`, where it keeps anything."""
+        if not self.experiment.is_all_shared:
+            model.load_state_dict(self.shelf.read(now), strict=False)
+
     def _prepare(self, model: nn.Module, scans: int) -> None:
         """Fits a model that has just arrived to the client's scans, without a gradient."""
         if self.experiment.config.batch_norm == "silo" and self.like:
@@ -237,17 +246,3 @@ class Hospital:
 
 def _on_cpu(tensors: State) -> dict[str, Tensor]:
     return {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
-
-
-def _proximal(function: LossFn, anchor: State, mu: float) -> LossFn:
-    """The loss plus mu / 2 * |theta - theta_round|^2 over what is shared (FedProx)."""
-
-    def loss(model: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator) -> Tensor:
-        pulls = [
-            (parameter - anchor[name].to(parameter)).square().sum()
-            for name, parameter in model.named_parameters()
-            if name in anchor
-        ]
-        return function(model, x, y, generator) + mu / 2 * torch.stack(pulls).sum()
-
-    return loss

@@ -87,8 +87,9 @@ class Ledger:
     def _load(self) -> None:
         tensors, facts = state.read(self.out / STATE, self.experiment.digest)
         self.history, self.joined = facts["history"], facts["joined"]
+        if not self.best_round and len(self.history) >= self.experiment.num_rounds:
+            self.history, self.joined = [], []  # nothing came of it: all rounds are asked for again
+            return
         self.best = {n: tensors[f"best/{n}"] for n in self.shared}
         self.velocity = {n: tensors.get(f"velocity/{n}", v) for n, v in self.velocity.items()}
         self.shared = {n: tensors[f"last/{n}"] for n in self.shared}
-        if not self.joined and len(self.history) >= self.experiment.num_rounds:
-            self.history = []  # no round has counted: all of them are asked for again

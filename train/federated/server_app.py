@@ -16,7 +16,7 @@ from train.federated.exchange import Answers, Failures, Mailbox, exchange
 from train.federated.experiment import Experiment, read_experiment
 from train.federated.ledger import Ledger
 from train.federated.roll import Roll
-from train.federated.shares import propagated
+from train.federated.shares import told
 from train.federated.strategies import COUNT, SECONDS, RunningMean
 from train.federated.table import Table
 from train.federated.wire import PayloadError, pack, unpack
@@ -64,7 +64,7 @@ class Server:
         """All rounds that are left; then each client keeps what the best of them has led to.
 
         Raises:
-            FederationError: too few clients took part for three rounds in a row, or in all.
+            FederationError: three rounds in a row were skipped, or nothing came of all of them.
         """
         ledger, total = self.ledger, self.experiment.num_rounds
         megabytes = sum(t.nbytes for t in ledger.shared.values()) / 1e6
@@ -84,8 +84,9 @@ class Server:
                     f"{PATIENCE} rounds in a row were skipped: {entry['skipped']}"
                 )
         ledger.write_result(self._finish())
-        if not ledger.joined:
-            raise FederationError(f"no round counted: {ledger.history[-1]['skipped']}")
+        if not ledger.best_round:
+            why = ledger.history[-1]["skipped"] or "no client could validate what was learned"
+            raise FederationError(f"nothing came of {total} rounds: {why}")
         self.table.close()
 
     def _finish(self) -> dict[str, Any]:
@@ -102,7 +103,8 @@ class Server:
     def _round(self, now: int) -> tuple[dict[str, Any], dict[str, Tensor]]:
         """Train, check, aggregate, evaluate (III-D2); its record and what is shared after."""
         nodes = self._chosen(now)
-        mean = RunningMean() if strategies.is_mean(self.experiment.config.strategy) else None
+        is_mean = strategies.is_mean(self.experiment.config.strategy) or not self.ledger.shared
+        mean = RunningMean() if is_mean else None
         answers, failures = self._train(nodes, now, mean)
         entry: dict[str, Any] = {"round": now, "asked": sorted(nodes), "skipped": ""}
         new = self._aggregate(answers, mean)
@@ -131,7 +133,8 @@ class Server:
         late = config.late_clients if now < config.join_round else ()
         wanted = config.partition.num_clients - len(late) if now == 1 else config.min_clients
         present = {c: n for c, n in self.roll.call(wanted).items() if c not in late}
-        count = min(len(present), max(config.min_clients, round(config.fraction * len(present))))
+        share = 1.0 if self.experiment.is_solved else config.fraction
+        count = min(len(present), max(config.min_clients, round(share * len(present))))
         picked = np.random.default_rng([self.experiment.seed, now]).permutation(sorted(present))
         return {c: present[c] for c in sorted(picked[:count].tolist())}
 
@@ -146,7 +149,7 @@ class Server:
             "from": (now - 1) / total,
             "to": now / total,
         }
-        shares = self._shares(nodes)
+        shares = told(self.experiment, {client: self.roll.scans[client] for client in nodes})
         arrays = pack(self.ledger.shared)
         messages = {
             client: _message(
@@ -211,15 +214,6 @@ class Server:
         except PayloadError as error:
             return str(error)
         return secagg.applied(new, self.ledger.shared) if settings.secagg else new
-
-    def _shares(self, nodes: Mapping[int, int]) -> dict[int, dict[str, float]]:
-        """The share of attacked scans of those clients whose resources say that theirs differs."""
-        resources, wanted = self.experiment.config.resources, self.experiment.adv_share
-        if not resources or not wanted:
-            return {}
-        counts = {client: self.roll.scans[client] for client in nodes}
-        found = propagated(wanted, resources, counts)
-        return {client: {"adv-share": share} for client, share in found.items()}
 
     def _evaluate(
         self, now: int, shared: Mapping[str, Tensor], *, finish: bool = False

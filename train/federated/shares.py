@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from train.federated.experiment import Experiment
+
 
 def propagated(
     share: float, resources: Sequence[float], counts: Mapping[int, int]
@@ -24,3 +26,12 @@ def propagated(
             shares[client] = resources[client]
             left -= resources[client] * open_.pop(client)
     return shares
+
+
+def told(experiment: Experiment, counts: Mapping[int, int]) -> dict[int, dict[str, float]]:
+    """What the clients with these numbers of scans are told of their shares, if those differ."""
+    resources, wanted = experiment.config.resources, experiment.adv_share
+    if not resources or not wanted:
+        return {}
+    found = propagated(wanted, resources, counts)
+    return {client: {"adv-share": share} for client, share in found.items()}

@@ -17,7 +17,7 @@ from flwr.serverapp.strategy import (
 )
 from torch import Tensor
 
-from train.federated.config import AVERAGING, StrategyConfig
+from train.federated.config import StrategyConfig
 
 COUNT = "num-examples"  # weighs a client in Eq. 23
 EQUAL = "one"  # weighs all the same: a bound on one client's influence needs that
@@ -45,7 +45,7 @@ class RunningMean:
 
 def is_mean(config: StrategyConfig) -> bool:
     """Whether the aggregation is a mean that can be taken an answer at a time."""
-    return config.name in AVERAGING and not config.dp_clip and not config.secagg
+    return config.is_mean and not config.secagg
 
 
 def build(config: StrategyConfig, arrays: ArrayRecord, clients: int) -> Strategy:

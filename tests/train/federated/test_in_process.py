@@ -15,7 +15,7 @@ from train.federated import client_app
 from train.federated.experiment import read_experiment
 from train.federated.grid import InProcessGrid
 from train.federated.hospital import Hospital
-from train.federated.ledger import RESULT, STATE
+from train.federated.ledger import RESULT, STATE, Ledger
 from train.federated.roll import Roll
 from train.federated.state import read
 from train.federated.table import Table
@@ -118,6 +118,19 @@ def test_a_late_client_adapts_its_attention_to_experts_that_do_not_move(
     assert [sorted(r["clients"]) for r in rounds] == [["0", "1"], ["0", "1", "2"]]
     assert list(adapted) == [(2, 2)]
     assert adapted[2, 2] and all(is_personal(name) for name in adapted[2, 2])
+
+
+def test_who_joined_after_the_best_round_ends_with_a_network_too(
+    preset, federate, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(Ledger, "best_round", property(lambda ledger: min(len(ledger.history), 1)))
+    assert federate(preset("num_rounds = 4\nlate_clients = [2]\njoin_round = 2")) == 0
+    final = result(tmp_path / "out")["final"]
+    assert set(final["clients"]) == {"0", "1", "2"} and not final["failures"]
+    folder = next((tmp_path / "out" / "clients").rglob("client-002"))
+    assert (folder / "mixture.safetensors").is_file()
+    kept = {path.stem for path in folder.glob("mixture-round-*")}
+    assert kept == {f"mixture-round-{now:05d}" for now in (2, 3, 4)}  # its first, and the last two
 
 
 def test_a_share_of_the_clients_takes_part_as_the_seed_says(preset, federate, tmp_path):

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
-from train.config import PresetError
+from train.__main__ import main
 from train.federated.experiment import read_experiment
 from train.federated.hospital import Hospital
 from train.federated.ledger import RESULT, STATE
-from train.federated.state import read
+from train.federated.shelf import Shelf
+from train.federated.state import StateError, read
 from train.novelty import Solver
 
 WORDS = """
@@ -55,13 +57,13 @@ def heads(out: Path) -> list[dict[str, torch.Tensor]]:
     return [read(path, record(out)["digest"])[0] for path in files]
 
 
-def told(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, torch.Tensor]]:
-    """Every head that a client has solved from now on."""
+def told(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, dict[str, torch.Tensor]]]:
+    """Every head that a client has solved from now on, with the number of its scans."""
     found, solve = [], Solver.solve
 
     def watching(self, head, train, seed):
         loss = solve(self, head, train, seed)
-        found.append({n: t.clone() for n, t in head.state_dict().items()})
+        found.append((len(train), {n: t.clone() for n, t in head.state_dict().items()}))
         return loss
 
     monkeypatch.setattr(Solver, "solve", watching)
@@ -69,18 +71,29 @@ def told(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, torch.Tensor]]:
 
 
 def test_one_round_leads_to_the_mean_of_the_heads(learned, federate, tmp_path, monkeypatch):
-    path, solved = learned("num_rounds = 3"), told(monkeypatch)
+    path, solved = learned("num_rounds = 3\nfraction = 0.6"), told(monkeypatch)
     assert federate(path, "out", "novelty") == 0
-    facts = record(tmp_path / "out")
-    assert len(facts["rounds"]) == 1 and facts["final"]["summary"]["score"]["mean"] > 0.5
-    counts = [facts["final"]["clients"][c]["num-examples"] for c in "012"]
-    assert len(counts) == len(solved) == 3
-    assert not torch.equal(solved[0]["weight"], solved[1]["weight"])
-    kept = heads(tmp_path / "out")
-    assert all(torch.equal(kept[0][n], other[n]) for other in kept[1:] for n in kept[0])
-    states = torch.stack([head["weight"] for head in solved])
-    low, high = states.amin(0), states.amax(0)
-    assert bool(((kept[0]["weight"] >= low) & (kept[0]["weight"] <= high)).all())
+    facts, kept = record(tmp_path / "out"), heads(tmp_path / "out")
+    assert [r["trained"] for r in facts["rounds"]] == [[0, 1, 2]]  # all of them, whatever the share
+    assert facts["final"]["summary"]["score"]["mean"] > 0.5
+    assert len(kept) == len(solved) == 3
+    assert not torch.equal(solved[0][1]["weight"], solved[1][1]["weight"])
+    total = sum(count for count, _ in solved)
+    for name in kept[0]:
+        mean = sum(count * head[name].double() for count, head in solved) / total
+        assert all(torch.equal(own[name], mean.float()) for own in kept)
+
+
+@pytest.mark.parametrize("way", ['share = "none"', "fedmedian", "dp_clip = 1.0\ndp_noise = 0.01"])
+def test_where_no_mean_is_taken_each_keeps_its_own(learned, federate, tmp_path, monkeypatch, way):
+    is_share = way.startswith("share")
+    words = "num_rounds = 1\nmin_clients = 3" + (f"\n{way}" if is_share else "")
+    strategy = "" if is_share else f'name = "{way}"' if way == "fedmedian" else way
+    path, solved = learned(words, strategy), told(monkeypatch)
+    assert federate(path, "out", "novelty") == 0
+    assert not read(tmp_path / "out/novelty" / STATE, record(tmp_path / "out")["digest"])[0]
+    for (_, own), kept in zip(solved, heads(tmp_path / "out"), strict=True):
+        assert all(torch.equal(kept[name], own[name]) for name in own)
 
 
 def test_secure_aggregation_reaches_the_same_head(learned, federate, tmp_path):
@@ -118,10 +131,53 @@ def test_a_phase_of_which_no_round_counted_is_no_phase_and_can_be_asked_for_agai
 
     monkeypatch.setattr(Hospital, "train", failing)
     assert federate(path, "out", "novelty") == 1
-    assert "error: no round counted: 0 clients answered of the 2" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "error: nothing came of 1 rounds: 0 clients answered of the 2" in error
     monkeypatch.setattr(Hospital, "train", solve)
     assert federate(path, "out", "novelty", "--resume") == 0
     assert record(tmp_path / "out")["rounds"][0]["trained"] == [0, 1, 2]
+
+
+def test_a_head_that_nobody_could_validate_is_solved_again(
+    learned, federate, tmp_path, monkeypatch, capsys
+):
+    path, evaluate = learned(), Hospital.evaluate
+
+    def failing(self, shared, now, **options):
+        raise RuntimeError("down")
+
+    monkeypatch.setattr(Hospital, "evaluate", failing)
+    assert federate(path, "out", "novelty") == 1
+    assert "nothing came of 1 rounds: no client could validate" in capsys.readouterr().err
+    monkeypatch.setattr(Hospital, "evaluate", evaluate)
+    assert federate(path, "out", "novelty", "--resume") == 0
+    assert len(heads(tmp_path / "out")) == 3
+
+
+def test_a_head_that_refuses_a_hospital_s_own_scans_is_not_kept(
+    learned, federate, tmp_path, monkeypatch
+):
+    path, solve = learned(), Solver.solve
+
+    def spoilt(self, head, train, seed):
+        loss = solve(self, head, train, seed)
+        head.cut.fill_(-0.5)
+        return loss
+
+    monkeypatch.setattr(Solver, "solve", spoilt)
+    assert federate(path, "out", "novelty") == 1
+    failures = record(tmp_path / "out")["rounds"][0]["failures"]
+    assert "the head would refuse 100% of client 0's" in failures["0 (validation)"]
+    assert not list((tmp_path / "out/clients").rglob("novelty.safetensors"))
+
+
+def test_a_head_belongs_to_its_autoencoder(learned, federate, tmp_path):
+    path = learned()
+    assert federate(path, "out", "novelty") == 0
+    path.write_text(path.read_text().replace("[mae.fit]", "[mae.fit]\nlr = 0.01"))
+    own = replace(read_experiment(str(path), "leak-free", 0), phase="novelty")
+    with pytest.raises(StateError, match="other settings"):
+        Shelf(tmp_path / "out" / "clients", own, 0).finished(own)
 
 
 def test_without_the_autoencoder_it_says_what_to_train_first(preset, federate, tmp_path):
@@ -131,6 +187,9 @@ def test_without_the_autoencoder_it_says_what_to_train_first(preset, federate, t
     assert "client 0 has no finished 'mae': train that phase first" in first["failures"]["0"]
 
 
-def test_pictures_of_another_shape_have_no_such_phase():
-    with pytest.raises(PresetError, match=r"one of mixture.*'cifar10-reduced', got 'novelty'"):
-        read_experiment("cifar10-reduced", "cifar10", 0, "novelty")
+def test_pictures_of_another_shape_have_no_such_phase(world, tmp_path, capsys):
+    words = ["--preset", "cifar10-reduced", "--protocol", "cifar10", "--data", str(world / "data")]
+    assert main(["federated", "novelty", *words, "--out", str(tmp_path / "out")]) == 2
+    error = capsys.readouterr().err
+    assert "one of mixture, plain, diffusion, mae, detector for preset 'cifar10-reduced'" in error
+    assert not (tmp_path / "out").exists()
