@@ -45,9 +45,9 @@ CARD = """
 near-duplicates over both, 20 % of the groups for testing and 10 % for validation. The others were
 dealt to ten simulated hospitals, which trained every network together and shared no scan: networks
 travelled and were averaged. Attention, statistics of normalisation, the detector's threshold,
-temperatures and operating points are each hospital's own, fitted on its own scans. The tables above are of hospital
-1. Weights are stored in half precision as safetensors, never pickled; a file whose sha256 is not
-the manifest's is refused.</p>"""
+temperatures and operating points are each hospital's own, fitted on its own scans. The tables above
+are of hospital 1. Weights are stored in half precision as safetensors, never pickled; a file whose
+sha256 is not the manifest's is refused.</p>"""
 CITATION = """
 <p>Please cite the paper for the method: M. Karami, M. R. Nemati, A. Kazemi, A. Mikaeili Barzili,
 H. Azadegan, B. Moshiri: <cite>MedFedPure: A Medical Federated Framework with MAE-based Detection
