@@ -55,7 +55,8 @@ def run(
     evasion_limit: int,
 ) -> None:
     """One row of `store` for each method; a killed run goes on, in the middle of a training too."""
-    keys = {m.name: key_of(_decides(table, setting, m)) for m in METHODS}
+    presets = {m: read_preset(preset_of(table, setting, m)) for m in METHODS}
+    decides = {m.name: {"preset": decisive(p, whole=m.whole)} for m, p in presets.items()}
     for method in methods:
         own = federation(preset_of(table, setting, method), table.protocol, seed, corpus, places)
 
@@ -84,22 +85,16 @@ def run(
                 found["evasion"] = evasion(readers, few, table.attacks[1])
             return found
 
-        store.row(method.name, row, **_decides(table, setting, method))
-    rows = store.content["rows"]
-    store.content["tests"] = compare(in_order(rows))
-    store.content["stale"] = [name for name in in_order(rows) if rows[name]["key"] != keys[name]]
+        store.row(method.name, row, **decides[method.name])
+    rows = in_order(store.content["rows"])
+    store.content["tests"] = compare(rows)
+    store.content["stale"] = [n for n, r in rows.items() if r["key"] != key_of(decides[n])]
     store.write()
     curves.draw(
         rows,
         f"{table.dataset}, {table.backbone} clients, {setting} setting",
         store.path.with_suffix(".svg"),
     )
-
-
-def _decides(table: Table, setting: str, method: Method) -> dict[str, Any]:
-    """What decides a method's row alone."""
-    preset = read_preset(preset_of(table, setting, method))
-    return {"preset": decisive(preset, whole=method.whole)}
 
 
 def compare(rows: dict[str, Any], best: str = "MedFedPure") -> dict[str, Any]:

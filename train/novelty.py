@@ -7,6 +7,7 @@ says the mean of what they say: a federation solves its head in one round.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from statistics import NormalDist
 
 import numpy as np
@@ -86,9 +87,7 @@ class Solver:
         'score' is the mean of what is right: drawings refused, scans judged.
         """
         clean = float((self._clean(head) > head.limit).double().mean())
-        count = min(40 * len(KINDS), self.config.outliers)
-        strange = head.score(self._drawn(self.val, count, [0, 1]))
-        found = (strange > head.limit).double().cpu()
+        found = (head.score(self._strange) > head.limit).double().cpu()
         figures = {"val_refused": clean, "score": (float(found.mean()) + 1 - clean) / 2}
         for k, kind in enumerate(KINDS):
             figures[f"refused_{kind}"] = float(found[k :: len(KINDS)].mean())
@@ -96,8 +95,18 @@ class Solver:
 
     def _clean(self, head: Novelty) -> Tensor:
         """Scores of the validation scans."""
+        return head.score(self._known)
+
+    @cached_property
+    def _known(self) -> Tensor:
+        """Features of the validation scans."""
         x, _ = self.val.all(self.device)
-        return torch.cat([head(self.mae.encode(b)) for b in x.split(BATCH)])
+        return torch.cat([Novelty.features(self.mae.encode(b)) for b in x.split(BATCH)])
+
+    @cached_property
+    def _strange(self) -> Tensor:
+        """Features of drawings that no head learns from."""
+        return self._drawn(self.val, min(40 * len(KINDS), self.config.outliers), [0, 1])
 
     def _scans(self, train: Data, seed: int) -> Tensor:
         """Features (scans, F) of training scans, most of them changed."""

@@ -121,36 +121,26 @@ def test_who_missed_the_round_has_the_head_all_the_same(learned, federate, tmp_p
     assert len(heads(tmp_path / "out")) == 3
 
 
-def test_a_phase_of_which_no_round_counted_is_no_phase_and_can_be_asked_for_again(
-    learned, federate, tmp_path, monkeypatch, capsys
+@pytest.mark.parametrize(
+    ("step", "why"),
+    [
+        ("train", "0 clients answered of the 2"),
+        ("evaluate", "no client could validate"),
+    ],
+)
+def test_a_phase_that_nothing_came_of_is_no_phase_and_can_be_asked_for_again(
+    learned, federate, tmp_path, monkeypatch, capsys, step, why
 ):
-    path, solve = learned(), Hospital.train
-
     def failing(self, shared, now, **options):
         raise RuntimeError("down")
 
-    monkeypatch.setattr(Hospital, "train", failing)
-    assert federate(path, "out", "novelty") == 1
-    error = capsys.readouterr().err
-    assert "error: nothing came of 1 rounds: 0 clients answered of the 2" in error
-    monkeypatch.setattr(Hospital, "train", solve)
+    path = learned()
+    with monkeypatch.context() as broken:
+        broken.setattr(Hospital, step, failing)
+        assert federate(path, "out", "novelty") == 1
+    assert f"error: nothing came of 1 rounds: {why}" in capsys.readouterr().err
     assert federate(path, "out", "novelty", "--resume") == 0
     assert record(tmp_path / "out")["rounds"][0]["trained"] == [0, 1, 2]
-
-
-def test_a_head_that_nobody_could_validate_is_solved_again(
-    learned, federate, tmp_path, monkeypatch, capsys
-):
-    path, evaluate = learned(), Hospital.evaluate
-
-    def failing(self, shared, now, **options):
-        raise RuntimeError("down")
-
-    monkeypatch.setattr(Hospital, "evaluate", failing)
-    assert federate(path, "out", "novelty") == 1
-    assert "nothing came of 1 rounds: no client could validate" in capsys.readouterr().err
-    monkeypatch.setattr(Hospital, "evaluate", evaluate)
-    assert federate(path, "out", "novelty", "--resume") == 0
     assert len(heads(tmp_path / "out")) == 3
 
 
