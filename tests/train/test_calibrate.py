@@ -139,6 +139,18 @@ def test_an_operating_point_that_fits_its_own_scans_alone_is_not_taken(n):
     assert not made.bias.any()
 
 
+@pytest.mark.parametrize(("odd", "moves"), [(2, False), (4, False), (6, True)])
+def test_an_operating_point_moves_for_more_scans_than_chance_gives(odd, moves):
+    """All tumours and most others are read right; a few others are taken for tumours."""
+    y = torch.tensor([0] * (20 + odd) + [1] * 20)
+    no, taken, yes = torch.linspace(-2, -1, 20), torch.linspace(0.4, 0.5, odd), torch.full((20,), 3)
+    margin = torch.cat([no, taken, yes])
+    made = classifier(2)
+    logits = torch.stack([-margin / 2, margin / 2], 1)
+    _operating_point(made, pictures(logits), y, even(y), range(len(y)))
+    assert bool(made.bias.any()) == moves
+
+
 def test_with_many_classes_only_the_temperature_is_chosen():
     g = torch.Generator().manual_seed(0)
     y = torch.randint(10, (400,), generator=g)
