@@ -18,7 +18,7 @@ help:
 	@echo "make app     opens the app in the browser"
 	@echo "make test    runs the tests (those that read real scans need MEDFEDPURE_DATA)"
 	@echo "make lint    checks style and types"
-	@echo "make parity  compares the attacks with torchattacks, in an environment of its own"
+	@echo "make parity  compares the attacks with their authors' code, in an environment of its own"
 	@echo "make federation  three hospitals over TLS on this machine (needs MEDFEDPURE_DATA)"
 	@echo "make space   assembles build/space, what is uploaded as a Space, and opens it once"
 	@echo "make clean   removes the environments and caches"
@@ -61,8 +61,11 @@ $(VENV)/.installed-dev: $(VENV)/.installed pyproject.toml
 $(PARITY)/bin/python:
 	$(MAKE_VENV) $(PARITY)
 
-# torchattacks pins an old requests, which the app's packages refuse
+# torchattacks pins an old requests, which the app's packages refuse; adv-lib's visdom is built from
+# source, with a part of setuptools that newer ones have dropped
 $(PARITY)/.installed: requirements.txt | $(PARITY)/bin/python
-	$(PARITY)/bin/python -m pip install -c requirements.txt \
-		torch torchvision timm numpy pillow safetensors torchattacks==3.5.1 pytest
+	$(PARITY)/bin/python -m pip install 'setuptools<81' wheel
+	$(PARITY)/bin/python -m pip install --no-build-isolation -c requirements.txt \
+		torch torchvision timm numpy pillow safetensors pytest \
+		torchattacks==3.5.1 pyautoattack==0.2.0 adv-lib==0.2.8
 	@touch $@
