@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from bench import (
+    climbing,
     demo,
     detection,
     latency,
@@ -22,12 +23,14 @@ from bench import (
     robustness,
     trainings,
 )
+from bench.budgets import BUDGETS
 from bench.fold import Fold, load_fold
 from bench.lesions import masks_for
 from bench.options import parser, root_of, settings_of
 from bench.progress import say
 from bench.provenance import ProvenanceError, machine_facts, weights_facts
 from bench.rows import rows_named
+from bench.rungs import LADDER
 from bench.startup import StartError, measure_app
 from bench.store import Store, StoreError
 from bench.systems import systems_named
@@ -69,21 +72,33 @@ def _single(args: argparse.Namespace) -> None:
     manifest = read_manifest(args.protocol, args.manifests)
     weights = weights_facts(args.weights, manifest)
     hashes = weights.pop("sha256")
-    pipeline = load(args.weights).to(_device(args))
-    out = args.out or Path("results") / f"{args.command}-{args.protocol}.json"
+    hospital = getattr(args, "hospital", None)
+    pipeline = load(args.weights, hospital=hospital).to(_device(args))
+    fold = getattr(args, "fold", "test")
+    name = "ladder" if getattr(args, "budget", None) else args.command
+    place = Path("results") if fold == "test" else Path("runs")
+    out = args.out or place / f"{name}-{args.protocol}.json"
     identity = {
         "protocol": args.protocol,
         "manifest_sha256": manifest.sha256,
         "weights": hashes,
     }
     store = _store(out, args, identity, {"weights_facts": weights}, pipeline)
-    test = _fold(args, args.protocol, "test", args.limit)
-    if args.command == "robustness":
+    test = _fold(args, args.protocol, fold, args.limit)
+    if args.command == "robustness" and args.budget:
+        budget = BUDGETS[args.budget]
+        lenders = _others(pipeline)[: budget.others]
+        others = [load(args.weights, hospital=h).to(_device(args)) for h in lenders]
+        climbing.run(
+            store, pipeline, others, test, args.rows or LADDER, args.systems, budget,
+            eps=args.attack_eps, batch_size=args.batch_size,
+        )  # fmt: skip
+    elif args.command == "robustness":
         validation = _fold(args, args.protocol, "val", args.val_limit)
         robustness.run(
             store, pipeline, test, validation,
-            rows_named(args.rows, args.attack_eps), systems_named(args.systems),
-            eps=args.attack_eps, lite_limit=args.lite_limit, batch_size=args.batch_size,
+            rows_named(args.rows or ["clean", "A0"], args.attack_eps), systems_named(args.systems),
+            eps=args.attack_eps, batch_size=args.batch_size,
         )  # fmt: skip
     elif args.command == "detection":
         detection.run(store, pipeline, test, args.batch_size)
@@ -107,6 +122,12 @@ def _single(args: argparse.Namespace) -> None:
             store.row("app", lambda: measure_app(files))
     store.write()
     say(f"written to {store.path}")
+
+
+def _others(pipeline: MedFedPure) -> list[int]:
+    """Numbers of the hospitals beside the one whose system this is."""
+    own = pipeline.info.get("hospital")
+    return [h for h in pipeline.info.get("hospitals", []) if h != own]
 
 
 def _loso(args: argparse.Namespace) -> None:

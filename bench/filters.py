@@ -1,4 +1,4 @@
-"""Classical denoisers, the purifier's peers: Gaussian, median and JPEG, each with one strength."""
+"""Classical denoisers, the purifier's peers, each with one strength."""
 
 from __future__ import annotations
 
@@ -44,6 +44,12 @@ def jpeg(x: Tensor, quality: int) -> Tensor:
         Image.fromarray(levels).save(buffer, format="JPEG", quality=quality)
         decoded.append(np.asarray(Image.open(buffer)))
     return from_uint8(np.stack(decoded))[:, None].to(x)
+
+
+def bits(x: Tensor, depth: int) -> Tensor:
+    """Each pixel rounded to 2^depth levels (Xu et al. 2018, feature squeezing)."""
+    levels = 2**depth - 1
+    return (x * levels).round() / levels
 
 
 # Every strength that is tried on validation scans; the best one stands beside the purifier.

@@ -6,7 +6,9 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from bench.budgets import BUDGETS
 from bench.methods import METHODS
+from bench.rungs import LADDER
 from bench.systems import SYSTEMS
 from core.checkpoint import WEIGHTS
 from train.data import DataError, default_root
@@ -67,7 +69,8 @@ def root_of(args: argparse.Namespace) -> Path:
 
 def settings_of(args: argparse.Namespace) -> dict[str, Any]:
     """The options that decide figures, in order."""
-    return {k: v for k, v in sorted(vars(args).items()) if k not in INDIFFERENT}
+    free = INDIFFERENT | ({"systems"} if getattr(args, "budget", None) else set())
+    return {k: v for k, v in sorted(vars(args).items()) if k not in free}
 
 
 def _common(command: argparse.ArgumentParser, *, several: bool) -> None:
@@ -93,21 +96,27 @@ def _places(command: argparse.ArgumentParser) -> None:
 
 
 def _robustness(command: argparse.ArgumentParser) -> None:
-    _attacks(command, "clean,A0,A1")
-    command.add_argument(
-        "--lite-limit", type=int, default=128, help="test scans at most for the row A3-lite"
-    )
-
-
-def _attacks(command: argparse.ArgumentParser, rows: str) -> None:
+    _attacks(command, None)
     add = command.add_argument
     add(
-        "--rows", type=_names, default=_names(rows), metavar="LIST",
-        help="of clean, A0 (brings A0-8bit along), A1, A3-lite",
+        "--budget", choices=list(BUDGETS),
+        help="climb the ladder, rows A0 to A11, each on the scans that a system still reads right",
+    )  # fmt: skip
+    add("--fold", choices=("test", "val"), default="test", help="val: where choices are made")
+    add("--hospital", type=int, help="whose system, where the weights are a federation's")
+
+
+def _attacks(command: argparse.ArgumentParser, rows: list[str] | None) -> None:
+    add = command.add_argument
+    add(
+        "--rows", type=_names, default=rows, metavar="LIST",
+        help="of clean, A0 (brings A0-8bit along), both by default; with a budget of A0 to A11, "
+        "all by default, ranges as A1..A6",
     )  # fmt: skip
     add(
         "--systems", type=_names, metavar="LIST",
-        help="all by default, of " + ", ".join(s.name for s in SYSTEMS),
+        help="all by default, of " + ", ".join(s.name for s in SYSTEMS)
+        + "; with a budget those that it names",
     )  # fmt: skip
     add("--attack-eps", type=float, default=0.015, help="size of the perturbation, L-inf")
 
@@ -118,7 +127,7 @@ def _loso(command: argparse.ArgumentParser) -> None:
             f"--weights-{protocol}", type=Path, default=Path("runs") / f"one-source-{protocol}",
             help=f"folder of weights trained on {protocol!r}",
         )  # fmt: skip
-    _attacks(command, "clean,A0")
+    _attacks(command, ["clean", "A0"])
 
 
 def _latency(command: argparse.ArgumentParser) -> None:
@@ -195,7 +204,15 @@ def _report(command: argparse.ArgumentParser) -> None:
 
 
 def _names(text: str) -> list[str]:
-    names = [name.strip() for name in text.split(",") if name.strip()]
+    names: list[str] = []
+    for name in filter(None, (part.strip() for part in text.split(","))):
+        first, dots, last = name.partition("..")
+        if not dots:
+            names.append(name)
+        elif first in LADDER and last in LADDER and LADDER.index(first) <= LADDER.index(last):
+            names += LADDER[LADDER.index(first) : LADDER.index(last) + 1]
+        else:
+            raise argparse.ArgumentTypeError(f"{name!r} is no range of A0 to A11")
     if not names:
         raise argparse.ArgumentTypeError("expected names separated by commas")
     return names

@@ -8,7 +8,14 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench import baseline_tables, federation_tables, part_tables, pooled_table, tables
+from bench import (
+    baseline_tables,
+    federation_tables,
+    ladder_tables,
+    part_tables,
+    pooled_table,
+    tables,
+)
 from bench.markdown import Renderer, Results
 from bench.progress import say
 from core.checkpoint import write_atomic
@@ -27,6 +34,10 @@ TABLES: dict[str, Renderer] = {
     "latency": part_tables.latency,
     "methods": baseline_tables.methods,
     "evasion": baseline_tables.evasion,
+    "ladder": ladder_tables.ladder,
+    "ladder-sources": ladder_tables.ladder_sources,
+    "ladder-detection": ladder_tables.ladder_detection,
+    "ladder-curve": ladder_tables.ladder_curve,
     "pooled": pooled_table.pooled,
     "federation": federation_tables.federation,
 }

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 from bench.checks import check_attacks, check_rows
 from bench.figures import figures
 from bench.fold import Fold
-from bench.rows import SUBSET, Row, measure
-from bench.rows import rows as all_rows
+from bench.rows import Row, measure
 from bench.store import Store
 from bench.systems import MEANING, Bench, System
 from core import metrics
@@ -35,7 +33,6 @@ def run(
     systems: Sequence[System],
     *,
     eps: float,
-    lite_limit: int,
     batch_size: int,
 ) -> None:
     """Fills `store` with one row per attack, after choosing the best expert and self-checks."""
@@ -52,13 +49,8 @@ def run(
         return found
 
     store.row("self-check", self_check)
-    few = test.thin(lite_limit)
     for row in rows:
-        if row.whole:  # few scans: the paper's attack on the same ones stands beside it
-            a0 = replace(all_rows(eps)["A0"], name=SUBSET, meaning="A0 on the scans of A3-lite")
-            store.row(SUBSET, lambda r=a0: evaluate(bench, few, r, systems, batch_size))
-        fold = few if row.whole else test
-        store.row(row.name, lambda r=row, f=fold: evaluate(bench, f, r, systems, batch_size))
+        store.row(row.name, lambda r=row: evaluate(bench, test, r, systems, batch_size))
     for warning in check_rows(store.content["rows"]):
         store.warn(warning)
 

@@ -1,4 +1,4 @@
-"""The attacks of the evaluation, strongest last, and how one row of them is measured."""
+"""Rows that every scan and every system goes through, and how one of them is measured."""
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ from bench.systems import Bench, System
 from core.attack import PGD
 
 RESTART = 1_000_003  # seeds of the restarts lie this far apart
-SUBSET = "A0-subset"  # the row that A3-lite, on few scans, is compared with
 
 
 @dataclass(frozen=True)
@@ -35,18 +34,10 @@ class Row:
 def rows(eps: float = 0.015) -> dict[str, Row]:
     """All rows by name, for one size of perturbation."""
     fine = max(eps, 1e-9) / 5  # the paper's .003 at its eps of .015
-    a1 = PGD(eps=eps, alpha=max(2.5 * eps / 50, 1e-9), steps=50)
     listed = (
         Row("clean", "scans as they are"),
         Row("A0", "the paper's PGD-7, random start, classifier alone", PGD(eps, fine, 7)),
         Row("A0-8bit", "A0 rounded to 8 bits", PGD(eps, fine, 7, eight_bit=True)),
-        Row("A1", "PGD-50, up to 5 restarts, classifier alone", a1, restarts=5),
-        Row(
-            "A3-lite",
-            "PGD-20 through the whole system, its noise seed known (no APGD, no EOT)",
-            PGD(eps=eps, alpha=max(eps / 6, 1e-9), steps=20),
-            whole=True,
-        ),
     )
     return {row.name: row for row in listed}
 

@@ -46,6 +46,7 @@ class Store:
             "provenance": {**identity, **facts, **code_facts(), "date": now()},
             "warnings": [],
             "rows": {},
+            "unfinished": {},
         }
         if self.path.is_file() and not fresh:
             self._take_over(json.loads(self.path.read_text(encoding="utf-8")))
@@ -66,9 +67,30 @@ class Store:
         figures = compute()
         took = round(time.monotonic() - start, 1)
         rows[name] = {**figures, **key, "wall_s": took, "date": now(), **_of_row(self.content)}
+        self.content["unfinished"].pop(name, None)
         self.write()
         say(f"{name}: done in {took} s")
         return rows[name]
+
+    def begun(self, name: str, start: Figures) -> Figures:
+        """What an earlier run of the same code has kept of a row, or `start`.
+
+        `start` decides what is gone on with: where what it holds under 'of' differs, nothing is.
+        """
+        kept: Figures | None = self.content["unfinished"].get(name)
+        if kept is None or kept["of"] != start["of"]:
+            return start
+        if kept["commit"] != self.content["provenance"]["commit"]:
+            say(f"{name}: begun by other code, measured again")
+            return start
+        say(f"{name}: goes on after {kept['done']} of {len(kept['of'])}")
+        return {k: v for k, v in kept.items() if k != "commit"}
+
+    def keep(self, name: str, state: Figures) -> None:
+        """Keeps a row's unfinished state apart from the rows: it is no figure yet."""
+        commit = self.content["provenance"]["commit"]
+        self.content["unfinished"][name] = {**state, "commit": commit}
+        self.write()
 
     def warn(self, message: str) -> None:
         """Keeps a self-check that failed; said once."""
@@ -89,6 +111,7 @@ class Store:
                 "name another --out, or pass --fresh to replace it"
             )
         self.content["rows"], self.content["warnings"] = old["rows"], old["warnings"]
+        self.content["unfinished"] = old.get("unfinished", {})
         for row in old["rows"].values():  # the file goes on elsewhere: each row keeps its own
             row.update({**_of_row(old), **row})
 

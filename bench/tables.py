@@ -13,7 +13,6 @@ from bench.markdown import (
     source,
     table,
 )
-from bench.rows import SUBSET
 
 SYSTEM_NAMES = {
     "defence": "whole defence",
@@ -105,7 +104,7 @@ def loso(results: Results) -> str:
 
 
 def _attack_rows(result: Result) -> dict[str, Result]:
-    order = ("clean", "A0", "A0-8bit", "A1", SUBSET, "A3-lite")
+    order = ("clean", "A0", "A0-8bit")
     return {name: result["rows"][name] for name in order if name in result["rows"]}
 
 

@@ -1,0 +1,96 @@
+"""`robustness --budget`: the whole ladder on one set of weights, its checks, curves and noise."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bench.budgets import Budget
+from bench.figures import share
+from bench.fold import Fold
+from bench.ladder import attack_scans, climb, spaced
+from bench.ladder_checks import check_gradients
+from bench.randomness import randomness
+from bench.rungs import Attacker, Scans, rungs_named
+from bench.standings import compare_rows, standings
+from bench.store import Store
+from bench.targets import Target, targets
+from core.pipeline import MedFedPure
+
+CURVE = (0.004, 0.008, 0.015, 0.031, 0.06)
+CURVED = ("defence", "trained-mixture", "undefended")
+SLACK = 0.01  # a point of accuracy
+
+
+def run(
+    store: Store,
+    pipeline: MedFedPure,
+    others: Sequence[MedFedPure],
+    test: Fold,
+    names: Sequence[str],
+    systems: Sequence[str] | None,
+    budget: Budget,
+    *,
+    eps: float,
+    batch_size: int,
+) -> None:
+    """Fills `store`: checks, a row for each attack on each system, curve, noise, standings."""
+    device = pipeline.device
+    fold = test.thin(budget.scans)
+    chosen = targets(pipeline, systems)
+    surfaces = {"plain": pipeline.plain_logits} | {
+        f"hospital {i}": other.classifier_logits for i, other in enumerate(others)
+    }
+    attacker = Attacker(eps, budget, surfaces)
+    for target in chosen:
+
+        def checked(target: Target = target) -> dict[str, Any]:
+            found, warnings = check_gradients(target, fold.thin(budget.checked), eps, device)
+            for warning in warnings:
+                store.warn(warning)
+            return found
+
+        store.row(f"self-check: {target.name}", checked)
+    climb(store, fold, chosen, rungs_named(names), attacker, device, batch_size)
+    few = fold.thin(budget.curve_scans)
+    for target in [t for t in chosen if t.name in CURVED]:
+        for size in CURVE if "A3" in names else ():
+            climb_curve(store, few, target, size, budget, device, batch_size)
+        if target.name == "defence" and "A8" in names:
+            store.row(
+                "randomness", lambda t=target: randomness(t, few, attacker, device, batch_size)
+            )
+    rows = store.content["rows"]
+    watched = spaced(len(fold), budget.checked).tolist()
+    for target in chosen:
+        for warning in compare_rows(rows, target.name, watched, SLACK):
+            store.warn(warning)
+    store.content["standings"] = standings(rows, fold)
+    store.write()
+
+
+def climb_curve(
+    store: Store,
+    few: Fold,
+    target: Target,
+    eps: float,
+    budget: Budget,
+    device: torch.device,
+    batch_size: int,
+) -> None:
+    """A3 at one size of perturbation, on few scans, as a row of its own."""
+    attacker, (rung,) = Attacker(eps, budget), rungs_named(["A3"])
+    name, every = f"curve {eps:g}: {target.name}", torch.ones(len(few), dtype=torch.bool)
+
+    def attacked(scans: Scans) -> list[Tensor]:
+        return list(rung.tries(attacker, target, scans))
+
+    def row() -> dict[str, Any]:
+        found = attack_scans(store, name, target, few, every, attacked, device, batch_size)
+        right = torch.tensor([bit == "1" for bit in found["right"]])
+        return {"curve": target.name, "eps": eps, **share(right)}
+
+    store.row(name, row)

@@ -1,0 +1,177 @@
+"""Climbs the ladder: every attack on every target, on the scans that it still reads right.
+
+The figure that counts is the worst case of each scan over all rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bench.fold import Fold
+from bench.progress import progress, say
+from bench.rungs import Attacker, Rung, Scans
+from bench.store import Store
+from bench.targets import Target
+from core.attack.step import to_eight_bit
+
+CLEAN = "clean"
+
+
+@dataclass
+class Standing:
+    """Which scans a target still reads right, after the rows so far, and in 8 bits (N,) bool."""
+
+    right: Tensor
+    right_8bit: Tensor
+
+    def after(self, row: dict[str, Any]) -> Standing:
+        """With another row's falls."""
+        kept = [torch.tensor([c != "0" for c in row[k]]) for k in ("right", "right_8bit")]
+        return Standing(self.right & kept[0], self.right_8bit & kept[1])
+
+
+def climb(
+    store: Store,
+    fold: Fold,
+    targets: Sequence[Target],
+    rungs: Sequence[Rung],
+    attacker: Attacker,
+    device: torch.device,
+    batch_size: int = 16,
+) -> None:
+    """Fills `store` with a row 'RUNG: TARGET' for each pair that fits, and where each then stands.
+
+    Raises:
+        ValueError: a target's outputs are no logits.
+    """
+    for target in targets:
+        check_target(target, fold, device)
+    standing = {t.name: _begin(store, t, fold, device, batch_size) for t in targets}
+    budget = attacker.budget
+    watched = torch.zeros(len(fold), dtype=torch.bool)
+    watched[spaced(len(fold), budget.checked)] = True
+    few = torch.zeros(len(fold), dtype=torch.bool)
+    few[spaced(len(fold), budget.square_scans)] = True
+    pairs = [(r, t) for r in rungs for t in targets if r.fits(t)]
+    for count, (rung, target) in enumerate(pairs, 1):
+        now = standing[target.name]
+        tried = now.right | now.right_8bit
+        if rung.few:
+            tried = tried & few
+        tried = tried | (watched & (few if rung.few else watched))
+        name = f"{rung.name}: {target.name}"
+        say(f"{name} ({count} of {len(pairs)}): {int(tried.sum())} scans")
+
+        def row(
+            rung: Rung = rung, target: Target = target, tried: Tensor = tried, name: str = name
+        ) -> dict[str, Any]:
+            def attacked(scans: Scans) -> list[Tensor]:
+                return list(rung.tries(attacker, target, scans))
+
+            found = attack_scans(store, name, target, fold, tried, attacked, device, batch_size)
+            return {"row": rung.name, "system": target.name, "meaning": rung.meaning, **found}
+
+        standing[target.name] = now.after(store.row(name, row))
+
+
+def _begin(
+    store: Store, target: Target, fold: Fold, device: torch.device, batch_size: int
+) -> Standing:
+    """The row of scans as they are."""
+    name, every = f"{CLEAN}: {target.name}", torch.ones(len(fold), dtype=torch.bool)
+
+    def row() -> dict[str, Any]:
+        found = attack_scans(store, name, target, fold, every, lambda s: [s.x], device, batch_size)
+        return {"row": CLEAN, "system": target.name, "meaning": target.meaning, **found}
+
+    return Standing(every, every).after(store.row(name, row))
+
+
+def attack_scans(
+    store: Store,
+    name: str,
+    target: Target,
+    fold: Fold,
+    tried: Tensor,
+    attack: Callable[[Scans], list[Tensor]],
+    device: torch.device,
+    batch_size: int,
+) -> dict[str, Any]:
+    """Bits of all scans, '-' where not tried, and the detector's scores of every try.
+
+    A killed row goes on after its last whole batch.
+    """
+    rows = tried.nonzero()[:, 0].tolist()
+    state = store.begun(name, {"of": rows, "done": 0, "right": "", "right_8bit": "", "scores": []})
+    left = fold.pick(rows[state["done"] :]) if state["done"] < len(rows) else None
+    for lazy in progress(left.batches(batch_size, device), name) if left else ():
+        scans = Scans(*lazy())
+        bits, scores = read_after(target, scans, attack(scans))
+        state["right"] += bits[0]
+        state["right_8bit"] += bits[1]
+        state["scores"] = [
+            [*old, *new] for old, new in zip(state["scores"] or [[]] * len(scores), scores,
+                                             strict=True)
+        ]  # fmt: skip
+        state["done"] += len(scans.y)
+        store.keep(name, state)
+    found: dict[str, Any] = {"n": len(fold), "tried": len(rows)}
+    for key in ("right", "right_8bit"):
+        bits_of = dict(zip(rows, state[key], strict=True))
+        found[key] = "".join(bits_of.get(i, "-") for i in range(len(fold)))
+    found["fell"] = state["right"].count("0")
+    if state["scores"]:
+        found["scores"] = state["scores"]
+    return found
+
+
+@torch.no_grad()
+def read_after(
+    target: Target, scans: Scans, tries: Sequence[Tensor]
+) -> tuple[tuple[str, str], list[list[float]]]:
+    """Whether the whole system reads each scan right after every try, also rounded to 8 bits.
+
+    Returns:
+        Two strings of '1' and '0', and the detector's scores of each try where there is one.
+    """
+    x, y, seeds = scans
+    right = [torch.ones(len(y), dtype=torch.bool, device=y.device) for _ in range(2)]
+    scores = []
+    for x_adv in tries:
+        for i, changed in enumerate((x_adv, to_eight_bit(x, x_adv))):
+            right[i] &= target.logits(changed, seeds).argmax(1) == y
+        if target.gate is not None:
+            scores.append(target.gate.score(x_adv).tolist())
+    first, second = ("".join("01"[int(bit)] for bit in bits) for bits in right)
+    return (first, second), scores
+
+
+@torch.no_grad()
+def check_target(target: Target, fold: Fold, device: torch.device, limit: int = 8) -> None:
+    """Refuses what attacks cannot follow.
+
+    Raises:
+        ValueError: outputs that are not numbers, probabilities in place of logits, or one class.
+    """
+    x, _, seeds = fold.thin(limit).batches(limit, device)[0]()
+    logits = target.logits(x, seeds)
+    if logits.ndim != 2 or logits.shape[1] < 2:
+        raise ValueError(f"{target.name} returns {tuple(logits.shape)}, not a logit for each class")
+    if not torch.isfinite(logits).all():
+        raise ValueError(f"{target.name} returns what is no number for a clean scan")
+    sums = logits.sum(1)
+    if bool((logits >= 0).all()) and torch.allclose(sums, torch.ones_like(sums), atol=1e-4):
+        raise ValueError(
+            f"{target.name} returns probabilities: their gradient vanishes where the system is "
+            "sure, which looks like robustness; return logits or log-probabilities"
+        )
+
+
+def spaced(n: int, count: int) -> Tensor:
+    """Up to `count` of n rows, evenly spaced."""
+    return torch.linspace(0, n - 1, min(n, count)).round().long()

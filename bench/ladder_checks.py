@@ -1,0 +1,78 @@
+"""The ladder distrusts itself: gradients that exist, point uphill, and reach everything at last."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bench.fold import Fold
+from bench.ladder import read_after
+from bench.rungs import Scans
+from bench.targets import Target
+from core.attack import PGD
+from core.attack.step import LogitsFn, gradient, margin, noise_in_ball
+
+LARGE, STEPS = 0.25, 10  # an attack that nothing survives
+ZERO_SHARE = 0.01
+FINE = 2e-4  # of the finite difference along the gradient's sign, in [0, 1]
+SLOPES = (0.5, 2.0)  # of the measured rise against the promised one, median over scans
+
+
+def check_gradients(
+    target: Target, fold: Fold, eps: float, device: torch.device
+) -> tuple[dict[str, Any], list[str]]:
+    """Figures, and a sentence for each law that is broken."""
+    found, warnings = {}, []
+    scans = Scans(*fold.batches(len(fold), device)[0]())
+    x, y, seeds = scans
+
+    def logits(z: Tensor) -> Tensor:
+        return target.logits(z, seeds)
+
+    grad, _ = gradient(logits, x, y, 0)
+    # where an expert sees nothing the gradient is 0 by right: in scans, not in pixels
+    found["zero_gradients"] = float((grad.flatten(1).abs().amax(1) == 0).double().mean())
+    if found["zero_gradients"] > ZERO_SHARE:
+        share = f"{found['zero_gradients']:.0%}"
+        warnings.append(f"{target.name}: {share} of the scans have no gradient at all")
+    found["slope"] = _slope(logits, x, y)
+    if not SLOPES[0] <= found["slope"] <= SLOPES[1]:
+        warnings.append(
+            f"{target.name}: the margin rises {found['slope']:.2f} times what its gradient promises"
+        )
+
+    def left(tries: list[Tensor]) -> float:
+        bits, _ = read_after(target, scans, tries)
+        return bits[0].count("1") / len(y)
+
+    found["clean"] = left([x])
+    found["eps_0"] = left([PGD(eps=0.0, steps=1)(logits, x, y, seeds)])
+    found["noise"] = left([(x + eps * noise_in_ball(x, 1.0, "linf", seeds).sign()).clamp(0, 1)])
+    large = PGD(eps=LARGE, alpha=2.5 * LARGE / STEPS, steps=STEPS)
+    found["eps_.25"] = left([large(logits, x, y, seeds)])
+    if found["eps_0"] != found["clean"]:
+        warnings.append(
+            f"{target.name}: eps 0 leaves {found['eps_0']:.3f}, clean {found['clean']:.3f}"
+        )
+    if found["eps_.25"] > 0.05:
+        some = f"{found['eps_.25']:.3f}"
+        warnings.append(f"{target.name}: eps {LARGE} leaves {some} right: gradients may be masked")
+    return {"n": len(y), **found}, warnings
+
+
+def _slope(logits: LogitsFn, x: Tensor, y: Tensor) -> float:
+    """Median over scans of the margin's rise after a tiny step, over what the gradient promises.
+
+    0 where there is no gradient that could promise anything.
+    """
+    z = x.clone().requires_grad_()
+    before = margin(logits(z), y)
+    (grad,) = torch.autograd.grad(before.sum(), z)
+    step = (x + FINE * grad.sign()).clamp(0, 1) - x
+    promised = (grad * step).flatten(1).sum(1)
+    with torch.no_grad():
+        rise = margin(logits(x + step), y) - before.detach()
+    ratio = torch.where(promised > 0, rise / promised.clamp_min(1e-12), 0.0)
+    return float(ratio.median())

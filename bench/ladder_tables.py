@@ -1,0 +1,116 @@
+"""README tables of the ladder: the worst case of each system, row by row, detection, noise."""
+
+from __future__ import annotations
+
+from bench.markdown import (
+    PROTOCOLS,
+    Result,
+    Results,
+    accuracy,
+    number,
+    percent,
+    results_of,
+    source,
+    span,
+    table,
+)
+from bench.rungs import LADDER
+
+COUNTED = "Rows are tried on scans that a system still reads right; the worst case counts each scan"
+
+
+def ladder(results: Results) -> str:
+    """Clean and worst case of every system, and how many scans fell to which row."""
+    parts = []
+    for protocol, result in results_of(results, "ladder", PROTOCOLS).items():
+        names = [n for n in LADDER if any(r.get("row") == n for r in result["rows"].values())]
+        lines = []
+        for system, standing in result["standings"].items():
+            cells = [accuracy(standing[key]) for key in ("clean", "worst", "worst_8bit")]
+            fell = [_fell(result["rows"].get(f"{name}: {system}")) for name in names]
+            lines.append([standing["meaning"], *cells, _rival(standing), *fell])
+        head = ["system", "clean, %", "worst case, %", "worst case in 8 bits, %", "p", *names]
+        note = "; ".join(f"{n}: {_meaning(result, n)}" for n in names)
+        parts.append(
+            f"**{protocol}**\n\n{table(head, lines)}\n\n{COUNTED} over all rows, with 95 % by scan "
+            "and by group. Under A0 to A11: scans that fell, of those tried. p: McNemar's exact "
+            f"test of the worst case against the first line. {note}. {source(result)}"
+        )
+    return "\n\n".join(parts)
+
+
+def ladder_sources(results: Results) -> str:
+    """The worst case of the first system, the whole defence, by source and kind of tumour."""
+    lines = []
+    for protocol, result in results_of(results, "ladder", PROTOCOLS).items():
+        first = next(iter(result["standings"].values()))
+        for key in ("clean", "worst", "worst_8bit"):
+            block = first[key]
+            places = block.get("sources") or {"": block}
+            for place, part in places.items():
+                recall = ", ".join(
+                    f"{kind} {percent(r['accuracy'])} ({r['k']}/{r['n']})"
+                    for kind, r in part["recall"].items()
+                )
+                lines.append([protocol, place, key.replace("_", ", "), accuracy(part), recall])
+    return table(["protocol", "source", "", "accuracy, %", "read right of each kind, %"], lines)
+
+
+def ladder_detection(results: Results) -> str:
+    """The detector's AUROC against every row's attacked scans."""
+    lines = []
+    for protocol, result in results_of(results, "ladder", PROTOCOLS).items():
+        for system, standing in result["standings"].items():
+            for name, found in standing.get("detection", {}).items():
+                rates = [percent(found["tpr_at_5"]), percent(found["tpr_at_1"])]
+                cells = [number(found["auroc"]), *rates, str(found["n"])]
+                lines.append([protocol, system, name, *cells])
+    head = ["protocol", "system", "row", "AUROC", "found at 5 %, %", "at 1 %, %", "n"]
+    return table(head, lines)
+
+
+def ladder_curve(results: Results) -> str:
+    """Accuracy under A3 by size of the perturbation, and what fresh noise changes."""
+    parts = []
+    for protocol, result in results_of(results, "ladder", PROTOCOLS).items():
+        points = [r for r in result["rows"].values() if "curve" in r]
+        sizes = sorted({p["eps"] for p in points})
+        lines = [
+            [name, *(accuracy(_at(points, name, eps)) for eps in sizes)]
+            for name in dict.fromkeys(p["curve"] for p in points)
+        ]
+        head = ["A3, accuracy, %", *(f"eps {eps:g}" for eps in sizes)]
+        parts.append(f"**{protocol}**\n\n{table(head, lines)}")
+        if "randomness" in result["rows"]:
+            parts.append(_noise(result["rows"]["randomness"]))
+    return "\n\n".join(parts)
+
+
+def _noise(row: Result) -> str:
+    lines = []
+    for name in ("clean", "A3 with EOT", "A8"):
+        found = row[name]
+        shot = found["one_shot"]
+        once = f"{percent(shot['mean'])} ± {percent(shot['sd'])} [{span(shot['interval'])}]"
+        cells = [percent(v) for key in ("right_in_all", "vote") for v in found[key].values()]
+        lines.append([name, once, *cells])
+    times = list(row["clean"]["vote"])
+    head = ["fresh noise", f"one shot of {row['draws']}, %"]
+    head += [f"right in all of {m}, %" for m in times] + [f"vote of {m}, %" for m in times]
+    return f"{table(head, lines)}\n\nn = {row['n']}, EOT over {row['eot']} draws."
+
+
+def _at(points: list[Result], name: str, eps: float) -> Result | None:
+    return next((p for p in points if (p["curve"], p["eps"]) == (name, eps)), None)
+
+
+def _fell(row: Result | None) -> str:
+    return "" if row is None else f"{row['fell']}/{row['tried']}"
+
+
+def _rival(standing: Result) -> str:
+    return number(standing["mcnemar"]["p"]) if "mcnemar" in standing else ""
+
+
+def _meaning(result: Result, name: str) -> str:
+    return next(r["meaning"] for r in result["rows"].values() if r.get("row") == name)

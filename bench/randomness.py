@@ -1,0 +1,79 @@
+"""The stochastic variant: noise drawn anew for every reading, attacked in expectation (EOT)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bench.fold import Fold
+from bench.progress import progress
+from bench.rungs import Attacker, Scans
+from bench.targets import Target
+from core import metrics
+from core.attack import eot
+
+DRAWS = 20
+SUBMISSIONS = (1, 5, 20)  # how often a scan is handed in
+FAR = 2**34  # between the seeds of two draws: no scan's own noise
+
+
+def randomness(
+    target: Target, fold: Fold, attacker: Attacker, device: torch.device, batch_size: int = 16
+) -> dict[str, Any]:
+    """Readings of `DRAWS` fresh noises each: clean, after A3 with EOT, after A8.
+
+    A8 knows the noise of the first draw and attacks that alone.
+    """
+    said: dict[str, list[Tensor]] = {"clean": [], "A3 with EOT": [], "A8": []}
+    for lazy in progress(fold.batches(batch_size, device), f"randomness of {target.name}"):
+        scans = Scans(*lazy())
+        attack, turn = attacker.apgd(), 0
+
+        def fresh(z: Tensor, scans: Scans = scans) -> Tensor:
+            nonlocal turn
+            turn += 1  # beyond the draws that are read with
+            return target.logits(z, drawn(scans.seeds, DRAWS + turn))
+
+        expected = attack(eot(fresh, attacker.budget.eot), scans.x, scans.y, scans.seeds)
+        first = drawn(scans.seeds, 0)
+        known = attack(
+            lambda z, first=first: target.logits(z, first), scans.x, scans.y, scans.seeds
+        )
+        for name, x in (("clean", scans.x), ("A3 with EOT", expected), ("A8", known)):
+            said[name].append(_right(target, x, scans))
+    return {
+        "n": len(fold), "draws": DRAWS, "eot": attacker.budget.eot,
+        **{name: figures(torch.cat(bits, 1)) for name, bits in said.items()},
+    }  # fmt: skip
+
+
+def drawn(seeds: Sequence[int], draw: int) -> list[int]:
+    """The scans' seeds of one draw of noise."""
+    return [seed + FAR * (draw + 1) for seed in seeds]
+
+
+def figures(right: Tensor) -> dict[str, Any]:
+    """What readings (DRAWS, N) bool say of one shot, of resubmission and of votes."""
+    shares = right.double().mean(1)
+    k, n = round(float(shares.mean()) * right.shape[1]), right.shape[1]
+    return {
+        "first": float(shares[0]),
+        "one_shot": {
+            "mean": float(shares.mean()),
+            "sd": float(shares.std(correction=0)),
+            "interval": metrics.wilson_interval(k, n),
+        },
+        "right_in_all": {m: float(right[:m].all(0).double().mean()) for m in SUBMISSIONS},
+        "vote": {m: float((right[:m].double().mean(0) > 0.5).double().mean()) for m in SUBMISSIONS},
+    }
+
+
+@torch.no_grad()
+def _right(target: Target, x: Tensor, scans: Scans) -> Tensor:
+    """Whether each reading is right, bool (DRAWS, B)."""
+    return torch.stack(
+        [target.logits(x, drawn(scans.seeds, i)).argmax(1) == scans.y for i in range(DRAWS)]
+    ).cpu()

@@ -1,0 +1,180 @@
+"""The ladder's attacks on one target, each stronger in its own way (A0 to A11)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from bench.budgets import Budget
+from bench.known import check_known
+from bench.targets import ClassifyFn, Gate, Target
+from core.attack import APGD, PGD, LowFrequency, Square
+from core.attack.step import margin
+
+GRID = 28  # of the low-frequency perturbation
+
+
+class Scans(NamedTuple):
+    """B scans that an attack is tried on."""
+
+    x: Tensor  # (B, C, H, W) in [0, 1]
+    y: Tensor  # (B,)
+    seeds: list[int]
+
+
+@dataclass(frozen=True)
+class Attacker:
+    """What an attack may use: the size of its ball, its budget, and models to transfer from."""
+
+    eps: float
+    budget: Budget
+    others: Mapping[str, ClassifyFn] = field(default_factory=dict)
+
+    def apgd(self, loss: str = "ce") -> APGD:
+        """Auto-PGD within the budget."""
+        b = self.budget
+        return APGD(self.eps, b.steps, b.restarts, loss)
+
+
+TryFn = Callable[[Attacker, Target, Scans], Iterator[Tensor]]  # attacked scans, one try each
+
+
+@dataclass(frozen=True)
+class Rung:
+    """`fits` says of which targets the attack is one; `few`: on the budget's scans for Square."""
+
+    name: str
+    meaning: str
+    tries: TryFn
+    fits: Callable[[Target], bool] = lambda _: True
+    few: bool = False
+
+
+def _paper(a: Attacker, t: Target, s: Scans) -> Iterator[Tensor]:
+    yield PGD(a.eps, max(a.eps / 5, 1e-9), 7)(t.classify, s.x, s.y, s.seeds)
+
+
+def _classifier_alone(a: Attacker, t: Target, s: Scans) -> Iterator[Tensor]:
+    attack = PGD(a.eps, max(2.5 * a.eps / a.budget.steps, 1e-9), a.budget.steps)
+    for restart in range(5 if a.budget.restarts > 1 else 1):
+        yield attack(t.classify, s.x, s.y, [seed + 1_000_003 * restart for seed in s.seeds])
+
+
+def _transfer(a: Attacker, t: Target, s: Scans) -> Iterator[Tensor]:
+    for classify in a.others.values():
+        yield a.apgd()(classify, s.x, s.y, s.seeds)
+
+
+def _whole(loss: str = "ce", path: str = "exact") -> TryFn:
+    def tries(a: Attacker, t: Target, s: Scans) -> Iterator[Tensor]:
+        yield a.apgd(loss)(lambda z: t.logits(z, s.seeds, path), s.x, s.y, s.seeds)
+
+    return tries
+
+
+def _each_step(a: Attacker, t: Target, s: Scans) -> Iterator[Tensor]:
+    assert t.estimates is not None
+    estimates = t.estimates
+
+    def logits(z: Tensor) -> Tensor:
+        seen = [t.classify(x_0).log_softmax(1) for x_0 in estimates(z, s.seeds)]
+        return torch.stack(seen).mean(0)
+
+    yield a.apgd()(logits, s.x, s.y, s.seeds)
+
+
+def _beside_gate(a: Attacker, t: Target, s: Scans) -> Iterator[Tensor]:
+    """Four ways to deal with a detector; each is read by the whole system as it is."""
+    gate, whole = _gate(t), a.apgd("margin")
+
+    def excess(z: Tensor) -> Tensor:
+        return (gate.score(z) - gate.tau) / gate.span
+
+    def lead(z: Tensor) -> Tensor:
+        return margin(t.logits(z, s.seeds), s.y)
+
+    def alike(z: Tensor) -> Tensor:
+        return (gate.features(z) - wanted).square().mean(1)
+
+    with torch.no_grad():
+        wanted = gate.features(s.x)
+    goals = (
+        lambda z: torch.minimum(lead(z), -excess(z)),  # misread and below tau
+        lambda z: torch.minimum(lead(z), excess(z)),  # misread although flagged
+        lambda z: lead(z) - alike(z),  # misread, with the features of the clean scan
+    )
+    for goal in goals:
+        yield whole(lambda z, goal=goal: _as_logits(goal(z), s.y), s.x, s.y, s.seeds)
+    turn = 0
+
+    def alternating(z: Tensor) -> Tensor:
+        nonlocal turn
+        turn += 1
+        return _as_logits(lead(z) if turn % 2 else -excess(z), s.y)
+
+    steps = 2 * a.budget.steps
+    yield PGD(a.eps, max(2.5 * a.eps / steps, 1e-9), steps)(alternating, s.x, s.y, s.seeds)
+
+
+def _square(a: Attacker, t: Target, s: Scans) -> Iterator[Tensor]:
+    yield Square(a.eps, a.budget.queries)(lambda z: t.logits(z, s.seeds), s.x, s.y, s.seeds)
+
+
+def _smooth(a: Attacker, t: Target, s: Scans) -> Iterator[Tensor]:
+    attack = LowFrequency(a.eps, GRID, a.budget.steps)
+    yield attack(lambda z: t.logits(z, s.seeds), s.x, s.y, s.seeds)
+
+
+def _gate(t: Target) -> Gate:
+    if t.gate is None:
+        raise ValueError(f"{t.name} has no detector to attack")
+    return t.gate
+
+
+def _as_logits(lead: Tensor, y: Tensor) -> Tensor:
+    """Two logits whose margin is `lead` (B,) and whose true one is 0."""
+    other = F.one_hot(1 - y, 2) * lead[:, None]
+    return other.to(lead)
+
+
+def _has_front(t: Target) -> bool:
+    return t.front is not None
+
+
+def _has_way_back(t: Target) -> bool:
+    return t.front is not None and t.has_gradient
+
+
+RUNGS = (
+    Rung("A0", "the paper's PGD-7, random start, classifier alone", _paper),
+    Rung("A1", "PGD on the classifier alone, with the budget's steps; 5 restarts of the budget "
+         "`full`", _classifier_alone),
+    Rung("A2", "transfer: APGD on the plain classifier, and on other hospitals' mixtures",
+         _transfer),
+    Rung("A3", "APGD on the cross-entropy, exact gradients through the whole system", _whole()),
+    Rung("A4", "the same on the margin of the logits", _whole("margin")),
+    Rung("A5", "BPDA: whole system forward, the identity backward through what stands in front",
+         _whole(path="identity"), _has_front),
+    Rung("A6", "backward through the predicted noise alone", _whole(path="noise"), _has_way_back),
+    Rung("A7", "the mean loss of every step's estimate of the clean scan", _each_step,
+         lambda t: t.estimates is not None),
+    Rung("A9", "gate-aware: misread and not flagged; misread although flagged; misread with the "
+         "clean scan's features; steps in turn against system and detector", _beside_gate,
+         lambda t: t.gate is not None),
+    Rung("A10", "Square: no gradient, the system's logits asked", _square, few=True),
+    Rung("A11", f"APGD's budget on a perturbation of {GRID} x {GRID}, enlarged", _smooth),
+)  # fmt: skip
+
+
+LADDER = [f"A{i}" for i in range(12)]  # A8, which knows the noise, is part of `randomness`
+
+
+def rungs_named(names: Sequence[str]) -> list[Rung]:
+    """The rungs of these names, in the ladder's order. Raises ValueError for an unknown one."""
+    check_known("row", names, ["clean", *LADDER])
+    return [rung for rung in RUNGS if rung.name in names]

@@ -1,0 +1,114 @@
+"""Where each target stands after all rows of the ladder: the worst case of every scan."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bench.figures import share
+from bench.fold import Fold
+from core import metrics
+
+Rows = Mapping[str, Mapping[str, Any]]
+FORMS = {"worst": "right", "worst_8bit": "right_8bit"}
+
+
+def rows_of(rows: Rows, system: str) -> dict[str, Mapping[str, Any]]:
+    """The ladder's rows of one system, by the name of the attack."""
+    return {r["row"]: r for r in rows.values() if r.get("system") == system}
+
+
+def worst_case(rows: Rows, system: str, form: str = "right") -> Tensor:
+    """Which scans are read right after every row, bool (N,)."""
+    bits = [[c != "0" for c in row[form]] for row in rows_of(rows, system).values()]
+    return torch.tensor(bits).all(0)
+
+
+def standings(rows: Rows, fold: Fold, best: str = "defence") -> dict[str, Any]:
+    """Figures of every system's worst case, and exact tests against the best one's."""
+    systems = list(dict.fromkeys(r["system"] for r in rows.values() if "system" in r))
+    found: dict[str, Any] = {}
+    for system in systems:
+        own = rows_of(rows, system)
+        found[system] = {"meaning": own["clean"]["meaning"], "rows": list(own)}
+        for name, form in FORMS.items():
+            found[system][name] = block(worst_case(rows, system, form), fold)
+        found[system]["clean"] = block(worst_case({"": own["clean"]}, system), fold)
+        if best in systems and system != best:
+            pair = (worst_case(rows, s) for s in (best, system))
+            b, c, p = metrics.mcnemar(*pair)
+            found[system]["mcnemar"] = {f"only_{best}": b, "only_it": c, "p": p}
+        if "scores" in own["clean"]:
+            found[system]["detection"] = detection(own)
+    return found
+
+
+def block(right: Tensor, fold: Fold) -> dict[str, Any]:
+    """Accuracy with intervals; per class, kind of tumour and source."""
+    found = share(right)
+    found["interval_by_group"] = metrics.group_bootstrap_interval(right, fold.groups)
+    found["recall"] = {
+        kind: share(right[[i for i, k in enumerate(fold.subtypes) if k == kind]])
+        for kind in sorted(set(fold.subtypes))
+    }
+    sources = sorted(set(fold.sources))
+    if len(sources) > 1:
+        found["sources"] = {
+            name: block(right[rows], fold.pick(rows))
+            for name in sources
+            for rows in [[i for i, s in enumerate(fold.sources) if s == name]]
+        }
+    return found
+
+
+def detection(own: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """AUROC of the detector for every try of every row, against the same scans clean."""
+    clean = torch.tensor(own["clean"]["scores"][0])
+    found = {}
+    for name, row in own.items():
+        if name == "clean" or not row.get("scores"):
+            continue
+        tried = torch.tensor([c != "-" for c in row["right"]])
+        for i, scores in enumerate(row["scores"]):
+            label = f"{name} ({i + 1})" if len(row["scores"]) > 1 else name
+            found[label] = _detected(clean[tried], torch.tensor(scores))
+    return found
+
+
+def _detected(clean: Tensor, attacked: Tensor) -> dict[str, Any]:
+    score = torch.cat([clean, attacked])
+    y = torch.cat([torch.zeros(len(clean)), torch.ones(len(attacked))]).long()
+    return {
+        "auroc": metrics.auroc(score, y),
+        "tpr_at_5": metrics.tpr_at_fpr(score, y, 0.05),
+        "tpr_at_1": metrics.tpr_at_fpr(score, y, 0.01),
+        "n": len(attacked),
+    }
+
+
+def compare_rows(rows: Rows, system: str, watched: Sequence[int], slack: float) -> list[str]:
+    """Laws between rows on the scans that every row was tried on; a sentence for each broken one.
+
+    White-box attacks leave no more right than transferred ones, those no more than Square, and
+    exact gradients no more than approximated ones.
+    """
+    own = rows_of(rows, system)
+    pairs = [("A2", "A3"), ("A10", "A3"), ("A5", "A3"), ("A6", "A3"), ("A1", "A3"), ("clean", "A3")]
+    warnings = []
+    for weak, strong in pairs:
+        if weak not in own or strong not in own:
+            continue
+        both = [i for i in watched if "-" not in (own[weak]["right"][i], own[strong]["right"][i])]
+        left = [
+            sum(own[name]["right"][i] == "1" for i in both) / max(len(both), 1)
+            for name in (weak, strong)
+        ]
+        if left[1] > left[0] + slack:
+            warnings.append(
+                f"{system}: {strong} leaves {left[1]:.3f} of {len(both)} scans right, more than "
+                f"{weak} ({left[0]:.3f}): gradients may be masked"
+            )
+    return warnings

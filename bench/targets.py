@@ -1,0 +1,128 @@
+"""A system as its attackers see it: a classifier, what stands in front, ways back through it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from bench.filters import bits, jpeg, median
+from bench.known import check_known
+from bench.systems import Bench
+from core.attack import straight_through
+from core.diffusion import to_pixels
+from core.pipeline import MedFedPure
+from core.purifier import Purifier
+
+PATHS = ("exact", "identity", "noise")
+DIFFPURE_T = 100  # depth at which DiffPure's own figure for this eps lies (sigma .17)
+ClassifyFn = Callable[[Tensor], Tensor]
+FrontFn = Callable[[Tensor, Sequence[int]], Tensor]
+
+
+class Gate(NamedTuple):
+    """A detector in front: its score, differentiable, the threshold, and the distance it rises."""
+
+    score: Callable[[Tensor], Tensor]  # (B,)
+    features: Callable[[Tensor], Tensor]  # (B, F), each divided by its clean spread
+    tau: float
+    span: float
+
+
+@dataclass(frozen=True)
+class Target:
+    """`classify` is what the paper's attacker sees; `front` changes a scan before it."""
+
+    name: str
+    meaning: str
+    classify: ClassifyFn
+    front: FrontFn | None = None
+    gate: Gate | None = None
+    has_gradient: bool = True  # of `front`; where it has none, every path is the identity
+    estimates: Callable[[Tensor, Sequence[int]], list[Tensor]] | None = None  # of several steps
+
+    def logits(self, x: Tensor, seeds: Sequence[int], path: str = "exact") -> Tensor:
+        """The whole system's logits (B, C); backward along one of PATHS.
+
+        'identity' is BPDA; 'noise' leaves the direct path out, so that the gradient is that of the
+        predicted noise alone. Forward all are the same.
+        """
+        if self.front is None:
+            return self.classify(x)
+        if path == "identity" or not self.has_gradient:
+            front = self.front
+            return self.classify(straight_through(lambda z: front(z, seeds), x))
+        pure = self.front(x, seeds)
+        return self.classify(pure if path == "exact" else pure - (x - x.detach()))
+
+
+def targets(pipeline: MedFedPure, names: Sequence[str] | None = None) -> list[Target]:
+    """The targets of these names, all by default. Raises ValueError for an unknown one."""
+    known = {t.name: t for t in _all(pipeline)}
+    check_known("system", names or (), known)
+    return [t for name, t in known.items() if not names or name in names]
+
+
+def _all(p: MedFedPure) -> list[Target]:
+    trained, plain = (partial(Bench(p).classify, s) for s in ("trained", "plain"))
+    gate = Gate(
+        lambda x: p.score(p.detector(x)),
+        lambda x: p.detector(x).features / p.detector.spread,
+        p.tau,
+        p.detector.span_of(),
+    )
+    deep = p.config.purifier.t_min
+    slow = Purifier(
+        p.purifier.noise_pred, p.purifier.diffusion,
+        replace(p.config.purifier, sampler="ddim", steps=4, noises=1),
+    )  # fmt: skip
+    return [
+        Target("defence", "detector, purifier (policy floor), trained mixture", trained,
+               partial(_purified, p, "floor"), gate),
+        Target("defence-paper-policy", "the same, purifying flagged scans only", trained,
+               partial(_purified, p, "paper"), gate),
+        Target("purify-all", f"every scan purified to t = {deep}, trained mixture", trained,
+               partial(_to_depth, p.purifier, deep)),
+        Target("trained-mixture", "adversarially trained mixture alone", trained),
+        Target("undefended", "plain classifier alone", plain),
+        Target("plain-purified", "detector and purifier (policy floor), plain classifier", plain,
+               partial(_purified, p, "floor"), gate),
+        Target("diffpure", f"DiffPure at t = {DIFFPURE_T}, 4 DDIM steps, plain classifier", plain,
+               partial(_to_depth, slow, DIFFPURE_T),
+               estimates=partial(_estimates, slow, DIFFPURE_T)),
+        Target("jpeg", "JPEG of quality 75, plain classifier", plain,
+               lambda x, _: jpeg(x, 75), has_gradient=False),
+        Target("median", "3 x 3 median, plain classifier", plain, lambda x, _: median(x, 3)),
+        Target("bits", "5 bits a pixel, plain classifier", plain,
+               lambda x, _: bits(x, 5), has_gradient=False),
+    ]  # fmt: skip
+
+
+def _purified(p: MedFedPure, policy: str, x: Tensor, seeds: Sequence[int]) -> Tensor:
+    return p.purify(x, p.t_star(p.score(p.detect(x)), policy), seeds)
+
+
+def _to_depth(purifier: Purifier, depth: int, x: Tensor, seeds: Sequence[int]) -> Tensor:
+    t_star = torch.full((len(x),), depth, device=x.device)
+    pure: Tensor = purifier(x, t_star, seeds)
+    return pure
+
+
+def _estimates(purifier: Purifier, depth: int, x: Tensor, seeds: Sequence[int]) -> list[Tensor]:
+    """The clean scan (B, C, H, W) as each step of a purifier of one noise a scan sees it."""
+    seen: list[Tensor] = []
+
+    def keep(_: nn.Module, taken: tuple[Tensor, Tensor], noise_pred: Tensor) -> None:
+        x_0 = purifier.diffusion.predict_x0(*taken, noise_pred)
+        seen.append(to_pixels(x_0).clamp(0, 1))
+
+    handle = purifier.noise_pred.register_forward_hook(keep)
+    try:
+        _to_depth(purifier, depth, x, seeds)
+    finally:
+        handle.remove()
+    return seen

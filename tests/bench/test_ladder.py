@@ -1,0 +1,293 @@
+"""The ladder on phantoms: every row runs on every target, and each self-check can fail."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+
+from bench import climbing
+from bench.budgets import BUDGETS, Budget
+from bench.figures import share
+from bench.filters import bits
+from bench.ladder import attack_scans, check_target, climb, read_after
+from bench.ladder_checks import check_gradients
+from bench.provenance import machine_facts
+from bench.randomness import figures, randomness
+from bench.report import fill
+from bench.rungs import LADDER, RUNGS, Attacker, Scans, rungs_named
+from bench.standings import compare_rows, standings
+from bench.store import Store
+from bench.targets import PATHS, Target, targets
+
+EPS = 0.015
+TINY = Budget(
+    scans=3, steps=1, restarts=1, eot=2, queries=2, square_scans=2, curve_scans=1, others=1,
+    checked=1,
+)  # fmt: skip
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def four(test_fold):
+    return test_fold.thin(4)
+
+
+@pytest.fixture(scope="module")
+def known(pipeline):
+    return {t.name: t for t in targets(pipeline)}
+
+
+@pytest.fixture
+def store(tmp_path):
+    return Store(tmp_path / "ladder.json", "robustness", {"of": "this"}, {"machine": {}})
+
+
+@pytest.fixture(scope="module")
+def climbed(pipeline, test_fold, tmp_path_factory):
+    path = tmp_path_factory.mktemp("ladder") / "ladder.json"
+    store = Store(path, "robustness", {"of": "this"}, {"machine": machine_facts(CPU)})
+    climbing.run(store, pipeline, [pipeline], test_fold, LADDER, None, TINY, eps=EPS, batch_size=3)
+    return json.loads(path.read_text())
+
+
+def test_every_row_runs_on_every_target_that_it_fits(climbed, known):
+    rows = climbed["rows"]
+    for rung in RUNGS:
+        for target in known.values():
+            assert (f"{rung.name}: {target.name}" in rows) == rung.fits(target)
+    fitting = {r.name: [t for t in known.values() if r.fits(t)] for r in RUNGS}
+    assert all(fitting.values())
+    assert {t.name for t in fitting["A7"]} == {"diffpure"}
+    assert {t.name for t in fitting["A9"]} == {
+        "defence", "defence-paper-policy", "plain-purified",
+    }  # fmt: skip
+    assert len(fitting["A3"]) == len(known)
+    assert "randomness" in rows and "self-check: defence" in rows
+    assert sum(name.startswith("curve") for name in rows) == 15
+    assert climbed["unfinished"] == {}
+
+
+def test_a_rows_bits_say_what_was_tried_and_what_fell(climbed):
+    for name, row in climbed["rows"].items():
+        if "system" not in row:
+            continue
+        for form in ("right", "right_8bit"):
+            assert len(row[form]) == row["n"] == 3
+            assert 3 - row[form].count("-") == row["tried"]
+        assert row["fell"] == row["right"].count("0")
+        gated = row["system"].startswith(("defence", "plain-purified"))
+        assert ("scores" in row) == (gated and row["tried"] > 0), name
+        if gated and row["row"] == "A9":
+            assert [len(scores) for scores in row["scores"]] == [row["tried"]] * 4
+
+
+def test_the_standing_is_the_worst_case_of_each_scan(climbed, known):
+    found = climbed["standings"]
+    assert set(found) == set(known)
+    for name, standing in found.items():
+        own = [r for r in climbed["rows"].values() if r.get("system") == name]
+        for form, bits_of in (("worst", "right"), ("worst_8bit", "right_8bit")):
+            left = [i for i in range(3) if all(r[bits_of][i] != "0" for r in own)]
+            assert standing[form]["k"] == len(left)
+        assert standing["worst"]["k"] <= standing["clean"]["k"]
+        assert ("mcnemar" in standing) == (name != "defence")
+        assert ("detection" in standing) == ("scores" in own[0])
+
+
+def test_the_tables_show_every_system_row_and_reading(climbed, known):
+    results = {"ladder-leak-free": climbed}
+    rows = fill("<!-- results:ladder -->\n<!-- /results -->", results)
+    for target in known.values():
+        assert rows.count(f"| {target.meaning} |") == 1
+    for rung in RUNGS:
+        assert f"{rung.name}: {rung.meaning}" in rows
+    curve = fill("<!-- results:ladder-curve -->\n<!-- /results -->", results)
+    assert "eps 0.06" in curve and "| A3 with EOT |" in curve and "| A8 |" in curve
+    found = fill("<!-- results:ladder-detection -->\n<!-- /results -->", results)
+    assert found.count("| A9 (4) |") == 3
+    places = fill("<!-- results:ladder-sources -->\n<!-- /results -->", results)
+    assert places.count("| worst, 8bit |") == 1
+
+
+def test_scans_that_fell_are_not_tried_again_but_for_those_rows_are_compared_on(store, four, known):
+    target = known["undefended"]
+    wrong = replace(target, classify=lambda x: target.classify(x).flip(1))
+    clean = _climbed(store, four, [target], [], TINY)["clean: undefended"]["right"]
+    assert "0" in clean and "1" in clean  # an untrained network: some of both
+    rows = _climbed(store, four, [replace(wrong, name="wrong")], ["A0"], TINY)
+    assert rows["A0: wrong"]["tried"] == clean.count("0") + (clean[0] == "1")
+
+
+def _climbed(store, fold, chosen, names, budget):
+    climb(store, fold, chosen, rungs_named(names), Attacker(EPS, budget), CPU, 2)
+    return store.content["rows"]
+
+
+def test_a_killed_row_goes_on_and_is_no_figure_before(tmp_path, four, known):
+    target, every = known["undefended"], torch.ones(4, dtype=torch.bool)
+    path, calls = tmp_path / "ladder.json", []
+
+    def attack(scans):
+        calls.append(len(scans.y))
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return [scans.x]
+
+    def run():
+        store = Store(path, "robustness", {}, {"machine": {}})
+        return store.row(
+            "A3", lambda: attack_scans(store, "A3", target, four, every, attack, CPU, 2)
+        )
+
+    with pytest.raises(KeyboardInterrupt):
+        run()
+    kept = json.loads(path.read_text())
+    assert kept["rows"] == {} and kept["unfinished"]["A3"]["done"] == 2
+    row = run()
+    assert calls == [2, 2, 2] and row["tried"] == 4
+    assert json.loads(path.read_text())["unfinished"] == {}
+    whole = attack_scans(
+        Store(tmp_path / "w.json", "", {}, {}), "A3", target, four, every, lambda s: [s.x], CPU, 4
+    )
+    assert row["right"] == whole["right"]
+
+
+def test_what_other_code_began_is_begun_again(tmp_path):
+    path = tmp_path / "ladder.json"
+    store = Store(path, "robustness", {}, {"machine": {}})
+    store.keep("A3", {"of": [0, 1], "done": 1, "right": "1"})
+    again = Store(path, "robustness", {}, {"machine": {}})
+    start = {"of": [0, 1], "done": 0, "right": ""}
+    assert again.begun("A3", start)["done"] == 1
+    assert again.begun("A3", {**start, "of": [0, 2]})["done"] == 0
+    again.content["provenance"]["commit"] = "another"
+    assert again.begun("A3", start) == start
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_ways_back_differ_and_the_way_forward_does_not(pipeline, four, known, path):
+    target = known["plain-purified"]
+    x, _, seeds = four.batches(2, CPU)[0]()
+    grads = {}
+    for way in ("exact", path):
+        z = x.clone().requires_grad_()
+        logits = target.logits(z, seeds, way)
+        torch.testing.assert_close(logits, target.logits(x, seeds), atol=1e-4, rtol=0)
+        (grads[way],) = torch.autograd.grad(logits[:, 1].sum(), z)
+    assert torch.equal(grads["exact"], grads[path]) == (path == "exact")
+
+
+def test_the_paths_add_up(four, known):
+    """What the identity and the predicted noise carry back is all that there is."""
+    target = known["purify-all"]
+    x, _, seeds = four.batches(2, CPU)[0]()
+    grads = {}
+    for way in PATHS:
+        z = x.clone().requires_grad_()
+        # a linear reader: its own gradient is the same wherever it is taken
+        pure = replace(target, classify=lambda p: p.flatten(1)).logits(z, seeds, way)
+        (grads[way],) = torch.autograd.grad(pure.sum(), z)
+    torch.testing.assert_close(
+        grads["exact"], grads["identity"] + grads["noise"], atol=1e-4, rtol=1e-4
+    )
+
+
+def test_eight_bits_are_read_beside(four, known):
+    scans = Scans(*four.batches(4, CPU)[0]())
+    (first, second), scores = read_after(known["undefended"], scans, [scans.x, scans.x])
+    assert first == second and len(first) == 4 and scores == []
+    _, scores = read_after(known["defence"], scans, [scans.x, scans.x])
+    assert scores[0] == scores[1] and len(scores[0]) == 4
+
+
+def test_a_planted_mask_is_caught(pipeline, test_fold, known, store):
+    """Rounding hides the gradient: the share of scans without one, and the rows, give it away."""
+    plain = known["undefended"].classify
+    masked = Target("masked", "", plain, lambda x, _: bits(x, 3))  # claims to have a gradient
+    found, warnings = check_gradients(masked, test_fold.thin(4), EPS, CPU)
+    assert found["zero_gradients"] == 1.0
+    assert any("no gradient at all" in w for w in warnings)
+    assert any("0.00 times what its gradient promises" in w for w in warnings)
+    honest, warnings = check_gradients(known["undefended"], test_fold.thin(4), EPS, CPU)
+    assert honest["zero_gradients"] == 0.0 and honest["slope"] == pytest.approx(1, abs=0.1)
+    assert not any("gradient" in w and "eps" not in w for w in warnings)
+
+
+def test_a_gradient_that_lies_is_caught(four):
+    """Forward one function, backward another of opposite sign."""
+
+    def liar(x):
+        mean = x.mean((1, 2, 3)) * 50 - 10
+        return torch.stack([torch.zeros_like(mean), 2 * mean.detach() - mean], 1)
+
+    found, warnings = check_gradients(Target("liar", "", liar), four, EPS, CPU)
+    assert found["slope"] == pytest.approx(-1, abs=0.05)
+    assert any("-1.00 times what its gradient promises" in w for w in warnings)
+
+
+def test_rows_that_contradict_each_other_are_warnings():
+    def row(name, right):
+        return {f"{name}: it": {"row": name, "system": "it", "right": right}}
+
+    masked = row("A2", "0000") | row("A10", "0-01") | row("A3", "1111") | row("clean", "1111")
+    warnings = compare_rows(masked, "it", range(4), 0.01)
+    assert len(warnings) == 2
+    assert "A3 leaves 1.000 of 4 scans right, more than A2 (0.000)" in warnings[0]
+    sound = row("A2", "1011") | row("A10", "11-1") | row("A3", "0010") | row("clean", "1111")
+    assert compare_rows(sound, "it", range(4), 0.01) == []
+
+
+@pytest.mark.parametrize(
+    ("classify", "words"),
+    [
+        (lambda x: torch.full((len(x), 2), 0.5), "returns probabilities"),
+        (lambda x: torch.full((len(x), 2), torch.nan), "no number"),
+        (lambda x: torch.zeros(len(x), 1), "not a logit for each class"),
+        (lambda x: torch.zeros(len(x)), "not a logit for each class"),
+    ],
+)
+def test_what_attacks_cannot_follow_is_refused(four, classify, words):
+    with pytest.raises(ValueError, match=words):
+        check_target(Target("odd", "", classify), four, CPU)
+
+
+def test_noise_drawn_anew_is_read_more_than_once(four, known):
+    found = randomness(known["purify-all"], four.thin(2), Attacker(EPS, TINY), CPU)
+    for name in ("clean", "A3 with EOT", "A8"):
+        block = found[name]
+        assert block["right_in_all"][20] <= block["right_in_all"][5] <= block["right_in_all"][1]
+        assert 0 <= block["one_shot"]["mean"] <= 1
+    assert found["n"] == 2 and found["draws"] == 20
+
+
+def test_one_shot_resubmission_and_vote_are_counted():
+    right = torch.zeros(20, 2, dtype=torch.bool)
+    right[:, 0] = True
+    right[::2, 1] = True  # right in the first, the third, ...: 3 of 5, 10 of 20
+    found = figures(right)
+    assert found["one_shot"]["mean"] == pytest.approx(0.75)
+    assert found["right_in_all"] == {1: 1.0, 5: 0.5, 20: 0.5}
+    assert found["vote"] == {1: 1.0, 5: 1.0, 20: 0.5}
+
+
+def test_standings_of_a_sole_system_have_no_rival(four):
+    row = {"row": "clean", "system": "it", "meaning": "m", "right": "1101", "right_8bit": "1100"}
+    found = standings({"clean: it": row}, four)
+    assert found["it"]["worst"]["accuracy"] == share(torch.tensor([1, 1, 0, 1]).bool())["accuracy"]
+    assert found["it"]["worst_8bit"]["k"] == 2 and "mcnemar" not in found["it"]
+
+
+def test_budgets_grow():
+    smoke, cpu, full = BUDGETS.values()
+    for name in vars(smoke):
+        assert getattr(smoke, name) <= getattr(cpu, name) <= getattr(full, name)
+
+
+def test_unknown_rows_and_targets_are_named(pipeline):
+    with pytest.raises(ValueError, match="unknown row 'A12'"):
+        rungs_named(["A12"])
+    with pytest.raises(ValueError, match="unknown system 'nobody'"):
+        targets(pipeline, ["nobody"])
