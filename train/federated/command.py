@@ -91,6 +91,7 @@ def _settings(args: argparse.Namespace) -> dict[str, Any]:
         "manifests": str(split.MANIFESTS.resolve()),
         "superlink": args.superlink,
         "defence": str(args.defence.resolve()) if args.defence else "",
+        "start": str(args.start.resolve()) if args.start else "",
     }
 
 
@@ -137,6 +138,12 @@ def _parser() -> argparse.ArgumentParser:
         type=Path,
         metavar="DIR",
         help="trained weights to purify flagged training scans with, where the preset says so",
+    )
+    parser.add_argument(
+        "--start",
+        type=Path,
+        metavar="DIR",
+        help="weights whose networks the first round starts from; attention starts anew",
     )
     parser.add_argument("--cache", type=Path, default=Path(".cache"), help="default: .cache")
     parser.add_argument("--seed", type=int, default=0)

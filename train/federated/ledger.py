@@ -9,10 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from core.checkpoint import write_atomic
+from core import checkpoint
+from core.checkpoint import WeightsError, write_atomic
 from train.federated import state
 from train.federated.experiment import Experiment
 from train.federated.state import StateError
+from train.recipes import FILES
 
 STATE, RESULT = "server.safetensors", "federated.json"
 
@@ -20,14 +22,23 @@ STATE, RESULT = "server.safetensors", "federated.json"
 class Ledger:
     """One experiment's state in the folder `out`, so that the next start goes on there.
 
+    The first round starts from what `start` holds of the network, a folder of weights, or from
+    fresh numbers.
+
     Raises:
         StateError: `out` holds rounds already and `resume` is off, or they are another
-            experiment's.
+            experiment's, or began from other weights.
+        WeightsError: `start` holds no such network.
     """
 
-    def __init__(self, experiment: Experiment, out: Path, *, resume: bool) -> None:
+    def __init__(
+        self, experiment: Experiment, out: Path, *, resume: bool, start: str | Path = ""
+    ) -> None:
         self.experiment, self.out = experiment, out
         self.shared = experiment.shared(experiment.model())
+        self.start = ""  # sha256 of the file that the first round starts from
+        if start:
+            self.shared, self.start = _started(experiment, Path(start), self.shared)
         self.best = self.shared
         self.velocity = {n: torch.zeros_like(t) for n, t in self.shared.items()}
         self.history: list[dict[str, Any]] = []
@@ -66,6 +77,7 @@ class Ledger:
             "digest": self.experiment.digest,
             "history": self.history,
             "joined": self.joined,
+            "start": self.start,
         }
         state.write(self.out / STATE, tensors, facts)
 
@@ -76,6 +88,7 @@ class Ledger:
             "phase": self.experiment.phase,
             "protocol": self.experiment.protocol,
             "seed": self.experiment.seed,
+            "start": self.start,
             "digest": self.experiment.digest,
             "best_round": self.best_round,
             "final": final,
@@ -86,6 +99,8 @@ class Ledger:
 
     def _load(self) -> None:
         tensors, facts = state.read(self.out / STATE, self.experiment.digest)
+        if facts.get("start", "") != self.start:
+            raise StateError(f"{self.out / STATE} began from other weights: name the same --start")
         self.history, self.joined = facts["history"], facts["joined"]
         if not self.best_round and len(self.history) >= self.experiment.num_rounds:
             self.history, self.joined = [], []  # nothing came of it: all rounds are asked for again
@@ -93,3 +108,21 @@ class Ledger:
         self.best = {n: tensors[f"best/{n}"] for n in self.shared}
         self.velocity = {n: tensors.get(f"velocity/{n}", v) for n, v in self.velocity.items()}
         self.shared = {n: tensors[f"last/{n}"] for n in self.shared}
+
+
+def _started(
+    experiment: Experiment, folder: Path, fresh: dict[str, Tensor]
+) -> tuple[dict[str, Tensor], str]:
+    """The shared tensors that the folder's weights hold of the phase, and the file's sha256.
+
+    What they do not hold, as statistics that never travelled there, is as in `fresh`.
+    """
+    file = FILES[experiment.phase]
+    found = checkpoint.load_verified(file, folder).state_dict
+    shapes = {n: tuple(t.shape) for n, t in fresh.items()}
+    if not found or any(shapes.get(n) != tuple(t.shape) for n, t in found.items()):
+        raise WeightsError(
+            f"{folder / file} holds another network than preset {experiment.preset.name!r} trains"
+        )
+    started = {n: found[n].to(t.dtype) if n in found else t for n, t in fresh.items()}
+    return started, checkpoint.read_manifest(folder)[file].sha256

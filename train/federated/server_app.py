@@ -13,7 +13,7 @@ from torch import Tensor
 
 from train.federated import record, secagg, strategies
 from train.federated.exchange import Answers, Failures, Mailbox, exchange
-from train.federated.experiment import Experiment, read_experiment
+from train.federated.experiment import read_experiment
 from train.federated.ledger import Ledger
 from train.federated.roll import Roll
 from train.federated.shares import told
@@ -39,26 +39,20 @@ def main(grid: Grid, context: Context) -> None:
     experiment = read_experiment(
         str(run["preset"]), str(run["protocol"]), int(run["seed"]), str(run["phase"])
     )
-    Server(grid, experiment, Path(str(run["out"])), resume=bool(run["resume"])).run()
+    out, start = Path(str(run["out"])), str(run.get("start", ""))
+    Server(grid, Ledger(experiment, out, resume=bool(run["resume"]), start=start)).run()
 
 
 class Server:
-    """Rounds of one experiment, kept in `out` after each.
+    """Rounds of one experiment, kept by its ledger after each."""
 
-    Raises:
-        StateError: `out` holds rounds already and `resume` is off, or they are another
-            experiment's.
-    """
-
-    def __init__(self, grid: Grid, experiment: Experiment, out: Path, *, resume: bool) -> None:
-        self.grid, self.experiment = grid, experiment
+    def __init__(self, grid: Grid, ledger: Ledger) -> None:
+        self.grid, self.ledger, self.experiment = grid, ledger, ledger.experiment
         self.table = Table()
-        self.roll = Roll(grid, experiment, self.table)
-        self.log = Progress("federated", out / "log.jsonl")
-        self.ledger = Ledger(experiment, out, resume=resume)
-        if resume:
-            done = len(self.ledger.history)
-            self.table.say(f"goes on after round {done}" if done else "starts at round 1")
+        self.roll = Roll(grid, self.experiment, self.table)
+        self.log = Progress("federated", ledger.out / "log.jsonl")
+        if done := len(ledger.history):
+            self.table.say(f"goes on after round {done}")
 
     def run(self) -> None:
         """All rounds that are left; then each client keeps what the best of them has led to.

@@ -18,7 +18,7 @@ from train.federated.server_app import FederationError
 
 APP = Path(__file__).parents[2]
 # of a run's settings, what the server needs; places are each node's own
-RUN_KEYS = ("preset", "protocol", "seed", "phase", "out", "resume")
+RUN_KEYS = ("preset", "protocol", "seed", "phase", "out", "resume", "start")
 START_SECONDS = 120.0
 POLL = 10.0  # seconds; each look starts a Python
 
