@@ -28,6 +28,7 @@ from train.config import read_preset
 from train.corpus import Corpus
 from train.device import pick_device
 from train.federated import record
+from train.federated.experiment import read_experiment
 from train.fold import Data, batches
 
 BATCH = 25
@@ -87,7 +88,15 @@ def run(
 
         store.row(method.name, row, **decides[method.name])
     rows = in_order(store.content["rows"])
-    store.content["tests"] = compare(rows)
+    scans = test_scans(
+        read_experiment(table.presets[setting], table.protocol, seed), corpus, places.data,
+        places.cache, limit=limit, manifests=places.manifests,
+    )  # fmt: skip
+    groups = {
+        a.name: [g for part in _fewer(scans, a, lite_limit) for g in part.groups]
+        for a in table.attacks
+    }
+    store.content["tests"] = compare(rows, groups)
     store.content["stale"] = [n for n, r in rows.items() if r["key"] != key_of(decides[n])]
     store.write()
     curves.draw(
@@ -97,8 +106,14 @@ def run(
     )
 
 
-def compare(rows: dict[str, Any], best: str = "MedFedPure") -> dict[str, Any]:
-    """McNemar's exact test between `best` and each other method, on the same scans."""
+def compare(
+    rows: dict[str, Any], groups: dict[str, list[int]], best: str = "MedFedPure"
+) -> dict[str, Any]:
+    """McNemar's exact test between `best` and each other method, on the same scans.
+
+    `difference` is the 95 % interval of the difference in accuracy when near-duplicate groups, by
+    attack in `groups`, are redrawn: McNemar's test takes each scan for one of its own.
+    """
     tests: dict[str, Any] = {}
     for name, row in rows.items():
         if best not in rows or name == best:
@@ -107,7 +122,11 @@ def compare(rows: dict[str, Any], best: str = "MedFedPure") -> dict[str, Any]:
         for attack, figures in row["attacks"].items():
             mine, theirs = (_bits(r["attacks"][attack]) for r in (rows[best], row))
             b, c, p = metrics.mcnemar(mine, theirs)
-            tests[name][attack] = {f"only_{best}": b, "only_other": c, "p": p, "n": figures["n"]}
+            moved = mine.double() - theirs.double()
+            tests[name][attack] = {
+                f"only_{best}": b, "only_other": c, "p": p, "n": figures["n"],
+                "difference": metrics.group_bootstrap_interval(moved, groups[attack]),
+            }  # fmt: skip
     return tests
 
 

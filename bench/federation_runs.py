@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from torch import nn
 from bench.provenance import key_of
 from core.pipeline import MedFedPure
 from core.system import load
+from train import calibrate
 from train.config import Preset
 from train.corpus import Corpus
 from train.device import pick_device
@@ -95,7 +97,9 @@ class Federation:
         learned = [self.train(phase) for phase in phases]
         weights, clients = self.out / "weights", range(self.experiment.config.partition.num_clients)
         made_of = weights / "made-of"  # which trainings an earlier start has exported
-        key = key_of({"preset": decisive(self.experiment.preset, whole=True), "learned": learned})
+        rules = hashlib.sha256(Path(calibrate.__file__).read_bytes()).hexdigest()
+        preset = decisive(self.experiment.preset, whole=True)
+        key = key_of({"preset": preset, "learned": learned, "calibrated_by": rules})
         if not made_of.is_file() or made_of.read_text("utf-8") != key:
             shutil.rmtree(weights, ignore_errors=True)
             export(self.experiment, self.corpus, clients, self.out / "clients", weights)

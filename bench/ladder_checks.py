@@ -7,12 +7,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bench.attacks.margin import margin
 from bench.fold import Fold
 from bench.ladder import read_after
 from bench.rungs import Scans
 from bench.targets import Target
 from core.attack import PGD
-from core.attack.step import LogitsFn, gradient, margin, noise_in_ball
+from core.attack.step import LogitsFn, gradient, noise_in_ball
 
 LARGE, STEPS = 0.25, 10  # an attack that nothing survives
 ZERO_SHARE = 0.01

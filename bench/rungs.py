@@ -10,11 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from bench.attacks import APGD, LowFrequency, Square
+from bench.attacks.margin import margin
 from bench.budgets import Budget
 from bench.known import check_known
 from bench.targets import ClassifyFn, Gate, Target
-from core.attack import APGD, PGD, LowFrequency, Square
-from core.attack.step import margin
+from core.attack import PGD
 
 GRID = 28  # of the low-frequency perturbation
 

@@ -10,10 +10,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from bench.attacks import straight_through
 from bench.filters import bits, jpeg, median
 from bench.known import check_known
 from bench.systems import Bench
-from core.attack import straight_through
 from core.diffusion import to_pixels
 from core.pipeline import MedFedPure
 from core.purifier import Purifier

@@ -53,13 +53,6 @@ def gradient(logits_fn: LogitsFn, x: Tensor, y: Tensor, index: int) -> tuple[Ten
     return grad, Step(index, x.detach(), loss.detach(), logits.detach().softmax(1))
 
 
-def margin(logits: Tensor, y: Tensor) -> Tensor:
-    """The best other logit minus the true one, (B,): above 0 where a scan is misread."""
-    true = logits.gather(1, y[:, None])[:, 0]
-    other = logits.scatter(1, y[:, None], -torch.inf).amax(1)
-    return other - true
-
-
 def project(delta: Tensor, eps: float, norm: str) -> Tensor:
     """The nearest perturbation in the ball of radius eps around 0, per scan (Eq. 2)."""
     if norm == "linf":

@@ -143,6 +143,8 @@ def test_methods_are_trained_attacked_compared_and_drawn(table, corpus, places, 
         assert len(row["rounds"]) == 1 and row["cost"]["parameters"] > 0
         assert ("evasion" in row) == (name != "MedFedPure")
     assert set(content["tests"]) == {"Local", "pFedDef"}
+    low, high = content["tests"]["pFedDef"]["A3-lite"]["difference"]
+    assert -1 <= low <= high <= 1
     text = baseline_tables.methods({path.stem: content})
     assert "Table II, Br35H, ResNet-18 clients, reduced setting" in text and "pFedDef" in text
     assert "own attack" in baseline_tables.evasion({path.stem: content})
@@ -156,6 +158,23 @@ def test_methods_are_trained_attacked_compared_and_drawn(table, corpus, places, 
     content = run(table, corpus, places, path, methods_named(["pFedDef"]))
     assert content["stale"] == ["Local"]
     assert "Of an earlier preset: Local." in baseline_tables.methods({path.stem: content})
+
+
+def test_scans_of_one_group_are_one_difference_and_a_tie_is_marked():
+    """Ten scans of one patient that it alone reads right say no more than one would."""
+
+    def row(right):
+        return {"attacks": {"clean": {"right": right, "n": len(right)}}}
+
+    rows = {"MedFedPure": row("1" * 20), "other": row("0" * 10 + "1" * 10)}
+    found = {}
+    for name, groups in (("alike", [0] * 10 + list(range(1, 11))), ("apart", list(range(20)))):
+        found[name] = baselines.compare(rows, {"clean": groups})["other"]["clean"]
+        assert found[name]["p"] == pytest.approx(2 / 2**10, rel=1e-3)
+    assert found["alike"]["difference"][0] == 0 < found["apart"]["difference"][0]
+    figures = {"mean": 0.5, "interval": (0.4, 0.6), "sd": 0.1, "worst": 0.3, "bottom_decile": 0.3}
+    cells = {name: baseline_tables._cell(figures, test) for name, test in found.items()}
+    assert "≈" in cells["alike"] and "≈" not in cells["apart"]
 
 
 def test_evasion_is_measured_on_the_victim_s_scans_with_the_attacker_s_gradient():

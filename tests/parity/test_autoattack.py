@@ -6,7 +6,7 @@ import pytest
 import torch.nn.functional as F
 from torch import Tensor
 
-from core.attack import APGD, Square
+from bench.attacks import APGD, Square
 from core.attack.step import LogitsFn
 
 autoattack = pytest.importorskip(

@@ -50,6 +50,11 @@ class Experiment:
         return 1 - loss.adv_clean if self.phase == "mixture" and loss.adv_eps else 0.0
 
     @property
+    def batch_size(self) -> int:
+        """Scans of one step of this phase; 1 where there are no steps."""
+        return 1 if self.is_solved else recipes.settings(self.phase, self.preset).fit.batch_size
+
+    @property
     def is_solved(self) -> bool:
         """Whether the phase takes one round in which all take part, and no gradient."""
         return self.phase == "novelty"

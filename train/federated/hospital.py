@@ -39,7 +39,7 @@ class Hospital:
     """Client number `client` with its own scans; what is personal lies in `folder` alone.
 
     Raises:
-        ValueError: the preset's networks do not fit the scans.
+        ValueError: the preset's networks do not fit the scans, or they are fewer than a batch.
     """
 
     def __init__(
@@ -51,6 +51,8 @@ class Hospital:
         defence: MedFedPure | None = None,
     ) -> None:
         check_fit(experiment.preset, corpus)
+        if (batch := experiment.batch_size) > (n := len(corpus.train)):
+            raise ValueError(f"{n} training scans are fewer than a batch of {batch}")
         self.experiment = experiment
         self.client = client
         self.shelf = Shelf(folder, experiment, client)

@@ -21,6 +21,7 @@ class Roll:
         self._table = table
         self._clients: dict[int, int] = {}  # node -> client
         self._refused: set[int] = set()  # for good; who merely failed is asked again next round
+        self._reasons: list[str] = []
         self.scans: dict[int, int] = {}  # client -> training scans
 
     def call(self, wanted: int) -> dict[int, int]:
@@ -37,12 +38,17 @@ class Roll:
                 return dict(sorted(present.items()))
             time.sleep(5 * POLL)
 
+    def reasons(self) -> list[str]:
+        """Who took no part since the last time that this was asked, and why."""
+        said, self._reasons = self._reasons, []
+        return said
+
     def _has_all(self, nodes: set[int]) -> bool:
         """Whether nobody else can come: there are as many nodes as clients."""
         return len(nodes) >= self._experiment.config.partition.num_clients
 
     def _ask(self, nodes: list[int]) -> set[int]:
-        """Takes up those that fit; the others, each with its reason on the screen."""
+        """Takes up those that fit; the others are on the record, each with its reason."""
         if not nodes:
             return set()
         messages = {n: Message(RecordDict(), n, MessageType.QUERY) for n in nodes}
@@ -61,7 +67,8 @@ class Roll:
             self._clients[node], self.scans[client] = client, scans
             self._table.scans(client, scans)
         for node, reason in failures.items():
-            self._table.say(f"node {node} takes no part: {reason}")
+            self._reasons.append(f"node {node} takes no part: {reason}")
+            self._table.say(self._reasons[-1])
         return set(failures)
 
     def _unfit(self, who: ConfigRecord, present: set[int]) -> str:

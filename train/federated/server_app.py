@@ -101,6 +101,7 @@ class Server:
         mean = RunningMean() if is_mean else None
         answers, failures = self._train(nodes, now, mean)
         entry: dict[str, Any] = {"round": now, "asked": sorted(nodes), "skipped": ""}
+        entry["refused"] = self.roll.reasons()
         new = self._aggregate(answers, mean)
         entry["failures"] = {str(client): reason for client, reason in failures.items()}
         entry["trained"] = sorted(answers)

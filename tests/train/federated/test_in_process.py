@@ -315,12 +315,14 @@ def test_clients_of_another_experiment_or_with_a_taken_number_are_refused(settin
     assert Roll(other, experiment, Table()).call(0) == {}
     assert "client 0 has another preset, protocol or seed" in capsys.readouterr().err
     nodes = [{"partition-id": client} for client in (1, 1, 9)]
-    assert Roll(InProcessGrid(client_app.app, settings, nodes), experiment, Table()).call(0) == {
-        1: 1
-    }
+    roll = Roll(InProcessGrid(client_app.app, settings, nodes), experiment, Table())
+    assert roll.call(0) == {1: 1}
     errors = capsys.readouterr().err
     assert "node 2 takes no part: client 1 is there already" in errors
     assert "node 3 takes no part" in errors
+    told = roll.reasons()
+    assert "node 2 takes no part: client 1 is there already" in told and len(told) == 2
+    assert roll.reasons() == []  # each is put on the record once
 
 
 def test_a_hospital_s_policy_has_the_last_word(settings, tmp_path):
@@ -342,3 +344,16 @@ def test_too_many_hospitals_for_the_scans(preset, federate, capsys):
     errors = capsys.readouterr().err
     assert "takes no part" in errors and "its own log says which" in errors
     assert "client 0 has 1 training scans of the 2" in errors
+
+
+def test_a_client_with_fewer_scans_than_a_batch_takes_no_part_and_is_on_the_record(
+    preset, federate, tmp_path, capsys
+):
+    path = preset("num_rounds = 3")
+    path.write_text(path.read_text().replace("batch_size = 4", "batch_size = 9"))
+    assert federate(path) == 1
+    errors = capsys.readouterr().err
+    assert "client 0: 8 training scans are fewer than a batch of 9" in errors
+    lines = (tmp_path / "out" / "mixture" / "log.jsonl").read_text().splitlines()
+    refused = [reason for line in lines for reason in json.loads(line)["refused"]]
+    assert len(set(refused)) >= 3 and all("takes no part" in reason for reason in refused)

@@ -6,8 +6,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from core.attack import APGD, PGD, LowFrequency, Square, straight_through
-from core.attack.step import LogitsFn, margin
+from bench.attacks import APGD, LowFrequency, Square, straight_through
+from bench.attacks.margin import margin
+from core.attack import PGD
+from core.attack.step import LogitsFn
 
 EPS, SIDE = 0.03, 12
 Attack = APGD | Square | LowFrequency

@@ -9,11 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from bench.attacks.margin import margin
 from core.attack.step import (
     LogitsFn,
     ascent,
     check,
-    margin,
     noise_in_ball,
     project,
     to_eight_bit,

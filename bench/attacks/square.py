@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from core.attack.step import OWN_DRAWS, LogitsFn, check, margin, to_eight_bit
+from bench.attacks.margin import margin
+from core.attack.step import OWN_DRAWS, LogitsFn, check, to_eight_bit
 
 # after so many of 10,000 queries the squares' area halves (section 4.1 of its paper)
 HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
