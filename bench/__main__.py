@@ -15,6 +15,7 @@ from bench import (
     demo,
     detection,
     latency,
+    looks,
     loso,
     mae,
     novelty,
@@ -106,6 +107,8 @@ def _single(args: argparse.Namespace) -> None:
         validation = _fold(args, args.protocol, "val", args.val_limit)
         masks = masks_for(test, root_of(args))
         purifier.run(store, pipeline, test, validation, masks, args.batch_size)
+    elif args.command == "looks":
+        looks.run(store, pipeline, test, masks_for(test, root_of(args)))
     elif args.command == "mae":
         validation = _fold(args, args.protocol, "val", args.val_limit)
         mae.run(store, pipeline, test, validation, args.batch_size)

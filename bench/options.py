@@ -20,6 +20,7 @@ DESCRIPTION = """Measures the system and writes results/*.json; nothing is selec
   detection   AUROC and false alarms of every detector score
   purifier    energy removed, denoising and accuracy against filters, lesions kept
   mae         hidden patches against filling in from visible neighbours
+  looks       lesions behind the purifier, explanations, tumours painted over
   novelty     'cannot judge': said of scans, and of pictures that are none
   loso        leave one source out, both ways
   latency     speed, start of the app and peak memory
@@ -227,6 +228,7 @@ _COMMANDS = {
     "detection": _nothing,
     "purifier": _nothing,
     "mae": _nothing,
+    "looks": _nothing,
     "novelty": _nothing,
     "loso": _loso,
     "latency": _latency,
@@ -242,6 +244,7 @@ _HELP = {
     "purifier": "energy removed, denoising and accuracy against filters, lesions kept",
     "mae": "hidden patches against filling in from visible neighbours",
     "novelty": "'cannot judge': said of scans, and of pictures that are none",
+    "looks": "lesions behind the purifier, explanations, tumours painted over",
     "loso": "leave one source out, both ways",
     "latency": "speed, start of the app and peak memory",
     "demo": "the page in a browser: times, accessibility, ten visitors, memory",

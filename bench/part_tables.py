@@ -181,3 +181,35 @@ def latency(results: Results) -> str:
         lines.append(["the machine's own matrix products", rate])
         parts.append(f"{table(['', 'median / p95'], lines)}\n\n{source(result)}")
     return "\n\n".join(parts)
+
+
+def looks(results: Results) -> str:
+    """Lesions behind the purifier, explanations against outlines, tumours painted over."""
+    lines = []
+    for protocol, result in results_of(results, "looks", PROTOCOLS).items():
+        kept, where, paint = (result["rows"][n] for n in ("lesions", "pointing", "painting"))
+        for name, key in (
+            ("lesion contrast kept", "contrast_kept"),
+            ("perturbation energy removed from the same scans", "energy_removed"),
+        ):
+            found = kept[key]
+            values = f"{percent(found['median'])} / {percent(found['tenth'])}"
+            lines.append([protocol, f"{name}, %, median / 10th percentile", values, str(kept["n"])])
+        inside, chance = percent(where["energy_inside"]), percent(where["by_chance"])
+        lines.append(
+            [
+                protocol,
+                "Grad-CAM's highest point in the outline, %",
+                accuracy(where["pointing"]),
+                "",
+            ]
+        )
+        lines.append([protocol, "its energy in the outline (by chance), %", f"{inside} ({chance})",
+                      str(where["n"])])  # fmt: skip
+        for name, title in (
+            ("tumour", "painted over from the other side: the probability falls, %"),
+            ("elsewhere", "the same patch painted elsewhere: it falls, %"),
+        ):
+            lines.append([protocol, title, accuracy(paint[name]), ""])
+    head = ["protocol", "outlined tumours of the test fold", "", "n"]
+    return f"{table(head, lines)}\n\nA fall is one of .1 or more. {source(result)}"

@@ -30,6 +30,7 @@ TABLES: dict[str, Renderer] = {
     "purifier": part_tables.purifier,
     "mae": part_tables.mae,
     "novelty": part_tables.novelty,
+    "looks": part_tables.looks,
     "demo": part_tables.demo,
     "latency": part_tables.latency,
     "methods": baseline_tables.methods,

@@ -170,6 +170,8 @@ def test_wrong_input_ends_in_one_sentence(bench, data, tmp_path, capsys):
     assert "unknown row 'A9'" in capsys.readouterr().err
     assert bench("mae", "--data", str(tmp_path / "none"), name="x")[0] == 2
     assert "files under" in capsys.readouterr().err
+    assert bench("looks", name="y2")[0] == 2
+    assert "no test scan has an outline" in capsys.readouterr().err
     assert bench("mae", "--limit", "0", name="x")[0] == 2
     assert "limit must be at least 1" in capsys.readouterr().err
     assert main(["report", "--pages", str(tmp_path / "R.md")]) == 2
