@@ -60,7 +60,7 @@ def _block(name: str, result: Result) -> str:
     )
     note = (
         "Mean over the clients, each with its own model on its own test scans [95 % of all scans, "
-        f"Wilson], sd, worst client, bottom decile of the clients. {meanings}. ≈: no difference "
+        f"Wilson], sd, worst client, of ten their bottom decile. {meanings}. ≈: no difference "
         f"from MedFedPure on the same scans (McNemar's exact test by scan, p above {LEVEL}, or an "
         f"interval of the difference by near-duplicate group that holds 0). {source(result)}"
     )
@@ -73,8 +73,7 @@ def _cell(figures: dict[str, Any], test: dict[str, Any] | None) -> str:
     tie = " ≈" if test and (test["p"] > LEVEL or _holds_none(test["difference"])) else ""
     return (
         f"{percent(figures['mean'])}{tie} [{span(figures['interval'])}] "
-        f"± {percent(figures['sd'])}, worst {percent(figures['worst'])}, "
-        f"decile {percent(figures['bottom_decile'])}"
+        f"± {percent(figures['sd'])}, worst {percent(figures['worst'])}"
     )
 
 
