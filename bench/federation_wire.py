@@ -42,8 +42,10 @@ eval_every = 1
 min_clients = 2
 [federated.partition]
 num_clients = {clients}
-min_scans = 4
+min_scans = 8
 max_scans = 20
+[classifier.fit]
+batch_size = 8
 """
 
 
