@@ -105,6 +105,7 @@ def test_novelty(bench, data):
     assert len(result["warnings"]) == 1
 
 
+@pytest.mark.slow
 def test_latency(bench, tmp_path):
     preset = tmp_path / "tiny.toml"
     preset.write_text("[system.unet]\nchannels = [8, 16]\n[system.moe]\nsides = [28]\n")

@@ -53,6 +53,7 @@ def climbed(pipeline, test_fold, tmp_path_factory):
     return json.loads(path.read_text())
 
 
+@pytest.mark.slow
 def test_every_row_runs_on_every_target_that_it_fits(climbed, known):
     rows = climbed["rows"]
     for rung in RUNGS:
@@ -70,6 +71,7 @@ def test_every_row_runs_on_every_target_that_it_fits(climbed, known):
     assert climbed["unfinished"] == {}
 
 
+@pytest.mark.slow
 def test_a_rows_bits_say_what_was_tried_and_what_fell(climbed):
     for name, row in climbed["rows"].items():
         if "system" not in row:
@@ -84,6 +86,7 @@ def test_a_rows_bits_say_what_was_tried_and_what_fell(climbed):
             assert [len(scores) for scores in row["scores"]] == [row["tried"]] * 4
 
 
+@pytest.mark.slow
 def test_the_standing_is_the_worst_case_of_each_scan(climbed, known):
     found = climbed["standings"]
     assert set(found) == set(known)
@@ -97,6 +100,7 @@ def test_the_standing_is_the_worst_case_of_each_scan(climbed, known):
         assert ("detection" in standing) == ("scores" in own[0])
 
 
+@pytest.mark.slow
 def test_the_tables_show_every_system_row_and_reading(climbed, known):
     results = {"ladder-leak-free": climbed}
     rows = fill("<!-- results:ladder -->\n<!-- /results -->", results)

@@ -267,6 +267,7 @@ def test_the_real_files_are_those_of_the_manifests(data_root):
     assert [e.file for e in manifest.entries] == [r.file for r in find_records(data_root)]
 
 
+@pytest.mark.slow
 @pytest.mark.data
 def test_no_test_scan_has_a_copy_in_another_fold(data_root):
     """Grouping has no part in this: pictures are turned as pictures, and compared as they are."""

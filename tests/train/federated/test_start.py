@@ -55,15 +55,10 @@ def test_a_tensor_that_the_weights_leave_out_starts_fresh(experiment, weights, t
 
 
 def test_the_command_starts_there_and_says_so(preset, federate, weights, tmp_path, capsys):
-    path = preset("num_rounds = 2")
-    assert federate(path, "fresh") == 0
+    path = preset("num_rounds = 1")
     assert federate(path, "on", "--start", str(weights)) == 0
-    results = [
-        json.loads((tmp_path / name / "mixture" / RESULT).read_text()) for name in ("fresh", "on")
-    ]
-    sha256 = checkpoint.read_manifest(weights)[FILE].sha256
-    assert [r["start"] for r in results] == ["", sha256]
-    assert results[0]["rounds"][0]["loss"] != results[1]["rounds"][0]["loss"]
+    result = json.loads((tmp_path / "on" / "mixture" / RESULT).read_text())
+    assert result["start"] == checkpoint.read_manifest(weights)[FILE].sha256
     assert federate(path, "on", "--resume") == 2
     assert "name the same --start" in capsys.readouterr().err
     assert federate(path, "on", "--resume", "--start", str(weights)) == 0
