@@ -16,7 +16,10 @@ from bench.markdown import (
 )
 from bench.rungs import LADDER
 
-COUNTED = "Rows are tried on scans that a system still reads right; the worst case counts each scan"
+COUNTED = (
+    "Rows are tried on scans that a system still reads right, and on a few that are tried by every "
+    "row so that rows can be compared; Square on fewer. The worst case counts each scan"
+)
 
 
 def ladder(results: Results) -> str:
@@ -34,16 +37,17 @@ def ladder(results: Results) -> str:
         parts.append(
             f"**{protocol}**\n\n{table(head, lines)}\n\n{COUNTED} over all rows, with 95 % by scan "
             "and by group. Under A0 to A11: scans that fell, of those tried. p: McNemar's exact "
-            f"test of the worst case against the first line. {note}. {source(result)}"
+            f"test of the worst case against the whole defence. {note}. {source(result)}"
         )
     return "\n\n".join(parts)
 
 
 def ladder_sources(results: Results) -> str:
-    """The worst case of the first system, the whole defence, by source and kind of tumour."""
+    """The worst case of the whole defence by source and kind of tumour, or of the first system."""
     lines = []
     for protocol, result in results_of(results, "ladder", PROTOCOLS).items():
-        first = next(iter(result["standings"].values()))
+        known = result["standings"]
+        first = known.get("defence") or next(iter(known.values()))
         for key in ("clean", "worst", "worst_8bit"):
             block = first[key]
             places = block.get("sources") or {"": block}
@@ -92,9 +96,13 @@ def _noise(row: Result) -> str:
         found = row[name]
         shot = found["one_shot"]
         once = f"{percent(shot['mean'])} ± {percent(shot['sd'])} [{span(shot['interval'])}]"
+        if name == "A8":  # it knows one draw, and is judged by that
+            lines.append([f"{name}, the draw that it knows", percent(found["first"])])
+            continue
         cells = [percent(v) for key in ("right_in_all", "vote") for v in found[key].values()]
         lines.append([name, once, *cells])
     times = list(row["clean"]["vote"])
+    lines = [line + [""] * (2 + 2 * len(times) - len(line)) for line in lines]
     head = ["fresh noise", f"one shot of {row['draws']}, %"]
     head += [f"right in all of {m}, %" for m in times] + [f"vote of {m}, %" for m in times]
     return f"{table(head, lines)}\n\nn = {row['n']}, EOT over {row['eot']} draws."

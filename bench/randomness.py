@@ -14,10 +14,10 @@ from bench.rungs import Attacker, Scans
 from bench.targets import Target
 from core import metrics
 from core.attack import eot
+from core.seeds import derived
 
 DRAWS = 20
 SUBMISSIONS = (1, 5, 20)  # how often a scan is handed in
-FAR = 2**34  # between the seeds of two draws: no scan's own noise
 
 
 def randomness(
@@ -52,7 +52,7 @@ def randomness(
 
 def drawn(seeds: Sequence[int], draw: int) -> list[int]:
     """The scans' seeds of one draw of noise."""
-    return [seed + FAR * (draw + 1) for seed in seeds]
+    return [derived(seed, f"draw {draw}") for seed in seeds]
 
 
 def figures(right: Tensor) -> dict[str, Any]:

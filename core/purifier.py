@@ -14,10 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from core.diffusion import Diffusion, seeded_noise, to_model, to_pixels
+from core.seeds import derived
 
 POLICIES = ("paper", "floor")
 SAMPLERS = ("one-step", "ddim", "ancestral")
-STEP_DRAWS = 2**33  # added to seeds for the noise of ancestral steps: no scan's first noise
+STEPS = "steps"  # the stream of ancestral steps' noise: no scan's first noise
 
 
 @dataclass(frozen=True)
@@ -120,7 +121,7 @@ class Purifier(nn.Module):
     def _ancestral(self, x_t: Tensor, t: Tensor, seeds: Sequence[int]) -> Tensor:
         """Every step of Eq. 14-15 from each scan's own t_star down to 0."""
         n = self.config.noises
-        sources = [torch.Generator().manual_seed(int(s) + STEP_DRAWS) for s in seeds]
+        sources = [torch.Generator().manual_seed(derived(s, STEPS)) for s in seeds]
         for now in range(int(t.max()), -1, -1):
             active = (t >= now).view(-1, 1, 1, 1)
             step = torch.full_like(t, now)

@@ -10,7 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-OWN_DRAWS = 2**32  # added to seeds: the purifier's noise of the same seed is something else
+from core.seeds import derived
+
+STREAM = "attack"  # the purifier's noise of the same seed is something else
 LogitsFn = Callable[[Tensor], Tensor]
 NORMS = ("linf", "l2")
 
@@ -75,7 +77,7 @@ def noise_in_ball(x: Tensor, eps: float, norm: str, seeds: Sequence[int]) -> Ten
         raise ValueError(f"need one seed per scan, got {len(seeds)} for {len(x)}")
     draws = []
     for seed in seeds:
-        generator = torch.Generator().manual_seed(int(seed) + OWN_DRAWS)
+        generator = torch.Generator().manual_seed(derived(seed, STREAM))
         if norm == "linf":
             draws.append((torch.rand(x.shape[1:], generator=generator) * 2 - 1) * eps)
         else:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from core import checkpoint
 from core.checkpoint import WeightsError, write_atomic
+from train import split
 from train.federated import state
 from train.federated.experiment import Experiment
 from train.federated.state import StateError
@@ -119,6 +120,12 @@ def _started(
     """
     file = FILES[experiment.phase]
     found = checkpoint.load_verified(file, folder).state_dict
+    theirs = checkpoint.read_manifest(folder)[file].protocol
+    if experiment.protocol in split.PROTOCOLS and theirs != experiment.protocol:
+        raise WeightsError(
+            f"{folder / file} was trained on protocol {theirs!r}: its training scans may be test "
+            f"scans of {experiment.protocol!r}"
+        )
     shapes = {n: tuple(t.shape) for n, t in fresh.items()}
     if not found or any(shapes.get(n) != tuple(t.shape) for n, t in found.items()):
         raise WeightsError(

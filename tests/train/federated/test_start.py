@@ -91,6 +91,12 @@ def test_another_network_is_refused(experiment, weights, tmp_path, change):
         Ledger(experiment, tmp_path / "out", resume=False, start=other)
 
 
+def test_weights_of_another_split_are_refused(experiment, weights, tmp_path):
+    write_manifest(weights, [FILE], preset="tiny", protocol="paper", commit="none")
+    with pytest.raises(WeightsError, match="trained on protocol 'paper'"):
+        Ledger(experiment, tmp_path / "out", resume=False, start=weights)
+
+
 def test_a_folder_without_weights_is_refused(preset, federate, tmp_path, capsys):
     assert federate(preset(), "out", "--start", str(tmp_path / "none")) == 2
     assert "There are no weights in" in capsys.readouterr().err
