@@ -11,7 +11,7 @@ from torch import Tensor
 from bench.budgets import Budget
 from bench.figures import share
 from bench.fold import Fold
-from bench.ladder import attack_scans, climb, spaced
+from bench.ladder import attack_scans, climb, watched_of
 from bench.ladder_checks import check_gradients
 from bench.randomness import randomness
 from bench.rungs import Attacker, Scans, rungs_named
@@ -64,7 +64,7 @@ def run(
                 "randomness", lambda t=target: randomness(t, few, attacker, device, batch_size)
             )
     rows = store.content["rows"]
-    watched = spaced(len(fold), budget.checked).tolist()
+    watched = watched_of(fold, budget).tolist()
     for target in chosen:
         for warning in compare_rows(rows, target.name, watched, SLACK):
             store.warn(warning)
@@ -93,4 +93,4 @@ def climb_curve(
         right = torch.tensor([bit == "1" for bit in found["right"]])
         return {"curve": target.name, "eps": eps, **share(right)}
 
-    store.row(name, row)
+    store.row(name, row, budget=vars(budget))

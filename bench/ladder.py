@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bench.budgets import Budget
 from bench.fold import Fold
 from bench.progress import progress, say
 from bench.rungs import Attacker, Rung, Scans
@@ -51,19 +52,18 @@ def climb(
     """
     for target in targets:
         check_target(target, fold, device)
-    standing = {t.name: _begin(store, t, fold, device, batch_size) for t in targets}
     budget = attacker.budget
-    watched = torch.zeros(len(fold), dtype=torch.bool)
-    watched[spaced(len(fold), budget.checked)] = True
-    few = torch.zeros(len(fold), dtype=torch.bool)
+    standing = {t.name: _begin(store, t, fold, budget, device, batch_size) for t in targets}
+    few, watched = (torch.zeros(len(fold), dtype=torch.bool) for _ in range(2))
     few[spaced(len(fold), budget.square_scans)] = True
+    watched[watched_of(fold, budget)] = True
     pairs = [(r, t) for r in rungs for t in targets if r.fits(t)]
     for count, (rung, target) in enumerate(pairs, 1):
         now = standing[target.name]
         tried = now.right | now.right_8bit
         if rung.few:
             tried = tried & few
-        tried = tried | (watched & (few if rung.few else watched))
+        tried = tried | watched
         name = f"{rung.name}: {target.name}"
         say(f"{name} ({count} of {len(pairs)}): {int(tried.sum())} scans")
 
@@ -76,11 +76,16 @@ def climb(
             found = attack_scans(store, name, target, fold, tried, attacked, device, batch_size)
             return {"row": rung.name, "system": target.name, "meaning": rung.meaning, **found}
 
-        standing[target.name] = now.after(store.row(name, row))
+        standing[target.name] = now.after(store.row(name, row, budget=vars(budget)))
 
 
 def _begin(
-    store: Store, target: Target, fold: Fold, device: torch.device, batch_size: int
+    store: Store,
+    target: Target,
+    fold: Fold,
+    budget: Budget,
+    device: torch.device,
+    batch_size: int,
 ) -> Standing:
     """The row of scans as they are."""
     name, every = f"{CLEAN}: {target.name}", torch.ones(len(fold), dtype=torch.bool)
@@ -89,7 +94,7 @@ def _begin(
         found = attack_scans(store, name, target, fold, every, lambda s: [s.x], device, batch_size)
         return {"row": CLEAN, "system": target.name, "meaning": target.meaning, **found}
 
-    return Standing(every, every).after(store.row(name, row))
+    return Standing(every, every).after(store.row(name, row, budget=vars(budget)))
 
 
 def attack_scans(
@@ -144,7 +149,10 @@ def read_after(
     scores = []
     for x_adv in tries:
         for i, changed in enumerate((x_adv, to_eight_bit(x, x_adv))):
-            right[i] &= target.logits(changed, seeds).argmax(1) == y
+            logits = target.logits(changed, seeds)
+            if not torch.isfinite(logits).all():
+                raise ValueError(f"{target.name} returns what is no number for an attacked scan")
+            right[i] &= logits.argmax(1) == y
         if target.gate is not None:
             scores.append(target.gate.score(x_adv).tolist())
     first, second = ("".join("01"[int(bit)] for bit in bits) for bits in right)
@@ -156,7 +164,8 @@ def check_target(target: Target, fold: Fold, device: torch.device, limit: int = 
     """Refuses what attacks cannot follow.
 
     Raises:
-        ValueError: outputs that are not numbers, probabilities in place of logits, or one class.
+        ValueError: outputs that are not numbers, probabilities in place of logits, one class, or
+            one output for all scans.
     """
     x, _, seeds = fold.thin(limit).batches(limit, device)[0]()
     logits = target.logits(x, seeds)
@@ -170,6 +179,14 @@ def check_target(target: Target, fold: Fold, device: torch.device, limit: int = 
             f"{target.name} returns probabilities: their gradient vanishes where the system is "
             "sure, which looks like robustness; return logits or log-probabilities"
         )
+    if len(x) > 1 and bool((logits == logits[0]).all()):
+        raise ValueError(f"{target.name} says the same of every scan, whatever is in it")
+
+
+def watched_of(fold: Fold, budget: Budget) -> Tensor:
+    """Rows of the fold on which every attack runs, whatever has fallen: some of Square's."""
+    few = spaced(len(fold), budget.square_scans)
+    return few[spaced(len(few), budget.checked)]
 
 
 def spaced(n: int, count: int) -> Tensor:

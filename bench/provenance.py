@@ -70,6 +70,12 @@ def code_facts() -> dict[str, Any]:
     return {"commit": commit, "dirty": bool(changes) if commit else None}
 
 
+def source_key() -> str:
+    """Short hash of the code that yields figures, committed or not."""
+    files = sorted(path for folder in ("core", "bench") for path in (ROOT / folder).rglob("*.py"))
+    return key_of({str(p.relative_to(ROOT)): p.read_text(encoding="utf-8") for p in files})
+
+
 def now() -> str:
     """Date and time in UTC."""
     return datetime.now(UTC).isoformat(timespec="seconds")

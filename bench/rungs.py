@@ -147,8 +147,8 @@ def _has_front(t: Target) -> bool:
     return t.front is not None
 
 
-def _has_way_back(t: Target) -> bool:
-    return t.front is not None and t.has_gradient
+def _is_purifier(t: Target) -> bool:
+    return t.is_purifier
 
 
 RUNGS = (
@@ -161,7 +161,7 @@ RUNGS = (
     Rung("A4", "the same on the margin of the logits", _whole("margin")),
     Rung("A5", "BPDA: whole system forward, the identity backward through what stands in front",
          _whole(path="identity"), _has_front),
-    Rung("A6", "backward through the predicted noise alone", _whole(path="noise"), _has_way_back),
+    Rung("A6", "backward through the predicted noise alone", _whole(path="noise"), _is_purifier),
     Rung("A7", "the mean loss of every step's estimate of the clean scan", _each_step,
          lambda t: t.estimates is not None),
     Rung("A9", "gate-aware: misread and not flagged; misread although flagged; misread with the "

@@ -93,11 +93,19 @@ def _detected(clean: Tensor, attacked: Tensor) -> dict[str, Any]:
 def compare_rows(rows: Rows, system: str, watched: Sequence[int], slack: float) -> list[str]:
     """Laws between rows on the scans that every row was tried on; a sentence for each broken one.
 
-    White-box attacks leave no more right than transferred ones and Square, and exact gradients no
-    more than approximated ones.
+    White-box attacks leave no more right than transferred ones, those no more than Square, and
+    exact gradients no more than approximated ones; one scan is forgiven.
     """
     own = rows_of(rows, system)
-    pairs = [("A2", "A3"), ("A10", "A3"), ("A5", "A3"), ("A6", "A3"), ("A1", "A3"), ("clean", "A3")]
+    pairs = [
+        ("A2", "A3"),
+        ("A10", "A3"),
+        ("A10", "A2"),
+        ("A5", "A3"),
+        ("A6", "A3"),
+        ("A1", "A3"),
+        ("clean", "A3"),
+    ]
     warnings = []
     for weak, strong in pairs:
         if weak not in own or strong not in own:
@@ -107,7 +115,8 @@ def compare_rows(rows: Rows, system: str, watched: Sequence[int], slack: float) 
             sum(own[name]["right"][i] == "1" for i in both) / max(len(both), 1)
             for name in (weak, strong)
         ]
-        if left[1] > left[0] + slack:
+        one = 1 / max(len(both), 1)  # a scan may fall to luck
+        if left[1] > left[0] + max(slack, one + 1e-9):
             warnings.append(
                 f"{system}: {strong} leaves {left[1]:.3f} of {len(both)} scans right, more than "
                 f"{weak} ({left[0]:.3f}): gradients may be masked"

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.progress import say
-from bench.provenance import code_facts, key_of, now
+from bench.provenance import code_facts, key_of, now, source_key
 from core.checkpoint import write_atomic
 
 Figures = dict[str, Any]
@@ -38,7 +38,7 @@ class Store:
         Raises:
             StoreError: the file holds rows of another identity and `fresh` is not set.
         """
-        self.path = Path(path)
+        self.path, self._code = Path(path), source_key()
         self.content: Figures = {
             "bench": bench,
             "key": key_of(identity),
@@ -60,7 +60,9 @@ class Store:
         key = {"key": key_of(settings)} if settings else {}
         if name in rows:
             if rows[name].get("key") == key.get("key"):
-                say(f"{name}: kept from {rows[name]['date']}")
+                same = rows[name].get("commit") == self.content["provenance"]["commit"]
+                other = "" if same else f", measured with commit {rows[name].get('commit')}"
+                say(f"{name}: kept from {rows[name]['date']}{other}")
                 return rows[name]
             say(f"{name}: of other settings, measured again")
         start = time.monotonic()
@@ -80,16 +82,15 @@ class Store:
         kept: Figures | None = self.content["unfinished"].get(name)
         if kept is None or kept["of"] != start["of"]:
             return start
-        if kept["commit"] != self.content["provenance"]["commit"]:
+        if kept["code"] != self._code:
             say(f"{name}: begun by other code, measured again")
             return start
         say(f"{name}: goes on after {kept['done']} of {len(kept['of'])}")
-        return {k: v for k, v in kept.items() if k != "commit"}
+        return {k: v for k, v in kept.items() if k != "code"}
 
     def keep(self, name: str, state: Figures) -> None:
         """Keeps a row's unfinished state apart from the rows: it is no figure yet."""
-        commit = self.content["provenance"]["commit"]
-        self.content["unfinished"][name] = {**state, "commit": commit}
+        self.content["unfinished"][name] = {**state, "code": self._code}
         self.write()
 
     def warn(self, message: str) -> None:

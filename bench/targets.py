@@ -43,6 +43,7 @@ class Target:
     front: FrontFn | None = None
     gate: Gate | None = None
     has_gradient: bool = True  # of `front`; where it has none, every path is the identity
+    is_purifier: bool = False
     estimates: Callable[[Tensor, Sequence[int]], list[Tensor]] | None = None  # of several steps
 
     def logits(self, x: Tensor, seeds: Sequence[int], path: str = "exact") -> Tensor:
@@ -57,7 +58,10 @@ class Target:
             front = self.front
             return self.classify(straight_through(lambda z: front(z, seeds), x))
         pure = self.front(x, seeds)
-        return self.classify(pure if path == "exact" else pure - (x - x.detach()))
+        if path == "noise":  # where the result is cut off at 0 or 1, nothing comes back anyway
+            inside = ((pure > 0) & (pure < 1)).detach()
+            pure = pure - inside * (x - x.detach())
+        return self.classify(pure)
 
 
 def targets(pipeline: MedFedPure, names: Sequence[str] | None = None) -> list[Target]:
@@ -82,17 +86,17 @@ def _all(p: MedFedPure) -> list[Target]:
     )  # fmt: skip
     return [
         Target("defence", "detector, purifier (policy floor), trained mixture", trained,
-               partial(_purified, p, "floor"), gate),
+               partial(_purified, p, "floor"), gate, is_purifier=True),
         Target("defence-paper-policy", "the same, purifying flagged scans only", trained,
-               partial(_purified, p, "paper"), gate),
+               partial(_purified, p, "paper"), gate, is_purifier=True),
         Target("purify-all", f"every scan purified to t = {deep}, trained mixture", trained,
-               partial(_to_depth, p.purifier, deep)),
+               partial(_to_depth, p.purifier, deep), is_purifier=True),
         Target("trained-mixture", "adversarially trained mixture alone", trained),
         Target("undefended", "plain classifier alone", plain),
         Target("plain-purified", "detector and purifier (policy floor), plain classifier", plain,
-               partial(_purified, p, "floor"), gate),
+               partial(_purified, p, "floor"), gate, is_purifier=True),
         Target("diffpure", f"DiffPure at t = {DIFFPURE_T}, 4 DDIM steps, plain classifier", plain,
-               partial(_to_depth, slow, DIFFPURE_T),
+               partial(_to_depth, slow, DIFFPURE_T), is_purifier=True,
                estimates=partial(_estimates, slow, DIFFPURE_T)),
         Target("jpeg", "JPEG of quality 75, plain classifier", plain,
                lambda x, _: jpeg(x, 75), has_gradient=False),
