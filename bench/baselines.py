@@ -58,6 +58,11 @@ def run(
     """One row of `store` for each method; a killed run goes on, in the middle of a training too."""
     presets = {m: read_preset(preset_of(table, setting, m)) for m in METHODS}
     decides = {m.name: {"preset": decisive(p, whole=m.whole)} for m, p in presets.items()}
+    # every method has the same clients
+    scans = test_scans(
+        read_experiment(table.presets[setting], table.protocol, seed), corpus, places.data,
+        places.cache, limit=limit, manifests=places.manifests,
+    )  # fmt: skip
     for method in methods:
         own = federation(preset_of(table, setting, method), table.protocol, seed, corpus, places)
 
@@ -65,10 +70,6 @@ def run(
             say(f"{method.name}: {own.preset}")
             training = own.train()
             readers = _whole(own) if method.whole else _mixtures(own)
-            scans = test_scans(
-                own.experiment, corpus, places.data, places.cache,
-                limit=limit, manifests=places.manifests,
-            )  # fmt: skip
             found: dict[str, Any] = {
                 "meaning": method.meaning,
                 "preset": own.preset,
@@ -88,10 +89,6 @@ def run(
 
         store.row(method.name, row, **decides[method.name])
     rows = in_order(store.content["rows"])
-    scans = test_scans(
-        read_experiment(table.presets[setting], table.protocol, seed), corpus, places.data,
-        places.cache, limit=limit, manifests=places.manifests,
-    )  # fmt: skip
     groups = {
         a.name: [g for part in _fewer(scans, a, lite_limit) for g in part.groups]
         for a in table.attacks

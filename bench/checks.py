@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from bench.fold import Fold
 from bench.rows import Row, measure
@@ -72,12 +73,17 @@ def check_rows(rows: Mapping[str, Mapping[str, Any]]) -> list[str]:
     return sorted(warnings)
 
 
+def in_corner(x: Tensor, eps: float, seeds: Sequence[int]) -> Tensor:
+    """Scans whose every pixel has moved by eps, up or down at random."""
+    return (x + eps * noise_in_ball(x, 1.0, "linf", seeds).sign()).clamp(0, 1)
+
+
 @torch.no_grad()
 def _under_noise(
     bench: Bench, fold: Fold, systems: Sequence[System], eps: float
 ) -> dict[str, float]:
     """Accuracy when every pixel moves by eps, up or down at random."""
     x, _, seeds = fold.batches(len(fold), bench.pipeline.device)[0]()
-    noisy = (x + eps * noise_in_ball(x, 1.0, "linf", seeds).sign()).clamp(0, 1)
+    noisy = in_corner(x, eps, seeds)
     readings = bench.read(systems, noisy, seeds)
     return {n: metrics.accuracy(r.probability.cpu(), fold.y) for n, r in readings.items()}

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from bench.budgets import Budget
 from bench.figures import share
@@ -14,8 +14,8 @@ from bench.fold import Fold
 from bench.ladder import attack_scans, climb, watched_of
 from bench.ladder_checks import check_gradients
 from bench.randomness import randomness
-from bench.rungs import Attacker, Scans, rungs_named
-from bench.standings import compare_rows, standings
+from bench.rungs import Attacker, rungs_named
+from bench.standings import compare_rows, kept, standings
 from bench.store import Store
 from bench.targets import Target, targets
 from core.pipeline import MedFedPure
@@ -41,10 +41,8 @@ def run(
     device = pipeline.device
     fold = test.thin(budget.scans)
     chosen = targets(pipeline, systems)
-    surfaces = {"plain": pipeline.plain_logits} | {
-        f"hospital {i}": other.classifier_logits for i, other in enumerate(others)
-    }
-    attacker = Attacker(eps, budget, surfaces)
+    lent = [pipeline.plain_logits, *(other.classifier_logits for other in others)]
+    attacker = Attacker(eps, budget, lent)
     for target in chosen:
 
         def checked(target: Target = target) -> dict[str, Any]:
@@ -53,7 +51,7 @@ def run(
                 store.warn(warning)
             return found
 
-        store.row(f"self-check: {target.name}", checked)
+        store.row(f"self-check: {target.name}", checked, budget=vars(budget))
     climb(store, fold, chosen, rungs_named(names), attacker, device, batch_size)
     few = fold.thin(budget.curve_scans)
     for target in [t for t in chosen if t.name in CURVED]:
@@ -61,10 +59,12 @@ def run(
             climb_curve(store, few, target, size, budget, device, batch_size)
         if target.name == "defence" and "A8" in names:
             store.row(
-                "randomness", lambda t=target: randomness(t, few, attacker, device, batch_size)
+                "randomness",
+                lambda t=target: randomness(t, few, attacker, device, batch_size),
+                budget=vars(budget),
             )
     rows = store.content["rows"]
-    watched = watched_of(fold, budget).tolist()
+    watched = watched_of(fold, budget)
     for target in chosen:
         for warning in compare_rows(rows, target.name, watched, SLACK):
             store.warn(warning)
@@ -82,15 +82,12 @@ def climb_curve(
     batch_size: int,
 ) -> None:
     """A3 at one size of perturbation, on few scans, as a row of its own."""
-    attacker, (rung,) = Attacker(eps, budget), rungs_named(["A3"])
+    (rung,) = rungs_named(["A3"])
+    attack = partial(rung.tries, Attacker(eps, budget), target)
     name, every = f"curve {eps:g}: {target.name}", torch.ones(len(few), dtype=torch.bool)
 
-    def attacked(scans: Scans) -> list[Tensor]:
-        return list(rung.tries(attacker, target, scans))
-
     def row() -> dict[str, Any]:
-        found = attack_scans(store, name, target, few, every, attacked, device, batch_size)
-        right = torch.tensor([bit == "1" for bit in found["right"]])
-        return {"curve": target.name, "eps": eps, **share(right)}
+        found = attack_scans(store, name, target, few, every, attack, device, batch_size)
+        return {"curve": target.name, "eps": eps, **share(kept(found))}
 
     store.row(name, row, budget=vars(budget))

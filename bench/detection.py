@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bench.attacks.apgd import RESTART
 from bench.filters import jpeg
 from bench.fold import Fold
 from bench.progress import progress
-from bench.rows import RESTART
 from bench.store import Store
 from bench.systems import Bench
 from core import metrics

@@ -74,7 +74,7 @@ class Fold:
 
     def thin(self, limit: int | None) -> Fold:
         """At most `limit` scans, evenly spaced, so that classes and sources keep their shares."""
-        return self.pick(_spread(len(self), limit))
+        return self.pick(spread(len(self), limit))
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ def load_fold(
     positions = manifest.fold(name)
     if not positions:
         raise DataError(f"the manifest of {protocol!r} has no scans in fold {name!r}")
-    positions = [positions[i] for i in _spread(len(positions), limit)]
+    positions = [positions[i] for i in spread(len(positions), limit)]
     check_files(manifest, data, positions)
     entries = tuple(manifest.entries[i] for i in positions)
     if cache is None:  # decode what is asked for; a cache holds every scan, as training made it
@@ -121,7 +121,7 @@ def load_fold(
     return Fold(manifest, entries, tuple(positions), scans)
 
 
-def _spread(n: int, limit: int | None) -> list[int]:
+def spread(n: int, limit: int | None) -> list[int]:
     """At most `limit` of n positions, evenly spaced; None takes all."""
     if limit is None or limit >= n:
         return list(range(n))

@@ -5,17 +5,19 @@ The figure that counts is the worst case of each scan over all rows.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from bench.budgets import Budget
-from bench.fold import Fold
+from bench.fold import Batch, Fold, spread
 from bench.progress import progress, say
-from bench.rungs import Attacker, Rung, Scans
+from bench.rungs import Attacker, Rung
+from bench.standings import kept
 from bench.store import Store
 from bench.targets import Target
 from core.attack.step import to_eight_bit
@@ -32,8 +34,7 @@ class Standing:
 
     def after(self, row: dict[str, Any]) -> Standing:
         """With another row's falls."""
-        kept = [torch.tensor([c != "0" for c in row[k]]) for k in ("right", "right_8bit")]
-        return Standing(self.right & kept[0], self.right_8bit & kept[1])
+        return Standing(self.right & kept(row), self.right_8bit & kept(row, "right_8bit"))
 
 
 def climb(
@@ -55,7 +56,7 @@ def climb(
     budget = attacker.budget
     standing = {t.name: _begin(store, t, fold, budget, device, batch_size) for t in targets}
     few, watched = (torch.zeros(len(fold), dtype=torch.bool) for _ in range(2))
-    few[spaced(len(fold), budget.square_scans)] = True
+    few[spread(len(fold), budget.square_scans)] = True
     watched[watched_of(fold, budget)] = True
     pairs = [(r, t) for r in rungs for t in targets if r.fits(t)]
     for count, (rung, target) in enumerate(pairs, 1):
@@ -70,10 +71,8 @@ def climb(
         def row(
             rung: Rung = rung, target: Target = target, tried: Tensor = tried, name: str = name
         ) -> dict[str, Any]:
-            def attacked(scans: Scans) -> list[Tensor]:
-                return list(rung.tries(attacker, target, scans))
-
-            found = attack_scans(store, name, target, fold, tried, attacked, device, batch_size)
+            attack = partial(rung.tries, attacker, target)
+            found = attack_scans(store, name, target, fold, tried, attack, device, batch_size)
             return {"row": rung.name, "system": target.name, "meaning": rung.meaning, **found}
 
         standing[target.name] = now.after(store.row(name, row, budget=vars(budget)))
@@ -103,7 +102,7 @@ def attack_scans(
     target: Target,
     fold: Fold,
     tried: Tensor,
-    attack: Callable[[Scans], list[Tensor]],
+    attack: Callable[[Batch], Iterable[Tensor]],
     device: torch.device,
     batch_size: int,
 ) -> dict[str, Any]:
@@ -115,8 +114,8 @@ def attack_scans(
     state = store.begun(name, {"of": rows, "done": 0, "right": "", "right_8bit": "", "scores": []})
     left = fold.pick(rows[state["done"] :]) if state["done"] < len(rows) else None
     for lazy in progress(left.batches(batch_size, device), name) if left else ():
-        scans = Scans(*lazy())
-        bits, scores = read_after(target, scans, attack(scans))
+        scans = lazy()
+        bits, scores = read_after(target, scans, list(attack(scans)))
         state["right"] += bits[0]
         state["right_8bit"] += bits[1]
         state["scores"] = [
@@ -137,7 +136,7 @@ def attack_scans(
 
 @torch.no_grad()
 def read_after(
-    target: Target, scans: Scans, tries: Sequence[Tensor]
+    target: Target, scans: Batch, tries: Sequence[Tensor]
 ) -> tuple[tuple[str, str], list[list[float]]]:
     """Whether the whole system reads each scan right after every try, also rounded to 8 bits.
 
@@ -183,12 +182,7 @@ def check_target(target: Target, fold: Fold, device: torch.device, limit: int = 
         raise ValueError(f"{target.name} says the same of every scan, whatever is in it")
 
 
-def watched_of(fold: Fold, budget: Budget) -> Tensor:
+def watched_of(fold: Fold, budget: Budget) -> list[int]:
     """Rows of the fold on which every attack runs, whatever has fallen: some of Square's."""
-    few = spaced(len(fold), budget.square_scans)
-    return few[spaced(len(few), budget.checked)]
-
-
-def spaced(n: int, count: int) -> Tensor:
-    """Up to `count` of n rows, evenly spaced."""
-    return torch.linspace(0, n - 1, min(n, count)).round().long()
+    few = spread(len(fold), budget.square_scans)
+    return [few[i] for i in spread(len(few), budget.checked)]

@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 
 from bench.attacks.margin import margin
+from bench.checks import in_corner
 from bench.fold import Fold
 from bench.ladder import read_after
-from bench.rungs import Scans
 from bench.targets import Target
 from core.attack import PGD
-from core.attack.step import LogitsFn, gradient, noise_in_ball
+from core.attack.step import LogitsFn, gradient
 
 LARGE, STEPS = 0.25, 10  # an attack that nothing survives
 ZERO_SHARE = 0.01
@@ -26,7 +26,7 @@ def check_gradients(
 ) -> tuple[dict[str, Any], list[str]]:
     """Figures, and a sentence for each law that is broken."""
     found, warnings = {}, []
-    scans = Scans(*fold.batches(len(fold), device)[0]())
+    scans = fold.batches(len(fold), device)[0]()
     x, y, seeds = scans
 
     def logits(z: Tensor) -> Tensor:
@@ -50,7 +50,7 @@ def check_gradients(
 
     found["clean"] = left([x])
     found["eps_0"] = left([PGD(eps=0.0, steps=1)(logits, x, y, seeds)])
-    found["noise"] = left([(x + eps * noise_in_ball(x, 1.0, "linf", seeds).sign()).clamp(0, 1)])
+    found["noise"] = left([in_corner(x, eps, seeds)])
     large = PGD(eps=LARGE, alpha=2.5 * LARGE / STEPS, steps=STEPS)
     found["eps_.25"] = left([large(logits, x, y, seeds)])
     if found["eps_0"] != found["clean"]:

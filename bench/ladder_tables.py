@@ -9,6 +9,7 @@ from bench.markdown import (
     accuracy,
     number,
     percent,
+    recall,
     results_of,
     source,
     span,
@@ -52,11 +53,15 @@ def ladder_sources(results: Results) -> str:
             block = first[key]
             places = block.get("sources") or {"": block}
             for place, part in places.items():
-                recall = ", ".join(
-                    f"{kind} {percent(r['accuracy'])} ({r['k']}/{r['n']})"
-                    for kind, r in part["recall"].items()
+                lines.append(
+                    [
+                        protocol,
+                        place,
+                        key.replace("_", ", "),
+                        accuracy(part),
+                        recall(part["recall"]),
+                    ]
                 )
-                lines.append([protocol, place, key.replace("_", ", "), accuracy(part), recall])
     return table(["protocol", "source", "", "accuracy, %", "read right of each kind, %"], lines)
 
 

@@ -62,10 +62,14 @@ def masks_for(fold: Fold, data: str | Path) -> dict[int, Tensor]:
     return masks
 
 
+def widened(mask: Tensor, by: int) -> Tensor:
+    """The mask (H, W) bool with so many pixels around it."""
+    return F.max_pool2d(mask[None].float(), 2 * by + 1, stride=1, padding=by)[0] > 0
+
+
 def contrast(x: Tensor, mask: Tensor) -> float:
     """Mean of the lesion minus the mean of the ring around it; x (1, H, W)."""
-    wide = F.max_pool2d(mask[None].float(), 2 * RING + 1, stride=1, padding=RING)[0] > 0
-    ring = wide & ~mask
+    ring = widened(mask, RING) & ~mask
     if not ring.any():
         raise ValueError("the lesion fills the scan: nothing to compare it with")
     return float(x[0][mask].mean() - x[0][ring].mean())

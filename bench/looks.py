@@ -10,7 +10,7 @@ from torch import Tensor
 from bench.figures import share
 from bench.fold import Fold
 from bench.lesions import contrast
-from bench.painting import elsewhere, midline, painted, reflected, widened
+from bench.painting import TISSUE, elsewhere, midline, painted, reflected, widened
 from bench.progress import progress
 from bench.purifier import CONTRAST
 from bench.store import Store
@@ -83,7 +83,7 @@ def pointing(pipeline: MedFedPure, test: Fold, masks: dict[int, Tensor]) -> dict
         wide, total = widened(mask), float(cam.sum())
         hits.append(bool(wide.flatten()[int(cam.argmax())]))
         energies.append(float(cam[wide].sum()) / total if total else 0.0)
-        brain = (x[0, 0].cpu() > 0.08) | wide
+        brain = (x[0, 0].cpu() > TISSUE) | wide
         areas.append(float(wide.sum()) / float(brain.sum()))
     if not hits:
         raise ValueError("the mixture finds none of the outlined tumours")

@@ -51,6 +51,14 @@ def accuracy(block: Result | None) -> str:
     return f"{percent(block['accuracy'])} [{intervals}] {block['k']}/{block['n']}"
 
 
+def recall(kinds: Mapping[str, Result]) -> str:
+    """The share read right of each kind."""
+    return ", ".join(
+        f"{kind} {percent(part['accuracy'])} ({part['k']}/{part['n']})"
+        for kind, part in kinds.items()
+    )
+
+
 def source(result: Result) -> str:
     """When, from which code and on what machines rows were measured, with the file's warnings."""
     facts = [{**result["provenance"], **row} for row in result["rows"].values()]

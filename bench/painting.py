@@ -6,6 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from bench import lesions
+from bench.filters import gaussian
+
 REACH = 48  # pixels by which the mirror image is moved at most
 MARGIN = 3  # pixels that are painted around the outline
 SOFT = 2.0  # standard deviation of the paint's edge, in pixels
@@ -28,17 +31,12 @@ def reflected(values: Tensor, shift: int) -> Tensor:
 
 def widened(mask: Tensor) -> Tensor:
     """The mask (H, W) bool with `MARGIN` pixels around it."""
-    wide = F.max_pool2d(mask[None].float(), 2 * MARGIN + 1, stride=1, padding=MARGIN)
-    return wide[0] > 0
+    return lesions.widened(mask, MARGIN)
 
 
 def painted(x: Tensor, mask: Tensor, shift: int) -> Tensor:
     """The scan (1, H, W) with the mask (H, W) bool filled from its mirror image, softly outside."""
-    radius = round(3 * SOFT)
-    line = torch.exp(-0.5 * (torch.arange(-radius, radius + 1) / SOFT) ** 2)
-    line = (line / line.sum()).to(x)
-    soft = F.conv2d(mask[None, None].to(x), line.view(1, 1, 1, -1), padding=(0, radius))
-    soft = F.conv2d(soft, line.view(1, 1, -1, 1), padding=(radius, 0))[0]
+    soft = gaussian(mask[None, None].to(x), SOFT)[0]
     share = torch.maximum(2 * soft, mask[None].to(x)).clamp_max(1)  # half at the edge, whole inside
     return x + share * (reflected(x, shift) - x)
 

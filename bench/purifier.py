@@ -15,6 +15,7 @@ from bench.fold import Fold
 from bench.lesions import contrast
 from bench.progress import progress
 from bench.store import Store
+from bench.systems import purified
 from core import metrics
 from core.attack import PGD
 from core.diffusion import seeded_noise, to_model, to_pixels
@@ -149,7 +150,7 @@ def behind(
     t_min = pipeline.purifier.config.t_min
     changes: dict[str, Change] = {
         "nothing": lambda x, _: x,
-        "purifier": lambda x, seeds: _purified(pipeline, x, seeds),
+        "purifier": lambda x, seeds: purified(pipeline, x, seeds),
         f"purifier at t = {t_min} for all": lambda x, seeds: pipeline.purify(
             x, torch.full((len(x),), t_min, device=x.device), seeds
         ),
@@ -176,7 +177,7 @@ def fidelity(pipeline: MedFedPure, fold: Fold, batch_size: int = 32) -> dict[str
     for lazy in progress(fold.batches(batch_size, pipeline.device), "clean scans"):
         x, _, seeds = lazy()
         with torch.no_grad():
-            outputs = {"as deployed": _purified(pipeline, x, seeds)}
+            outputs = {"as deployed": purified(pipeline, x, seeds)}
             for t in sorted({c.t_floor, c.t_min, c.t_max} - {0}):
                 steps = torch.full((len(x),), t, device=x.device)
                 outputs[f"t = {t}"] = pipeline.purify(x, steps, seeds)
@@ -217,10 +218,6 @@ def lesions(
         )
         for name, v in kept.items()
     }
-
-
-def _purified(pipeline: MedFedPure, x: Tensor, seeds: Sequence[int]) -> Tensor:
-    return pipeline.purify(x, pipeline.t_star(pipeline.score(pipeline.detect(x))), seeds)
 
 
 def _add(

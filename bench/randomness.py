@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bench.fold import Fold
+from bench.fold import Batch, Fold
 from bench.progress import progress
-from bench.rungs import Attacker, Scans
+from bench.rungs import Attacker
 from bench.targets import Target
 from core import metrics
 from core.attack import eot
@@ -29,10 +29,10 @@ def randomness(
     """
     said: dict[str, list[Tensor]] = {"clean": [], "A3 with EOT": [], "A8": []}
     for lazy in progress(fold.batches(batch_size, device), f"randomness of {target.name}"):
-        scans = Scans(*lazy())
+        scans = lazy()
         attack, turn = attacker.apgd(), 0
 
-        def fresh(z: Tensor, scans: Scans = scans) -> Tensor:
+        def fresh(z: Tensor, scans: Batch = scans) -> Tensor:
             nonlocal turn
             turn += 1  # beyond the draws that are read with
             return target.logits(z, drawn(scans.seeds, DRAWS + turn))
@@ -72,7 +72,7 @@ def figures(right: Tensor) -> dict[str, Any]:
 
 
 @torch.no_grad()
-def _right(target: Target, x: Tensor, scans: Scans) -> Tensor:
+def _right(target: Target, x: Tensor, scans: Batch) -> Tensor:
     """Whether each reading is right, bool (DRAWS, B)."""
     return torch.stack(
         [target.logits(x, drawn(scans.seeds, i)).argmax(1) == scans.y for i in range(DRAWS)]

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from bench.attacks.apgd import RESTART
 from bench.figures import Reading, join
 from bench.fold import Fold
 from bench.known import check_known
@@ -16,8 +17,6 @@ from bench.progress import progress
 from bench.signed_l2 import SignedL2
 from bench.systems import Bench, System
 from core.attack import PGD
-
-RESTART = 1_000_003  # seeds of the restarts lie this far apart
 
 
 @dataclass(frozen=True)

@@ -2,30 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from bench.attacks import APGD, LowFrequency, Square
+from bench.attacks.apgd import RESTART
 from bench.attacks.margin import margin
 from bench.budgets import Budget
+from bench.fold import Batch
 from bench.known import check_known
 from bench.targets import ClassifyFn, Gate, Target
 from core.attack import PGD
 
 GRID = 28  # of the low-frequency perturbation
-
-
-class Scans(NamedTuple):
-    """B scans that an attack is tried on."""
-
-    x: Tensor  # (B, C, H, W) in [0, 1]
-    y: Tensor  # (B,)
-    seeds: list[int]
 
 
 @dataclass(frozen=True)
@@ -34,7 +27,7 @@ class Attacker:
 
     eps: float
     budget: Budget
-    others: Mapping[str, ClassifyFn] = field(default_factory=dict)
+    others: Sequence[ClassifyFn] = ()
 
     def apgd(self, loss: str = "ce") -> APGD:
         """Auto-PGD within the budget."""
@@ -42,7 +35,7 @@ class Attacker:
         return APGD(self.eps, b.steps, b.restarts, loss)
 
 
-TryFn = Callable[[Attacker, Target, Scans], Iterator[Tensor]]  # attacked scans, one try each
+TryFn = Callable[[Attacker, Target, Batch], Iterator[Tensor]]  # attacked scans, one try each
 
 
 @dataclass(frozen=True)
@@ -56,29 +49,29 @@ class Rung:
     few: bool = False
 
 
-def _paper(a: Attacker, t: Target, s: Scans) -> Iterator[Tensor]:
+def _paper(a: Attacker, t: Target, s: Batch) -> Iterator[Tensor]:
     yield PGD(a.eps, max(a.eps / 5, 1e-9), 7)(t.classify, s.x, s.y, s.seeds)
 
 
-def _classifier_alone(a: Attacker, t: Target, s: Scans) -> Iterator[Tensor]:
+def _classifier_alone(a: Attacker, t: Target, s: Batch) -> Iterator[Tensor]:
     attack = PGD(a.eps, max(2.5 * a.eps / a.budget.steps, 1e-9), a.budget.steps)
     for restart in range(5 if a.budget.restarts > 1 else 1):
-        yield attack(t.classify, s.x, s.y, [seed + 1_000_003 * restart for seed in s.seeds])
+        yield attack(t.classify, s.x, s.y, [seed + RESTART * restart for seed in s.seeds])
 
 
-def _transfer(a: Attacker, t: Target, s: Scans) -> Iterator[Tensor]:
-    for classify in a.others.values():
+def _transfer(a: Attacker, t: Target, s: Batch) -> Iterator[Tensor]:
+    for classify in a.others:
         yield a.apgd()(classify, s.x, s.y, s.seeds)
 
 
 def _whole(loss: str = "ce", path: str = "exact") -> TryFn:
-    def tries(a: Attacker, t: Target, s: Scans) -> Iterator[Tensor]:
+    def tries(a: Attacker, t: Target, s: Batch) -> Iterator[Tensor]:
         yield a.apgd(loss)(lambda z: t.logits(z, s.seeds, path), s.x, s.y, s.seeds)
 
     return tries
 
 
-def _each_step(a: Attacker, t: Target, s: Scans) -> Iterator[Tensor]:
+def _each_step(a: Attacker, t: Target, s: Batch) -> Iterator[Tensor]:
     assert t.estimates is not None
     estimates = t.estimates
 
@@ -89,7 +82,7 @@ def _each_step(a: Attacker, t: Target, s: Scans) -> Iterator[Tensor]:
     yield a.apgd()(logits, s.x, s.y, s.seeds)
 
 
-def _beside_gate(a: Attacker, t: Target, s: Scans) -> Iterator[Tensor]:
+def _beside_gate(a: Attacker, t: Target, s: Batch) -> Iterator[Tensor]:
     """Four ways to deal with a detector; each is read by the whole system as it is."""
     gate, whole = _gate(t), a.apgd("margin")
 
@@ -122,11 +115,11 @@ def _beside_gate(a: Attacker, t: Target, s: Scans) -> Iterator[Tensor]:
     yield PGD(a.eps, max(2.5 * a.eps / steps, 1e-9), steps)(alternating, s.x, s.y, s.seeds)
 
 
-def _square(a: Attacker, t: Target, s: Scans) -> Iterator[Tensor]:
+def _square(a: Attacker, t: Target, s: Batch) -> Iterator[Tensor]:
     yield Square(a.eps, a.budget.queries)(lambda z: t.logits(z, s.seeds), s.x, s.y, s.seeds)
 
 
-def _smooth(a: Attacker, t: Target, s: Scans) -> Iterator[Tensor]:
+def _smooth(a: Attacker, t: Target, s: Batch) -> Iterator[Tensor]:
     attack = LowFrequency(a.eps, GRID, a.budget.steps)
     yield attack(lambda z: t.logits(z, s.seeds), s.x, s.y, s.seeds)
 

@@ -20,10 +20,14 @@ def rows_of(rows: Rows, system: str) -> dict[str, Mapping[str, Any]]:
     return {r["row"]: r for r in rows.values() if r.get("system") == system}
 
 
+def kept(row: Mapping[str, Any], form: str = "right") -> Tensor:
+    """Which scans did not fall in a row, bool (N,)."""
+    return torch.tensor([bit != "0" for bit in row[form]])
+
+
 def worst_case(rows: Rows, system: str, form: str = "right") -> Tensor:
     """Which scans are read right after every row, bool (N,)."""
-    bits = [[c != "0" for c in row[form]] for row in rows_of(rows, system).values()]
-    return torch.tensor(bits).all(0)
+    return torch.stack([kept(row, form) for row in rows_of(rows, system).values()]).all(0)
 
 
 def standings(rows: Rows, fold: Fold, best: str = "defence") -> dict[str, Any]:

@@ -55,6 +55,14 @@ def systems_named(names: Sequence[str] | None) -> tuple[System, ...]:
     return tuple(s for s in SYSTEMS if not names or s.name in names)
 
 
+def purified(
+    pipeline: MedFedPure, x: Tensor, seeds: Sequence[int], policy: str | None = None
+) -> Tensor:
+    """Scans (B, C, H, W) as the purifier leaves them by a policy, the deployed one unless named."""
+    t_star = pipeline.t_star(pipeline.score(pipeline.detect(x)), policy)
+    return pipeline.purify(x, t_star, seeds)
+
+
 class Bench:
     """Classifies and reads with any of the systems, all from one pipeline."""
 
@@ -81,9 +89,7 @@ class Bench:
         """Log-probabilities (B, 2) of the whole system, differentiable through the purifier."""
         if system.policy is None:
             return self.classify(system.surface, x)
-        score = self.pipeline.score(self.pipeline.detect(x))
-        t_star = self.pipeline.t_star(score, system.policy)
-        return self.classify(system.surface, self.pipeline.purify(x, t_star, seeds))
+        return self.classify(system.surface, purified(self.pipeline, x, seeds, system.policy))
 
     @torch.no_grad()
     def read(

@@ -9,6 +9,7 @@ from bench.markdown import (
     accuracy,
     number,
     percent,
+    recall,
     results_of,
     source,
     table,
@@ -65,12 +66,8 @@ def sources(results: Results) -> str:
     lines = []
     for name, row in _attack_rows(result).items():
         for place, block in row["systems"].get("defence", {}).get("sources", {}).items():
-            recall = ", ".join(
-                f"{kind} {percent(part['accuracy'])} ({part['k']}/{part['n']})"
-                for kind, part in block["recall"].items()
-            )
             specificity = percent(block.get("specificity"))
-            lines.append([place, name, accuracy(block), recall, specificity])
+            lines.append([place, name, accuracy(block), recall(block["recall"]), specificity])
     head = ["source", "row", "accuracy, %", "recall per kind, %", "specificity, %"]
     return f"{table(head, lines)}\n\n{source(result)}"
 

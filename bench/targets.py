@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from bench.attacks import straight_through
 from bench.filters import bits, jpeg, median
 from bench.known import check_known
-from bench.systems import Bench
+from bench.systems import Bench, purified
 from core.diffusion import to_pixels
 from core.pipeline import MedFedPure
 from core.purifier import Purifier
@@ -86,15 +86,15 @@ def _all(p: MedFedPure) -> list[Target]:
     )  # fmt: skip
     return [
         Target("defence", "detector, purifier (policy floor), trained mixture", trained,
-               partial(_purified, p, "floor"), gate, is_purifier=True),
+               partial(purified, p, policy="floor"), gate, is_purifier=True),
         Target("defence-paper-policy", "the same, purifying flagged scans only", trained,
-               partial(_purified, p, "paper"), gate, is_purifier=True),
+               partial(purified, p, policy="paper"), gate, is_purifier=True),
         Target("purify-all", f"every scan purified to t = {deep}, trained mixture", trained,
                partial(_to_depth, p.purifier, deep), is_purifier=True),
         Target("trained-mixture", "adversarially trained mixture alone", trained),
         Target("undefended", "plain classifier alone", plain),
         Target("plain-purified", "detector and purifier (policy floor), plain classifier", plain,
-               partial(_purified, p, "floor"), gate, is_purifier=True),
+               partial(purified, p, policy="floor"), gate, is_purifier=True),
         Target("diffpure", f"DiffPure at t = {DIFFPURE_T}, 4 DDIM steps, plain classifier", plain,
                partial(_to_depth, slow, DIFFPURE_T), is_purifier=True,
                estimates=partial(_estimates, slow, DIFFPURE_T)),
@@ -104,10 +104,6 @@ def _all(p: MedFedPure) -> list[Target]:
         Target("bits", "5 bits a pixel, plain classifier", plain,
                lambda x, _: bits(x, 5), has_gradient=False),
     ]  # fmt: skip
-
-
-def _purified(p: MedFedPure, policy: str, x: Tensor, seeds: Sequence[int]) -> Tensor:
-    return p.purify(x, p.t_star(p.score(p.detect(x)), policy), seeds)
 
 
 def _to_depth(purifier: Purifier, depth: int, x: Tensor, seeds: Sequence[int]) -> Tensor:

@@ -17,7 +17,7 @@ from bench.ladder_checks import check_gradients
 from bench.provenance import machine_facts
 from bench.randomness import drawn, figures, randomness
 from bench.report import fill
-from bench.rungs import LADDER, RUNGS, Attacker, Scans, rungs_named
+from bench.rungs import LADDER, RUNGS, Attacker, rungs_named
 from bench.standings import compare_rows, standings
 from bench.store import Store
 from bench.targets import PATHS, Target, targets
@@ -187,7 +187,7 @@ def test_other_budgets_are_other_rows(store, four, known):
 
 
 def test_numbers_that_are_none_under_attack_are_refused(four):
-    scans = Scans(*four.batches(4, CPU)[0]())
+    scans = four.batches(4, CPU)[0]()
     odd = Target("odd", "", lambda x: x.flatten(1)[:, :2].log())
     with pytest.raises(ValueError, match="no number for an attacked scan"):
         read_after(odd, scans, [scans.x * 0 - 1])
@@ -224,7 +224,7 @@ def test_the_paths_add_up(four, known):
 
 
 def test_eight_bits_are_read_beside(four, known):
-    scans = Scans(*four.batches(4, CPU)[0]())
+    scans = four.batches(4, CPU)[0]()
     (first, second), scores = read_after(known["undefended"], scans, [scans.x, scans.x])
     assert first == second and len(first) == 4 and scores == []
     _, scores = read_after(known["defence"], scans, [scans.x, scans.x])
