@@ -7,6 +7,7 @@ attacked training scans.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -120,12 +121,13 @@ class Detector(nn.Module):
     def tau(self, score: str | None = None) -> float:
         """Threshold of a score (default: the deciding one): calibrated, or the paper's rank rule.
 
-        For a single scan the rank rule is the quantile of the stored validation scores that the top
-        kappa exceed.
+        A conformal quantile (Vovk et al. 2005): a clean scan that is exchangeable with the n of
+        validation exceeds it with a probability of at most `false_alarms`, if n + 1 >= 1 /
+        false_alarms. For a single scan the rank rule is the same with the share kappa.
         """
-        c = self.config
+        c, quantiles = self.config, self._quantiles(score)
         share = c.kappa if c.threshold == "rank" else c.false_alarms
-        return float(torch.quantile(self._quantiles(score), 1 - share))
+        return float(quantiles[math.ceil((1 - share) * (len(quantiles) - 1) - 1e-6)])
 
     def flag_by_rank(self, scores: Tensor) -> Tensor:
         """The paper's rule for a batch (B,): the top kappa share is flagged, ties by position."""
@@ -145,10 +147,15 @@ class Detector(nn.Module):
         return self._quantiles(score).clone()
 
     def set_validation(self, name: str, clean: Tensor, attacked: Tensor) -> None:
-        """Stores quantiles of clean validation scores and tau's distance to the attacked median."""
-        stored = self._quantiles(name)
+        """Stores quantiles of clean validation scores and tau's distance to the attacked median.
+
+        Quantile p of n scores is the ceil((n + 1) p)-th, of 1 to n: as if the scan that will be
+        compared with them were among them.
+        """
+        stored, n = self._quantiles(name), len(clean)
         points = torch.linspace(0, 1, len(stored), dtype=torch.float64)
-        stored.copy_(torch.quantile(clean.double(), points).to(stored))
+        ranks = torch.ceil((n + 1) * points - 1e-9).long().clamp(1, n)
+        stored.copy_(clean.sort().values[ranks.to(clean.device) - 1])
         self.span[SCORES.index(name)] = max(float(attacked.median()) - self.tau(name), 1e-6)
 
     def span_of(self, score: str | None = None) -> float:

@@ -26,6 +26,7 @@ from train.task import ReportFn
 PARTS = 10  # of the validation scans, each left out once to choose the operating point
 TIE = 0.004  # accuracies that differ by less count as equal
 SURE = 2.0  # standard errors by which left-out scans must gain from another operating point
+MOST = 0.5  # of what tells attacked scans from clean ones may come from one feature
 SPREAD = 0.5  # of a temperature's logarithm, before any scan is seen
 
 
@@ -181,14 +182,36 @@ def _attacked(system: MedFedPure, x: Tensor, y: Tensor, config: CalibrateConfig)
 
 
 def _fuse(detector: Detector, clean: Tensor, attacked: Tensor, ridge: float) -> None:
-    """Ridge logistic regression, both classes weighing the same; standardised on clean scans."""
+    """Ridge logistic regression, both classes weighing the same; standardised on clean scans.
+
+    Who gets round a feature that carries the score alone has got round the detector: the penalty of
+    one that carries more than `MOST` rises until it does not.
+    """
     centre, spread = clean.mean(0), clean.std(0).clamp_min(1e-6)
     detector.centre.copy_(centre)
     detector.spread.copy_(spread)
     zeros, ones = (((f - centre) / spread).clamp(-8, 8) for f in (clean, attacked))
-    weight, offset = logistic(zeros, ones, ridge)
+    weight, offset = first = logistic(zeros, ones, ridge)
+    penalty = torch.full_like(weight, ridge)
+    for _ in range(60):
+        share = carried(weight, ones.mean(0) - zeros.mean(0))
+        if float(share.max()) <= MOST:
+            break
+        penalty[int(share.argmax())] *= 1.25
+        weight, offset = logistic(zeros, ones, penalty)
+    else:  # the other features tell nothing at all
+        weight, offset = first
     detector.weight.copy_(weight)
     detector.offset.copy_(offset)
+
+
+def carried(weight: Tensor, gap: Tensor) -> Tensor:
+    """Each feature's share (F,) of how far apart the score keeps attacked scans from clean ones.
+
+    `gap` (F,) is the difference of the two means of each standardised feature.
+    """
+    parts = (weight * gap.to(weight)).abs()
+    return parts / parts.sum().clamp_min(1e-12)
 
 
 def _val_attack(system: MedFedPure, x: Tensor, y: Tensor) -> Tensor:

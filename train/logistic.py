@@ -7,10 +7,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def logistic(zeros: Tensor, ones: Tensor, ridge: float) -> tuple[Tensor, Tensor]:
+def logistic(zeros: Tensor, ones: Tensor, ridge: float | Tensor) -> tuple[Tensor, Tensor]:
     """Weight (F,) and offset () of the log-odds of `ones` (M, F) against `zeros` (N, F).
 
-    Both classes weigh the same; `ridge` times the squared weights is added to the mean loss.
+    Both classes weigh the same; `ridge`, one number or one for each weight, times the squared
+    weights is added to the mean loss.
     """
     z = torch.cat([zeros, ones]).double()
     y = torch.cat([torch.zeros(len(zeros)), torch.ones(len(ones))]).to(z)
@@ -23,7 +24,7 @@ def logistic(zeros: Tensor, ones: Tensor, ridge: float) -> tuple[Tensor, Tensor]
         loss = F.binary_cross_entropy_with_logits(
             z @ w[:-1] + w[-1], y, weight=share, reduction="sum"
         )
-        loss = loss + ridge * w[:-1].square().sum()
+        loss = loss + (ridge * w[:-1].square()).sum()
         loss.backward()
         return loss
 

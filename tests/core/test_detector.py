@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -117,13 +118,33 @@ def test_tau_lets_the_stated_share_through(detector: Detector, score: str, share
 def test_thresholds_come_from_the_config(detector: Detector) -> None:
     detector.config = DetectorConfig(score="paper", kappa=0.2, false_alarms=0.1)
     detector.set_validation("paper", torch.arange(101.0), torch.tensor([100.0, 120.0, 500.0]))
-    assert detector.tau() == pytest.approx(90)
-    assert detector.span_of() == pytest.approx(30)  # from tau to the median attack
+    assert detector.tau() == 91  # of 101 scores the 92nd: ceil(102 * .9)
+    assert detector.span_of() == pytest.approx(29)  # from tau to the median attack
     assert detector.tau("fused") == pytest.approx(0.9)  # the other score's are untouched
     detector.config = replace(detector.config, threshold="rank")
-    assert detector.tau() == pytest.approx(80)
+    assert detector.tau() == 81
     detector.set_validation("paper", torch.arange(101.0), torch.zeros(3))
     assert detector.span_of() > 0  # attacks that score low leave no negative depth
+
+
+@pytest.mark.parametrize("n", [19, 33, 60, 90])
+def test_tau_covers_scans_that_it_has_not_seen(detector: Detector, n: int) -> None:
+    """False alarms among new clean scans, over many calibrations: a promise, at any n from 19."""
+    draws, new = 1000, draw(20_000, 1).sort().values
+    alarms = 0.0
+    for seed in range(draws):
+        clean = draw(n, 2 + seed)
+        detector.set_validation("fused", clean, clean)
+        alarms += 1 - int(torch.searchsorted(new, detector.tau("fused"), right=True)) / len(new)
+    share = alarms / draws
+    # binomial sd of a share is below .05 at n = 19; of the mean of 1,000 it is below .002
+    assert 0.05 - 1 / (n + 1) - 0.005 < share < 0.055
+    assert share == pytest.approx(1 - math.ceil((n + 1) * 0.95) / (n + 1), abs=0.005)
+
+
+def test_with_too_few_scans_tau_is_the_highest_score(detector: Detector) -> None:
+    detector.set_validation("fused", torch.tensor([3.0, 1.0, 2.0]), torch.tensor([9.0]))
+    assert detector.tau("fused") == 3
 
 
 def test_confidence_is_a_share_and_never_falls(detector: Detector) -> None:

@@ -8,9 +8,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from core.calibrated import Calibrated
+from core.metrics import auroc
 from core.moe import MixtureOfExperts, MoEConfig
-from train.calibrate import _operating_point
+from train.calibrate import MOST, _fuse, _operating_point, carried
 from train.fold import balanced_weights
+from train.logistic import logistic
 
 TINY = {"img_size": 28, "sides": (14,), "channels": (8, 8, 8, 8), "hidden": 8}
 
@@ -174,3 +176,44 @@ def test_with_many_classes_only_the_temperature_is_chosen():
     assert float(made.temperature) > 1.5
     assert F.nll_loss(made(pictures(logits)), y) < before
     assert figures["balanced"] == pytest.approx(balanced(logits.argmax(1), y), abs=1e-6)
+
+
+class Fused:
+    """What `_fuse` writes to."""
+
+    def __init__(self, features: int) -> None:
+        self.centre, self.spread, self.weight = (torch.zeros(features) for _ in range(3))
+        self.offset = torch.zeros(())
+
+
+def told(gaps: list[float], n: int = 400) -> tuple[Tensor, Tensor]:
+    """Features of clean and attacked scans that lie so many standard deviations apart."""
+    g = torch.Generator().manual_seed(0)
+    clean, attacked = torch.randn(2, n, len(gaps), generator=g)
+    return clean, attacked + torch.tensor(gaps)
+
+
+def test_no_feature_carries_more_than_half_of_the_score():
+    clean, attacked = told([4.0, 0.8, 0.6, 0.5, 0.0])
+    capped = Fused(5)
+    _fuse(capped, clean, attacked, 1e-2)
+    weight, _ = logistic(clean, attacked, 1e-2)
+    gap = attacked.mean(0) - clean.mean(0)
+    assert carried(weight, gap).max() > 0.7  # it would
+    standard = gap / clean.std(0)
+    shares = carried(capped.weight, standard)
+    assert 0.4 < shares[0] == shares.max() <= MOST + 1e-6
+
+    def apart(w: Tensor) -> float:
+        score = torch.cat([clean, attacked]) @ w
+        return auroc(score, torch.arange(2).repeat_interleave(len(clean)))
+
+    assert apart(capped.weight) > 0.9  # .998 without
+
+
+def test_a_feature_that_alone_tells_anything_is_kept():
+    clean, attacked = told([3.0, 0.0])
+    attacked[:, 1] = clean[:, 1]
+    made = Fused(2)
+    _fuse(made, clean, attacked, 1e-2)
+    assert made.weight[0] > 0.5
