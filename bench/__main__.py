@@ -26,6 +26,7 @@ from bench import (
 )
 from bench.budgets import BUDGETS
 from bench.fold import Fold, load_fold
+from bench.lanes import Lanes
 from bench.lesions import masks_for
 from bench.options import parser, root_of, settings_of
 from bench.progress import say
@@ -92,7 +93,7 @@ def _single(args: argparse.Namespace) -> None:
         others = [load(args.weights, hospital=h).to(_device(args)) for h in lenders]
         climbing.run(
             store, pipeline, others, test, args.rows or LADDER, args.systems, budget,
-            eps=args.attack_eps, batch_size=args.batch_size,
+            eps=args.attack_eps, lanes=Lanes(pipeline.device, args.batch_size, args.workers),
         )  # fmt: skip
     elif args.command == "robustness":
         validation = _fold(args, args.protocol, "val", args.val_limit)

@@ -14,7 +14,7 @@ class Budget:
     restarts: int
     eot: int
     queries: int  # of Square
-    square_scans: int
+    few_scans: int  # of Square and of the gate-aware attacks, the dearest two
     curve_scans: int  # at each eps of the curve
     others: int  # hospitals whose mixtures lend A2 their gradients
     checked: int  # scans of the self-checks; every row runs on them, fallen or not, to compare

@@ -13,6 +13,7 @@ from bench.figures import share
 from bench.fold import Fold
 from bench.ladder import attack_scans, climb, watched_of
 from bench.ladder_checks import check_gradients
+from bench.lanes import Lanes
 from bench.randomness import randomness
 from bench.rungs import Attacker, rungs_named
 from bench.standings import compare_rows, kept, standings
@@ -35,10 +36,9 @@ def run(
     budget: Budget,
     *,
     eps: float,
-    batch_size: int,
+    lanes: Lanes,
 ) -> None:
     """Fills `store`: checks, a row for each attack on each system, curve, noise, standings."""
-    device = pipeline.device
     fold = test.thin(budget.scans)
     chosen = targets(pipeline, systems)
     lent = [pipeline.plain_logits, *(other.classifier_logits for other in others)]
@@ -46,21 +46,21 @@ def run(
     for target in chosen:
 
         def checked(target: Target = target) -> dict[str, Any]:
-            found, warnings = check_gradients(target, fold.thin(budget.checked), eps, device)
+            found, warnings = check_gradients(target, fold.thin(budget.checked), eps, lanes.device)
             for warning in warnings:
                 store.warn(warning)
             return found
 
         store.row(f"self-check: {target.name}", checked, budget=vars(budget))
-    climb(store, fold, chosen, rungs_named(names), attacker, device, batch_size)
+    climb(store, fold, chosen, rungs_named(names), attacker, lanes)
     few = fold.thin(budget.curve_scans)
     for target in [t for t in chosen if t.name in CURVED]:
         for size in CURVE if "A3" in names else ():
-            climb_curve(store, few, target, size, budget, device, batch_size)
+            climb_curve(store, few, target, size, budget, lanes)
         if target.name == "defence" and "A8" in names:
             store.row(
                 "randomness",
-                lambda t=target: randomness(t, few, attacker, device, batch_size),
+                lambda t=target: randomness(t, few, attacker, lanes),
                 budget=vars(budget),
             )
     rows = store.content["rows"]
@@ -78,16 +78,15 @@ def climb_curve(
     target: Target,
     eps: float,
     budget: Budget,
-    device: torch.device,
-    batch_size: int,
+    lanes: Lanes,
 ) -> None:
     """A3 at one size of perturbation, on few scans, as a row of its own."""
-    (rung,) = rungs_named(["A3"])
+    _, rung = rungs_named(["A3"])
     attack = partial(rung.tries, Attacker(eps, budget), target)
     name, every = f"curve {eps:g}: {target.name}", torch.ones(len(few), dtype=torch.bool)
 
     def row() -> dict[str, Any]:
-        found = attack_scans(store, name, target, few, every, attack, device, batch_size)
+        found = attack_scans(store, name, target, few, every, attack, lanes)
         return {"curve": target.name, "eps": eps, **share(kept(found))}
 
     store.row(name, row, budget=vars(budget))

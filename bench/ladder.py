@@ -8,14 +8,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from bench.budgets import Budget
 from bench.fold import Batch, Fold, spread
-from bench.progress import progress, say
+from bench.lanes import Lanes
+from bench.progress import say
 from bench.rungs import Attacker, Rung
 from bench.standings import kept
 from bench.store import Store
@@ -23,6 +24,7 @@ from bench.targets import Target
 from core.attack.step import to_eight_bit
 
 CLEAN = "clean"
+BITS = ("right", "right_8bit", "unnoticed")
 
 
 @dataclass
@@ -43,8 +45,7 @@ def climb(
     targets: Sequence[Target],
     rungs: Sequence[Rung],
     attacker: Attacker,
-    device: torch.device,
-    batch_size: int = 16,
+    lanes: Lanes,
 ) -> None:
     """Fills `store` with a row 'RUNG: TARGET' for each pair that fits, and where each then stands.
 
@@ -52,45 +53,45 @@ def climb(
         ValueError: a target's outputs are no logits.
     """
     for target in targets:
-        check_target(target, fold, device)
+        check_target(target, fold, lanes.device)
     budget = attacker.budget
-    standing = {t.name: _begin(store, t, fold, budget, device, batch_size) for t in targets}
+    standing = {t.name: _begin(store, t, fold, budget, lanes) for t in targets}
     few, watched = (torch.zeros(len(fold), dtype=torch.bool) for _ in range(2))
-    few[spread(len(fold), budget.square_scans)] = True
+    few[spread(len(fold), budget.few_scans)] = True
     watched[watched_of(fold, budget)] = True
     pairs = [(r, t) for r in rungs for t in targets if r.fits(t)]
     for count, (rung, target) in enumerate(pairs, 1):
         now = standing[target.name]
-        tried = now.right | now.right_8bit
+        still = now.right | now.right_8bit
         if rung.few:
-            tried = tried & few
-        tried = tried | watched
+            still = still & few
+        tried = still | watched
         name = f"{rung.name}: {target.name}"
         say(f"{name} ({count} of {len(pairs)}): {int(tried.sum())} scans")
 
         def row(
-            rung: Rung = rung, target: Target = target, tried: Tensor = tried, name: str = name
+            rung: Rung = rung,
+            target: Target = target,
+            still: Tensor = still,
+            tried: Tensor = tried,
+            name: str = name,
         ) -> dict[str, Any]:
             attack = partial(rung.tries, attacker, target)
-            found = attack_scans(store, name, target, fold, tried, attack, device, batch_size)
-            return {"row": rung.name, "system": target.name, "meaning": rung.meaning, **found}
+            found = attack_scans(store, name, target, fold, tried, attack, lanes)
+            right = [found["right"][i] for i in still.nonzero()[:, 0].tolist()]
+            counts = {"tried": len(right), "fell": right.count("0")}  # of those that still stood
+            return {"row": rung.name, "system": target.name, "meaning": rung.meaning,
+                    **found, **counts}  # fmt: skip
 
         standing[target.name] = now.after(store.row(name, row, budget=vars(budget)))
 
 
-def _begin(
-    store: Store,
-    target: Target,
-    fold: Fold,
-    budget: Budget,
-    device: torch.device,
-    batch_size: int,
-) -> Standing:
+def _begin(store: Store, target: Target, fold: Fold, budget: Budget, lanes: Lanes) -> Standing:
     """The row of scans as they are."""
     name, every = f"{CLEAN}: {target.name}", torch.ones(len(fold), dtype=torch.bool)
 
     def row() -> dict[str, Any]:
-        found = attack_scans(store, name, target, fold, every, lambda s: [s.x], device, batch_size)
+        found = attack_scans(store, name, target, fold, every, lambda s: [s.x], lanes)
         return {"row": CLEAN, "system": target.name, "meaning": target.meaning, **found}
 
     return Standing(every, every).after(store.row(name, row, budget=vars(budget)))
@@ -103,59 +104,72 @@ def attack_scans(
     fold: Fold,
     tried: Tensor,
     attack: Callable[[Batch], Iterable[Tensor]],
-    device: torch.device,
-    batch_size: int,
+    lanes: Lanes,
 ) -> dict[str, Any]:
-    """Bits of all scans, '-' where not tried, and the detector's scores of every try.
+    """Bits of all scans, '-' where not tried, and the detector's scores of every try in 8 bits.
 
     A killed row goes on after its last whole batch.
     """
     rows = tried.nonzero()[:, 0].tolist()
-    state = store.begun(name, {"of": rows, "done": 0, "right": "", "right_8bit": "", "scores": []})
-    left = fold.pick(rows[state["done"] :]) if state["done"] < len(rows) else None
-    for lazy in progress(left.batches(batch_size, device), name) if left else ():
-        scans = lazy()
-        bits, scores = read_after(target, scans, list(attack(scans)))
-        state["right"] += bits[0]
-        state["right_8bit"] += bits[1]
+    state = store.begun(name, {"of": rows, "done": 0, **dict.fromkeys(BITS, ""), "scores": []})
+    left = fold.pick(rows[state["done"] :])
+
+    def tried_on(scans: Batch) -> After:
+        return read_after(target, scans, list(attack(scans)))
+
+    for after in lanes.map(tried_on, left, name) if len(left) else ():
+        state |= {key: state[key] + after.bits[key] for key in BITS}
         state["scores"] = [
-            [*old, *new] for old, new in zip(state["scores"] or [[]] * len(scores), scores,
-                                             strict=True)
+            [*old, *new] for old, new in zip(state["scores"] or [[]] * len(after.scores),
+                                             after.scores, strict=True)
         ]  # fmt: skip
-        state["done"] += len(scans.y)
+        state["done"] += len(after.bits["right"])
         store.keep(name, state)
-    found: dict[str, Any] = {"n": len(fold), "tried": len(rows)}
-    for key in ("right", "right_8bit"):
+    found: dict[str, Any] = {"n": len(fold), "tried": len(rows), "fell": state["right"].count("0")}
+    for key in BITS if target.gate else BITS[:2]:
         bits_of = dict(zip(rows, state[key], strict=True))
         found[key] = "".join(bits_of.get(i, "-") for i in range(len(fold)))
-    found["fell"] = state["right"].count("0")
     if state["scores"]:
         found["scores"] = state["scores"]
     return found
 
 
-@torch.no_grad()
-def read_after(
-    target: Target, scans: Batch, tries: Sequence[Tensor]
-) -> tuple[tuple[str, str], list[list[float]]]:
-    """Whether the whole system reads each scan right after every try, also rounded to 8 bits.
+class After(NamedTuple):
+    """What a system says of scans after every try: bits of '1' and '0', one string of each kind."""
 
-    Returns:
-        Two strings of '1' and '0', and the detector's scores of each try where there is one.
+    bits: dict[str, str]  # BITS: right whatever was tried, the same in 8 bits, misread unnoticed
+    scores: list[list[float]]  # of the detector for each try in 8 bits, where there is one
+
+
+@torch.no_grad()
+def read_after(target: Target, scans: Batch, tries: Sequence[Tensor]) -> After:
+    """How the whole system reads each scan after every try, as it is and rounded to 8 bits.
+
+    Raises:
+        ValueError: its outputs are no numbers.
     """
     x, y, seeds = scans
-    right = [torch.ones(len(y), dtype=torch.bool, device=y.device) for _ in range(2)]
+    right = torch.ones(2, len(y), dtype=torch.bool, device=y.device)
+    unnoticed = torch.zeros(len(y), dtype=torch.bool, device=y.device)
     scores = []
     for x_adv in tries:
         for i, changed in enumerate((x_adv, to_eight_bit(x, x_adv))):
-            logits = target.logits(changed, seeds)
+            found = target.gate.read(changed, seeds) if target.gate else None
+            logits = found.logits if found else target.logits(changed, seeds)
             if not torch.isfinite(logits).all():
                 raise ValueError(f"{target.name} returns what is no number for an attacked scan")
-            right[i] &= logits.argmax(1) == y
-        if target.gate is not None:
-            scores.append(target.gate.score(x_adv).tolist())
-    first, second = ("".join("01"[int(bit)] for bit in bits) for bits in right)
-    return (first, second), scores
+            well = logits.argmax(1) == y
+            if target.gate and found:
+                flagged = found.score > target.gate.tau
+                unnoticed |= ~well & ~flagged
+                if target.refuses:
+                    attacked = (changed != x).flatten(1).any(1)
+                    well = torch.where(attacked, well | flagged, well & ~flagged)
+                if i:
+                    scores.append(found.score.tolist())
+            right[i] &= well
+    bits = ("".join("01"[int(bit)] for bit in row) for row in (*right, unnoticed))
+    return After(dict(zip(BITS, bits, strict=True)), scores)
 
 
 @torch.no_grad()
@@ -183,6 +197,6 @@ def check_target(target: Target, fold: Fold, device: torch.device, limit: int = 
 
 
 def watched_of(fold: Fold, budget: Budget) -> list[int]:
-    """Rows of the fold on which every attack runs, whatever has fallen: some of Square's."""
-    few = spread(len(fold), budget.square_scans)
+    """Rows of the fold on which every attack runs, whatever has fallen: some of the few."""
+    few = spread(len(fold), budget.few_scans)
     return [few[i] for i in spread(len(few), budget.checked)]

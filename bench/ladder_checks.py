@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bench.attacks import APGD
 from bench.attacks.margin import margin
 from bench.checks import in_corner
 from bench.fold import Fold
@@ -17,6 +18,7 @@ from core.attack.step import LogitsFn, gradient
 
 LARGE, STEPS = 0.25, 10  # an attack that nothing survives
 ZERO_SHARE = 0.01
+FEW = 5  # steps of APGD, and five times as many
 FINE = 2e-4  # of the finite difference along the gradient's sign, in [0, 1]
 SLOPES = (0.5, 2.0)  # of the measured rise against the promised one, median over scans
 
@@ -45,12 +47,18 @@ def check_gradients(
         )
 
     def left(tries: list[Tensor]) -> float:
-        bits, _ = read_after(target, scans, tries)
-        return bits[0].count("1") / len(y)
+        return read_after(target, scans, tries).bits["right"].count("1") / len(y)
 
     found["clean"] = left([x])
     found["eps_0"] = left([PGD(eps=0.0, steps=1)(logits, x, y, seeds)])
     found["noise"] = left([in_corner(x, eps, seeds)])
+    few, many = (APGD(eps, steps)(logits, x, y, seeds) for steps in (FEW, 5 * FEW))
+    found["few_steps"], found["many_steps"] = left([few]), left([many])
+    if found["many_steps"] > found["few_steps"] + 1 / len(y) + 1e-9:  # a scan may fall to luck
+        warnings.append(
+            f"{target.name}: {5 * FEW} steps leave {found['many_steps']:.3f} right, {FEW} steps "
+            f"{found['few_steps']:.3f}: the attack does not converge"
+        )
     large = PGD(eps=LARGE, alpha=2.5 * LARGE / STEPS, steps=STEPS)
     found["eps_.25"] = left([large(logits, x, y, seeds)])
     if found["eps_0"] != found["clean"]:

@@ -38,7 +38,8 @@ def ladder(results: Results) -> str:
         parts.append(
             f"**{protocol}**\n\n{table(head, lines)}\n\n{COUNTED} over all rows, with 95 % by scan "
             "and by group. Under A0 to A11: scans that fell, of those tried. p: McNemar's exact "
-            f"test of the worst case against the whole defence. {note}. {source(result)}"
+            "test of the worst case against the whole defence. JPEG and bits have no gradient; "
+            f"rows that need one take the identity's. {note}. {source(result)}"
         )
     return "\n\n".join(parts)
 
@@ -66,16 +67,22 @@ def ladder_sources(results: Results) -> str:
 
 
 def ladder_detection(results: Results) -> str:
-    """The detector's AUROC against every row's attacked scans."""
-    lines = []
+    """The detector's AUROC against every row's attacked scans, and who got past it."""
+    lines, past = [], []
     for protocol, result in results_of(results, "ladder", PROTOCOLS).items():
         for system, standing in result["standings"].items():
             for name, found in standing.get("detection", {}).items():
                 rates = [percent(found["tpr_at_5"]), percent(found["tpr_at_1"])]
                 cells = [number(found["auroc"]), *rates, str(found["n"])]
                 lines.append([protocol, system, name, *cells])
+            if "unnoticed" in standing:
+                safe = standing["unnoticed"]
+                past.append(f"{protocol}, {system}: {safe['n'] - safe['k']} of {safe['n']}")
     head = ["protocol", "system", "row", "AUROC", "found at 5 %, %", "at 1 %, %", "n"]
-    return table(head, lines)
+    return (
+        f"{table(head, lines)}\n\nAttacked scans in 8 bits; worst: each scan's lowest score over "
+        f"all rows. Misread under some row without an alarm: {'; '.join(past)}."
+    )
 
 
 def ladder_curve(results: Results) -> str:

@@ -35,8 +35,8 @@ A killed run goes on where it stopped when the same command is given again."""
 
 # options that decide no figure: rows computed under others may stand in the same file
 INDIFFERENT = {
-    "command", "weights", "data", "batch_size", "threads", "device", "cache", "manifests", "out",
-    "fresh", "rows", "no_app", "weights_leak_free", "weights_second_source",
+    "command", "weights", "data", "batch_size", "threads", "workers", "device", "cache",
+    "manifests", "out", "fresh", "rows", "no_app", "weights_leak_free", "weights_second_source",
     "methods", "runs", "personal_preset",
 }  # fmt: skip
 
@@ -102,6 +102,10 @@ def _robustness(command: argparse.ArgumentParser) -> None:
     add(
         "--budget", choices=list(BUDGETS),
         help="climb the ladder, rows A0 to A11, each on the scans that a system still reads right",
+    )  # fmt: skip
+    add(
+        "--workers", type=int, default=1,
+        help="with a budget: batches side by side; with --threads 1 as many as there are cores",
     )  # fmt: skip
     add("--fold", choices=("test", "val"), default="test", help="val: where choices are made")
     add("--hospital", type=int, help="whose system, where the weights are a federation's")

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from bench.fold import Batch, Fold
-from bench.progress import progress
-from bench.rungs import Attacker
+from bench.lanes import Lanes
+from bench.rungs import Attacker, seen
 from bench.targets import Target
 from core import metrics
 from core.attack import eot
@@ -20,33 +20,32 @@ DRAWS = 20
 SUBMISSIONS = (1, 5, 20)  # how often a scan is handed in
 
 
-def randomness(
-    target: Target, fold: Fold, attacker: Attacker, device: torch.device, batch_size: int = 16
-) -> dict[str, Any]:
+def randomness(target: Target, fold: Fold, attacker: Attacker, lanes: Lanes) -> dict[str, Any]:
     """Readings of `DRAWS` fresh noises each: clean, after A3 with EOT, after A8.
 
     A8 knows the noise of the first draw and attacks that alone.
     """
-    said: dict[str, list[Tensor]] = {"clean": [], "A3 with EOT": [], "A8": []}
-    for lazy in progress(fold.batches(batch_size, device), f"randomness of {target.name}"):
-        scans = lazy()
+
+    def read(scans: Batch) -> dict[str, Tensor]:
         attack, turn = attacker.apgd(), 0
 
-        def fresh(z: Tensor, scans: Batch = scans) -> Tensor:
+        def fresh(z: Tensor) -> Tensor:
             nonlocal turn
             turn += 1  # beyond the draws that are read with
-            return target.logits(z, drawn(scans.seeds, DRAWS + turn))
+            return seen(target, scans._replace(seeds=drawn(scans.seeds, DRAWS + turn)))(z)
 
-        expected = attack(eot(fresh, attacker.budget.eot), scans.x, scans.y, scans.seeds)
-        first = drawn(scans.seeds, 0)
-        known = attack(
-            lambda z, first=first: target.logits(z, first), scans.x, scans.y, scans.seeds
-        )
-        for name, x in (("clean", scans.x), ("A3 with EOT", expected), ("A8", known)):
-            said[name].append(_right(target, x, scans))
+        first = scans._replace(seeds=drawn(scans.seeds, 0))
+        attacked = {
+            "clean": scans.x,
+            "A3 with EOT": attack(eot(fresh, attacker.budget.eot), scans.x, scans.y, scans.seeds),
+            "A8": attack(seen(target, first), scans.x, scans.y, scans.seeds),
+        }
+        return {name: _right(target, x, scans) for name, x in attacked.items()}
+
+    said = list(lanes.map(read, fold, f"randomness of {target.name}"))
     return {
         "n": len(fold), "draws": DRAWS, "eot": attacker.budget.eot,
-        **{name: figures(torch.cat(bits, 1)) for name, bits in said.items()},
+        **{name: figures(torch.cat([part[name] for part in said], 1)) for name in said[0]},
     }  # fmt: skip
 
 

@@ -1,4 +1,8 @@
-"""The ladder's attacks on one target, each stronger in its own way (A0 to A11)."""
+"""The ladder's attacks on one target, each stronger in its own way (A0 to A11).
+
+Attacks through a whole system look at it in bfloat16 where the machine multiplies that natively;
+what counts is how it reads their result in full precision.
+"""
 
 from __future__ import annotations
 
@@ -13,11 +17,15 @@ from bench.attacks import APGD, LowFrequency, Square
 from bench.attacks.apgd import RESTART
 from bench.attacks.margin import margin
 from bench.budgets import Budget
+from bench.checks import in_corner
 from bench.fold import Batch
 from bench.known import check_known
 from bench.targets import ClassifyFn, Gate, Target
 from core.attack import PGD
+from core.attack.step import LogitsFn
+from train.device import autocast, autocast_logits
 
+NOISE = "noise"
 GRID = 28  # of the low-frequency perturbation
 
 
@@ -40,7 +48,7 @@ TryFn = Callable[[Attacker, Target, Batch], Iterator[Tensor]]  # attacked scans,
 
 @dataclass(frozen=True)
 class Rung:
-    """`fits` says of which targets the attack is one; `few`: on the budget's scans for Square."""
+    """`fits` says of which targets the attack is one; `few`: on the budget's `few_scans` alone."""
 
     name: str
     meaning: str
@@ -64,9 +72,14 @@ def _transfer(a: Attacker, t: Target, s: Batch) -> Iterator[Tensor]:
         yield a.apgd()(classify, s.x, s.y, s.seeds)
 
 
+def seen(t: Target, s: Batch, path: str = "exact") -> LogitsFn:
+    """The whole system's logits as its attackers see them, the noise that of each scan's seed."""
+    return autocast_logits(lambda z: t.logits(z, s.seeds, path), s.x.device)
+
+
 def _whole(loss: str = "ce", path: str = "exact") -> TryFn:
     def tries(a: Attacker, t: Target, s: Batch) -> Iterator[Tensor]:
-        yield a.apgd(loss)(lambda z: t.logits(z, s.seeds, path), s.x, s.y, s.seeds)
+        yield a.apgd(loss)(seen(t, s, path), s.x, s.y, s.seeds)
 
     return tries
 
@@ -76,52 +89,65 @@ def _each_step(a: Attacker, t: Target, s: Batch) -> Iterator[Tensor]:
     estimates = t.estimates
 
     def logits(z: Tensor) -> Tensor:
-        seen = [t.classify(x_0).log_softmax(1) for x_0 in estimates(z, s.seeds)]
-        return torch.stack(seen).mean(0)
+        steps = [t.classify(x_0).log_softmax(1) for x_0 in estimates(z, s.seeds)]
+        return torch.stack(steps).mean(0)
 
-    yield a.apgd()(logits, s.x, s.y, s.seeds)
+    yield a.apgd()(autocast_logits(logits, s.x.device), s.x, s.y, s.seeds)
 
 
 def _beside_gate(a: Attacker, t: Target, s: Batch) -> Iterator[Tensor]:
     """Four ways to deal with a detector; each is read by the whole system as it is."""
-    gate, whole = _gate(t), a.apgd("margin")
+    gate = _gate(t)
 
-    def excess(z: Tensor) -> Tensor:
-        return (gate.score(z) - gate.tau) / gate.span
-
-    def lead(z: Tensor) -> Tensor:
-        return margin(t.logits(z, s.seeds), s.y)
-
-    def alike(z: Tensor) -> Tensor:
-        return (gate.features(z) - wanted).square().mean(1)
+    def look(z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """How far misread, how far above tau, features."""
+        with autocast(z.device):
+            logits, score, features = (part.float() for part in gate.read(z, s.seeds))
+        return margin(logits, s.y), (score - gate.tau) / gate.span, features
 
     with torch.no_grad():
-        wanted = gate.features(s.x)
-    goals = (
-        lambda z: torch.minimum(lead(z), -excess(z)),  # misread and below tau
-        lambda z: torch.minimum(lead(z), excess(z)),  # misread although flagged
-        lambda z: lead(z) - alike(z),  # misread, with the features of the clean scan
-    )
-    for goal in goals:
-        yield whole(lambda z, goal=goal: _as_logits(goal(z), s.y), s.x, s.y, s.seeds)
+        wanted = look(s.x)[2]
+
+    def hidden(z: Tensor) -> Tensor:
+        lead, excess, _ = look(z)
+        return torch.minimum(lead, -excess)
+
+    def deep(z: Tensor) -> Tensor:
+        lead, excess, _ = look(z)
+        return torch.minimum(lead, excess)
+
+    def alike(z: Tensor) -> Tensor:
+        lead, _, features = look(z)
+        return lead - (features - wanted).square().mean(1)
+
+    for goal in (hidden, deep, alike):
+        yield a.apgd("margin")(lambda z, g=goal: _as_logits(g(z), s.y), s.x, s.y, s.seeds)
+    steps = 2 * a.budget.steps
     turn = 0
 
-    def alternating(z: Tensor) -> Tensor:
+    def alternating(z: Tensor) -> Tensor:  # the last step is the system's
         nonlocal turn
         turn += 1
-        return _as_logits(lead(z) if turn % 2 else -excess(z), s.y)
+        lead, excess, _ = look(z)
+        return _as_logits(-excess if turn % 2 else lead, s.y)
 
-    steps = 2 * a.budget.steps
     yield PGD(a.eps, max(2.5 * a.eps / steps, 1e-9), steps)(alternating, s.x, s.y, s.seeds)
 
 
 def _square(a: Attacker, t: Target, s: Batch) -> Iterator[Tensor]:
-    yield Square(a.eps, a.budget.queries)(lambda z: t.logits(z, s.seeds), s.x, s.y, s.seeds)
+    attack = Square(a.eps, a.budget.queries, until_wrong=False)
+    yield attack(seen(t, s), s.x, s.y, s.seeds)
 
 
 def _smooth(a: Attacker, t: Target, s: Batch) -> Iterator[Tensor]:
     attack = LowFrequency(a.eps, GRID, a.budget.steps)
-    yield attack(lambda z: t.logits(z, s.seeds), s.x, s.y, s.seeds)
+    for restart in range(a.budget.restarts):
+        seeds = [seed + RESTART * restart for seed in s.seeds]
+        yield attack(seen(t, s), s.x, s.y, seeds)
+
+
+def _noise(a: Attacker, t: Target, s: Batch) -> Iterator[Tensor]:
+    yield in_corner(s.x, a.eps, s.seeds)
 
 
 def _gate(t: Target) -> Gate:
@@ -145,6 +171,7 @@ def _is_purifier(t: Target) -> bool:
 
 
 RUNGS = (
+    Rung(NOISE, "every pixel moves by eps, up or down at random: no attack", _noise),
     Rung("A0", "the paper's PGD-7, random start, classifier alone", _paper),
     Rung("A1", "PGD on the classifier alone, with the budget's steps; 5 restarts of the budget "
          "`full`", _classifier_alone),
@@ -159,7 +186,7 @@ RUNGS = (
          lambda t: t.estimates is not None),
     Rung("A9", "gate-aware: misread and not flagged; misread although flagged; misread with the "
          "clean scan's features; steps in turn against system and detector", _beside_gate,
-         lambda t: t.gate is not None),
+         lambda t: t.gate is not None, few=True),
     Rung("A10", "Square: no gradient, the system's logits asked", _square, few=True),
     Rung("A11", f"APGD's budget on a perturbation of {GRID} x {GRID}, enlarged", _smooth),
 )  # fmt: skip
@@ -169,6 +196,10 @@ LADDER = [f"A{i}" for i in range(12)]  # A8, which knows the noise, is part of `
 
 
 def rungs_named(names: Sequence[str]) -> list[Rung]:
-    """The rungs of these names, in the ladder's order. Raises ValueError for an unknown one."""
+    """The rungs of these names, in the ladder's order, after what every attack is compared with.
+
+    Raises:
+        ValueError: an unknown one.
+    """
     check_known("row", names, ["clean", *LADDER])
-    return [rung for rung in RUNGS if rung.name in names]
+    return [rung for rung in RUNGS if rung.name in (NOISE, *names)]

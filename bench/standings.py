@@ -10,6 +10,7 @@ from torch import Tensor
 
 from bench.figures import share
 from bench.fold import Fold
+from bench.rungs import NOISE
 from core import metrics
 
 Rows = Mapping[str, Mapping[str, Any]]
@@ -48,6 +49,7 @@ def standings(rows: Rows, fold: Fold, best: str = "defence") -> dict[str, Any]:
             found[system]["mcnemar"] = {f"only_{best}": b, "only_it": c, "p": p}
         if "scores" in own["clean"]:
             found[system]["detection"] = detection(own)
+            found[system]["unnoticed"] = block(~_unnoticed(own), fold)
     return found
 
 
@@ -70,17 +72,33 @@ def block(right: Tensor, fold: Fold) -> dict[str, Any]:
 
 
 def detection(own: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """AUROC of the detector for every try of every row, against the same scans clean."""
+    """AUROC of the detector for every try of every row in 8 bits, against the same scans clean.
+
+    'worst' takes each scan's lowest score over all rows.
+    """
     clean = torch.tensor(own["clean"]["scores"][0])
-    found = {}
+    lowest, found = torch.full_like(clean, torch.inf), {}
     for name, row in own.items():
         if name == "clean" or not row.get("scores"):
             continue
         tried = torch.tensor([c != "-" for c in row["right"]])
-        for i, scores in enumerate(row["scores"]):
-            label = f"{name} ({i + 1})" if len(row["scores"]) > 1 else name
-            found[label] = _detected(clean[tried], torch.tensor(scores))
+        scores = torch.tensor(row["scores"])
+        for i, attacked in enumerate(scores):
+            label = f"{name} ({i + 1})" if len(scores) > 1 else name
+            found[label] = _detected(clean[tried], attacked)
+        if name != NOISE:
+            lowest[tried] = torch.minimum(lowest[tried], scores.amin(0))
+    attacked = lowest.isfinite()
+    if attacked.any():
+        found["worst"] = _detected(clean[attacked], lowest[attacked])
     return found
+
+
+def _unnoticed(own: Mapping[str, Mapping[str, Any]]) -> Tensor:
+    """Scans that some attack has the system misread without an alarm, bool (N,)."""
+    attacks = [row["unnoticed"] for name, row in own.items() if name not in ("clean", NOISE)]
+    bits = [[bit == "1" for bit in row] for row in (attacks or [own["clean"]["unnoticed"]])]
+    return torch.tensor(bits).any(0)
 
 
 def _detected(clean: Tensor, attacked: Tensor) -> dict[str, Any]:
@@ -97,11 +115,12 @@ def _detected(clean: Tensor, attacked: Tensor) -> dict[str, Any]:
 def compare_rows(rows: Rows, system: str, watched: Sequence[int], slack: float) -> list[str]:
     """Laws between rows on the scans that every row was tried on; a sentence for each broken one.
 
-    White-box attacks leave no more right than transferred ones, those no more than Square, and
-    exact gradients no more than approximated ones; one scan is forgiven.
+    White-box attacks leave no more right than transferred ones, those no more than Square, that
+    no more than noise, and exact gradients no more than approximated ones; one scan is forgiven.
     """
     own = rows_of(rows, system)
     pairs = [
+        (NOISE, "A10"),
         ("A2", "A3"),
         ("A10", "A3"),
         ("A10", "A2"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -25,17 +26,28 @@ FrontFn = Callable[[Tensor, Sequence[int]], Tensor]
 
 
 class Gate(NamedTuple):
-    """A detector in front: its score, differentiable, the threshold, and the distance it rises."""
+    """A detector in front: what it says, differentiable, the threshold, the distance it rises."""
 
-    score: Callable[[Tensor], Tensor]  # (B,)
-    features: Callable[[Tensor], Tensor]  # (B, F), each divided by its clean spread
+    read: Callable[[Tensor, Sequence[int]], GateReading]
     tau: float
     span: float
 
 
+class GateReading(NamedTuple):
+    """Of B scans, from one pass of the detector."""
+
+    logits: Tensor  # (B, C) of the whole system
+    score: Tensor  # (B,)
+    features: Tensor  # (B, F), each divided by its clean spread
+
+
 @dataclass(frozen=True)
 class Target:
-    """`classify` is what the paper's attacker sees; `front` changes a scan before it."""
+    """`classify` is what the paper's attacker sees; `front` changes a scan before it.
+
+    A target that `refuses` reads no flagged scan: a clean one is lost to it, an attacked one does
+    no harm.
+    """
 
     name: str
     meaning: str
@@ -44,6 +56,7 @@ class Target:
     gate: Gate | None = None
     has_gradient: bool = True  # of `front`; where it has none, every path is the identity
     is_purifier: bool = False
+    refuses: bool = False
     estimates: Callable[[Tensor, Sequence[int]], list[Tensor]] | None = None  # of several steps
 
     def logits(self, x: Tensor, seeds: Sequence[int], path: str = "exact") -> Tensor:
@@ -73,12 +86,11 @@ def targets(pipeline: MedFedPure, names: Sequence[str] | None = None) -> list[Ta
 
 def _all(p: MedFedPure) -> list[Target]:
     trained, plain = (partial(Bench(p).classify, s) for s in ("trained", "plain"))
-    gate = Gate(
-        lambda x: p.score(p.detector(x)),
-        lambda x: p.detector(x).features / p.detector.spread,
-        p.tau,
-        p.detector.span_of(),
-    )
+
+    def gate(classify: ClassifyFn, policy: str | None) -> Gate:
+        read = partial(_read, p, classify, policy)
+        return Gate(read, p.tau, p.detector.span_of())
+
     deep = p.config.purifier.t_min
     slow = Purifier(
         p.purifier.noise_pred, p.purifier.diffusion,
@@ -86,15 +98,17 @@ def _all(p: MedFedPure) -> list[Target]:
     )  # fmt: skip
     return [
         Target("defence", "detector, purifier (policy floor), trained mixture", trained,
-               partial(purified, p, policy="floor"), gate, is_purifier=True),
+               partial(purified, p, policy="floor"), gate(trained, "floor"), is_purifier=True),
         Target("defence-paper-policy", "the same, purifying flagged scans only", trained,
-               partial(purified, p, policy="paper"), gate, is_purifier=True),
+               partial(purified, p, policy="paper"), gate(trained, "paper"), is_purifier=True),
+        Target("detection-only", "trained mixture, which reads no flagged scan", trained,
+               gate=gate(trained, None), refuses=True),
         Target("purify-all", f"every scan purified to t = {deep}, trained mixture", trained,
                partial(_to_depth, p.purifier, deep), is_purifier=True),
         Target("trained-mixture", "adversarially trained mixture alone", trained),
         Target("undefended", "plain classifier alone", plain),
         Target("plain-purified", "detector and purifier (policy floor), plain classifier", plain,
-               partial(purified, p, policy="floor"), gate, is_purifier=True),
+               partial(purified, p, policy="floor"), gate(plain, "floor"), is_purifier=True),
         Target("diffpure", f"DiffPure at t = {DIFFPURE_T}, 4 DDIM steps, plain classifier", plain,
                partial(_to_depth, slow, DIFFPURE_T), is_purifier=True,
                estimates=partial(_estimates, slow, DIFFPURE_T)),
@@ -106,6 +120,16 @@ def _all(p: MedFedPure) -> list[Target]:
     ]  # fmt: skip
 
 
+def _read(
+    p: MedFedPure, classify: ClassifyFn, policy: str | None, x: Tensor, seeds: Sequence[int]
+) -> GateReading:
+    """Without a policy nothing is purified."""
+    found = p.detector(x)
+    score = p.score(found)
+    pure = x if policy is None else p.purify(x, p.t_star(score.detach(), policy), seeds)
+    return GateReading(classify(pure), score, found.features / p.detector.spread)
+
+
 def _to_depth(purifier: Purifier, depth: int, x: Tensor, seeds: Sequence[int]) -> Tensor:
     t_star = torch.full((len(x),), depth, device=x.device)
     pure: Tensor = purifier(x, t_star, seeds)
@@ -115,8 +139,11 @@ def _to_depth(purifier: Purifier, depth: int, x: Tensor, seeds: Sequence[int]) -
 def _estimates(purifier: Purifier, depth: int, x: Tensor, seeds: Sequence[int]) -> list[Tensor]:
     """The clean scan (B, C, H, W) as each step of a purifier of one noise a scan sees it."""
     seen: list[Tensor] = []
+    own = threading.get_ident()  # another thread may run the same network
 
     def keep(_: nn.Module, taken: tuple[Tensor, Tensor], noise_pred: Tensor) -> None:
+        if threading.get_ident() != own:
+            return
         x_0 = purifier.diffusion.predict_x0(*taken, noise_pred)
         seen.append(to_pixels(x_0).clamp(0, 1))
 

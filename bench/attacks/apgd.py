@@ -34,8 +34,8 @@ class APGD:
 
     `loss` is the cross-entropy, or the margin: the best other logit minus the true one. (The
     difference-of-logits ratio needs three logits; with two the margin is what is left of it.)
-    Differs from the paper: the result is the last point at which a scan was misread, of those never
-    misread the one of the highest loss.
+    Differs from the paper: the result is the point of the highest loss among those at which a scan
+    was misread, if there is one, and among all if not; the paper takes the last one misread.
     """
 
     eps: float = 0.015
@@ -88,7 +88,7 @@ class APGD:
         now = before = (x + start).clamp(0, 1)
         grad, loss, wrong = self._look(logits_fn, now, y)
         best, best_grad, best_loss = now, grad, loss
-        found, misread = now, wrong
+        found, misread, found_loss = now, wrong, torch.where(wrong, loss, -torch.inf)
         rises = torch.zeros(b, device=x.device)
         at_check, was_reduced = best_loss, torch.ones(b, dtype=torch.bool, device=x.device)
         until = interval = max(int(FIRST * n), 1)
@@ -99,7 +99,9 @@ class APGD:
             before, now = now, self._inside(x, moved)
             last = loss
             grad, loss, wrong = self._look(logits_fn, now, y)
-            found = torch.where(wrong.view(-1, 1, 1, 1), now, found)
+            further = wrong & (loss > found_loss)
+            found = torch.where(further.view(-1, 1, 1, 1), now, found)
+            found_loss = torch.where(further, loss, found_loss)
             misread = misread | wrong
             rises += (loss > last).float()
             better = loss > best_loss
