@@ -36,11 +36,13 @@ def eps_curve(results: Results) -> str:
         n = max(row["n"] for row in rows.values() if "curve" in row)
         panel = Panel(
             "Accuracy against eps", plots.over_eps(found),
-            f"A3: Auto-PGD through the whole of each system; eps 0 is the same scans clean. n = {n}"
-            ", bars are 95 % intervals (Wilson) by scan, drawn side by side where systems share an "
-            "eps.",
+            f"n = {n} for each system and eps. 0 is the same scans clean.",
         )  # fmt: skip
-        parts.append(group(f"ladder-{protocol}", result, scans(n), [panel], ""))
+        note = (
+            "Attack A3: Auto-PGD, exact gradients through the whole of each system. Whiskers: 95 % "
+            "by scan (Wilson); systems at one eps are drawn side by side."
+        )
+        parts.append(group(f"ladder-{protocol}", result, scans(n), [panel], note))
     return "\n".join(parts)
 
 
@@ -63,7 +65,7 @@ def worst_case(results: Results) -> str:
             "Each bar is the share of scans still read right after this row and all above it, in "
             "full precision and in 8 bits; it can only fall, and is no accuracy under the row "
             "alone: a row is tried on the scans that are still right (and a few others), Square "
-            "(A10) on fewer. Whiskers: 95 % by scan (Wilson)."
+            f"(A10) on fewer. Whiskers: 95 % by scan (Wilson). {_meanings(result)}."
         )
         if not panels:
             parts.append(older(f"ladder-{protocol}", "row of an attack"))
@@ -99,7 +101,7 @@ def detector_on_ladder(results: Results) -> str:
         note = (
             f"Score: {score}. Each row's attacked scans against the same scans clean: the scans "
             "that were still right when the row came, and a few others, so n falls from row to "
-            "row. A curve for each try of a row."
+            "row. A curve for each try of a row; no intervals are known here."
         )
         n = f"up to {len(own['clean']['right'])} scans"
         parts.append(group(f"ladder-{protocol}", result, n, panels, note))
@@ -115,9 +117,8 @@ def _against(row: Result, clean: Sequence[float]) -> Panel:
         area = number(metrics.auroc(torch.cat([negative, positive]), y))
         name = f"try {i + 1}: AUROC {area}" if len(row["scores"]) > 1 else f"AUROC {area}"
         curves.append(Curve(name, roc(negative, positive), i))
-    title = f"{row['row']}: {row['meaning']}"
-    return Panel(title, plots.roc(f"ROC of the detector, {row['row']}", curves),
-                 f"n = {len(negative)} attacked, the same clean.")  # fmt: skip
+    svg = plots.roc(f"ROC of the detector, {row['row']}", curves)
+    return Panel(row["row"], svg, f"n = {len(negative)}, and the same clean. {row['meaning']}.")
 
 
 def _clean(row: Result, n: int) -> Share:
@@ -128,6 +129,11 @@ def _clean(row: Result, n: int) -> Share:
 
 def _share(name: str, right: Sequence[bool]) -> Share:
     return Share(name, sum(right) / len(right), metrics.wilson_interval(sum(right), len(right)))
+
+
+def _meanings(result: Result) -> str:
+    said = {r["row"]: r["meaning"] for r in result["rows"].values() if r.get("row") in LADDER}
+    return "; ".join(f"{name}: {said[name]}" for name in LADDER if name in said)
 
 
 def _named(system: str, result: Result) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -9,6 +10,7 @@ from bench.svg import LEFT, RIGHT, SERIES, TOP, WIDTH, Canvas, Plot, tick_text, 
 from core import metrics
 
 WHOLE = (0.0, 25.0, 50.0, 75.0, 100.0)
+APART = 0.11  # of systems at one eps, in doublings
 NAME, VALUE = 44, 42  # columns beside bars, in pixels
 
 
@@ -30,19 +32,22 @@ class Curve(NamedTuple):
 
 
 def over_eps(systems: Mapping[str, Sequence[tuple[float, Share]]]) -> str:
-    """Accuracy of each system by size of the perturbation."""
-    sizes = sorted({eps for points in systems.values() for eps, _ in points})
-    plot = Plot((0, max(sizes) * 1.04), (0, 100), 250, len(systems))
-    plot.axes(sizes, WHOLE, "eps (L-inf, pixels in [0, 1])", "accuracy, %")
+    """Accuracy of each system by size of the perturbation, on a log axis; 0 stands apart, left."""
+    sizes = sorted({eps for points in systems.values() for eps, _ in points if eps > 0})
+    ends = (math.log2(sizes[0]) - 1, math.log2(sizes[-1]))
+    plot = Plot((ends[0] - 0.25, ends[1] + 0.25), (0, 100), 250, len(systems))
+    places = {0.0: ends[0], **{eps: math.log2(eps) for eps in sizes}}
+    names = {place: tick_text(eps) for eps, place in places.items()}
+    plot.axes(names, WHOLE, "eps (L-inf, pixels in [0, 1]; log scale)", "accuracy, %")
     told = []
     for k, (name, points) in enumerate(systems.items()):
+        beside = (k - (len(systems) - 1) / 2) * APART  # systems that agree hide each other
+        shown = [(places[eps] + beside, 100 * p.share) for eps, p in points]
         style = f"line s{k % SERIES} d{k % SERIES}"
-        plot.line([(eps, 100 * p.share) for eps, p in points], style)
-        for eps, p in points:
-            # side by side where systems agree
-            beside = eps + (k - (len(systems) - 1) / 2) * 0.004 * max(sizes)
-            plot.whisker(beside, [100 * v for v in p.interval], f"line s{k % SERIES}")
-            plot.mark(eps, 100 * p.share, k)
+        plot.line([xy for xy, (eps, _) in zip(shown, points, strict=True) if eps > 0], style)
+        for (x, y), (_, p) in zip(shown, points, strict=True):
+            plot.whisker(x, [100 * v for v in p.interval], f"line s{k % SERIES}")
+            plot.mark(x, y, k)
         plot.key(name, style, k)
         told.append(f"{name}: " + ", ".join(f"{100 * p.share:.1f} at {e:g}" for e, p in points))
     return plot.canvas.svg(f"Accuracy in percent by eps. {'; '.join(told)}.")
@@ -103,7 +108,8 @@ def histograms(
     heights = ticks(max(*clean, *attacked), 4)
     plot = Plot(span, (0, float(heights[-1])), 200, 2 if tau is None else 3)
     places = [low + (high - low) / len(clean) * i for i in range(len(clean) + 1)]
-    plot.axes([low + (high - low) / 6 * i for i in range(7)], heights, "score", "scans")
+    step = ticks(int(high - low), 6)
+    plot.axes([low + s for s in step if low + s <= high], heights, "score", "scans")
     outline: list[tuple[float, float]] = []
     for i, count in enumerate(clean):
         if count:

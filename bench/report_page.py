@@ -44,7 +44,7 @@ SECTIONS = (
             "Attacked scans found, by clean scans that would raise an alarm.",
             part_plots.detector),
     Section("ladder-roc", "Detector against the ladder: ROC",
-            "The same for attacks that go through the whole defence.",
+            "The same for each attack of the ladder on the whole defence; some know the detector.",
             ladder_plots.detector_on_ladder),
     Section("scores", "Detector: scores of clean and attacked scans",
             "What the threshold τ cuts apart.",

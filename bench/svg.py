@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 
 Point = tuple[float, float]
@@ -82,9 +82,13 @@ class Plot:
         return LEFT + across * (WIDTH - LEFT - RIGHT), self.foot - up * (self.foot - TOP)
 
     def axes(
-        self, x_ticks: Sequence[float], y_ticks: Sequence[float], x_name: str, y_name: str
+        self,
+        x_ticks: Sequence[float] | Mapping[float, str],
+        y_ticks: Sequence[float],
+        x_name: str,
+        y_name: str,
     ) -> None:
-        """Grid, ticks as `tick_text` has them, and what the axes are."""
+        """Grid, ticks as `tick_text` or `x_ticks` names them, and what the axes are."""
         for y in y_ticks:
             self.line([(self.x[0], y), (self.x[1], y)], "grid-line")
             px, py = self.at(self.x[0], y)
@@ -92,7 +96,8 @@ class Plot:
         for x in x_ticks:
             self.line([(x, self.y[0]), (x, self.y[1])], "grid-line")
             px, py = self.at(x, self.y[0])
-            self.canvas.text((px, py + 14), tick_text(x), "middle")
+            name = x_ticks[x] if isinstance(x_ticks, Mapping) else tick_text(x)
+            self.canvas.text((px, py + 14), name, "middle")
         low, high = self.x
         self.line([(low, self.y[1]), (low, self.y[0]), (high, self.y[0])], "axis")
         middle = LEFT + (WIDTH - LEFT - RIGHT) / 2
