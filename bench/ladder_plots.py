@@ -57,7 +57,7 @@ def worst_case(results: Results) -> str:
             n = max(row["n"] for row in result["rows"].values() if row.get("system") == system)
             caption = f"n = {n}; after all rows {100 * shares[-1].share:.1f} %"
             block = result.get("standings", {}).get(system, {}).get("worst", {})
-            if "interval_by_group" in block:
+            if 0 < block.get("k", 0) < n:  # of none or all, resampling groups cannot tell
                 caption += f", 95 % by near-duplicate group {span(block['interval_by_group'])}"
             name = _named(system, result)
             panels.append(Panel(name, plots.bars(f"Worst case of {name}", shares), f"{caption}."))
@@ -118,7 +118,9 @@ def _against(row: Result, clean: Sequence[float]) -> Panel:
         name = f"try {i + 1}: AUROC {area}" if len(row["scores"]) > 1 else f"AUROC {area}"
         curves.append(Curve(name, roc(negative, positive), i))
     svg = plots.roc(f"ROC of the detector, {row['row']}", curves)
-    return Panel(row["row"], svg, f"n = {len(negative)}, and the same clean. {row['meaning']}.")
+    return Panel(
+        row["row"], svg, f"n = {len(negative)} attacked, the same clean; {row['meaning']}."
+    )
 
 
 def _clean(row: Result, n: int) -> Share:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from bench import plots
@@ -156,7 +157,8 @@ def _shown(result: Result) -> dict[str, Result]:
     return {name: result["rows"][name] for name in SHOWN if name in result["rows"]}
 
 
-def _interval(block: Result) -> tuple[float, float]:
+def _interval(block: Result) -> Sequence[float]:
     told = 0 < block["k"] < block["n"]  # of none or all, resampling groups cannot tell
-    low, high = block.get("interval_by_group" if told else "interval", block["interval"])
-    return low, high
+    by_group = told and "interval_by_group" in block
+    interval: Sequence[float] = block["interval_by_group" if by_group else "interval"]
+    return interval

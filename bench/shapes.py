@@ -10,7 +10,7 @@ from torch import Tensor
 from core import metrics
 
 ROC_STEPS = 100
-RANGES = {"paper": (0.0, 10.0), "fused": (-10.0, 20.0)}  # of each score; nearly all scans lie there
+RANGES = {"paper": (0.0, 15.0), "fused": (-10.0, 20.0)}  # of each score; nearly all scans lie there
 SCORE_BINS = 30
 RELIABILITY_BINS = 10
 
