@@ -89,7 +89,9 @@ def _section(section: Section, results: Results) -> str:
     try:
         drawn = section.render(results)
     except KeyError as error:
-        drawn = absent(str(error.args[0]))
+        if not str(error.args[0]).endswith(".json"):  # a broken file is not a missing one
+            raise
+        drawn = absent(error.args[0])
     return (
         f'<section id="{section.name}">\n<h2>{escape(section.title)}</h2>\n'
         f"<p>{escape(section.reading)}</p>\n{drawn}\n</section>"

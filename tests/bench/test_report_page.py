@@ -168,6 +168,12 @@ def test_what_is_missing_is_said(results):
     assert text.count("it was written by older code, or in part") == 5
 
 
+def test_a_broken_file_is_not_called_missing(results):
+    del results["robustness-leak-free"]["rows"]["A0"]["systems"]["defence"]["accuracy"]
+    with pytest.raises(KeyError, match="accuracy"):
+        page(results)
+
+
 def test_names_are_escaped(results):
     rows = results["robustness-leak-free"]["rows"]
     rows["clean"]["meaning"] = "<b>bold</b> & more"
