@@ -12,6 +12,7 @@ from bench.attacks.apgd import RESTART
 from bench.filters import jpeg
 from bench.fold import Fold
 from bench.progress import progress
+from bench.shapes import histogram, roc
 from bench.store import Store
 from bench.systems import Bench
 from core import metrics
@@ -100,12 +101,17 @@ def measured(
 
 
 def false_alarms(pipeline: MedFedPure, found: dict[str, Tensor]) -> dict[str, Any]:
-    """Share of these scans above each score's stored tau (5 % of validation scans were)."""
+    """Share of these scans above each score's stored tau (5 % of validation scans were).
+
+    Beside it tau itself, and how the scores are spread.
+    """
     return {
         "flagged": {
             name: metrics_share(found[name] > pipeline.detector.tau(name)) for name in SCORES
         },
         "deciding": pipeline.config.detector.score,
+        "tau": {name: pipeline.detector.tau(name) for name in SCORES},
+        "histogram": {name: histogram(found[name], name) for name in SCORES},
     }
 
 
@@ -131,6 +137,7 @@ def detection(
         }
         if name in SCORES:
             scores[name]["interval"] = _group_bootstrap(negative, attacked[name], groups)
+            scores[name]["roc"] = roc(negative, attacked[name])
     return {"scores": scores, **false_alarms(pipeline, attacked)}
 
 

@@ -28,7 +28,7 @@ DESCRIPTION = """Measures the system and writes results/*.json; nothing is selec
   tables      Tables I and II: every method trained on the same clients, and attacked
   pooled      a federation's weights against those of pooled training
   federation  the federation engine: same bytes, overhead, payload, N clients, poison, faults
-  report      writes the tables of README.md and docs/ from results/*.json
+  report      draws results/report.html and writes the documents' tables
 
 A killed run goes on where it stopped when the same command is given again."""
 
@@ -205,7 +205,7 @@ def _report(command: argparse.ArgumentParser) -> None:
         "--pages", type=Path, nargs="+", metavar="FILE",
         help="files that hold the markers; by default README.md and docs/federation.md",
     )  # fmt: skip
-    add("--check", action="store_true", help="change nothing; exit 1 if a table is out of date")
+    add("--check", action="store_true", help="change nothing; exit 1 if anything is out of date")
 
 
 def _names(text: str) -> list[str]:
@@ -255,5 +255,5 @@ _HELP = {
     "tables": "Tables I and II: every method trained on the same clients, and attacked",
     "pooled": "a federation's weights against those of pooled training",
     "federation": "the federation engine: same bytes, overhead, payload, N clients, poison, faults",
-    "report": "writes the tables of README.md and docs/ from results/*.json",
+    "report": "draws results/report.html and writes the documents' tables",
 }

@@ -1,4 +1,4 @@
-"""Writes the tables of the documents, between `<!-- results:NAME -->` and `<!-- /results -->`."""
+"""Writes the report page, and tables between `<!-- results:NAME -->` and `<!-- /results -->`."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from bench import (
     ladder_tables,
     part_tables,
     pooled_table,
+    report_page,
     tables,
 )
 from bench.markdown import Renderer, Results
@@ -43,11 +44,14 @@ TABLES: dict[str, Renderer] = {
     "federation": federation_tables.federation,
 }
 PAGES = (Path("README.md"), Path("docs") / "federation.md")
+REPORT = "report.html"  # beside the results
 _BLOCK = re.compile(r"(<!-- results:([\w-]+) -->\n)(.*?)(<!-- /results -->)", re.DOTALL)
 
 
 def run(results: Path, pages: Sequence[Path], check: bool = False) -> int:
-    """Replaces every table between markers; with `check` it only compares, 1 where one differs.
+    """Writes the report page and replaces every table between markers.
+
+    With `check` it only compares, and returns 1 where one differs.
 
     Raises:
         ValueError: a page is missing, or a marker names no known table; nothing is written then.
@@ -60,12 +64,15 @@ def run(results: Path, pages: Sequence[Path], check: bool = False) -> int:
         after = fill(before, found)
         if before != after:
             written[page] = after
+    report, drawn = results / REPORT, report_page.page(found)
+    if not report.is_file() or report.read_text(encoding="utf-8") != drawn:
+        written[report] = drawn
     for page, text in written.items():
         if check:
             print(f"{page} is out of date: run `python -m bench report`", file=sys.stderr)
         else:
             write_atomic(page, text.encode())
-            say(f"wrote the tables of {page}")
+            say(f"wrote {page}" if page == report else f"wrote the tables of {page}")
     return int(check and bool(written))
 
 

@@ -9,6 +9,7 @@ from bench.checks import check_attacks, check_rows
 from bench.figures import figures
 from bench.fold import Fold
 from bench.rows import Row, measure
+from bench.shapes import reliability
 from bench.store import Store
 from bench.systems import MEANING, Bench, System
 from core import metrics
@@ -71,7 +72,11 @@ def evaluate(
         "meaning": row.meaning,
         "attack": attack and {**vars(attack), "restarts": row.restarts, "whole": row.whole},
         "systems": {
-            name: {"meaning": MEANING[name], **figures(reading, fold)}
+            name: {
+                "meaning": MEANING[name],
+                **figures(reading, fold),
+                "reliability": reliability(reading.probability, fold.y),
+            }
             for name, reading in readings.items()
         },
         "mcnemar": tests,
