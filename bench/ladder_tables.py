@@ -15,7 +15,7 @@ from bench.markdown import (
     span,
     table,
 )
-from bench.rungs import LADDER
+from bench.rungs import LADDER, NOISE
 
 COUNTED = (
     "Rows are tried on scans that a system still reads right, and on a few that are tried by every "
@@ -27,7 +27,9 @@ def ladder(results: Results) -> str:
     """Clean and worst case of every system, and how many scans fell to which row."""
     parts = []
     for protocol, result in results_of(results, "ladder", PROTOCOLS).items():
-        names = [n for n in LADDER if any(r.get("row") == n for r in result["rows"].values())]
+        names = [
+            n for n in (NOISE, *LADDER) if any(r.get("row") == n for r in result["rows"].values())
+        ]
         lines = []
         for system, standing in result["standings"].items():
             cells = [accuracy(standing[key]) for key in ("clean", "worst", "worst_8bit")]
@@ -37,7 +39,7 @@ def ladder(results: Results) -> str:
         note = "; ".join(f"{n}: {_meaning(result, n)}" for n in names)
         parts.append(
             f"**{protocol}**\n\n{table(head, lines)}\n\n{COUNTED} over all rows, with 95 % by scan "
-            "and by group. Under A0 to A11: scans that fell, of those tried. p: McNemar's exact "
+            "and by group. Under each attack: scans that fell, of those tried. p: McNemar's exact "
             "test of the worst case against the whole defence. JPEG and bits have no gradient; "
             f"rows that need one take the identity's. {note}. {source(result)}"
         )

@@ -40,26 +40,33 @@ def run(store: Store, pipeline: MedFedPure, test: Fold, masks: dict[int, Tensor]
 def lesions(pipeline: MedFedPure, test: Fold, masks: dict[int, Tensor]) -> dict[str, Any]:
     """Contrast that clean tumours keep, with the perturbation energy that goes.
 
-    Each scan at the depth that its own attacked twin gets (A0, 8 bits, on the trained mixture),
-    the same noise for both. Of the perturbation d the share 1 - |P(x + d) - P(x)|^2 / |d|^2 is
-    gone. The identity keeps all and removes nothing.
+    Each scan at the depth that its own attacked twin gets (A0, 8 bits, on the trained mixture) if
+    that is flagged, the same noise for both. Of the perturbation d the share
+    1 - |P(x + d) - P(x)|^2 / |d|^2 is gone. The identity keeps all and removes nothing.
     """
-    kept, gone, depths = [], [], []
+    kept, gone, depths, passed = [], [], [], 0
     for row, mask in progress(list(masks.items()), "lesions"):
         x, y, seeds = test.pick([row]).batches(1, pipeline.device)[0]()
         before = contrast(x[0].cpu(), mask)
         if abs(before) < CONTRAST:
             continue
         x_adv = ATTACK(pipeline.classifier_logits, x, y, seeds)
-        t_star = pipeline.t_star(pipeline.score(pipeline.detect(x_adv)))
+        score = pipeline.score(pipeline.detect(x_adv))
+        if float(score) <= pipeline.tau:
+            passed += 1
+            continue
+        t_star = pipeline.t_star(score)
         pure, attacked = (pipeline.purify(z, t_star, seeds) for z in (x, x_adv))
         kept.append(contrast(pure[0].cpu(), mask) / before)
         gone.append(1 - _energy(attacked - pure) / _energy(x_adv - x))
         depths.append(int(t_star))
     if not kept:
-        raise ValueError(f"no outlined lesion has a contrast of {CONTRAST} or more")
+        raise ValueError(
+            f"no outlined lesion has a contrast of {CONTRAST} or more and a twin that is flagged"
+        )
     return {
         "n": len(kept),
+        "not_flagged": passed,
         "contrast_kept": _quantiles(kept),
         "energy_removed": _quantiles(gone),
         "t_star": _quantiles(depths),

@@ -12,10 +12,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from bench.baselines import Reader, evasion
 from bench.figures import share
 from bench.rows import Row, rows_named, strongest
 from bench.store import Store
 from core import metrics
+from core.attack import PGD
 from core.diffusion import Diffusion
 from core.pipeline import MedFedPure
 from train import diffusion, mae
@@ -23,6 +25,7 @@ from train.diffusion import DiffusionConfig
 from train.fold import Data, batches
 
 BATCH = 32
+TRANSFERRED = 8  # scans a hospital, attacked by each of the others
 T_MAX = 250  # depths at which noise is predicted: shares of this, as in training's validation
 READERS = ("defence", "trained-mixture", "undefended")
 
@@ -34,12 +37,23 @@ def run(
     scans: Sequence[Data],
     eps: float,
 ) -> None:
-    """Rows `clean`, `A0`, `mae` and `diffusion`; `scans` are those of hospitals 1 to N."""
+    """Rows `clean`, `A0`, `transfer`, `mae` and `diffusion`; `scans` are those of hospitals 1 to N.
+
+    `transfer` is internal evasion (Kim et al. 2023): hospital i attacks scans of hospital j through
+    its own classifier, and the whole system of j reads them.
+    """
     own, same = list(federated), [pooled] * len(federated)
     for row in rows_named(["clean", "A0"], eps):
         store.row(row.name, lambda r=row: _accuracy(own, same, scans, r))
+    readers = [Reader(s.classifier_logits, s.logits, {}) for s in own]
+    few = [part.spaced(TRANSFERRED) for part in scans]
+    store.row("transfer", lambda: evasion(readers, few, _transfer(eps)))
     store.row("mae", lambda: _errors(own[0], pooled, scans, _mae_errors))
     store.row("diffusion", lambda: _errors(own[0], pooled, scans, _diffusion_errors))
+
+
+def _transfer(eps: float) -> Row:
+    return Row("A2", "PGD-20 on one hospital's classifier", PGD(eps, max(eps / 8, 1e-9), 20))
 
 
 def _accuracy(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bench.markdown import PROTOCOLS, Results, accuracy, number, results_of, source, table
+from bench.markdown import PROTOCOLS, Results, accuracy, number, percent, results_of, source, table
 from bench.tables import SYSTEM_NAMES
 
 
@@ -10,7 +10,7 @@ def pooled(results: Results) -> str:
     """Accuracy side by side with the difference, and the errors of the other two phases."""
     parts = []
     for protocol, result in results_of(results, "pooled", PROTOCOLS).items():
-        lines, errors = [], []
+        lines, errors, moved = [], [], ""
         for name, row in result["rows"].items():
             for system, gap in row.get("difference", {}).items():
                 low, high = gap["interval_by_group"]
@@ -22,11 +22,18 @@ def pooled(results: Results) -> str:
                         f"{gap['points']:+.1f} [{low:+.1f} to {high:+.1f}]",
                     ]
                 )
-            if "difference" not in row:
+            if "matrix" in row:
+                own, other = (percent(row[k]) for k in ("diagonal", "off_diagonal"))
+                moved = (
+                    f"\n\nA hospital's whole system reads {own} % right of its scans attacked through "
+                    f"its own classifier, {other} % of those attacked through another hospital's "
+                    f"(PGD-20, n = {row['n']}, each attacked by all)."
+                )
+            elif "difference" not in row:
                 both = row["federated"], row["pooled"]
                 errors += [[name, key, *(number(b[key], 4) for b in both)] for key in both[0]]
         head = ["row", "system", "federated, %", "pooled, %", "difference, points [95 % by group]"]
         text = f"**{protocol}**\n\n{table(head, lines)}"
         text += f"\n\n{table(['network', 'error', 'federated', 'pooled'], errors)}"
-        parts.append(f"{text}\n\n{source(result)}")
+        parts.append(f"{text}{moved}\n\n{source(result)}")
     return "\n\n".join(parts)

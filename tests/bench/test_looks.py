@@ -68,19 +68,32 @@ def masks(test_fold) -> dict[int, Tensor]:
     return {row: square(90, 60) for row in range(len(test_fold))}
 
 
-def test_lesions_keep_contrast_and_lose_energy(pipeline, test_fold, masks, monkeypatch):
+@pytest.fixture
+def flagged(pipeline, monkeypatch):
+    """All scans are, and of whatever contrast a lesion is, it counts."""
     monkeypatch.setattr(looks, "CONTRAST", 0.0)
+    monkeypatch.setattr(type(pipeline), "tau", -1e6)
+
+
+def test_lesions_of_scans_that_pass_are_left_out(pipeline, test_fold, masks, monkeypatch, flagged):
+    monkeypatch.setattr(type(pipeline), "tau", 1e6)
+    with pytest.raises(ValueError, match="a twin that is flagged"):
+        looks.lesions(pipeline, test_fold, masks)
+
+
+@pytest.mark.usefixtures("flagged")
+def test_lesions_keep_contrast_and_lose_energy(pipeline, test_fold, masks):
     found = looks.lesions(pipeline, test_fold, masks)
-    assert found["n"] == len(masks)
+    assert found["n"] == len(masks) and found["not_flagged"] == 0
     for name in ("contrast_kept", "energy_removed", "t_star"):
         assert found[name]["tenth"] <= found[name]["median"]
     assert found["energy_removed"]["median"] <= 1
 
 
+@pytest.mark.usefixtures("flagged")
 def test_a_purifier_that_does_nothing_keeps_all_and_removes_nothing(
     pipeline, test_fold, masks, monkeypatch
 ):
-    monkeypatch.setattr(looks, "CONTRAST", 0.0)
     monkeypatch.setattr(pipeline, "purify", lambda x, t_star, seeds: x)
     found = looks.lesions(pipeline, test_fold, masks)
     assert found["contrast_kept"] == {"tenth": 1.0, "median": 1.0}

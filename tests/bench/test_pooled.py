@@ -28,7 +28,8 @@ def test_the_same_system_is_no_better_than_itself_and_another_one_differs(
     pooled.run(store, [tiny_system, other], tiny_system, scans, eps=0.015)
     store.write()
     rows = json.loads(path.read_text())["rows"]
-    assert set(rows) == {"clean", "A0", "A0-8bit", "mae", "diffusion"}
+    assert set(rows) == {"clean", "A0", "A0-8bit", "transfer", "mae", "diffusion"}
+    assert len(rows["transfer"]["matrix"]) == 2 and rows["transfer"]["n"] == 5
     mixture = rows["clean"]["trained-mixture"]
     assert mixture["federated"]["n"] == mixture["pooled"]["n"] == 5
     gap = rows["clean"]["difference"]
@@ -41,4 +42,8 @@ def test_the_same_system_is_no_better_than_itself_and_another_one_differs(
     assert rows["mae"]["federated"] == rows["mae"]["pooled"]
     assert rows["mae"]["n"] == 5 and set(rows["mae"]["pooled"]) == {"random", "lattice"}
     text = pooled_table.pooled({path.stem: json.loads(path.read_text())})
-    assert "whole defence" in text and "| mae | random |" in text
+    assert (
+        "attacked through another hospital's" in text
+        and "whole defence" in text
+        and "| mae | random |" in text
+    )
