@@ -25,8 +25,8 @@ def pooled(results: Results) -> str:
             if "matrix" in row:
                 own, other = (percent(row[k]) for k in ("diagonal", "off_diagonal"))
                 moved = (
-                    f"\n\nA hospital reads {own} % right of its scans when they are attacked through "
-                    f"its own classifier, {other} % of those attacked through another hospital's "
+                    f"\n\nA hospital reads {own} % right of its scans when attacked through "
+                    f"its own classifier, {other} % when attacked through another hospital's "
                     f"(PGD-20, n = {row['n']}, each attacked by all)."
                 )
             elif "difference" not in row:
