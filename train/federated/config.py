@@ -24,7 +24,9 @@ class StrategyConfig:
     0 clips each client's update to that L2 norm and adds Gaussian noise of standard deviation
     dp_noise * dp_clip / clients. With `secagg` the server sees sums of updates alone; each number
     of an update must lie within `secagg_range`. `momentum` above 0 lets the server go on in the
-    direction of earlier rounds (FedAvgM, Hsu et al. 2019).
+    direction of earlier rounds (FedAvgM, Hsu et al. 2019). With `average` above 0 what is validated
+    and kept is an exponential mean of what the rounds led to, each new one's share 1 - average:
+    flatter minima (SWA, Izmailov et al. 2018) without another message.
     """
 
     name: str = "fedavg"
@@ -34,6 +36,7 @@ class StrategyConfig:
     dp_clip: float = 0.0
     dp_noise: float = 0.0
     momentum: float = 0.0
+    average: float = 0.0
     secagg: bool = False
     secagg_range: float = 1.0
 
@@ -49,8 +52,9 @@ class StrategyConfig:
             raise ValueError(f"proximal_mu, malicious, dp_clip, dp_noise must be 0 or more: {self}")
         if not 0 < self.trim < 0.5 or not self.secagg_range > 0:
             raise ValueError(f"trim must be in (0, 0.5) and secagg_range positive, got {self}")
-        if not 0 <= self.momentum < 1:
-            raise ValueError(f"momentum must be in [0, 1), got {self.momentum}")
+        for name in ("momentum", "average"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} must be in [0, 1), got {getattr(self, name)}")
         if (self.name == "fedprox") != (self.proximal_mu > 0):
             raise ValueError("fedprox and a proximal_mu above 0 go together: one is the other")
         if self.malicious and self.name != "krum":

@@ -86,11 +86,12 @@ class Experiment:
     def digest(self) -> str:
         """Names the experiment: equal on two machines if, and only if, they can train together.
 
-        Rounds and waiting are left out: the server alone decides them, and may go on for longer.
+        Rounds, waiting and the mean over rounds are left out: the server alone decides them.
         """
         federated = asdict(self.config)
         for name in ("num_rounds", "rounds", "timeout"):
             del federated[name]
+        del federated["strategy"]["average"]
         learn = asdict(recipes.settings(self.phase, self.preset))
         facts: dict[str, Any] = {
             "family": self.family,

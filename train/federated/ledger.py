@@ -40,7 +40,7 @@ class Ledger:
         self.start = ""  # sha256 of the file that the first round starts from
         if start:
             self.shared, self.start = _started(experiment, Path(start), self.shared)
-        self.best = self.shared
+        self.best = self.mean = self.shared
         self.velocity = {n: torch.zeros_like(t) for n, t in self.shared.items()}
         self.history: list[dict[str, Any]] = []
         self.joined: list[int] = []
@@ -64,16 +64,26 @@ class Ledger:
         self.velocity = {n: momentum * v + moved[n] for n, v in self.velocity.items()}
         return {n: t + self.velocity[n] for n, t in self.shared.items()}
 
+    def averaged(self, shared: dict[str, Tensor]) -> dict[str, Tensor]:
+        """What a round that leads to `shared` is worth: with `average`, the mean over rounds."""
+        kept = self.experiment.config.strategy.average
+        if not kept:
+            return shared
+        return {n: kept * self.mean[n] + (1 - kept) * t for n, t in shared.items()}
+
     def add(self, entry: dict[str, Any], shared: dict[str, Tensor]) -> None:
         """Takes up a round that has ended and what is shared after it."""
         self.history.append(entry)
+        self.mean = self.averaged(shared)
         self.shared = shared
         if self.best_round == entry["round"]:
-            self.best = shared
+            self.best = self.mean
         tensors = {f"last/{n}": t for n, t in self.shared.items()}
         tensors |= {f"best/{n}": t for n, t in self.best.items()}
         if self.experiment.config.strategy.momentum:
             tensors |= {f"velocity/{n}": t for n, t in self.velocity.items()}
+        if self.experiment.config.strategy.average:
+            tensors |= {f"mean/{n}": t for n, t in self.mean.items()}
         facts = {
             "digest": self.experiment.digest,
             "history": self.history,
@@ -109,6 +119,7 @@ class Ledger:
         self.best = {n: tensors[f"best/{n}"] for n in self.shared}
         self.velocity = {n: tensors.get(f"velocity/{n}", v) for n, v in self.velocity.items()}
         self.shared = {n: tensors[f"last/{n}"] for n in self.shared}
+        self.mean = {n: tensors.get(f"mean/{n}", t) for n, t in self.shared.items()}
 
 
 def _started(

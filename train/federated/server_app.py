@@ -116,7 +116,7 @@ class Server:
         is_measured = now % self.experiment.config.eval_every == 0
         if not is_measured and now < self.experiment.num_rounds:
             return entry | {"clients": {}, "summary": {}}, new
-        figures, failed = self._evaluate(now, new)
+        figures, failed = self._evaluate(now, self.ledger.averaged(new))
         entry["failures"] |= {f"{c} (validation)": reason for c, reason in failed.items()}
         entry["clients"] = {str(client): f for client, f in figures.items()}
         entry["summary"] = record.summary(figures) if figures else {}

@@ -140,7 +140,7 @@ def test_with_all_shared_every_hospital_has_the_same_network(federate, preset, t
 def test_with_momentum_the_server_goes_on_and_resuming_equals_never_stopping(
     federate, preset, tmp_path, monkeypatch
 ):
-    path = preset("num_rounds = 2", strategy="momentum = 0.5")
+    path = preset("num_rounds = 2", strategy="momentum = 0.5\naverage = 0.75")
     assert federate(path, "whole") == 0
     steps = []
     step = Ledger.step
@@ -161,6 +161,31 @@ def test_with_momentum_the_server_goes_on_and_resuming_equals_never_stopping(
         assert torch.allclose(moved, mean + 0.5 * first[name][1], atol=1e-7)
     files = [tmp_path / out / "mixture" / STATE for out in ("whole", "stopped")]
     assert files[0].read_bytes() == files[1].read_bytes()
+
+
+def test_with_an_average_the_mean_over_rounds_is_what_is_kept(federate, preset, tmp_path):
+    """From fresh numbers, after one round: three quarters of them, a quarter of what it led to."""
+    path = preset("num_rounds = 1", strategy="average = 0.75")
+    experiment = read_experiment(str(path), "leak-free", 0)
+    assert federate(path) == 0
+    server, _ = read(tmp_path / "out/mixture/server.safetensors", experiment.digest)
+    for name, fresh in experiment.shared(experiment.model()).items():
+        mean = 0.75 * fresh + 0.25 * server[f"last/{name}"]
+        torch.testing.assert_close(server[f"mean/{name}"], mean)
+        assert torch.equal(server[f"best/{name}"], server[f"mean/{name}"])
+    names = experiment.shared(experiment.model())
+    for path in clients(tmp_path / "out", "mixture.safetensors"):
+        own = read(path, experiment.digest)[0]
+        assert all(torch.equal(own[n], server[f"mean/{n}"]) for n in names)
+
+
+def test_who_averages_rounds_can_train_with_who_does_not(preset):
+    """The server alone decides it."""
+    digests = {
+        read_experiment(str(preset("num_rounds = 1", strategy=s)), "leak-free", 0).digest
+        for s in ("", "average = 0.75")
+    }
+    assert len(digests) == 1
 
 
 def test_the_best_round_is_what_each_hospital_keeps(federate, preset, tmp_path):

@@ -46,6 +46,7 @@ def test_without_words_the_paper_s_numbers_hold(tmp_path):
         ("min_clients = 3", 'name = "trimmed"\ntrim = 0.2', "cuts nobody off"),
         ("", "trim = 0.5", "trim must be in"),
         ("", "momentum = 1.0", r"momentum must be in \[0, 1\)"),
+        ("", "average = 1.0", r"average must be in \[0, 1\)"),
         ('batch_norm = "shared"', "momentum = 0.5", "can make them negative"),
         ("", "dp_noise = 1.0", "dp_noise without dp_clip"),
         ('batch_norm = "shared"', "dp_clip = 1.0", "set batch_norm to silo or local"),
