@@ -29,15 +29,16 @@ def randomness(target: Target, fold: Fold, attacker: Attacker, lanes: Lanes) -> 
     def read(scans: Batch) -> dict[str, Tensor]:
         attack, turn = attacker.apgd(), 0
 
-        def fresh(z: Tensor) -> Tensor:
+        def fresh() -> list[int]:
             nonlocal turn
             turn += 1  # beyond the draws that are read with
-            return seen(target, scans._replace(seeds=drawn(scans.seeds, DRAWS + turn)))(z)
+            return drawn(scans.seeds, DRAWS + turn)
 
+        many = eot(seen(target, scans, draw=fresh), attacker.budget.eot)
         first = scans._replace(seeds=drawn(scans.seeds, 0))
         attacked = {
             "clean": scans.x,
-            "A3 with EOT": attack(eot(fresh, attacker.budget.eot), scans.x, scans.y, scans.seeds),
+            "A3 with EOT": attack(many, scans.x, scans.y, scans.seeds),
             "A8": attack(seen(target, first), scans.x, scans.y, scans.seeds),
         }
         return {name: _right(target, x, scans) for name, x in attacked.items()}

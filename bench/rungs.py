@@ -26,6 +26,7 @@ from core.attack.step import LogitsFn
 from train.device import autocast, autocast_logits
 
 NOISE = "noise"
+LOOK = 5
 GRID = 28  # of the low-frequency perturbation
 
 
@@ -72,9 +73,24 @@ def _transfer(a: Attacker, t: Target, s: Batch) -> Iterator[Tensor]:
         yield a.apgd()(classify, s.x, s.y, s.seeds)
 
 
-def seen(t: Target, s: Batch, path: str = "exact") -> LogitsFn:
-    """The whole system's logits as its attackers see them, the noise that of each scan's seed."""
-    return autocast_logits(lambda z: t.logits(z, s.seeds, path), s.x.device)
+def seen(
+    t: Target, s: Batch, path: str = "exact", draw: Callable[[], list[int]] | None = None
+) -> LogitsFn:
+    """The whole system's logits as its attackers see them, the noise that of each scan's seed.
+
+    The depth, a whole number that no gradient passes, is found anew every `LOOK`-th time. `draw`
+    gives other seeds for each call.
+    """
+    calls, depth = 0, None
+
+    def logits(z: Tensor) -> Tensor:
+        nonlocal calls, depth
+        if t.depth and calls % LOOK == 0:
+            depth = t.depth(z)
+        calls += 1
+        return t.logits(z, draw() if draw else s.seeds, path, depth)
+
+    return autocast_logits(logits, s.x.device)
 
 
 def _whole(loss: str = "ce", path: str = "exact") -> TryFn:
@@ -136,7 +152,8 @@ def _beside_gate(a: Attacker, t: Target, s: Batch) -> Iterator[Tensor]:
 
 def _square(a: Attacker, t: Target, s: Batch) -> Iterator[Tensor]:
     attack = Square(a.eps, a.budget.queries, until_wrong=False)
-    yield attack(seen(t, s), s.x, s.y, s.seeds)
+    exact = autocast_logits(lambda z: t.logits(z, s.seeds), s.x.device)
+    yield attack(exact, s.x, s.y, s.seeds)
 
 
 def _smooth(a: Attacker, t: Target, s: Batch) -> Iterator[Tensor]:

@@ -59,8 +59,12 @@ def purified(
     pipeline: MedFedPure, x: Tensor, seeds: Sequence[int], policy: str | None = None
 ) -> Tensor:
     """Scans (B, C, H, W) as the purifier leaves them by a policy, the deployed one unless named."""
-    t_star = pipeline.t_star(pipeline.score(pipeline.detect(x)), policy)
-    return pipeline.purify(x, t_star, seeds)
+    return pipeline.purify(x, depth_of(pipeline, policy, x), seeds)
+
+
+def depth_of(pipeline: MedFedPure, policy: str | None, x: Tensor) -> Tensor:
+    """The depth (B,) int64 to which a policy purifies scans (B, C, H, W)."""
+    return pipeline.t_star(pipeline.score(pipeline.detect(x)), policy)
 
 
 class Bench:

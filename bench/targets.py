@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from bench.attacks import straight_through
 from bench.filters import bits, jpeg, median
 from bench.known import check_known
-from bench.systems import Bench, purified
+from bench.systems import Bench, depth_of
 from core.diffusion import to_pixels
 from core.pipeline import MedFedPure
 from core.purifier import Purifier
@@ -22,7 +22,7 @@ from core.purifier import Purifier
 PATHS = ("exact", "identity", "noise")
 DIFFPURE_T = 100  # depth at which DiffPure's own figure for this eps lies (sigma .17)
 ClassifyFn = Callable[[Tensor], Tensor]
-FrontFn = Callable[[Tensor, Sequence[int]], Tensor]
+FrontFn = Callable[..., Tensor]  # of scans, one seed each, and depths (B,) where it has any
 
 
 class Gate(NamedTuple):
@@ -45,32 +45,41 @@ class GateReading(NamedTuple):
 class Target:
     """`classify` is what the paper's attacker sees; `front` changes a scan before it.
 
-    A target that `refuses` reads no flagged scan: a clean one is lost to it, an attacked one does
-    no harm.
+    Where the change has a depth, `depth` finds it and `front` takes it. A target that `refuses`
+    reads no flagged scan: a clean one is lost to it, an attacked one does no harm.
     """
 
     name: str
     meaning: str
     classify: ClassifyFn
     front: FrontFn | None = None
+    depth: ClassifyFn | None = None
     gate: Gate | None = None
     has_gradient: bool = True  # of `front`; where it has none, every path is the identity
     is_purifier: bool = False
     refuses: bool = False
     estimates: Callable[[Tensor, Sequence[int]], list[Tensor]] | None = None  # of several steps
 
-    def logits(self, x: Tensor, seeds: Sequence[int], path: str = "exact") -> Tensor:
+    def logits(
+        self, x: Tensor, seeds: Sequence[int], path: str = "exact", depth: Tensor | None = None
+    ) -> Tensor:
         """The whole system's logits (B, C); backward along one of PATHS.
 
         'identity' is BPDA; 'noise' leaves the direct path out, so that the gradient is that of the
-        predicted noise alone. Forward all are the same.
+        predicted noise alone. Forward all are the same. `depth` (B,) spares finding it.
         """
-        if self.front is None:
+        front = self.front
+        if front is None:
             return self.classify(x)
+        if self.depth:
+            found = self.depth(x) if depth is None else depth
+
+        def change(z: Tensor) -> Tensor:
+            return front(z, seeds, found) if self.depth else front(z, seeds)
+
         if path == "identity" or not self.has_gradient:
-            front = self.front
-            return self.classify(straight_through(lambda z: front(z, seeds), x))
-        pure = self.front(x, seeds)
+            return self.classify(straight_through(change, x))
+        pure = change(x)
         if path == "noise":  # where the result is cut off at 0 or 1, nothing comes back anyway
             inside = ((pure > 0) & (pure < 1)).detach()
             pure = pure - inside * (x - x.detach())
@@ -91,6 +100,10 @@ def _all(p: MedFedPure) -> list[Target]:
         read = partial(_read, p, classify, policy)
         return Gate(read, p.tau, p.detector.span_of())
 
+    def pure(x: Tensor, seeds: Sequence[int], t_star: Tensor) -> Tensor:
+        return p.purify(x, t_star, seeds)
+
+    floor = partial(depth_of, p, "floor")
     deep = p.config.purifier.t_min
     slow = Purifier(
         p.purifier.noise_pred, p.purifier.diffusion,
@@ -98,9 +111,9 @@ def _all(p: MedFedPure) -> list[Target]:
     )  # fmt: skip
     return [
         Target("defence", "detector, purifier (policy floor), trained mixture", trained,
-               partial(purified, p, policy="floor"), gate(trained, "floor"), is_purifier=True),
+               pure, floor, gate(trained, "floor"), is_purifier=True),
         Target("defence-paper-policy", "the same, purifying flagged scans only", trained,
-               partial(purified, p, policy="paper"), gate(trained, "paper"), is_purifier=True),
+               pure, partial(depth_of, p, "paper"), gate(trained, "paper"), is_purifier=True),
         Target("detection-only", "trained mixture, which reads no flagged scan", trained,
                gate=gate(trained, None), refuses=True),
         Target("purify-all", f"every scan purified to t = {deep}, trained mixture", trained,
@@ -108,7 +121,7 @@ def _all(p: MedFedPure) -> list[Target]:
         Target("trained-mixture", "adversarially trained mixture alone", trained),
         Target("undefended", "plain classifier alone", plain),
         Target("plain-purified", "detector and purifier (policy floor), plain classifier", plain,
-               partial(purified, p, policy="floor"), gate(plain, "floor"), is_purifier=True),
+               pure, floor, gate(plain, "floor"), is_purifier=True),
         Target("diffpure", f"DiffPure at t = {DIFFPURE_T}, 4 DDIM steps, plain classifier", plain,
                partial(_to_depth, slow, DIFFPURE_T), is_purifier=True,
                estimates=partial(_estimates, slow, DIFFPURE_T)),

@@ -19,7 +19,7 @@ from bench.lanes import Lanes
 from bench.provenance import machine_facts
 from bench.randomness import drawn, figures, randomness
 from bench.report import fill
-from bench.rungs import LADDER, RUNGS, Attacker, rungs_named
+from bench.rungs import LADDER, LOOK, RUNGS, Attacker, rungs_named, seen
 from bench.standings import compare_rows, standings
 from bench.store import Store
 from bench.targets import PATHS, Gate, GateReading, Target, targets
@@ -206,6 +206,24 @@ def test_numbers_that_are_none_under_attack_are_refused(four):
     odd = Target("odd", "", lambda x: x.flatten(1)[:, :2].log())
     with pytest.raises(ValueError, match="no number for an attacked scan"):
         read_after(odd, scans, [scans.x * 0 - 1])
+
+
+def test_attackers_look_up_the_depth_now_and_then_and_the_system_always(four, known):
+    target, looks = known["defence"], []
+
+    def depth(x):
+        looks.append(len(x))
+        return target.depth(x)
+
+    watched = replace(target, depth=depth)
+    scans = four.batches(2, CPU)[0]()
+    logits = seen(watched, scans)
+    for _ in range(LOOK + 1):
+        found = logits(scans.x)
+    assert looks == [2, 2]
+    torch.testing.assert_close(found, target.logits(scans.x, scans.seeds), atol=0.1, rtol=0)
+    read_after(replace(watched, gate=None), scans, [scans.x])
+    assert len(looks) == 4  # as it is and in 8 bits
 
 
 @pytest.mark.parametrize("path", PATHS)
