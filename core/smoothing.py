@@ -35,11 +35,11 @@ class SmoothedConfig:
 
     img_size: int = 224
     side: int = 28
-    sigma: float = 0.25
+    sigma: float = 0.3
     unshuffle: int = 2
     unet_channels: tuple[int, ...] = (32, 64)
     time_dim: int = 64
-    channels: tuple[int, ...] = (16, 32, 64, 128)
+    channels: tuple[int, ...] = (32, 64, 128, 128)
     hidden: int = 128
     dropout: float = 0.0
 

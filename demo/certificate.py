@@ -41,7 +41,7 @@ class Certify:
                 ask = gr.Button(
                     "Certify this scan", size="sm", elem_id="certify", interactive=bool(reader)
                 )
-                self.answer = gr.HTML(say(problem) if problem else "", elem_id="certified")
+                self.answer = gr.HTML(say(problem), elem_id="certified")
         self.event = ask.click(
             self._certify, [turn, analysis], self.answer,
             show_progress="minimal", api_visibility="private", **ON_CPU,
@@ -54,11 +54,15 @@ class Certify:
 
     def show(self, analysis: Analysis | None) -> tuple[Any, ...]:
         """Box and answer for an analysis: nothing is certified yet."""
-        can_ask = analysis is not None and bool(self.reader or self.problem)
-        return gr.update(visible=can_ask), say(self.problem) if self.problem else ""
+        return show(self.reader, self.problem, analysis)
 
     def _certify(self, turn: Turn, analysis: Analysis | None) -> Iterator[Any]:
         yield from certify(self.reader, turn, analysis.scan if analysis else None)
+
+
+def show(reader: Smoothed | None, problem: str, analysis: Analysis | None) -> tuple[Any, ...]:
+    """Box and answer: hidden without an analysis, and where there neither is nor should be one."""
+    return gr.update(visible=analysis is not None and bool(reader or problem)), say(problem)
 
 
 def certify(reader: Smoothed | None, turn: Turn, scan: Tensor | None) -> Iterator[Any]:

@@ -21,7 +21,7 @@ from core.smoothing import FILE, Certificate, Smoothed, SmoothedConfig, lower_bo
 from core.system import PARTS, SYSTEM, save_part, save_ties
 from train.split import read_manifest
 
-TINY = SmoothedConfig(unet_channels=(8, 8), time_dim=8, channels=(8, 8, 8, 8), hidden=8)
+TINY = SmoothedConfig(sigma=0.25, unet_channels=(8, 8), time_dim=8, channels=(8, 8, 8, 8), hidden=8)
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ from core.diffusion import Diffusion
 from core.smoothing import FILE, Smoothed, SmoothedConfig, load, lower_bound
 from demo.phantom import phantom
 
-TINY = SmoothedConfig(unet_channels=(8, 8), time_dim=8, channels=(8, 8, 8, 8), hidden=8)
+TINY = SmoothedConfig(sigma=0.25, unet_channels=(8, 8), time_dim=8, channels=(8, 8, 8, 8), hidden=8)
 
 
 class Linear(Smoothed):

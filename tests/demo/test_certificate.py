@@ -15,7 +15,7 @@ from core.smoothing import Certificate, Smoothed, SmoothedConfig
 from demo import page
 from demo.analysis import Analysis
 from demo.attacking import AttackSettings
-from demo.certificate import DRAWING, FAILED, FIRST, Certify, certify, words
+from demo.certificate import DRAWING, FAILED, FIRST, certify, show, words
 from demo.turn import Turn
 
 
@@ -66,14 +66,9 @@ def test_the_button_is_hidden_before_an_analysis_and_without_a_reader(
     reader: Smoothed, scan: Tensor
 ) -> None:
     analysis = Analysis(scan, AttackSettings(kind="none"))
-    with gr.Blocks():
-        turn, state = gr.State(Turn()), gr.State(None)
-        able = Certify(reader, "", state, turn)
-        unable = Certify(None, "", state, turn)
-        broken = Certify(None, "The file is damaged.", state, turn)
-    assert not able.show(None)[0]["visible"] and able.show(analysis)[0]["visible"]
-    assert not unable.show(analysis)[0]["visible"]
-    box, answer = broken.show(analysis)
+    assert not show(reader, "", None)[0]["visible"] and show(reader, "", analysis)[0]["visible"]
+    assert not show(None, "", analysis)[0]["visible"]
+    box, answer = show(None, "The file is damaged.", analysis)
     assert box["visible"] and "The file is damaged." in answer
 
 

@@ -15,7 +15,7 @@ from train.fold import Data
 from train.smoothed import SmoothedTrainConfig, loss_function, validation
 
 UNCHANGED = AugmentConfig(**dict.fromkeys((f.name for f in fields(AugmentConfig)), 0))
-TINY = SmoothedConfig(unet_channels=(8, 8), time_dim=8, channels=(8, 8, 8, 8), hidden=8)
+TINY = SmoothedConfig(sigma=0.25, unet_channels=(8, 8), time_dim=8, channels=(8, 8, 8, 8), hidden=8)
 
 
 class Brightness(Smoothed):
