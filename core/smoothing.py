@@ -45,8 +45,10 @@ class SmoothedConfig:
 
     def __post_init__(self) -> None:
         cells = self.unshuffle * 2 ** (len(self.unet_channels) - 1)
-        if not 0 < self.sigma <= 2 or self.side < 1 or self.side % cells:
-            raise ValueError(f"sigma must be in (0, 2], side a multiple of {cells}, got {self}")
+        if not 0 < self.sigma <= 2:
+            raise ValueError(f"sigma must be in (0, 2], got {self.sigma}")
+        if self.side < 1 or self.side % cells or self.img_size % self.side:
+            raise ValueError(f"side must be a multiple of {cells} and divide img_size, got {self}")
         if any(c % 8 for c in self.channels):
             raise ValueError(f"channels must be multiples of 8, got {self.channels}")
 

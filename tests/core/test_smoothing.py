@@ -180,7 +180,8 @@ def test_what_makes_no_certificate_is_refused(
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"sigma": 0.0}, {"side": 30}, {"channels": (8, 8, 8, 12)}, {"unshuffle": 8}]
+    "wrong",
+    [{"sigma": 0.0}, {"side": 30}, {"side": 20}, {"channels": (8, 8, 8, 12)}, {"unshuffle": 8}],
 )
 def test_a_shape_that_cannot_be_is_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="must be"):
