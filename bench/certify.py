@@ -30,8 +30,8 @@ def run(
 ) -> None:
     """Fills `store`: a row of what was said of each scan, and the figures that follow."""
     said = store.row("certificates", lambda: _certificates(store, reader, fold, n0, n, alpha))
-    sides = reader.config.side, reader.config.sigma
-    row = store.row("accuracy", lambda: figures(said, fold, eps, n, alpha, *sides), eps=eps)
+    how = reader.reach, reader.config.sigma
+    row = store.row("accuracy", lambda: figures(said, fold, eps, n, alpha, *how), eps=eps)
     if row["certified"]["balanced"] <= CONSTANT:
         store.warn(f"certified balanced accuracy at {eps:g} is no better than a constant answer's")
 
@@ -51,18 +51,20 @@ def _certificates(
         agreed.append(found.agreed)
         if len(agreed) % KEEP_EVERY == 0:
             store.keep(name, {**begun, "done": len(agreed), "said": said, "agreed": agreed})
-    c = reader.config
-    return {"said": said, "agreed": agreed, "sigma": c.sigma, "side": c.side, "n": n, "n0": n0,
-            "alpha": alpha}  # fmt: skip
+    c, pixels = reader.config, int(reader.inside.sum())
+    return {
+        "said": said, "agreed": agreed, "sigma": c.sigma, "side": c.side, "pixels": pixels,
+        "n": n, "n0": n0, "alpha": alpha,
+    }  # fmt: skip
 
 
 def figures(
-    said: dict[str, Any], fold: Fold, eps: float, n: int, alpha: float, side: int, sigma: float
+    said: dict[str, Any], fold: Fold, eps: float, n: int, alpha: float, reach: float, sigma: float
 ) -> dict[str, Any]:
     """Balanced certified accuracy at `eps` and along a curve; abstaining counts as wrong."""
     normal = torch.distributions.Normal(0.0, 1.0)
     least = torch.tensor([lower_bound(k, n, alpha) for k in said["agreed"]], dtype=torch.float64)
-    radius = sigma * normal.icdf(least.clamp_min(0.5)) / side  # L-inf, of the scan
+    radius = sigma * normal.icdf(least.clamp_min(0.5)) / reach  # L-inf, of the scan
     right = torch.tensor([s == str(int(y)) for s, y in zip(said["said"], fold.y, strict=True)])
     return {
         "eps": eps,
@@ -70,7 +72,7 @@ def figures(
         "certified": block(right & (radius >= eps), fold),
         "clean": block(right, fold),
         "abstained": share(torch.tensor([s == "-" for s in said["said"]])),
-        "largest_eps": float(sigma * normal.icdf(torch.tensor(alpha ** (1 / n))) / side),
+        "largest_eps": float(sigma * normal.icdf(torch.tensor(alpha ** (1 / n))) / reach),
         "curve": {f"{r:g}": balanced(right & (radius >= r), fold)["balanced"] for r in RADII},
     }
 

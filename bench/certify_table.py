@@ -35,11 +35,12 @@ def certify(results: Results) -> str:
             ["L∞ ε", *row["curve"]], [["balanced, %", *map(percent, row["curve"].values())]]
         )
         missed = row["abstained"]
+        seen = f"{said['pixels']} pixels of {said['side']} x {said['side']}"
         facts = (
-            f"Sigma {said['sigma']:g} at {said['side']} px; {said['n0']} noises choose, "
-            f"{said['n']} others bound (Clopper-Pearson, alpha {said['alpha']:g}), so that nothing "
-            f"above {row['largest_eps']:.4f} can be certified. Of {missed['k']} of {missed['n']} "
-            "scans nothing is said, which counts as wrong."
+            f"Sigma {said['sigma']:g} on {seen}; {said['n0']} noises choose, {said['n']} others "
+            f"bound (Clopper-Pearson, alpha {said['alpha']:g}), so that nothing above "
+            f"{row['largest_eps']:.4f} can be certified. Of {missed['k']} of {missed['n']} scans "
+            "nothing is said, which counts as wrong."
         )
         parts.append(
             f"**{protocol}**\n\n{table(head, lines)}\n\n{curve}\n\n{facts} {source(result)}"

@@ -42,12 +42,13 @@ def loss_function(config: SmoothedTrainConfig, changes: AugmentConfig) -> LossFn
 
     def loss(model: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator) -> Tensor:
         reader = _smoothed(model)
-        average = augment(reader.pool(x), changes, generator)
-        noise = torch.randn(average.shape, generator=generator).to(average)
+        average = F.avg_pool2d(x, x.shape[-1] // reader.config.side)
+        average = reader.pool(augment(average, changes, generator))
+        noise = reader.inside * torch.randn(average.shape, generator=generator).to(average)
         if config.adv:
             size = config.adv * (1 + torch.rand(len(x), generator=generator)) / 2
             average = average + size.to(x).view(-1, 1, 1, 1) * _uphill(reader, average, noise, y)
-        found, denoised = reader.noise_in(average + reader.config.sigma * noise)
+        found, denoised = reader.noise_in(reader.noised(average, noise))
         wrong = F.cross_entropy(reader.classify(denoised), y)
         return wrong + config.denoise * F.mse_loss(found, noise)
 
@@ -72,10 +73,10 @@ def validation(
         for row in range(len(data)):
             x, y = data.batch([row], device)
             noise = seeded_noise((1, c.side, c.side), range(row * DRAWS, (row + 1) * DRAWS)).to(x)
-            logits = reader(reader.pool(x) + c.sigma * noise)
+            logits = reader(reader.noised(reader.pool(x), noise))
             shares.append(float((logits.argmax(1) == y).double().mean()))
         right = torch.tensor(shares, dtype=weights.dtype)
-        enough = NormalDist().cdf(config.eps * c.side / c.sigma)
+        enough = NormalDist().cdf(config.eps * reader.reach / c.sigma)
         return {
             "noised": float(weights @ right),
             "smoothed": float(weights @ (right > 0.5).to(weights)),
@@ -88,7 +89,7 @@ def validation(
 def _uphill(reader: Smoothed, average: Tensor, noise: Tensor, y: Tensor) -> Tensor:
     """Directions (B, 1, s, s) of L2 norm 1 in which the loss of the noised averages grows."""
     moved = average.clone().requires_grad_(True)
-    logits = reader(moved + reader.config.sigma * noise)
+    logits = reader(reader.inside * reader.noised(moved, noise))
     (grad,) = torch.autograd.grad(F.cross_entropy(logits, y, reduction="sum"), moved)
     return F.normalize(grad.flatten(1), dim=1).view_as(average)
 

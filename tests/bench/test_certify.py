@@ -122,7 +122,7 @@ def test_the_command_and_its_table(
     assert FILE in result["provenance"]["weights"]
     text = certify({"certify-leak-free": result})
     assert "| one answer for every scan, balanced | 50.0 | 50.0 |" in text
-    assert "Sigma 0.25 at 28 px; 10 noises choose, 50 others bound" in text
+    assert "28 x 28; 10 noises choose, 50 others bound" in text
     with pytest.raises(KeyError):
         certify({})
     assert main([*words, "--eps", "0.01"]) == 2  # another question: another file, or --fresh

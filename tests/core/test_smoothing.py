@@ -27,13 +27,12 @@ class Linear(Smoothed):
     cut = 0.5
 
     def forward(self, noised: Tensor) -> Tensor:
-        margin = noised.flatten(1).mean(1) - self.cut
+        margin = noised.flatten(1).sum(1) / self.inside.sum() - self.cut
         return torch.stack([-margin, margin], 1)
 
     def true_radius(self, scan: Tensor) -> float:
         """L2 distance of the average to the plane."""
-        side = self.config.side
-        return abs(float(scan.mean()) - self.cut) * side  # the gradient's norm is 1 / side
+        return abs(float(scan.mean()) - self.cut) * self.reach  # the gradient's norm is 1 / reach
 
 
 def flat(level: float) -> Tensor:
@@ -82,11 +81,22 @@ def test_averaging_moves_no_pixel_further_than_the_scan_has_moved(tiny: Smoothed
         moved = tiny.pool((x + delta).double()) - tiny.pool(x.double())
         assert moved.abs().max() <= eps + 1e-6
         length = moved.flatten(1).norm(dim=1)
-        assert bool((length <= 28 * eps + 1e-5).all())
-        assert float(length[0]) == pytest.approx(28 * eps, rel=1e-4)
+        assert bool((length <= tiny.reach * eps + 1e-5).all())
+        assert float(length[0]) == pytest.approx(tiny.reach * eps, rel=1e-4)
 
 
 # --- the certificate -----------------------------------------------------------------------------
+
+
+def test_only_the_ellipse_is_read(tiny: Smoothed) -> None:
+    y, x = (tiny.inside == 1).nonzero().T
+    assert (int(y.max() - y.min()) + 1, int(x.max() - x.min()) + 1) == (26, 22)
+    assert tiny.reach**2 == pytest.approx(len(x)) and len(x) < 28 * 28 * 0.6
+    whole = Smoothed(SmoothedConfig(ellipse=(2.0, 2.0)))
+    assert whole.reach == 28
+    scan = torch.zeros(1, 1, 224, 224)
+    scan[..., :8, :] = 1.0
+    assert not tiny.pool(scan).any() and whole.pool(scan).any()
 
 
 @pytest.mark.parametrize("level", [0.49, 0.508])
@@ -96,7 +106,7 @@ def test_a_plane_is_certified_up_to_its_distance_and_no_further(level: float) ->
     true = model.true_radius(scan)
     assert found.label == int(level > 0.5)
     assert 0.93 * true < found.radius <= true
-    assert found.eps == pytest.approx(found.radius / 28)
+    assert found.eps == pytest.approx(found.radius / model.reach)
 
 
 def test_nothing_within_the_ball_turns_what_was_certified() -> None:
@@ -128,10 +138,12 @@ def test_choice_and_bound_come_from_other_noise_and_a_seed_repeats_both() -> Non
     model, scan = Watching(TINY), flat(0.505)
     first = model.certify(scan, n0=100, n=100, seed=3)
     assert len(drawn) == 2 and not torch.equal(*drawn)
-    assert torch.corrcoef(torch.stack([d.flatten() for d in drawn]))[0, 1].abs() < 0.02
+    read = torch.stack([d[..., model.inside == 1].flatten() for d in drawn])
+    assert torch.corrcoef(read)[0, 1].abs() < 0.02
     assert model.certify(scan, n0=100, n=100, seed=3) == first
     assert torch.equal(drawn[1], drawn[3])
-    noise = (drawn[1] - 0.505) / TINY.sigma
+    assert not drawn[1][..., model.inside == 0].any()  # what is not read is not noised
+    noise = (drawn[1][..., model.inside == 1] - 0.505) / TINY.sigma
     assert abs(float(noise.mean())) < 0.02 and abs(float(noise.std()) - 1) < 0.02
     model.certify(scan, n0=100, n=100, seed=4)
     assert not torch.equal(drawn[1], drawn[5])
@@ -143,7 +155,7 @@ def test_the_network_is_denoised_at_the_step_of_its_noise(tiny: Smoothed) -> Non
         model = Smoothed(SmoothedConfig(sigma=sigma))
         assert diffusion.sigma(model.t) == pytest.approx(sigma, rel=0.02)
     x = tiny.pool(phantom(1, tumour=True)[None])
-    noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(0))
+    noise = tiny.inside * torch.randn(x.shape, generator=torch.Generator().manual_seed(0))
 
     class Oracle(torch.nn.Module):
         def forward(self, x_t: Tensor, t: Tensor) -> Tensor:
@@ -181,7 +193,14 @@ def test_what_makes_no_certificate_is_refused(
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"sigma": 0.0}, {"side": 30}, {"side": 20}, {"channels": (8, 8, 8, 12)}, {"unshuffle": 8}],
+    [
+        {"sigma": 0.0},
+        {"side": 30},
+        {"side": 20},
+        {"channels": (8, 8, 8, 12)},
+        {"unshuffle": 8},
+        {"ellipse": (0, 1)},
+    ],
 )
 def test_a_shape_that_cannot_be_is_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="must be"):
