@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from bench import (
+    certify,
     climbing,
     demo,
     detection,
@@ -36,7 +37,7 @@ from bench.rungs import LADDER
 from bench.startup import StartError, measure_app
 from bench.store import Store, StoreError
 from bench.systems import systems_named
-from core import WeightsError, load
+from core import WeightsError, load, smoothing
 from core.checkpoint import WEIGHTS
 from core.checkpoint import read_manifest as read_weights
 from core.pipeline import MedFedPure
@@ -116,6 +117,11 @@ def _single(args: argparse.Namespace) -> None:
     elif args.command == "novelty":
         photographs = read_cifar(root_of(args), args.cache).test
         novelty.run(store, pipeline, test, photographs, batch_size=args.batch_size)
+    elif args.command == "certify":
+        certify.run(
+            store, smoothing.load(args.weights, pipeline.device), test,
+            eps=args.eps, n0=args.choose, n=args.noises, alpha=args.alpha,
+        )  # fmt: skip
     else:
         latency.run(
             store, pipeline, test,

@@ -114,7 +114,8 @@ def federation(preset: str, protocol: str, seed: int, corpus: Corpus, places: Pl
 def decisive(preset: Preset, *, whole: bool = False) -> dict[str, Any]:
     """What of a preset decides figures: of a mixture alone no other part's training does."""
     settings = asdict(preset)
-    del settings["novelty"], settings["federated"]["rounds"]["novelty"]  # nothing is refused here
+    for phase in ("novelty", "smoothed"):  # nothing is refused here, nor certified
+        del settings[phase], settings["federated"]["rounds"][phase]
     if whole:
         return settings
     del settings["federated"]["rounds"]

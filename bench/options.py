@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.budgets import BUDGETS
+from bench.certify import ALPHA, CHOOSE, EPS, NOISES
 from bench.methods import METHODS
 from bench.rungs import LADDER
 from bench.systems import SYSTEMS
@@ -16,19 +17,7 @@ from train.split import MANIFESTS, PROTOCOLS
 
 DESCRIPTION = """Measures the system and writes results/*.json; nothing is selected on test scans.
 
-  robustness  accuracy under attack, all systems side by side
-  detection   AUROC and false alarms of every detector score
-  purifier    energy removed, denoising and accuracy against filters, lesions kept
-  mae         hidden patches against filling in from visible neighbours
-  looks       lesions behind the purifier, explanations, tumours painted over
-  novelty     'cannot judge': said of scans, and of pictures that are none
-  loso        leave one source out, both ways
-  latency     speed, start of the app and peak memory
-  demo        the page in a browser: times, accessibility, ten visitors, memory
-  tables      Tables I and II: every method trained on the same clients, and attacked
-  pooled      a federation's weights against those of pooled training
-  federation  the federation engine: same bytes, overhead, payload, N clients, poison, faults
-  report      draws results/report.html and writes the documents' tables
+{commands}
 
 A killed run goes on where it stopped when the same command is given again."""
 
@@ -43,9 +32,10 @@ INDIFFERENT = {
 
 def parser() -> argparse.ArgumentParser:
     """All commands."""
+    listed = "\n".join(f"  {name:10}  {text}" for name, text in _HELP.items())
     main = argparse.ArgumentParser(
         prog="python -m bench",
-        description=DESCRIPTION,
+        description=DESCRIPTION.format(commands=listed),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = main.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -223,6 +213,15 @@ def _names(text: str) -> list[str]:
     return names
 
 
+def _certify(command: argparse.ArgumentParser) -> None:
+    add = command.add_argument
+    add("--eps", type=float, default=EPS, help="size of the perturbation, L-inf")
+    add("--noises", type=int, default=NOISES, help="noised copies of a scan that bound its radius")
+    add("--choose", type=int, default=CHOOSE, help="others that choose its class")
+    add("--alpha", type=float, default=ALPHA, help="chance that a certificate is wrong")
+    add("--fold", choices=("test", "val"), default="test", help="val: where choices are made")
+
+
 def _nothing(_: argparse.ArgumentParser) -> None:
     """These commands need the common options alone."""
 
@@ -234,6 +233,7 @@ _COMMANDS = {
     "mae": _nothing,
     "looks": _nothing,
     "novelty": _nothing,
+    "certify": _certify,
     "loso": _loso,
     "latency": _latency,
     "demo": _demo,
@@ -248,6 +248,7 @@ _HELP = {
     "purifier": "energy removed, denoising and accuracy against filters, lesions kept",
     "mae": "hidden patches against filling in from visible neighbours",
     "novelty": "'cannot judge': said of scans, and of pictures that are none",
+    "certify": "certified accuracy of the smoothed reader: randomized smoothing at 28 x 28",
     "looks": "lesions behind the purifier, explanations, tumours painted over",
     "loso": "leave one source out, both ways",
     "latency": "speed, start of the app and peak memory",

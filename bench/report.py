@@ -10,6 +10,7 @@ from pathlib import Path
 
 from bench import (
     baseline_tables,
+    certify_table,
     federation_tables,
     ladder_tables,
     part_tables,
@@ -31,6 +32,7 @@ TABLES: dict[str, Renderer] = {
     "purifier": part_tables.purifier,
     "mae": part_tables.mae,
     "novelty": part_tables.novelty,
+    "certify": certify_table.certify,
     "looks": part_tables.looks,
     "demo": part_tables.demo,
     "latency": part_tables.latency,

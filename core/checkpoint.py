@@ -153,14 +153,23 @@ def read_manifest(folder: str | Path = WEIGHTS) -> dict[str, FileInfo]:
 
 
 def write_manifest(
-    folder: str | Path, names: Iterable[str], *, preset: str, protocol: str, commit: str
+    folder: str | Path,
+    names: Iterable[str],
+    *,
+    preset: str,
+    protocol: str,
+    commit: str,
+    keep: bool = False,
 ) -> None:
-    """Lists the weights files `names` of a folder in its manifest, replacing the previous one.
+    """Lists the weights files `names` of a folder in its manifest.
+
+    It replaces the previous one, or with `keep` leaves the lines of other files as they are.
 
     Raises:
         WeightsError: a file is missing or is no whole weights file.
     """
-    files = {}
+    has_some = keep and (Path(folder) / MANIFEST).is_file()
+    files = read_manifest(folder) if has_some else {}
     for name in sorted(names):
         checkpoint = load(Path(folder) / name)
         data = (Path(folder) / name).read_bytes()
@@ -173,7 +182,7 @@ def write_manifest(
             protocol=protocol,
             commit=commit,
         )
-    text = json.dumps({"files": {name: asdict(info) for name, info in files.items()}}, indent=2)
+    text = json.dumps({"files": {name: asdict(files[name]) for name in sorted(files)}}, indent=2)
     write_atomic(Path(folder) / MANIFEST, (text + "\n").encode())
 
 

@@ -7,9 +7,12 @@ from typing import Any
 
 import gradio as gr
 
+from core.smoothing import Smoothed
 from core.system import Systems
 from demo import attack_steps, browse, handlers, results, slices, viewer, wording
+from demo.analysis import Analysis
 from demo.attack_steps import AttackSteps
+from demo.certificate import Certify
 from demo.controls import Controls, enable, eps_note, read_settings, rescale
 from demo.events import ON_CPU, PRIVATE
 from demo.examples import Example
@@ -44,7 +47,13 @@ class Explore:
     """One scan at a time: chosen, attacked, read without and with the defence."""
 
     def __init__(
-        self, systems: Systems, problem: str, samples: Sequence[Example], inbox: Inbox
+        self,
+        systems: Systems,
+        problem: str,
+        samples: Sequence[Example],
+        inbox: Inbox,
+        reader: Smoothed | None = None,
+        no_reader: str = "",
     ) -> None:
         self.systems, self.problem, self.inbox = systems, problem, inbox
         self.idle = Stages.of(len(systems))
@@ -77,13 +86,15 @@ class Explore:
                     with gr.Column(elem_id="evidence", min_width=300):
                         self.decision = gr.HTML("", elem_id="decision")
                         self.steps = AttackSteps(systems, self.analysis, self.turn)
+                        self.proof = Certify(reader, no_reader, self.analysis, self.turn)
         self._events()
 
     def _events(self) -> None:
         c = self.controls
         # what another slice changes, and what another scan does: nothing of an earlier one stays
         analysed = [self.stages, self.viewer, self.results, self.decision, self.analysis]
-        shown = [self.slices, c.status, *analysed, *self.steps.outputs]
+        below = [*self.steps.outputs, *self.proof.outputs]
+        shown = [self.slices, c.status, *analysed, *below]
         chosen = [c.truth, self.token, c.insist, self.row, *shown]
         # "once" would wait for ever for an event that was cancelled in the middle of a step
         runs: dict[str, Any] = {
@@ -108,9 +119,10 @@ class Explore:
             **runs,
         )
         at_once: dict[str, Any] = {"queue": False, **PRIVATE}
-        c.run.click(lambda: attack_steps.show(None), None, self.steps.outputs, **at_once)
-        analysis.then(attack_steps.show, self.analysis, self.steps.outputs, **at_once)
-        both: dict[str, Any] = {"cancels": [analysis, scoring, self.steps.search]}
+        c.run.click(lambda: self._below(None), None, below, **at_once)
+        analysis.then(self._below, self.analysis, below, **at_once)
+        asked = [self.steps.search, self.proof.event]
+        both: dict[str, Any] = {"cancels": [analysis, scoring, *asked]}
         c.stop.click(
             self._stopped, [self.turn, self.token], [self.stages, self.slices], **both, **at_once
         )
@@ -127,7 +139,7 @@ class Explore:
             ).then(None, js=CHOSEN, **PRIVATE)
         self.slices.input(
             self._slide, [self.turn, self.token, c.insist], shown,
-            cancels=[analysis, self.steps.search], trigger_mode="multiple", **at_once,
+            cancels=[analysis, *asked], trigger_mode="multiple", **at_once,
         )  # fmt: skip
         c.insist.input(self._insist, [self.token, c.insist], c.status, **at_once)
         mine = [self.turn, self.token]
@@ -234,7 +246,11 @@ class Explore:
         shown = browse.look(series, words, insists=insists)
         hint = hint or self.problem or (browse.HINT if shown.scan is None else browse.READY)
         nothing = Shown(self.idle.html(), shown.view, results.empty(hint))  # of an analysis, yet
-        return _marks(series), shown.line, *nothing, *attack_steps.show(None)
+        return _marks(series), shown.line, *nothing, *self._below(None)
+
+    def _below(self, analysis: Analysis | None) -> tuple[Any, ...]:
+        """What lies under the results, of an analysis or of none."""
+        return *attack_steps.show(analysis), *self.proof.show(analysis)
 
 
 def _marks(series: Series | None) -> dict[str, Any]:

@@ -7,7 +7,9 @@ from html import escape
 
 import gradio as gr
 
-from core.checkpoint import WeightsError
+from core import smoothing
+from core.checkpoint import WEIGHTS, WeightsError, read_manifest
+from core.smoothing import Smoothed
 from core.system import Systems, load_all
 from demo import examples, wording
 from demo.about import About
@@ -38,12 +40,13 @@ def build(
     Returns:
         Blocks with a queue, to be launched with `demo.theme.launch_settings()`.
     """
-    problem = ""
+    problem, reader, no_reader = "", None, ""
     if systems is None:
         try:
             systems = load_all()
         except WeightsError as error:
             systems, problem = {}, str(error)
+        reader, no_reader = _reader()
     first = next(iter(systems.values()), None)
     samples = examples.load() if samples is None else samples
     fetch_nothing()
@@ -52,7 +55,7 @@ def build(
         inbox = Inbox()
         with gr.Tabs(elem_id="tabs"):
             with gr.Tab("Explore", id="explore", elem_id="tab-explore"):
-                Explore(systems, problem, samples, inbox)
+                Explore(systems, problem, samples, inbox, reader, no_reader)
             with gr.Tab("Batch", id="batch", elem_id="tab-batch"):
                 Batch(first, problem, inbox)
             with gr.Tab("Learn", id="learn", elem_id="tab-learn"):
@@ -62,6 +65,15 @@ def build(
         Api(systems, problem, inbox)
     blocks.queue(max_size=16)
     return blocks
+
+
+def _reader() -> tuple[Smoothed | None, str]:
+    """What gives certificates, where the weights that ship have it; else why not, if damaged."""
+    try:
+        has_some = smoothing.FILE in read_manifest(WEIGHTS)
+        return smoothing.load() if has_some else None, ""
+    except WeightsError as error:
+        return None, str(error)
 
 
 def _header(problem: str, is_public: bool) -> str:

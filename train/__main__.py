@@ -29,12 +29,13 @@ PHASES = {
     "classifier": ("mixture and plain (phase 3, on pooled scans)", ("mixture", "plain")),
     "detector": ("the detector's residual network; needs both classifiers", ("detector",)),
     "novelty": ("the head that says 'cannot judge'; needs the autoencoder", ("novelty",)),
+    "smoothed": ("beside the system: the reader that gives certificates", ("smoothed",)),
     "calibrate": (
         "ties the parts together: temperatures, operating points, fused score, tau",
         ("calibrate",),
     ),
     "all": (
-        "everything above, then ready for core.load(OUT)",
+        "all parts of the system, then ready for core.load(OUT)",
         ("mixture", "plain", "diffusion", "mae", "detector", "novelty", "calibrate"),
     ),
 }

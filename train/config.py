@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
 from core.pipeline import PipelineConfig
+from core.smoothing import SmoothedConfig
 from train.augment import AugmentConfig
 from train.calibrate import CalibrateConfig
 from train.classifier import ClassifierConfig
@@ -23,6 +24,7 @@ from train.diffusion import DiffusionConfig
 from train.federated.config import FederatedConfig
 from train.mae import MAETrainConfig
 from train.novelty import NoveltyPhase
+from train.smoothed import SmoothedTrainConfig
 from train.task import FitConfig
 
 PRESETS = Path(__file__).parent / "conf"
@@ -70,6 +72,16 @@ class DetectorPhase:
 
 
 @dataclass(frozen=True)
+class SmoothedPhase:
+    """Shape of the reader that gives certificates, no part of the system, and its training."""
+
+    shape: SmoothedConfig = field(default_factory=SmoothedConfig)
+    fit: FitConfig = field(default_factory=FitConfig)
+    loss: SmoothedTrainConfig = field(default_factory=SmoothedTrainConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+
+
+@dataclass(frozen=True)
 class Preset:
     """One experiment: the system's shape and how each part of it is trained."""
 
@@ -81,6 +93,7 @@ class Preset:
     mae: MAEPhase = field(default_factory=MAEPhase)
     detector: DetectorPhase = field(default_factory=DetectorPhase)
     novelty: NoveltyPhase = field(default_factory=NoveltyPhase)
+    smoothed: SmoothedPhase = field(default_factory=SmoothedPhase)
     calibrate: CalibrateConfig = field(default_factory=CalibrateConfig)
     federated: FederatedConfig = field(default_factory=FederatedConfig)
 

@@ -23,7 +23,7 @@ from train.corpus import Corpus
 from train.device import pick_device
 from train.novelty import Solver
 from train.progress import Progress
-from train.recipes import FILES
+from train.recipes import ALL_FILES, BESIDE, FILES
 from train.task import fit
 
 
@@ -94,6 +94,17 @@ class Phases:
             progress.report("no pictures are drawn for this shape: everything will be judged")
         save_part(head, self.out, FILES["novelty"], {}, c.split_sha256)
 
+    def smoothed(self) -> None:
+        """The reader that gives certificates: beside the system, in the same folder.
+
+        Raises:
+            ValueError: the preset does not read brain scans.
+        """
+        if "smoothed" not in recipes.phases_beside(self.preset):
+            raise ValueError(f"preset {self.preset.name!r} reads no brain scans: none is certified")
+        self._learn("smoothed")
+        self._list(BESIDE.values(), keep=True)
+
     def calibrate(self) -> None:
         """Ties the trained parts together: temperatures, operating points, detector, manifest.
 
@@ -113,12 +124,15 @@ class Phases:
             "validation": figures,
         }
         save_ties(system, self.out, c.split_sha256)
-        names = [*PARTS, SYSTEM]
-        checkpoint.write_manifest(
-            self.out, names, preset=self.preset.name, protocol=c.protocol, commit=commit()
-        )
+        self._list([*PARTS, SYSTEM, *(n for n in BESIDE.values() if (self.out / n).is_file())])
         load(self.out)  # what was written is what can be read
         progress.write(**figures)
+
+    def _list(self, names: Iterable[str], *, keep: bool = False) -> None:
+        checkpoint.write_manifest(
+            self.out, names, preset=self.preset.name, protocol=self.corpus.protocol,
+            commit=commit(), keep=keep,
+        )  # fmt: skip
 
     def _assemble(self, names: Iterable[str]) -> MedFedPure:
         """The system with its parts `names` as trained so far, the others untrained."""
@@ -151,9 +165,9 @@ class Phases:
 
     def _learn(self, phase: str, model: nn.Module | None = None) -> None:
         model = model or recipes.network(phase, self.preset, self.seed)
-        self._run(Path(FILES[phase]).stem, phase, model)
+        self._run(Path(ALL_FILES[phase]).stem, phase, model)
         shape = asdict(recipes.shape(phase, self.preset))
-        save_part(model, self.out, FILES[phase], shape, self.corpus.split_sha256)
+        save_part(model, self.out, ALL_FILES[phase], shape, self.corpus.split_sha256)
 
     def _run(self, name: str, phase: str, model: nn.Module, *, calm: bool = False) -> None:
         """Fits, with a state of this name on the disk to go on from."""

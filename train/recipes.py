@@ -17,8 +17,10 @@ from core.novelty import Novelty
 from core.pipeline import MedFedPure
 from core.residual import ResidualNet
 from core.scan import SIZE
+from core.smoothing import FILE as SMOOTHED
+from core.smoothing import Smoothed
 from core.unet import UNet
-from train import classifier, detector, diffusion, mae
+from train import classifier, detector, diffusion, mae, smoothed
 from train.config import ClassifierPhase, Preset
 from train.corpus import Corpus
 from train.task import FitConfig, LossFn, ValidateFn
@@ -26,7 +28,7 @@ from train.task import FitConfig, LossFn, ValidateFn
 PAPER_EPS = 0.015
 MAE = "mae.safetensors"
 CLASSIFIERS = ("classifier.safetensors", "plain.safetensors")
-# phase -> the file that it writes; in an order in which each finds what it learns from
+# phase -> the part of the system that it writes; each comes after those that it learns from
 FILES = {
     "mixture": "classifier.safetensors",
     "plain": "plain.safetensors",
@@ -35,6 +37,8 @@ FILES = {
     "detector": "residual.safetensors",
     "novelty": "novelty.safetensors",
 }
+BESIDE = {"smoothed": SMOOTHED}  # files that weights may do without: no part of the system
+ALL_FILES = FILES | BESIDE
 SystemFn = Callable[[Iterable[str]], MedFedPure]
 
 
@@ -48,16 +52,24 @@ class Recipe:
 
 
 def phases_of(preset: Preset) -> list[str]:
-    """The phases of a preset; 'cannot judge' is learned in the shape of brain scans alone."""
+    """The phases of a preset's system; 'cannot judge' is learned of brain scans' shape alone."""
+    return [phase for phase in FILES if _reads_scans(preset) or phase != "novelty"]
+
+
+def phases_beside(preset: Preset) -> list[str]:
+    """The phases whose files are no part of the system: certificates, of brain scans' shape."""
+    return list(BESIDE) if _reads_scans(preset) else []
+
+
+def _reads_scans(preset: Preset) -> bool:
     moe = preset.system.moe
-    is_scan = (moe.in_chans, moe.img_size) == (1, SIZE)
-    return [phase for phase in FILES if is_scan or phase != "novelty"]
+    return (moe.in_chans, moe.img_size) == (1, SIZE)
 
 
 def network(phase: str, preset: Preset, seed: int) -> nn.Module:
     """The network of a phase as every training of that preset and seed starts with it."""
     system = preset.system
-    torch.manual_seed(seed + list(FILES).index(phase))
+    torch.manual_seed(seed + list(ALL_FILES).index(phase))
     match phase:
         case "mixture":
             return MixtureOfExperts(system.moe)
@@ -69,6 +81,8 @@ def network(phase: str, preset: Preset, seed: int) -> nn.Module:
             return MaskedAutoencoder(system.mae)
         case "detector":
             return ResidualNet(system.residual)
+        case "smoothed":
+            return Smoothed(preset.smoothed.shape)
         case _:
             return Novelty(system.mae.embed_dim)
 
@@ -81,6 +95,8 @@ def settings(phase: str, preset: Preset) -> Any:
 def shape(phase: str, preset: Preset) -> Any:
     """The configuration of a phase's network."""
     system = preset.system
+    if phase == "smoothed":
+        return preset.smoothed.shape
     shapes = {"mixture": system.moe, "diffusion": system.unet, "detector": system.residual}
     return shapes[phase] if phase in shapes else getattr(system, phase)
 
@@ -120,6 +136,13 @@ def recipe(
             preset.mae.fit,
             mae.loss_function(preset.mae.loss, preset.mae.augment),
             mae.validation(corpus.val, device),
+        )
+    if phase == "smoothed":
+        own = preset.smoothed
+        return Recipe(
+            own.fit,
+            smoothed.loss_function(own.loss, own.augment),
+            smoothed.validation(corpus.val, own.loss, device),
         )
     if phase != "detector":
         raise ValueError(f"{phase!r} is not learned in steps")

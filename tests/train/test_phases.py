@@ -14,8 +14,8 @@ import pytest
 import torch
 from PIL import Image
 
-from core import checkpoint, load, read_scan
-from core.checkpoint import read_manifest
+from core import checkpoint, load, read_scan, smoothing
+from core.checkpoint import WeightsError, read_manifest
 from core.scan import to_png
 from demo.phantom import phantom
 from train import split
@@ -90,6 +90,21 @@ def test_the_log_holds_every_epoch_of_every_phase(trained):
         "classifier": [1, 2],
         "plain": [1, 2],
     }
+
+
+def test_the_smoothed_reader_lies_beside_a_system_that_reads_without_it(world, trained, tmp_path):
+    own = shutil.copytree(trained, tmp_path / "own")
+    with pytest.raises(WeightsError, match="no smoothed reader"):
+        smoothing.load(own)
+    assert train("smoothed", world / "data", own) == 0
+    reader, scan = smoothing.load(own), read_scan(world / "data" / BR35H / "yes" / "00.png")
+    assert reader.certify(scan, n0=8, n=8).agreed <= 8
+    before, after = read_manifest(trained), read_manifest(own)
+    assert {n: i for n, i in after.items() if n != smoothing.FILE} == before
+    assert after[smoothing.FILE].split_sha256 == before["system.safetensors"].split_sha256
+    load(own)
+    assert train("calibrate", world / "data", own) == 0
+    assert smoothing.FILE in read_manifest(own)
 
 
 def test_a_finished_phase_is_not_trained_again(world, trained, capsys):

@@ -17,7 +17,7 @@ from train.config import PresetError, preset_names, read_preset
 from train.corpus import PROTOCOLS
 from train.data import DataError, default_root
 from train.federated.experiment import Experiment
-from train.recipes import FILES, phases_of
+from train.recipes import ALL_FILES, BESIDE, FILES, phases_of
 
 ALL = "all"
 RUNTIMES = ("in-process", "simulation", "deployment")
@@ -114,9 +114,10 @@ def _parser() -> argparse.ArgumentParser:
         "phase",
         nargs="?",
         default="mixture",
-        choices=[*FILES, ALL],
+        choices=[*ALL_FILES, ALL],
         metavar="PHASE",
-        help=f"{', '.join(FILES)}, or {ALL} of them one after another (default: mixture)",
+        help=f"{', '.join(FILES)}, or {ALL} of them one after another (default: mixture); beside "
+        f"the system {', '.join(BESIDE)}, which gives certificates",
     )
     parser.add_argument(
         "--preset", default="federated", metavar="NAME", help=", ".join(preset_names())

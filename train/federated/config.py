@@ -83,9 +83,10 @@ class PhaseRounds:
     mae: int = 0
     detector: int = 0
     novelty: int = 1
+    smoothed: int = 0
 
     def __post_init__(self) -> None:
-        if min(self.plain, self.diffusion, self.mae, self.detector, self.novelty) < 0:
+        if min(vars(self).values()) < 0:
             raise ValueError(f"rounds must be 0 or more, got {self}")
 
 

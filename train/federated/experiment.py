@@ -26,7 +26,7 @@ class Experiment:
     phase: str = "mixture"
 
     def __post_init__(self) -> None:
-        known = recipes.phases_of(self.preset)
+        known = recipes.phases_of(self.preset) + recipes.phases_beside(self.preset)
         if self.phase not in known:
             raise PresetError(
                 f"phase must be one of {', '.join(known)} for preset {self.preset.name!r}, "

@@ -2,7 +2,8 @@
 
 Runs where the folders are, one hospital after another; nothing goes through a server. Each hospital
 alone fits what is its own on its own scans: temperatures and operating points, the detector's
-fusion, tau.
+fusion, tau. The smoothed reader is one and the same at all of them, and comes along where they have
+learned it.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import torch
 from core import checkpoint
 from core.checkpoint import WeightsError
 from core.pipeline import MedFedPure
-from core.system import ties_file
+from core.system import save_part, ties_file
 from train.calibrate import calibrate
 from train.commit import commit
 from train.config import PresetError, preset_names
@@ -25,11 +26,12 @@ from train.corpus import PROTOCOLS, Corpus, load_corpus
 from train.data import DataError, default_root
 from train.federated.experiment import Experiment, read_experiment
 from train.federated.hospital import Hospital
+from train.federated.shelf import Shelf
 from train.federated.state import StateError
 from train.hospitals import save_hospital, save_shared
 from train.partition import client_corpus
 from train.progress import Progress
-from train.recipes import FILES, phases_of
+from train.recipes import BESIDE, FILES, phases_of, shape
 
 
 def main(argv: list[str]) -> int:
@@ -48,7 +50,10 @@ def main(argv: list[str]) -> int:
         experiment = read_experiment(args.preset, args.protocol, args.seed)
         corpus = load_corpus(args.protocol, root, args.cache)
         clients = args.client or range(experiment.config.partition.num_clients)
-        export(experiment, corpus, clients, args.state, args.out, whole=args.whole)
+        if args.smoothed:
+            add_smoothed(experiment, corpus, clients[0], args.state, args.out)
+        else:
+            export(experiment, corpus, clients, args.state, args.out, whole=args.whole)
     except (DataError, PresetError, StateError, WeightsError, ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -86,11 +91,51 @@ def export(
             save_shared(
                 system, out, corpus.split_sha256, lambda file, n: n not in shared.get(file, {n})
             )
+            beside = set()
+            if hospital.shelf.has_finished("smoothed"):
+                beside = {_save_smoothed(experiment, corpus, client, states, out)}
         save_hospital(system, out, client + 1, corpus.split_sha256)
-        names = {*FILES.values(), *_listed(out), ties_file(client + 1)}
-        checkpoint.write_manifest(
-            out, names, preset=experiment.preset.name, protocol=corpus.protocol, commit=commit()
-        )
+        names = {*FILES.values(), *beside, *_listed(out), ties_file(client + 1)}
+        _list(out, names, experiment, corpus)
+
+
+def add_smoothed(
+    experiment: Experiment, corpus: Corpus, client: int, states: Path, out: Path
+) -> None:
+    """Adds the smoothed reader, as a client has finished it, to the weights in `out`.
+
+    Raises:
+        StateError: the client has not finished it, or the hospitals share none.
+        WeightsError: the weights in `out` are of another split.
+    """
+    if (out / checkpoint.MANIFEST).is_file():
+        splits = {info.split_sha256 for info in checkpoint.read_manifest(out).values()}
+        if not splits <= {corpus.split_sha256}:
+            raise WeightsError(f"The weights in {out} were trained on another split.")
+    file = _save_smoothed(experiment, corpus, client, states, out)
+    _list(out, {file}, experiment, corpus, keep=True)
+
+
+def _save_smoothed(
+    experiment: Experiment, corpus: Corpus, client: int, states: Path, out: Path
+) -> str:
+    own = replace(experiment, phase="smoothed")
+    if not own.is_all_shared:
+        raise StateError(f"with share {own.config.share!r} there is no reader that is all clients'")
+    model = own.model()
+    model.load_state_dict(Shelf(states, own, client).finished(own))
+    file, config = BESIDE["smoothed"], asdict(shape("smoothed", own.preset))
+    save_part(model, out, file, config, corpus.split_sha256)
+    return file
+
+
+def _list(
+    out: Path, names: set[str], experiment: Experiment, corpus: Corpus, *, keep: bool = False
+) -> None:
+    checkpoint.write_manifest(
+        out, names, preset=experiment.preset.name, protocol=corpus.protocol,
+        commit=commit(), keep=keep,
+    )  # fmt: skip
 
 
 def _listed(out: Path) -> set[str]:
@@ -150,6 +195,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--whole", action="store_true", help="all scans in the data folder are the client's own"
+    )
+    parser.add_argument(
+        "--smoothed",
+        action="store_true",
+        help="only adds the smoothed reader to the weights in OUT, calibrates nothing",
     )
     parser.add_argument("--data", type=Path, help="data folder (default: MEDFEDPURE_DATA)")
     parser.add_argument("--cache", type=Path, default=Path(".cache"), help="default: .cache")

@@ -15,7 +15,7 @@ from train import split
 from train.federated import state
 from train.federated.experiment import Experiment
 from train.federated.state import StateError
-from train.recipes import FILES
+from train.recipes import ALL_FILES
 
 STATE, RESULT = "server.safetensors", "federated.json"
 
@@ -129,7 +129,7 @@ def _started(
 
     What they do not hold, as statistics that never travelled there, is as in `fresh`.
     """
-    file = FILES[experiment.phase]
+    file = ALL_FILES[experiment.phase]
     found = checkpoint.load_verified(file, folder).state_dict
     theirs = checkpoint.read_manifest(folder)[file].protocol
     if experiment.protocol in split.PROTOCOLS and theirs != experiment.protocol:

@@ -70,6 +70,10 @@ class Shelf:
             )
         return self._checked(path, experiment.digest)
 
+    def has_finished(self, phase: str) -> bool:
+        """Whether a phase of the same family has ended here."""
+        return self._finished(phase).is_file()
+
     def clear(self) -> None:
         """Removes what the phase's rounds have left."""
         for path in self.folder.glob(f"{self._phase}-*"):

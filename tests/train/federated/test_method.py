@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from core import checkpoint
+from core import checkpoint, smoothing
 from core.moe import is_personal
 from core.pipeline import build
+from core.smoothing import SmoothedConfig
 from core.system import PARTS, load
 from train.__main__ import main
 from train.config import read_preset
 from train.corpus import load_corpus
 from train.federated import replaced
-from train.federated.experiment import read_experiment
+from train.federated.experiment import Experiment, read_experiment
 from train.federated.hospital import Hospital
 from train.federated.ledger import RESULT, STATE, Ledger
 from train.federated.replaced import attacked, purified
@@ -96,6 +98,42 @@ def test_all_phases_are_learned_together_and_each_hospital_ends_with_a_whole_sys
     for file in FILES.values():
         names = checkpoint.load(weights / file).state_dict
         assert names and not any(is_personal(n) or n.endswith(own) for n in names)
+
+
+@pytest.mark.slow
+def test_the_smoothed_reader_is_learned_together_and_added_to_weights(
+    federate, world, tmp_path, capsys
+):
+    path = tmp_path / "beside.toml"
+    text = 'extends = "smoke"\n[federated]\nnum_rounds = 2\nlocal_epochs = 1\n'
+    path.write_text(text + "[federated.partition]\nnum_clients = 2\nmin_scans = 2\n")
+    weights, states = tmp_path / "weights", tmp_path / "out/clients"
+    places = [*_places(path, states, world, weights), "--smoothed"]
+    assert main(["export", *places]) == 2
+    assert "client 0 has no finished 'smoothed'" in capsys.readouterr().err
+    assert federate(path, "out", "smoothed") == 0
+    assert result(tmp_path / "out", "smoothed")["best_round"]
+    assert main(["export", *places]) == 0
+    first = (weights / smoothing.FILE).read_bytes()
+    reader = smoothing.load(weights)
+    fresh = network("smoothed", read_preset(str(path)), 0).state_dict()
+    assert any(not torch.equal(t, fresh[n].half().float()) for n, t in reader.state_dict().items())
+    assert main(["export", *places, "--client", "1"]) == 0  # one reader, whoever exports it
+    assert (weights / smoothing.FILE).read_bytes() == first
+    assert list(checkpoint.read_manifest(weights)) == [smoothing.FILE]
+
+
+def test_what_is_beside_the_system_leaves_its_phases_names_alone():
+    """States of a training begun before there was a smoothed reader still belong to it."""
+    preset = read_preset("federated+go-on")
+    other = replace(preset, smoothed=replace(preset.smoothed, shape=SmoothedConfig(sigma=0.5)))
+    rounds = replace(other.federated.rounds, smoothed=7)
+    other = replace(other, federated=replace(other.federated, rounds=rounds))
+    for phase in FILES:
+        pair = [Experiment(p, "multi-source", 0, phase) for p in (preset, other)]
+        assert pair[0].digest == pair[1].digest and pair[0].family == pair[1].family
+    pair = [Experiment(p, "multi-source", 0, "smoothed") for p in (preset, other)]
+    assert pair[0].digest != pair[1].digest and pair[0].is_all_shared
 
 
 def test_a_hospital_that_has_not_finished_exports_nothing(preset, world, tmp_path, capsys):
