@@ -12,16 +12,17 @@ class Budget:
     scans: int
     steps: int  # of APGD and of every attack that follows a gradient
     restarts: int
+    starts: int  # of PGD on the classifier alone
     eot: int
     queries: int  # of Square
-    few_scans: int  # of Square and of the gate-aware attacks, the dearest two
+    few_scans: int  # of Square and of three gate-aware attacks, the dearest
     curve_scans: int  # at each eps of the curve
     others: int  # hospitals whose mixtures lend A2 their gradients
     checked: int  # scans of the self-checks; every row runs on them, fallen or not, to compare
 
 
 BUDGETS = {
-    "smoke": Budget(16, 10, 1, 2, 50, 8, 8, 1, 8),
-    "cpu": Budget(200, 50, 1, 4, 1000, 64, 48, 2, 16),
-    "full": Budget(600, 100, 2, 8, 5000, 200, 200, 9, 32),
+    "smoke": Budget(16, 10, 1, 1, 2, 50, 8, 8, 1, 8),
+    "cpu": Budget(200, 50, 1, 5, 4, 1000, 64, 48, 2, 16),
+    "full": Budget(600, 100, 2, 5, 8, 5000, 200, 200, 9, 32),
 }

@@ -60,12 +60,12 @@ def run(
         if target.name == "defence" and "A8" in names:
             store.row(
                 "randomness",
-                lambda t=target: randomness(t, few, attacker, lanes),
+                lambda t=target: randomness(store, t, few, attacker, lanes),
                 budget=vars(budget),
             )
     rows = store.content["rows"]
     watched = watched_of(fold, budget)
-    for target in chosen:
+    for target in [t for t in chosen if not t.refuses]:  # a stronger attack is refused more often
         for warning in compare_rows(rows, target.name, watched, SLACK):
             store.warn(warning)
     store.content["standings"] = standings(rows, fold)

@@ -18,7 +18,7 @@ from bench.fold import Batch, Fold, spread
 from bench.lanes import Lanes
 from bench.progress import say
 from bench.rungs import Attacker, Rung
-from bench.standings import kept
+from bench.standings import kept, unnoticed
 from bench.store import Store
 from bench.targets import Target
 from core.attack.step import to_eight_bit
@@ -29,14 +29,16 @@ BITS = ("right", "right_8bit", "unnoticed")
 
 @dataclass
 class Standing:
-    """Which scans a target still reads right, after the rows so far, and in 8 bits (N,) bool."""
+    """Scans (N,) bool that a target still reads right, also in 8 bits; that never got past it."""
 
     right: Tensor
     right_8bit: Tensor
+    safe: Tensor
 
     def after(self, row: dict[str, Any]) -> Standing:
         """With another row's falls."""
-        return Standing(self.right & kept(row), self.right_8bit & kept(row, "right_8bit"))
+        right, in_8bit = self.right & kept(row), self.right_8bit & kept(row, "right_8bit")
+        return Standing(right, in_8bit, self.safe & ~unnoticed(row))
 
 
 def climb(
@@ -65,7 +67,7 @@ def climb(
         still = now.right | now.right_8bit
         if rung.few:
             still = still & few
-        tried = still | watched
+        tried = still | watched | (now.safe if rung.unnoticed else False)
         name = f"{rung.name}: {target.name}"
         say(f"{name} ({count} of {len(pairs)}): {int(tried.sum())} scans")
 
@@ -94,7 +96,7 @@ def _begin(store: Store, target: Target, fold: Fold, budget: Budget, lanes: Lane
         found = attack_scans(store, name, target, fold, every, lambda s: [s.x], lanes)
         return {"row": CLEAN, "system": target.name, "meaning": target.meaning, **found}
 
-    return Standing(every, every).after(store.row(name, row, budget=vars(budget)))
+    return Standing(every, every, every).after(store.row(name, row, budget=vars(budget)))
 
 
 def attack_scans(

@@ -11,6 +11,7 @@ from torch import Tensor
 from bench.fold import Batch, Fold
 from bench.lanes import Lanes
 from bench.rungs import Attacker, seen
+from bench.store import Store
 from bench.targets import Target
 from core import metrics
 from core.attack import eot
@@ -20,10 +21,13 @@ DRAWS = 20
 SUBMISSIONS = (1, 5, 20)  # how often a scan is handed in
 
 
-def randomness(target: Target, fold: Fold, attacker: Attacker, lanes: Lanes) -> dict[str, Any]:
+def randomness(
+    store: Store, target: Target, fold: Fold, attacker: Attacker, lanes: Lanes
+) -> dict[str, Any]:
     """Readings of `DRAWS` fresh noises each: clean, after A3 with EOT, after A8.
 
-    A8 knows the noise of the first draw and attacks that alone.
+    A8 knows the noise of the first draw and attacks that alone. A killed run goes on after its last
+    whole batch.
     """
 
     def read(scans: Batch) -> dict[str, Tensor]:
@@ -43,11 +47,16 @@ def randomness(target: Target, fold: Fold, attacker: Attacker, lanes: Lanes) -> 
         }
         return {name: _right(target, x, scans) for name, x in attacked.items()}
 
-    said = list(lanes.map(read, fold, f"randomness of {target.name}"))
-    return {
-        "n": len(fold), "draws": DRAWS, "eot": attacker.budget.eot,
-        **{name: figures(torch.cat([part[name] for part in said], 1)) for name in said[0]},
-    }  # fmt: skip
+    state = store.begun("randomness", {"of": list(range(len(fold))), "done": 0, "said": {}})
+    left = fold.pick(state["of"][state["done"] :])
+    for part in lanes.map(read, left, f"randomness of {target.name}") if len(left) else ():
+        for name, right in part.items():
+            before = state["said"].get(name, [[] for _ in range(DRAWS)])
+            state["said"][name] = [a + b for a, b in zip(before, right.tolist(), strict=True)]
+        state["done"] += right.shape[1]
+        store.keep("randomness", state)
+    said = {name: figures(torch.tensor(bits)) for name, bits in state["said"].items()}
+    return {"n": len(fold), "draws": DRAWS, "eot": attacker.budget.eot, **said}
 
 
 def drawn(seeds: Sequence[int], draw: int) -> list[int]:

@@ -26,7 +26,6 @@ from core.attack.step import LogitsFn
 from train.device import autocast, autocast_logits
 
 NOISE = "noise"
-LOOK = 5
 GRID = 28  # of the low-frequency perturbation
 
 
@@ -49,13 +48,17 @@ TryFn = Callable[[Attacker, Target, Batch], Iterator[Tensor]]  # attacked scans,
 
 @dataclass(frozen=True)
 class Rung:
-    """`fits` says of which targets the attack is one; `few`: on the budget's `few_scans` alone."""
+    """`fits` says of which targets the attack is one.
+
+    `few`: on the budget's `few_scans` alone; `unnoticed`: also on scans that fell with an alarm.
+    """
 
     name: str
     meaning: str
     tries: TryFn
     fits: Callable[[Target], bool] = lambda _: True
     few: bool = False
+    unnoticed: bool = False
 
 
 def _paper(a: Attacker, t: Target, s: Batch) -> Iterator[Tensor]:
@@ -64,7 +67,7 @@ def _paper(a: Attacker, t: Target, s: Batch) -> Iterator[Tensor]:
 
 def _classifier_alone(a: Attacker, t: Target, s: Batch) -> Iterator[Tensor]:
     attack = PGD(a.eps, max(2.5 * a.eps / a.budget.steps, 1e-9), a.budget.steps)
-    for restart in range(5 if a.budget.restarts > 1 else 1):
+    for restart in range(a.budget.starts):
         yield attack(t.classify, s.x, s.y, [seed + RESTART * restart for seed in s.seeds])
 
 
@@ -74,23 +77,28 @@ def _transfer(a: Attacker, t: Target, s: Batch) -> Iterator[Tensor]:
 
 
 def seen(
-    t: Target, s: Batch, path: str = "exact", draw: Callable[[], list[int]] | None = None
+    t: Target,
+    s: Batch,
+    path: str = "exact",
+    *,
+    draw: Callable[[], list[int]] | None = None,
+    fine: bool = False,
 ) -> LogitsFn:
     """The whole system's logits as its attackers see them, the noise that of each scan's seed.
 
-    The depth, a whole number that no gradient passes, is found anew every `LOOK`-th time. `draw`
-    gives other seeds for each call.
+    `draw` gives other seeds for each call. With `fine` only the depth, a whole number, is found in
+    low precision: where no gradient tells the way, rounding would.
     """
-    calls, depth = 0, None
 
     def logits(z: Tensor) -> Tensor:
-        nonlocal calls, depth
-        if t.depth and calls % LOOK == 0:
-            depth = t.depth(z)
-        calls += 1
-        return t.logits(z, draw() if draw else s.seeds, path, depth)
+        with autocast(z.device):
+            depth = t.depth(z) if t.depth else None
+        seeds = draw() if draw else s.seeds
+        if fine:
+            return t.logits(z, seeds, path, depth)
+        return autocast_logits(lambda q: t.logits(q, seeds, path, depth), z.device)(z)
 
-    return autocast_logits(logits, s.x.device)
+    return logits
 
 
 def _whole(loss: str = "ce", path: str = "exact") -> TryFn:
@@ -106,27 +114,38 @@ def _each_step(a: Attacker, t: Target, s: Batch) -> Iterator[Tensor]:
 
     def logits(z: Tensor) -> Tensor:
         steps = [t.classify(x_0).log_softmax(1) for x_0 in estimates(z, s.seeds)]
-        return torch.stack(steps).mean(0)
+        return torch.stack(steps).mean(0)  # its margin is the mean of the steps' margins
 
-    yield a.apgd()(autocast_logits(logits, s.x.device), s.x, s.y, s.seeds)
+    yield a.apgd("margin")(autocast_logits(logits, s.x.device), s.x, s.y, s.seeds)
 
 
-def _beside_gate(a: Attacker, t: Target, s: Batch) -> Iterator[Tensor]:
-    """Four ways to deal with a detector; each is read by the whole system as it is."""
+def _look(t: Target, s: Batch) -> Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]:
+    """How far misread (B,), how far above tau (B,), features (B, F) of attacked scans."""
     gate = _gate(t)
 
     def look(z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """How far misread, how far above tau, features."""
         with autocast(z.device):
             logits, score, features = (part.float() for part in gate.read(z, s.seeds))
         return margin(logits, s.y), (score - gate.tau) / gate.span, features
 
-    with torch.no_grad():
-        wanted = look(s.x)[2]
+    return look
+
+
+def _under_gate(a: Attacker, t: Target, s: Batch) -> Iterator[Tensor]:
+    look = _look(t, s)
 
     def hidden(z: Tensor) -> Tensor:
         lead, excess, _ = look(z)
-        return torch.minimum(lead, -excess)
+        return _as_logits(torch.minimum(lead, -excess), s.y)
+
+    yield a.apgd("margin")(hidden, s.x, s.y, s.seeds)
+
+
+def _beside_gate(a: Attacker, t: Target, s: Batch) -> Iterator[Tensor]:
+    """Three more ways to deal with a detector; each is read by the whole system as it is."""
+    look = _look(t, s)
+    with torch.no_grad():
+        wanted = look(s.x)[2]
 
     def deep(z: Tensor) -> Tensor:
         lead, excess, _ = look(z)
@@ -136,7 +155,7 @@ def _beside_gate(a: Attacker, t: Target, s: Batch) -> Iterator[Tensor]:
         lead, _, features = look(z)
         return lead - (features - wanted).square().mean(1)
 
-    for goal in (hidden, deep, alike):
+    for goal in (deep, alike):
         yield a.apgd("margin")(lambda z, g=goal: _as_logits(g(z), s.y), s.x, s.y, s.seeds)
     steps = 2 * a.budget.steps
     turn = 0
@@ -152,8 +171,7 @@ def _beside_gate(a: Attacker, t: Target, s: Batch) -> Iterator[Tensor]:
 
 def _square(a: Attacker, t: Target, s: Batch) -> Iterator[Tensor]:
     attack = Square(a.eps, a.budget.queries, until_wrong=False)
-    exact = autocast_logits(lambda z: t.logits(z, s.seeds), s.x.device)
-    yield attack(exact, s.x, s.y, s.seeds)
+    yield attack(seen(t, s, fine=True), s.x, s.y, s.seeds)
 
 
 def _smooth(a: Attacker, t: Target, s: Batch) -> Iterator[Tensor]:
@@ -183,6 +201,10 @@ def _has_front(t: Target) -> bool:
     return t.front is not None
 
 
+def _has_gate(t: Target) -> bool:
+    return t.gate is not None
+
+
 def _is_purifier(t: Target) -> bool:
     return t.is_purifier
 
@@ -190,8 +212,7 @@ def _is_purifier(t: Target) -> bool:
 RUNGS = (
     Rung(NOISE, "every pixel moves by eps, up or down at random: no attack", _noise),
     Rung("A0", "the paper's PGD-7, random start, classifier alone", _paper),
-    Rung("A1", "PGD on the classifier alone, with the budget's steps; 5 restarts of the budget "
-         "`full`", _classifier_alone),
+    Rung("A1", "PGD on the classifier alone, the budget's steps and starts", _classifier_alone),
     Rung("A2", "transfer: APGD on the plain classifier, and on other hospitals' mixtures",
          _transfer),
     Rung("A3", "APGD on the cross-entropy, exact gradients through the whole system", _whole()),
@@ -199,11 +220,13 @@ RUNGS = (
     Rung("A5", "BPDA: whole system forward, the identity backward through what stands in front",
          _whole(path="identity"), _has_front),
     Rung("A6", "backward through the predicted noise alone", _whole(path="noise"), _is_purifier),
-    Rung("A7", "the mean loss of every step's estimate of the clean scan", _each_step,
+    Rung("A7", "the mean margin of every step's estimate of the clean scan", _each_step,
          lambda t: t.estimates is not None),
-    Rung("A9", "gate-aware: misread and not flagged; misread although flagged; misread with the "
-         "clean scan's features; steps in turn against system and detector", _beside_gate,
-         lambda t: t.gate is not None, few=True),
+    Rung("A9", "gate-aware: misread and not flagged, of all scans that no attack has got there",
+         _under_gate, _has_gate, unnoticed=True),
+    Rung("A9b", "gate-aware, three more ways: misread although flagged; misread with the clean "
+         "scan's features; steps in turn against system and detector", _beside_gate, _has_gate,
+         few=True),
     Rung("A10", "Square: no gradient, the system's logits asked", _square, few=True),
     Rung("A11", f"APGD's budget on a perturbation of {GRID} x {GRID}, enlarged", _smooth),
 )  # fmt: skip
@@ -219,4 +242,4 @@ def rungs_named(names: Sequence[str]) -> list[Rung]:
         ValueError: an unknown one.
     """
     check_known("row", names, ["clean", *LADDER])
-    return [rung for rung in RUNGS if rung.name in (NOISE, *names)]
+    return [rung for rung in RUNGS if rung.name.rstrip("b") in (NOISE, *names)]

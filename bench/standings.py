@@ -26,6 +26,12 @@ def kept(row: Mapping[str, Any], form: str = "right") -> Tensor:
     return torch.tensor([bit != "0" for bit in row[form]])
 
 
+def unnoticed(row: Mapping[str, Any]) -> Tensor:
+    """Which scans were misread in a row without an alarm, bool (N,); of no detector none."""
+    bits = row.get("unnoticed", "0" * len(row["right"]))
+    return torch.tensor([bit == "1" for bit in bits])
+
+
 def worst_case(rows: Rows, system: str, form: str = "right") -> Tensor:
     """Which scans are read right after every row, bool (N,)."""
     return torch.stack([kept(row, form) for row in rows_of(rows, system).values()]).all(0)
@@ -49,7 +55,8 @@ def standings(rows: Rows, fold: Fold, best: str = "defence") -> dict[str, Any]:
             found[system]["mcnemar"] = {f"only_{best}": b, "only_it": c, "p": p}
         if "scores" in own["clean"]:
             found[system]["detection"] = detection(own)
-            found[system]["unnoticed"] = block(~_unnoticed(own), fold)
+            past = torch.stack([unnoticed(row) for row in own.values()]).any(0)
+            found[system]["unnoticed"] = block(~past, fold)
     return found
 
 
@@ -92,13 +99,6 @@ def detection(own: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     if attacked.any():
         found["worst"] = _detected(clean[attacked], lowest[attacked])
     return found
-
-
-def _unnoticed(own: Mapping[str, Mapping[str, Any]]) -> Tensor:
-    """Scans that some attack has the system misread without an alarm, bool (N,)."""
-    attacks = [row["unnoticed"] for name, row in own.items() if name not in ("clean", NOISE)]
-    bits = [[bit == "1" for bit in row] for row in (attacks or [own["clean"]["unnoticed"]])]
-    return torch.tensor(bits).any(0)
 
 
 def _detected(clean: Tensor, attacked: Tensor) -> dict[str, Any]:

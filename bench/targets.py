@@ -56,7 +56,7 @@ class Target:
     depth: ClassifyFn | None = None
     gate: Gate | None = None
     has_gradient: bool = True  # of `front`; where it has none, every path is the identity
-    is_purifier: bool = False
+    is_purifier: bool = False  # of every scan
     refuses: bool = False
     estimates: Callable[[Tensor, Sequence[int]], list[Tensor]] | None = None  # of several steps
 
@@ -113,7 +113,7 @@ def _all(p: MedFedPure) -> list[Target]:
         Target("defence", "detector, purifier (policy floor), trained mixture", trained,
                pure, floor, gate(trained, "floor"), is_purifier=True),
         Target("defence-paper-policy", "the same, purifying flagged scans only", trained,
-               pure, partial(depth_of, p, "paper"), gate(trained, "paper"), is_purifier=True),
+               pure, partial(depth_of, p, "paper"), gate(trained, "paper")),
         Target("detection-only", "trained mixture, which reads no flagged scan", trained,
                gate=gate(trained, None), refuses=True),
         Target("purify-all", f"every scan purified to t = {deep}, trained mixture", trained,

@@ -128,8 +128,10 @@ class Smoothed(nn.Module):
         found = torch.zeros(2, dtype=torch.int64)
         for start in range(0, n, BATCH):
             noise = torch.randn(min(BATCH, n - start), *average.shape, generator=generator)
-            said = self(self.noised(average, noise.to(average))).argmax(1)
-            found += said.bincount(minlength=2).cpu()
+            logits = self(self.noised(average, noise.to(average)))
+            if not torch.isfinite(logits).all():
+                raise ValueError("the smoothed reader returns what is no number")
+            found += logits.argmax(1).bincount(minlength=2).cpu()
         return found
 
     def certify(
@@ -140,11 +142,13 @@ class Smoothed(nn.Module):
         n0 copies choose the class, n others, of another stream of noise, bound its probability.
 
         Raises:
-            ValueError: n0 or n is below 1, alpha not in (0, 1), or the scan of another shape.
+            ValueError: n0 or n is below 1, alpha not in (0, 1), the scan is of another shape or
+                holds other than [0, 1], or what is read from it is no number.
         """
         side = self.config.img_size
-        if tuple(scan.shape) != (1, side, side):
-            raise ValueError(f"expected a scan {(1, side, side)}, got {tuple(scan.shape)}")
+        if tuple(scan.shape) != (1, side, side) or not bool(((scan >= 0) & (scan <= 1)).all()):
+            shape = (1, side, side)
+            raise ValueError(f"expected a scan {shape} in [0, 1], got {tuple(scan.shape)}")
         if min(n0, n) < 1 or not 0 < alpha < 1:
             raise ValueError(f"need n0 and n of 1 or more, alpha in (0, 1), got {n0}, {n}, {alpha}")
         self.eval()

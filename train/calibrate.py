@@ -18,6 +18,7 @@ from core.attack.step import to_eight_bit
 from core.calibrated import Calibrated
 from core.detector import SCORES, Detector
 from core.features import log_band_energy
+from core.metrics import auroc
 from core.pipeline import MedFedPure
 from train.fold import Data, batches
 from train.logistic import logistic
@@ -27,6 +28,7 @@ PARTS = 10  # of the validation scans, each left out once to choose the operatin
 TIE = 0.004  # accuracies that differ by less count as equal
 SURE = 2.0  # standard errors by which left-out scans must gain from another operating point
 MOST = 0.5  # of what tells attacked scans from clean ones may come from one feature
+WORTH = 0.01  # of AUROC that sharing it out may cost
 SPREAD = 0.5  # of a temperature's logarithm, before any scan is seen
 
 
@@ -66,7 +68,7 @@ def calibrate(
     _whiten(system.detector, x)
     report(f"attacking {len(x)} training scans for the detector")
     attacked = _attacked(system, x, y, config)
-    _fuse(
+    figures["fused_largest_share"] = _fuse(
         system.detector,
         _features(system.detector, x),
         _features(system.detector, attacked),
@@ -181,37 +183,52 @@ def _attacked(system: MedFedPure, x: Tensor, y: Tensor, config: CalibrateConfig)
     return torch.cat(out)
 
 
-def _fuse(detector: Detector, clean: Tensor, attacked: Tensor, ridge: float) -> None:
+def _fuse(detector: Detector, clean: Tensor, attacked: Tensor, ridge: float) -> float:
     """Ridge logistic regression, both classes weighing the same; standardised on clean scans.
 
     Who gets round a feature that carries the score alone has got round the detector: the penalty of
-    one that carries more than `MOST` rises until it does not.
+    one that carries more than `MOST` rises until it does not, or until that costs more than `WORTH`
+    on the scans that it is fitted on, where the others tell too little.
+
+    Returns:
+        The largest share that one feature carries.
     """
     centre, spread = clean.mean(0), clean.std(0).clamp_min(1e-6)
     detector.centre.copy_(centre)
     detector.spread.copy_(spread)
     zeros, ones = (((f - centre) / spread).clamp(-8, 8) for f in (clean, attacked))
-    weight, offset = first = logistic(zeros, ones, ridge)
-    penalty = torch.full_like(weight, ridge)
+    penalty = torch.full((zeros.shape[1],), ridge, dtype=torch.float64)
+    weight, offset = logistic(zeros, ones, penalty)
+    least, share = _apart(weight, zeros, ones) - WORTH, carried(weight, zeros, ones)
+    most, tried = float(share.max()), weight
     for _ in range(60):
-        share = carried(weight, ones.mean(0) - zeros.mean(0))
-        if float(share.max()) <= MOST:
+        if most <= MOST or _apart(tried, zeros, ones) < least:
             break
         penalty[int(share.argmax())] *= 1.25
-        weight, offset = logistic(zeros, ones, penalty)
-    else:  # the other features tell nothing at all
-        weight, offset = first
+        tried, at = logistic(zeros, ones, penalty)
+        share = carried(tried, zeros, ones)
+        if float(share.max()) < most and _apart(tried, zeros, ones) >= least:
+            weight, offset, most = tried, at, float(share.max())
     detector.weight.copy_(weight)
     detector.offset.copy_(offset)
+    return most
 
 
-def carried(weight: Tensor, gap: Tensor) -> Tensor:
-    """Each feature's share (F,) of how far apart the score keeps attacked scans from clean ones.
+def carried(weight: Tensor, zeros: Tensor, ones: Tensor) -> Tensor:
+    """Each feature's share (F,) of how far apart the score keeps scans `ones` from `zeros`.
 
-    `gap` (F,) is the difference of the two means of each standardised feature.
+    Features (N, F) are standardised on `zeros`. A difference of means within two standard errors is
+    chance, and carries nothing.
     """
-    parts = (weight * gap.to(weight)).abs()
+    gap = ones.mean(0) - zeros.mean(0)
+    error = (zeros.var(0) / len(zeros) + ones.var(0) / len(ones)).sqrt()
+    parts = weight.abs() * (gap.abs() - SURE * error).clamp_min(0).to(weight)
     return parts / parts.sum().clamp_min(1e-12)
+
+
+def _apart(weight: Tensor, zeros: Tensor, ones: Tensor) -> float:
+    score = torch.cat([zeros, ones]).to(weight) @ weight
+    return auroc(score, (torch.arange(len(score)) >= len(zeros)).long())
 
 
 def _val_attack(system: MedFedPure, x: Tensor, y: Tensor) -> Tensor:

@@ -53,7 +53,7 @@ def test_robustness(bench):
 def test_the_ladder_has_a_file_of_its_own_and_takes_more_systems_later(bench, monkeypatch):
     from bench.budgets import BUDGETS, Budget
 
-    monkeypatch.setitem(BUDGETS, "smoke", Budget(3, 1, 1, 1, 2, 1, 1, 1, 1))
+    monkeypatch.setitem(BUDGETS, "smoke", Budget(3, 1, 1, 1, 1, 2, 1, 1, 1, 1))
     options = ["--budget", "smoke", "--rows", "A3..A5", "--systems"]
     code, result = bench("robustness", *options, "undefended", name="ladder-leak-free")
     assert code == 0

@@ -241,3 +241,18 @@ def test_weights_without_it_or_with_a_damaged_one_say_so(save: Callable[..., Pat
     (folder / "manifest.json").write_text(json.dumps({"files": {}}))
     with pytest.raises(WeightsError, match="no smoothed reader, so that nothing can be certified"):
         load(folder)
+
+
+@pytest.mark.parametrize("value", [torch.nan, -0.1, 1.5])
+def test_what_is_no_scan_is_not_certified(tiny: Smoothed, value: float) -> None:
+    scan = torch.zeros(1, 224, 224)
+    scan[0, 100, 100] = value
+    with pytest.raises(ValueError, match=r"expected a scan .* in \[0, 1\]"):
+        tiny.certify(scan, n0=2, n=2)
+
+
+def test_a_reader_of_no_numbers_certifies_nothing(tiny: Smoothed) -> None:
+    with torch.no_grad():
+        next(tiny.expert.parameters()).fill_(torch.nan)
+    with pytest.raises(ValueError, match="what is no number"):
+        tiny.certify(torch.zeros(1, 224, 224), n0=2, n=2)

@@ -67,14 +67,16 @@ class Ledger:
     def averaged(self, shared: dict[str, Tensor]) -> dict[str, Tensor]:
         """What a round that leads to `shared` is worth: with `average`, the mean over rounds."""
         kept = self.experiment.config.strategy.average
-        if not kept:
+        led = any(not r["skipped"] for r in self.history)
+        if not kept or not led or self.experiment.is_solved:
             return shared
         return {n: kept * self.mean[n] + (1 - kept) * t for n, t in shared.items()}
 
     def add(self, entry: dict[str, Any], shared: dict[str, Tensor]) -> None:
         """Takes up a round that has ended and what is shared after it."""
+        if not entry["skipped"]:
+            self.mean = self.averaged(shared)
         self.history.append(entry)
-        self.mean = self.averaged(shared)
         self.shared = shared
         if self.best_round == entry["round"]:
             self.best = self.mean
