@@ -36,6 +36,7 @@ def test_filling_reads_nothing_that_is_hidden(test_fold, pipeline):
     assert torch.equal(fill_in(x, visible, 3.0)[~visible], fill_in(other, visible, 3.0)[~visible])
 
 
+@pytest.mark.slow
 def test_filling_beats_black_and_an_untrained_autoencoder(test_fold, validation, pipeline):
     choice = choose_power(pipeline.detector.mae, validation)
     assert choice["validation"][str(choice["power"])] == min(choice["validation"].values())

@@ -140,6 +140,7 @@ def test_faults_are_on_the_record(ground):
     assert "| faults | 5 of 5 " in text and "| joins late | 0, 2, then 0, 1, 2 |" in text
 
 
+@pytest.mark.slow
 def test_a_client_that_does_not_fail_is_no_fault(ground):
     assert not failing(ground, lambda tensors, _: tensors, "")["met"]
 
@@ -255,6 +256,7 @@ def test_accuracy_is_the_share_that_is_read_right(ground):
 # --- the wire ------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_bytes_are_counted_message_by_message(ground, tmp_path):
     own = ground.under(tmp_path).federation(changes=MANY.format(clients=2))
     found = measure(own.settings())

@@ -52,6 +52,7 @@ def test_readings_agree_with_the_pipelines_own(bench, pipeline, test_fold):
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("order", [1, -1])
 def test_sharing_the_detector_and_purifier_changes_no_reading(
     bench, pipeline, test_fold, order, monkeypatch
@@ -89,6 +90,7 @@ def test_gradients_reach_the_scan_through_every_system(bench, pipeline, test_fol
     assert (x.grad.flatten(1).abs().sum(1) > 0).all()
 
 
+@pytest.mark.slow
 def test_a_row_is_the_same_in_any_batch_size(bench, test_fold):
     systems = systems_named(["defence", "undefended"])
     row = rows(EPS)["A0"]

@@ -158,6 +158,7 @@ def test_a_full_disk_leaves_the_previous_file_whole(tmp_path, monkeypatch):
     assert [p.name for p in tmp_path.iterdir()] == [NAME]
 
 
+@pytest.mark.slow
 def test_a_kill_while_writing_leaves_the_previous_file_whole(tmp_path):
     save(tmp_path / NAME, {"w": torch.ones(3)}, {"step": 1})
     program = (

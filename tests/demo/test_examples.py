@@ -63,6 +63,7 @@ def test_shipped_examples_are_synthetic_strangers_and_do_what_they_say() -> None
         assert again.sentence() == example.sentence()
 
 
+@pytest.mark.slow
 def test_examples_are_made_judged_and_loaded(tmp_path: Path, system: MedFedPure) -> None:
     made = make_examples.make(system, lambda scan: 0.4, tmp_path, 2)
     loaded = examples.load(tmp_path)

@@ -153,6 +153,7 @@ def test_hospitals_come_last_and_after_the_reading_is_shown(systems: Systems, sc
     assert Stages.of(1).names == NAMES and Stages.of(2).names == (*NAMES, "hospitals")
 
 
+@pytest.mark.slow
 def test_reading_attack_and_explanation_are_the_chosen_hospital_s(
     systems: Systems, scan: Tensor
 ) -> None:

@@ -92,6 +92,7 @@ def test_the_log_holds_every_epoch_of_every_phase(trained):
     }
 
 
+@pytest.mark.slow
 def test_the_smoothed_reader_lies_beside_a_system_that_reads_without_it(world, trained, tmp_path):
     own = shutil.copytree(trained, tmp_path / "own")
     with pytest.raises(WeightsError, match="no smoothed reader"):

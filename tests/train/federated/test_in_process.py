@@ -98,6 +98,7 @@ def test_the_same_run_twice_leaves_the_same_bytes(preset, federate, tmp_path):
     assert bytes_of(tmp_path / "a") == bytes_of(tmp_path / "b")
 
 
+@pytest.mark.slow
 def test_a_late_client_adapts_its_attention_to_experts_that_do_not_move(
     preset, federate, tmp_path, monkeypatch
 ):
@@ -120,6 +121,7 @@ def test_a_late_client_adapts_its_attention_to_experts_that_do_not_move(
     assert adapted[2, 2] and all(is_personal(name) for name in adapted[2, 2])
 
 
+@pytest.mark.slow
 def test_who_joined_after_the_best_round_ends_with_a_network_too(
     preset, federate, tmp_path, monkeypatch
 ):
@@ -133,6 +135,7 @@ def test_who_joined_after_the_best_round_ends_with_a_network_too(
     assert kept == {f"mixture-round-{now:05d}" for now in (2, 3, 4)}  # its first, and the last two
 
 
+@pytest.mark.slow
 def test_a_share_of_the_clients_takes_part_as_the_seed_says(preset, federate, tmp_path):
     words = 'num_rounds = 2\nfraction = 0.6\nbatch_norm = "local"'
     assert federate(preset(words)) == 0
@@ -142,6 +145,7 @@ def test_a_share_of_the_clients_takes_part_as_the_seed_says(preset, federate, tm
     assert {int(c) for c in rounds[1]["clients"]} == joined
 
 
+@pytest.mark.slow
 def test_secure_aggregation_leads_to_the_same_experts(preset, federate, wire, tmp_path):
     words = "num_rounds = 1\nmin_clients = 3"
     plain, masked = preset(words).read_text(), preset(words, strategy="secagg = true").read_text()
@@ -158,6 +162,7 @@ def test_secure_aggregation_leads_to_the_same_experts(preset, federate, wire, tm
     assert replies and not any(list(r) for m in replies for r in m.content.array_records.values())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "strategy",
     [
@@ -185,6 +190,7 @@ def test_every_strategy_runs_and_moves_the_experts(preset, federate, tmp_path, s
 # --- stopping and going on -----------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_going_on_after_a_round_or_a_kill_within_one_equals_never_stopping(
     preset, federate, tmp_path, monkeypatch, capsys
 ):
@@ -219,6 +225,7 @@ def test_other_settings_and_damaged_states_do_not_go_on(preset, federate, tmp_pa
 # --- clients that fail ---------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "message"),
     [
@@ -272,6 +279,7 @@ def test_rounds_without_enough_clients_are_skipped_and_three_end_the_run(
     assert errors.count("skipped: 0 clients") == 4
 
 
+@pytest.mark.slow
 def test_a_skipped_round_is_told_by_the_exit_code(preset, federate, monkeypatch, capsys):
     train = Hospital.train
 
@@ -285,6 +293,7 @@ def test_a_skipped_round_is_told_by_the_exit_code(preset, federate, monkeypatch,
     assert "error: skipped rounds: 1 of mixture; the others count" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_client_that_lost_its_attention_does_not_silently_start_anew(preset, federate, tmp_path):
     assert federate(preset()) == 0
     for path in (tmp_path / "out" / "clients").rglob("client-001/*"):

@@ -201,6 +201,7 @@ def test_with_momentum_the_server_goes_on_and_resuming_equals_never_stopping(
     assert files[0].read_bytes() == files[1].read_bytes()
 
 
+@pytest.mark.slow
 def test_with_an_average_the_mean_over_rounds_is_what_is_kept(federate, preset, tmp_path):
     path = preset("num_rounds = 1", strategy="average = 0.75")
     experiment = read_experiment(str(path), "leak-free", 0)
@@ -231,6 +232,7 @@ def test_who_averages_rounds_can_train_with_who_does_not(preset):
     assert len(digests) == 1
 
 
+@pytest.mark.slow
 def test_the_best_round_is_what_each_hospital_keeps(federate, preset, tmp_path):
     assert federate(preset("num_rounds = 2")) == 0
     facts = result(tmp_path / "out")

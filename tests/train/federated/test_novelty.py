@@ -96,6 +96,7 @@ def test_where_no_mean_is_taken_each_keeps_its_own(learned, federate, tmp_path, 
         assert all(torch.equal(kept[name], own[name]) for name in own)
 
 
+@pytest.mark.slow
 def test_secure_aggregation_reaches_the_same_head(learned, federate, tmp_path):
     path = learned("num_rounds = 1\nmin_clients = 3", "secagg = true")
     assert federate(path, "out", "novelty") == 0
@@ -121,6 +122,7 @@ def test_who_missed_the_round_has_the_head_all_the_same(learned, federate, tmp_p
     assert len(heads(tmp_path / "out")) == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("step", "why"),
     [

@@ -54,6 +54,7 @@ def test_a_tensor_that_the_weights_leave_out_starts_fresh(experiment, weights, t
     assert torch.equal(ledger.shared[left_out], experiment.shared(experiment.model())[left_out])
 
 
+@pytest.mark.slow
 def test_the_command_starts_there_and_says_so(preset, federate, weights, tmp_path, capsys):
     path = preset("num_rounds = 1")
     assert federate(path, "on", "--start", str(weights)) == 0
