@@ -11,8 +11,9 @@ from bench.figure_groups import Panel, group, older, scans
 from bench.fold import spread
 from bench.markdown import PROTOCOLS, Result, Results, number, results_of, span
 from bench.plots import Curve, Share
-from bench.rungs import LADDER
+from bench.rungs import ORDER
 from bench.shapes import roc
+from bench.standings import kept
 from bench.tables import SYSTEM_NAMES
 from core import metrics
 
@@ -64,8 +65,8 @@ def worst_case(results: Results) -> str:
         note = (
             "Each bar is the share of scans still read right after this row and all above it, in "
             "full precision and in 8 bits; it can only fall, and is no accuracy under the row "
-            "alone: a row is tried on the scans that are still right (and a few others), Square "
-            f"(A10) on fewer. Whiskers: 95 % by scan (Wilson). {_meanings(result)}."
+            "alone: a row is tried on the scans that are still right (and a few others), A9b and "
+            f"A10 on fewer. Whiskers: 95 % by scan (Wilson). {_meanings(result)}."
         )
         if not panels:
             parts.append(older(f"ladder-{protocol}", "row of an attack"))
@@ -76,14 +77,13 @@ def worst_case(results: Results) -> str:
 
 def standing_after(result: Result, system: str) -> list[Share]:
     """The worst case so far: clean, then after each row in the ladder's order."""
-    order = ["clean", *LADDER]
+    order = ["clean", *ORDER]
     own = [r for r in result["rows"].values() if r.get("system") == system]
     own.sort(key=lambda r: order.index(r["row"]) if r["row"] in order else len(order))
-    left, found = [True] * own[0]["n"], []
+    left, found = torch.ones(own[0]["n"], dtype=torch.bool), []
     for row in own:
-        forms = zip(left, row["right"], row["right_8bit"], strict=True)
-        left = [before and "0" not in (full, rounded) for before, full, rounded in forms]
-        found.append(_share(row["row"], left))
+        left = left & kept(row) & kept(row, "right_8bit")
+        found.append(_share(row["row"], left.tolist()))
     return found
 
 
@@ -92,7 +92,7 @@ def detector_on_ladder(results: Results) -> str:
     parts = []
     for protocol, result in results_of(results, "ladder", PROTOCOLS).items():
         own = {r["row"]: r for r in result["rows"].values() if r.get("system") == READER}
-        rows = [own[name] for name in LADDER if own.get(name, {}).get("scores")]
+        rows = [own[name] for name in ORDER if own.get(name, {}).get("scores")]
         if "clean" not in own or not own["clean"].get("scores") or not rows:
             parts.append(older(f"ladder-{protocol}", "scores of the whole defence's detector"))
             continue
@@ -125,8 +125,7 @@ def _against(row: Result, clean: Sequence[float]) -> Panel:
 
 def _clean(row: Result, n: int) -> Share:
     """The clean reading of the curve's scans, which are evenly spaced among all."""
-    bits = [row["right"][i] != "0" for i in spread(len(row["right"]), n)]
-    return _share("clean", bits)
+    return _share("clean", kept(row)[spread(len(row["right"]), n)].tolist())
 
 
 def _share(name: str, right: Sequence[bool]) -> Share:
@@ -134,8 +133,8 @@ def _share(name: str, right: Sequence[bool]) -> Share:
 
 
 def _meanings(result: Result) -> str:
-    said = {r["row"]: r["meaning"] for r in result["rows"].values() if r.get("row") in LADDER}
-    return "; ".join(f"{name}: {said[name]}" for name in LADDER if name in said)
+    said = {r["row"]: r["meaning"] for r in result["rows"].values() if r.get("row") in ORDER}
+    return "; ".join(f"{name}: {said[name]}" for name in ORDER if name in said)
 
 
 def _named(system: str, result: Result) -> str:

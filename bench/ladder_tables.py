@@ -15,9 +15,8 @@ from bench.markdown import (
     span,
     table,
 )
-from bench.rungs import RUNGS
+from bench.rungs import ORDER
 
-NAMES = [rung.name for rung in RUNGS]
 COUNTED = (
     "Rows are tried on scans that a system still reads right, and on a few that are tried by every "
     "row so that rows can be compared; A9b and A10 on fewer. The worst case counts each scan"
@@ -28,7 +27,7 @@ def ladder(results: Results) -> str:
     """Clean and worst case of every system, and how many scans fell to which row."""
     parts = []
     for protocol, result in results_of(results, "ladder", PROTOCOLS).items():
-        names = [n for n in NAMES if any(r.get("row") == n for r in result["rows"].values())]
+        names = [n for n in ORDER if any(r.get("row") == n for r in result["rows"].values())]
         lines = []
         for system, standing in result["standings"].items():
             cells = [accuracy(standing[key]) for key in ("clean", "worst", "worst_8bit")]

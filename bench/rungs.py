@@ -231,7 +231,7 @@ RUNGS = (
     Rung("A11", f"APGD's budget on a perturbation of {GRID} x {GRID}, enlarged", _smooth),
 )  # fmt: skip
 
-
+ORDER = [rung.name for rung in RUNGS]
 LADDER = [f"A{i}" for i in range(12)]  # A8, which knows the noise, is part of `randomness`
 
 

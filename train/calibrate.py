@@ -26,7 +26,7 @@ from train.task import ReportFn
 
 PARTS = 10  # of the validation scans, each left out once to choose the operating point
 TIE = 0.004  # accuracies that differ by less count as equal
-SURE = 2.0  # standard errors by which left-out scans must gain from another operating point
+SURE = 2.0  # standard errors: what lies within them is chance
 MOST = 0.5  # of what tells attacked scans from clean ones may come from one feature
 WORTH = 0.01  # of AUROC that sharing it out may cost
 SPREAD = 0.5  # of a temperature's logarithm, before any scan is seen
@@ -200,14 +200,16 @@ def _fuse(detector: Detector, clean: Tensor, attacked: Tensor, ridge: float) -> 
     penalty = torch.full((zeros.shape[1],), ridge, dtype=torch.float64)
     weight, offset = logistic(zeros, ones, penalty)
     least, share = _apart(weight, zeros, ones) - WORTH, carried(weight, zeros, ones)
-    most, tried = float(share.max()), weight
+    most = float(share.max())
     for _ in range(60):
-        if most <= MOST or _apart(tried, zeros, ones) < least:
+        if most <= MOST:
             break
         penalty[int(share.argmax())] *= 1.25
         tried, at = logistic(zeros, ones, penalty)
+        if _apart(tried, zeros, ones) < least:
+            break
         share = carried(tried, zeros, ones)
-        if float(share.max()) < most and _apart(tried, zeros, ones) >= least:
+        if float(share.max()) < most:
             weight, offset, most = tried, at, float(share.max())
     detector.weight.copy_(weight)
     detector.offset.copy_(offset)
