@@ -14,7 +14,7 @@ from bench.fold import Fold
 from bench.ladder import attack_scans, climb, watched_of
 from bench.ladder_checks import check_gradients
 from bench.lanes import Lanes
-from bench.randomness import randomness
+from bench.randomness import check_noise, randomness
 from bench.rungs import Attacker, rungs_named
 from bench.standings import compare_rows, kept, standings
 from bench.store import Store
@@ -58,11 +58,13 @@ def run(
         for size in CURVE if "A3" in names else ():
             climb_curve(store, few, target, size, budget, lanes)
         if target.name == "defence" and "A8" in names:
-            store.row(
+            noise = store.row(
                 "randomness",
                 lambda t=target: randomness(store, t, few, attacker, lanes),
                 budget=vars(budget),
             )
+            for warning in check_noise(noise, SLACK):
+                store.warn(warning)
     rows = store.content["rows"]
     watched = watched_of(fold, budget)
     for target in [t for t in chosen if not t.refuses]:  # a stronger attack is refused more often

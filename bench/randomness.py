@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -57,6 +57,20 @@ def randomness(
         store.keep("randomness", state)
     said = {name: figures(torch.tensor(bits)) for name, bits in state["said"].items()}
     return {"n": len(fold), "draws": DRAWS, "eot": attacker.budget.eot, **said}
+
+
+def check_noise(row: Mapping[str, Any], slack: float) -> list[str]:
+    """A sentence if an attack in expectation leaves more right than one that knows a single draw.
+
+    Both are read with the same draws of noise; more of it seen should not make an attack weaker.
+    """
+    mean, single = (row[name]["one_shot"]["mean"] for name in ("A3 with EOT", "A8"))
+    if mean <= single + slack + 1 / row["n"]:  # a scan may fall to luck
+        return []
+    return [
+        f"EOT over {row['eot']} draws leaves {mean:.3f} right, an attack on one draw {single:.3f}: "
+        "the attack in expectation is too weak"
+    ]
 
 
 def drawn(seeds: Sequence[int], draw: int) -> list[int]:

@@ -17,7 +17,7 @@ from bench.ladder import attack_scans, check_target, climb, read_after
 from bench.ladder_checks import FEW, check_gradients
 from bench.lanes import Lanes
 from bench.provenance import machine_facts
-from bench.randomness import drawn, figures, randomness
+from bench.randomness import check_noise, drawn, figures, randomness
 from bench.report import fill
 from bench.rungs import LADDER, RUNGS, Attacker, rungs_named, seen
 from bench.standings import compare_rows, standings
@@ -407,6 +407,16 @@ def test_noise_drawn_anew_is_read_more_than_once(store, four, known):
 def _of(fold, draw):
     x, _, seeds = fold.thin(2).batches(2, CPU)[0]()
     return x, drawn(seeds, draw)
+
+
+def test_an_attack_in_expectation_that_is_weaker_than_one_on_a_single_draw_is_named():
+    def row(many, single):
+        shots = {"A3 with EOT": many, "A8": single}
+        return {"n": 50, "eot": 4, **{k: {"one_shot": {"mean": v}} for k, v in shots.items()}}
+
+    assert not check_noise(row(0.80, 0.84), 0.01)
+    assert not check_noise(row(0.86, 0.84), 0.01)
+    assert "too weak" in check_noise(row(0.90, 0.84), 0.01)[0]
 
 
 def test_one_shot_resubmission_and_vote_are_counted():
