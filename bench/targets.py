@@ -94,7 +94,9 @@ def targets(pipeline: MedFedPure, names: Sequence[str] | None = None) -> list[Ta
 
 
 def _all(p: MedFedPure) -> list[Target]:
-    trained, plain = (partial(Bench(p).classify, s) for s in ("trained", "plain"))
+    trained, uniform, plain = (
+        partial(Bench(p).classify, s) for s in ("trained", "uniform", "plain")
+    )
 
     def gate(classify: ClassifyFn, policy: str | None) -> Gate:
         read = partial(_read, p, classify, policy)
@@ -119,6 +121,7 @@ def _all(p: MedFedPure) -> list[Target]:
         Target("purify-all", f"every scan purified to t = {deep}, trained mixture", trained,
                partial(_to_depth, p.purifier, deep), is_purifier=True),
         Target("trained-mixture", "adversarially trained mixture alone", trained),
+        Target("uniform-attention", "static at equal cost: experts with equal weights", uniform),
         Target("undefended", "plain classifier alone", plain),
         Target("plain-purified", "detector and purifier (policy floor), plain classifier", plain,
                pure, floor, gate(plain, "floor"), is_purifier=True),
