@@ -1,8 +1,9 @@
 """What the fused detector measures in a scan, each feature a number that attacks tend to raise.
 
 Sources: whitened residuals and the quietest patches (robust statistics of noise), the diffusion
-model's own noise estimate at small t (Zhang et al. 2023, EPS-AD), and the stability of predictions
-under a blur (Xu et al. 2018, feature squeezing).
+model's own noise estimate at small t (after Zhang et al. 2023, EPS-AD), and a matched filter: an
+attack that follows a classifier's gradient leaves that gradient's signs in the scan, and the
+classifier, asked for its gradient there, tells which signs to look for.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from core.diffusion import Diffusion, seeded_noise, to_model
+from core.diffusion import Diffusion, to_model
 from core.mae import patch_mean
 from core.residual import blur, high_pass
 
@@ -22,12 +23,12 @@ FEATURES = (
     "quiet",  # fine-band energy of the quietest fifth of the patches, log
     "noise_estimate",  # noise that the diffusion model sees in the scan as it is, log
     "noise_quiet",  # the same in the patches where it sees least
-    "noise_error",  # error of its prediction after known noise was added, log
-    "plain_shift",  # how far a 3 x 3 blur moves the plain classifier's log-odds
-    "trained_shift",  # how far it moves the trained mixture's
+    "plain_match",  # how well the fine band matches the signs of the plain classifier's gradient
+    "trained_match",  # the same of the trained mixture's
     "residual_net",  # log-odds of the network in residual.py
 )
-NOISE_T, ERROR_T = 8, 15
+NOISE_T = 8
+LEVEL = 1 / 255  # of 8 bits: finer structure than this is rounding
 FLOOR = 1e-7  # energies below a hundredth of an 8-bit level squared are taken as equal
 
 
@@ -54,33 +55,40 @@ class Measurements:
         """(B, F) for scans and residuals (B, C, H, W); clean_mean and clean_std (H / p, W / p)."""
         white = ((log_band_energy(residual, patch_size) - clean_mean) / clean_std).flatten(1)
         fine = patch_mean(high_pass(x).square(), patch_size).flatten(1)
-        noise, noise_patches, error = self._noise(x, patch_size)
-        soft = blur(x)
+        noise = self._noise(x, patch_size)
         columns = [
             white.mean(1),
             _extreme(white, largest=True),
             (_extreme(fine, largest=False) + FLOOR).log(),
-            (noise + FLOOR).log(),
-            (_extreme(noise_patches, largest=False) + FLOOR).log(),
-            (error + FLOOR).log(),
-            (log_odds(self.plain(x)) - log_odds(self.plain(soft))).abs().add(0.05).log(),
-            (log_odds(self.trained(x)) - log_odds(self.trained(soft))).abs().add(0.05).log(),
+            (noise.mean(1) + FLOOR).log(),
+            (_extreme(noise, largest=False) + FLOOR).log(),
+            matched(x, self.plain).log1p(),
+            matched(x, self.trained).log1p(),
             self.residual_net(x),
         ]
         return torch.stack(columns, dim=1)
 
-    def _noise(self, x: Tensor, patch_size: int) -> tuple[Tensor, Tensor, Tensor]:
-        b = len(x)
-        scaled = to_model(x)
-        # one map for every scan: no randomness
-        fixed = seeded_noise(x.shape[1:], [0]).to(x).expand_as(x)
-        t = torch.tensor([NOISE_T, ERROR_T], device=x.device).repeat_interleave(b)
-        as_is = self.diffusion.q_sample(scaled, t[:b], torch.zeros_like(x))
-        noised = self.diffusion.q_sample(scaled, t[b:], fixed)
-        seen = self.noise_pred(torch.cat([as_is, noised]), t)
-        estimate = patch_mean(seen[:b].square(), patch_size).flatten(1)
-        error = (seen[b:] - fixed).square().flatten(1).mean(1)
-        return estimate.mean(1), estimate, error
+    def _noise(self, x: Tensor, patch_size: int) -> Tensor:
+        """Energy (B, L) of the noise that the diffusion model sees in each patch."""
+        t = torch.full((len(x),), NOISE_T, device=x.device)
+        as_is = self.diffusion.q_sample(to_model(x), t, torch.zeros_like(x))
+        return patch_mean(self.noise_pred(as_is, t).square(), patch_size).flatten(1)
+
+
+def matched(x: Tensor, classify: Callable[[Tensor], Tensor]) -> Tensor:
+    """How far scans (B, C, H, W) agree with what an attack on `classify` would leave, (B,) >= 0.
+
+    Fine bands of the scan and of the signs of the log-odds' gradient are multiplied pixel by pixel,
+    each by one over the scan's local energy, which whitens it; the sum is divided by its own spread
+    as in a t-test. The signs are constants to whoever differentiates: almost everywhere they are.
+    """
+    with torch.inference_mode(mode=False), torch.enable_grad():
+        z = x.detach().clone().requires_grad_()
+        (gradient,) = torch.autograd.grad(log_odds(classify(z)).sum(), z)
+    band = high_pass(x)
+    product = band * high_pass(gradient.sign()) / (blur(band.square()) + LEVEL**2)
+    spread = product.square().sum((1, 2, 3)).clamp_min(1e-12).sqrt()
+    return product.sum((1, 2, 3)).abs() / spread
 
 
 def log_band_energy(residual: Tensor, patch_size: int) -> Tensor:

@@ -9,8 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from core.attack import PGD
 from core.detector import SCORES, Detector, DetectorConfig
-from core.features import FEATURES, log_odds
+from core.features import FEATURES, log_odds, matched
 from core.pipeline import MedFedPure
 from core.residual import blur, high_pass
 
@@ -67,6 +68,45 @@ def test_the_fused_score_is_a_logistic_regressions(detector: Detector, phantoms:
             for j in range(f)
         ]
         assert float(detection.scores["fused"][i]) == pytest.approx(sum(terms) + 0.7, abs=1e-4)
+
+
+def test_the_match_finds_the_gradients_signs_and_no_other_noise(
+    system: MedFedPure, phantoms: Tensor
+) -> None:
+    classify, y = system.plain_logits, torch.zeros(len(phantoms), dtype=torch.long)
+    eps = 2 / 255
+    attacked = PGD(eps, eps / 4, 7, eight_bit=True)(classify, phantoms, y)
+    noise = eps * draw(phantoms.numel()).view(phantoms.shape).sign()
+    found = {
+        name: matched(x, classify).detach()
+        for name, x in {"clean": phantoms, "noise": (phantoms + noise).clamp(0, 1),
+                        "attacked": attacked}.items()
+    }  # fmt: skip
+    assert found["attacked"].min() > 3 * max(found["clean"].max(), found["noise"].max())
+
+
+def test_the_match_is_the_sum_over_its_spread(phantoms: Tensor) -> None:
+    """Of a linear classifier, whose gradient has the signs of its weights, pixel by pixel."""
+    signs = draw(224 * 224).view(1, 1, 224, 224).sign()
+
+    def classify(x: Tensor) -> Tensor:
+        odds = (x * 0.01 * signs).sum((1, 2, 3))
+        return torch.stack([-odds / 2, odds / 2], 1)
+
+    x = phantoms + 0.004 * signs
+    band = x - blur(x)
+    product = band * (signs - blur(signs)) / (blur(band * band) + (1 / 255) ** 2)
+    wanted = [abs(p.sum()) / math.sqrt(float((p * p).sum())) for p in product]
+    with torch.inference_mode():
+        torch.testing.assert_close(matched(x, classify), torch.stack(wanted))
+    z = x.clone().requires_grad_()
+    matched(z, classify).sum().backward()  # an attack can follow it
+    assert z.grad is not None and (z.grad != 0).double().mean() > 0.99
+
+
+def test_a_classifier_that_says_the_same_of_everything_matches_nothing(phantoms: Tensor) -> None:
+    found = matched(phantoms, lambda x: 0 * x.mean((1, 2, 3))[:, None].expand(-1, 2))
+    assert (found == 0).all()
 
 
 def test_scores_are_the_same_alone_and_in_a_batch(detector: Detector, phantoms: Tensor) -> None:
