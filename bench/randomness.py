@@ -62,9 +62,14 @@ def randomness(
 def check_noise(row: Mapping[str, Any], slack: float) -> list[str]:
     """A sentence if an attack in expectation leaves more right than one that knows a single draw.
 
-    Both are read with the same draws of noise; more of it seen should not make an attack weaker.
+    Both are read with the same draws of noise, less the first, which the latter knows; more of it
+    seen should not make an attack weaker.
     """
-    mean, single = (row[name]["one_shot"]["mean"] for name in ("A3 with EOT", "A8"))
+    n = row["draws"]
+    mean, single = (
+        (n * row[name]["one_shot"]["mean"] - row[name]["first"]) / (n - 1)
+        for name in ("A3 with EOT", "A8")
+    )
     if mean <= single + slack + 1 / row["n"]:  # a scan may fall to luck
         return []
     return [

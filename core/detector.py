@@ -105,7 +105,7 @@ class Detector(nn.Module):
         error = residual.square()
         features = self.measure(x, residual)
         paper = patch_mean(error, self.mae.config.patch_size).mean((1, 2)) * self._patch_dim
-        fused = ((features - self.centre) / self.spread).clamp(-8, 8) @ self.weight + self.offset
+        fused = cut_off((features - self.centre) / self.spread) @ self.weight + self.offset
         return Detection(error, features, {"paper": paper, "fused": fused})
 
     def measure(self, x: Tensor, residual: Tensor) -> Tensor:
@@ -168,3 +168,11 @@ class Detector(nn.Module):
             raise ValueError(f"score must be one of {', '.join(SCORES)}, got {name!r}")
         quantiles: Tensor = getattr(self, f"quantiles_{name}")
         return quantiles
+
+
+def cut_off(standardised: Tensor) -> Tensor:
+    """Features (B, F) within -8 and 8, so that none can drown the rest.
+
+    Backward the identity: who attacks the score can follow a feature back from beyond.
+    """
+    return standardised + (standardised.clamp(-8, 8) - standardised).detach()

@@ -28,7 +28,6 @@ FEATURES = (
     "residual_net",  # log-odds of the network in residual.py
 )
 NOISE_T = 8
-LEVEL = 1 / 255  # of 8 bits: finer structure than this is rounding
 FLOOR = 1e-7  # energies below a hundredth of an 8-bit level squared are taken as equal
 
 
@@ -82,13 +81,14 @@ def matched(x: Tensor, classify: Callable[[Tensor], Tensor]) -> Tensor:
     each by one over the scan's local energy, which whitens it; the sum is divided by its own spread
     as in a t-test. The signs are constants to whoever differentiates: almost everywhere they are.
     """
-    with torch.inference_mode(mode=False), torch.enable_grad():
+    exact = torch.autocast(x.device.type, enabled=False)  # signs of small numbers: no rounding
+    with torch.inference_mode(mode=False), torch.enable_grad(), exact:
         z = x.detach().clone().requires_grad_()
-        (gradient,) = torch.autograd.grad(log_odds(classify(z)).sum(), z)
+        signs = torch.autograd.grad(log_odds(classify(z)).sum(), z)[0].sign()
     band = high_pass(x)
-    product = band * high_pass(gradient.sign()) / (blur(band.square()) + LEVEL**2)
-    spread = product.square().sum((1, 2, 3)).clamp_min(1e-12).sqrt()
-    return product.sum((1, 2, 3)).abs() / spread
+    # what is finer than a level of 8 bits is rounding
+    product = band * high_pass(signs) / (blur(band.square()) + 1 / 255**2)
+    return product.sum((1, 2, 3)).abs() / product.square().sum((1, 2, 3)).clamp_min(1e-12).sqrt()
 
 
 def log_band_energy(residual: Tensor, patch_size: int) -> Tensor:
@@ -101,8 +101,8 @@ def log_odds(logits: Tensor) -> Tensor:
     log_probs = logits.log_softmax(1)
     if logits.shape[1] == 2:
         return log_probs[:, 1] - log_probs[:, 0]
-    top = log_probs.max(1).values
-    return top - torch.log1p(-top.exp().clamp_max(1 - 1e-6))
+    top, first = log_probs.max(1)
+    return top - log_probs.scatter(1, first[:, None], -torch.inf).logsumexp(1)
 
 
 def _extreme(patches: Tensor, *, largest: bool) -> Tensor:

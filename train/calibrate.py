@@ -16,7 +16,7 @@ from torch import Tensor
 from core.attack import FGSM, PGD
 from core.attack.step import to_eight_bit
 from core.calibrated import Calibrated
-from core.detector import SCORES, Detector
+from core.detector import SCORES, Detector, cut_off
 from core.features import log_band_energy
 from core.metrics import auroc
 from core.pipeline import MedFedPure
@@ -196,7 +196,7 @@ def _fuse(detector: Detector, clean: Tensor, attacked: Tensor, ridge: float) -> 
     centre, spread = clean.mean(0), clean.std(0).clamp_min(1e-6)
     detector.centre.copy_(centre)
     detector.spread.copy_(spread)
-    zeros, ones = (((f - centre) / spread).clamp(-8, 8) for f in (clean, attacked))
+    zeros, ones = (cut_off((f - centre) / spread) for f in (clean, attacked))
     penalty = torch.full((zeros.shape[1],), ridge, dtype=torch.float64)
     weight, offset = logistic(zeros, ones, penalty)
     least, share = _apart(weight, zeros, ones) - WORTH, carried(weight, zeros, ones)

@@ -410,13 +410,32 @@ def _of(fold, draw):
 
 
 def test_an_attack_in_expectation_that_is_weaker_than_one_on_a_single_draw_is_named():
-    def row(many, single):
-        shots = {"A3 with EOT": many, "A8": single}
-        return {"n": 50, "eot": 4, **{k: {"one_shot": {"mean": v}} for k, v in shots.items()}}
+    def row(many, single, known):
+        """Shares right on draws that neither knows; `known`: of the one draw that A8 knows."""
+        mean = (19 * single + known) / 20
+        said = {"A3 with EOT": {"one_shot": {"mean": many}, "first": many},
+                "A8": {"one_shot": {"mean": mean}, "first": known}}  # fmt: skip
+        return {"n": 50, "eot": 4, "draws": 20, **said}
 
-    assert not check_noise(row(0.80, 0.84), 0.01)
-    assert not check_noise(row(0.86, 0.84), 0.01)
-    assert "too weak" in check_noise(row(0.90, 0.84), 0.01)[0]
+    assert not check_noise(row(0.80, 0.84, 0.4), 0.01)
+    assert not check_noise(row(0.86, 0.84, 0.4), 0.01)
+    assert "too weak" in check_noise(row(0.90, 0.84, 0.84), 0.01)[0]
+
+
+def test_standings_are_on_disk_before_the_noise_and_a_weak_attack_on_it_is_named(
+    store, pipeline, test_fold, monkeypatch
+):
+    def noise(into, *_):
+        assert "defence" in json.loads(into.path.read_text())["standings"]
+        share_of = {"A3 with EOT": 1.0, "A8": 0.0}
+        said = {k: {"one_shot": {"mean": m}, "first": m} for k, m in share_of.items()}
+        return {"n": 8, "eot": 2, "draws": 20, **said}
+
+    monkeypatch.setattr(climbing, "randomness", noise)
+    climbing.run(
+        store, pipeline, [], test_fold, ["A8"], ["defence"], TINY, eps=EPS, lanes=Lanes(CPU, 3)
+    )
+    assert any("too weak" in warning for warning in store.content["warnings"])
 
 
 def test_one_shot_resubmission_and_vote_are_counted():

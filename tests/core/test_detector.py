@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from core.attack import PGD
-from core.detector import SCORES, Detector, DetectorConfig
+from core.detector import SCORES, Detector, DetectorConfig, cut_off
 from core.features import FEATURES, log_odds, matched
 from core.pipeline import MedFedPure
 from core.residual import blur, high_pass
@@ -109,6 +109,32 @@ def test_a_classifier_that_says_the_same_of_everything_matches_nothing(phantoms:
     assert (found == 0).all()
 
 
+def test_each_classifier_is_matched_by_its_own_feature(
+    system: MedFedPure, phantoms: Tensor
+) -> None:
+    features = system.detector(phantoms).features.detach()
+    for name, classify in (
+        ("plain_match", system.plain_logits),
+        ("trained_match", system.classifier_logits),
+    ):
+        wanted = (1 + matched(phantoms, classify)).log()
+        torch.testing.assert_close(features[:, FEATURES.index(name)], wanted)
+
+
+def test_the_match_is_the_same_under_autocast(system: MedFedPure, phantoms: Tensor) -> None:
+    exact = matched(phantoms, system.classifier_logits)
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.testing.assert_close(matched(phantoms, system.classifier_logits), exact)
+
+
+def test_a_feature_that_is_cut_off_can_still_be_followed() -> None:
+    z = torch.tensor([[-30.0, 0.5, 30.0]], requires_grad=True)
+    cut = cut_off(z)
+    assert cut.tolist() == [[-8.0, 0.5, 8.0]]
+    cut.sum().backward()
+    assert z.grad is not None and z.grad.tolist() == [[1.0, 1.0, 1.0]]
+
+
 def test_scores_are_the_same_alone_and_in_a_batch(detector: Detector, phantoms: Tensor) -> None:
     together = detector(phantoms)
     for i in range(4):
@@ -194,6 +220,12 @@ def test_confidence_is_a_share_and_never_falls(detector: Detector) -> None:
     assert (confidence.diff() >= 0).all()
     assert confidence[0] == 0 and confidence[-1] == 1
     assert float(detector.confidence(clean.median()[None])) == pytest.approx(0.5, abs=0.01)
+
+
+def test_a_sure_answer_of_many_has_a_gradient() -> None:
+    logits = torch.tensor([[20.0, 0.0, 0.0, 0.0]], requires_grad=True)
+    log_odds(logits).sum().backward()
+    assert logits.grad is not None and logits.grad[0, 0] == pytest.approx(1.0, abs=1e-5)
 
 
 def test_log_odds_by_hand() -> None:
