@@ -84,7 +84,8 @@ def matched(x: Tensor, classify: Callable[[Tensor], Tensor]) -> Tensor:
     exact = torch.autocast(x.device.type, enabled=False)  # signs of small numbers: no rounding
     with torch.inference_mode(mode=False), torch.enable_grad(), exact:
         z = x.detach().clone().requires_grad_()
-        signs = torch.autograd.grad(log_odds(classify(z)).sum(), z)[0].sign()
+        # a copy: PyTorch's counter of operations cannot stand a leaf among a module's inputs
+        signs = torch.autograd.grad(log_odds(classify(z.clone())).sum(), z)[0].sign()
     band = high_pass(x)
     # what is finer than a level of 8 bits is rounding
     product = band * high_pass(signs) / (blur(band.square()) + 1 / 255**2)
