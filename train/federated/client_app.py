@@ -21,6 +21,7 @@ from train.federated import secagg
 from train.federated.experiment import read_experiment
 from train.federated.hospital import Hospital
 from train.federated.policy import PolicyError, read_policy
+from train.federated.start import start_own
 from train.federated.state import StateError
 from train.federated.strategies import COUNT, EQUAL, SECONDS
 from train.federated.wire import PayloadError, pack, unpack
@@ -28,7 +29,7 @@ from train.partition import client_corpus
 
 REFUSED = 2  # an error's code: the client says why in a sentence
 # where a hospital keeps things, and whether all scans there are its own: its node config says
-PLACES = ("data", "cache", "state", "manifests", "whole", "defence")
+PLACES = ("data", "cache", "state", "manifests", "whole", "defence", "start")
 # errors whose sentence may leave
 SAID = (StateError, PayloadError, PolicyError, PresetError, WeightsError, FloatingPointError)
 
@@ -151,6 +152,7 @@ def _open(
     manifests: str,
     whole: str,
     defence: str,
+    start: str,
 ) -> Hospital:
     experiment = read_experiment(preset, protocol, seed, phase)
     corpus = _corpus(protocol, data, cache, manifests)
@@ -161,8 +163,9 @@ def _open(
         if not defence:
             raise PresetError(f"client {client}: purify needs weights to purify with: --defence")
         system = load(defence)
+    own = start_own(experiment, Path(start), client) if start else {}
     try:
-        return Hospital(experiment, corpus, client, Path(state or "state"), system)
+        return Hospital(experiment, corpus, client, Path(state or "state"), system, own)
     except ValueError as error:
         raise PresetError(f"client {client}: {error}") from None
 

@@ -144,7 +144,7 @@ def _parser() -> argparse.ArgumentParser:
         "--start",
         type=Path,
         metavar="DIR",
-        help="weights whose networks the first round starts from; attention starts anew",
+        help="weights whose networks, and hospitals' own attention, the first round starts from",
     )
     parser.add_argument("--cache", type=Path, default=Path(".cache"), help="default: .cache")
     parser.add_argument("--seed", type=int, default=0)

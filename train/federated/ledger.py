@@ -9,13 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from core import checkpoint
-from core.checkpoint import WeightsError, write_atomic
-from train import split
+from core.checkpoint import write_atomic
 from train.federated import state
 from train.federated.experiment import Experiment
+from train.federated.start import start_shared
 from train.federated.state import StateError
-from train.recipes import ALL_FILES
 
 STATE, RESULT = "server.safetensors", "federated.json"
 
@@ -39,7 +37,7 @@ class Ledger:
         self.shared = experiment.shared(experiment.model())
         self.start = ""  # sha256 of the file that the first round starts from
         if start:
-            self.shared, self.start = _started(experiment, Path(start), self.shared)
+            self.shared, self.start = start_shared(experiment, Path(start), self.shared)
         self.best = self.mean = self.shared
         self.velocity = {n: torch.zeros_like(t) for n, t in self.shared.items()}
         self.history: list[dict[str, Any]] = []
@@ -122,27 +120,3 @@ class Ledger:
         self.velocity = {n: tensors.get(f"velocity/{n}", v) for n, v in self.velocity.items()}
         self.shared = {n: tensors[f"last/{n}"] for n in self.shared}
         self.mean = {n: tensors.get(f"mean/{n}", t) for n, t in self.shared.items()}
-
-
-def _started(
-    experiment: Experiment, folder: Path, fresh: dict[str, Tensor]
-) -> tuple[dict[str, Tensor], str]:
-    """The shared tensors that the folder's weights hold of the phase, and the file's sha256.
-
-    What they do not hold, as statistics that never travelled there, is as in `fresh`.
-    """
-    file = ALL_FILES[experiment.phase]
-    found = checkpoint.load_verified(file, folder).state_dict
-    theirs = checkpoint.read_manifest(folder)[file].protocol
-    if experiment.protocol in split.PROTOCOLS and theirs != experiment.protocol:
-        raise WeightsError(
-            f"{folder / file} was trained on protocol {theirs!r}: its training scans may be test "
-            f"scans of {experiment.protocol!r}"
-        )
-    shapes = {n: tuple(t.shape) for n, t in fresh.items()}
-    if not found or any(shapes.get(n) != tuple(t.shape) for n, t in found.items()):
-        raise WeightsError(
-            f"{folder / file} holds another network than preset {experiment.preset.name!r} trains"
-        )
-    started = {n: found[n].to(t.dtype) if n in found else t for n, t in fresh.items()}
-    return started, checkpoint.read_manifest(folder)[file].sha256

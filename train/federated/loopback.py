@@ -118,7 +118,6 @@ def _name(name: str) -> x509.Name:
 
 
 def _node_config(settings: Mapping[str, Any], client: int, count: int) -> str:
-    places = " ".join(
-        f'{k}="{settings[k]}"' for k in ("data", "cache", "state", "manifests", "defence")
-    )
+    known = ("data", "cache", "state", "manifests", "defence", "start")
+    places = " ".join(f'{k}="{settings[k]}"' for k in known)
     return f"partition-id={client} num-partitions={count} {places}"

@@ -24,6 +24,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_ssh_private_key
 
+from core.checkpoint import WeightsError, read_manifest
 from train.data import DataError, find_folder
 from train.federated.command import QUIET
 from train.federated.policy import PolicyError, read_policy
@@ -49,7 +50,7 @@ def main(argv: Sequence[str]) -> int:
     try:
         check(args)
         return run(args)
-    except (NodeError, DataError, PolicyError, OSError) as error:
+    except (NodeError, DataError, PolicyError, WeightsError, OSError) as error:
         print(f"error: client {args.client}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -61,11 +62,13 @@ def check(args: argparse.Namespace) -> None:
     """Everything that can be known before the start.
 
     Raises:
-        NodeError, DataError, PolicyError: what is wrong, in a sentence.
+        NodeError, DataError, PolicyError, WeightsError: what is wrong, in a sentence.
     """
     records = find_folder(args.data)
     print(f"client {args.client}: {len(records)} scans in {args.data}", file=sys.stderr)
     read_policy(str(args.policy) if args.policy else "")
+    if args.start:
+        read_manifest(args.start)
     args.state.mkdir(parents=True, exist_ok=True)
     if not os.access(args.state, os.W_OK):
         raise NodeError(f"{args.state} cannot be written: the attention would be lost")
@@ -123,7 +126,7 @@ def check_server(address: str, root_certificates: Path) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Starts the SuperNode and passes on what it says until it ends."""
-    places = {name: getattr(args, name) for name in ("data", "state", "cache", "policy")}
+    places = {name: getattr(args, name) for name in ("data", "state", "cache", "policy", "start")}
     known = {name: str(path.resolve()) for name, path in places.items() if path}
     words = [f"partition-id={args.client}", "whole=true"]
     words += [f"{name}={json.dumps(value)}" for name, value in known.items()]
@@ -202,5 +205,6 @@ def _parser() -> argparse.ArgumentParser:
     add("--state", required=True, type=Path, metavar="DIR", help="keeps the attention; must last")
     add("--cache", type=Path, default=Path(".cache"), help="decoded scans (default: .cache)")
     add("--policy", type=Path, metavar="FILE", help="what may leave; see docs/federation.md")
+    add("--start", type=Path, metavar="DIR", help="its weights, where the federation goes on")
     add("--port", type=int, default=18100, help="a free one on this machine (default: 18100)")
     return parser

@@ -102,6 +102,7 @@ def test_nobody_there_no_tls_and_no_address(join, capsys):
         ("key", b"nothing", "is no private key without a password"),
         ("key", None, "there is no key"),
         ("policy", b"alow = []", "unknown key 'alow' in the policy"),
+        ("start", None, "There are no weights in"),
     ],
 )
 def test_files_that_are_not_what_they_should_be(

@@ -10,11 +10,16 @@ import torch
 
 from core import checkpoint
 from core.checkpoint import WeightsError, write_manifest
+from core.system import PARTS, ties_file
+from train.corpus import Corpus, load_corpus
 from train.federated.experiment import Experiment, read_experiment
+from train.federated.hospital import Hospital
 from train.federated.ledger import RESULT, STATE, Ledger
+from train.federated.start import start_own
 from train.federated.state import StateError
 
 FILE = "classifier.safetensors"
+PLACE = PARTS[FILE]
 
 
 @pytest.fixture
@@ -54,8 +59,71 @@ def test_a_tensor_that_the_weights_leave_out_starts_fresh(experiment, weights, t
     assert torch.equal(ledger.shared[left_out], experiment.shared(experiment.model())[left_out])
 
 
+@pytest.fixture(scope="module")
+def corpus(world: Path) -> Corpus:
+    return load_corpus("leak-free", world / "data", world / "cache", world / "manifests")
+
+
+# --- what each hospital keeps --------------------------------------------------------------------
+
+
+@pytest.fixture
+def kept(experiment: Experiment, weights: Path) -> dict[str, torch.Tensor]:
+    """Hospital 2's own attention, among the weights; hospital 1 has none there."""
+    return save_own(experiment, weights, 0.5)
+
+
+def save_own(experiment: Experiment, weights: Path, value: float) -> dict[str, torch.Tensor]:
+    fresh = experiment.personal(experiment.model())
+    own = {n: torch.full_like(t, value) for n, t in fresh.items()}
+    file = ties_file(2)
+    checkpoint.save(weights / file, {f"{PLACE}.{n}": t for n, t in own.items()}, {})
+    write_manifest(weights, [FILE, file], preset="tiny", protocol="leak-free", commit="none")
+    return own
+
+
+def test_a_hospital_finds_its_own_attention_and_no_other_s(experiment, weights, kept):
+    own = start_own(experiment, weights, 1)
+    assert own.keys() == kept.keys() and own
+    assert all(torch.equal(own[n], kept[n]) for n in kept)
+    assert start_own(experiment, weights, 0) == {}
+
+
+def test_its_first_round_starts_from_it_and_a_later_one_does_not(
+    experiment, weights, kept, corpus, tmp_path, monkeypatch
+):
+    own = start_own(experiment, weights, 1)
+    hospital = Hospital(experiment, corpus, 1, tmp_path / "states", own=own)
+    seen: list[dict[str, torch.Tensor]] = []
+
+    def fit(model: torch.nn.Module, *_: object) -> float:
+        seen.append({n: t.clone() for n, t in experiment.personal(model).items()})
+        for parameter in model.parameters():
+            parameter.data += 1
+        return 0.0
+
+    monkeypatch.setattr(hospital, "_fit", fit)
+    shared = experiment.shared(experiment.model())
+    hospital.train(shared, 1, has_joined=False)
+    hospital.train(shared, 2, has_joined=True)
+    learned = {n for n, _ in experiment.model().named_parameters()} & kept.keys()
+    assert learned
+    for name in learned:
+        assert torch.equal(seen[0][name], kept[name]) and torch.equal(seen[1][name], kept[name] + 1)
+
+
+def test_another_attention_is_refused(experiment, weights, kept):
+    name = f"{PLACE}.{next(iter(kept))}"
+    checkpoint.save(weights / ties_file(2), {name: torch.zeros(1, 2, 3)}, {})
+    write_manifest(
+        weights, [FILE, ties_file(2)], preset="tiny", protocol="leak-free", commit="none"
+    )
+    with pytest.raises(WeightsError, match="holds another attention than preset 'tiny' trains"):
+        start_own(experiment, weights, 1)
+
+
 @pytest.mark.slow
-def test_the_command_starts_there_and_says_so(preset, federate, weights, tmp_path, capsys):
+def test_the_command_starts_there_and_says_so(preset, federate, weights, kept, tmp_path, capsys):
     path = preset("num_rounds = 1")
     assert federate(path, "on", "--start", str(weights)) == 0
     result = json.loads((tmp_path / "on" / "mixture" / RESULT).read_text())
