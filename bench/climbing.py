@@ -52,14 +52,14 @@ def run(
             return found
 
         store.row(f"self-check: {target.name}", checked, budget=vars(budget))
+    _stand(store, fold)  # of the rows that are kept: this run may be killed
     climb(store, fold, chosen, rungs_named(names), attacker, lanes)
     rows = store.content["rows"]
     watched = watched_of(fold, budget)
     for target in [t for t in chosen if not t.refuses]:  # a stronger attack is refused more often
         for warning in compare_rows(rows, target.name, watched, SLACK):
             store.warn(warning)
-    store.content["standings"] = standings(rows, fold)
-    store.write()
+    _stand(store, fold)
     few = fold.thin(budget.curve_scans)
     for target in [t for t in chosen if t.name in CURVED]:
         for size in CURVE if "A3" in names else ():
@@ -72,6 +72,11 @@ def run(
             )
             for warning in check_noise(noise, SLACK):
                 store.warn(warning)
+
+
+def _stand(store: Store, fold: Fold) -> None:
+    store.content["standings"] = standings(store.content["rows"], fold)
+    store.write()
 
 
 def climb_curve(

@@ -438,6 +438,25 @@ def test_standings_are_on_disk_before_the_noise_and_a_weak_attack_on_it_is_named
     assert any("too weak" in warning for warning in store.content["warnings"])
 
 
+def test_a_run_that_is_killed_leaves_the_standings_of_rows_that_are_whole(
+    store, pipeline, test_fold, monkeypatch
+):
+    def run():
+        rows, chosen, lanes = ["A0"], ["undefended"], Lanes(CPU, 3)
+        climbing.run(store, pipeline, [], test_fold, rows, chosen, TINY, eps=EPS, lanes=lanes)
+        return json.loads(store.path.read_text())["standings"]
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    wanted = run()
+    del store.content["standings"]
+    monkeypatch.setattr(climbing, "climb", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run()
+    assert json.loads(store.path.read_text())["standings"] == wanted
+
+
 def test_one_shot_resubmission_and_vote_are_counted():
     right = torch.zeros(20, 2, dtype=torch.bool)
     right[:, 0] = True
