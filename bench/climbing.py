@@ -15,7 +15,7 @@ from bench.ladder import attack_scans, climb, watched_of
 from bench.ladder_checks import check_gradients
 from bench.lanes import Lanes
 from bench.randomness import check_noise, randomness
-from bench.rungs import Attacker, rungs_named
+from bench.rungs import RUNGS, Attacker, rungs_named
 from bench.standings import compare_rows, kept, standings
 from bench.store import Store
 from bench.targets import Target, targets
@@ -52,14 +52,14 @@ def run(
             return found
 
         store.row(f"self-check: {target.name}", checked, budget=vars(budget))
-    _stand(store, fold)  # of the rows that are kept: this run may be killed
+    _stand(store, fold, pipeline)  # of the rows that are kept: this run may be killed
     climb(store, fold, chosen, rungs_named(names), attacker, lanes)
     rows = store.content["rows"]
     watched = watched_of(fold, budget)
     for target in [t for t in chosen if not t.refuses]:  # a stronger attack is refused more often
         for warning in compare_rows(rows, target.name, watched, SLACK):
             store.warn(warning)
-    _stand(store, fold)
+    _stand(store, fold, pipeline)
     few = fold.thin(budget.curve_scans)
     for target in [t for t in chosen if t.name in CURVED]:
         for size in CURVE if "A3" in names else ():
@@ -74,8 +74,14 @@ def run(
                 store.warn(warning)
 
 
-def _stand(store: Store, fold: Fold) -> None:
-    store.content["standings"] = standings(store.content["rows"], fold)
+def _stand(store: Store, fold: Fold, pipeline: MedFedPure) -> None:
+    """Writes where each system stands, and which attacks that fit it are still to come."""
+    rows = store.content["rows"]
+    found = standings(rows, fold)
+    for target in [t for t in targets(pipeline) if t.name in found]:
+        fitting = [rung.name for rung in RUNGS if rung.fits(target)]
+        found[target.name]["to_come"] = [n for n in fitting if f"{n}: {target.name}" not in rows]
+    store.content["standings"] = found
     store.write()
 
 

@@ -31,15 +31,17 @@ def ladder(results: Results) -> str:
         lines = []
         for system, standing in result["standings"].items():
             cells = [accuracy(standing[key]) for key in ("clean", "worst", "worst_8bit")]
-            fell = [_fell(result["rows"].get(f"{name}: {system}")) for name in names]
+            rows, to_come = result["rows"], standing.get("to_come", ())
+            fell = [_fell(rows.get(f"{name}: {system}"), name in to_come) for name in names]
             lines.append([standing["meaning"], *cells, _rival(standing), *fell])
         head = ["system", "clean, %", "worst case, %", "worst case in 8 bits, %", "p", *names]
         note = "; ".join(f"{n}: {_meaning(result, n)}" for n in names)
         parts.append(
             f"**{protocol}**\n\n{table(head, lines)}\n\n{COUNTED} over all rows, with 95 % by scan "
-            "and by group. Under each attack: scans that fell, of those tried. p: McNemar's exact "
-            "test of the worst case against the whole defence. JPEG and bits have no gradient; "
-            f"rows that need one take the identity's. {note}. {source(result)}"
+            "and by group. Under each attack: scans that fell, of those tried; empty: no attack on "
+            "such a system; not yet: the worst case may still fall. p: McNemar's exact test of the "
+            "worst case against the whole defence. JPEG and bits have no gradient; rows that need "
+            f"one take the identity's. {note}. {source(result)}"
         )
     return "\n\n".join(parts)
 
@@ -124,12 +126,17 @@ def _at(points: list[Result], name: str, eps: float) -> Result | None:
     return next((p for p in points if (p["curve"], p["eps"]) == (name, eps)), None)
 
 
-def _fell(row: Result | None) -> str:
-    return "" if row is None else f"{row['fell']}/{row['tried']}"
+def _fell(row: Result | None, is_to_come: bool) -> str:
+    if row is None:
+        return "not yet" if is_to_come else ""
+    return f"{row['fell']}/{row['tried']}"
 
 
 def _rival(standing: Result) -> str:
-    return number(standing["mcnemar"]["p"]) if "mcnemar" in standing else ""
+    if "mcnemar" not in standing:
+        return ""
+    p = standing["mcnemar"]["p"]
+    return "< 0.001" if p < 0.001 else number(p)
 
 
 def _meaning(result: Result, name: str) -> str:

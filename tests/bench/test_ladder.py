@@ -44,7 +44,9 @@ def known(pipeline):
 
 @pytest.fixture
 def store(tmp_path):
-    return Store(tmp_path / "ladder.json", "robustness", {"of": "this"}, {"machine": {}})
+    return Store(
+        tmp_path / "ladder.json", "robustness", {"of": "this"}, {"machine": machine_facts(CPU)}
+    )
 
 
 @pytest.fixture(scope="module")
@@ -107,6 +109,7 @@ def test_the_standing_is_the_worst_case_of_each_scan(climbed, known):
         assert standing["worst"]["k"] <= standing["clean"]["k"]
         assert ("mcnemar" in standing) == (name != "defence")
         assert ("detection" in standing) == ("scores" in own[0])
+        assert not standing["to_come"]
 
 
 @pytest.mark.slow
@@ -441,20 +444,36 @@ def test_standings_are_on_disk_before_the_noise_and_a_weak_attack_on_it_is_named
 def test_a_run_that_is_killed_leaves_the_standings_of_rows_that_are_whole(
     store, pipeline, test_fold, monkeypatch
 ):
-    def run():
-        rows, chosen, lanes = ["A0"], ["undefended"], Lanes(CPU, 3)
-        climbing.run(store, pipeline, [], test_fold, rows, chosen, TINY, eps=EPS, lanes=lanes)
+    def run(rows, systems):
+        lanes = Lanes(CPU, 3)
+        climbing.run(store, pipeline, [], test_fold, rows, systems, TINY, eps=EPS, lanes=lanes)
         return json.loads(store.path.read_text())["standings"]
 
     def killed(*_):
         raise KeyboardInterrupt
 
-    wanted = run()
-    del store.content["standings"]
+    wanted = run(["A0"], ["undefended", "median"])
     monkeypatch.setattr(climbing, "climb", killed)
+    del store.content["standings"]
     with pytest.raises(KeyboardInterrupt):
-        run()
+        run(["A1"], ["undefended"])
     assert json.loads(store.path.read_text())["standings"] == wanted
+
+
+def test_attacks_that_fit_and_have_not_been_tried_are_to_come(store, pipeline, test_fold):
+    for rows, systems in ((["A0"], ["undefended", "jpeg"]), (["A5"], ["jpeg"])):
+        lanes = Lanes(CPU, 3)
+        climbing.run(store, pipeline, [], test_fold, rows, systems, TINY, eps=EPS, lanes=lanes)
+    found = store.content["standings"]
+    assert found["undefended"]["to_come"] == ["A1", "A2", "A3", "A4", "A10", "A11"]
+    assert found["jpeg"]["to_come"] == found["undefended"]["to_come"]
+    del store.content["rows"]["A0: undefended"]
+    found["undefended"]["to_come"].insert(0, "A0")
+    table = fill("<!-- results:ladder -->\n<!-- /results -->", {"ladder-leak-free": store.content})
+    lines = {line.split(" | ")[0]: line.split(" | ") for line in table.splitlines()}
+    column = {name: i for i, name in enumerate(lines["| system"])}
+    plain = lines["| plain classifier alone"]
+    assert plain[column["A0"]] == "not yet" and plain[-1] == " |"  # A5 is none on it
 
 
 def test_one_shot_resubmission_and_vote_are_counted():
