@@ -12,6 +12,7 @@ from bench import (
     baseline_tables,
     certify_table,
     federation_tables,
+    glance,
     ladder_tables,
     part_tables,
     pooled_table,
@@ -23,6 +24,7 @@ from bench.progress import say
 from core.checkpoint import write_atomic
 
 TABLES: dict[str, Renderer] = {
+    "glance": glance.glance,
     "robustness": tables.robustness,
     "figures": tables.figures,
     "sources": tables.sources,
