@@ -52,14 +52,17 @@ def run(
             return found
 
         store.row(f"self-check: {target.name}", checked, budget=vars(budget))
-    _stand(store, fold, pipeline)  # of the rows that are kept: this run may be killed
-    climb(store, fold, chosen, rungs_named(names), attacker, lanes)
+
+    def stand(only: str | None = None) -> None:
+        _stand(store, fold, pipeline, only)
+
+    climb(store, fold, chosen, rungs_named(names), attacker, lanes, stand)
     rows = store.content["rows"]
     watched = watched_of(fold, budget)
     for target in [t for t in chosen if not t.refuses]:  # a stronger attack is refused more often
         for warning in compare_rows(rows, target.name, watched, SLACK):
             store.warn(warning)
-    _stand(store, fold, pipeline)
+    stand()
     few = fold.thin(budget.curve_scans)
     for target in [t for t in chosen if t.name in CURVED]:
         for size in CURVE if "A3" in names else ():
@@ -74,14 +77,15 @@ def run(
                 store.warn(warning)
 
 
-def _stand(store: Store, fold: Fold, pipeline: MedFedPure) -> None:
-    """Writes where each system stands, and which attacks that fit it are still to come."""
+def _stand(store: Store, fold: Fold, pipeline: MedFedPure, only: str | None) -> None:
+    """Writes where each system stands, or one, and which attacks that fit it are still to come."""
     rows = store.content["rows"]
-    found = standings(rows, fold)
+    found = standings(rows, fold, only)
     for target in [t for t in targets(pipeline) if t.name in found]:
         fitting = [rung.name for rung in RUNGS if rung.fits(target)]
         found[target.name]["to_come"] = [n for n in fitting if f"{n}: {target.name}" not in rows]
-    store.content["standings"] = found
+    before = store.content.get("standings", {}) if only else {}
+    store.content["standings"] = {**before, **found}
     store.write()
 
 

@@ -48,8 +48,11 @@ def climb(
     rungs: Sequence[Rung],
     attacker: Attacker,
     lanes: Lanes,
+    after: Callable[[str], None] = lambda _: None,
 ) -> None:
-    """Fills `store` with a row 'RUNG: TARGET' for each pair that fits, and where each then stands.
+    """Fills `store` with a row 'RUNG: TARGET' for each pair that fits.
+
+    `after` is told the target of every row that is whole.
 
     Raises:
         ValueError: a target's outputs are no logits.
@@ -86,6 +89,7 @@ def climb(
                     **found, **counts}  # fmt: skip
 
         standing[target.name] = now.after(store.row(name, row, budget=vars(budget)))
+        after(target.name)
 
 
 def _begin(store: Store, target: Target, fold: Fold, budget: Budget, lanes: Lanes) -> Standing:

@@ -15,7 +15,7 @@ from bench.markdown import (
     span,
     table,
 )
-from bench.rungs import ORDER
+from bench.rungs import ORDER, RUNGS
 
 COUNTED = (
     "Rows are tried on scans that a system still reads right, and on a few that are tried by every "
@@ -27,7 +27,9 @@ def ladder(results: Results) -> str:
     """Clean and worst case of every system, and how many scans fell to which row."""
     parts = []
     for protocol, result in results_of(results, "ladder", PROTOCOLS).items():
-        names = [n for n in ORDER if any(r.get("row") == n for r in result["rows"].values())]
+        known = {r.get("row") for r in result["rows"].values()}
+        known.update(n for s in result["standings"].values() for n in s.get("to_come", ()))
+        names = [n for n in ORDER if n in known]
         lines = []
         for system, standing in result["standings"].items():
             cells = [accuracy(standing[key]) for key in ("clean", "worst", "worst_8bit")]
@@ -140,4 +142,5 @@ def _rival(standing: Result) -> str:
 
 
 def _meaning(result: Result, name: str) -> str:
-    return next(r["meaning"] for r in result["rows"].values() if r.get("row") == name)
+    said = [r["meaning"] for r in result["rows"].values() if r.get("row") == name]
+    return (said or [rung.meaning for rung in RUNGS if rung.name == name])[0]

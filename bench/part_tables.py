@@ -57,7 +57,8 @@ def purifier(results: Results) -> str:
         rows = result["rows"]
         energy, noise, behind = rows["energy"], rows["denoising"], rows["accuracy"]["systems"]
         lesions = rows.get("lesions", {})
-        names = dict.fromkeys([*behind, *(n for n in energy if isinstance(energy[n], dict))])
+        filters = [n for n, f in energy.items() if isinstance(f, dict) and "removed" in f]
+        names = dict.fromkeys([*behind, *filters])
         lines = []
         for name in names:
             removed = energy.get(name) or {}

@@ -37,11 +37,17 @@ def worst_case(rows: Rows, system: str, form: str = "right") -> Tensor:
     return torch.stack([kept(row, form) for row in rows_of(rows, system).values()]).all(0)
 
 
-def standings(rows: Rows, fold: Fold, best: str = "defence") -> dict[str, Any]:
-    """Figures of every system's worst case, and exact tests against the best one's."""
-    systems = list(dict.fromkeys(r["system"] for r in rows.values() if "system" in r))
+def standings(
+    rows: Rows, fold: Fold, only: str | None = None, best: str = "defence"
+) -> dict[str, Any]:
+    """Figures of every system's worst case, or of one's, and exact tests against the best one's.
+
+    Rows of other scans than the fold's, of another budget, have no part in it.
+    """
+    rows = {k: r for k, r in rows.items() if len(r.get("right", "")) == len(fold)}
+    systems = list(dict.fromkeys(r["system"] for r in rows.values()))
     found: dict[str, Any] = {}
-    for system in systems:
+    for system in [s for s in systems if only in (None, s)]:
         own = rows_of(rows, system)
         found[system] = {"meaning": own["clean"]["meaning"], "rows": list(own)}
         in_8bit = worst_case(rows, system, "right_8bit")

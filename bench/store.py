@@ -113,6 +113,7 @@ class Store:
             )
         self.content["rows"], self.content["warnings"] = old["rows"], old["warnings"]
         self.content["unfinished"] = old.get("unfinished", {})
+        self.content = {**old, **self.content}  # what else was made of the rows, until it is anew
         for row in old["rows"].values():  # the file goes on elsewhere: each row keeps its own
             row.update({**_of_row(old), **row})
 

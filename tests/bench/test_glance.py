@@ -8,24 +8,27 @@ SHARES = {"undefended": {"clean": 0.9, "A0": 0.03}, "defence": {"clean": 0.98, "
 PLACES = ("br35h", "brain-tumor-mri")
 
 
-def _robustness():
-    def block(share):
-        return {
-            "accuracy": share,
-            "sources": {place: {"accuracy": share - 0.01} for place in PLACES},
-        }
+def _sources(share):
+    return {place: {"accuracy": share - 0.01, "n": 40} for place in PLACES}
 
+
+def _robustness():
     return {"rows": {
-        row: {"systems": {name: block(shares[row]) for name, shares in SHARES.items()}}
+        row: {"systems": {
+            name: {"accuracy": shares[row], "n": 80, "sources": _sources(shares[row])}
+            for name, shares in SHARES.items()
+        }}
         for row in ("clean", "A0")
     }}  # fmt: skip
 
 
-def _ladder(*systems):
-    worst = {"sources": {"br35h": {"accuracy": 0.915}, "brain-tumor-mri": {"accuracy": 0.845}}}
-    found = {name: {"worst": worst} for name in systems}
-    if "defence" in found:
-        found["defence"]["detection"] = {"A9": {"auroc": 0.948}}
+def _ladder(to_come=()):
+    found = {
+        name: {"clean": {"sources": _sources(0.97)}, "worst": {"sources": _sources(share)}}
+        for name, share in (("defence", 0.9), ("undefended", 0.02))
+    }
+    areas = {"A9": {"auroc": 0.948}, "worst": {"auroc": 0.52}}
+    found["defence"] |= {"to_come": list(to_come), "detection": areas}
     return {"standings": found}
 
 
@@ -36,45 +39,49 @@ def _cells(text, start):
 
 def test_the_published_figures_stand_beside_those_of_the_same_split():
     text = glance({"robustness-paper": _robustness()})
-    assert _cells(text, "Br35H, the published") == ["97.67 / 87.33", "90.0 / 3.0", "98.0 / 95.0"]
+    cells = _cells(text, "Br35H, the published kind of split, pooled training, n = 80")
+    assert cells == ["97.67 / 87.33", "90.0 / 3.0", "98.0 / 95.0"]
     assert len(text.splitlines()) == 3
 
 
-def test_sources_stand_apart():
-    text = glance(
-        {"robustness-multi-source": _robustness(), "ladder-multi-source": _ladder("defence")}
-    )
-    assert _cells(text, "Br35H, no near") == ["", "89.0 / 2.0", "97.0 / 94.0"]
-    assert _cells(text, "Br35H: read right whatever") == ["", "", "91.5"]
-    assert _cells(text, "the second source: read right whatever") == ["", "", "84.5"]
-    assert _cells(text, "attacks that hide") == ["", "", "0.948"]
+def test_sources_stand_apart_and_the_worst_case_beside_the_same_scans_as_they_are():
+    text = glance({"robustness-multi-source": _robustness(), "ladder-multi-source": _ladder()})
+    assert _cells(text, "Br35H, near-duplicates") == ["", "89.0 / 2.0", "97.0 / 94.0"]
+    assert _cells(text, "Br35H, 40 of these") == ["", "96.0 / 1.0", "96.0 / 89.0"]
+    assert _cells(text, "the second source, 40 of these") == ["", "96.0 / 1.0", "96.0 / 89.0"]
+    assert _cells(text, "detected, AUROC") == ["", "", "0.948 / 0.520"]
+    assert text.count("after every attack of the ladder") == 2
 
 
-def test_a_ladder_without_the_defence_says_nothing_of_it():
-    text = glance({"ladder-multi-source": _ladder("undefended")})
-    assert _cells(text, "Br35H: read right whatever") == ["", "91.5", ""]
-    assert "AUROC" not in text
+def test_attacks_that_wait_are_named():
+    text = glance({"ladder-multi-source": _ladder(["A10", "A11"])})
+    assert text.count("after all attacks tried so far (A10 and A11 wait) of the ladder") == 2
+
+
+@pytest.mark.parametrize("broken", [{}, {"standings": {}}, {"rows": {}}])
+def test_a_file_that_is_not_whole_leaves_its_lines_out(broken):
+    text = glance({"robustness-paper": _robustness(), "ladder-multi-source": broken})
+    assert text == glance({"robustness-paper": _robustness()})
 
 
 def test_parts():
-    scores = {f"trained, eps {eps}": {"scores": {"fused": {"auroc": area}}}
-              for eps, area in (("0.015", 1.0), ("0.004", 0.99))}  # fmt: skip
-    accuracy = {"eps": 0.015, "constant": 0.5, "certified": {"balanced": 0.661}}
+    rows = {
+        f"trained, eps {eps}": {
+            "n": 120, "scores": {"fused": {"auroc": area}}, "flagged": {"fused": {"share": share}}
+        }
+        for eps, area, share in (("0.015", 1.0, 1.0), ("0.004", 0.99, 0.717))
+    }  # fmt: skip
     looks = {
         "lesions": {"contrast_kept": {"median": 0.947, "tenth": 0.904},
-                    "energy_removed": {"median": 0.448}},
-        "painting": {"tumour": {"accuracy": 0.855}, "elsewhere": {"accuracy": 0.058}},
+                    "energy_removed": {"median": 0.448}, "n": 187},
+        "painting": {"tumour": {"accuracy": 0.855, "n": 69}, "elsewhere": {"accuracy": 0.058}},
     }  # fmt: skip
-    text = glance({
-        "detection-multi-source": {"rows": scores},
-        "certify-multi-source": {"rows": {"accuracy": accuracy}},
-        "looks-multi-source": {"rows": looks},
-    })  # fmt: skip
-    assert _cells(text, "A0 detected")[-1] == "1.000 / 0.990"
-    assert _cells(text, "certified at")[1:] == ["50.0 (one answer for all)", "66.1"]
-    assert _cells(text, "purified")[-1] == "94.7 / 90.4"
+    text = glance({"detection-multi-source": {"rows": rows}, "looks-multi-source": {"rows": looks}})
+    assert _cells(text, "PGD-7 on the mixture")[-1] == "1.000 / 0.990"
+    assert _cells(text, "the same: an alarm")[-1] == "100.0 / 71.7"
+    assert _cells(text, "187 flagged tumours")[-1] == "94.7 / 90.4"
     assert _cells(text, "and an attack's")[-1] == "44.8"
-    assert _cells(text, "tumour painted")[-1] == "85.5 / 5.8"
+    assert _cells(text, "of 69 tumours painted over")[-1] == "85.5 / 5.8"
 
 
 def test_nothing_measured():

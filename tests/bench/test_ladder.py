@@ -444,20 +444,45 @@ def test_standings_are_on_disk_before_the_noise_and_a_weak_attack_on_it_is_named
 def test_a_run_that_is_killed_leaves_the_standings_of_rows_that_are_whole(
     store, pipeline, test_fold, monkeypatch
 ):
-    def run(rows, systems):
+    def run(into, rows, systems):
         lanes = Lanes(CPU, 3)
-        climbing.run(store, pipeline, [], test_fold, rows, systems, TINY, eps=EPS, lanes=lanes)
+        climbing.run(into, pipeline, [], test_fold, rows, systems, TINY, eps=EPS, lanes=lanes)
+
+    def on_disk():
         return json.loads(store.path.read_text())["standings"]
 
-    def killed(*_):
-        raise KeyboardInterrupt
+    real = climbing.climb
 
-    wanted = run(["A0"], ["undefended", "median"])
+    def killed(*given):
+        *first, stand = given
+
+        def after(system):
+            stand(system)
+            if system == "median":
+                raise KeyboardInterrupt
+
+        real(*first, after)
+
     monkeypatch.setattr(climbing, "climb", killed)
-    del store.content["standings"]
     with pytest.raises(KeyboardInterrupt):
-        run(["A1"], ["undefended"])
-    assert json.loads(store.path.read_text())["standings"] == wanted
+        run(store, ["A0"], ["undefended", "median", "bits"])
+    found = on_disk()
+    assert {name: s["rows"] for name, s in found.items()} == {
+        "undefended": ["clean", "noise"], "median": ["clean", "noise"]
+    }  # fmt: skip
+    again = Store(store.path, "robustness", {"of": "this"}, {"machine": machine_facts(CPU)})
+    again.warn("killed before the first row")
+    assert on_disk() == found
+    monkeypatch.setattr(climbing, "climb", real)
+    run(again, ["A0"], ["undefended", "median", "bits"])
+    assert {tuple(s["rows"]) for s in on_disk().values()} == {("clean", "noise", "A0")}
+
+
+def test_rows_of_another_budget_have_no_part_in_the_standings(four):
+    row = {"row": "clean", "meaning": "", "right": "1101", "right_8bit": "1101"}
+    old = {**row, "right": "11011", "right_8bit": "11011", "system": "old"}
+    rows = {"clean: it": {**row, "system": "it"}, "clean: old": old}
+    assert set(standings(rows, four)) == {"it"}
 
 
 def test_attacks_that_fit_and_have_not_been_tried_are_to_come(store, pipeline, test_fold):
@@ -467,13 +492,12 @@ def test_attacks_that_fit_and_have_not_been_tried_are_to_come(store, pipeline, t
     found = store.content["standings"]
     assert found["undefended"]["to_come"] == ["A1", "A2", "A3", "A4", "A10", "A11"]
     assert found["jpeg"]["to_come"] == found["undefended"]["to_come"]
-    del store.content["rows"]["A0: undefended"]
-    found["undefended"]["to_come"].insert(0, "A0")
     table = fill("<!-- results:ladder -->\n<!-- /results -->", {"ladder-leak-free": store.content})
     lines = {line.split(" | ")[0]: line.split(" | ") for line in table.splitlines()}
     column = {name: i for i, name in enumerate(lines["| system"])}
     plain = lines["| plain classifier alone"]
-    assert plain[column["A0"]] == "not yet" and plain[-1] == " |"  # A5 is none on it
+    assert plain[column["A1"]] == "not yet" and "A10: Square" in table  # tried on none so far
+    assert plain[column["A5"]] == "" and "/" in plain[column["A0"]]  # A5 is none on it
 
 
 def test_one_shot_resubmission_and_vote_are_counted():
