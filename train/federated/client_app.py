@@ -31,7 +31,7 @@ REFUSED = 2  # an error's code: the client says why in a sentence
 # where a hospital keeps things, and whether all scans there are its own: its node config says
 PLACES = ("data", "cache", "state", "manifests", "whole", "defence", "start")
 # errors whose sentence may leave
-SAID = (StateError, PayloadError, PolicyError, PresetError, WeightsError, FloatingPointError)
+SAID = (StateError, PayloadError, PolicyError, PresetError, FloatingPointError)
 
 app = ClientApp(mods=[secagg.client_mod])
 
@@ -57,10 +57,13 @@ def train(message: Message, context: Context) -> Message:
         shared = _shared(message, hospital)
         config = message.content.config_records["config"]
         joined = config["joined"]
+        has_joined = isinstance(joined, list) and hospital.client in joined
+        if not has_joined and not hospital.experiment.is_all_shared:
+            hospital.start.check(str(config.get("start", "")), hospital.client)
         new, figures = hospital.train(
             shared,
             _whole(config["round"]),
-            has_joined=isinstance(joined, list) and hospital.client in joined,
+            has_joined=has_joined,
             best=_whole(config["best"]),
             span=(_share(config["from"]), _share(config["to"])),
             adv_share=_share(config["adv-share"]) if "adv-share" in config else None,
@@ -98,9 +101,13 @@ def _answer(message: Message, context: Context, work: Callable[[Hospital], Recor
         for metrics in content.metric_records.values():
             metrics[SECONDS] = time.monotonic() - start
         return Message(content, reply_to=message)
-    except (DataError, OSError) as error:  # may name files, and files may name patients
+    except (
+        DataError,
+        WeightsError,
+        OSError,
+    ) as error:  # may name files, and they may name patients
         print(f"error: {error}", file=sys.stderr)
-        reason = "its scans or its folders cannot be read; its own log says which"
+        reason = "its scans, weights or folders cannot be read; its own log says which"
     except SAID as error:
         reason = str(error)
     return Message(Error(REFUSED, reason), reply_to=message)
@@ -163,7 +170,7 @@ def _open(
         if not defence:
             raise PresetError(f"client {client}: purify needs weights to purify with: --defence")
         system = load(defence)
-    own = start_own(experiment, Path(start), client) if start else {}
+    own = start_own(experiment, Path(start), client) if start else None
     try:
         return Hospital(experiment, corpus, client, Path(state or "state"), system, own)
     except ValueError as error:

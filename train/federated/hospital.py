@@ -24,6 +24,7 @@ from train.federated import replaced, statistics
 from train.federated.experiment import Experiment
 from train.federated.proximal import proximal
 from train.federated.shelf import Shelf
+from train.federated.start import Start
 from train.federated.state import StateError
 from train.fold import Data
 from train.novelty import Solver
@@ -38,7 +39,7 @@ MOST_REFUSED = 0.1  # of validation scans: a head that says 'cannot judge' of mo
 class Hospital:
     """Client number `client` with its own scans; what is personal lies in `folder` alone.
 
-    It starts from `own`, what it kept of an earlier training, or from fresh numbers.
+    It goes on from `start`, what it kept of an earlier training, or from fresh numbers.
 
     Raises:
         ValueError: the preset's networks do not fit the scans, or they are fewer than a batch.
@@ -51,14 +52,14 @@ class Hospital:
         client: int,
         folder: Path,
         defence: MedFedPure | None = None,
-        own: State | None = None,
+        start: Start | None = None,
     ) -> None:
         check_fit(experiment.preset, corpus)
         if (batch := experiment.batch_size) > (n := len(corpus.train)):
             raise ValueError(f"{n} training scans are fewer than a batch of {batch}")
         self.experiment = experiment
         self.client = client
-        self.own = own or {}
+        self.start = start or Start({}, "")
         self.shelf = Shelf(folder, experiment, client)
         self.device = pick_device()
         if defence is not None:
@@ -102,7 +103,7 @@ class Hospital:
             self._add_own(model, before)
         else:
             self.shelf.clear()  # of a run that the server knows nothing of
-            model.load_state_dict(self.own, strict=False)
+            model.load_state_dict(self.start.own, strict=False)
             if now > 1:
                 self._adapt(model, shared, now, span)
         if isinstance(model, Novelty):

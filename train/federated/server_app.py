@@ -141,6 +141,7 @@ class Server:
         own: dict[str, Any] = {
             "best": self.ledger.best_round,
             "joined": [*self.ledger.joined],
+            "start": self.ledger.start,
             "from": (now - 1) / total,
             "to": now / total,
         }

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
 from pathlib import Path
+from typing import NamedTuple
 
 from torch import Tensor
 
 from core import checkpoint
-from core.checkpoint import WeightsError
+from core.checkpoint import Checkpoint, WeightsError
 from core.system import PARTS, ties_file
 from train import split
 from train.federated.experiment import Experiment
+from train.federated.state import StateError
 from train.recipes import ALL_FILES
 
 
@@ -25,7 +29,7 @@ def start_shared(
         WeightsError: `folder` holds no such network, or one of another split.
     """
     file = ALL_FILES[experiment.phase]
-    found = _verified(experiment, folder, file)
+    found = _verified(experiment, folder, file).state_dict
     shapes = {n: tuple(t.shape) for n, t in fresh.items()}
     if not found or any(shapes.get(n) != tuple(t.shape) for n, t in found.items()):
         raise WeightsError(
@@ -35,29 +39,53 @@ def start_shared(
     return started, checkpoint.read_manifest(folder)[file].sha256
 
 
-def start_own(experiment: Experiment, folder: Path, client: int) -> dict[str, Tensor]:
+class Start(NamedTuple):
+    """What a hospital goes on from: its own tensors, and the sha256 of the networks' file."""
+
+    own: dict[str, Tensor]
+    sha256: str
+
+    def check(self, theirs: str, client: int) -> None:
+        """Raises StateError if the federation starts from another file than this hospital."""
+        if theirs != self.sha256:
+            raise StateError(
+                f"the federation starts from {'other weights' if theirs else 'no weights'}, client "
+                f"{client} from {'some' if self.sha256 else 'none'}: both need the same --start"
+            )
+
+
+def start_own(experiment: Experiment, folder: Path, client: int) -> Start:
     """What client number `client` kept for itself of the phase, as its file among the weights says.
 
     Nothing where the weights have no file of that hospital, or it keeps nothing of this phase.
 
     Raises:
-        WeightsError: the file is of another split, or of another network.
+        WeightsError: the file is of another split, of another network or of other hospitals.
     """
-    file, place = ties_file(client + 1), PARTS.get(ALL_FILES[experiment.phase])
-    if place is None or file not in checkpoint.read_manifest(folder):
-        return {}
+    phase, file = ALL_FILES[experiment.phase], ties_file(client + 1)
+    files = checkpoint.read_manifest(folder)
+    sha256 = files[phase].sha256 if phase in files else ""
+    if phase not in PARTS or file not in files:
+        return Start({}, sha256)
+    place = f"{PARTS[phase]}."
     found = _verified(experiment, folder, file)
+    held = found.config.get("info", {}).get("federated")
+    if held != json.loads(json.dumps(asdict(experiment.config.partition))):
+        raise WeightsError(
+            f"{folder / file} is of a federation whose hospitals hold other scans than those of "
+            f"preset {experiment.preset.name!r}"
+        )
+    state = {n[len(place) :]: t for n, t in found.state_dict.items() if n.startswith(place)}
     fresh = experiment.personal(experiment.model())
-    own = {n: found[f"{place}.{n}"] for n in fresh if f"{place}.{n}" in found}
-    if any(own[n].shape != fresh[n].shape for n in own):
+    if {n: t.shape for n, t in state.items()} != {n: t.shape for n, t in fresh.items()}:
         raise WeightsError(
             f"{folder / file} holds another attention than preset {experiment.preset.name!r} trains"
         )
-    return own
+    return Start(state, sha256)
 
 
-def _verified(experiment: Experiment, folder: Path, file: str) -> dict[str, Tensor]:
-    found = checkpoint.load_verified(file, folder).state_dict
+def _verified(experiment: Experiment, folder: Path, file: str) -> Checkpoint:
+    found = checkpoint.load_verified(file, folder)
     theirs = checkpoint.read_manifest(folder)[file].protocol
     if experiment.protocol in split.PROTOCOLS and theirs != experiment.protocol:
         raise WeightsError(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,7 +17,7 @@ from train.corpus import Corpus, load_corpus
 from train.federated.experiment import Experiment, read_experiment
 from train.federated.hospital import Hospital
 from train.federated.ledger import RESULT, STATE, Ledger
-from train.federated.start import start_own
+from train.federated.start import Start, start_own
 from train.federated.state import StateError
 
 FILE = "classifier.safetensors"
@@ -77,23 +79,25 @@ def save_own(experiment: Experiment, weights: Path, value: float) -> dict[str, t
     fresh = experiment.personal(experiment.model())
     own = {n: torch.full_like(t, value) for n, t in fresh.items()}
     file = ties_file(2)
-    checkpoint.save(weights / file, {f"{PLACE}.{n}": t for n, t in own.items()}, {})
+    config = {"info": {"federated": asdict(experiment.config.partition)}}
+    checkpoint.save(weights / file, {f"{PLACE}.{n}": t for n, t in own.items()}, config)
     write_manifest(weights, [FILE, file], preset="tiny", protocol="leak-free", commit="none")
     return own
 
 
 def test_a_hospital_finds_its_own_attention_and_no_other_s(experiment, weights, kept):
-    own = start_own(experiment, weights, 1)
+    own = start_own(experiment, weights, 1).own
     assert own.keys() == kept.keys() and own
     assert all(torch.equal(own[n], kept[n]) for n in kept)
-    assert start_own(experiment, weights, 0) == {}
+    nothing = start_own(experiment, weights, 0)
+    assert not nothing.own and nothing.sha256 == checkpoint.read_manifest(weights)[FILE].sha256
 
 
 def test_its_first_round_starts_from_it_and_a_later_one_does_not(
     experiment, weights, kept, corpus, tmp_path, monkeypatch
 ):
-    own = start_own(experiment, weights, 1)
-    hospital = Hospital(experiment, corpus, 1, tmp_path / "states", own=own)
+    start = start_own(experiment, weights, 1)
+    hospital = Hospital(experiment, corpus, 1, tmp_path / "states", start=start)
     seen: list[dict[str, torch.Tensor]] = []
 
     def fit(model: torch.nn.Module, *_: object) -> float:
@@ -112,20 +116,53 @@ def test_its_first_round_starts_from_it_and_a_later_one_does_not(
         assert torch.equal(seen[0][name], kept[name]) and torch.equal(seen[1][name], kept[name] + 1)
 
 
-def test_another_attention_is_refused(experiment, weights, kept):
-    name = f"{PLACE}.{next(iter(kept))}"
-    checkpoint.save(weights / ties_file(2), {name: torch.zeros(1, 2, 3)}, {})
-    write_manifest(
-        weights, [FILE, ties_file(2)], preset="tiny", protocol="leak-free", commit="none"
-    )
-    with pytest.raises(WeightsError, match="holds another attention than preset 'tiny' trains"):
+@pytest.mark.parametrize("change", ["shape", "name", "partition", "protocol"])
+def test_what_another_hospital_kept_is_refused(experiment, weights, kept, change):
+    file, protocol, message = ties_file(2), "leak-free", "another attention than preset 'tiny'"
+    state = {f"{PLACE}.{n}": t for n, t in kept.items()}
+    name, partition = next(iter(state)), asdict(experiment.config.partition)
+    if change == "shape":
+        state[name] = torch.zeros(1, 2, 3)
+    elif change == "name":
+        state[f"{PLACE}.a.stranger"] = state.pop(name)
+    elif change == "partition":
+        partition["num_clients"], message = 7, "hospitals hold other scans"
+    else:
+        protocol, message = "paper", "trained on protocol 'paper'"
+    checkpoint.save(weights / file, state, {"info": {"federated": partition}})
+    write_manifest(weights, [FILE, file], preset="tiny", protocol=protocol, commit="none")
+    with pytest.raises(WeightsError, match=message):
         start_own(experiment, weights, 1)
 
 
+def test_a_federation_and_a_hospital_start_from_the_same(experiment, weights):
+    start, none = start_own(experiment, weights, 0), Start({}, "")
+    start.check(checkpoint.read_manifest(weights)[FILE].sha256, 0)
+    none.check("", 0)
+    for own, theirs in ((start, ""), (start, "f" * 64), (none, "f" * 64)):
+        with pytest.raises(StateError, match=r"client 0 from .*both need the same --start"):
+            own.check(theirs, 0)
+
+
 @pytest.mark.slow
-def test_the_command_starts_there_and_says_so(preset, federate, weights, kept, tmp_path, capsys):
-    path = preset("num_rounds = 1")
+def test_the_command_starts_there_and_says_so(
+    preset, federate, weights, kept, tmp_path, capsys, monkeypatch
+):
+    path, began = preset("num_rounds = 1"), {}
+    fit = Hospital._fit
+
+    def watched(hospital: Hospital, model: torch.nn.Module, *given: Any) -> float:
+        began[hospital.client] = {n: t.clone() for n, t in model.state_dict().items()}
+        return fit(hospital, model, *given)
+
+    monkeypatch.setattr(Hospital, "_fit", watched)
     assert federate(path, "on", "--start", str(weights)) == 0
+    held = checkpoint.load(weights / FILE).state_dict
+    assert set(began) == {0, 1, 2}
+    for client, state in began.items():
+        learned = [n for n in kept if not n.endswith(("running_mean", "running_var", "tracked"))]
+        assert all(torch.equal(state[n], kept[n]) for n in learned) == (client == 1)
+        assert all(torch.equal(state[n], t) for n, t in held.items())
     result = json.loads((tmp_path / "on" / "mixture" / RESULT).read_text())
     assert result["start"] == checkpoint.read_manifest(weights)[FILE].sha256
     assert federate(path, "on", "--resume") == 2
