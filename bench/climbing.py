@@ -79,13 +79,13 @@ def run(
 
 def _stand(store: Store, fold: Fold, pipeline: MedFedPure, only: str | None) -> None:
     """Writes where each system stands, or one, and which attacks that fit it are still to come."""
-    rows = store.content["rows"]
-    found = standings(rows, fold, only)
-    for target in [t for t in targets(pipeline) if t.name in found]:
+    rows, before = store.content["rows"], store.content.get("standings", {}) if only else {}
+    found = {**before, **standings(rows, fold, only)}
+    known = [t for t in targets(pipeline) if t.name in found]  # in their order
+    for target in known:
         fitting = [rung.name for rung in RUNGS if rung.fits(target)]
         found[target.name]["to_come"] = [n for n in fitting if f"{n}: {target.name}" not in rows]
-    before = store.content.get("standings", {}) if only else {}
-    store.content["standings"] = {**before, **found}
+    store.content["standings"] = {target.name: found[target.name] for target in known}
     store.write()
 
 
