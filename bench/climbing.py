@@ -52,10 +52,7 @@ def run(
             return found
 
         store.row(f"self-check: {target.name}", checked, budget=vars(budget))
-
-    def stand(only: str | None = None) -> None:
-        _stand(store, fold, pipeline, only)
-
+    stand = partial(_stand, store, fold, pipeline)
     climb(store, fold, chosen, rungs_named(names), attacker, lanes, stand)
     rows = store.content["rows"]
     watched = watched_of(fold, budget)
@@ -77,7 +74,7 @@ def run(
                 store.warn(warning)
 
 
-def _stand(store: Store, fold: Fold, pipeline: MedFedPure, only: str | None) -> None:
+def _stand(store: Store, fold: Fold, pipeline: MedFedPure, only: str | None = None) -> None:
     """Writes where each system stands, or one, and which attacks that fit it are still to come."""
     rows, before = store.content["rows"], store.content.get("standings", {}) if only else {}
     found = {**before, **standings(rows, fold, only)}

@@ -30,6 +30,7 @@ from train.partition import client_corpus
 REFUSED = 2  # an error's code: the client says why in a sentence
 # where a hospital keeps things, and whether all scans there are its own: its node config says
 PLACES = ("data", "cache", "state", "manifests", "whole", "defence", "start")
+UNSAID = (DataError, WeightsError, OSError)  # may name files, and files may name patients
 # errors whose sentence may leave
 SAID = (StateError, PayloadError, PolicyError, PresetError, FloatingPointError)
 
@@ -101,11 +102,7 @@ def _answer(message: Message, context: Context, work: Callable[[Hospital], Recor
         for metrics in content.metric_records.values():
             metrics[SECONDS] = time.monotonic() - start
         return Message(content, reply_to=message)
-    except (
-        DataError,
-        WeightsError,
-        OSError,
-    ) as error:  # may name files, and they may name patients
+    except UNSAID as error:
         print(f"error: {error}", file=sys.stderr)
         reason = "its scans, weights or folders cannot be read; its own log says which"
     except SAID as error:

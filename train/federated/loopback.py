@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from train.federated.client_app import PLACES
 from train.federated.experiment import read_experiment
 from train.federated.superlink import (
     RUN_KEYS,
@@ -118,6 +119,5 @@ def _name(name: str) -> x509.Name:
 
 
 def _node_config(settings: Mapping[str, Any], client: int, count: int) -> str:
-    known = ("data", "cache", "state", "manifests", "defence", "start")
-    places = " ".join(f'{k}="{settings[k]}"' for k in known)
+    places = " ".join(f'{k}="{settings[k]}"' for k in PLACES if k in settings)
     return f"partition-id={client} num-partitions={count} {places}"

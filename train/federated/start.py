@@ -10,8 +10,8 @@ from typing import NamedTuple
 from torch import Tensor
 
 from core import checkpoint
-from core.checkpoint import Checkpoint, WeightsError
-from core.system import PARTS, ties_file
+from core.checkpoint import WeightsError
+from core.system import PARTS, load_ties, ties_file
 from train import split
 from train.federated.experiment import Experiment
 from train.federated.state import StateError
@@ -29,7 +29,8 @@ def start_shared(
         WeightsError: `folder` holds no such network, or one of another split.
     """
     file = ALL_FILES[experiment.phase]
-    found = _verified(experiment, folder, file).state_dict
+    found = checkpoint.load_verified(file, folder).state_dict
+    _check_protocol(experiment, folder, file)
     shapes = {n: tuple(t.shape) for n, t in fresh.items()}
     if not found or any(shapes.get(n) != tuple(t.shape) for n, t in found.items()):
         raise WeightsError(
@@ -60,7 +61,7 @@ def start_own(experiment: Experiment, folder: Path, client: int) -> Start:
     Nothing where the weights have no file of that hospital, or it keeps nothing of this phase.
 
     Raises:
-        WeightsError: the file is of another split, of another network or of other hospitals.
+        WeightsError: the file is another hospital's, of another split, network or federation.
     """
     phase, file = ALL_FILES[experiment.phase], ties_file(client + 1)
     files = checkpoint.read_manifest(folder)
@@ -68,9 +69,11 @@ def start_own(experiment: Experiment, folder: Path, client: int) -> Start:
     if phase not in PARTS or file not in files:
         return Start({}, sha256)
     place = f"{PARTS[phase]}."
-    found = _verified(experiment, folder, file)
-    held = found.config.get("info", {}).get("federated")
-    if held != json.loads(json.dumps(asdict(experiment.config.partition))):
+    found = load_ties(folder, client + 1)
+    _check_protocol(experiment, folder, file)
+    if found.config["info"].get("federated") != json.loads(
+        json.dumps(asdict(experiment.config.partition))
+    ):
         raise WeightsError(
             f"{folder / file} is of a federation whose hospitals hold other scans than those of "
             f"preset {experiment.preset.name!r}"
@@ -84,12 +87,10 @@ def start_own(experiment: Experiment, folder: Path, client: int) -> Start:
     return Start(state, sha256)
 
 
-def _verified(experiment: Experiment, folder: Path, file: str) -> Checkpoint:
-    found = checkpoint.load_verified(file, folder)
+def _check_protocol(experiment: Experiment, folder: Path, file: str) -> None:
     theirs = checkpoint.read_manifest(folder)[file].protocol
     if experiment.protocol in split.PROTOCOLS and theirs != experiment.protocol:
         raise WeightsError(
             f"{folder / file} was trained on protocol {theirs!r}: its training scans may be test "
             f"scans of {experiment.protocol!r}"
         )
-    return found

@@ -72,14 +72,10 @@ def corpus(world: Path) -> Corpus:
 @pytest.fixture
 def kept(experiment: Experiment, weights: Path) -> dict[str, torch.Tensor]:
     """Hospital 2's own attention, among the weights; hospital 1 has none there."""
-    return save_own(experiment, weights, 0.5)
-
-
-def save_own(experiment: Experiment, weights: Path, value: float) -> dict[str, torch.Tensor]:
     fresh = experiment.personal(experiment.model())
-    own = {n: torch.full_like(t, value) for n, t in fresh.items()}
+    own = {n: torch.full_like(t, 0.5) for n, t in fresh.items()}
     file = ties_file(2)
-    config = {"info": {"federated": asdict(experiment.config.partition)}}
+    config = {"info": {"hospital": 2, "federated": asdict(experiment.config.partition)}}
     checkpoint.save(weights / file, {f"{PLACE}.{n}": t for n, t in own.items()}, config)
     write_manifest(weights, [FILE, file], preset="tiny", protocol="leak-free", commit="none")
     return own
@@ -116,7 +112,7 @@ def test_its_first_round_starts_from_it_and_a_later_one_does_not(
         assert torch.equal(seen[0][name], kept[name]) and torch.equal(seen[1][name], kept[name] + 1)
 
 
-@pytest.mark.parametrize("change", ["shape", "name", "partition", "protocol"])
+@pytest.mark.parametrize("change", ["shape", "name", "partition", "protocol", "hospital"])
 def test_what_another_hospital_kept_is_refused(experiment, weights, kept, change):
     file, protocol, message = ties_file(2), "leak-free", "another attention than preset 'tiny'"
     state = {f"{PLACE}.{n}": t for n, t in kept.items()}
@@ -127,9 +123,12 @@ def test_what_another_hospital_kept_is_refused(experiment, weights, kept, change
         state[f"{PLACE}.a.stranger"] = state.pop(name)
     elif change == "partition":
         partition["num_clients"], message = 7, "hospitals hold other scans"
+    elif change == "hospital":
+        message = "is another hospital's"
     else:
         protocol, message = "paper", "trained on protocol 'paper'"
-    checkpoint.save(weights / file, state, {"info": {"federated": partition}})
+    info = {"hospital": 1 if change == "hospital" else 2, "federated": partition}
+    checkpoint.save(weights / file, state, {"info": info})
     write_manifest(weights, [FILE, file], preset="tiny", protocol=protocol, commit="none")
     with pytest.raises(WeightsError, match=message):
         start_own(experiment, weights, 1)
