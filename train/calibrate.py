@@ -13,37 +13,26 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from core.attack import FGSM, PGD
-from core.attack.step import to_eight_bit
+from core.attack import PGD
 from core.calibrated import Calibrated
-from core.detector import SCORES, Detector, cut_off
+from core.detector import SCORES, Detector
 from core.features import log_band_energy
-from core.metrics import auroc
 from core.pipeline import MedFedPure
 from train.fold import Data, batches
-from train.logistic import logistic
+from train.fusion import SURE, FusionConfig, fuse
 from train.task import ReportFn
 
 PARTS = 10  # of the validation scans, each left out once to choose the operating point
 TIE = 0.004  # accuracies that differ by less count as equal
-SURE = 2.0  # standard errors: what lies within them is chance
-MOST = 0.5  # of what tells attacked scans from clean ones may come from one feature
-WORTH = 0.01  # of AUROC that sharing it out may cost
 SPREAD = 0.5  # of a temperature's logarithm, before any scan is seen
 
 
 @dataclass(frozen=True)
-class CalibrateConfig:
-    """How many scans, which strengths of attack, and the operating point's aim.
-
-    `eps` are the perturbation sizes that the detector learns from, on training scans.
-    """
+class CalibrateConfig(FusionConfig):
+    """How many training scans the detector's fusion is fitted on, and validation scans all else."""
 
     fit_scans: int = 240
     val_scans: int = 480
-    eps: tuple[float, ...] = (0.004, 0.008, 0.015, 0.031)
-    ridge: float = 1e-2
-    seed: int = 0
 
 
 def calibrate(
@@ -66,14 +55,7 @@ def calibrate(
         )
     x, y = train.spaced(config.fit_scans).all(system.device)
     _whiten(system.detector, x)
-    report(f"attacking {len(x)} training scans for the detector")
-    attacked = _attacked(system, x, y, config)
-    figures["fused_largest_share"] = _fuse(
-        system.detector,
-        _features(system.detector, x),
-        _features(system.detector, attacked),
-        config.ridge,
-    )
+    figures["fused_largest_share"] = fuse(system, x, y, config, report)
     clean = _scores(system.detector, x_val)
     hit = _scores(system.detector, _val_attack(system, x_val, y_val))
     for name in SCORES:
@@ -163,76 +145,6 @@ def _whiten(detector: Detector, x: Tensor) -> None:
     detector.clean_std.copy_(energies.std(0).clamp_min(0.25))
 
 
-def _attacked(system: MedFedPure, x: Tensor, y: Tensor, config: CalibrateConfig) -> Tensor:
-    """Each scan once per eps: PGD on the plain or the trained classifier, FGSM, or sign noise."""
-    generator = torch.Generator().manual_seed(config.seed)
-    kinds: list[Callable[[Tensor, Tensor, float], Tensor]] = [
-        lambda b, t, e: PGD(eps=e, alpha=e / 4, steps=7, eight_bit=True)(system.plain_logits, b, t),
-        lambda b, t, e: PGD(eps=e, alpha=e / 4, steps=7, eight_bit=True)(
-            system.classifier_logits, b, t
-        ),
-        lambda b, t, e: to_eight_bit(b, FGSM(eps=e)(system.plain_logits, b, t)),
-        lambda b, t, e: to_eight_bit(
-            b, (b + e * (torch.rand(b.shape, generator=generator) - 0.5).sign().to(b)).clamp(0, 1)
-        ),
-    ]
-    out = []
-    for n, eps in enumerate(config.eps):
-        for i, (b, t) in enumerate(zip(x.split(50), y.split(50), strict=True)):
-            out.append(kinds[(n + i) % len(kinds)](b, t, eps))
-    return torch.cat(out)
-
-
-def _fuse(detector: Detector, clean: Tensor, attacked: Tensor, ridge: float) -> float:
-    """Ridge logistic regression, both classes weighing the same; standardised on clean scans.
-
-    Who gets round a feature that carries the score alone has got round the detector: the penalty of
-    one that carries more than `MOST` rises until it does not, or until that costs more than `WORTH`
-    on the scans that it is fitted on, where the others tell too little.
-
-    Returns:
-        The largest share that one feature carries.
-    """
-    centre, spread = clean.mean(0), clean.std(0).clamp_min(1e-6)
-    detector.centre.copy_(centre)
-    detector.spread.copy_(spread)
-    zeros, ones = (cut_off((f - centre) / spread) for f in (clean, attacked))
-    penalty = torch.full((zeros.shape[1],), ridge, dtype=torch.float64)
-    weight, offset = logistic(zeros, ones, penalty)
-    least, share = _apart(weight, zeros, ones) - WORTH, carried(weight, zeros, ones)
-    most = float(share.max())
-    for _ in range(60):
-        if most <= MOST:
-            break
-        penalty[int(share.argmax())] *= 1.25
-        tried, at = logistic(zeros, ones, penalty)
-        if _apart(tried, zeros, ones) < least:
-            break
-        share = carried(tried, zeros, ones)
-        if float(share.max()) < most:
-            weight, offset, most = tried, at, float(share.max())
-    detector.weight.copy_(weight)
-    detector.offset.copy_(offset)
-    return most
-
-
-def carried(weight: Tensor, zeros: Tensor, ones: Tensor) -> Tensor:
-    """Each feature's share (F,) of how far apart the score keeps scans `ones` from `zeros`.
-
-    Features (N, F) are standardised on `zeros`. A difference of means within two standard errors is
-    chance, and carries nothing.
-    """
-    gap = ones.mean(0) - zeros.mean(0)
-    error = (zeros.var(0) / len(zeros) + ones.var(0) / len(ones)).sqrt()
-    parts = weight.abs() * (gap.abs() - SURE * error).clamp_min(0).to(weight)
-    return parts / parts.sum().clamp_min(1e-12)
-
-
-def _apart(weight: Tensor, zeros: Tensor, ones: Tensor) -> float:
-    score = torch.cat([zeros, ones]).to(weight) @ weight
-    return auroc(score, (torch.arange(len(score)) >= len(zeros)).long())
-
-
 def _val_attack(system: MedFedPure, x: Tensor, y: Tensor) -> Tensor:
     """The paper's attack in 8 bits: alternating plain and trained classifier as its target."""
     out = x.clone()
@@ -243,10 +155,6 @@ def _val_attack(system: MedFedPure, x: Tensor, y: Tensor) -> Tensor:
             chosen = [picked[i] for i in rows]
             out[chosen] = attack(fn, x[chosen], y[chosen], chosen)
     return out
-
-
-def _features(detector: Detector, x: Tensor) -> Tensor:
-    return _mapped(lambda b: detector(b).features, x)
 
 
 @torch.no_grad()

@@ -8,11 +8,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from core.calibrated import Calibrated
-from core.metrics import auroc
 from core.moe import MixtureOfExperts, MoEConfig
-from train.calibrate import MOST, _fuse, _operating_point, carried
+from train.calibrate import _operating_point
 from train.fold import balanced_weights
-from train.logistic import logistic
 
 TINY = {"img_size": 28, "sides": (14,), "channels": (8, 8, 8, 8), "hidden": 8}
 
@@ -176,55 +174,3 @@ def test_with_many_classes_only_the_temperature_is_chosen():
     assert float(made.temperature) > 1.5
     assert F.nll_loss(made(pictures(logits)), y) < before
     assert figures["balanced"] == pytest.approx(balanced(logits.argmax(1), y), abs=1e-6)
-
-
-class Fused:
-    """What `_fuse` writes to."""
-
-    def __init__(self, features: int) -> None:
-        self.centre, self.spread, self.weight = (torch.zeros(features) for _ in range(3))
-        self.offset = torch.zeros(())
-
-
-def told(gaps: list[float], n: int = 400) -> tuple[Tensor, Tensor]:
-    """Features of clean and attacked scans that lie so many standard deviations apart."""
-    g = torch.Generator().manual_seed(0)
-    clean, attacked = torch.randn(2, n, len(gaps), generator=g)
-    return clean, attacked + torch.tensor(gaps)
-
-
-def fused(gaps: list[float], n: int = 400) -> tuple[float, Tensor, float]:
-    """The largest share, the weights, and the AUROC on scans that were not fitted on."""
-    made, (clean, attacked) = Fused(len(gaps)), told(gaps, 2 * n)
-    share = _fuse(made, clean[:n], attacked[:n], 1e-2)
-    score = torch.cat([clean[n:], attacked[n:]]) @ made.weight
-    return share, made.weight, auroc(score, torch.arange(2).repeat_interleave(n))
-
-
-def test_no_feature_carries_more_than_half_of_the_score():
-    gaps = [2.5, 1.5, 1.2, 1.0, 0.0]
-    clean, attacked = told(gaps)
-    free, _ = logistic(clean, attacked, 1e-2)
-    share, weight, found = fused(gaps)
-    assert carried(free, clean, attacked).max() > 0.55  # it would
-    assert share <= MOST
-    assert found > 0.98 and (weight[:4] > 0).all()
-
-
-def test_two_equal_features_share_it_out():
-    share, weight, found = fused([2.0, 2.0])
-    assert share == pytest.approx(0.5, abs=0.05) and found > 0.96
-    assert weight.max() < 1.5 * weight.min()
-
-
-@pytest.mark.parametrize("others", [[0.0] * 8, [0.2, 0.2, 0.0]])
-def test_a_feature_that_alone_tells_much_is_not_given_up_for_those_that_do_not(others):
-    share, _, found = fused([3.5, *others], 240)
-    assert share > MOST  # and says so
-    assert found > 0.96
-
-
-def test_chance_carries_nothing():
-    clean, attacked = told([2.0, 0.0, 0.0])
-    share = carried(torch.tensor([1.0, 1.0, -1.0]), clean, attacked)
-    assert share.tolist() == [1.0, 0.0, 0.0]

@@ -18,7 +18,7 @@ import torch
 from core import checkpoint
 from core.checkpoint import WeightsError
 from core.pipeline import MedFedPure
-from core.system import save_part, ties_file
+from core.system import load, save_part, ties_file
 from train.calibrate import calibrate
 from train.commit import commit
 from train.config import PresetError, preset_names
@@ -40,7 +40,10 @@ def main(argv: list[str]) -> int:
     Returns:
         0 when all went well, 2 with a sentence where input or disk are at fault, 130 when stopped.
     """
-    args = _parser().parse_args(argv)
+    parser = _parser()
+    args = parser.parse_args(argv)
+    if args.recalibrate == bool(args.state):
+        parser.error("one of --state and --recalibrate")
     if args.threads:
         torch.set_num_threads(args.threads)
     try:
@@ -50,7 +53,9 @@ def main(argv: list[str]) -> int:
         experiment = read_experiment(args.preset, args.protocol, args.seed)
         corpus = load_corpus(args.protocol, root, args.cache)
         clients = args.client or range(experiment.config.partition.num_clients)
-        if args.smoothed:
+        if args.recalibrate:
+            recalibrate(experiment, corpus, clients, args.out, whole=args.whole)
+        elif args.smoothed:
             add_smoothed(experiment, corpus, clients[0], args.state, args.out)
         else:
             export(experiment, corpus, clients, args.state, args.out, whole=args.whole)
@@ -97,6 +102,33 @@ def export(
         save_hospital(system, out, client + 1, corpus.split_sha256)
         names = {*FILES.values(), *beside, *_listed(out), ties_file(client + 1)}
         _list(out, names, experiment, corpus)
+
+
+def recalibrate(
+    experiment: Experiment,
+    corpus: Corpus,
+    clients: range | list[int],
+    out: Path,
+    *,
+    whole: bool = False,
+) -> None:
+    """Hospitals whose weights lie in `out` calibrate anew, each on its own scans.
+
+    Raises:
+        WeightsError: they are no such weights, or of another split or partition.
+    """
+    log, partition = Progress("recalibrate", out / "log.jsonl"), experiment.config.partition
+    for client in clients:
+        system = load(out, hospital=client + 1)
+        file = ties_file(client + 1)
+        same = system.info.get("federated") == asdict(partition)
+        if not same or checkpoint.read_manifest(out)[file].split_sha256 != corpus.split_sha256:
+            raise WeightsError(f"{file} is of another split or another partition.")
+        own = corpus if whole else client_corpus(corpus, partition, client)
+        log.report(f"hospital {client + 1} calibrates on {len(own.train)} scans of its own")
+        _calibrate(system, experiment, own, client, log)
+        save_hospital(system, out, client + 1, corpus.split_sha256)
+        _list(out, {file}, experiment, corpus, keep=True)
 
 
 def add_smoothed(
@@ -159,8 +191,15 @@ def _shared_names(experiment: Experiment) -> dict[str, set[str]]:
 
 def _finished(hospital: Hospital, log: Progress) -> MedFedPure:
     """The hospital's system with all that it fits by itself."""
-    experiment, own = hospital.experiment, hospital.corpus
-    preset, system = experiment.preset, hospital.system()
+    system = hospital.system()
+    _calibrate(system, hospital.experiment, hospital.corpus, hospital.client, log)
+    return system
+
+
+def _calibrate(
+    system: MedFedPure, experiment: Experiment, own: Corpus, client: int, log: Progress
+) -> None:
+    preset = experiment.preset
     calibrated = calibrate(system, own.train, own.val, preset.calibrate, log.report)
     system.info = {
         "preset": preset.name,
@@ -169,8 +208,7 @@ def _finished(hospital: Hospital, log: Progress) -> MedFedPure:
         "federated": asdict(experiment.config.partition),
         "validation": calibrated,
     }
-    log.write(hospital=hospital.client + 1, **calibrated)
-    return system
+    log.write(hospital=client + 1, **calibrated)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -182,9 +220,7 @@ def _parser() -> argparse.ArgumentParser:
         "--preset", default="federated", metavar="NAME", help=", ".join(preset_names())
     )
     parser.add_argument("--protocol", default="multi-source", choices=PROTOCOLS)
-    parser.add_argument(
-        "--state", type=Path, required=True, metavar="DIR", help="the hospitals' state folder"
-    )
+    parser.add_argument("--state", type=Path, metavar="DIR", help="the hospitals' state folder")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="weights folder")
     parser.add_argument(
         "--client",
@@ -200,6 +236,11 @@ def _parser() -> argparse.ArgumentParser:
         "--smoothed",
         action="store_true",
         help="only adds the smoothed reader to the weights in OUT, calibrates nothing",
+    )
+    parser.add_argument(
+        "--recalibrate",
+        action="store_true",
+        help="no --state: the hospitals in OUT calibrate anew, all else stays",
     )
     parser.add_argument("--data", type=Path, help="data folder (default: MEDFEDPURE_DATA)")
     parser.add_argument("--cache", type=Path, default=Path(".cache"), help="default: .cache")
