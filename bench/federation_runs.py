@@ -14,7 +14,7 @@ from torch import nn
 from bench.provenance import key_of
 from core.pipeline import MedFedPure
 from core.system import load
-from train import calibrate
+from train import calibrate, fusion, logistic
 from train.config import Preset
 from train.corpus import Corpus
 from train.device import pick_device
@@ -96,7 +96,9 @@ class Federation:
         learned = [self.train(phase) for phase in phases]
         weights, clients = self.out / "weights", range(self.experiment.config.partition.num_clients)
         made_of = weights / "made-of"  # which trainings an earlier start has exported
-        rules = Path(calibrate.__file__).read_text("utf-8")
+        rules = [
+            Path(str(part.__file__)).read_text("utf-8") for part in (calibrate, fusion, logistic)
+        ]
         preset = decisive(self.experiment.preset, whole=True)
         key = key_of({"preset": preset, "learned": learned, "calibrated_by": rules})
         if not made_of.is_file() or made_of.read_text("utf-8") != key:

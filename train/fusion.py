@@ -29,15 +29,26 @@ SURE = 2.0  # standard errors: what lies within them is chance
 
 @dataclass(frozen=True)
 class FusionConfig:
-    """Sizes of the ordinary attacks, and how often, on how many scans, others hide."""
+    """Sizes of the ordinary attacks; rounds of hiding, each on so many scans, and its steps.
+
+    Without rounds nobody hides. Steps are even: the last one is the classifier's.
+    """
 
     eps: tuple[float, ...] = (0.004, 0.008, 0.015, 0.031)
     ridge: float = 1e-2
     seed: int = 0
-    hidden_scans: int = 48
+    hidden_scans: int = 24
     hidden_rounds: int = 2
     hidden_steps: int = 40
     hidden_eps: float = 0.015
+
+    def __post_init__(self) -> None:
+        if not self.eps or min(self.eps) <= 0 or self.ridge <= 0 or self.hidden_eps <= 0:
+            raise ValueError(f"eps, ridge and hidden_eps must be above 0, got {self}")
+        if self.hidden_scans < 1 or self.hidden_rounds < 0:
+            raise ValueError(f"need hidden_scans of 1 or more and hidden_rounds of 0, got {self}")
+        if self.hidden_steps < 2 or self.hidden_steps % 2:
+            raise ValueError(f"hidden_steps must be even and at least 2, got {self.hidden_steps}")
 
 
 def fuse(
@@ -52,22 +63,30 @@ def fuse(
     detector, clean = system.detector, _features(system.detector, x)
     ordinary = _features(detector, _attacked(system, x, y, config))
     most = fit(detector, clean, [ordinary], config.ridge)
+    count = min(config.hidden_rounds * config.hidden_scans, len(x))
+    spaced = torch.linspace(0, len(x) - 1, count).round().long()
     found: list[Tensor] = []
     for now in range(config.hidden_rounds):
-        few = torch.linspace(0, len(x) - 1, min(config.hidden_scans, len(x))).round().long()
+        few = spaced[now :: config.hidden_rounds]
         report(f"hiding {len(few)} of them from it, {now + 1} of {config.hidden_rounds} times")
         for rows in few.split(16):
-            seeds = [now * len(x) + int(row) for row in rows]
+            seeds = [config.seed + int(row) for row in rows]
             twins = hidden(system, x[rows], y[rows], config, seeds)
             found.append(_features(detector, twins))
-        most = fit(detector, clean, [ordinary, torch.cat(found)], config.ridge)
+        if found:
+            most = fit(detector, clean, [ordinary, torch.cat(found)], config.ridge)
+    if not detector.weight.any():
+        report("no measurement tells attacked scans from clean ones: nothing will be flagged")
     return most
 
 
 def hidden(
     system: MedFedPure, x: Tensor, y: Tensor, config: FusionConfig, seeds: Sequence[int]
 ) -> Tensor:
-    """Scans (B, C, H, W) after PGD whose steps lower the fused score and the truth's in turn."""
+    """PGD whose steps lower the fused score and raise the classifier's loss in turn, in 8 bits.
+
+    Scans (B, C, H, W) as a file would hold them: below a level of 8 bits nothing is to be learned.
+    """
     steps, eps, turn = config.hidden_steps, config.hidden_eps, 0
     truth = F.one_hot(y, len(system.classifier.bias))
 
@@ -82,7 +101,7 @@ def hidden(
         bounded: Tensor = score / (1 + score.detach().abs())
         return truth * bounded[:, None]
 
-    return PGD(eps, 2.5 * eps / steps, steps)(logits, x, y, seeds)
+    return PGD(eps, 2.5 * eps / steps, steps, eight_bit=True)(logits, x, y, seeds)
 
 
 def _attacked(system: MedFedPure, x: Tensor, y: Tensor, config: FusionConfig) -> Tensor:
@@ -143,27 +162,27 @@ def fit(detector: Detector, clean: Tensor, families: Sequence[Tensor], ridge: fl
 
 
 def _raising(zeros: Tensor, ones: Tensor, penalty: Tensor) -> tuple[Tensor, Tensor]:
-    """`logistic` of the features whose weights are not below zero; those of the others are zero."""
+    """`logistic` with the features that would count backwards left out, the worst one first."""
     kept = torch.arange(len(penalty))
     while True:
         found, offset = logistic(zeros[:, kept], ones[:, kept], penalty[kept])
         if not (found < 0).any():
             break
-        kept = kept[found > 0]
+        kept = kept[torch.arange(len(kept)) != found.argmin()]
     weight = torch.zeros(len(penalty)).to(found)
     weight[kept] = found
     return weight, offset
 
 
 def carried(weight: Tensor, zeros: Tensor, ones: Tensor) -> Tensor:
-    """Each feature's share (F,) of how far apart the score keeps scans `ones` from `zeros`.
+    """Each feature's share (F,) of how far above scans `zeros` the score keeps scans `ones`.
 
     Features (N, F) are standardised on `zeros`. A difference of means within two standard errors is
     chance, and carries nothing.
     """
     gap = ones.mean(0) - zeros.mean(0)
     error = (zeros.var(0) / len(zeros) + ones.var(0) / len(ones)).sqrt()
-    parts = weight.abs() * (gap.abs() - SURE * error).clamp_min(0).to(weight)
+    parts = weight * (gap - SURE * error).clamp_min(0).to(weight)
     return parts / parts.sum().clamp_min(1e-12)
 
 

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import copy
 from dataclasses import replace
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from scipy.optimize import minimize
 from torch import Tensor
 
 from core.attack import PGD
+from core.detector import Detector
 from core.features import FEATURES
 from core.metrics import auroc
 from core.pipeline import MedFedPure
 from demo.phantom import phantom
-from train.fusion import MOST, FusionConfig, carried, fit, fuse, hidden
+from train.fusion import MOST, FusionConfig, _raising, carried, fit, fuse, hidden
 from train.logistic import logistic
 
 FEW = FusionConfig(eps=(0.015,), hidden_scans=2, hidden_rounds=1, hidden_steps=8)
@@ -95,8 +99,29 @@ def test_no_weight_is_below_zero():
 
 def test_where_nothing_rises_nothing_is_weighed():
     made = Fused(2)
-    fit(made, *(lambda c, a: (c, [a], 1e-2))(*told([-2.0, -2.0])))
+    clean, attacked = told([-2.0, -2.0])
+    assert fit(made, clean, [attacked], 1e-2) == 0
     assert not made.weight.any() and torch.isfinite(made.offset)
+
+
+def test_weights_are_the_best_of_those_that_are_not_below_zero():
+    """A feature that is negative only beside one that must go comes back: against L-BFGS-B."""
+    for seed in range(6):
+        g = torch.Generator().manual_seed(seed)
+        mix = torch.randn(8, 8, generator=g) / 2 + torch.eye(8)
+        gap = torch.randn(8, generator=g)
+        zeros, ones = (torch.randn(240, 8, generator=g) @ mix + m * gap for m in (0, 1))
+        penalty = torch.full((8,), 1e-2, dtype=torch.float64)
+        weight, _ = _raising(zeros, ones, penalty)
+        z = torch.cat([zeros, ones]).double().numpy()
+        y = np.repeat([-1.0, 1.0], 240)
+
+        def loss(w, z=z, y=y):
+            return np.logaddexp(0, -y * (z @ w[:8] + w[8])).mean() + 1e-2 * (w[:8] ** 2).sum()
+
+        bounds = [(0, None)] * 8 + [(None, None)]
+        best = minimize(loss, np.zeros(9), bounds=bounds, method="L-BFGS-B", tol=1e-12).x[:8]
+        assert np.allclose(weight.numpy(), best, atol=0.02), seed
 
 
 def test_a_few_that_hide_weigh_as_much_as_many_that_do_not():
@@ -111,49 +136,75 @@ def test_a_few_that_hide_weigh_as_much_as_many_that_do_not():
     assert weights[0] < 0.2 and weights[1] < 0.5 and weights[2] > 0.7
 
 
-def test_what_hides_scores_lower_and_stays_in_the_ball(system: MedFedPure, scans: Tensor) -> None:
+def test_what_hides_scores_lower_and_fits_into_a_file(system: MedFedPure, scans: Tensor) -> None:
     x, y = scans[:2], torch.tensor([0, 1])
-    found = hidden(system, x, y, FEW, [1, 2])
-    assert (found - x).abs().max() <= FEW.hidden_eps + 1e-6 and found.min() >= 0
-    assert found.max() <= 1 and (found - x).abs().mean() > 0.1 * FEW.hidden_eps
-    assert torch.equal(found, hidden(system, x, y, FEW, [1, 2]))
-    assert not torch.equal(found, hidden(system, x, y, FEW, [3, 4]))
     system.detector.weight.copy_(torch.tensor([name == "quiet" for name in FEATURES]))
     system.detector.spread.fill_(10.0)
-    one = replace(FEW, hidden_steps=40)
-    plain = PGD(one.hidden_eps, 2.5 * one.hidden_eps / 40, 40)
-    twins = hidden(system, x, y, one, [1, 2]), plain(system.classifier_logits, x, y, [1, 2])
-    low, high = (system.detector(z).scores["fused"] for z in twins)
+    twin, eps = replace(FEW, hidden_steps=20), FEW.hidden_eps
+    found = hidden(system, x, y, twin, [1, 2])
+    assert (found - x).abs().max() <= eps and found.min() >= 0 and found.max() <= 1
+    assert torch.allclose(255 * found, (255 * found).round(), atol=1e-3)
+    assert torch.equal(found, hidden(system, x, y, twin, [1, 2]))
+    assert not torch.equal(found, hidden(system, x, y, twin, [3, 4]))
+    plain = PGD(eps, 2.5 * eps / 20, 20, eight_bit=True)(system.classifier_logits, x, y, [1, 2])
+    low, high = (system.detector(z).scores["fused"] for z in (found, plain))
     assert (low < high).all()
+
+
+def test_steps_take_turns_and_the_last_is_the_classifiers(
+    system: MedFedPure, scans: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[str] = []
+    for part in (system.classifier, system.detector):
+        part.register_forward_pre_hook(lambda m, _: calls.append(type(m).__name__))
+    monkeypatch.setattr(system.detector._measurements, "trained", lambda z: z[:, 0, :2, 0])
+    hidden(system, scans[:1], torch.tensor([1]), replace(FEW, hidden_steps=4), [1])
+    assert calls[:4] == ["Detector", "Calibrated"] * 2
 
 
 def test_a_score_of_thousands_still_has_a_gradient(system: MedFedPure, scans: Tensor) -> None:
     """Its softmax would be exactly one, and the detector's steps would go nowhere."""
-    one = replace(FEW, hidden_steps=1)  # the detector's alone
-    x, y = scans[:2], torch.tensor([0, 1])
-    start = hidden(system, x, y, replace(one, hidden_eps=1e-9), [1, 2])
-    near = hidden(system, x, y, one, [1, 2])
+    x, y, few = scans[:2], torch.tensor([0, 1]), replace(FEW, hidden_steps=2)
+    near = hidden(system, x, y, few, [1, 2])
     system.detector.offset.fill_(5e3)
-    far = hidden(system, x, y, one, [1, 2])
+    far = hidden(system, x, y, few, [1, 2])
     assert (near == far).float().mean() > 0.9
-    assert ((near - start).abs() > one.hidden_eps / 2).float().mean() > 0.3
 
 
 def test_fusing_learns_from_what_hid_from_the_first_fit(
     system: MedFedPure, scans: Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    x, y = scans[:4], torch.tensor([0, 1, 0, 1])
-    seen: list[Tensor] = []
+    x, y = scans, torch.tensor([0, 1, 0, 1])
+    fits: list[list[int]] = []
     weights: list[Tensor] = []
 
-    def spy(s: MedFedPure, *args: object) -> Tensor:
-        weights.append(s.detector.weight.clone())
-        seen.append(hidden(s, *args))  # type: ignore[arg-type]
-        return seen[-1]
+    def spied_fit(detector: Detector, clean: Tensor, families: list[Tensor], ridge: float) -> float:
+        fits.append([len(family) for family in families])
+        return fit(detector, clean, families, ridge)
 
-    monkeypatch.setattr("train.fusion.hidden", spy)
+    def spied_hidden(s: MedFedPure, *args: Any) -> Tensor:
+        weights.append(s.detector.weight.clone())
+        return args[0] + 0.01  # what matters here is which score it hides from
+
+    monkeypatch.setattr("train.fusion.fit", spied_fit)
+    monkeypatch.setattr("train.fusion.hidden", spied_hidden)
     said: list[str] = []
     fuse(system, x, y, replace(FEW, hidden_rounds=2), said.append)
-    assert len(seen) == 2 and len(said) == 3
-    assert not torch.equal(seen[0], seen[1])  # other starts, and another score
-    assert not torch.equal(weights[0], torch.full_like(weights[0], 1 / len(weights[0])))
+    assert fits == [[4], [4, 2], [4, 4]]  # all that hid so far
+    assert len(said) == 3 and not torch.equal(weights[0], weights[1])
+
+
+def test_who_never_hides_teaches_nothing(system: MedFedPure, scans: Tensor) -> None:
+    said: list[str] = []
+    fuse(system, scans, torch.tensor([0, 1, 0, 1]), replace(FEW, hidden_rounds=0), said.append)
+    assert "hiding" not in " ".join(said)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"hidden_steps": 0}, {"hidden_steps": 7}, {"hidden_scans": 0}, {"hidden_rounds": -1},
+     {"hidden_eps": 0}, {"eps": ()}, {"ridge": 0}],
+)  # fmt: skip
+def test_settings_that_make_no_sense_are_refused_before_anything_is_attacked(wrong):
+    with pytest.raises(ValueError, match=next(iter(wrong)).split("_")[0]):
+        FusionConfig(**wrong)

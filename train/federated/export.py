@@ -3,7 +3,7 @@
 Runs where the folders are, one hospital after another; nothing goes through a server. Each hospital
 alone fits what is its own on its own scans: temperatures and operating points, the detector's
 fusion, tau. The smoothed reader is one and the same at all of them, and comes along where they have
-learned it.
+learned it. With --recalibrate weights that were written so are calibrated anew.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ import torch
 from core import checkpoint
 from core.checkpoint import WeightsError
 from core.pipeline import MedFedPure
-from core.system import load, save_part, ties_file
-from train.calibrate import calibrate
+from core.system import save_part, ties_file
 from train.commit import commit
 from train.config import PresetError, preset_names
 from train.corpus import PROTOCOLS, Corpus, load_corpus
 from train.data import DataError, default_root
+from train.federated.calibration import calibrate_own, recalibrate
 from train.federated.experiment import Experiment, read_experiment
 from train.federated.hospital import Hospital
 from train.federated.shelf import Shelf
@@ -42,8 +42,8 @@ def main(argv: list[str]) -> int:
     """
     parser = _parser()
     args = parser.parse_args(argv)
-    if args.recalibrate == bool(args.state):
-        parser.error("one of --state and --recalibrate")
+    if args.smoothed and not args.state:
+        parser.error("--smoothed needs --state")
     if args.threads:
         torch.set_num_threads(args.threads)
     try:
@@ -54,7 +54,9 @@ def main(argv: list[str]) -> int:
         corpus = load_corpus(args.protocol, root, args.cache)
         clients = args.client or range(experiment.config.partition.num_clients)
         if args.recalibrate:
-            recalibrate(experiment, corpus, clients, args.out, whole=args.whole)
+            recalibrate(
+                experiment, corpus, args.client, args.recalibrate, args.out, whole=args.whole
+            )
         elif args.smoothed:
             add_smoothed(experiment, corpus, clients[0], args.state, args.out)
         else:
@@ -102,33 +104,6 @@ def export(
         save_hospital(system, out, client + 1, corpus.split_sha256)
         names = {*FILES.values(), *beside, *_listed(out), ties_file(client + 1)}
         _list(out, names, experiment, corpus)
-
-
-def recalibrate(
-    experiment: Experiment,
-    corpus: Corpus,
-    clients: range | list[int],
-    out: Path,
-    *,
-    whole: bool = False,
-) -> None:
-    """Hospitals whose weights lie in `out` calibrate anew, each on its own scans.
-
-    Raises:
-        WeightsError: they are no such weights, or of another split or partition.
-    """
-    log, partition = Progress("recalibrate", out / "log.jsonl"), experiment.config.partition
-    for client in clients:
-        system = load(out, hospital=client + 1)
-        file = ties_file(client + 1)
-        same = system.info.get("federated") == asdict(partition)
-        if not same or checkpoint.read_manifest(out)[file].split_sha256 != corpus.split_sha256:
-            raise WeightsError(f"{file} is of another split or another partition.")
-        own = corpus if whole else client_corpus(corpus, partition, client)
-        log.report(f"hospital {client + 1} calibrates on {len(own.train)} scans of its own")
-        _calibrate(system, experiment, own, client, log)
-        save_hospital(system, out, client + 1, corpus.split_sha256)
-        _list(out, {file}, experiment, corpus, keep=True)
 
 
 def add_smoothed(
@@ -192,23 +167,8 @@ def _shared_names(experiment: Experiment) -> dict[str, set[str]]:
 def _finished(hospital: Hospital, log: Progress) -> MedFedPure:
     """The hospital's system with all that it fits by itself."""
     system = hospital.system()
-    _calibrate(system, hospital.experiment, hospital.corpus, hospital.client, log)
+    calibrate_own(system, hospital.experiment, hospital.corpus, hospital.client, log)
     return system
-
-
-def _calibrate(
-    system: MedFedPure, experiment: Experiment, own: Corpus, client: int, log: Progress
-) -> None:
-    preset = experiment.preset
-    calibrated = calibrate(system, own.train, own.val, preset.calibrate, log.report)
-    system.info = {
-        "preset": preset.name,
-        "protocol": own.protocol,
-        "seed": experiment.seed,
-        "federated": asdict(experiment.config.partition),
-        "validation": calibrated,
-    }
-    log.write(hospital=client + 1, **calibrated)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -220,7 +180,14 @@ def _parser() -> argparse.ArgumentParser:
         "--preset", default="federated", metavar="NAME", help=", ".join(preset_names())
     )
     parser.add_argument("--protocol", default="multi-source", choices=PROTOCOLS)
-    parser.add_argument("--state", type=Path, metavar="DIR", help="the hospitals' state folder")
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--state", type=Path, metavar="DIR", help="the hospitals' state folder")
+    source.add_argument(
+        "--recalibrate",
+        type=Path,
+        metavar="DIR",
+        help="weights of hospitals: OUT gets them calibrated anew, all else as it is",
+    )
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="weights folder")
     parser.add_argument(
         "--client",
@@ -236,11 +203,6 @@ def _parser() -> argparse.ArgumentParser:
         "--smoothed",
         action="store_true",
         help="only adds the smoothed reader to the weights in OUT, calibrates nothing",
-    )
-    parser.add_argument(
-        "--recalibrate",
-        action="store_true",
-        help="no --state: the hospitals in OUT calibrate anew, all else stays",
     )
     parser.add_argument("--data", type=Path, help="data folder (default: MEDFEDPURE_DATA)")
     parser.add_argument("--cache", type=Path, default=Path(".cache"), help="default: .cache")

@@ -55,7 +55,7 @@ def corpus(world: Path):
 
 @pytest.mark.slow
 def test_all_phases_are_learned_together_and_each_hospital_ends_with_a_whole_system(
-    federate, world, tmp_path, corpus
+    federate, world, tmp_path, corpus, capsys
 ):
     text = 'extends = "smoke"\n[federated]\nnum_rounds = 1\nlocal_epochs = 1\n'
     path = tmp_path / "whole.toml"
@@ -98,26 +98,29 @@ def test_all_phases_are_learned_together_and_each_hospital_ends_with_a_whole_sys
     for file in FILES.values():
         names = checkpoint.load(weights / file).state_dict
         assert names and not any(is_personal(n) or n.endswith(own) for n in names)
-    _calibrate_anew(path, world, apart, tmp_path)
+    _calibrate_anew(path, world, weights, tmp_path / "anew", capsys)
 
 
-def _calibrate_anew(path: Path, world: Path, weights: Path, tmp_path: Path) -> None:
-    """Each hospital's own file alone changes; a preset of another partition is refused."""
-    given = _places(path, tmp_path, world, weights)
-    at = given.index("--state")
-    places = [*given[:at], *given[at + 2 :], "--recalibrate"]
-    before = {f.name: f.read_bytes() for f in weights.glob("*.safetensors")}
-    other = tmp_path / "other.toml"
+def _calibrate_anew(path: Path, world: Path, weights: Path, out: Path, capsys) -> None:
+    """Hospitals' own files alone differ; a preset of another partition is refused."""
+    places = _places(path, weights, world, out)
+    places[places.index("--state")] = "--recalibrate"
+    other = path.with_name("other.toml")
     other.write_text(path.read_text().replace("num_clients = 2", "num_clients = 3"))
     assert main(["export", *(str(other) if p == str(path) else p for p in places)]) == 2
-    assert before == {f.name: f.read_bytes() for f in weights.glob("*.safetensors")}
+    assert "is of another federated, preset." in capsys.readouterr().err and not out.exists()
     path.write_text(path.read_text() + "[calibrate]\nhidden_steps = 6\n")
     assert main(["export", *places, "--client", "1"]) == 0
-    after = {f.name: f.read_bytes() for f in weights.glob("*.safetensors")}
-    assert {name for name in before if before[name] != after[name]} == {"hospital-02.safetensors"}
-    system = load(weights, "cpu", hospital=2)
+    with pytest.raises(checkpoint.WeightsError):
+        load(out, "cpu", hospital=1)  # its turn comes
+    assert main(["export", *places]) == 0
+    same = [(f.read_bytes() == (out / f.name).read_bytes()) for f in weights.glob("*.safetensors")]
+    assert same.count(False) == 2
+    system = load(out, "cpu", hospital=2)
     assert system.info["hospitals"] == [1, 2]
     assert system.info["validation"]["fused_largest_share"] > 0
+    assert main(["export", *places, "--seed", "1"]) == 2
+    assert "is of another seed." in capsys.readouterr().err
 
 
 @pytest.mark.slow
@@ -163,13 +166,12 @@ def test_a_hospital_that_has_not_finished_exports_nothing(preset, world, tmp_pat
     assert not list((tmp_path / "weights").glob("*.safetensors"))
 
 
-def test_exporting_and_calibrating_anew_are_told_apart(preset, world, tmp_path, capsys):
-    places = _places(preset(), tmp_path, world, tmp_path / "weights")
-    for words in ([*places, "--recalibrate"], places[:4]):
-        with pytest.raises(SystemExit) as stop:
-            main(["export", *words])
-        assert stop.value.code == 2
-        assert "one of --state and --recalibrate" in capsys.readouterr().err
+@pytest.mark.parametrize("words", [[], ["--state", "a", "--recalibrate", "b"]])
+def test_weights_are_made_of_states_or_of_weights(words, tmp_path, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["export", "--out", str(tmp_path), *words])
+    assert stop.value.code == 2
+    assert "--recalibrate" in capsys.readouterr().err
 
 
 def test_a_phase_without_what_it_learns_from_says_which(federate, tmp_path):
