@@ -6,7 +6,7 @@ chosen on validation scans. Test scans are never touched.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -18,7 +18,7 @@ from core.calibrated import Calibrated
 from core.detector import SCORES, Detector
 from core.features import log_band_energy
 from core.pipeline import MedFedPure
-from train.fold import Data, batches
+from train.fold import Data, batches, mapped
 from train.fusion import SURE, FusionConfig, fuse
 from train.task import ReportFn
 
@@ -80,7 +80,7 @@ def _operating_point(
     vanish. The weights are those of training.
     """
     y = y.cpu()
-    logits = _mapped(classifier.model, x).double()
+    logits = mapped(classifier.model, x).double()
     weights = weights / weights.sum()
     shift = torch.zeros(logits.shape[1], dtype=torch.float64)
     if len(shift) == 2:
@@ -161,8 +161,3 @@ def _val_attack(system: MedFedPure, x: Tensor, y: Tensor) -> Tensor:
 def _scores(detector: Detector, x: Tensor) -> dict[str, Tensor]:
     parts = [detector(b).scores for b in x.split(50)]
     return {name: torch.cat([p[name] for p in parts]).cpu() for name in SCORES}
-
-
-@torch.no_grad()
-def _mapped(fn: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    return torch.cat([fn(b) for b in x.split(50)]).cpu()

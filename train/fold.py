@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -71,3 +71,9 @@ def balanced_weights(cells: Sequence[object], groups: Sequence[int]) -> Tensor:
         inside = torch.tensor([c == cell for c in cells])
         weights[inside] /= weights[inside].sum()
     return weights
+
+
+@torch.no_grad()
+def mapped(fn: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """`fn` of scans (N, C, H, W), 50 at a time, on the CPU: (N, ...)."""
+    return torch.cat([fn(b) for b in x.split(50)]).cpu()

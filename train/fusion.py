@@ -19,6 +19,7 @@ from core.detector import Detector, cut_off
 from core.metrics import auroc
 from core.pipeline import MedFedPure
 from train.device import autocast
+from train.fold import mapped
 from train.logistic import logistic
 from train.task import ReportFn
 
@@ -191,6 +192,5 @@ def _apart(weight: Tensor, zeros: Tensor, ones: Tensor) -> float:
     return auroc(score, (torch.arange(len(score)) >= len(zeros)).long())
 
 
-@torch.no_grad()
 def _features(detector: Detector, x: Tensor) -> Tensor:
-    return torch.cat([detector(b).features for b in x.split(50)]).cpu()
+    return mapped(lambda b: detector(b).features, x)

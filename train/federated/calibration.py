@@ -8,7 +8,7 @@ from pathlib import Path
 from core import checkpoint
 from core.checkpoint import MANIFEST, WeightsError, write_atomic
 from core.pipeline import MedFedPure
-from core.system import load, ties_file
+from core.system import load, load_ties, ties_file
 from train.calibrate import calibrate
 from train.commit import commit
 from train.corpus import Corpus
@@ -51,7 +51,8 @@ def recalibrate(
             raise WeightsError(f"The weights in {weights} are no hospitals'.")
     wanted = {**_origin(experiment, corpus), "split_sha256": corpus.split_sha256}
     for client in clients:  # all, before the first one takes its minutes
-        info = load(weights, "cpu", hospital=client + 1).info
+        ties = load_ties(weights, client + 1)
+        info = {**ties.config["info"], "split_sha256": ties.split_sha256}
         if differ := sorted(key for key in wanted if info.get(key) != wanted[key]):
             raise WeightsError(f"{ties_file(client + 1)} is of another {', '.join(differ)}.")
     _copy_shared(weights, out)
