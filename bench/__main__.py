@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -104,7 +105,11 @@ def _single(args: argparse.Namespace) -> None:
             eps=args.attack_eps, batch_size=args.batch_size,
         )  # fmt: skip
     elif args.command == "detection":
-        detection.run(store, pipeline, test, args.batch_size)
+        hospitals = {
+            h: partial(load, args.weights, device=_device(args), hospital=h)
+            for h in pipeline.info.get("hospitals", [])
+        }
+        detection.run(store, pipeline, test, args.batch_size, hospitals)
     elif args.command == "purifier":
         validation = _fold(args, args.protocol, "val", args.val_limit)
         masks = masks_for(test, root_of(args))

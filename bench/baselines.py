@@ -18,10 +18,11 @@ from bench import curves
 from bench.clients import test_scans
 from bench.cost import cost
 from bench.federation_runs import Federation, Places, decisive, federation
+from bench.fold import Batch
 from bench.methods import METHODS, Method, Table, in_order, preset_of
 from bench.progress import say
 from bench.provenance import key_of
-from bench.rows import Row, strongest
+from bench.rows import Row, attacked
 from bench.store import Store
 from core import metrics
 from train.config import read_preset
@@ -170,10 +171,8 @@ def _right(attacker: Reader, victim: Reader, scans: Data, row: Row) -> Tensor:
     for rows in batches(len(scans), BATCH):
         x, y = scans.batch(rows, device)
         seeds = list(rows)
-        if row.whole:
-            x = strongest(row, attacker.whole, x, y, seeds)
-        else:
-            x = strongest(row, lambda z, _: attacker.surface(z), x, y, seeds)
+        target = (lambda z, own=seeds: attacker.whole(z, own)) if row.whole else attacker.surface
+        x = attacked(row, target, Batch(x, y, seeds))
         with torch.no_grad():
             out.append((victim.whole(x, seeds).argmax(1) == y).cpu())
     return torch.cat(out)

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bench.figures import share
+from bench.figures import members, share
 from bench.fold import Fold
 from bench.progress import progress
 from bench.store import Store
@@ -80,8 +80,8 @@ def figures(
 def block(right: Tensor, fold: Fold) -> dict[str, Any]:
     """Balanced accuracy with intervals; per class, kind of tumour and source."""
     found = {**balanced(right, fold), "all": share(right)}
-    found["recall"] = {k: share(right[rows]) for k, rows in _members(fold.subtypes).items()}
-    sources = _members(fold.sources)
+    found["recall"] = {k: share(right[rows]) for k, rows in members(fold.subtypes).items()}
+    sources = members(fold.sources)
     if len(sources) > 1:
         found["sources"] = {
             name: balanced(right[rows], fold.pick(rows)) for name, rows in sources.items()
@@ -114,7 +114,3 @@ def balanced(right: Tensor, fold: Fold) -> dict[str, Any]:
 def _joined(mean: float, parts: Sequence[tuple[float, Sequence[float]]]) -> tuple[float, float]:
     low, high = (math.hypot(*(p - i[end] for p, i in parts)) / len(parts) for end in (0, 1))
     return mean - low, mean + high
-
-
-def _members(names: Sequence[str]) -> dict[str, list[int]]:
-    return {name: [i for i, n in enumerate(names) if n == name] for name in sorted(set(names))}

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from bench.attacks.apgd import RESTART
+from bench.figures import members, separation
 from bench.filters import jpeg
 from bench.fold import Fold
 from bench.progress import progress
@@ -17,11 +18,12 @@ from bench.store import Store
 from bench.systems import Bench
 from core import metrics
 from core.attack import PGD
-from core.detector import SCORES
+from core.detector import SCORES, cut_off
 from core.diffusion import seeded_noise
 from core.features import FEATURES
 from core.pipeline import MedFedPure
 from core.residual import blur
+from train.fusion import carried
 
 CURVE = (0.004, 0.008, 0.015, 0.031)
 HEADLINE = 0.015
@@ -31,13 +33,34 @@ BENIGN: dict[str, Callable[[Tensor, list[int]], Tensor]] = {
     "3 x 3 blur": lambda x, _: blur(x),
     "JPEG quality 75": lambda x, _: jpeg(x, 75),
     "gamma 1.2": lambda x, _: x.pow(1.2),
+    "bias field of 20 %": lambda x, seeds: biased(x, seeds),
 }
 
 
-def run(store: Store, pipeline: MedFedPure, test: Fold, batch_size: int = 32) -> None:
-    """Fills `store`: clean scans, harmless changes, then a row per attacked classifier and eps."""
+def run(
+    store: Store,
+    pipeline: MedFedPure,
+    test: Fold,
+    batch_size: int = 32,
+    hospitals: Mapping[int, Callable[[], MedFedPure]] | None = None,
+) -> None:
+    """Fills `store`: clean scans, harmless changes, then a row per attacked classifier and eps.
+
+    `hospitals` loads each one's system: what raises an alarm is its own.
+    """
     clean = measured(pipeline, test, lambda x, y, seeds: x, "clean", batch_size)
-    store.row("clean", lambda: {"n": len(test), **false_alarms(pipeline, clean)})
+    store.row("clean", lambda: {"n": len(test), **false_alarms(pipeline, clean, test)})
+    for number, opened in (hospitals or {}).items():
+
+        def own(
+            opened: Callable[[], MedFedPure] = opened, name: str = f"hospital {number}"
+        ) -> dict[str, Any]:
+            system = opened()
+            found = measured(system, test, lambda x, y, seeds: x, name, batch_size)
+            flagged = found[system.config.detector.score] > system.tau
+            return {"hospital": metrics_share(flagged), "n": len(test)}
+
+        store.row(f"clean, hospital {number}", own)
     for name, change in BENIGN.items():
 
         def changed(
@@ -72,6 +95,13 @@ def run(store: Store, pipeline: MedFedPure, test: Fold, batch_size: int = 32) ->
             store.warn(f"against {surface}, the fused score is worse than the paper's")
 
 
+def biased(x: Tensor, seeds: Sequence[int], depth: float = 0.2) -> Tensor:
+    """Scans (B, 1, H, W) brightened and darkened smoothly by up to `depth`, as a coil does."""
+    coarse = seeded_noise((1, 3, 3), seeds).to(x)
+    field = F.interpolate(coarse, size=x.shape[2:], mode="bicubic", align_corners=True)
+    return x * (1 + depth * field / field.abs().amax((1, 2, 3), keepdim=True))
+
+
 def eight_bit(x: Tensor) -> Tensor:
     """What a file holds: rounded to 256 levels."""
     return (x.clamp(0, 1) * 255).round() / 255
@@ -100,16 +130,22 @@ def measured(
     return {name: torch.cat([p[name] for p in parts]).cpu() for name in parts[0]}
 
 
-def false_alarms(pipeline: MedFedPure, found: dict[str, Tensor]) -> dict[str, Any]:
+def false_alarms(
+    pipeline: MedFedPure, found: dict[str, Tensor], fold: Fold | None = None
+) -> dict[str, Any]:
     """Share of these scans above each score's stored tau (5 % of validation scans were).
 
-    Beside it tau itself, and how the scores are spread.
+    Beside it tau itself, and how the scores are spread; of a fold the deciding score's by source.
     """
+    score = pipeline.config.detector.score
+    flagged = found[score] > pipeline.tau
+    rows = members(fold.sources) if fold else {}
     return {
+        **({"sources": {k: metrics_share(flagged[r]) for k, r in rows.items()}} if rows else {}),
         "flagged": {
             name: metrics_share(found[name] > pipeline.detector.tau(name)) for name in SCORES
         },
-        "deciding": pipeline.config.detector.score,
+        "deciding": score,
         "tau": {name: pipeline.detector.tau(name) for name in SCORES},
         "histogram": {name: histogram(found[name], name) for name in SCORES},
     }
@@ -123,42 +159,27 @@ def detection(
 ) -> dict[str, Any]:
     """AUROC and detection rates of every score, attacked scans against the same scans clean.
 
-    `tpr_at_5` is the share found above the score that 5 % of these very scans exceed when clean;
-    `flagged` is the share above the stored tau.
+    `carried` is what each feature adds to their distance in the fused score; `flagged` is the share
+    above the stored tau.
     """
-    scores = {}
-    for name, negative in clean.items():
-        score = torch.cat([negative, attacked[name]])
-        y = torch.cat([torch.zeros(len(negative)), torch.ones(len(attacked[name]))]).long()
-        scores[name] = {
-            "auroc": metrics.auroc(score, y),
-            "tpr_at_5": metrics.tpr_at_fpr(score, y, 0.05),
-            "tpr_at_1": metrics.tpr_at_fpr(score, y, 0.01),
-        }
-        if name in SCORES:
-            scores[name]["interval"] = _group_bootstrap(negative, attacked[name], groups)
-            scores[name]["roc"] = roc(negative, attacked[name])
-    return {"scores": scores, **false_alarms(pipeline, attacked)}
+    scores = {name: separation(part, attacked[name], groups) for name, part in clean.items()}
+    for name in SCORES:
+        scores[name]["roc"] = roc(clean[name], attacked[name])
+    share = carried(
+        pipeline.detector.weight.cpu(), *(_standardised(pipeline, f) for f in (clean, attacked))
+    )
+    by_name = dict(zip(FEATURES, share.tolist(), strict=True))
+    return {"scores": scores, "carried": by_name, **false_alarms(pipeline, attacked)}
+
+
+def _standardised(pipeline: MedFedPure, found: dict[str, Tensor]) -> Tensor:
+    """Features (N, F) as the fused score adds them up."""
+    detector = pipeline.detector
+    features = torch.stack([found[f"feature {name}"] for name in FEATURES], 1)
+    return cut_off((features - detector.centre.cpu()) / detector.spread.cpu())
 
 
 def metrics_share(flags: Tensor) -> dict[str, Any]:
     """k, n and the share with Wilson's interval."""
     k, n = int(flags.sum()), len(flags)
     return {"k": k, "n": n, "share": k / n, "interval": metrics.wilson_interval(k, n)}
-
-
-def _group_bootstrap(
-    negative: Tensor, positive: Tensor, groups: Sequence[int], draws: int = 500
-) -> tuple[float, float]:
-    """95 % interval of the AUROC when groups are redrawn, each scan with its attacked twin."""
-    generator = torch.Generator().manual_seed(RESTART)
-    names, index = torch.unique(torch.as_tensor(list(groups)), return_inverse=True)
-    members = [(index == k).nonzero()[:, 0] for k in range(len(names))]
-    values = []
-    for _ in range(draws):
-        picked = torch.randint(len(members), (len(members),), generator=generator)
-        rows = torch.cat([members[k] for k in picked.tolist()])
-        y = torch.arange(2).repeat_interleave(len(rows))
-        values.append(metrics.auroc(torch.cat([negative[rows], positive[rows]]), y))
-    low, high = torch.quantile(torch.tensor(values), torch.tensor([0.025, 0.975])).tolist()
-    return low, high

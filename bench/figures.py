@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from bench.attacks.apgd import RESTART
 from bench.fold import Fold
 from core import metrics
 
@@ -34,10 +35,10 @@ def figures(reading: Reading, fold: Fold) -> dict[str, Any]:
     block["interval_by_group"] = metrics.group_bootstrap_interval(right, fold.groups)
     block["recall"] = {
         name: share(right[rows])
-        for name, rows in _members(fold.subtypes).items()
+        for name, rows in members(fold.subtypes).items()
         if name != "no tumour"
     }
-    sources = _members(fold.sources)
+    sources = members(fold.sources)
     if len(sources) > 1:
         block["sources"] = {
             name: figures(_rows(reading, rows), fold.pick(rows)) for name, rows in sources.items()
@@ -62,6 +63,37 @@ def share(right: Tensor) -> dict[str, Any]:
     return {"k": k, "n": n, "accuracy": k / n, "interval": metrics.wilson_interval(k, n)}
 
 
+def separation(clean: Tensor, attacked: Tensor, groups: Sequence[int]) -> dict[str, Any]:
+    """How well scores (N,) tell scans from their attacked twins (N,), with AUROC's 95 % interval.
+
+    `tpr_at_5` is the share found above the score that 5 % of these very scans exceed when clean.
+    """
+    score, y = torch.cat([clean, attacked]), torch.arange(2).repeat_interleave(len(clean))
+    return {
+        "auroc": metrics.auroc(score, y),
+        "tpr_at_5": metrics.tpr_at_fpr(score, y, 0.05),
+        "tpr_at_1": metrics.tpr_at_fpr(score, y, 0.01),
+        "interval": _auroc_interval(clean, attacked, groups),
+    }
+
+
+def _auroc_interval(
+    clean: Tensor, attacked: Tensor, groups: Sequence[int], draws: int = 500
+) -> tuple[float, float]:
+    """Groups are redrawn, each scan with its attacked twin."""
+    generator = torch.Generator().manual_seed(RESTART)
+    names, index = torch.unique(torch.as_tensor(list(groups)), return_inverse=True)
+    members = [(index == k).nonzero()[:, 0] for k in range(len(names))]
+    values = []
+    for _ in range(draws):
+        picked = torch.randint(len(members), (len(members),), generator=generator)
+        rows = torch.cat([members[k] for k in picked.tolist()])
+        y = torch.arange(2).repeat_interleave(len(rows))
+        values.append(metrics.auroc(torch.cat([clean[rows], attacked[rows]]), y))
+    low, high = torch.quantile(torch.tensor(values), torch.tensor([0.025, 0.975])).tolist()
+    return low, high
+
+
 def _block(p: Tensor, y: Tensor) -> dict[str, Any]:
     block: dict[str, Any] = {"calibration_error": metrics.expected_calibration_error(p, y)}
     right = metrics.is_right(p, y)
@@ -77,7 +109,8 @@ def _block(p: Tensor, y: Tensor) -> dict[str, Any]:
     return block
 
 
-def _members(names: Sequence[str]) -> dict[str, list[int]]:
+def members(names: Sequence[str]) -> dict[str, list[int]]:
+    """Rows of each name."""
     return {name: [i for i, n in enumerate(names) if n == name] for name in sorted(set(names))}
 
 

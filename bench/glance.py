@@ -50,14 +50,14 @@ def _ladder(result: Result) -> list[Line]:
     found, lines = result["standings"], []
     for source, label in SOURCES.items():
         blocks = [[found[s][key]["sources"][source] for key in ("clean", "worst")] for s in SYSTEMS]
-        what = f"{label}, {blocks[0][0]['n']} of these scans"
+        what = f"{label}, n = {blocks[0][0]['n']} of the same fold"
         waits = " and ".join(found["defence"]["to_come"])
         attacks = f"all attacks tried so far ({waits} wait)" if waits else "every attack"
         lines.append([f"{what}: right as they are / after {attacks} of the ladder, %", "",
                       *(_pair(*pair) for pair in blocks)])  # fmt: skip
     areas = {name: row["auroc"] for name, row in found["defence"]["detection"].items()}
     least = min(area for name, area in areas.items() if name.startswith("A9"))
-    what = "detected, AUROC: attacks that hide from the detector (A9 / its worst variant)"
+    what = "detected, AUROC: attacks that know the detector (A9 / the worst of its variants)"
     cells = " / ".join(map(number, (areas["A9"], least, areas["worst"])))
     lines.append([f"{what} / each scan's least suspicious attack of all", "", "", cells])
     return lines
@@ -82,12 +82,15 @@ def _looks(result: Result) -> list[Line]:
     falls = [percent(painting[k]["accuracy"]) for k in ("tumour", "elsewhere")]
     contrast = f"{percent(kept['median'])} / {percent(kept['tenth'])}"
     what = f"{lesions['n']} flagged tumours, purified: contrast kept, median / 10th percentile, %"
-    painted = f"of {painting['tumour']['n']} tumours painted over / as much painted elsewhere"
+    painted = (
+        f"of {painting['tumour']['n']} tumours (of {painting['found']} found, those on one side)"
+    )
     return [
         [what, "", "", contrast],
         ["and an attack's energy removed from the same scans, median, %", "", "",
          percent(gone["median"])],
-        [f"{painted}: the probability falls by .1 or more in, %", "", "", " / ".join(falls)],
+        [f"{painted} painted over / as much painted elsewhere: the probability falls by .1 or "
+         "more in, %", "", "", " / ".join(falls)],
     ]  # fmt: skip
 
 

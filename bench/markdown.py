@@ -59,6 +59,23 @@ def recall(kinds: Mapping[str, Result]) -> str:
     )
 
 
+def by_class(kinds: Mapping[str, Result]) -> str:
+    """The shares read right of scans with a tumour, of whatever kind, and of those without."""
+    clear = [part for kind, part in kinds.items() if kind == "no tumour"]
+    sick = [part for kind, part in kinds.items() if kind != "no tumour"]
+    shares = ((sum(p["k"] for p in parts), sum(p["n"] for p in parts)) for parts in (sick, clear))
+    return " / ".join(percent(k / n) if n else "" for k, n in shares)
+
+
+def area(block: Result) -> str:
+    """An AUROC with its interval, where that is known."""
+    text = number(block["auroc"])
+    if "interval" not in block:
+        return text
+    low, high = block["interval"]
+    return f"{text} [{number(low)} to {number(high)}]"
+
+
 def source(result: Result) -> str:
     """When, from which code and on what machines rows were measured, with the file's warnings."""
     facts = [{**result["provenance"], **row} for row in result["rows"].values()]

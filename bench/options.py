@@ -11,6 +11,7 @@ from bench.certify import ALPHA, CHOOSE, EPS, NOISES
 from bench.methods import METHODS
 from bench.rungs import LADDER
 from bench.systems import SYSTEMS
+from bench.targets import NAMES
 from core.checkpoint import WEIGHTS
 from train.data import DataError, default_root
 from train.split import MANIFESTS, PROTOCOLS
@@ -22,6 +23,8 @@ DESCRIPTION = """Measures the system and writes results/*.json; nothing is selec
 A killed run goes on where it stopped when the same command is given again."""
 
 
+CHOOSING = ("robustness", "purifier", "mae")  # on validation scans
+ONE_BY_ONE = ("looks", "certify", "latency")
 # options that decide no figure: rows computed under others may stand in the same file
 INDIFFERENT = {
     "command", "weights", "data", "batch_size", "threads", "workers", "device", "cache",
@@ -32,20 +35,20 @@ INDIFFERENT = {
 
 def parser() -> argparse.ArgumentParser:
     """All commands."""
-    listed = "\n".join(f"  {name:10}  {text}" for name, text in _HELP.items())
+    listed = "\n".join(f"  {name:10}  {text}" for name, (_, text) in _COMMANDS.items())
     main = argparse.ArgumentParser(
         prog="python -m bench",
         description=DESCRIPTION.format(commands=listed),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = main.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for name, add in _COMMANDS.items():
+    for name, (add, text) in _COMMANDS.items():
         command = commands.add_parser(
-            name, formatter_class=argparse.ArgumentDefaultsHelpFormatter, help=_HELP[name],
-            description=_HELP[name],
+            name, formatter_class=argparse.ArgumentDefaultsHelpFormatter, help=text,
+            description=text,
         )  # fmt: skip
         if name not in ("demo", "federation", "pooled", "report", "tables"):
-            _common(command, several=name == "loso")
+            _common(command, name)
         add(command)
     return main
 
@@ -64,14 +67,16 @@ def settings_of(args: argparse.Namespace) -> dict[str, Any]:
     return {k: v for k, v in sorted(vars(args).items()) if k not in free}
 
 
-def _common(command: argparse.ArgumentParser, *, several: bool) -> None:
+def _common(command: argparse.ArgumentParser, name: str) -> None:
     add = command.add_argument
-    if not several:
+    if name != "loso":  # which has several
         add("--protocol", default="multi-source", choices=list(PROTOCOLS), help="split to test on")
         add("--weights", type=Path, default=WEIGHTS, help="folder of weights trained on that split")
     add("--limit", type=int, help="test scans at most, evenly spaced; all of them by default")
-    add("--val-limit", type=int, default=240, help="validation scans at most, for choices")
-    add("--batch-size", type=int, default=32, help="scans at a time; changes the speed alone")
+    if name in CHOOSING:
+        add("--val-limit", type=int, default=240, help="validation scans at most, for choices")
+    if name not in ONE_BY_ONE:
+        add("--batch-size", type=int, default=32, help="scans at a time; changes the speed alone")
     add("--device", default="auto", help="cpu, cuda or auto")
     _places(command)
 
@@ -111,7 +116,7 @@ def _attacks(command: argparse.ArgumentParser, rows: list[str] | None) -> None:
     add(
         "--systems", type=_names, metavar="LIST",
         help="all by default, of " + ", ".join(s.name for s in SYSTEMS)
-        + "; with a budget those that it names",
+        + "; with a budget of " + ", ".join(NAMES),
     )  # fmt: skip
     add("--attack-eps", type=float, default=0.015, help="size of the perturbation, L-inf")
 
@@ -227,34 +232,24 @@ def _nothing(_: argparse.ArgumentParser) -> None:
 
 
 _COMMANDS = {
-    "robustness": _robustness,
-    "detection": _nothing,
-    "purifier": _nothing,
-    "mae": _nothing,
-    "looks": _nothing,
-    "novelty": _nothing,
-    "certify": _certify,
-    "loso": _loso,
-    "latency": _latency,
-    "demo": _demo,
-    "tables": _tables,
-    "pooled": _pooled,
-    "federation": _federation,
-    "report": _report,
-}
-_HELP = {
-    "robustness": "accuracy under attack, all systems side by side",
-    "detection": "AUROC and false alarms of every detector score",
-    "purifier": "energy removed, denoising and accuracy against filters, lesions kept",
-    "mae": "hidden patches against filling in from visible neighbours",
-    "novelty": "'cannot judge': said of scans, and of pictures that are none",
-    "certify": "certified accuracy of the smoothed reader: randomized smoothing at 28 x 28",
-    "looks": "lesions behind the purifier, explanations, tumours painted over",
-    "loso": "leave one source out, both ways",
-    "latency": "speed, start of the app and peak memory",
-    "demo": "the page in a browser: times, accessibility, ten visitors, memory",
-    "tables": "Tables I and II: every method trained on the same clients, and attacked",
-    "pooled": "a federation's weights against those of pooled training",
-    "federation": "the federation engine: same bytes, overhead, payload, N clients, poison, faults",
-    "report": "draws results/report.html and writes the documents' tables",
+    "robustness": (_robustness, "accuracy under attack, all systems side by side"),
+    "detection": (_nothing, "AUROC and false alarms of every detector score"),
+    "purifier": (_nothing, "energy removed, denoising and accuracy against filters, lesions kept"),
+    "mae": (_nothing, "hidden patches against filling in from visible neighbours"),
+    "looks": (_nothing, "lesions behind the purifier, explanations, tumours painted over"),
+    "novelty": (_nothing, "'cannot judge': said of scans, and of pictures that are none"),
+    "certify": (
+        _certify,
+        "certified accuracy of the smoothed reader: randomized smoothing at 28 x 28",
+    ),
+    "loso": (_loso, "leave one source out, both ways"),
+    "latency": (_latency, "speed, start of the app and peak memory"),
+    "demo": (_demo, "the page in a browser: times, accessibility, ten visitors, memory"),
+    "tables": (_tables, "Tables I and II: every method trained on the same clients, and attacked"),
+    "pooled": (_pooled, "a federation's weights against those of pooled training"),
+    "federation": (
+        _federation,
+        "the federation engine: same bytes, overhead, payload, N clients, poison, faults",
+    ),
+    "report": (_report, "draws results/report.html and writes the documents' tables"),
 }

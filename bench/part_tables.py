@@ -7,6 +7,7 @@ from bench.markdown import (
     Result,
     Results,
     accuracy,
+    area,
     number,
     percent,
     results_of,
@@ -28,25 +29,33 @@ def detection(results: Results) -> str:
     """AUROC and detection rates of the named scores, false alarms under harmless change."""
     parts = []
     for protocol, result in results_of(results, "detection", PROTOCOLS).items():
-        attacked, alarms = [], []
+        attacked, alarms, notes = [], [], []
         for name, row in result["rows"].items():
             for score, cells in row.get("scores", {}).items():
                 if score.startswith("feature"):
                     continue
                 rates = [percent(row["flagged"][score]["share"])]
                 rates += [percent(cells["tpr_at_5"]), percent(cells["tpr_at_1"])]
-                low, high = cells["interval"]
-                area = f"{number(cells['auroc'])} [{number(low)} to {number(high)}]"
-                attacked.append([name, score, area, *rates])
-            if "scores" not in row:
+                attacked.append([name, score, area(cells), *rates])
+            if "carried" in row:
+                most = max(row["carried"], key=row["carried"].get)
+                notes.append(f"{name}: {most}, {percent(row['carried'][most])} %")
+            if "hospital" in row:
+                alarms.append([name, "", percent(row["hospital"]["share"])])
+            elif "scores" not in row:
                 flags = row["flagged"]
                 alarms.append([name, *(percent(flags[s]["share"]) for s in ("paper", "fused"))])
+                for place, part in row.get("sources", {}).items():
+                    alarms.append([f"{name}, {place}", "", percent(part["share"])])
         head = ["attack on", "score", "AUROC", "flagged at τ, %",
                 "found where 5 % of the clean twins raise an alarm, %", "where 1 %, %"]  # fmt: skip
         text = f"**{protocol}**\n\n{table(head, attacked)}"
         text += f"\n\n{table(['scans', 'paper: flagged, %', 'fused: flagged, %'], alarms)}"
         n = next(row["n"] for row in result["rows"].values() if "n" in row)
-        parts.append(f"{text}\n\nn = {n}; intervals by near-duplicate group. {source(result)}")
+        text += f"\n\nn = {n}; intervals by near-duplicate group. "
+        if notes:
+            text += f"What carries most of the fused score's distance: {'; '.join(notes)}. "
+        parts.append(text + source(result))
     return "\n\n".join(parts)
 
 
@@ -186,7 +195,7 @@ def latency(results: Results) -> str:
 
 def looks(results: Results) -> str:
     """Lesions behind the purifier, explanations against outlines, tumours painted over."""
-    lines = []
+    lines, notes = [], []
     for protocol, result in results_of(results, "looks", PROTOCOLS).items():
         kept, where, paint = (result["rows"][n] for n in ("lesions", "pointing", "painting"))
         for name, key in (
@@ -197,20 +206,24 @@ def looks(results: Results) -> str:
             values = f"{percent(found['median'])} / {percent(found['tenth'])}"
             lines.append([protocol, f"{name}, %, median / 10th percentile", values, str(kept["n"])])
         inside, chance = percent(where["energy_inside"]), percent(where["by_chance"])
-        lines.append(
-            [
-                protocol,
-                "Grad-CAM's highest point in the outline, %",
-                accuracy(where["pointing"]),
-                "",
-            ]
-        )
-        lines.append([protocol, "its energy in the outline (by chance), %", f"{inside} ({chance})",
-                      str(where["n"])])  # fmt: skip
+        pointing = f"{accuracy(where['pointing'])} ({chance})"
+        lines += [
+            [protocol, "Grad-CAM's highest point in the outline (by chance), %", pointing, ""],
+            [protocol, "its energy in the outline (by chance), %", f"{inside} ({chance})",
+             str(where["n"])],
+        ]  # fmt: skip
         for name, title in (
             ("tumour", "painted over from the other side: the probability falls, %"),
             ("elsewhere", "the same patch painted elsewhere: it falls, %"),
         ):
-            lines.append([protocol, title, accuracy(paint[name]), ""])
+            lines.append([protocol, title, accuracy(paint[name]), str(paint[name]["n"])])
+        notes.append(
+            f"{protocol}: of {paint['found']} tumours that are found, "
+            f"{paint['across_the_midline']} reach across the midline, where the other side is "
+            f"tumour too, and {paint['without_room']} leave no room elsewhere: not painted."
+        )
     head = ["protocol", "outlined tumours of the test fold", "", "n"]
-    return f"{table(head, lines)}\n\nA fall is one of .1 or more. {source(result)}"
+    return (
+        f"{table(head, lines)}\n\nA fall is one of .1 or more. By chance: the outline's share of "
+        f"the brain. {' '.join(notes)} {source(result)}"
+    )

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from bench.baselines import Reader, evasion
 from bench.figures import share
-from bench.rows import Row, rows_named, strongest
+from bench.fold import Batch
+from bench.rows import Row, attacked, rows_named
 from bench.store import Store
 from core import metrics
 from core.attack import PGD
@@ -88,7 +89,7 @@ def _right(system: MedFedPure, scans: Data, row: Row, reader: str) -> Tensor:
     for rows in batches(len(scans), BATCH):
         x, y = scans.batch(rows, system.device)
         seeds = list(rows)
-        x_adv = strongest(row, lambda z, _: surface(z), x, y, seeds)
+        x_adv = attacked(row, surface, Batch(x, y, seeds))
         with torch.no_grad():
             logits = system.logits(x_adv, seeds) if reader == "defence" else surface(x_adv)
         out.append((logits.argmax(1) == y).cpu())

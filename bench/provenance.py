@@ -72,7 +72,9 @@ def code_facts() -> dict[str, Any]:
 
 def source_key() -> str:
     """Short hash of the code that yields figures, committed or not."""
-    files = sorted(path for folder in ("core", "bench") for path in (ROOT / folder).rglob("*.py"))
+    files = sorted(
+        path for folder in ("core", "bench", "train") for path in (ROOT / folder).rglob("*.py")
+    )
     return key_of({str(p.relative_to(ROOT)): p.read_text(encoding="utf-8") for p in files})
 
 

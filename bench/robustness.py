@@ -70,7 +70,7 @@ def evaluate(
     attack = row.attack
     return {
         "meaning": row.meaning,
-        "attack": attack and {**vars(attack), "restarts": row.restarts, "whole": row.whole},
+        "attack": attack and vars(attack),
         "systems": {
             name: {
                 "meaning": MEANING[name],

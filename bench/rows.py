@@ -2,31 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from bench.attacks.apgd import RESTART
 from bench.figures import Reading, join
-from bench.fold import Fold
+from bench.fold import Batch, Fold
 from bench.known import check_known
 from bench.progress import progress
 from bench.signed_l2 import SignedL2
-from bench.systems import Bench, System
+from bench.systems import RANK, Bench, System
 from core.attack import PGD
+from core.attack.step import LogitsFn
 
 
 @dataclass(frozen=True)
 class Row:
-    """One attack; `whole` follows the gradient through the purifier too."""
+    """One attack; `whole`: on the whole of a system, the purifier's gradient included."""
 
     name: str
     meaning: str
     attack: PGD | SignedL2 | None = None
-    restarts: int = 1
     whole: bool = False
 
 
@@ -56,63 +55,49 @@ def rows_named(names: Sequence[str], eps: float = 0.015) -> list[Row]:
 def measure(
     bench: Bench, fold: Fold, row: Row, systems: Sequence[System], batch_size: int = 32
 ) -> dict[str, Reading]:
-    """Every system's reading of every scan of the fold, each system under the attack meant for it.
+    """Every system's reading of every scan of the fold, each attacked through its own classifier.
 
-    Without `whole`, systems with the same classifier face the same attacked scans.
+    Systems with the same classifier face the same attacked scans.
     """
-    device = bench.pipeline.device
-    collected: dict[str, list[Reading]] = {s.name: [] for s in systems}
-    for lazy in progress(fold.batches(batch_size, device), row.name):
-        x, y, seeds = lazy()
-        for attacked, shared in _targets(bench, row, systems, seeds):
-            x_adv = x if row.attack is None else strongest(row, attacked, x, y, seeds)
-            for name, reading in bench.read(shared, x_adv, seeds).items():
-                collected[name].append(reading)
-    return {name: join(readings) for name, readings in collected.items()}
-
-
-def strongest(
-    row: Row,
-    logits: Callable[[Tensor, Sequence[int]], Tensor],
-    x: Tensor,
-    y: Tensor,
-    seeds: list[int],
-) -> Tensor:
-    """The attacked scans of highest loss over the row's restarts.
-
-    Every scan gets the first run; later ones go to those that `logits(x, seeds)` still calls right.
-    """
-    attack, best = row.attack, x
-    if attack is None:
-        return x
-    highest = torch.full((len(x),), -torch.inf, device=x.device)
-    open_rows = torch.arange(len(x), device=x.device)
-    for restart in range(row.restarts):
-        own = [seeds[i] for i in open_rows.tolist()]
-        starts = [seed + RESTART * restart for seed in own]
-        candidate = attack(lambda z, own=own: logits(z, own), x[open_rows], y[open_rows], starts)
-        with torch.no_grad():
-            out = logits(candidate, own)
-        loss = F.cross_entropy(out, y[open_rows], reduction="none")
-        better = loss > highest[open_rows]
-        best = best.index_copy(0, open_rows[better], candidate[better])
-        highest = highest.index_copy(0, open_rows[better], loss[better])
-        open_rows = open_rows[out.argmax(1) == y[open_rows]]
-        if not len(open_rows):
-            break
-    return best
-
-
-def _targets(
-    bench: Bench, row: Row, systems: Sequence[System], seeds: Sequence[int]
-) -> list[tuple[Callable[[Tensor, Sequence[int]], Tensor], list[System]]]:
-    """What is attacked, and the systems that read the result."""
-    if row.attack is None:
-        return [(lambda z, _: z, list(systems))]
-    if row.whole:
-        return [(lambda z, own, s=s: bench.logits(s, z, own), [s]) for s in systems]
     surfaces = dict.fromkeys(s.surface for s in systems)
-    return [
-        (lambda z, _, name=name: bench.classify(name, z), [s for s in systems if s.surface == name])
-        for name in surfaces
+    collected: dict[str, list[Reading]] = {s.name: [] for s in systems if s.policy != RANK}
+    ranked = {s: list[tuple[Tensor, list[int]]]() for s in systems if s.policy == RANK}
+    for lazy in progress(fold.batches(batch_size, bench.pipeline.device), row.name):
+        scans = lazy()
+        for surface in surfaces if row.attack else [None]:
+            sharing = [s for s in systems if surface in (None, s.surface)]
+            x = attacked(row, partial(bench.classify, surface or ""), scans)
+            alone = [s for s in sharing if s.policy != RANK]
+            for name, reading in bench.read(alone, x, scans.seeds).items():
+                collected[name].append(reading)
+            for system in ranked.keys() & set(sharing):
+                ranked[system].append((x, scans.seeds))
+    whole = {s.name: by_rank(bench, s.surface, parts) for s, parts in ranked.items()}
+    found = {name: join(readings) for name, readings in collected.items()} | whole
+    return {s.name: found[s.name] for s in systems}
+
+
+@torch.no_grad()
+def by_rank(bench: Bench, surface: str, parts: Sequence[tuple[Tensor, Sequence[int]]]) -> Reading:
+    """The paper's gate as published: of a data set, the share kappa of highest error is purified.
+
+    `parts` are scans (B, C, H, W) with their seeds, all of the data set: what is flagged depends on
+    the others. Flagged scans are purified the deeper the higher the score, as elsewhere.
+    """
+    system = bench.pipeline
+    score = torch.cat([system.detect(x).scores["paper"] for x, _ in parts])
+    flagged = system.detector.flag_by_rank(score)
+    span = system.detector.span_of("paper")
+    t_star = system.purifier.t_star(score, float(score[~flagged].max()), span, "paper")
+    depths = t_star.masked_fill(~flagged, 0).split([len(x) for x, _ in parts])
+    probability = [
+        bench.classify(surface, system.purify(x, depth, seeds)).exp()[:, 1]
+        for (x, seeds), depth in zip(parts, depths, strict=True)
     ]
+    return join([Reading(torch.cat(probability), flagged, torch.cat(depths))])
+
+
+def attacked(row: Row, logits_fn: LogitsFn, scans: Batch) -> Tensor:
+    """The scans (B, C, H, W) after the row's attack on `logits_fn`; as they are without one."""
+    x, y, seeds = scans
+    return x if row.attack is None else row.attack(logits_fn, x, y, seeds)

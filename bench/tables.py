@@ -18,6 +18,7 @@ from bench.markdown import (
 SYSTEM_NAMES = {
     "defence": "whole defence",
     "defence-paper-policy": "whole defence, purifying flagged scans only",
+    "defence-published-gate": "the same by rank: the 18 % of all these scans of highest MAE error",
     "trained-mixture": "trained mixture alone",
     "uniform-attention": "its experts with equal weights",
     "best-expert": "its best single expert",

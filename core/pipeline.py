@@ -87,7 +87,7 @@ class MedFedPure(nn.Module):
         return logits
 
     def plain_logits(self, x: Tensor) -> Tensor:
-        """'Undefended': the plain mixture, trained without adversarial examples, (B, 2)."""
+        """'Undefended': the plain classifier, trained without adversarial examples, (B, 2)."""
         logits: Tensor = self.plain(x)
         return logits
 

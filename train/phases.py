@@ -49,7 +49,7 @@ class Phases:
         self._classifier("mixture")
 
     def plain(self) -> None:
-        """The plain mixture: what 'undefended' means."""
+        """The plain classifier: what 'undefended' means."""
         self._classifier("plain")
 
     def diffusion(self) -> None:

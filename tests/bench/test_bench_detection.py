@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from bench.detection import detection, eight_bit, false_alarms, measured, scored
+from bench.detection import biased, detection, eight_bit, false_alarms, measured, scored
+from bench.store import Store
 from core.detector import SCORES
 from core.features import FEATURES
 
@@ -54,10 +55,45 @@ def test_the_interval_counts_near_duplicates_once(pipeline):
     negative, positive = torch.tensor([1.0, 2, 3, 4]), torch.tensor([2.5, 3.5, 4.5, 5.5])
 
     def width(copies: int, groups: list[int]) -> float:
-        pair = [dict.fromkeys(SCORES, v.repeat_interleave(copies)) for v in (negative, positive)]
+        names = [*SCORES, *(f"feature {n}" for n in FEATURES)]
+        pair = [dict.fromkeys(names, v.repeat_interleave(copies)) for v in (negative, positive)]
         low, high = detection(pipeline, *pair, groups)["scores"]["paper"]["interval"]
         return high - low
 
     alone = width(1, [0, 1, 2, 3])
     assert width(20, [i // 20 for i in range(80)]) == pytest.approx(alone, abs=1e-6)
     assert width(20, list(range(80))) < alone / 2
+
+
+def test_what_features_carry_adds_up(pipeline, test_fold):
+    x = test_fold.batches(8, pipeline.device)[0]().x
+    generator = torch.Generator().manual_seed(0)
+    noisy = eight_bit(x + 0.3 * torch.randn(x.shape, generator=generator))
+    clean, attacked = scored(pipeline, x), scored(pipeline, noisy)
+    shares = detection(pipeline, clean, attacked, test_fold.groups[: len(x)])["carried"]
+    assert set(shares) == set(FEATURES) and sum(shares.values()) == pytest.approx(1)
+    assert all(share >= 0 for share in shares.values())
+
+
+def test_a_bias_field_is_smooth_and_each_scan_s_own():
+    x = torch.full((2, 1, 32, 32), 0.5)
+    changed = biased(x, [1, 2])
+    assert torch.equal(changed, biased(x, [1, 2])) and not torch.equal(changed[0], changed[1])
+    assert (changed / x - 1).abs().amax((1, 2, 3)).tolist() == pytest.approx([0.2, 0.2], abs=1e-5)
+    assert float((changed[..., 1:] - changed[..., :-1]).abs().max()) < 0.03
+
+
+def test_false_alarms_stand_by_source_and_by_hospital(pipeline, test_fold, tmp_path, monkeypatch):
+    from bench import detection as command
+
+    monkeypatch.setattr(command, "CURVE", (command.HEADLINE,))
+    monkeypatch.setattr(command, "SURFACES", ("plain",))
+    monkeypatch.setattr(command, "BENIGN", {})
+    store = Store(tmp_path / "detection.json", "detection", {}, {"machine": {}})
+    command.run(store, pipeline, test_fold, 8, {1: lambda: pipeline, 2: lambda: pipeline})
+    rows = store.content["rows"]
+    clean = rows["clean"]
+    assert set(clean["sources"]) == set(test_fold.sources)
+    assert sum(part["k"] for part in clean["sources"].values()) == clean["flagged"]["fused"]["k"]
+    for number in (1, 2):
+        assert rows[f"clean, hospital {number}"]["hospital"] == clean["flagged"]["fused"]

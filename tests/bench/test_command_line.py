@@ -6,6 +6,7 @@ import pytest
 from PIL import Image
 
 from bench.__main__ import main
+from bench.options import ONE_BY_ONE
 from bench.report import TABLES, fill, read_results
 from train.cifar import CLASSES, PARTS
 
@@ -25,7 +26,9 @@ def bench(weights, data, results):
 
     def run(command, *options, name=None):
         out = results / f"{name or command + '-leak-free'}.json"
-        common = ["--data", data[0], "--manifests", data[1], "--out", out, "--batch-size", "8"]
+        common = ["--data", data[0], "--manifests", data[1], "--out", out]
+        if command not in ONE_BY_ONE:
+            common += ["--batch-size", "8"]
         if command != "loso":
             common += ["--protocol", "leak-free", "--weights", weights]
         code = main(

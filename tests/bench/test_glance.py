@@ -47,8 +47,12 @@ def test_the_published_figures_stand_beside_those_of_the_same_split():
 def test_sources_stand_apart_and_the_worst_case_beside_the_same_scans_as_they_are():
     text = glance({"robustness-multi-source": _robustness(), "ladder-multi-source": _ladder()})
     assert _cells(text, "Br35H, near-duplicates") == ["", "89.0 / 2.0", "97.0 / 94.0"]
-    assert _cells(text, "Br35H, 40 of these") == ["", "96.0 / 1.0", "96.0 / 89.0"]
-    assert _cells(text, "the second source, 40 of these") == ["", "96.0 / 1.0", "96.0 / 89.0"]
+    assert _cells(text, "Br35H, n = 40 of the same fold") == ["", "96.0 / 1.0", "96.0 / 89.0"]
+    assert _cells(text, "the second source, n = 40 of the same fold") == [
+        "",
+        "96.0 / 1.0",
+        "96.0 / 89.0",
+    ]
     assert _cells(text, "detected, AUROC") == ["", "", "0.948 / 0.362 / 0.520"]
     assert text.count("after every attack of the ladder") == 2
 
@@ -74,14 +78,15 @@ def test_parts():
     looks = {
         "lesions": {"contrast_kept": {"median": 0.947, "tenth": 0.904},
                     "energy_removed": {"median": 0.448}, "n": 187},
-        "painting": {"tumour": {"accuracy": 0.855, "n": 69}, "elsewhere": {"accuracy": 0.058}},
+        "painting": {"tumour": {"accuracy": 0.855, "n": 69}, "elsewhere": {"accuracy": 0.058},
+                     "found": 202},
     }  # fmt: skip
     text = glance({"detection-multi-source": {"rows": rows}, "looks-multi-source": {"rows": looks}})
     assert _cells(text, "PGD-7 on the mixture")[-1] == "1.000 / 0.990"
     assert _cells(text, "the same: an alarm")[-1] == "100.0 / 71.7"
     assert _cells(text, "187 flagged tumours")[-1] == "94.7 / 90.4"
     assert _cells(text, "and an attack's")[-1] == "44.8"
-    assert _cells(text, "of 69 tumours painted over")[-1] == "85.5 / 5.8"
+    assert _cells(text, "of 69 tumours (of 202 found")[-1] == "85.5 / 5.8"
 
 
 def test_nothing_measured():

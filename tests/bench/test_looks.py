@@ -137,7 +137,13 @@ def test_the_table_holds_all_three_rows(pipeline, test_fold, masks, monkeypatch,
     rows = {
         "lesions": {"n": 2, "contrast_kept": spread, "energy_removed": spread, "t_star": spread},
         "pointing": {"pointing": found, "energy_inside": 0.25, "by_chance": 0.125, "n": 2},
-        "painting": {"tumour": found, "elsewhere": found},
+        "painting": {
+            "tumour": found,
+            "elsewhere": found,
+            "found": 9,
+            "across_the_midline": 6,
+            "without_room": 1,
+        },
     }
     store = Store(tmp_path / "r.json", "looks", {}, {"machine": machine_facts(torch.device("cpu"))})
     for name, row in rows.items():
@@ -145,6 +151,8 @@ def test_the_table_holds_all_three_rows(pipeline, test_fold, masks, monkeypatch,
     text = fill("<!-- results:looks -->\n<!-- /results -->", {"looks-leak-free": store.content})
     assert "| 90.0 / 70.0 | 2 |" in text and "| 25.0 (12.5) | 2 |" in text
     assert text.count("50.0 [10.0 to 90.0] 1/2") == 3
+    assert "of 9 tumours that are found, 6 reach across the midline" in text
+    assert "and 1 leave no room" in text
 
 
 def test_without_outlines_there_is_nothing_to_measure(pipeline, test_fold, tmp_path):

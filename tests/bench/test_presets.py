@@ -9,8 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from bench.fold import Batch
 from bench.presets import PRESETS
-from bench.rows import rows, strongest
+from bench.rows import attacked, rows
 from bench.signed_l2 import CIFAR10_STD, SignedL2
 from core.seeds import derived
 
@@ -122,7 +123,7 @@ def test_table_2_on_br35h_is_the_bench_s_first_row() -> None:
 def test_a_preset_is_run_as_any_row_is() -> None:
     model, (x, y) = net(), pictures()
     row = PRESETS["table-1-pfeddef"]
-    found = strongest(row, lambda z, _: model(z), x, y, SEEDS)
+    found = attacked(row, model, Batch(x, y, SEEDS))
     assert torch.equal(found, row.attack(model, x, y, SEEDS))
 
 

@@ -12,6 +12,7 @@ from bench.shapes import RANGES, histogram, reliability, roc
 from bench.systems import Bench, systems_named
 from core import metrics
 from core.detector import SCORES
+from core.features import FEATURES
 
 
 def _scores(shift: float, n: int = 400) -> torch.Tensor:
@@ -53,7 +54,8 @@ def test_reliability_bins_hold_every_scan():
 
 
 def test_the_commands_keep_them(pipeline, test_fold):
-    found = {name: torch.linspace(-1, 1, len(test_fold)) for name in SCORES}
+    names = [*SCORES, *(f"feature {name}" for name in FEATURES)]
+    found = {name: torch.linspace(-1, 1, len(test_fold)) for name in names}
     row = detection(pipeline, found, found, test_fold.groups)
     for name in SCORES:
         assert len(row["scores"][name]["roc"]) == 101
