@@ -11,6 +11,7 @@ import torch
 from bench.budgets import Budget
 from bench.figures import share
 from bench.fold import Fold
+from bench.gate_checks import check_gate
 from bench.ladder import attack_scans, climb, watched_of
 from bench.ladder_checks import check_gradients
 from bench.lanes import Lanes
@@ -23,6 +24,7 @@ from core.pipeline import MedFedPure
 
 CURVE = (0.004, 0.008, 0.015, 0.031, 0.06)
 CURVED = ("defence", "trained-mixture", "undefended")
+LAWS = 2  # another number where a self-check is added: the rows are measured again
 SLACK = 0.01  # a point of accuracy
 
 
@@ -44,14 +46,7 @@ def run(
     lent = [pipeline.plain_logits, *(other.classifier_logits for other in others)]
     attacker = Attacker(eps, budget, lent)
     for target in chosen:
-
-        def checked(target: Target = target) -> dict[str, Any]:
-            found, warnings = check_gradients(target, fold.thin(budget.checked), eps, lanes.device)
-            for warning in warnings:
-                store.warn(warning)
-            return found
-
-        store.row(f"self-check: {target.name}", checked, budget=vars(budget))
+        _check(store, target, fold.thin(budget.checked), budget, eps, lanes.device)
     stand = partial(_stand, store, fold, pipeline)
     climb(store, fold, chosen, rungs_named(names), attacker, lanes, stand)
     rows = store.content["rows"]
@@ -72,6 +67,21 @@ def run(
             )
             for warning in check_noise(noise, SLACK):
                 store.warn(warning)
+
+
+def _check(
+    store: Store, target: Target, few: Fold, budget: Budget, eps: float, device: torch.device
+) -> None:
+    """The row of a target's self-checks; their warnings are the file's."""
+
+    def row() -> dict[str, Any]:
+        found, warnings = check_gradients(target, few, eps, device)
+        found["detector"], more = check_gate(target, few, eps, device)
+        for warning in warnings + more:
+            store.warn(warning)
+        return found
+
+    store.row(f"self-check: {target.name}", row, budget=vars(budget), laws=LAWS)
 
 
 def _stand(store: Store, fold: Fold, pipeline: MedFedPure, only: str | None = None) -> None:

@@ -16,6 +16,7 @@ from torch import Tensor
 from bench.budgets import Budget
 from bench.fold import Batch, Fold, spread
 from bench.lanes import Lanes
+from bench.pace import Work, time_left
 from bench.progress import say
 from bench.rungs import Attacker, Rung
 from bench.standings import kept, unnoticed
@@ -34,6 +35,11 @@ class Standing:
     right: Tensor
     right_8bit: Tensor
     safe: Tensor
+
+    def open_to(self, rung: Rung, few: Tensor) -> Tensor:
+        """Scans (N,) bool that an attack is still to be tried on, those of `few` where it is."""
+        still = self.right | self.right_8bit
+        return still & few if rung.few else still
 
     def after(self, row: dict[str, Any]) -> Standing:
         """With another row's falls."""
@@ -67,12 +73,17 @@ def climb(
     pairs = [(r, t) for r in rungs for t in targets if r.fits(t)]
     for count, (rung, target) in enumerate(pairs, 1):
         now = standing[target.name]
-        still = now.right | now.right_8bit
-        if rung.few:
-            still = still & few
+        still = now.open_to(rung, few)
         tried = still | watched | (now.safe if rung.unnoticed else False)
         name = f"{rung.name}: {target.name}"
-        say(f"{name} ({count} of {len(pairs)}): {int(tried.sum())} scans")
+        work = [
+            Work(r, t.name, int(standing[t.name].open_to(r, few).sum()))
+            for r, t in pairs[count - 1 :]
+            if f"{r.name}: {t.name}" not in store.content["rows"]
+        ]
+        took = time_left(store.content["rows"], work, budget)
+        rest = f"; the attacks to come take {took}" if took else ""
+        say(f"{name} ({count} of {len(pairs)}): {int(tried.sum())} scans{rest}")
 
         def row(
             rung: Rung = rung,

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from bench.attacks import APGD
@@ -13,12 +14,14 @@ from bench.attacks.margin import margin
 from bench.checks import in_corner
 from bench.fold import Fold
 from bench.ladder import read_after
+from bench.rungs import seen
 from bench.targets import Target
 from core.attack import PGD
 from core.attack.step import LogitsFn, gradient
 
 LARGE, STEPS = 0.25, 10  # an attack that nothing survives
 ZERO_SHARE = 0.01
+ALIKE = 0.7  # cosine of the gradient in the attacks' precision and in full
 FEW = 5  # steps of APGD, and five times as many
 FINE = 2e-4  # of the finite difference along the gradient's sign, in [0, 1]
 SLOPES = (0.5, 2.0)  # of the measured rise against the promised one, median over scans
@@ -45,6 +48,13 @@ def check_gradients(
     if found["zero_gradients"] > ZERO_SHARE:
         share = f"{found['zero_gradients']:.0%}"
         warnings.append(f"{target.name}: {share} of the scans have no gradient at all")
+    coarse, _ = gradient(seen(target, scans), x, y, 0)
+    found["precision"] = float(F.cosine_similarity(grad.flatten(1), coarse.flatten(1)).median())
+    if found["precision"] < ALIKE and not found["zero_gradients"]:
+        warnings.append(
+            f"{target.name}: the gradient that attacks follow has a cosine of "
+            f"{found['precision']:.2f} with the exact one"
+        )
     found["slope"] = _slope(logits, x, y)
     if not SLOPES[0] <= found["slope"] <= SLOPES[1]:
         warnings.append(

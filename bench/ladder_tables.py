@@ -7,6 +7,8 @@ from bench.markdown import (
     Result,
     Results,
     accuracy,
+    area,
+    by_class,
     number,
     percent,
     recall,
@@ -33,10 +35,12 @@ def ladder(results: Results) -> str:
         lines = []
         for system, standing in result["standings"].items():
             cells = [accuracy(standing[key]) for key in ("clean", "worst", "worst_8bit")]
+            cells.insert(2, by_class(standing["worst"]["recall"]))
             rows, to_come = result["rows"], standing.get("to_come", ())
             fell = [_fell(rows.get(f"{name}: {system}"), name in to_come) for name in names]
             lines.append([standing["meaning"], *cells, _rival(standing), *fell])
-        head = ["system", "clean, %", "worst case, %", "worst case in 8 bits, %", "p", *names]
+        head = ["system", "clean, %", "worst case, %", "tumour / no tumour in it, %",
+                "worst case in 8 bits, %", "p", *names]  # fmt: skip
         note = "; ".join(f"{n}: {_meaning(result, n)}" for n in names)
         parts.append(
             f"**{protocol}**\n\n{table(head, lines)}\n\n{COUNTED} over all rows, with 95 % by scan "
@@ -77,15 +81,16 @@ def ladder_detection(results: Results) -> str:
         for system, standing in result["standings"].items():
             for name, found in standing.get("detection", {}).items():
                 rates = [percent(found["tpr_at_5"]), percent(found["tpr_at_1"])]
-                cells = [number(found["auroc"]), *rates, str(found["n"])]
+                cells = [area(found), *rates, str(found["n"])]
                 lines.append([protocol, system, name, *cells])
             if "unnoticed" in standing:
                 safe = standing["unnoticed"]
                 past.append(f"{protocol}, {system}: {safe['n'] - safe['k']} of {safe['n']}")
     head = ["protocol", "system", "row", "AUROC", "found at 5 %, %", "at 1 %, %", "n"]
     return (
-        f"{table(head, lines)}\n\nAttacked scans in 8 bits; worst: each scan's lowest score over "
-        f"all rows. Misread under some row without an alarm: {'; '.join(past)}."
+        f"{table(head, lines)}\n\nAttacked scans in 8 bits, misread or not; intervals by "
+        "near-duplicate group; worst: each scan's lowest score over all rows. Misread under some "
+        f"row without an alarm: {'; '.join(past)}."
     )
 
 

@@ -48,9 +48,10 @@ TryFn = Callable[[Attacker, Target, Batch], Iterator[Tensor]]  # attacked scans,
 
 @dataclass(frozen=True)
 class Rung:
-    """`fits` says of which targets the attack is one.
+    """`fits` says of which targets the attack is one; `passes` how often it looks at a scan.
 
-    `few`: on the budget's `few_scans` alone; `unnoticed`: also on scans that fell with an alarm.
+    `few`: on the budget's `few_scans` alone; `unnoticed`: also on scans that fell with an alarm;
+    `alone`: it looks at the classifier alone, not at the whole of a system.
     """
 
     name: str
@@ -59,6 +60,8 @@ class Rung:
     fits: Callable[[Target], bool] = lambda _: True
     few: bool = False
     unnoticed: bool = False
+    alone: bool = False
+    passes: Callable[[Budget], int] = lambda b: b.steps * b.restarts
 
 
 def _paper(a: Attacker, t: Target, s: Batch) -> Iterator[Tensor]:
@@ -119,8 +122,8 @@ def _each_step(a: Attacker, t: Target, s: Batch) -> Iterator[Tensor]:
     yield a.apgd("margin")(autocast_logits(logits, s.x.device), s.x, s.y, s.seeds)
 
 
-def _look(t: Target, s: Batch) -> Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]:
-    """How far misread (B,), how far above tau (B,), features (B, F) of attacked scans."""
+def look_of(t: Target, s: Batch) -> Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]:
+    """A function: how far misread (B,), how far above tau (B,), features (B, F) of z."""
     gate = _gate(t)
 
     def look(z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -132,18 +135,18 @@ def _look(t: Target, s: Batch) -> Callable[[Tensor], tuple[Tensor, Tensor, Tenso
 
 
 def _under_gate(a: Attacker, t: Target, s: Batch) -> Iterator[Tensor]:
-    look = _look(t, s)
+    look = look_of(t, s)
 
     def hidden(z: Tensor) -> Tensor:
         lead, excess, _ = look(z)
-        return _as_logits(torch.minimum(lead, -excess), s.y)
+        return as_logits(torch.minimum(lead, -excess), s.y)
 
     yield a.apgd("margin")(hidden, s.x, s.y, s.seeds)
 
 
 def _beside_gate(a: Attacker, t: Target, s: Batch) -> Iterator[Tensor]:
     """Three more ways to deal with a detector; each is read by the whole system as it is."""
-    look = _look(t, s)
+    look = look_of(t, s)
     with torch.no_grad():
         wanted = look(s.x)[2]
 
@@ -156,7 +159,7 @@ def _beside_gate(a: Attacker, t: Target, s: Batch) -> Iterator[Tensor]:
         return lead - (features - wanted).square().mean(1)
 
     for goal in (deep, alike):
-        yield a.apgd("margin")(lambda z, g=goal: _as_logits(g(z), s.y), s.x, s.y, s.seeds)
+        yield a.apgd("margin")(lambda z, g=goal: as_logits(g(z), s.y), s.x, s.y, s.seeds)
     steps = 2 * a.budget.steps
     turn = 0
 
@@ -164,7 +167,7 @@ def _beside_gate(a: Attacker, t: Target, s: Batch) -> Iterator[Tensor]:
         nonlocal turn
         turn += 1
         lead, excess, _ = look(z)
-        return _as_logits(-excess if turn % 2 else lead, s.y)
+        return as_logits(-excess if turn % 2 else lead, s.y)
 
     yield PGD(a.eps, max(2.5 * a.eps / steps, 1e-9), steps)(alternating, s.x, s.y, s.seeds)
 
@@ -191,7 +194,7 @@ def _gate(t: Target) -> Gate:
     return t.gate
 
 
-def _as_logits(lead: Tensor, y: Tensor) -> Tensor:
+def as_logits(lead: Tensor, y: Tensor) -> Tensor:
     """Two logits whose margin is `lead` (B,) and whose true one is 0."""
     other = F.one_hot(1 - y, 2) * lead[:, None]
     return other.to(lead)
@@ -210,11 +213,14 @@ def _is_purifier(t: Target) -> bool:
 
 
 RUNGS = (
-    Rung(NOISE, "every pixel moves by eps, up or down at random: no attack", _noise),
-    Rung("A0", "the paper's PGD-7, random start, classifier alone", _paper),
-    Rung("A1", "PGD on the classifier alone, the budget's steps and starts", _classifier_alone),
+    Rung(NOISE, "every pixel moves by eps, up or down at random: no attack", _noise,
+         passes=lambda _: 1),
+    Rung("A0", "the paper's PGD-7, random start, classifier alone", _paper, alone=True,
+         passes=lambda _: 7),
+    Rung("A1", "PGD on the classifier alone, the budget's steps and starts", _classifier_alone,
+         alone=True, passes=lambda b: b.steps * b.starts),
     Rung("A2", "transfer: APGD on the plain classifier, and on other hospitals' mixtures",
-         _transfer),
+         _transfer, alone=True, passes=lambda b: b.steps * b.restarts * (1 + b.others)),
     Rung("A3", "APGD on the cross-entropy, exact gradients through the whole system", _whole()),
     Rung("A4", "the same on the margin of the logits", _whole("margin")),
     Rung("A5", "BPDA: whole system forward, the identity backward through what stands in front",
@@ -226,8 +232,9 @@ RUNGS = (
          _under_gate, _has_gate, unnoticed=True),
     Rung("A9b", "gate-aware, three more ways: misread although flagged; misread with the clean "
          "scan's features; steps in turn against system and detector", _beside_gate, _has_gate,
-         few=True),
-    Rung("A10", "Square: no gradient, the system's logits asked", _square, few=True),
+         few=True, passes=lambda b: b.steps * (2 * b.restarts + 2)),
+    Rung("A10", "Square: no gradient, the system's logits asked", _square, few=True,
+         passes=lambda b: b.queries),
     Rung("A11", f"APGD's budget on a perturbation of {GRID} x {GRID}, enlarged", _smooth),
 )  # fmt: skip
 

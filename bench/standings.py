@@ -8,11 +8,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bench.figures import share
+from bench.figures import separation, share
 from bench.fold import Fold
-from bench.rungs import NOISE
+from bench.rungs import NOISE, ORDER
 from core import metrics
 
+PAIRS = (  # the second leaves no more right than the first
+    (NOISE, "A3"),
+    (NOISE, "A10"),
+    ("A2", "A3"),
+    ("A10", "A3"),
+    ("A10", "A2"),
+    ("A5", "A3"),
+    ("A6", "A3"),
+    ("A1", "A3"),
+    ("clean", "A3"),
+)
 Rows = Mapping[str, Mapping[str, Any]]
 
 
@@ -60,7 +71,7 @@ def standings(
             b, c, p = metrics.mcnemar(*pair)
             found[system]["mcnemar"] = {f"only_{best}": b, "only_it": c, "p": p}
         if "scores" in own["clean"]:
-            found[system]["detection"] = detection(own)
+            found[system]["detection"] = detection(own, fold.groups)
             past = torch.stack([unnoticed(row) for row in own.values()]).any(0)
             found[system]["unnoticed"] = block(~past, fold)
     return found
@@ -84,38 +95,35 @@ def block(right: Tensor, fold: Fold) -> dict[str, Any]:
     return found
 
 
-def detection(own: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+def detection(
+    own: Mapping[str, Mapping[str, Any]], groups: Sequence[int]
+) -> dict[str, dict[str, Any]]:
     """AUROC of the detector for every try of every row in 8 bits, against the same scans clean.
 
-    'worst' takes each scan's lowest score over all rows.
+    'worst' takes each scan's lowest score over all rows. In the ladder's order.
     """
     clean = torch.tensor(own["clean"]["scores"][0])
     lowest, found = torch.full_like(clean, torch.inf), {}
-    for name, row in own.items():
-        if name == "clean" or not row.get("scores"):
+
+    def told(some: Tensor, attacked: Tensor) -> dict[str, Any]:
+        chosen = [groups[i] for i in some.nonzero()[:, 0].tolist()]
+        return {**separation(clean[some], attacked, chosen), "n": len(chosen)}
+
+    for name in ORDER:
+        row = own.get(name, {})
+        if not row.get("scores"):
             continue
         tried = torch.tensor([c != "-" for c in row["right"]])
         scores = torch.tensor(row["scores"])
         for i, attacked in enumerate(scores):
             label = f"{name} ({i + 1})" if len(scores) > 1 else name
-            found[label] = _detected(clean[tried], attacked)
+            found[label] = told(tried, attacked)
         if name != NOISE:
             lowest[tried] = torch.minimum(lowest[tried], scores.amin(0))
     attacked = lowest.isfinite()
     if attacked.any():
-        found["worst"] = _detected(clean[attacked], lowest[attacked])
+        found["worst"] = told(attacked, lowest[attacked])
     return found
-
-
-def _detected(clean: Tensor, attacked: Tensor) -> dict[str, Any]:
-    score = torch.cat([clean, attacked])
-    y = torch.cat([torch.zeros(len(clean)), torch.ones(len(attacked))]).long()
-    return {
-        "auroc": metrics.auroc(score, y),
-        "tpr_at_5": metrics.tpr_at_fpr(score, y, 0.05),
-        "tpr_at_1": metrics.tpr_at_fpr(score, y, 0.01),
-        "n": len(attacked),
-    }
 
 
 def compare_rows(rows: Rows, system: str, watched: Sequence[int], slack: float) -> list[str]:
@@ -125,18 +133,8 @@ def compare_rows(rows: Rows, system: str, watched: Sequence[int], slack: float) 
     no more than noise, and exact gradients no more than approximated ones; one scan is forgiven.
     """
     own = rows_of(rows, system)
-    pairs = [
-        (NOISE, "A10"),
-        ("A2", "A3"),
-        ("A10", "A3"),
-        ("A10", "A2"),
-        ("A5", "A3"),
-        ("A6", "A3"),
-        ("A1", "A3"),
-        ("clean", "A3"),
-    ]
     warnings = []
-    for weak, strong in pairs:
+    for weak, strong in PAIRS:
         if weak not in own or strong not in own:
             continue
         both = [i for i in watched if "-" not in (own[weak]["right"][i], own[strong]["right"][i])]

@@ -86,6 +86,12 @@ class Target:
         return self.classify(pure)
 
 
+NAMES = (
+    "defence", "defence-paper-policy", "detection-only", "purify-all", "trained-mixture",
+    "uniform-attention", "undefended", "plain-purified", "diffpure", "jpeg", "median", "bits",
+)  # fmt: skip
+
+
 def targets(pipeline: MedFedPure, names: Sequence[str] | None = None) -> list[Target]:
     """The targets of these names, all by default. Raises ValueError for an unknown one."""
     known = {t.name: t for t in _all(pipeline)}
@@ -116,7 +122,8 @@ def _all(p: MedFedPure) -> list[Target]:
                pure, floor, gate(trained, "floor"), is_purifier=True),
         Target("defence-paper-policy", "the same, purifying flagged scans only", trained,
                pure, partial(depth_of, p, "paper"), gate(trained, "paper")),
-        Target("detection-only", "trained mixture, which reads no flagged scan", trained,
+        Target("detection-only", "trained mixture, which reads no flagged scan (an attacked one "
+               "that is flagged withstands, a clean one is lost)", trained,
                gate=gate(trained, None), refuses=True),
         Target("purify-all", f"every scan purified to t = {deep}, trained mixture", trained,
                partial(_to_depth, p.purifier, deep), is_purifier=True),

@@ -16,13 +16,14 @@ from bench.filters import bits
 from bench.ladder import attack_scans, check_target, climb, read_after
 from bench.ladder_checks import FEW, check_gradients
 from bench.lanes import Lanes
+from bench.pace import Work, time_left
 from bench.provenance import machine_facts
 from bench.randomness import check_noise, drawn, figures, randomness
 from bench.report import fill
 from bench.rungs import LADDER, RUNGS, Attacker, rungs_named, seen
 from bench.standings import compare_rows, standings
 from bench.store import Store
-from bench.targets import PATHS, Gate, GateReading, Target, targets
+from bench.targets import NAMES, PATHS, Gate, GateReading, Target, targets
 
 EPS = 0.015
 TINY = Budget(
@@ -529,6 +530,7 @@ def test_unknown_rows_and_targets_are_named(pipeline):
         rungs_named(["A12"])
     with pytest.raises(ValueError, match="unknown system 'nobody'"):
         targets(pipeline, ["nobody"])
+    assert tuple(t.name for t in targets(pipeline)) == NAMES  # what `--help` lists
 
 
 def test_lanes_keep_the_order_and_stop_where_one_fails(four):
@@ -556,3 +558,29 @@ def test_threads_side_by_side_find_what_one_finds(store, four, known, tmp_path):
         climb(own, four, [target], rungs_named(["A7"]), Attacker(EPS, TINY), Lanes(CPU, 2, workers))
         rows.append({n: (r["right"], r["right_8bit"]) for n, r in own.content["rows"].items()})
     assert rows[0] == rows[1]
+
+
+def test_the_time_left_is_judged_by_rows_of_the_same_kind_and_system():
+    def row(name, system, seconds, right):
+        return {"row": name, "system": system, "wall_s": seconds, "n": 4, "right": right}
+
+    by_name = {r.name: r for r in RUNGS}
+    budget = replace(TINY, steps=50)
+    rows = {
+        "A0": row("A0", "it", 28.0, "1111"),  # a second a look, at the classifier alone
+        "A3": row("A3", "it", 300.0, "11--"),  # three, at the whole of it
+        "A3 of another": row("A3", "other", 2000.0, "1111"),
+        "clean": {"row": "clean", "system": "it", "wall_s": 9.0, "n": 4, "right": "1111"},
+    }
+
+    def left(name, system, scans):
+        return time_left(rows, [Work(by_name[name], system, scans)], budget)
+
+    assert left("A4", "it", 4) == "about 10 min"  # 50 looks, 4 scans, 3 s
+    assert left("A1", "it", 6) == "about 5 min"
+    assert left("A4", "other", 4) == "about 33 min"
+    assert left("A4", "third", 3) == "about 19 min"  # (300 + 2000) s for 300 looks
+    assert left("A4", "it", 400) == "about 16.7 h"
+    assert left("A1", "other", 6) == "about 5 min"
+    assert time_left({}, [Work(by_name["A4"], "it", 4)], budget) == ""
+    assert left("A4", "it", 0) == ""
