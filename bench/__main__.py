@@ -38,6 +38,7 @@ from bench.rungs import LADDER
 from bench.startup import StartError, measure_app
 from bench.store import Store, StoreError
 from bench.systems import systems_named
+from bench.targets import tensors_key
 from core import WeightsError, load, smoothing
 from core.checkpoint import WEIGHTS
 from core.checkpoint import read_manifest as read_weights
@@ -82,17 +83,20 @@ def _single(args: argparse.Namespace) -> None:
     name = "ladder" if getattr(args, "budget", None) else args.command
     place = Path("results") if fold == "test" else Path("runs")
     out = args.out or place / f"{name}-{args.protocol}.json"
-    identity = {
-        "protocol": args.protocol,
-        "manifest_sha256": manifest.sha256,
-        "weights": hashes,
-    }
-    store = _store(out, args, identity, {"weights_facts": weights}, pipeline)
-    test = _fold(args, args.protocol, fold, args.limit)
-    if args.command == "robustness" and args.budget:
+    identity: dict[str, Any] = {"protocol": args.protocol, "manifest_sha256": manifest.sha256}
+    others: list[MedFedPure] = []
+    if name == "ladder":  # its rows know of which tensors they are; those that lend gradients
         budget = BUDGETS[args.budget]
         lenders = _others(pipeline)[: budget.others]
         others = [load(args.weights, hospital=h).to(_device(args)) for h in lenders]
+        lent = [pipeline.plain, *(other.classifier for other in others)]
+        identity["lent"] = [tensors_key(part) for part in lent]
+        weights |= {"sha256": hashes}
+    else:
+        identity["weights"] = hashes
+    store = _store(out, args, identity, {"weights_facts": weights}, pipeline)
+    test = _fold(args, args.protocol, fold, args.limit)
+    if name == "ladder":
         climbing.run(
             store, pipeline, others, test, args.rows or LADDER, args.systems, budget,
             eps=args.attack_eps, lanes=Lanes(pipeline.device, args.batch_size, args.workers),

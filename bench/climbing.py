@@ -15,6 +15,7 @@ from bench.gate_checks import check_gate
 from bench.ladder import attack_scans, climb, watched_of
 from bench.ladder_checks import check_gradients
 from bench.lanes import Lanes
+from bench.progress import say
 from bench.randomness import check_noise, randomness
 from bench.rungs import RUNGS, Attacker, rungs_named
 from bench.standings import compare_rows, kept, standings
@@ -40,9 +41,13 @@ def run(
     eps: float,
     lanes: Lanes,
 ) -> None:
-    """Fills `store`: checks, a row for each attack on each system, curve, noise, standings."""
+    """Fills `store`: checks, a row for each attack on each system, curve, noise, standings.
+
+    Each row is of one system's tensors: where they have changed, it is measured again.
+    """
     fold = test.thin(budget.scans)
     chosen = targets(pipeline, systems)
+    forget(store, targets(pipeline))
     lent = [pipeline.plain_logits, *(other.classifier_logits for other in others)]
     attacker = Attacker(eps, budget, lent)
     for target in chosen:
@@ -61,12 +66,23 @@ def run(
             climb_curve(store, few, target, size, budget, lanes)
         if target.name == "defence" and "A8" in names:
             noise = store.row(
-                "randomness",
+                f"randomness: {target.name}",
                 lambda t=target: randomness(store, t, few, attacker, lanes),
                 budget=vars(budget),
             )
             for warning in check_noise(noise, SLACK):
                 store.warn(warning)
+
+
+def forget(store: Store, known: Sequence[Target]) -> None:
+    """Takes rows of other tensors than the targets' out of the file, and says so."""
+    keys = {target.name: target.key for target in known}
+    for part in (store.content["rows"], store.content["unfinished"]):
+        for name in list(part):
+            system = name.rpartition(": ")[2]
+            if part[name].get("weights") != keys.get(system):
+                say(f"{name}: of other weights, forgotten")
+                del part[name]
 
 
 def _check(
@@ -77,6 +93,7 @@ def _check(
     def row() -> dict[str, Any]:
         found, warnings = check_gradients(target, few, eps, device)
         found["detector"], more = check_gate(target, few, eps, device)
+        found["weights"] = target.key
         for warning in warnings + more:
             store.warn(warning)
         return found
@@ -111,6 +128,6 @@ def climb_curve(
 
     def row() -> dict[str, Any]:
         found = attack_scans(store, name, target, few, every, attack, lanes)
-        return {"curve": target.name, "eps": eps, **share(kept(found))}
+        return {"curve": target.name, "eps": eps, "weights": target.key, **share(kept(found))}
 
     store.row(name, row, budget=vars(budget))

@@ -128,7 +128,8 @@ def attack_scans(
     A killed row goes on after its last whole batch.
     """
     rows = tried.nonzero()[:, 0].tolist()
-    state = store.begun(name, {"of": rows, "done": 0, **dict.fromkeys(BITS, ""), "scores": []})
+    start = {"of": rows, "weights": target.key, "done": 0, **dict.fromkeys(BITS, ""), "scores": []}
+    state = store.begun(name, start)
     left = fold.pick(rows[state["done"] :])
 
     def tried_on(scans: Batch) -> After:
@@ -142,7 +143,8 @@ def attack_scans(
         ]  # fmt: skip
         state["done"] += len(after.bits["right"])
         store.keep(name, state)
-    found: dict[str, Any] = {"n": len(fold), "tried": len(rows), "fell": state["right"].count("0")}
+    fell = state["right"].count("0")
+    found = {"n": len(fold), "tried": len(rows), "fell": fell, "weights": target.key}
     for key in BITS if target.gate else BITS[:2]:
         bits_of = dict(zip(rows, state[key], strict=True))
         found[key] = "".join(bits_of.get(i, "-") for i in range(len(fold)))

@@ -106,8 +106,8 @@ def ladder_curve(results: Results) -> str:
         ]
         head = ["A3, accuracy, %", *(f"eps {eps:g}" for eps in sizes)]
         parts.append(f"**{protocol}**\n\n{table(head, lines)}")
-        if "randomness" in result["rows"]:
-            parts.append(_noise(result["rows"]["randomness"]))
+        noises = [row for name, row in result["rows"].items() if name.startswith("randomness")]
+        parts += [_noise(row) for row in noises]
     return "\n\n".join(parts)
 
 

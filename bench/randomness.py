@@ -47,16 +47,18 @@ def randomness(
         }
         return {name: _right(target, x, scans) for name, x in attacked.items()}
 
-    state = store.begun("randomness", {"of": list(range(len(fold))), "done": 0, "said": {}})
+    title, of = f"randomness: {target.name}", list(range(len(fold)))
+    state = store.begun(title, {"of": of, "weights": target.key, "done": 0, "said": {}})
     left = fold.pick(state["of"][state["done"] :])
-    for part in lanes.map(read, left, f"randomness of {target.name}") if len(left) else ():
+    for part in lanes.map(read, left, title) if len(left) else ():
         for name, right in part.items():
             before = state["said"].get(name, [[] for _ in range(DRAWS)])
             state["said"][name] = [a + b for a, b in zip(before, right.tolist(), strict=True)]
         state["done"] += right.shape[1]
-        store.keep("randomness", state)
+        store.keep(title, state)
     said = {name: figures(torch.tensor(bits)) for name, bits in state["said"].items()}
-    return {"n": len(fold), "draws": DRAWS, "eot": attacker.budget.eot, **said}
+    facts = {"n": len(fold), "draws": DRAWS, "eot": attacker.budget.eot, "weights": target.key}
+    return {**facts, **said}
 
 
 def check_noise(row: Mapping[str, Any], slack: float) -> list[str]:

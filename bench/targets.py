@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from bench.attacks import straight_through
 from bench.filters import bits, jpeg, median
 from bench.known import check_known
+from bench.provenance import key_of
 from bench.systems import Bench, depth_of
 from core.diffusion import to_pixels
 from core.pipeline import MedFedPure
@@ -59,6 +61,14 @@ class Target:
     is_purifier: bool = False  # of every scan
     refuses: bool = False
     estimates: Callable[[Tensor, Sequence[int]], list[Tensor]] | None = None  # of several steps
+    parts: tuple[nn.Module, ...] = ()  # whose tensors decide what it says
+    settings: tuple[object, ...] = ()  # which decide it too
+
+    @property
+    def key(self) -> str:
+        """Short hash of what decides its readings: figures of another key are not its own."""
+        return key_of({"tensors": [tensors_key(part) for part in self.parts],
+                       "settings": repr(self.settings)})  # fmt: skip
 
     def logits(
         self, x: Tensor, seeds: Sequence[int], path: str = "exact", depth: Tensor | None = None
@@ -113,34 +123,52 @@ def _all(p: MedFedPure) -> list[Target]:
 
     floor = partial(depth_of, p, "floor")
     deep = p.config.purifier.t_min
+    unet, depths = p.purifier.noise_pred, p.config.purifier
+    # the detector reads both classifiers' gradients and the purifier's noise
+    guarded = {"parts": (p.classifier, p.plain, unet, p.detector),
+               "settings": (depths, p.config.detector)}  # fmt: skip
     slow = Purifier(
         p.purifier.noise_pred, p.purifier.diffusion,
         replace(p.config.purifier, sampler="ddim", steps=4, noises=1),
     )  # fmt: skip
     return [
         Target("defence", "detector, purifier (policy floor), trained mixture", trained,
-               pure, floor, gate(trained, "floor"), is_purifier=True),
+               pure, floor, gate(trained, "floor"), is_purifier=True, **guarded),
         Target("defence-paper-policy", "the same, purifying flagged scans only", trained,
-               pure, partial(depth_of, p, "paper"), gate(trained, "paper")),
+               pure, partial(depth_of, p, "paper"), gate(trained, "paper"), **guarded),
         Target("detection-only", "trained mixture, which reads no flagged scan (an attacked one "
                "that is flagged withstands, a clean one is lost)", trained,
-               gate=gate(trained, None), refuses=True),
+               gate=gate(trained, None), refuses=True, **guarded),
         Target("purify-all", f"every scan purified to t = {deep}, trained mixture", trained,
-               partial(_to_depth, p.purifier, deep), is_purifier=True),
-        Target("trained-mixture", "adversarially trained mixture alone", trained),
-        Target("uniform-attention", "static at equal cost: experts with equal weights", uniform),
-        Target("undefended", "plain classifier alone", plain),
+               partial(_to_depth, p.purifier, deep), is_purifier=True,
+               parts=(p.classifier, unet), settings=(depths,)),
+        Target("trained-mixture", "adversarially trained mixture alone", trained,
+               parts=(p.classifier,)),
+        Target("uniform-attention", "static at equal cost: experts with equal weights", uniform,
+               parts=(p.classifier,)),
+        Target("undefended", "plain classifier alone", plain, parts=(p.plain,)),
         Target("plain-purified", "detector and purifier (policy floor), plain classifier", plain,
-               pure, floor, gate(plain, "floor"), is_purifier=True),
+               pure, floor, gate(plain, "floor"), is_purifier=True, **guarded),
         Target("diffpure", f"DiffPure at t = {DIFFPURE_T}, 4 DDIM steps, plain classifier", plain,
                partial(_to_depth, slow, DIFFPURE_T), is_purifier=True,
-               estimates=partial(_estimates, slow, DIFFPURE_T)),
+               estimates=partial(_estimates, slow, DIFFPURE_T),
+               parts=(p.plain, unet), settings=(slow.config,)),
         Target("jpeg", "JPEG of quality 75, plain classifier", plain,
-               lambda x, _: jpeg(x, 75), has_gradient=False),
-        Target("median", "3 x 3 median, plain classifier", plain, lambda x, _: median(x, 3)),
+               lambda x, _: jpeg(x, 75), has_gradient=False, parts=(p.plain,)),
+        Target("median", "3 x 3 median, plain classifier", plain, lambda x, _: median(x, 3),
+               parts=(p.plain,)),
         Target("bits", "5 bits a pixel, plain classifier", plain,
-               lambda x, _: bits(x, 5), has_gradient=False),
+               lambda x, _: bits(x, 5), has_gradient=False, parts=(p.plain,)),
     ]  # fmt: skip
+
+
+def tensors_key(part: nn.Module) -> str:
+    """Short hash of a network's tensors, names and shapes included."""
+    found = hashlib.sha256()
+    for name, tensor in sorted(part.state_dict().items()):
+        found.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        found.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return found.hexdigest()[:16]
 
 
 def _read(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from copy import deepcopy
 from dataclasses import replace
 
 import pytest
@@ -73,7 +74,7 @@ def test_every_row_runs_on_every_target_that_it_fits(climbed, known):
         "defence", "defence-paper-policy", "detection-only", "plain-purified",
     }  # fmt: skip
     assert len(fitting["A3"]) == len(known)
-    assert "randomness" in rows and "self-check: defence" in rows
+    assert "randomness: defence" in rows and "self-check: defence" in rows
     assert sum(name.startswith("curve") for name in rows) == 15
     assert climbed["unfinished"] == {}
 
@@ -395,7 +396,7 @@ def test_what_attacks_cannot_follow_is_refused(four, classify, words):
 def test_noise_drawn_anew_is_read_more_than_once(store, four, known):
     lanes = Lanes(CPU, 1)
     found = randomness(store, known["purify-all"], four.thin(2), Attacker(EPS, TINY), lanes)
-    kept = store.content["unfinished"]["randomness"]
+    kept = store.content["unfinished"]["randomness: purify-all"]
     assert kept["done"] == 2  # a killed run goes on
     again = randomness(store, known["purify-all"], four.thin(2), Attacker(EPS, TINY), lanes)
     assert again == found
@@ -584,3 +585,42 @@ def test_the_time_left_is_judged_by_rows_of_the_same_kind_and_system():
     assert left("A1", "other", 6) == "about 5 min"
     assert time_left({}, [Work(by_name["A4"], "it", 4)], budget) == ""
     assert left("A4", "it", 0) == ""
+
+
+@pytest.mark.parametrize(
+    ("part", "stay"),
+    [
+        ("plain", {"trained-mixture", "uniform-attention", "purify-all"}),
+        ("detector", {"trained-mixture", "uniform-attention", "purify-all", "undefended", "jpeg",
+                      "median", "bits", "diffpure"}),
+        ("classifier", {"undefended", "jpeg", "median", "bits", "diffpure"}),
+        ("purifier", {"undefended", "jpeg", "median", "bits", "trained-mixture",
+                      "uniform-attention"}),
+    ],
+)  # fmt: skip
+def test_rows_of_other_tensors_are_forgotten_and_no_others(store, pipeline, part, stay):
+    for place in ("rows", "unfinished"):
+        kinds = ("A3", "self-check", "curve 0.004")
+        store.content[place] = {
+            f"{kind}: {t.name}": {"weights": t.key} for kind in kinds for t in targets(pipeline)
+        }
+    store.content["rows"]["A3: defence"] = {}  # of a time before rows knew
+    changed = deepcopy(pipeline)
+    with torch.no_grad():
+        next(t for t in getattr(changed, part).state_dict().values() if t.is_floating_point()).add_(
+            1
+        )
+    climbing.forget(store, targets(pipeline))
+    assert "A3: defence" not in store.content["rows"]
+    assert len(store.content["rows"]) == 3 * len(NAMES) - 1
+    climbing.forget(store, targets(changed))
+    for place in ("rows", "unfinished"):
+        assert {name.rpartition(": ")[2] for name in store.content[place]} == stay
+
+
+def test_a_purifier_s_settings_are_its_own(pipeline):
+    before = {t.name: t.key for t in targets(pipeline)}
+    other = deepcopy(pipeline)
+    other.config = replace(other.config, purifier=replace(other.config.purifier, t_floor=7))
+    changed = {t.name for t in targets(other) if t.key != before[t.name]}
+    assert {"defence", "purify-all"} <= changed and not changed & {"undefended", "trained-mixture"}
