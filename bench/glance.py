@@ -56,9 +56,10 @@ def _ladder(result: Result) -> list[Line]:
         lines.append([f"{what}: right as they are / after {attacks} of the ladder, %", "",
                       *(_pair(*pair) for pair in blocks)])  # fmt: skip
     areas = {name: row["auroc"] for name, row in found["defence"]["detection"].items()}
-    least = min(area for name, area in areas.items() if name.startswith("A9"))
-    what = "detected, AUROC: attacks that know the detector (A9 / the worst of its variants)"
-    cells = " / ".join(map(number, (areas["A9"], least, areas["worst"])))
+    first, second = (areas.get(f"A9 ({way})") for way in (1, 2))
+    least = min(area for name, area in areas.items() if name.startswith("A9b"))
+    what = "detected, AUROC: attacks that know the detector (A9, its two ways / the worst of A9b's)"
+    cells = " / ".join(map(number, (first, second, least, areas["worst"])))
     lines.append([f"{what} / each scan's least suspicious attack of all", "", "", cells])
     return lines
 

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bench.attacks import APGD, LowFrequency, Square
+from bench.attacks import APGD, Hiding, LowFrequency, Square
 from bench.attacks.apgd import RESTART
 from bench.attacks.margin import margin
 from bench.budgets import Budget
@@ -142,6 +142,8 @@ def _under_gate(a: Attacker, t: Target, s: Batch) -> Iterator[Tensor]:
         return as_logits(torch.minimum(lead, -excess), s.y)
 
     yield a.apgd("margin")(hidden, s.x, s.y, s.seeds)
+    (start,) = _paper(a, t, s)
+    yield Hiding(a.eps, a.budget.steps)(lambda z: look(z)[:2], s.x, start)
 
 
 def _beside_gate(a: Attacker, t: Target, s: Batch) -> Iterator[Tensor]:
@@ -228,8 +230,10 @@ RUNGS = (
     Rung("A6", "backward through the predicted noise alone", _whole(path="noise"), _is_purifier),
     Rung("A7", "the mean margin of every step's estimate of the clean scan", _each_step,
          lambda t: t.estimates is not None),
-    Rung("A9", "gate-aware: misread and not flagged, of all scans that no attack has got there",
-         _under_gate, _has_gate, unnoticed=True),
+    Rung("A9", "gate-aware: misread and not flagged, of all scans that no attack has got there, by "
+         "APGD on whichever is further off, and along both gradients at once as the file's 8 bits "
+         "hold them", _under_gate, _has_gate, unnoticed=True,
+         passes=lambda b: b.steps * (b.restarts + 1)),
     Rung("A9b", "gate-aware, three more ways: misread although flagged; misread with the clean "
          "scan's features; steps in turn against system and detector", _beside_gate, _has_gate,
          few=True, passes=lambda b: b.steps * (2 * b.restarts + 2)),

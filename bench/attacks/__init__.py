@@ -2,7 +2,8 @@
 
 from bench.attacks.apgd import APGD
 from bench.attacks.bpda import straight_through
+from bench.attacks.hiding import Hiding
 from bench.attacks.low_frequency import LowFrequency
 from bench.attacks.square import Square
 
-__all__ = ["APGD", "LowFrequency", "Square", "straight_through"]
+__all__ = ["APGD", "Hiding", "LowFrequency", "Square", "straight_through"]

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from bench import climbing
+from bench.attacks import Hiding
 from bench.attacks.margin import margin
 from bench.budgets import Budget
 from bench.checks import check_attacks, in_corner
@@ -21,6 +22,7 @@ from bench.standings import PAIRS, compare_rows
 from bench.store import Store
 from bench.systems import Bench, systems_named
 from bench.targets import Gate, GateReading, Target
+from core.attack.step import to_eight_bit
 
 EPS = 0.015
 CPU = torch.device("cpu")
@@ -75,8 +77,39 @@ def test_who_goes_by_the_classifier_alone_is_flagged(scans):
 
 
 def test_a9_is_misread_and_not_flagged(scans):
-    (z,) = found("A9", scans)
-    assert misread(z) and bool((score_of(z) < TAU).all())
+    for z in found("A9", scans):
+        assert misread(z) and bool((score_of(z) < TAU).all())
+
+
+def looked(z):
+    return margin(classify(z), torch.zeros(len(z), dtype=torch.long)), score_of(z) - TAU
+
+
+def test_who_hides_stays_in_the_ball_and_takes_what_is_worth_taking(scans):
+    x = scans.x
+    z = Hiding(EPS, 20)(looked, x, x)
+    assert float((z - x).abs().max()) <= EPS + 1e-6 and misread(to_eight_bit(x, z))
+    assert bool((score_of(to_eight_bit(x, z)) < TAU).all())  # as a file holds it
+    held = Hiding(EPS, 20, eight_bit=True)(looked, x, x)
+    assert torch.equal(held, to_eight_bit(x, z)) and not torch.equal(held, z)
+    alone = Hiding(EPS, 20, share=0)(looked, x, x)
+    assert misread(alone) and float(score_of(alone).min()) > float(score_of(z).max())
+    edge = torch.zeros_like(x)
+    assert float(Hiding(EPS, 5)(looked, edge, edge).min()) >= 0
+
+
+def test_who_cannot_mislead_hides_all_the_same(scans):
+    def hopeless(z):
+        return looked(z)[0] - 100, looked(z)[1]
+
+    z = Hiding(EPS, 20)(hopeless, scans.x, scans.x)
+    assert bool((score_of(z) < score_of(scans.x)).all())
+
+
+@pytest.mark.parametrize("wrong", [{"steps": 0}, {"share": -1}, {"first": 0}, {"momentum": 1}])
+def test_settings_of_who_hides_are_checked(wrong):
+    with pytest.raises(ValueError, match="out of range"):
+        Hiding(**wrong)
 
 
 def test_a9b_is_misread_although_flagged_alike_and_in_turn(scans):

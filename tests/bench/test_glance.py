@@ -27,7 +27,8 @@ def _ladder(to_come=()):
         name: {"clean": {"sources": _sources(0.97)}, "worst": {"sources": _sources(share)}}
         for name, share in (("defence", 0.9), ("undefended", 0.02))
     }
-    areas = {"A9": {"auroc": 0.948}, "A9b (3)": {"auroc": 0.362}, "worst": {"auroc": 0.52}}
+    known = {"A9 (1)": 0.948, "A9 (2)": 0.7, "A9b (1)": 0.8, "A9b (3)": 0.362, "worst": 0.52}
+    areas = {name: {"auroc": area} for name, area in known.items()}
     found["defence"] |= {"to_come": list(to_come), "detection": areas}
     return {"standings": found}
 
@@ -53,7 +54,7 @@ def test_sources_stand_apart_and_the_worst_case_beside_the_same_scans_as_they_ar
         "96.0 / 1.0",
         "96.0 / 89.0",
     ]
-    assert _cells(text, "detected, AUROC") == ["", "", "0.948 / 0.362 / 0.520"]
+    assert _cells(text, "detected, AUROC") == ["", "", "0.948 / 0.700 / 0.362 / 0.520"]
     assert text.count("after every attack of the ladder") == 2
 
 
