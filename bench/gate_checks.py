@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bench.attacks import APGD, Square
+from bench.attacks import APGD, Hiding, Square
 from bench.checks import in_corner
 from bench.fold import Fold
 from bench.ladder_checks import SLOPES, ZERO_SHARE
@@ -25,7 +25,8 @@ def check_gate(
 
     Scans moved by random signs of size eps are where an attack begins. There the score must have a
     gradient, and rise along it as it promises; and who follows it, as the ladder's attacks see it,
-    must get the score lower than Square does, which needs none.
+    must get the score lower than Square does, which needs none. `signed` is how far steps of one
+    size in every pixel get, which a detector of grain sees.
     """
     if target.gate is None:
         return {}, []
@@ -53,11 +54,12 @@ def check_gate(
         rise = score(start + step) - before
     ratio = torch.where(promised > 0, rise / promised.clamp_min(1e-12), 0.0)
     found["slope"] = float(ratio.median())
-    with_it = APGD(eps, STEPS, loss="margin")(lowered, x, y, seeds)
+    signed = APGD(eps, STEPS, loss="margin")(lowered, x, y, seeds)
+    with_it = Hiding(eps, STEPS)(lambda z: (0 * z.sum((1, 2, 3)), look(z)[1]), x, start)
     without = Square(eps, QUERIES, until_wrong=False)(lowered, x, y, seeds)
     with torch.no_grad():
-        for key, z in (("clean", x), ("moved", start), ("with_gradient", with_it),
-                       ("without", without)):  # fmt: skip
+        for key, z in (("clean", x), ("moved", start), ("signed", signed),
+                       ("with_gradient", with_it), ("without", without)):  # fmt: skip
             found[key] = float(score(z).median())  # above tau, in its span
     warnings = []
     if found["zero_gradients"] > ZERO_SHARE:

@@ -49,7 +49,7 @@ def check_gradients(
         share = f"{found['zero_gradients']:.0%}"
         warnings.append(f"{target.name}: {share} of the scans have no gradient at all")
     coarse, _ = gradient(seen(target, scans), x, y, 0)
-    found["precision"] = float(F.cosine_similarity(grad.flatten(1), coarse.flatten(1)).median())
+    found["precision"] = float(_alike(grad, coarse).median())
     if found["precision"] < ALIKE and not found["zero_gradients"]:
         warnings.append(
             f"{target.name}: the gradient that attacks follow has a cosine of "
@@ -84,6 +84,14 @@ def check_gradients(
         some = f"{found['eps_.25']:.3f}"
         warnings.append(f"{target.name}: eps {LARGE} leaves {some} right: gradients may be masked")
     return {"n": len(y), **found}, warnings
+
+
+def _alike(first: Tensor, second: Tensor) -> Tensor:
+    """Cosines (B,) of gradients, however small where a reader is sure."""
+    tiny = torch.finfo(first.dtype).tiny
+    rows = (g.flatten(1) / g.flatten(1).abs().amax(1, keepdim=True).clamp_min(tiny)
+            for g in (first, second))  # fmt: skip
+    return F.cosine_similarity(*rows)
 
 
 def _slope(logits: LogitsFn, x: Tensor, y: Tensor) -> float:

@@ -100,6 +100,11 @@ class Store:
             self.content["warnings"].append(message)
             self.write()
 
+    def unwarn(self, start: str) -> None:
+        """Takes out the warnings that begin so: what they were about is checked again."""
+        kept = [w for w in self.content["warnings"] if not w.startswith(start)]
+        self.content["warnings"] = kept
+
     def write(self) -> None:
         """Writes the file in one step."""
         text = json.dumps(_rounded(self.content), indent=1, allow_nan=False)

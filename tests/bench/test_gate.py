@@ -14,7 +14,7 @@ from bench.budgets import Budget
 from bench.checks import check_attacks, in_corner
 from bench.fold import Batch
 from bench.gate_checks import check_gate
-from bench.ladder_checks import check_gradients
+from bench.ladder_checks import _alike, check_gradients
 from bench.lanes import Lanes
 from bench.provenance import machine_facts
 from bench.rungs import RUNGS, Attacker, rungs_named
@@ -166,6 +166,12 @@ def test_a_score_whose_gradient_leads_up_is_caught(test_fold):
     assert any("it may be masked" in w for w in warnings)
 
 
+def test_gradients_are_compared_however_small():
+    first = torch.tensor([[[[3e-30, 4e-30]]], [[[1.0, 0.0]]], [[[0.0, 0.0]]]])
+    second = torch.tensor([[[[30.0, 40.0]]], [[[0.0, 1e-25]]], [[[1.0, 0.0]]]])
+    assert _alike(first, second).tolist() == pytest.approx([1, 0, 0])
+
+
 def test_attacks_that_see_another_gradient_are_caught(test_fold, monkeypatch):
     monkeypatch.setattr(
         "bench.ladder_checks.seen", lambda t, s: lambda z: t.classify(z.flip(2).cos() + z.flip(2))
@@ -194,6 +200,16 @@ def test_warnings_of_the_checks_and_of_rows_stand_in_the_result(
     assert any("the detector's score has no gradient" in w for w in said)
     assert "rows that contradict each other" in said
     assert store.content["rows"]["self-check: toy"]["detector"]["zero_gradients"] == 1.0
+
+    del store.content["rows"]["self-check: toy"]
+    monkeypatch.setattr(climbing, "targets", lambda *_: [TOY])
+    monkeypatch.setattr(climbing, "compare_rows", lambda *_: [])
+    store.warn("toys: are others")
+    climbing.run(
+        store, pipeline, [], test_fold, ["clean"], None, small, eps=EPS, lanes=Lanes(CPU, 4)
+    )
+    left = store.content["warnings"]  # what has been mended is no longer said
+    assert "toys: are others" in left and not any("has no gradient" in w for w in left)
 
 
 @pytest.mark.parametrize(("weak", "strong"), PAIRS)
