@@ -63,6 +63,13 @@ def share(right: Tensor) -> dict[str, Any]:
     return {"k": k, "n": n, "accuracy": k / n, "interval": metrics.wilson_interval(k, n)}
 
 
+def by_label(right: Tensor, y: Tensor) -> dict[str, Any]:
+    """`share` of bool (N,), and of the scans with a tumour and without one under 'recall'."""
+    kinds = {"tumour": y == 1, "no tumour": y == 0}
+    recall = {kind: share(right[rows]) for kind, rows in kinds.items() if rows.any()}
+    return {**share(right), "recall": recall}
+
+
 def separation(clean: Tensor, attacked: Tensor, groups: Sequence[int]) -> dict[str, Any]:
     """How well scores (N,) tell scans from their attacked twins (N,), with AUROC's 95 % interval.
 

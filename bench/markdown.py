@@ -61,6 +61,8 @@ def recall(kinds: Mapping[str, Result]) -> str:
 
 def by_class(kinds: Mapping[str, Result]) -> str:
     """The shares read right of scans with a tumour, of whatever kind, and of those without."""
+    if not kinds:
+        return ""
     clear = [part for kind, part in kinds.items() if kind == "no tumour"]
     sick = [part for kind, part in kinds.items() if kind != "no tumour"]
     shares = ((sum(p["k"] for p in parts), sum(p["n"] for p in parts)) for parts in (sick, clear))

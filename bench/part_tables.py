@@ -8,6 +8,7 @@ from bench.markdown import (
     Results,
     accuracy,
     area,
+    by_class,
     number,
     percent,
     results_of,
@@ -80,12 +81,13 @@ def purifier(results: Results) -> str:
                     percent(removed.get("removed_and_faithful")),
                     number(psnr, 2),
                     *(accuracy(right.get(row)) for row in ("clean", "A0")),
+                    by_class((right.get("A0") or {}).get("recall", {})),
                     _median(lesions.get(name)),
                 ]
             )
         head = ["", "perturbation energy removed, %", "the same against the clean scan, %",
                 f"PSNR at t = {noise['t']}, dB", "plain classifier behind it: clean, %", "A0, %",
-                "lesion contrast kept, %"]  # fmt: skip
+                "tumour / no tumour under A0, %", "lesion contrast kept, %"]  # fmt: skip
         note = f"Energy and PSNR: n = {energy['n']} and {noise['n']}. {NOTE}"
         parts.append(f"**{protocol}**\n\n{table(head, lines)}\n\n{note} {source(result)}")
     return "\n\n".join(parts)

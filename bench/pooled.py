@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from bench.baselines import Reader, evasion
-from bench.figures import share
+from bench.figures import by_label
 from bench.fold import Batch
 from bench.rows import Row, attacked, rows_named
 from bench.store import Store
@@ -68,7 +68,8 @@ def _accuracy(
             )
             for kind, systems in (("federated", own), ("pooled", same))
         }
-        found[name] = {kind: share(bits) for kind, bits in right.items()}
+        labels = torch.cat([part.labels for part in scans])
+        found[name] = {kind: by_label(bits, labels) for kind, bits in right.items()}
         b, c, p = metrics.mcnemar(right["federated"], right["pooled"])
         groups = [group for part in scans for group in part.groups]
         gap = right["federated"].double() - right["pooled"].double()

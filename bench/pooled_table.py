@@ -2,8 +2,20 @@
 
 from __future__ import annotations
 
-from bench.markdown import PROTOCOLS, Results, accuracy, number, percent, results_of, source, table
+from bench.markdown import (
+    PROTOCOLS,
+    Results,
+    accuracy,
+    by_class,
+    number,
+    percent,
+    results_of,
+    source,
+    table,
+)
 from bench.tables import SYSTEM_NAMES
+
+KINDS = ("federated", "pooled")
 
 
 def pooled(results: Results) -> str:
@@ -18,7 +30,8 @@ def pooled(results: Results) -> str:
                     [
                         name,
                         SYSTEM_NAMES[system],
-                        *(accuracy(row[system][kind]) for kind in ("federated", "pooled")),
+                        *(accuracy(row[system][kind]) for kind in KINDS),
+                        "; ".join(by_class(row[system][kind].get("recall", {})) for kind in KINDS),
                         f"{gap['points']:+.1f} [{low:+.1f} to {high:+.1f}]",
                     ]
                 )
@@ -32,7 +45,8 @@ def pooled(results: Results) -> str:
             elif "difference" not in row:
                 both = row["federated"], row["pooled"]
                 errors += [[name, key, *(number(b[key], 4) for b in both)] for key in both[0]]
-        head = ["row", "system", "federated, %", "pooled, %", "difference, points [95 % by group]"]
+        head = ["row", "system", "federated, %", "pooled, %", "tumour / no tumour of each, %",
+                "difference, points [95 % by group]"]  # fmt: skip
         text = f"**{protocol}**\n\n{table(head, lines)}"
         text += f"\n\n{table(['network', 'error', 'federated', 'pooled'], errors)}"
         parts.append(f"{text}{moved}\n\n{source(result)}")

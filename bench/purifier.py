@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bench.figures import share
+from bench.figures import by_label
 from bench.filters import STRENGTHS, Filter
 from bench.fold import Fold
 from bench.lesions import contrast
@@ -165,7 +165,10 @@ def behind(
                 for name, change in changes.items():
                     called = pipeline.plain_logits(change(scans, seeds)).argmax(1)
                     right[name][kind].append((called == y).cpu())
-    systems = {n: {k: share(torch.cat(r)) for k, r in kinds.items()} for n, kinds in right.items()}
+    systems = {
+        n: {k: by_label(torch.cat(r), fold.y) for k, r in kinds.items()}
+        for n, kinds in right.items()
+    }
     return {"attack": vars(A0_8BIT), "systems": systems}
 
 

@@ -29,8 +29,8 @@ LIMITS = """
 <ul>
 <li>Single slices of two public collections of uneven quality. Other scanners, sequences, ages and
 diseases are outside what it was made for.</li>
-<li>“Attack suspected” says that a scan is unusual for these collections. Grain of any kind,
-another scanner or another sequence raise the score too.</li>
+<li>“Attack suspected” says that a scan is unusual for these collections. Grain raises the score
+too, and another scanner or another sequence may.</li>
 <li>Robustness is measured against the attacks listed, not proven. An attacker who knows the
 defence does better.</li>
 <li>The purified picture is for the classifier. It is smoother than the scan, and nobody should
