@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from core.diffusion import Diffusion, seeded_noise, to_model, to_pixels
 from core.seeds import derived
@@ -134,8 +135,8 @@ class Purifier(nn.Module):
                     for i, g in enumerate(sources)
                 ]
             )
-            stepped = self.diffusion.p_sample(
-                x_t, step, self.noise_pred(x_t, step), noise.flatten(0, 1).to(x_t)
-            )
+            # as many steps as t_star: on the way back each computes its activations anew
+            predicted = checkpoint(self.noise_pred, x_t, step, use_reentrant=False)
+            stepped = self.diffusion.p_sample(x_t, step, predicted, noise.flatten(0, 1).to(x_t))
             x_t = torch.where(active, stepped, x_t)
         return x_t

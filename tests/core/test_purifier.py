@@ -87,6 +87,33 @@ def test_gradients_pass(sampler: str) -> None:
     assert (x.grad.flatten(1).abs().sum(1) > 0).all()
 
 
+def test_many_steps_keep_no_activations_and_lead_back_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The way back of 12 steps computes the network again, and its gradient is the same."""
+    purifier, calls = tiny(sampler="ancestral"), [0]
+
+    def count(*_: object) -> None:
+        calls[0] += 1
+
+    purifier.noise_pred.register_forward_pre_hook(count)
+
+    def led_back() -> tuple[Tensor, int, int]:
+        calls[0], x = 0, scans().requires_grad_()
+        pure = purifier(x, DEPTHS, SEEDS)
+        forward = calls[0]
+        pure.square().sum().backward()
+        assert x.grad is not None
+        return x.grad, forward, calls[0]
+
+    again, forward, both = led_back()
+    assert both == 2 * forward == 2 * (int(DEPTHS.max()) + 1)
+    monkeypatch.setattr("core.purifier.checkpoint", lambda net, *given, **_: net(*given))
+    kept, forward, both = led_back()
+    assert both == forward
+    torch.testing.assert_close(again, kept)
+
+
 def test_the_result_stays_in_0_1() -> None:
     pure = tiny()((scans() > 0.5).float(), torch.full((4,), 900), SEEDS)
     assert pure.min() >= 0 and pure.max() <= 1
