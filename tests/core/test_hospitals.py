@@ -220,6 +220,15 @@ def test_what_ships_was_trained_by_ten_hospitals() -> None:
         assert torch.equal(a, b) != is_personal(name), name
 
 
+def test_no_measurement_decides_what_ships_alone() -> None:
+    """None carries more than half of a hospital's fused score, and none counts backwards."""
+    for number, system in load_all().items():
+        share = system.info["validation"]["fused_largest_share"]
+        assert 0 < share <= 0.5, number
+        assert bool((system.detector.weight >= 0).all()), number
+        assert int((system.detector.weight > 0).sum()) >= 3, number
+
+
 def test_a_withdrawn_hospital_leaves_the_others(folder: Path, phantoms: Tensor) -> None:
     third = lasting(load(folder, hospital=3).read(phantoms[0]))
     (folder / ties_file(1)).unlink()
