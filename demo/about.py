@@ -16,7 +16,7 @@ this is an independent implementation.</p>"""
 DIFFERENCES = """
 <h3>Where it departs from the paper</h3>
 <ul>
-<li>The score that decides fuses eight measurements. The paper's score, the mean reconstruction
+<li>The score that decides fuses up to eight measurements. The paper's score, the mean reconstruction
 error, is computed and reported beside it.</li>
 <li>Every scan is purified a little, suspected ones more, so that slipping past the detector does
 not switch the defence off.</li>
