@@ -52,7 +52,7 @@ def _ladder(result: Result) -> list[Line]:
         blocks = [[found[s][key]["sources"][source] for key in ("clean", "worst")] for s in SYSTEMS]
         what = f"{label}, n = {blocks[0][0]['n']} of the same fold"
         waits = " and ".join(found["defence"]["to_come"])
-        attacks = f"all attacks tried so far ({waits} wait)" if waits else "every attack"
+        attacks = f"all attacks tried so far (to come: {waits})" if waits else "every attack"
         lines.append([f"{what}: right as they are / after {attacks} of the ladder, %", "",
                       *(_pair(*pair) for pair in blocks)])  # fmt: skip
     areas = {name: row["auroc"] for name, row in found["defence"]["detection"].items()}

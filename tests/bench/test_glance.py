@@ -60,7 +60,7 @@ def test_sources_stand_apart_and_the_worst_case_beside_the_same_scans_as_they_ar
 
 def test_attacks_that_wait_are_named():
     text = glance({"ladder-multi-source": _ladder(["A10", "A11"])})
-    assert text.count("after all attacks tried so far (A10 and A11 wait) of the ladder") == 2
+    assert text.count("after all attacks tried so far (to come: A10 and A11) of the ladder") == 2
 
 
 @pytest.mark.parametrize("broken", [{}, {"standings": {}}, {"rows": {}}])
