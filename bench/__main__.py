@@ -100,6 +100,7 @@ def _single(args: argparse.Namespace) -> None:
         climbing.run(
             store, pipeline, others, test, args.rows or LADDER, args.systems, budget,
             eps=args.attack_eps, lanes=Lanes(pipeline.device, args.batch_size, args.workers),
+            forget_changed=args.forget_changed,
         )  # fmt: skip
     elif args.command == "robustness":
         validation = _fold(args, args.protocol, "val", args.val_limit)

@@ -18,8 +18,8 @@ from bench.lanes import Lanes
 from bench.progress import say
 from bench.randomness import check_noise, randomness
 from bench.rungs import RUNGS, Attacker, rungs_named
-from bench.standings import compare_rows, kept, standings
-from bench.store import Store
+from bench.standings import Rows, compare_rows, kept, standings
+from bench.store import Store, StoreError
 from bench.targets import Target, targets
 from core.pipeline import MedFedPure
 
@@ -40,68 +40,90 @@ def run(
     *,
     eps: float,
     lanes: Lanes,
+    forget_changed: bool = False,
 ) -> None:
     """Fills `store`: checks, a row for each attack on each system, curve, noise, standings.
 
-    Each row is of one system's tensors: where they have changed, it is measured again.
+    Each row is of one system's tensors.
+
+    Raises:
+        StoreError: the file holds rows of other tensors, and `forget_changed` is not set.
     """
     fold = test.thin(budget.scans)
     chosen = targets(pipeline, systems)
-    forget(store, targets(pipeline))
+    forget(store, targets(pipeline), forget_changed)
     lent = [pipeline.plain_logits, *(other.classifier_logits for other in others)]
     attacker = Attacker(eps, budget, lent)
+    stand = partial(_stand, store, fold, pipeline, budget)
+    stand()
     for target in chosen:
         _check(store, target, fold.thin(budget.checked), budget, eps, lanes.device)
-    stand = partial(_stand, store, fold, pipeline)
     climb(store, fold, chosen, rungs_named(names), attacker, lanes, stand)
-    rows = store.content["rows"]
-    watched = watched_of(fold, budget)
-    for target in [t for t in chosen if not t.refuses]:  # a stronger attack is refused more often
-        for warning in compare_rows(rows, target.name, watched, SLACK):
-            store.warn(warning)
     stand()
     few = fold.thin(budget.curve_scans)
     for target in [t for t in chosen if t.name in CURVED]:
         for size in CURVE if "A3" in names else ():
             climb_curve(store, few, target, size, budget, lanes)
         if target.name == "defence" and "A8" in names:
-            noise = store.row(
+            store.row(
                 f"randomness: {target.name}",
                 lambda t=target: randomness(store, t, few, attacker, lanes),
                 budget=vars(budget),
             )
-            for warning in check_noise(noise, SLACK):
-                store.warn(warning)
+            stand()
 
 
-def forget(store: Store, known: Sequence[Target]) -> None:
-    """Takes rows of other tensors than the targets' out of the file, and says so."""
-    keys = {target.name: target.key for target in known}
-    for part in (store.content["rows"], store.content["unfinished"]):
-        for name in list(part):
+def forget(store: Store, known: Sequence[Target], allowed: bool) -> None:
+    """Takes rows of other tensors than the targets' out of the file, where that is allowed.
+
+    Raises:
+        StoreError: there are some, and it is not.
+    """
+    keys, stale = {target.name: target.key for target in known}, dict[str, None]()
+    for place in ("rows", "unfinished"):
+        for name, row in list(store.content[place].items()):
             system = name.rpartition(": ")[2]
-            if part[name].get("weights") != keys.get(system):
+            if system in keys and row.get("weights") == keys[system]:
+                continue
+            stale[system] = None
+            if allowed:
                 say(f"{name}: of other weights, forgotten")
-                del part[name]
+                del store.content[place][name]
+    if stale and not allowed:
+        raise StoreError(
+            f"{store.path} holds figures of other weights ({', '.join(stale)}): name another "
+            "--out, or pass --forget-changed to take them out; rows of the rest stay"
+        )
 
 
 def _check(
     store: Store, target: Target, few: Fold, budget: Budget, eps: float, device: torch.device
 ) -> None:
-    """The row of a target's self-checks; their warnings are the file's, in place of older ones."""
+    """The row of a target's self-checks."""
 
     def row() -> dict[str, Any]:
         found, warnings = check_gradients(target, few, eps, device)
         found["detector"], more = check_gate(target, few, eps, device)
         return {**found, "weights": target.key, "warnings": warnings + more}
 
-    found = store.row(f"self-check: {target.name}", row, budget=vars(budget), laws=LAWS)
-    store.unwarn(f"{target.name}: ")
-    for warning in found["warnings"]:
-        store.warn(warning)
+    store.row(f"self-check: {target.name}", row, budget=vars(budget), laws=LAWS)
 
 
-def _stand(store: Store, fold: Fold, pipeline: MedFedPure, only: str | None = None) -> None:
+def _warnings(rows: Rows, known: Sequence[Target], watched: Sequence[int]) -> list[str]:
+    """What the rows that are whole say against the ladder, no more and no less."""
+    found: list[str] = []
+    for target in known:
+        found += rows.get(f"self-check: {target.name}", {}).get("warnings", [])
+        if not target.refuses:  # a stronger attack is refused more often
+            found += compare_rows(rows, target.name, watched, SLACK)
+        if noise := rows.get(f"randomness: {target.name}"):
+            found += [f"{target.name}: {warning}" for warning in check_noise(noise, SLACK)]
+    return found
+
+
+def _stand(
+    store: Store, fold: Fold, pipeline: MedFedPure, budget: Budget, only: str | None = None
+) -> None:
     """Writes where each system stands, or one, and which attacks that fit it are still to come."""
     rows, before = store.content["rows"], store.content.get("standings", {}) if only else {}
     found = {**before, **standings(rows, fold, only)}
@@ -110,6 +132,11 @@ def _stand(store: Store, fold: Fold, pipeline: MedFedPure, only: str | None = No
         fitting = [rung.name for rung in RUNGS if rung.fits(target)]
         found[target.name]["to_come"] = [n for n in fitting if f"{n}: {target.name}" not in rows]
     store.content["standings"] = {target.name: found[target.name] for target in known}
+    own = {k: r for k, r in rows.items() if len(r.get("right", "")) in (0, len(fold))}
+    warnings = _warnings(own, targets(pipeline), watched_of(fold, budget))
+    for warning in warnings:
+        store.warn(warning)
+    store.content["warnings"] = warnings
     store.write()
 
 

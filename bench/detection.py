@@ -57,8 +57,7 @@ def run(
         ) -> dict[str, Any]:
             system = opened()
             found = measured(system, test, lambda x, y, seeds: x, name, batch_size)
-            flagged = found[system.config.detector.score] > system.tau
-            return {"hospital": metrics_share(flagged), "n": len(test)}
+            return {"n": len(test), "flagged": flagged(system, found)}
 
         store.row(f"clean, hospital {number}", own)
     for name, change in BENIGN.items():
@@ -135,20 +134,25 @@ def false_alarms(
 ) -> dict[str, Any]:
     """Share of these scans above each score's stored tau (5 % of validation scans were).
 
-    Beside it tau itself, and how the scores are spread; of a fold the deciding score's by source.
+    Beside it tau itself, and how the scores are spread; of a fold the shares by source too.
     """
-    score = pipeline.config.detector.score
-    flagged = found[score] > pipeline.tau
-    rows = members(fold.sources) if fold else {}
+    places = members(fold.sources) if fold else {}
+    sources = {
+        place: {"flagged": flagged(pipeline, {name: found[name][rows] for name in SCORES})}
+        for place, rows in places.items()
+    }
     return {
-        **({"sources": {k: metrics_share(flagged[r]) for k, r in rows.items()}} if rows else {}),
-        "flagged": {
-            name: metrics_share(found[name] > pipeline.detector.tau(name)) for name in SCORES
-        },
-        "deciding": score,
+        **({"sources": sources} if sources else {}),
+        "flagged": flagged(pipeline, found),
+        "deciding": pipeline.config.detector.score,
         "tau": {name: pipeline.detector.tau(name) for name in SCORES},
         "histogram": {name: histogram(found[name], name) for name in SCORES},
     }
+
+
+def flagged(system: MedFedPure, found: dict[str, Tensor]) -> dict[str, Any]:
+    """Share of scans above each score's stored tau."""
+    return {name: metrics_share(found[name] > system.detector.tau(name)) for name in SCORES}
 
 
 def detection(

@@ -57,7 +57,7 @@ def _ladder(result: Result) -> list[Line]:
                       *(_pair(*pair) for pair in blocks)])  # fmt: skip
     areas = {name: row["auroc"] for name, row in found["defence"]["detection"].items()}
     first, second = (areas.get(f"A9 ({way})") for way in (1, 2))
-    least = min(area for name, area in areas.items() if name.startswith("A9b"))
+    least = min((a for name, a in areas.items() if name.startswith("A9b")), default=None)
     what = "detected, AUROC: attacks that know the detector (A9, its two ways / the worst of A9b's)"
     cells = " / ".join(map(number, (first, second, least, areas["worst"])))
     lines.append([f"{what} / each scan's least suspicious attack of all", "", "", cells])

@@ -41,6 +41,10 @@ class Standing:
         still = self.right | self.right_8bit
         return still & few if rung.few else still
 
+    def tried_by(self, rung: Rung, few: Tensor, watched: Tensor) -> Tensor:
+        """Those, the ones that every attack is tried on, and who fell with an alarm if it asks."""
+        return self.open_to(rung, few) | watched | (self.safe if rung.unnoticed else False)
+
     def after(self, row: dict[str, Any]) -> Standing:
         """With another row's falls."""
         right, in_8bit = self.right & kept(row), self.right_8bit & kept(row, "right_8bit")
@@ -73,11 +77,10 @@ def climb(
     pairs = [(r, t) for r in rungs for t in targets if r.fits(t)]
     for count, (rung, target) in enumerate(pairs, 1):
         now = standing[target.name]
-        still = now.open_to(rung, few)
-        tried = still | watched | (now.safe if rung.unnoticed else False)
+        still, tried = now.open_to(rung, few), now.tried_by(rung, few, watched)
         name = f"{rung.name}: {target.name}"
         work = [
-            Work(r, t.name, int(standing[t.name].open_to(r, few).sum()))
+            Work(r, t.name, int(standing[t.name].tried_by(r, few, watched).sum()))
             for r, t in pairs[count - 1 :]
             if f"{r.name}: {t.name}" not in store.content["rows"]
         ]

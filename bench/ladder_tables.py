@@ -99,6 +99,8 @@ def ladder_curve(results: Results) -> str:
     parts = []
     for protocol, result in results_of(results, "ladder", PROTOCOLS).items():
         points = [r for r in result["rows"].values() if "curve" in r]
+        if not points:
+            continue
         sizes = sorted({p["eps"] for p in points})
         lines = [
             [name, *(accuracy(_at(points, name, eps)) for eps in sizes)]
@@ -108,6 +110,8 @@ def ladder_curve(results: Results) -> str:
         parts.append(f"**{protocol}**\n\n{table(head, lines)}")
         noises = [row for name, row in result["rows"].items() if name.startswith("randomness")]
         parts += [_noise(row) for row in noises]
+    if not parts:
+        raise KeyError("a curve in ladder-*.json")
     return "\n\n".join(parts)
 
 

@@ -32,4 +32,5 @@ def run(
         store.row(
             f"{trained_on} on {WAYS[trained_on]}: {row.name}",
             lambda r=row: evaluate(bench, test, r, systems, batch_size),
+            systems=[s.name for s in systems],
         )

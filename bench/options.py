@@ -29,7 +29,7 @@ ONE_BY_ONE = ("looks", "certify", "latency")
 INDIFFERENT = {
     "command", "weights", "data", "batch_size", "threads", "workers", "device", "cache",
     "manifests", "out", "fresh", "rows", "no_app", "weights_leak_free", "weights_second_source",
-    "methods", "runs", "personal_preset",
+    "methods", "runs", "personal_preset", "forget_changed",
 }  # fmt: skip
 
 
@@ -101,6 +101,10 @@ def _robustness(command: argparse.ArgumentParser) -> None:
     add(
         "--workers", type=int, default=1,
         help="with a budget: batches side by side; with --threads 1 as many as there are cores",
+    )  # fmt: skip
+    add(
+        "--forget-changed", action="store_true",
+        help="with a budget: forget rows of systems whose weights have changed; the rest stay",
     )  # fmt: skip
     add("--fold", choices=("test", "val"), default="test", help="val: where choices are made")
     add("--hospital", type=int, help="whose system, where the weights are a federation's")

@@ -41,13 +41,14 @@ def detection(results: Results) -> str:
             if "carried" in row:
                 most = max(row["carried"], key=row["carried"].get)
                 notes.append(f"{name}: {most}, {percent(row['carried'][most])} %")
-            if "hospital" in row:
-                alarms.append([name, "", percent(row["hospital"]["share"])])
-            elif "scores" not in row:
-                flags = row["flagged"]
-                alarms.append([name, *(percent(flags[s]["share"]) for s in ("paper", "fused"))])
-                for place, part in row.get("sources", {}).items():
-                    alarms.append([f"{name}, {place}", "", percent(part["share"])])
+            if "scores" not in row:
+                blocks = {
+                    name: row,
+                    **{f"{name}, {k}": b for k, b in row.get("sources", {}).items()},
+                }
+                for label, block in blocks.items():
+                    shares = (block["flagged"][s]["share"] for s in ("paper", "fused"))
+                    alarms.append([label, *map(percent, shares)])
         head = ["attack on", "score", "AUROC", "flagged at τ, %",
                 "found where 5 % of the clean twins raise an alarm, %", "where 1 %, %"]  # fmt: skip
         text = f"**{protocol}**\n\n{table(head, attacked)}"

@@ -31,7 +31,11 @@ def pooled(results: Results) -> str:
                         name,
                         SYSTEM_NAMES[system],
                         *(accuracy(row[system][kind]) for kind in KINDS),
-                        "; ".join(by_class(row[system][kind].get("recall", {})) for kind in KINDS),
+                        "; ".join(
+                            filter(
+                                None, (by_class(row[system][k].get("recall", {})) for k in KINDS)
+                            )
+                        ),
                         f"{gap['points']:+.1f} [{low:+.1f} to {high:+.1f}]",
                     ]
                 )

@@ -51,7 +51,10 @@ def run(
 
     store.row("self-check", self_check)
     for row in rows:
-        store.row(row.name, lambda r=row: evaluate(bench, test, r, systems, batch_size))
+        store.row(
+            row.name, lambda r=row: evaluate(bench, test, r, systems, batch_size),
+            systems=[s.name for s in systems],
+        )  # fmt: skip
     for warning in check_rows(store.content["rows"]):
         store.warn(warning)
 

@@ -88,7 +88,9 @@ def by_rank(bench: Bench, surface: str, parts: Sequence[tuple[Tensor, Sequence[i
     score = torch.cat([system.detect(x).scores["paper"] for x, _ in parts])
     flagged = system.detector.flag_by_rank(score)
     span = system.detector.span_of("paper")
-    t_star = system.purifier.t_star(score, float(score[~flagged].max()), span, "paper")
+    least = score[flagged].min() if flagged.any() else score.max()  # who is purified least
+    below = float(torch.nextafter(least, least.new_tensor(-torch.inf)))
+    t_star = system.purifier.t_star(score, below, span, "paper")
     depths = t_star.masked_fill(~flagged, 0).split([len(x) for x, _ in parts])
     probability = [
         bench.classify(surface, system.purify(x, depth, seeds)).exp()[:, 1]

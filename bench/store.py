@@ -39,6 +39,7 @@ class Store:
             StoreError: the file holds rows of another identity and `fresh` is not set.
         """
         self.path, self._code = Path(path), source_key()
+        self._start, self._spent = time.monotonic(), 0.0  # of the row that is being computed
         self.content: Figures = {
             "bench": bench,
             "key": key_of(identity),
@@ -65,9 +66,9 @@ class Store:
                 say(f"{name}: kept from {rows[name]['date']}{other}")
                 return rows[name]
             say(f"{name}: of other settings, measured again")
-        start = time.monotonic()
+        self._start, self._spent = time.monotonic(), 0.0
         figures = compute()
-        took = round(time.monotonic() - start, 1)
+        took = self._seconds()
         rows[name] = {**figures, **key, "wall_s": took, "date": now(), **_of_row(self.content)}
         self.content["unfinished"].pop(name, None)
         self.write()
@@ -86,11 +87,13 @@ class Store:
             say(f"{name}: begun by other code, measured again")
             return start
         say(f"{name}: goes on after {kept['done']} of {len(kept['of'])}")
-        return {k: v for k, v in kept.items() if k != "code"}
+        self._spent = kept.get("wall_s", 0.0)
+        return {k: v for k, v in kept.items() if k not in ("code", "wall_s")}
 
     def keep(self, name: str, state: Figures) -> None:
         """Keeps a row's unfinished state apart from the rows: it is no figure yet."""
-        self.content["unfinished"][name] = {**state, "code": self._code}
+        own = {"code": self._code, "wall_s": self._seconds()}
+        self.content["unfinished"][name] = {**state, **own}
         self.write()
 
     def warn(self, message: str) -> None:
@@ -100,15 +103,14 @@ class Store:
             self.content["warnings"].append(message)
             self.write()
 
-    def unwarn(self, start: str) -> None:
-        """Takes out the warnings that begin so: what they were about is checked again."""
-        kept = [w for w in self.content["warnings"] if not w.startswith(start)]
-        self.content["warnings"] = kept
-
     def write(self) -> None:
         """Writes the file in one step."""
         text = json.dumps(_rounded(self.content), indent=1, allow_nan=False)
         write_atomic(self.path, (text + "\n").encode())
+
+    def _seconds(self) -> float:
+        """Of the row that is being computed, runs before a kill included."""
+        return round(self._spent + time.monotonic() - self._start, 1)
 
     def _take_over(self, old: Figures) -> None:
         if old.get("key") != self.content["key"] or old.get("bench") != self.content["bench"]:

@@ -22,6 +22,7 @@ from core.pipeline import MedFedPure
 from core.purifier import Purifier
 
 PATHS = ("exact", "identity", "noise")
+QUALITY, WIDTH, DEPTH = 75, 3, 5  # of JPEG; of the median in pixels; in bits
 DIFFPURE_T = 100  # depth at which DiffPure's own figure for this eps lies (sigma .17)
 ClassifyFn = Callable[[Tensor], Tensor]
 FrontFn = Callable[..., Tensor]  # of scans, one seed each, and depths (B,) where it has any
@@ -123,10 +124,10 @@ def _all(p: MedFedPure) -> list[Target]:
 
     floor = partial(depth_of, p, "floor")
     deep = p.config.purifier.t_min
-    unet, depths = p.purifier.noise_pred, p.config.purifier
+    own, unet, depths = p.config, p.purifier.noise_pred, p.config.purifier
     # the detector reads both classifiers' gradients and the purifier's noise
     guarded = {"parts": (p.classifier, p.plain, unet, p.detector),
-               "settings": (depths, p.config.detector)}  # fmt: skip
+               "settings": (own,)}  # fmt: skip
     slow = Purifier(
         p.purifier.noise_pred, p.purifier.diffusion,
         replace(p.config.purifier, sampler="ddim", steps=4, noises=1),
@@ -141,24 +142,27 @@ def _all(p: MedFedPure) -> list[Target]:
                gate=gate(trained, None), refuses=True, **guarded),
         Target("purify-all", f"every scan purified to t = {deep}, trained mixture", trained,
                partial(_to_depth, p.purifier, deep), is_purifier=True,
-               parts=(p.classifier, unet), settings=(depths,)),
+               parts=(p.classifier, unet), settings=(depths, own.moe, own.unet)),
         Target("trained-mixture", "adversarially trained mixture alone", trained,
-               parts=(p.classifier,)),
+               parts=(p.classifier,), settings=(own.moe,)),
         Target("uniform-attention", "static at equal cost: experts with equal weights", uniform,
-               parts=(p.classifier,)),
-        Target("undefended", "plain classifier alone", plain, parts=(p.plain,)),
+               parts=(p.classifier,), settings=(own.moe,)),
+        Target("undefended", "plain classifier alone", plain, parts=(p.plain,),
+               settings=(own.plain,)),
         Target("plain-purified", "detector and purifier (policy floor), plain classifier", plain,
                pure, floor, gate(plain, "floor"), is_purifier=True, **guarded),
         Target("diffpure", f"DiffPure at t = {DIFFPURE_T}, 4 DDIM steps, plain classifier", plain,
                partial(_to_depth, slow, DIFFPURE_T), is_purifier=True,
                estimates=partial(_estimates, slow, DIFFPURE_T),
-               parts=(p.plain, unet), settings=(slow.config,)),
-        Target("jpeg", "JPEG of quality 75, plain classifier", plain,
-               lambda x, _: jpeg(x, 75), has_gradient=False, parts=(p.plain,)),
-        Target("median", "3 x 3 median, plain classifier", plain, lambda x, _: median(x, 3),
-               parts=(p.plain,)),
-        Target("bits", "5 bits a pixel, plain classifier", plain,
-               lambda x, _: bits(x, 5), has_gradient=False, parts=(p.plain,)),
+               parts=(p.plain, unet), settings=(slow.config, DIFFPURE_T, own.plain, own.unet)),
+        Target("jpeg", f"JPEG of quality {QUALITY}, plain classifier", plain,
+               lambda x, _: jpeg(x, QUALITY), has_gradient=False,
+               parts=(p.plain,), settings=(own.plain, QUALITY)),
+        Target("median", f"{WIDTH} x {WIDTH} median, plain classifier", plain,
+               lambda x, _: median(x, WIDTH), parts=(p.plain,), settings=(own.plain, WIDTH)),
+        Target("bits", f"{DEPTH} bits a pixel, plain classifier", plain,
+               lambda x, _: bits(x, DEPTH), has_gradient=False,
+               parts=(p.plain,), settings=(own.plain, DEPTH)),
     ]  # fmt: skip
 
 

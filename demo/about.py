@@ -16,8 +16,8 @@ this is an independent implementation.</p>"""
 DIFFERENCES = """
 <h3>Where it departs from the paper</h3>
 <ul>
-<li>The score that decides fuses up to eight measurements. The paper's score, the mean reconstruction
-error, is computed and reported beside it.</li>
+<li>The score that decides fuses up to eight measurements. The paper's score, the mean
+reconstruction error, is computed and reported beside it.</li>
 <li>Every scan is purified a little, suspected ones more, so that slipping past the detector does
 not switch the defence off.</li>
 <li>The purifier's network is trained on attacked scans as well, and removes the noise in one

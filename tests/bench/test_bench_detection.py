@@ -1,5 +1,7 @@
 """Detector figures: what separates does, what cannot does not."""
 
+from copy import deepcopy
+
 import pytest
 import torch
 
@@ -89,11 +91,15 @@ def test_false_alarms_stand_by_source_and_by_hospital(pipeline, test_fold, tmp_p
     monkeypatch.setattr(command, "CURVE", (command.HEADLINE,))
     monkeypatch.setattr(command, "SURFACES", ("plain",))
     monkeypatch.setattr(command, "BENIGN", {})
+    other = deepcopy(pipeline)
+    other.detector.quantiles_fused.fill_(-1e9)  # whatever it reads, it calls it an attack
     store = Store(tmp_path / "detection.json", "detection", {}, {"machine": {}})
-    command.run(store, pipeline, test_fold, 8, {1: lambda: pipeline, 2: lambda: pipeline})
+    command.run(store, pipeline, test_fold, 8, {1: lambda: pipeline, 2: lambda: other})
     rows = store.content["rows"]
     clean = rows["clean"]
     assert set(clean["sources"]) == set(test_fold.sources)
-    assert sum(part["k"] for part in clean["sources"].values()) == clean["flagged"]["fused"]["k"]
-    for number in (1, 2):
-        assert rows[f"clean, hospital {number}"]["hospital"] == clean["flagged"]["fused"]
+    for name in SCORES:
+        parts = [part["flagged"][name]["k"] for part in clean["sources"].values()]
+        assert sum(parts) == clean["flagged"][name]["k"]
+    assert rows["clean, hospital 1"]["flagged"] == clean["flagged"]
+    assert rows["clean, hospital 2"]["flagged"]["fused"]["k"] == len(test_fold)

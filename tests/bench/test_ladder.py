@@ -23,7 +23,7 @@ from bench.randomness import check_noise, drawn, figures, randomness
 from bench.report import fill
 from bench.rungs import LADDER, RUNGS, Attacker, rungs_named, seen
 from bench.standings import compare_rows, standings
-from bench.store import Store
+from bench.store import Store, StoreError
 from bench.targets import NAMES, PATHS, Gate, GateReading, Target, targets
 
 EPS = 0.015
@@ -587,6 +587,29 @@ def test_the_time_left_is_judged_by_rows_of_the_same_kind_and_system():
     assert left("A4", "it", 0) == ""
 
 
+def test_the_time_of_a_killed_row_is_kept(store, four, known, monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr("bench.store.time.monotonic", lambda: clock[0])
+
+    def takes(seconds, kill):
+        def row():
+            state = store.begun("A0: it", {"of": [0], "done": 0})
+            clock[0] += seconds
+            store.keep("A0: it", state)
+            if kill:
+                raise KeyboardInterrupt
+            return {}
+
+        return row
+
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            store.row("A0: it", takes(30, kill=True))
+        clock[0] += 1000  # between the runs
+    assert store.row("A0: it", takes(40, kill=False))["wall_s"] == 100
+    assert store.row("A1: it", takes(5, kill=False))["wall_s"] == 5
+
+
 @pytest.mark.parametrize(
     ("part", "stay"),
     [
@@ -604,18 +627,29 @@ def test_rows_of_other_tensors_are_forgotten_and_no_others(store, pipeline, part
         store.content[place] = {
             f"{kind}: {t.name}": {"weights": t.key} for kind in kinds for t in targets(pipeline)
         }
-    store.content["rows"]["A3: defence"] = {}  # of a time before rows knew
-    changed = deepcopy(pipeline)
-    with torch.no_grad():
-        next(t for t in getattr(changed, part).state_dict().values() if t.is_floating_point()).add_(
-            1
-        )
-    climbing.forget(store, targets(pipeline))
-    assert "A3: defence" not in store.content["rows"]
+    store.content["rows"] |= {"A3: defence": {}, "randomness": {}}  # of before rows knew
+    with pytest.raises(StoreError, match=r"of other weights \(defence, randomness\): name another"):
+        climbing.forget(store, targets(pipeline), False)
+    assert len(store.content["rows"]) == 3 * len(NAMES) + 1  # refused: nothing is lost
+    climbing.forget(store, targets(pipeline), True)
     assert len(store.content["rows"]) == 3 * len(NAMES) - 1
-    climbing.forget(store, targets(changed))
+    climbing.forget(store, targets(pipeline), False)
+    changed = deepcopy(pipeline)
+    tensors = getattr(changed, part).state_dict().values()
+    next(t for t in tensors if t.is_floating_point()).add_(1)
+    climbing.forget(store, targets(changed), True)
     for place in ("rows", "unfinished"):
         assert {name.rpartition(": ")[2] for name in store.content[place]} == stay
+
+
+def test_what_else_decides_a_reading_is_in_its_key(pipeline, monkeypatch):
+    before = {t.name: t.key for t in targets(pipeline)}
+    monkeypatch.setattr("bench.targets.QUALITY", 60)
+    monkeypatch.setattr("bench.targets.DIFFPURE_T", 90)
+    other = deepcopy(pipeline)
+    other.config = replace(other.config, moe=replace(other.config.moe, sides=(56, 56, 56)))
+    changed = {t.name for t in targets(other) if t.key != before[t.name]}
+    assert changed == set(NAMES) - {"undefended", "median", "bits"}
 
 
 def test_a_purifier_s_settings_are_its_own(pipeline):

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from bench.checks import check_rows
+from bench.detection import scored
 from bench.figures import Reading, figures, join
 from bench.fold import load_fold
 from bench.robustness import PAIRS, choose_expert, evaluate
@@ -95,6 +96,13 @@ def test_the_published_gate_purifies_a_share_of_all_scans_whatever_they_are(
             measure(bench, test_fold, rows(EPS)[name], SYSTEMS[1:4], size) for size in (8, 3)
         )
         found = whole["defence-published-gate"]
+        if name == "clean":
+            score = scored(pipeline, test_fold.batches(n, pipeline.device)[0]().x)["paper"]
+            top = score.topk(n // 4).indices.sort().values
+            assert torch.equal(found.flagged.nonzero()[:, 0], top)
+            depths = found.t_star[top]
+            assert int(depths.min()) == pipeline.config.purifier.t_min  # the least suspicious
+            assert torch.equal(depths.argsort(), score[top].argsort()) or len(set(depths)) == 1
         assert int(found.flagged.sum()) == n // 4
         assert torch.equal(found.flagged, found.t_star > 0)
         assert torch.equal(found.flagged, single["defence-published-gate"].flagged)  # of the fold

@@ -221,7 +221,7 @@ def test_what_ships_was_trained_by_ten_hospitals() -> None:
 
 
 def test_no_measurement_decides_what_ships_alone() -> None:
-    """None carries more than half of a hospital's fused score, and none counts backwards."""
+    """By what was noted when it was fitted, none carries more than half; none counts backwards."""
     for number, system in load_all().items():
         share = system.info["validation"]["fused_largest_share"]
         assert 0 < share <= 0.5, number
