@@ -111,7 +111,7 @@ def ladder_curve(results: Results) -> str:
         noises = [row for name, row in result["rows"].items() if name.startswith("randomness")]
         parts += [_noise(row) for row in noises]
     if not parts:
-        raise KeyError("a curve in ladder-*.json")
+        raise KeyError("ladder-*.json with a curve")
     return "\n\n".join(parts)
 
 
