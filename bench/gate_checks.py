@@ -10,7 +10,7 @@ from torch import Tensor
 from bench.attacks import APGD, Hiding, Square
 from bench.checks import in_corner
 from bench.fold import Fold
-from bench.ladder_checks import SLOPES, ZERO_SHARE
+from bench.ladder_checks import SLOPES, ZERO_SHARE, slope_of, zero_share
 from bench.rungs import as_logits, look_of
 from bench.targets import Target
 from core.attack.step import to_eight_bit
@@ -44,19 +44,9 @@ def check_gate(
     def lowered(z: Tensor) -> Tensor:
         return as_logits(-look(z)[1], y)
 
-    start = in_corner(x, eps, seeds).requires_grad_()
-    before = score(start)
-    (grad,) = torch.autograd.grad(before.sum(), start)
-    step = (start + FINE * grad.sign()).clamp(0, 1).detach() - start.detach()
-    promised = (grad * step).flatten(1).sum(1)
-    found: dict[str, Any] = {
-        "n": len(y),
-        "zero_gradients": float((grad.flatten(1).abs().amax(1) == 0).double().mean()),
-    }
-    with torch.no_grad():
-        rise = score(start + step) - before
-    ratio = torch.where(promised > 0, rise / promised.clamp_min(1e-12), 0.0)
-    found["slope"] = float(ratio.median())
+    start = in_corner(x, eps, seeds)
+    slope, grad = slope_of(score, start, FINE)
+    found: dict[str, Any] = {"n": len(y), "zero_gradients": zero_share(grad), "slope": slope}
     signed = APGD(eps, STEPS, loss="margin")(lowered, x, y, seeds)
     # misread by far wherever it goes: what is left is to hide, and the point that hides best counts
     with_it = Hiding(eps, STEPS)(lambda z: (FAR + 0 * z.sum((1, 2, 3)), look(z)[1]), x, start)

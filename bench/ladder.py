@@ -131,7 +131,8 @@ def attack_scans(
     A killed row goes on after its last whole batch.
     """
     rows = tried.nonzero()[:, 0].tolist()
-    start = {"of": rows, "weights": target.key, "done": 0, **dict.fromkeys(BITS, ""), "scores": []}
+    key = target.key
+    start = {"of": rows, "weights": key, "done": 0, **dict.fromkeys(BITS, ""), "scores": []}
     state = store.begun(name, start)
     left = fold.pick(rows[state["done"] :])
 
@@ -147,7 +148,7 @@ def attack_scans(
         state["done"] += len(after.bits["right"])
         store.keep(name, state)
     fell = state["right"].count("0")
-    found = {"n": len(fold), "tried": len(rows), "fell": fell, "weights": target.key}
+    found = {"n": len(fold), "tried": len(rows), "fell": fell, "weights": key}
     for key in BITS if target.gate else BITS[:2]:
         bits_of = dict(zip(rows, state[key], strict=True))
         found[key] = "".join(bits_of.get(i, "-") for i in range(len(fold)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -17,7 +18,7 @@ from bench.ladder import read_after
 from bench.rungs import seen
 from bench.targets import Target
 from core.attack import PGD
-from core.attack.step import LogitsFn, gradient
+from core.attack.step import gradient
 
 LARGE, STEPS = 0.25, 10  # an attack that nothing survives
 ZERO_SHARE = 0.01
@@ -25,6 +26,8 @@ ALIKE = 0.7  # cosine of the gradient in the attacks' precision and in full
 FEW = 5  # steps of APGD, and five times as many
 FINE = 2e-4  # of the finite difference along the gradient's sign, in [0, 1]
 SLOPES = (0.5, 2.0)  # of the measured rise against the promised one, median over scans
+
+ValueFn = Callable[[Tensor], Tensor]  # of scans (B, C, H, W), (B,)
 
 
 def check_gradients(
@@ -43,8 +46,7 @@ def check_gradients(
         return target.logits(z, seeds)
 
     grad, _ = gradient(logits, x, y, 0)
-    # where an expert sees nothing the gradient is 0 by right: in scans, not in pixels
-    found["zero_gradients"] = float((grad.flatten(1).abs().amax(1) == 0).double().mean())
+    found["zero_gradients"] = zero_share(grad)
     if found["zero_gradients"] > ZERO_SHARE:
         share = f"{found['zero_gradients']:.0%}"
         warnings.append(f"{target.name}: {share} of the scans have no gradient at all")
@@ -55,7 +57,7 @@ def check_gradients(
             f"{target.name}: the gradient that attacks follow has a cosine of "
             f"{found['precision']:.2f} with the exact one"
         )
-    found["slope"] = _slope(logits, x, y)
+    found["slope"] = slope_of(lambda z: margin(logits(z), y), x, FINE)[0]
     if not SLOPES[0] <= found["slope"] <= SLOPES[1]:
         warnings.append(
             f"{target.name}: the margin rises {found['slope']:.2f} times what its gradient promises"
@@ -94,17 +96,25 @@ def _alike(first: Tensor, second: Tensor) -> Tensor:
     return F.cosine_similarity(*rows)
 
 
-def _slope(logits: LogitsFn, x: Tensor, y: Tensor) -> float:
-    """Median over scans of the margin's rise after a tiny step, over what the gradient promises.
+def slope_of(value: ValueFn, x: Tensor, fine: float) -> tuple[float, Tensor]:
+    """How `value` (B,) rises after a tiny step along its gradient's sign; that gradient too.
 
-    0 where there is no gradient that could promise anything.
+    The median over scans of the rise over what the gradient promises; 0 where it promises nothing.
     """
     z = x.clone().requires_grad_()
-    before = margin(logits(z), y)
+    before = value(z)
     (grad,) = torch.autograd.grad(before.sum(), z)
-    step = (x + FINE * grad.sign()).clamp(0, 1) - x
+    step = (x + fine * grad.sign()).clamp(0, 1) - x
     promised = (grad * step).flatten(1).sum(1)
     with torch.no_grad():
-        rise = margin(logits(x + step), y) - before.detach()
+        rise = value(x + step) - before.detach()
     ratio = torch.where(promised > 0, rise / promised.clamp_min(1e-12), 0.0)
-    return float(ratio.median())
+    return float(ratio.median()), grad
+
+
+def zero_share(grad: Tensor) -> float:
+    """Share of scans (B, C, H, W) without any gradient.
+
+    Where an expert sees nothing the gradient is 0 by right: in scans, not in pixels.
+    """
+    return float((grad.flatten(1).abs().amax(1) == 0).double().mean())

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bench.figures import separation, share
+from bench.figures import members, separation, share
 from bench.fold import Fold
 from bench.rungs import NOISE, ORDER
 from core import metrics
@@ -81,17 +81,10 @@ def block(right: Tensor, fold: Fold) -> dict[str, Any]:
     """Accuracy with intervals; per class, kind of tumour and source."""
     found = share(right)
     found["interval_by_group"] = metrics.group_bootstrap_interval(right, fold.groups)
-    found["recall"] = {
-        kind: share(right[[i for i, k in enumerate(fold.subtypes) if k == kind]])
-        for kind in sorted(set(fold.subtypes))
-    }
-    sources = sorted(set(fold.sources))
+    kinds, sources = members(fold.subtypes), members(fold.sources)
+    found["recall"] = {kind: share(right[rows]) for kind, rows in kinds.items()}
     if len(sources) > 1:
-        found["sources"] = {
-            name: block(right[rows], fold.pick(rows))
-            for name in sources
-            for rows in [[i for i, s in enumerate(fold.sources) if s == name]]
-        }
+        found["sources"] = {n: block(right[rows], fold.pick(rows)) for n, rows in sources.items()}
     return found
 
 

@@ -28,12 +28,18 @@ def test_a_scan_against_itself_is_not_detected(pipeline, test_fold):
     assert all(f["auroc"] == 0.5 for f in figures.values())
 
 
-def test_strong_noise_raises_the_papers_score(pipeline, test_fold):
+@pytest.fixture(scope="module")
+def noisy(pipeline, test_fold):
+    """What is said of strong noise."""
     x = test_fold.batches(8, pipeline.device)[0]().x
     generator = torch.Generator().manual_seed(0)
-    noisy = eight_bit(x + 0.3 * torch.randn(x.shape, generator=generator))
-    clean, attacked = scored(pipeline, x), scored(pipeline, noisy)
-    figures = detection(pipeline, clean, attacked, test_fold.groups[: len(x)])["scores"]
+    changed = eight_bit(x + 0.3 * torch.randn(x.shape, generator=generator))
+    clean, attacked = scored(pipeline, x), scored(pipeline, changed)
+    return detection(pipeline, clean, attacked, test_fold.groups[: len(x)])
+
+
+def test_strong_noise_raises_the_papers_score(noisy):
+    figures = noisy["scores"]
     assert figures["feature quiet"]["auroc"] == 1.0
     assert figures["feature quiet"]["tpr_at_5"] == 1.0
     low, high = figures["paper"]["interval"]
@@ -67,12 +73,8 @@ def test_the_interval_counts_near_duplicates_once(pipeline):
     assert width(20, list(range(80))) < alone / 2
 
 
-def test_what_features_carry_adds_up(pipeline, test_fold):
-    x = test_fold.batches(8, pipeline.device)[0]().x
-    generator = torch.Generator().manual_seed(0)
-    noisy = eight_bit(x + 0.3 * torch.randn(x.shape, generator=generator))
-    clean, attacked = scored(pipeline, x), scored(pipeline, noisy)
-    shares = detection(pipeline, clean, attacked, test_fold.groups[: len(x)])["carried"]
+def test_what_features_carry_adds_up(noisy):
+    shares = noisy["carried"]
     assert set(shares) == set(FEATURES) and sum(shares.values()) == pytest.approx(1)
     assert all(share >= 0 for share in shares.values())
 

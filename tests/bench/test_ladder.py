@@ -24,6 +24,7 @@ from bench.report import fill
 from bench.rungs import LADDER, RUNGS, Attacker, rungs_named, seen
 from bench.standings import compare_rows, standings
 from bench.store import Store, StoreError
+from bench.systems import Bench, systems_named
 from bench.targets import NAMES, PATHS, Gate, GateReading, Target, targets
 
 EPS = 0.015
@@ -608,6 +609,26 @@ def test_the_time_of_a_killed_row_is_kept(store, four, known, monkeypatch):
         clock[0] += 1000  # between the runs
     assert store.row("A0: it", takes(40, kill=False))["wall_s"] == 100
     assert store.row("A1: it", takes(5, kill=False))["wall_s"] == 5
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_gradients_reach_the_scan_through_every_target(known, four, name):
+    x, _, seeds = four.batches(2, CPU)[0]()
+    x.requires_grad_()
+    known[name].logits(x, seeds)[:, 1].sum().backward()
+    assert (x.grad.flatten(1).abs().sum(1) > 0).all()
+
+
+@pytest.mark.parametrize(
+    "name", ["defence", "defence-paper-policy", "trained-mixture", "uniform-attention",
+             "undefended", "plain-purified"],
+)  # fmt: skip
+def test_what_is_attacked_is_what_is_read(pipeline, known, four, name):
+    x, _, seeds = four.batches(4, CPU)[0]()
+    reading = Bench(pipeline).read(systems_named([name]), x, seeds)[name]
+    with torch.no_grad():
+        logits = known[name].logits(x, seeds)
+    assert torch.allclose(reading.probability, logits.exp()[:, 1], atol=1e-5)
 
 
 @pytest.mark.parametrize(
