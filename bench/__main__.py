@@ -26,7 +26,7 @@ from bench import (
     robustness,
     trainings,
 )
-from bench.budgets import BUDGETS
+from bench.budgets import BUDGETS, COMMITTED
 from bench.fold import Fold, load_fold
 from bench.lanes import Lanes
 from bench.lesions import masks_for
@@ -79,24 +79,23 @@ def _single(args: argparse.Namespace) -> None:
     hashes = weights.pop("sha256")
     hospital = getattr(args, "hospital", None)
     pipeline = load(args.weights, hospital=hospital).to(_device(args))
-    fold = getattr(args, "fold", "test")
-    name = "ladder" if getattr(args, "budget", None) else args.command
-    place = Path("results") if fold == "test" else Path("runs")
-    out = args.out or place / f"{name}-{args.protocol}.json"
+    fold, of = getattr(args, "fold", "test"), getattr(args, "budget", None)
     identity: dict[str, Any] = {"protocol": args.protocol, "manifest_sha256": manifest.sha256}
     others: list[MedFedPure] = []
-    if name == "ladder":  # its rows know of which tensors they are; those that lend gradients
-        budget = BUDGETS[args.budget]
+    if of:  # the ladder's rows know of which tensors they are; those that lend gradients
+        budget = BUDGETS[of]
         lenders = _others(pipeline)[: budget.others]
         others = [load(args.weights, hospital=h).to(_device(args)) for h in lenders]
         lent = [pipeline.plain, *(other.classifier for other in others)]
         identity["lent"] = [tensors_key(part) for part in lent]
         weights |= {"sha256": hashes}
+    elif args.command == "certify":  # a reader beside the system
+        identity["weights"] = {smoothing.FILE: hashes.get(smoothing.FILE)}
     else:
         identity["weights"] = hashes
-    store = _store(out, args, identity, {"weights_facts": weights}, pipeline)
+    store = _store(place_of(args), args, identity, {"weights_facts": weights}, pipeline)
     test = _fold(args, args.protocol, fold, args.limit)
-    if name == "ladder":
+    if of:
         climbing.run(
             store, pipeline, others, test, args.rows or LADDER, args.systems, budget,
             eps=args.attack_eps, lanes=Lanes(pipeline.device, args.batch_size, args.workers),
@@ -117,8 +116,7 @@ def _single(args: argparse.Namespace) -> None:
         detection.run(store, pipeline, test, args.batch_size, hospitals)
     elif args.command == "purifier":
         validation = _fold(args, args.protocol, "val", args.val_limit)
-        masks = masks_for(test, root_of(args))
-        purifier.run(store, pipeline, test, validation, masks, args.batch_size)
+        purifier.run(store, pipeline, test, validation, args.batch_size)
     elif args.command == "looks":
         looks.run(store, pipeline, test, masks_for(test, root_of(args)))
     elif args.command == "mae":
@@ -142,6 +140,14 @@ def _single(args: argparse.Namespace) -> None:
             store.row("app", lambda: measure_app(files))
     store.write()
     say(f"written to {store.path}")
+
+
+def place_of(args: argparse.Namespace) -> Path:
+    """The result file: `--out`, or named after command or ladder, budget and protocol."""
+    of = getattr(args, "budget", None)
+    stem = ("ladder" if of == COMMITTED else f"ladder-{of}") if of else args.command
+    folder = "results" if getattr(args, "fold", "test") == "test" else "runs"
+    return args.out or Path(folder) / f"{stem}-{args.protocol}.json"
 
 
 def _others(pipeline: MedFedPure) -> list[int]:

@@ -21,6 +21,7 @@ class Budget:
     checked: int  # scans of the self-checks; every row runs on them, fallen or not, to compare
 
 
+COMMITTED = "cpu"  # whose file has no budget in its name
 BUDGETS = {
     "smoke": Budget(16, 10, 1, 1, 2, 50, 8, 8, 1, 8),
     "cpu": Budget(200, 50, 1, 5, 4, 1000, 64, 48, 2, 16),

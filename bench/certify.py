@@ -12,11 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bench.figures import members, share
+from bench.figures import members, share, share_of
 from bench.fold import Fold
 from bench.progress import progress
 from bench.store import Store
-from core import metrics
 from core.smoothing import Smoothed, lower_bound
 
 EPS, NOISES, CHOOSE, ALPHA = 0.015, 1000, 100, 0.001
@@ -101,8 +100,7 @@ def balanced(right: Tensor, fold: Fold) -> dict[str, Any]:
         if not rows:
             raise ValueError("balanced accuracy needs scans of both classes: raise --limit")
         groups = [fold.groups[i] for i in rows]
-        by_group = metrics.group_bootstrap_interval(right[rows], groups)
-        parts[name] = {**share(right[rows]), "interval_by_group": by_group}
+        parts[name] = share_of(right[rows], groups)
     mean = sum(part["accuracy"] for part in parts.values()) / 2
     joined = {
         name: _joined(mean, [(part["accuracy"], part[name]) for part in parts.values()])

@@ -7,13 +7,14 @@ from functools import partial
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from bench.budgets import Budget
-from bench.figures import share
+from bench.figures import share_of
 from bench.fold import Fold
 from bench.gate_checks import check_gate
-from bench.ladder import attack_scans, climb, watched_of
-from bench.ladder_checks import check_gradients
+from bench.ladder import attack_scans, climb, compared_on
+from bench.ladder_checks import check_gradients, check_target
 from bench.lanes import Lanes
 from bench.progress import say
 from bench.randomness import check_noise, randomness
@@ -25,6 +26,7 @@ from core.pipeline import MedFedPure
 
 CURVE = (0.004, 0.008, 0.015, 0.031, 0.06)
 CURVED = ("defence", "trained-mixture", "undefended")
+STOCHASTIC = "defence"  # whose noise is drawn anew, for A8
 LAWS = 3  # another number where a self-check is added: the rows are measured again
 SLACK = 0.01  # a point of accuracy
 
@@ -48,9 +50,12 @@ def run(
 
     Raises:
         StoreError: the file holds rows of other tensors, and `forget_changed` is not set.
+        ValueError: a system's outputs are none that can be attacked.
     """
     fold = test.thin(budget.scans)
     chosen = targets(pipeline, systems)
+    for target in chosen:
+        check_target(target, fold, lanes.device)
     forget(store, targets(pipeline), forget_changed)
     lent = [pipeline.plain_logits, *(other.classifier_logits for other in others)]
     attacker = Attacker(eps, budget, lent)
@@ -64,7 +69,7 @@ def run(
     for target in [t for t in chosen if t.name in CURVED]:
         for size in CURVE if "A3" in names else ():
             climb_curve(store, few, target, size, budget, lanes)
-        if target.name == "defence" and "A8" in names:
+        if target.name == STOCHASTIC and "A8" in names:
             store.row(
                 f"randomness: {target.name}",
                 lambda t=target: randomness(store, t, few, attacker, lanes),
@@ -109,13 +114,15 @@ def _check(
     store.row(f"self-check: {target.name}", row, budget=vars(budget), laws=LAWS)
 
 
-def _warnings(rows: Rows, known: Sequence[Target], watched: Sequence[int]) -> list[str]:
+def _warnings(rows: Rows, known: Sequence[Target], few: Tensor, watched: Tensor) -> list[str]:
     """What the rows that are whole say against the ladder, no more and no less."""
     found: list[str] = []
     for target in known:
-        found += rows.get(f"self-check: {target.name}", {}).get("warnings", [])
+        checks = rows.get(f"self-check: {target.name}", {"warnings": []})
+        older = [f"{target.name}: its self-checks are those of older code"]
+        found += checks.get("warnings", older)
         if not target.refuses:  # a stronger attack is refused more often
-            found += compare_rows(rows, target.name, watched, SLACK)
+            found += compare_rows(rows, target.name, few, watched, SLACK)
         if noise := rows.get(f"randomness: {target.name}"):
             found += [f"{target.name}: {warning}" for warning in check_noise(noise, SLACK)]
     return found
@@ -126,14 +133,19 @@ def _stand(
 ) -> None:
     """Writes where each system stands, or one, and which attacks that fit it are still to come."""
     rows, before = store.content["rows"], store.content.get("standings", {}) if only else {}
-    found = {**before, **standings(rows, fold, only)}
-    known = [t for t in targets(pipeline) if t.name in found]  # in their order
+    every = targets(pipeline)
+    taus = {t.name: t.gate.tau for t in every if t.gate}
+    found = {**before, **standings(rows, fold, taus, only)}
+    known = [t for t in every if t.name in found]  # in their order
     for target in known:
         fitting = [rung.name for rung in RUNGS if rung.fits(target)]
-        found[target.name]["to_come"] = [n for n in fitting if f"{n}: {target.name}" not in rows]
+        waits = [n for n in fitting if f"{n}: {target.name}" not in rows]
+        if target.name == STOCHASTIC and f"randomness: {target.name}" not in rows:
+            waits.append("A8")
+        found[target.name]["to_come"] = waits
     store.content["standings"] = {target.name: found[target.name] for target in known}
     own = {k: r for k, r in rows.items() if len(r.get("right", "")) in (0, len(fold))}
-    warnings = _warnings(own, targets(pipeline), watched_of(fold, budget))
+    warnings = _warnings(own, every, *compared_on(fold, budget))
     for warning in warnings:
         store.warn(warning)
     store.content["warnings"] = warnings
@@ -155,6 +167,7 @@ def climb_curve(
 
     def row() -> dict[str, Any]:
         found = attack_scans(store, name, target, few, every, attack, lanes)
-        return {"curve": target.name, "eps": eps, "weights": target.key, **share(kept(found))}
+        facts = {"curve": target.name, "eps": eps, "weights": target.key}
+        return {**facts, **share_of(kept(found), few.groups)}
 
     store.row(name, row, budget=vars(budget))

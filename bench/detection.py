@@ -9,14 +9,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bench.figures import members, separation
+from bench.figures import members, separation, share_of
 from bench.filters import jpeg
 from bench.fold import Fold
 from bench.progress import progress
 from bench.shapes import histogram, roc
 from bench.store import Store
 from bench.systems import Bench
-from core import metrics
 from core.attack import PGD
 from core.detector import SCORES, cut_off
 from core.diffusion import seeded_noise
@@ -49,7 +48,10 @@ def run(
     `hospitals` loads each one's system: what raises an alarm is its own.
     """
     clean = measured(pipeline, test, lambda x, y, seeds: x, "clean", batch_size)
-    store.row("clean", lambda: {"n": len(test), **false_alarms(pipeline, clean, test)})
+    store.row(
+        "clean",
+        lambda: {"n": len(test), **false_alarms(pipeline, clean, test.groups, test.sources)},
+    )
     for number, opened in (hospitals or {}).items():
 
         def own(
@@ -57,7 +59,7 @@ def run(
         ) -> dict[str, Any]:
             system = opened()
             found = measured(system, test, lambda x, y, seeds: x, name, batch_size)
-            return {"n": len(test), "flagged": flagged(system, found)}
+            return {"n": len(test), "flagged": flagged(system, found, test.groups)}
 
         store.row(f"clean, hospital {number}", own)
     for name, change in BENIGN.items():
@@ -68,7 +70,7 @@ def run(
             found = measured(
                 pipeline, test, lambda x, y, s: eight_bit(change(x, s)), name, batch_size
             )
-            return {"n": len(test), **false_alarms(pipeline, found)}
+            return {"n": len(test), **false_alarms(pipeline, found, test.groups)}
 
         store.row(f"benign: {name}", changed)
     bench = Bench(pipeline)
@@ -130,29 +132,31 @@ def measured(
 
 
 def false_alarms(
-    pipeline: MedFedPure, found: dict[str, Tensor], fold: Fold | None = None
+    pipeline: MedFedPure,
+    found: dict[str, Tensor],
+    groups: Sequence[int],
+    sources: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Share of these scans above each score's stored tau (5 % of validation scans were).
 
-    Beside it tau itself, and how the scores are spread; of a fold the shares by source too.
+    Beside it tau itself, and how the scores are spread; the shares by source where given.
     """
-    places = members(fold.sources) if fold else {}
-    sources = {
-        place: {"flagged": flagged(pipeline, {name: found[name][rows] for name in SCORES})}
-        for place, rows in places.items()
-    }
+    places = {}
+    for place, rows in members(sources).items():
+        part = {name: found[name][rows] for name in SCORES}
+        places[place] = {"flagged": flagged(pipeline, part, [groups[i] for i in rows])}
     return {
-        **({"sources": sources} if sources else {}),
-        "flagged": flagged(pipeline, found),
+        **({"sources": places} if places else {}),
+        "flagged": flagged(pipeline, found, groups),
         "deciding": pipeline.config.detector.score,
         "tau": {name: pipeline.detector.tau(name) for name in SCORES},
         "histogram": {name: histogram(found[name], name) for name in SCORES},
     }
 
 
-def flagged(system: MedFedPure, found: dict[str, Tensor]) -> dict[str, Any]:
+def flagged(system: MedFedPure, found: dict[str, Tensor], groups: Sequence[int]) -> dict[str, Any]:
     """Share of scans above each score's stored tau."""
-    return {name: metrics_share(found[name] > system.detector.tau(name)) for name in SCORES}
+    return {name: share_of(found[name] > system.detector.tau(name), groups) for name in SCORES}
 
 
 def detection(
@@ -173,7 +177,7 @@ def detection(
         pipeline.detector.weight.cpu(), *(_standardised(pipeline, f) for f in (clean, attacked))
     )
     by_name = dict(zip(FEATURES, share.tolist(), strict=True))
-    return {"scores": scores, "carried": by_name, **false_alarms(pipeline, attacked)}
+    return {"scores": scores, "carried": by_name, **false_alarms(pipeline, attacked, groups)}
 
 
 def _standardised(pipeline: MedFedPure, found: dict[str, Tensor]) -> Tensor:
@@ -181,9 +185,3 @@ def _standardised(pipeline: MedFedPure, found: dict[str, Tensor]) -> Tensor:
     detector = pipeline.detector
     features = torch.stack([found[f"feature {name}"] for name in FEATURES], 1)
     return cut_off((features - detector.centre.cpu()) / detector.spread.cpu())
-
-
-def metrics_share(flags: Tensor) -> dict[str, Any]:
-    """k, n and the share with Wilson's interval."""
-    k, n = int(flags.sum()), len(flags)
-    return {"k": k, "n": n, "share": k / n, "interval": metrics.wilson_interval(k, n)}

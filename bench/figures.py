@@ -31,8 +31,7 @@ def join(readings: Sequence[Reading]) -> Reading:
 def figures(reading: Reading, fold: Fold) -> dict[str, Any]:
     """All figures of a row for one system; for each source too where there are several."""
     y, right = fold.y, metrics.is_right(reading.probability, fold.y)
-    block = {**_block(reading.probability, y), **share(right)}
-    block["interval_by_group"] = metrics.group_bootstrap_interval(right, fold.groups)
+    block = {**_block(reading.probability, y), **share_of(right, fold.groups)}
     block["recall"] = {
         name: share(right[rows])
         for name, rows in members(fold.subtypes).items()
@@ -61,6 +60,11 @@ def share(right: Tensor) -> dict[str, Any]:
     """k, n, k / n and Wilson's 95 % interval of a bool tensor (N,)."""
     k, n = int(right.sum()), len(right)
     return {"k": k, "n": n, "accuracy": k / n, "interval": metrics.wilson_interval(k, n)}
+
+
+def share_of(right: Tensor, groups: Sequence[int]) -> dict[str, Any]:
+    """`share`, and the interval when near-duplicate groups are redrawn."""
+    return {**share(right), "interval_by_group": metrics.group_bootstrap_interval(right, groups)}
 
 
 def by_label(right: Tensor, y: Tensor) -> dict[str, Any]:

@@ -51,11 +51,13 @@ def _ladder(result: Result) -> list[Line]:
     for source, label in SOURCES.items():
         blocks = [[found[s][key]["sources"][source] for key in ("clean", "worst")] for s in SYSTEMS]
         what = f"{label}, n = {blocks[0][0]['n']} of the same fold"
-        waits = " and ".join(found["defence"]["to_come"])
-        attacks = f"all attacks tried so far (to come: {waits})" if waits else "every attack"
+        waits = [name for name in found["defence"]["to_come"] if name != "A8"]  # of fresh noise
+        attacks = "every attack"
+        if waits:
+            attacks = f"all attacks tried so far (to come: {' and '.join(waits)})"
         lines.append([f"{what}: right as they are / after {attacks} of the ladder, %", "",
                       *(_pair(*pair) for pair in blocks)])  # fmt: skip
-    areas = {name: row["auroc"] for name, row in found["defence"]["detection"].items()}
+    areas = {n: row["auroc"] for n, row in found["defence"]["detection"].items() if "auroc" in row}
     first, second = (areas.get(f"A9 ({way})") for way in (1, 2))
     least = min((a for name, a in areas.items() if name.startswith("A9b")), default=None)
     what = "detected, AUROC: attacks that know the detector (A9, its two ways / the worst of A9b's)"
@@ -68,7 +70,7 @@ def _detection(result: Result) -> list[Line]:
     """Attacks on the mixture alone, as files in 8 bits."""
     rows = [result["rows"][f"trained, eps {eps}"] for eps in ("0.015", "0.004")]
     areas = [number(row["scores"]["fused"]["auroc"]) for row in rows]
-    alarms = [percent(row["flagged"]["fused"]["share"]) for row in rows]
+    alarms = [percent(row["flagged"]["fused"]["accuracy"]) for row in rows]
     what = f"PGD-7 on the mixture, 8-bit files, eps .015 / .004, n = {rows[0]['n']}"
     return [
         [f"{what}: detected, AUROC", "", "", " / ".join(areas)],

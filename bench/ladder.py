@@ -18,8 +18,8 @@ from bench.fold import Batch, Fold, spread
 from bench.lanes import Lanes
 from bench.pace import Work, time_left
 from bench.progress import say
-from bench.rungs import Attacker, Rung
-from bench.standings import kept, unnoticed
+from bench.rungs import RUNGS, Attacker, Rung
+from bench.standings import kept, tried_in, unnoticed
 from bench.store import Store
 from bench.targets import Target
 from core.attack.step import to_eight_bit
@@ -36,14 +36,16 @@ class Standing:
     right_8bit: Tensor
     safe: Tensor
 
-    def open_to(self, rung: Rung, few: Tensor) -> Tensor:
-        """Scans (N,) bool that an attack is still to be tried on, those of `few` where it is."""
-        still = self.right | self.right_8bit
-        return still & few if rung.few else still
-
     def tried_by(self, rung: Rung, few: Tensor, watched: Tensor) -> Tensor:
-        """Those, the ones that every attack is tried on, and who fell with an alarm if it asks."""
-        return self.open_to(rung, few) | watched | (self.safe if rung.unnoticed else False)
+        """Scans (N,) bool that an attack is tried on: those that still stand, and the few.
+
+        Who fell with an alarm too, if it asks. A dear attack is tried on those of the few that
+        stand, and the watched.
+        """
+        still = self.right | self.right_8bit
+        if rung.few:
+            return still & few | watched
+        return still | few | (self.safe if rung.unnoticed else False)
 
     def after(self, row: dict[str, Any]) -> Standing:
         """With another row's falls."""
@@ -63,22 +65,14 @@ def climb(
     """Fills `store` with a row 'RUNG: TARGET' for each pair that fits.
 
     `after` is told the target of every row that is whole.
-
-    Raises:
-        ValueError: a target's outputs are no logits.
     """
-    for target in targets:
-        check_target(target, fold, lanes.device)
     budget = attacker.budget
     standing = {t.name: _begin(store, t, fold, budget, lanes) for t in targets}
-    few, watched = (torch.zeros(len(fold), dtype=torch.bool) for _ in range(2))
-    few[spread(len(fold), budget.few_scans)] = True
-    watched[watched_of(fold, budget)] = True
+    few, watched = compared_on(fold, budget)
     pairs = [(r, t) for r in rungs for t in targets if r.fits(t)]
     for count, (rung, target) in enumerate(pairs, 1):
-        now = standing[target.name]
-        still, tried = now.open_to(rung, few), now.tried_by(rung, few, watched)
-        name = f"{rung.name}: {target.name}"
+        now, name = standing[target.name], f"{rung.name}: {target.name}"
+        tried = now.tried_by(rung, few, watched)
         work = [
             Work(r, t.name, int(standing[t.name].tried_by(r, few, watched).sum()))
             for r, t in pairs[count - 1 :]
@@ -88,33 +82,70 @@ def climb(
         rest = f"; the attacks to come take {took}" if took else ""
         say(f"{name} ({count} of {len(pairs)}): {int(tried.sum())} scans{rest}")
 
-        def row(
-            rung: Rung = rung,
-            target: Target = target,
-            still: Tensor = still,
-            tried: Tensor = tried,
-            name: str = name,
-        ) -> dict[str, Any]:
-            attack = partial(rung.tries, attacker, target)
-            found = attack_scans(store, name, target, fold, tried, attack, lanes)
-            right = [found["right"][i] for i in still.nonzero()[:, 0].tolist()]
-            counts = {"tried": len(right), "fell": right.count("0")}  # of those that still stood
-            return {"row": rung.name, "system": target.name, "meaning": rung.meaning,
-                    **found, **counts}  # fmt: skip
-
-        standing[target.name] = now.after(store.row(name, row, budget=vars(budget)))
+        standing[target.name] = now.after(_row(store, rung, target, fold, tried, attacker, lanes))
         after(target.name)
 
 
 def _begin(store: Store, target: Target, fold: Fold, budget: Budget, lanes: Lanes) -> Standing:
-    """The row of scans as they are."""
+    """Scans as they are, and after every attack that the file holds."""
     name, every = f"{CLEAN}: {target.name}", torch.ones(len(fold), dtype=torch.bool)
 
     def row() -> dict[str, Any]:
         found = attack_scans(store, name, target, fold, every, lambda s: [s.x], lanes)
         return {"row": CLEAN, "system": target.name, "meaning": target.meaning, **found}
 
-    return Standing(every, every, every).after(store.row(name, row, budget=vars(budget)))
+    now = Standing(every, every, every).after(store.row(name, row, budget=vars(budget)))
+    for rung in RUNGS:
+        held = store.held(f"{rung.name}: {target.name}", budget=vars(budget))
+        now = now.after(held) if held else now
+    return now
+
+
+def _row(
+    store: Store,
+    rung: Rung,
+    target: Target,
+    fold: Fold,
+    tried: Tensor,
+    attacker: Attacker,
+    lanes: Lanes,
+) -> dict[str, Any]:
+    """An attack's row; one that the file holds is tried on what it lacks of `tried` as well."""
+    name, settings = f"{rung.name}: {target.name}", {"budget": vars(attacker.budget)}
+
+    def on(some: Tensor) -> dict[str, Any]:
+        found = attack_scans(
+            store, name, target, fold, some, partial(rung.tries, attacker, target), lanes
+        )
+        return {"row": rung.name, "system": target.name, "meaning": rung.meaning, **found}
+
+    row = store.row(name, lambda: on(tried), **settings)
+    lacks = tried & ~tried_in(row)
+    if lacks.any():
+        say(f"{name}: lacks {int(lacks.sum())} of them")
+        row = store.add(name, lambda: joined(row, on(lacks)))
+    return row
+
+
+def joined(row: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:
+    """A row with the figures of another of the same attack, on scans that it had not tried."""
+    bits = {
+        key: "".join(a if b == "-" else b for a, b in zip(row[key], more[key], strict=True))
+        for key in BITS
+        if key in row
+    }
+    found = {**row, **bits, **_counts(bits["right"])}
+    if "scores" in row:
+        rows = [tried_in(part).nonzero()[:, 0].tolist() for part in (row, more)]
+        order = torch.tensor([i for part in rows for i in part]).argsort()
+        tries = zip(row["scores"], more["scores"], strict=True)
+        found["scores"] = [torch.tensor([*a, *b], dtype=torch.float64)[order].tolist()
+                           for a, b in tries]  # fmt: skip
+    return found
+
+
+def _counts(right: str) -> dict[str, int]:
+    return {"tried": len(right) - right.count("-"), "fell": right.count("0")}
 
 
 def attack_scans(
@@ -147,11 +178,11 @@ def attack_scans(
         ]  # fmt: skip
         state["done"] += len(after.bits["right"])
         store.keep(name, state)
-    fell = state["right"].count("0")
-    found = {"n": len(fold), "tried": len(rows), "fell": fell, "weights": key}
+    found = {"n": len(fold), "weights": key}
     for key in BITS if target.gate else BITS[:2]:
         bits_of = dict(zip(rows, state[key], strict=True))
         found[key] = "".join(bits_of.get(i, "-") for i in range(len(fold)))
+    found |= _counts(found["right"])
     if state["scores"]:
         found["scores"] = state["scores"]
     return found
@@ -195,31 +226,10 @@ def read_after(target: Target, scans: Batch, tries: Sequence[Tensor]) -> After:
     return After(dict(zip(BITS, bits, strict=True)), scores)
 
 
-@torch.no_grad()
-def check_target(target: Target, fold: Fold, device: torch.device, limit: int = 8) -> None:
-    """Refuses what attacks cannot follow.
-
-    Raises:
-        ValueError: outputs that are not numbers, probabilities in place of logits, one class, or
-            one output for all scans.
-    """
-    x, _, seeds = fold.thin(limit).batches(limit, device)[0]()
-    logits = target.logits(x, seeds)
-    if logits.ndim != 2 or logits.shape[1] < 2:
-        raise ValueError(f"{target.name} returns {tuple(logits.shape)}, not a logit for each class")
-    if not torch.isfinite(logits).all():
-        raise ValueError(f"{target.name} returns what is no number for a clean scan")
-    sums = logits.sum(1)
-    if bool((logits >= 0).all()) and torch.allclose(sums, torch.ones_like(sums), atol=1e-4):
-        raise ValueError(
-            f"{target.name} returns probabilities: their gradient vanishes where the system is "
-            "sure, which looks like robustness; return logits or log-probabilities"
-        )
-    if len(x) > 1 and bool((logits == logits[0]).all()):
-        raise ValueError(f"{target.name} says the same of every scan, whatever is in it")
-
-
-def watched_of(fold: Fold, budget: Budget) -> list[int]:
-    """Rows of the fold on which every attack runs, whatever has fallen: some of the few."""
+def compared_on(fold: Fold, budget: Budget) -> tuple[Tensor, Tensor]:
+    """Scans (N,) bool that attacks run on whatever has fallen: the few, and those dear ones do."""
     few = spread(len(fold), budget.few_scans)
-    return [few[i] for i in spread(len(few), budget.checked)]
+    masks = torch.zeros(2, len(fold), dtype=torch.bool)
+    masks[0, few] = True
+    masks[1, [few[i] for i in spread(len(few), budget.checked)]] = True
+    return masks[0], masks[1]

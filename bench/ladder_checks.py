@@ -1,4 +1,4 @@
-"""The ladder distrusts itself: gradients that exist, point uphill, and reach everything at last."""
+"""The ladder distrusts itself: outputs that can be attacked, gradients that lead uphill."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor
 from bench.attacks import APGD
 from bench.attacks.margin import margin
 from bench.checks import in_corner
-from bench.fold import Fold
+from bench.fold import Fold, spread
 from bench.ladder import read_after
 from bench.rungs import seen
 from bench.targets import Target
@@ -25,9 +25,37 @@ ZERO_SHARE = 0.01
 ALIKE = 0.7  # cosine of the gradient in the attacks' precision and in full
 FEW = 5  # steps of APGD, and five times as many
 FINE = 2e-4  # of the finite difference along the gradient's sign, in [0, 1]
+ABOUT = 5e-3  # how far sums of probabilities are from 1 in low precision
 SLOPES = (0.5, 2.0)  # of the measured rise against the promised one, median over scans
 
 ValueFn = Callable[[Tensor], Tensor]  # of scans (B, C, H, W), (B,)
+
+
+@torch.no_grad()
+def check_target(target: Target, fold: Fold, device: torch.device, limit: int = 8) -> None:
+    """Refuses what attacks cannot follow, on a few scans of each class.
+
+    Raises:
+        ValueError: outputs that are not numbers, probabilities in place of logits, one class, or
+            one answer for all scans.
+    """
+    kinds = [(fold.y == label).nonzero()[:, 0].tolist() for label in (0, 1)]
+    some = fold.pick([rows[i] for rows in kinds for i in spread(len(rows), limit)])
+    x, _, seeds = some.batches(len(some), device)[0]()
+    logits = target.logits(x, seeds)
+    if logits.ndim != 2 or logits.shape[1] < 2:
+        raise ValueError(f"{target.name} returns {tuple(logits.shape)}, not a logit for each class")
+    if not torch.isfinite(logits).all():
+        raise ValueError(f"{target.name} returns what is no number for a clean scan")
+    sums = logits.sum(1)
+    if bool((logits >= 0).all()) and torch.allclose(sums, torch.ones_like(sums), atol=ABOUT):
+        raise ValueError(
+            f"{target.name} returns probabilities: their gradient vanishes where the system is "
+            "sure, which looks like robustness; return logits or log-probabilities"
+        )
+    enough = min(map(len, kinds)) >= limit  # of fewer it may be chance
+    if bool((logits == logits[0]).all()) or (enough and len(logits.argmax(1).unique()) == 1):
+        raise ValueError(f"{target.name} says the same of every scan, whatever is in it")
 
 
 def check_gradients(

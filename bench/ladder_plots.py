@@ -9,11 +9,11 @@ import torch
 from bench import plots
 from bench.figure_groups import Panel, group, older, scans
 from bench.fold import spread
-from bench.markdown import PROTOCOLS, Result, Results, number, results_of, span
+from bench.markdown import LADDERS, Result, Results, number, results_of, span
 from bench.plots import Curve, Share
 from bench.rungs import ORDER
 from bench.shapes import roc
-from bench.standings import kept
+from bench.standings import kept, stands
 from bench.tables import SYSTEM_NAMES
 from core import metrics
 
@@ -23,7 +23,7 @@ READER = "defence"  # whose detector is drawn
 def eps_curve(results: Results) -> str:
     """Accuracy by size of the perturbation, attacked through the whole of each system (A3)."""
     parts = []
-    for protocol, result in results_of(results, "ladder", PROTOCOLS).items():
+    for protocol, result in results_of(results, "ladder", LADDERS).items():
         rows = result["rows"]
         found: dict[str, list[tuple[float, Share]]] = {}
         for row in sorted((r for r in rows.values() if "curve" in r), key=lambda r: r["eps"]):
@@ -50,7 +50,7 @@ def eps_curve(results: Results) -> str:
 def worst_case(results: Results) -> str:
     """Each system's accuracy clean, and after every further row of the ladder."""
     parts = []
-    for protocol, result in results_of(results, "ladder", PROTOCOLS).items():
+    for protocol, result in results_of(results, "ladder", LADDERS).items():
         panels, n = [], 0
         systems = list(dict.fromkeys(r["system"] for r in result["rows"].values() if "system" in r))
         for system in systems:
@@ -82,7 +82,7 @@ def standing_after(result: Result, system: str) -> list[Share]:
     own.sort(key=lambda r: order.index(r["row"]) if r["row"] in order else len(order))
     left, found = torch.ones(own[0]["n"], dtype=torch.bool), []
     for row in own:
-        left = left & kept(row) & kept(row, "right_8bit")
+        left = left & stands(row)
         found.append(_share(row["row"], left.tolist()))
     return found
 
@@ -90,7 +90,7 @@ def standing_after(result: Result, system: str) -> list[Share]:
 def detector_on_ladder(results: Results) -> str:
     """ROC of the deciding score for every row of the ladder against the whole defence."""
     parts = []
-    for protocol, result in results_of(results, "ladder", PROTOCOLS).items():
+    for protocol, result in results_of(results, "ladder", LADDERS).items():
         own = {r["row"]: r for r in result["rows"].values() if r.get("system") == READER}
         rows = [own[name] for name in ORDER if own.get(name, {}).get("scores")]
         if "clean" not in own or not own["clean"].get("scores") or not rows:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bench.markdown import (
-    PROTOCOLS,
+    LADDERS,
     Result,
     Results,
     accuracy,
@@ -23,31 +23,36 @@ COUNTED = (
     "Rows are tried on scans that a system still reads right, and on a few that are tried by every "
     "row so that rows can be compared; A9b and A10 on fewer. The worst case counts each scan"
 )
+FELL = (
+    "Under each attack: how many fell of the scans that it was tried on and that withstood all "
+    "rows to the left, as attacked or in 8 bits; unseen: how many it got misread without an alarm, "
+    "of all that are read right when clean; empty: no attack on such a system; not yet: the worst "
+    "case may still fall. A8, which knows the noise, is A3 itself where the noise is frozen; what "
+    "it does to noise that is drawn anew stands below"
+)
 
 
 def ladder(results: Results) -> str:
     """Clean and worst case of every system, and how many scans fell to which row."""
     parts = []
-    for protocol, result in results_of(results, "ladder", PROTOCOLS).items():
+    for protocol, result in results_of(results, "ladder", LADDERS).items():
         known = {r.get("row") for r in result["rows"].values()}
         known.update(n for s in result["standings"].values() for n in s.get("to_come", ()))
         names = [n for n in ORDER if n in known]
         lines = []
-        for system, standing in result["standings"].items():
+        for standing in result["standings"].values():
             cells = [accuracy(standing[key]) for key in ("clean", "worst", "worst_8bit")]
             cells.insert(2, by_class(standing["worst"]["recall"]))
-            rows, to_come = result["rows"], standing.get("to_come", ())
-            fell = [_fell(rows.get(f"{name}: {system}"), name in to_come) for name in names]
+            fell = [_fell(standing, name) for name in names]
             lines.append([standing["meaning"], *cells, _rival(standing), *fell])
         head = ["system", "clean, %", "worst case, %", "tumour / no tumour in it, %",
                 "worst case in 8 bits, %", "p", *names]  # fmt: skip
         note = "; ".join(f"{n}: {_meaning(result, n)}" for n in names)
         parts.append(
             f"**{protocol}**\n\n{table(head, lines)}\n\n{COUNTED} over all rows, with 95 % by scan "
-            "and by group. Under each attack: scans that fell, of those tried; empty: no attack on "
-            "such a system; not yet: the worst case may still fall. p: McNemar's exact test of the "
-            "worst case against the whole defence. JPEG and bits have no gradient; rows that need "
-            f"one take the identity's. {note}. {source(result)}"
+            f"and by group. {FELL}. p: McNemar's exact test of the worst case against the whole "
+            "defence. JPEG and bits have no gradient; rows that need one take the identity's. "
+            f"{note}. {source(result)}"
         )
     return "\n\n".join(parts)
 
@@ -55,7 +60,7 @@ def ladder(results: Results) -> str:
 def ladder_sources(results: Results) -> str:
     """The worst case of the whole defence by source and kind of tumour, or of the first system."""
     lines = []
-    for protocol, result in results_of(results, "ladder", PROTOCOLS).items():
+    for protocol, result in results_of(results, "ladder", LADDERS).items():
         known = result["standings"]
         first = known.get("defence") or next(iter(known.values()))
         for key in ("clean", "worst", "worst_8bit"):
@@ -77,27 +82,36 @@ def ladder_sources(results: Results) -> str:
 def ladder_detection(results: Results) -> str:
     """The detector's AUROC against every row's attacked scans, and who got past it."""
     lines, past = [], []
-    for protocol, result in results_of(results, "ladder", PROTOCOLS).items():
+    for protocol, result in results_of(results, "ladder", LADDERS).items():
         for system, standing in result["standings"].items():
             for name, found in standing.get("detection", {}).items():
-                rates = [percent(found["tpr_at_5"]), percent(found["tpr_at_1"])]
-                cells = [area(found), *rates, str(found["n"])]
-                lines.append([protocol, system, name, *cells])
+                rates = [percent(found.get(key)) for key in ("tpr_at_5", "tpr_at_1")]
+                alarms = percent(found.get("flagged", {}).get("accuracy"))
+                area_of = area(found) if "auroc" in found else ""
+                lines.append([protocol, system, name, area_of, *rates, alarms, str(found["n"])])
             if "unnoticed" in standing:
-                safe = standing["unnoticed"]
-                past.append(f"{protocol}, {system}: {safe['n'] - safe['k']} of {safe['n']}")
-    head = ["protocol", "system", "row", "AUROC", "found at 5 %, %", "at 1 %, %", "n"]
+                parts = standing["unnoticed"]
+                some, more = (parts[key] for key in ("attacked", "as_they_are"))
+                past.append(
+                    f"{protocol}, {system}: {some['unnoticed']} of the {some['misread']} scans "
+                    "that attacks get misread, in some row, and "
+                    f"{more['unnoticed']} of the {more['misread']} that are misread as they are"
+                )
+    head = ["protocol", "system", "row", "AUROC", "found at 5 %, %", "at 1 %, %",
+            "alarm at τ, %", "n"]  # fmt: skip
     return (
         f"{table(head, lines)}\n\nAttacked scans in 8 bits, misread or not; intervals by "
-        "near-duplicate group; worst: each scan's lowest score over all rows. Misread under some "
-        f"row without an alarm: {'; '.join(past)}."
+        "near-duplicate group; worst: each scan's lowest score over all rows. Found at 5 and 1 %: "
+        "above the score that so many of these scans exceed when clean; alarm at τ: above the "
+        "threshold that was set on validation scans."
+        + (f" Without an alarm: {'; '.join(past)}." if past else "")
     )
 
 
 def ladder_curve(results: Results) -> str:
     """Accuracy under A3 by size of the perturbation, and what fresh noise changes."""
     parts = []
-    for protocol, result in results_of(results, "ladder", PROTOCOLS).items():
+    for protocol, result in results_of(results, "ladder", LADDERS).items():
         points = [r for r in result["rows"].values() if "curve" in r]
         if not points:
             continue
@@ -137,10 +151,12 @@ def _at(points: list[Result], name: str, eps: float) -> Result | None:
     return next((p for p in points if (p["curve"], p["eps"]) == (name, eps)), None)
 
 
-def _fell(row: Result | None, is_to_come: bool) -> str:
+def _fell(standing: Result, name: str) -> str:
+    row = standing["falls"].get(name)
     if row is None:
-        return "not yet" if is_to_come else ""
-    return f"{row['fell']}/{row['tried']}"
+        return "not yet" if name in standing.get("to_come", ()) else ""
+    unseen = f", {row['unnoticed']} unseen" if row.get("unnoticed") else ""
+    return f"{row['fell']}/{row['tried']}{unseen}"
 
 
 def _rival(standing: Result) -> str:

@@ -7,17 +7,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bench.figures import share
+from bench.figures import share_of
 from bench.fold import Fold
 from bench.lesions import contrast
 from bench.painting import TISSUE, elsewhere, midline, painted, reflected, widened
 from bench.progress import progress
-from bench.purifier import CONTRAST
 from bench.store import Store
 from core.attack import PGD
 from core.gradcam import grad_cam
 from core.pipeline import MedFedPure
 
+CONTRAST = 0.05  # lesions fainter than this are left out: a ratio to nothing says nothing
 FALL = 0.1  # of the tumour's probability: what counts as a fall
 POINTS = (0.1, 0.5)  # quantiles: the tenth percentile, the median
 ATTACK = PGD(eight_bit=True)
@@ -80,7 +80,7 @@ def pointing(pipeline: MedFedPure, test: Fold, masks: dict[int, Tensor]) -> dict
     pixels? Beside it the share of the map inside the outline, and what both would be if the map
     were even over the brain.
     """
-    hits, energies, areas = [], [], []
+    hits, energies, areas, counted = [], [], [], []
     model = pipeline.classifier.model
     for row, mask in progress(list(masks.items()), "pointing"):
         x, _, _ = test.pick([row]).batches(1, pipeline.device)[0]()
@@ -88,6 +88,7 @@ def pointing(pipeline: MedFedPure, test: Fold, masks: dict[int, Tensor]) -> dict
             continue
         cam = grad_cam(model, x, torch.ones(1, dtype=torch.long, device=x.device)).mixture[0].cpu()
         wide, total = widened(mask), float(cam.sum())
+        counted.append(test.groups[row])
         hits.append(bool(wide.flatten()[int(cam.argmax())]))
         energies.append(float(cam[wide].sum()) / total if total else 0.0)
         brain = (x[0, 0].cpu() > TISSUE) | wide
@@ -95,7 +96,7 @@ def pointing(pipeline: MedFedPure, test: Fold, masks: dict[int, Tensor]) -> dict
     if not hits:
         raise ValueError("the mixture finds none of the outlined tumours")
     return {
-        "pointing": share(torch.tensor(hits)),
+        "pointing": share_of(torch.tensor(hits), counted),
         "energy_inside": sum(energies) / len(energies),
         "by_chance": sum(areas) / len(areas),
         "n": len(hits),
@@ -112,6 +113,7 @@ def painting(pipeline: MedFedPure, test: Fold, masks: dict[int, Tensor]) -> dict
     """
     falls: dict[str, list[bool]] = {"tumour": [], "elsewhere": []}
     changes: dict[str, list[float]] = {"tumour": [], "elsewhere": []}
+    counted: list[int] = []  # near-duplicate groups of those that are painted
     found = across = without_room = 0
     for row, mask in progress(list(masks.items()), "painting"):
         x, _, seeds = test.pick([row]).batches(1, pipeline.device)[0]()
@@ -128,6 +130,7 @@ def painting(pipeline: MedFedPure, test: Fold, masks: dict[int, Tensor]) -> dict
         if place is None:
             without_room += 1
             continue
+        counted.append(test.groups[row])
         for name, patch in (("tumour", wide), ("elsewhere", place)):
             changed = painted(scan, patch, shift)[None].to(x)
             after = float(pipeline.logits(changed, seeds).exp()[0, 1])
@@ -141,7 +144,7 @@ def painting(pipeline: MedFedPure, test: Fold, masks: dict[int, Tensor]) -> dict
         "across_the_midline": across,
         "without_room": without_room,
         **{
-            name: {**share(torch.tensor(f)), "fell_by": _quantiles(changes[name])}
+            name: {**share_of(torch.tensor(f), counted), "fell_by": _quantiles(changes[name])}
             for name, f in falls.items()
         },
     }

@@ -10,6 +10,7 @@ Results = Mapping[str, Result]  # file stem -> content
 Renderer = Callable[[Results], str]
 
 PROTOCOLS = ("paper", "leak-free", "multi-source", "second-source")
+LADDERS = (*PROTOCOLS, *(f"full-{protocol}" for protocol in PROTOCOLS))  # of the full budget
 
 
 def table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
@@ -80,7 +81,8 @@ def area(block: Result) -> str:
 
 def source(result: Result) -> str:
     """When, from which code and on what machines rows were measured, with the file's warnings."""
-    facts = [{**result["provenance"], **row} for row in result["rows"].values()]
+    parts = [p for row in result["rows"].values() for p in (row, *row.get("additions", ()))]
+    facts = [{**result["provenance"], **part} for part in parts]
     dates = sorted({f["date"][:10] for f in facts})
     machines = {f"{f['machine']['device_name']}, {f['machine']['threads']} threads" for f in facts}
     text = f"Measured {' to '.join({dates[0]: '', dates[-1]: ''})}, "

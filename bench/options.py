@@ -29,7 +29,7 @@ ONE_BY_ONE = ("looks", "certify", "latency")
 INDIFFERENT = {
     "command", "weights", "data", "batch_size", "threads", "workers", "device", "cache",
     "manifests", "out", "fresh", "rows", "no_app", "weights_leak_free", "weights_second_source",
-    "methods", "runs", "personal_preset", "forget_changed",
+    "methods", "runs", "personal_preset", "forget_changed", "eps",
 }  # fmt: skip
 
 
@@ -238,7 +238,7 @@ def _nothing(_: argparse.ArgumentParser) -> None:
 _COMMANDS = {
     "robustness": (_robustness, "accuracy under attack, all systems side by side"),
     "detection": (_nothing, "AUROC and false alarms of every detector score"),
-    "purifier": (_nothing, "energy removed, denoising and accuracy against filters, lesions kept"),
+    "purifier": (_nothing, "energy removed, denoising and accuracy, against filters"),
     "mae": (_nothing, "hidden patches against filling in from visible neighbours"),
     "looks": (_nothing, "lesions behind the purifier, explanations, tumours painted over"),
     "novelty": (_nothing, "'cannot judge': said of scans, and of pictures that are none"),

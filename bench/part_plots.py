@@ -131,7 +131,7 @@ def _histogram(row: Result, clean: Result, score: str) -> Panel:
         title, before["counts"], after["counts"], (before["low"], before["high"]),
         row.get("tau", {}).get(score),
     )  # fmt: skip
-    rates = [100 * r["flagged"][score]["share"] for r in (clean, row)]
+    rates = [100 * r["flagged"][score]["accuracy"] for r in (clean, row)]
     caption = f"n = {row['n']}. Above τ: {rates[0]:.1f} % of the clean, {rates[1]:.1f} % attacked."
     return Panel(title, svg, caption)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from bench.markdown import (
     PROTOCOLS,
-    Result,
     Results,
     accuracy,
     area,
@@ -35,7 +34,7 @@ def detection(results: Results) -> str:
             for score, cells in row.get("scores", {}).items():
                 if score.startswith("feature"):
                     continue
-                rates = [percent(row["flagged"][score]["share"])]
+                rates = [percent(row["flagged"][score]["accuracy"])]
                 rates += [percent(cells["tpr_at_5"]), percent(cells["tpr_at_1"])]
                 attacked.append([name, score, area(cells), *rates])
             if "carried" in row:
@@ -47,7 +46,7 @@ def detection(results: Results) -> str:
                     **{f"{name}, {k}": b for k, b in row.get("sources", {}).items()},
                 }
                 for label, block in blocks.items():
-                    shares = (block["flagged"][s]["share"] for s in ("paper", "fused"))
+                    shares = (block["flagged"][s]["accuracy"] for s in ("paper", "fused"))
                     alarms.append([label, *map(percent, shares)])
         head = ["attack on", "score", "AUROC", "flagged at τ, %",
                 "found where 5 % of the clean twins raise an alarm, %", "where 1 %, %"]  # fmt: skip
@@ -67,7 +66,6 @@ def purifier(results: Results) -> str:
     for protocol, result in results_of(results, "purifier", PROTOCOLS).items():
         rows = result["rows"]
         energy, noise, behind = rows["energy"], rows["denoising"], rows["accuracy"]["systems"]
-        lesions = rows.get("lesions", {})
         filters = [n for n, f in energy.items() if isinstance(f, dict) and "removed" in f]
         names = dict.fromkeys([*behind, *filters])
         lines = []
@@ -83,19 +81,14 @@ def purifier(results: Results) -> str:
                     number(psnr, 2),
                     *(accuracy(right.get(row)) for row in ("clean", "A0")),
                     by_class((right.get("A0") or {}).get("recall", {})),
-                    _median(lesions.get(name)),
                 ]
             )
         head = ["", "perturbation energy removed, %", "the same against the clean scan, %",
                 f"PSNR at t = {noise['t']}, dB", "plain classifier behind it: clean, %", "A0, %",
-                "tumour / no tumour under A0, %", "lesion contrast kept, %"]  # fmt: skip
+                "tumour / no tumour under A0, %"]  # fmt: skip
         note = f"Energy and PSNR: n = {energy['n']} and {noise['n']}. {NOTE}"
         parts.append(f"**{protocol}**\n\n{table(head, lines)}\n\n{note} {source(result)}")
     return "\n\n".join(parts)
-
-
-def _median(figures: Result | None) -> str:
-    return f"{percent(figures['median'])} (n = {figures['n']})" if figures else ""
 
 
 def mae(results: Results) -> str:

@@ -1,4 +1,4 @@
-"""Is the purifier worth more than a filter? Energy removed, denoising, accuracy, lesions."""
+"""Is the purifier worth more than a filter? Energy removed, denoising, accuracy behind it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from torch import Tensor
 from bench.figures import by_label
 from bench.filters import STRENGTHS, Filter
 from bench.fold import Fold
-from bench.lesions import contrast
 from bench.progress import progress
 from bench.store import Store
 from bench.systems import purified
@@ -23,7 +22,6 @@ from core.pipeline import MedFedPure
 from core.purifier import Purifier
 
 NOISE_T = 50
-CONTRAST = 0.05  # lesions fainter than this are left out: a ratio to nothing says nothing
 A0_8BIT = PGD(eight_bit=True)
 Change = Callable[[Tensor, Sequence[int]], Tensor]
 
@@ -33,7 +31,6 @@ def run(
     pipeline: MedFedPure,
     test: Fold,
     validation: Fold,
-    masks: dict[int, Tensor],
     batch_size: int = 32,
 ) -> None:
     """Fills `store` with five rows; the filters' strengths are chosen on validation scans first."""
@@ -46,8 +43,6 @@ def run(
     store.row("denoising", lambda: denoising(pipeline, test, best("psnr"), batch_size))
     found = store.row("accuracy", lambda: behind(pipeline, test, best("accuracy"), batch_size))
     store.row("clean", lambda: fidelity(pipeline, test, batch_size))
-    if masks:
-        store.row("lesions", lambda: lesions(pipeline, test, masks, best("accuracy")))
     removed = store.content["rows"]["energy"]["purifier"]["removed"]
     if removed is not None and removed < 0:
         store.warn("the purifier adds more to the perturbation than it removes")
@@ -188,39 +183,6 @@ def fidelity(pipeline: MedFedPure, fold: Fold, batch_size: int = 32) -> dict[str
             psnr.setdefault(name, []).append(metrics.psnr(out, x).clamp_max(100).cpu())
             ssim.setdefault(name, []).append(metrics.ssim(out, x).cpu())
     return {"n": len(fold), "psnr": _summaries(psnr), "ssim": _summaries(ssim)}
-
-
-@torch.no_grad()
-def lesions(
-    pipeline: MedFedPure, fold: Fold, masks: dict[int, Tensor], filters: dict[str, Filter]
-) -> dict[str, Any]:
-    """Contrast of outlined tumours after purification over their contrast before, scan by scan."""
-    c = pipeline.purifier.config
-    depths = {f"purifier at t = {t}": t for t in sorted({c.t_floor, c.t_min, c.t_max} - {0})}
-    kept: dict[str, list[float]] = {}
-    for row, mask in progress(list(masks.items()), "lesions"):
-        x, _, seeds = fold.pick([row]).batches(1, pipeline.device)[0]()
-        before = contrast(x[0].cpu(), mask)
-        if abs(before) < CONTRAST:
-            continue
-        outputs = {
-            name: pipeline.purify(x, torch.full((1,), t, device=x.device), seeds)
-            for name, t in depths.items()
-        }
-        outputs |= {name: change(x) for name, change in filters.items()}
-        for name, out in outputs.items():
-            kept.setdefault(name, []).append(contrast(out[0].cpu(), mask) / before)
-    points = torch.tensor([0.25, 0.5, 0.75], dtype=torch.float64)
-    return {
-        name: dict(
-            zip(
-                ("low_quarter", "median", "high_quarter", "n"),
-                [*torch.quantile(torch.tensor(v, dtype=torch.float64), points).tolist(), len(v)],
-                strict=True,
-            )
-        )
-        for name, v in kept.items()
-    }
 
 
 def _add(

@@ -56,7 +56,7 @@ def randomness(
             state["said"][name] = [a + b for a, b in zip(before, right.tolist(), strict=True)]
         state["done"] += right.shape[1]
         store.keep(title, state)
-    said = {name: figures(torch.tensor(bits)) for name, bits in state["said"].items()}
+    said = {name: figures(torch.tensor(bits), fold.groups) for name, bits in state["said"].items()}
     facts = {"n": len(fold), "draws": DRAWS, "eot": attacker.budget.eot, "weights": target.key}
     return {**facts, **said}
 
@@ -85,7 +85,7 @@ def drawn(seeds: Sequence[int], draw: int) -> list[int]:
     return [derived(seed, f"draw {draw}") for seed in seeds]
 
 
-def figures(right: Tensor) -> dict[str, Any]:
+def figures(right: Tensor, groups: Sequence[int]) -> dict[str, Any]:
     """What readings (DRAWS, N) bool say of one shot, of resubmission and of votes."""
     shares = right.double().mean(1)
     k, n = round(float(shares.mean()) * right.shape[1]), right.shape[1]
@@ -95,6 +95,7 @@ def figures(right: Tensor) -> dict[str, Any]:
             "mean": float(shares.mean()),
             "sd": float(shares.std(correction=0)),
             "interval": metrics.wilson_interval(k, n),
+            "interval_by_group": metrics.group_bootstrap_interval(right.double().mean(0), groups),
         },
         "right_in_all": {m: float(right[:m].all(0).double().mean()) for m in SUBMISSIONS},
         "vote": {m: float((right[:m].double().mean(0) > 0.5).double().mean()) for m in SUBMISSIONS},

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bench.figures import members, separation, share
+from bench.figures import members, separation, share, share_of
 from bench.fold import Fold
 from bench.rungs import NOISE, ORDER
 from core import metrics
@@ -37,6 +37,11 @@ def kept(row: Mapping[str, Any], form: str = "right") -> Tensor:
     return torch.tensor([bit != "0" for bit in row[form]])
 
 
+def tried_in(row: Mapping[str, Any]) -> Tensor:
+    """Which scans a row was tried on, bool (N,)."""
+    return torch.tensor([bit != "-" for bit in row["right"]])
+
+
 def unnoticed(row: Mapping[str, Any]) -> Tensor:
     """Which scans were misread in a row without an alarm, bool (N,); of no detector none."""
     bits = row.get("unnoticed", "0" * len(row["right"]))
@@ -49,11 +54,16 @@ def worst_case(rows: Rows, system: str, form: str = "right") -> Tensor:
 
 
 def standings(
-    rows: Rows, fold: Fold, only: str | None = None, best: str = "defence"
+    rows: Rows,
+    fold: Fold,
+    taus: Mapping[str, float] | None = None,
+    only: str | None = None,
+    best: str = "defence",
 ) -> dict[str, Any]:
     """Figures of every system's worst case, or of one's, and exact tests against the best one's.
 
-    Rows of other scans than the fold's, of another budget, have no part in it.
+    `taus`: above which score each system raises an alarm. Rows of other scans than the fold's, of
+    another budget, have no part in it.
     """
     rows = {k: r for k, r in rows.items() if len(r.get("right", "")) == len(fold)}
     systems = list(dict.fromkeys(r["system"] for r in rows.values()))
@@ -66,21 +76,20 @@ def standings(
         # a scan in 8 bits lies in the ball as well
         found[system]["worst"] = block(worst_case(rows, system) & in_8bit, fold)
         found[system]["clean"] = block(worst_case({"": own["clean"]}, system), fold)
+        found[system]["falls"] = falls(own)
         if best in systems and system != best:
             pair = (worst_case(rows, s) & worst_case(rows, s, "right_8bit") for s in (best, system))
             b, c, p = metrics.mcnemar(*pair)
             found[system]["mcnemar"] = {f"only_{best}": b, "only_it": c, "p": p}
         if "scores" in own["clean"]:
-            found[system]["detection"] = detection(own, fold.groups)
-            past = torch.stack([unnoticed(row) for row in own.values()]).any(0)
-            found[system]["unnoticed"] = block(~past, fold)
+            found[system]["detection"] = detection(own, fold.groups, (taus or {}).get(system))
+            found[system]["unnoticed"] = misread(own)
     return found
 
 
 def block(right: Tensor, fold: Fold) -> dict[str, Any]:
     """Accuracy with intervals; per class, kind of tumour and source."""
-    found = share(right)
-    found["interval_by_group"] = metrics.group_bootstrap_interval(right, fold.groups)
+    found = share_of(right, fold.groups)
     kinds, sources = members(fold.subtypes), members(fold.sources)
     found["recall"] = {kind: share(right[rows]) for kind, rows in kinds.items()}
     if len(sources) > 1:
@@ -88,26 +97,69 @@ def block(right: Tensor, fold: Fold) -> dict[str, Any]:
     return found
 
 
+def falls(own: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, int]]:
+    """Of the scans that stand after the rows before it, tried and fallen by each row, in order.
+
+    Where there is a detector also how many of those that are read right when clean it got misread
+    without an alarm, whether they stood or not.
+    """
+    right = left = stands(own["clean"])
+    found = {}
+    for name in [n for n in ORDER if n in own]:
+        row = own[name]
+        fell = left & ~stands(row)
+        found[name] = {"tried": int((left & tried_in(row)).sum()), "fell": int(fell.sum())}
+        if "unnoticed" in row:
+            found[name]["unnoticed"] = int((right & unnoticed(row)).sum())
+        left = left & ~fell
+    return found
+
+
+def stands(row: Mapping[str, Any]) -> Tensor:
+    """Which scans did not fall in a row, neither as attacked nor in 8 bits, bool (N,)."""
+    return kept(row) & kept(row, "right_8bit")
+
+
+def misread(own: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, int]]:
+    """How many are misread, and how many of them without an alarm: as they are, and only attacked.
+
+    An attack whose every misreading raises an alarm is noticed; one that is not in any row counts.
+    """
+    clean = own["clean"]
+    past = torch.stack([unnoticed(row) for row in own.values()]).any(0)
+    fell = ~torch.stack([stands(row) for row in own.values()]).all(0)
+    groups = {"as_they_are": ~stands(clean), "attacked": stands(clean) & fell}
+    return {
+        name: {"misread": int(some.sum()), "unnoticed": int((some & past).sum())}
+        for name, some in groups.items()
+    }
+
+
 def detection(
-    own: Mapping[str, Mapping[str, Any]], groups: Sequence[int]
+    own: Mapping[str, Mapping[str, Any]], groups: Sequence[int], tau: float | None = None
 ) -> dict[str, dict[str, Any]]:
     """AUROC of the detector for every try of every row in 8 bits, against the same scans clean.
 
-    'worst' takes each scan's lowest score over all rows. In the ladder's order.
+    'worst' takes each scan's lowest score over all rows. 'flagged': above tau, which was set on
+    validation scans; of clean scans that alone. In the ladder's order.
     """
     clean = torch.tensor(own["clean"]["scores"][0])
-    lowest, found = torch.full_like(clean, torch.inf), {}
+    lowest = torch.full_like(clean, torch.inf)
+    found: dict[str, dict[str, Any]] = {}
+
+    def alarms(scores: Tensor) -> dict[str, Any]:
+        return {"n": len(scores)} | ({} if tau is None else {"flagged": share(scores > tau)})
 
     def told(some: Tensor, attacked: Tensor) -> dict[str, Any]:
         chosen = [groups[i] for i in some.nonzero()[:, 0].tolist()]
-        return {**separation(clean[some], attacked, chosen), "n": len(chosen)}
+        return {**separation(clean[some], attacked, chosen), **alarms(attacked)}
 
+    found["clean"] = alarms(clean)
     for name in ORDER:
         row = own.get(name, {})
         if not row.get("scores"):
             continue
-        tried = torch.tensor([c != "-" for c in row["right"]])
-        scores = torch.tensor(row["scores"])
+        tried, scores = tried_in(row), torch.tensor(row["scores"])
         for i, attacked in enumerate(scores):
             label = f"{name} ({i + 1})" if len(scores) > 1 else name
             found[label] = told(tried, attacked)
@@ -119,26 +171,25 @@ def detection(
     return found
 
 
-def compare_rows(rows: Rows, system: str, watched: Sequence[int], slack: float) -> list[str]:
-    """Laws between rows on the scans that every row was tried on; a sentence for each broken one.
+def compare_rows(rows: Rows, system: str, few: Tensor, watched: Tensor, slack: float) -> list[str]:
+    """Laws between rows on scans that both were tried on, whatever had fallen; broken ones.
 
     White-box attacks leave no more right than transferred ones, those no more than Square, that
     no more than noise, and exact gradients no more than approximated ones; one scan is forgiven.
+    Of `few` (N,) bool where both were tried on all of them, else of `watched` (N,) bool.
     """
     own = rows_of(rows, system)
     warnings = []
     for weak, strong in PAIRS:
         if weak not in own or strong not in own:
             continue
-        both = [i for i in watched if "-" not in (own[weak]["right"][i], own[strong]["right"][i])]
-        left = [
-            sum(own[name]["right"][i] == "1" for i in both) / max(len(both), 1)
-            for name in (weak, strong)
-        ]
-        one = 1 / max(len(both), 1)  # a scan may fall to luck
-        if left[1] > left[0] + max(slack, one + 1e-9):
+        tried = tried_in(own[weak]) & tried_in(own[strong])
+        both = tried & (few if bool(tried[few].all()) else watched)
+        n = max(int(both.sum()), 1)
+        left = [int((both & kept(own[name])).sum()) / n for name in (weak, strong)]
+        if left[1] > left[0] + max(slack, 1 / n + 1e-9):  # a scan may fall to luck
             warnings.append(
-                f"{system}: {strong} leaves {left[1]:.3f} of {len(both)} scans right, more than "
-                f"{weak} ({left[0]:.3f}): gradients may be masked"
+                f"{system}: {strong} leaves {left[1]:.3f} of {int(both.sum())} scans right, more "
+                f"than {weak} ({left[0]:.3f}): gradients may be masked"
             )
     return warnings

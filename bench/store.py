@@ -14,6 +14,7 @@ from bench.provenance import code_facts, key_of, now, source_key
 from core.checkpoint import write_atomic
 
 Figures = dict[str, Any]
+MANY, SHORT = 4, 40  # differences that a sentence names; characters of values that are shown
 
 
 class StoreError(ValueError):
@@ -50,7 +51,7 @@ class Store:
             "unfinished": {},
         }
         if self.path.is_file() and not fresh:
-            self._take_over(json.loads(self.path.read_text(encoding="utf-8")))
+            self._take_over(json.loads(self.path.read_text(encoding="utf-8")), identity)
 
     def row(self, name: str, compute: Callable[[], Figures], **settings: Any) -> Figures:
         """The row of this name: the finished one, else computed now and written.
@@ -58,22 +59,41 @@ class Store:
         `settings` decide this row alone: where they have changed, it is computed anew.
         """
         rows: dict[str, Figures] = self.content["rows"]
-        key = {"key": key_of(settings)} if settings else {}
+        if held := self.held(name, **settings):
+            same = held.get("commit") == self.content["provenance"]["commit"]
+            other = "" if same else f", measured with commit {held.get('commit')}"
+            say(f"{name}: kept from {held['date']}{other}")
+            return held
         if name in rows:
-            if rows[name].get("key") == key.get("key"):
-                same = rows[name].get("commit") == self.content["provenance"]["commit"]
-                other = "" if same else f", measured with commit {rows[name].get('commit')}"
-                say(f"{name}: kept from {rows[name]['date']}{other}")
-                return rows[name]
             say(f"{name}: of other settings, measured again")
+        figures, facts = self._measured(compute)
+        return self._written(name, {**figures, **_key(settings), **facts})
+
+    def held(self, name: str, **settings: Any) -> Figures | None:
+        """The finished row of this name and these settings, if there is one."""
+        row: Figures | None = self.content["rows"].get(name)
+        return row if row and row.get("key") == _key(settings).get("key") else None
+
+    def add(self, name: str, compute: Callable[[], Figures]) -> Figures:
+        """A finished row with figures added; when and by which code is kept under 'additions'."""
+        row = self.content["rows"][name]
+        figures, facts = self._measured(compute)
+        additions = [*row.get("additions", []), facts]
+        wall_s = round(row["wall_s"] + facts["wall_s"], 1)
+        return self._written(name, {**row, **figures, "wall_s": wall_s, "additions": additions})
+
+    def _measured(self, compute: Callable[[], Figures]) -> tuple[Figures, Figures]:
+        """Figures, and their time, date, code and machine."""
         self._start, self._spent = time.monotonic(), 0.0
         figures = compute()
-        took = self._seconds()
-        rows[name] = {**figures, **key, "wall_s": took, "date": now(), **_of_row(self.content)}
+        return figures, {"wall_s": self._seconds(), "date": now(), **_of_row(self.content)}
+
+    def _written(self, name: str, row: Figures) -> Figures:
+        self.content["rows"][name] = row
         self.content["unfinished"].pop(name, None)
         self.write()
-        say(f"{name}: done in {took} s")
-        return rows[name]
+        say(f"{name}: done in {row['wall_s']} s")
+        return row
 
     def begun(self, name: str, start: Figures) -> Figures:
         """What an earlier run of the same code has kept of a row, or `start`.
@@ -112,17 +132,45 @@ class Store:
         """Of the row that is being computed, runs before a kill included."""
         return round(self._spent + time.monotonic() - self._start, 1)
 
-    def _take_over(self, old: Figures) -> None:
+    def _take_over(self, old: Figures, identity: Figures) -> None:
         if old.get("key") != self.content["key"] or old.get("bench") != self.content["bench"]:
+            other = _differences(old.get("provenance", {}), identity)
             raise StoreError(
-                f"{self.path} holds figures of other weights, scans or settings: "
-                "name another --out, or pass --fresh to replace it"
+                f"{self.path} holds figures of other weights, scans or settings ({other}): give "
+                "those, name another --out, or pass --fresh, which forgets all that it holds"
             )
         self.content["rows"], self.content["warnings"] = old["rows"], old["warnings"]
         self.content["unfinished"] = old.get("unfinished", {})
         self.content = {**old, **self.content}  # what else was made of the rows, until it is anew
         for row in old["rows"].values():  # the file goes on elsewhere: each row keeps its own
             row.update({**_of_row(old), **row})
+
+
+def _differences(old: Figures, new: Figures) -> str:
+    """What decides the figures and differs, with both values where they are short."""
+    read = json.loads(json.dumps(_rounded(new)))
+    before, now = (_flat({key: values.get(key) for key in new}) for values in (old, read))
+    pairs = {n: (before.get(n), now.get(n)) for n in {**now, **before}}
+    found = [
+        f"{name}: {a} there, {b} now" if len(f"{a}{b}") < SHORT else name
+        for name, (a, b) in pairs.items()
+        if a != b
+    ]
+    return "; ".join(found[:MANY]) + (f"; and {len(found) - MANY} more" if found[MANY:] else "")
+
+
+def _flat(values: Figures) -> Figures:
+    found: Figures = {}
+    for key, value in values.items():
+        if isinstance(value, dict):
+            found |= {f"{key} {name}": inner for name, inner in _flat(value).items()}
+        else:
+            found[key] = value
+    return found
+
+
+def _key(settings: Figures) -> Figures:
+    return {"key": key_of(settings)} if settings else {}
 
 
 def _of_row(content: Figures) -> Figures:

@@ -9,8 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+import torch
 
+from bench.budgets import Budget
 from bench.fold import Fold, load_fold
+from bench.provenance import machine_facts
+from bench.store import Store
+from bench.targets import Target, targets
 from core.checkpoint import write_manifest
 from core.pipeline import MedFedPure
 from core.scan import to_png
@@ -71,6 +76,32 @@ def test_fold(data) -> Fold:
 @pytest.fixture(scope="session")
 def validation(data) -> Fold:
     return load_fold("leak-free", "val", data[0], cache=None, manifests=data[1])
+
+
+@pytest.fixture(scope="session")
+def tiny() -> Budget:
+    """Of a climb that is over at once."""
+    return Budget(
+        scans=3, steps=1, restarts=1, starts=1, eot=2, queries=2, few_scans=2, curve_scans=1,
+        others=1, checked=1,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def four(test_fold: Fold) -> Fold:
+    return test_fold.thin(4)
+
+
+@pytest.fixture(scope="module")
+def known(pipeline: MedFedPure) -> dict[str, Target]:
+    """The ladder's targets."""
+    return {t.name: t for t in targets(pipeline)}
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    facts = {"machine": machine_facts(torch.device("cpu"))}
+    return Store(tmp_path / "ladder.json", "robustness", {"of": "this"}, facts)
 
 
 @pytest.fixture(scope="session")

@@ -49,7 +49,7 @@ def test_strong_noise_raises_the_papers_score(noisy):
 def test_false_alarms_are_counted_at_the_stored_tau(pipeline):
     tau = pipeline.detector.tau("paper")
     found = {"paper": torch.tensor([tau + 1, tau - 1, tau]), "fused": torch.zeros(3)}
-    flagged = false_alarms(pipeline, found)["flagged"]["paper"]
+    flagged = false_alarms(pipeline, found, [0, 1, 2])["flagged"]["paper"]
     assert (flagged["k"], flagged["n"]) == (1, 3)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from copy import deepcopy
 from dataclasses import asdict
 from pathlib import Path
 
@@ -119,13 +120,23 @@ def test_the_command_and_its_table(
     result = json.loads(out.read_text())
     assert list(result["rows"]) == ["certificates", "accuracy"]
     assert len(result["rows"]["certificates"]["agreed"]) == 6
-    assert FILE in result["provenance"]["weights"]
+    assert list(result["provenance"]["weights"]) == [FILE]
     text = certify({"certify-leak-free": result})
     assert "| one answer for every scan, balanced | 50.0 | 50.0 |" in text
     assert "28 x 28; 10 noises choose, 50 others bound" in text
     with pytest.raises(KeyError):
         certify({})
-    assert main([*words, "--eps", "0.01"]) == 2  # another question: another file, or --fresh
+    changed = deepcopy(pipeline.plain.model)
+    next(changed.parameters()).data += 1
+    save_part(changed, folder, "plain.safetensors", {}, split)
+    checkpoint.write_manifest(folder, ["plain.safetensors"], **about, keep=True)
+    # another size is another figure of the same certificates, whatever the rest of the system is
+    assert main([*words, "--eps", "0.01"]) == 0
+    again = json.loads(out.read_text())["rows"]
+    assert again["certificates"] == result["rows"]["certificates"]
+    assert again["accuracy"]["eps"] == 0.01
+    assert main([*words, "--noises", "60"]) == 2
+    assert "(settings noises: 50 there, 60 now)" in capsys.readouterr().err
 
 
 def test_sources_are_told_apart(data: tuple[Path, Path]) -> None:

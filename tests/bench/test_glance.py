@@ -28,7 +28,7 @@ def _ladder(to_come=()):
         for name, share in (("defence", 0.9), ("undefended", 0.02))
     }
     known = {"A9 (1)": 0.948, "A9 (2)": 0.7, "A9b (1)": 0.8, "A9b (3)": 0.362, "worst": 0.52}
-    areas = {name: {"auroc": area} for name, area in known.items()}
+    areas = {"clean": {"n": 80}} | {name: {"auroc": area} for name, area in known.items()}
     found["defence"] |= {"to_come": list(to_come), "detection": areas}
     return {"standings": found}
 
@@ -72,7 +72,8 @@ def test_a_file_that_is_not_whole_leaves_its_lines_out(broken):
 def test_parts():
     rows = {
         f"trained, eps {eps}": {
-            "n": 120, "scores": {"fused": {"auroc": area}}, "flagged": {"fused": {"share": share}}
+            "n": 120, "scores": {"fused": {"auroc": area}},
+            "flagged": {"fused": {"accuracy": share}},
         }
         for eps, area, share in (("0.015", 1.0, 1.0), ("0.004", 0.99, 0.717))
     }  # fmt: skip

@@ -64,7 +64,7 @@ def _robustness():
 def _detection():
     spread = {"low": -10.0, "high": 20.0, "counts": [0] * 10 + [10] + [0] * 19}
     kept = {
-        "n": 10, "flagged": {s: {"share": 0.5} for s in ("paper", "fused")},
+        "n": 10, "flagged": {s: {"accuracy": 0.5} for s in ("paper", "fused")},
         "tau": {"paper": 4.0, "fused": 0.25}, "histogram": {"paper": spread, "fused": spread},
     }  # fmt: skip
     score = {"auroc": 0.75, "interval": [0.7, 0.8], "roc": [i / 100 for i in range(101)]}

@@ -44,6 +44,21 @@ def test_rows_of_other_weights_are_refused_unless_fresh(tmp_path):
     assert _open(path, identity="b", fresh=True).content["rows"] == {}
 
 
+def test_what_is_other_is_named_with_both_values(tmp_path):
+    path = tmp_path / "r.json"
+
+    def opened(**settings):
+        identity = {"weights": {"a": "0" * 64}, "settings": settings}
+        return Store(path, "robustness", identity, {"machine": "here"})
+
+    opened(limit=480, old=1, eps=1 / 3).row("clean", dict)
+    opened(limit=480, old=1, eps=1 / 3)
+    with pytest.raises(StoreError, match=r"settings \(settings limit: 480 there, None now\): give"):
+        opened(limit=None, old=1, eps=1 / 3)
+    with pytest.raises(StoreError, match=r"\(settings old: 1 there, None now\).*forgets all"):
+        opened(limit=480, eps=1 / 3)
+
+
 def test_a_row_whose_own_settings_have_changed_is_computed_again(tmp_path):
     store = _open(tmp_path / "r.json")
     store.row("FedAvg", lambda: {"accuracy": 1}, preset={"rounds": 40})
