@@ -65,6 +65,8 @@ def run(
         _check(store, target, fold.thin(budget.checked), budget, eps, lanes.device)
     climb(store, fold, chosen, rungs_named(names), attacker, lanes, stand)
     stand()
+    if "A8" in names and STOCHASTIC not in [t.name for t in chosen]:
+        say(f"A8 is measured on {STOCHASTIC!r} alone")
     few = fold.thin(budget.curve_scans)
     for target in [t for t in chosen if t.name in CURVED]:
         for size in CURVE if "A3" in names else ():
