@@ -121,9 +121,9 @@ def stands(row: Mapping[str, Any]) -> Tensor:
 
 
 def misread(own: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, int]]:
-    """How many are misread, and how many of them without an alarm: as they are, and only attacked.
+    """How many are misread as they are, and how many others under attack.
 
-    An attack whose every misreading raises an alarm is noticed; one that is not in any row counts.
+    'unnoticed': those of them that are misread without an alarm in some row.
     """
     clean = own["clean"]
     past = torch.stack([unnoticed(row) for row in own.values()]).any(0)
