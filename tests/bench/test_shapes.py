@@ -61,7 +61,7 @@ def test_the_commands_keep_them(pipeline, test_fold):
         assert len(row["scores"][name]["roc"]) == 101
         assert row["tau"][name] == pipeline.detector.tau(name)
         assert sum(row["histogram"][name]["counts"]) == len(test_fold)
-    assert "histogram" in false_alarms(pipeline, found)
+    assert "histogram" in false_alarms(pipeline, found, test_fold.groups)
     few = test_fold.thin(4)
     row = evaluate(Bench(pipeline), few, Row("clean", ""), systems_named(["undefended"]))
     assert sum(row["systems"]["undefended"]["reliability"]["n"]) == 4
