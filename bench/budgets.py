@@ -15,10 +15,10 @@ class Budget:
     starts: int  # of PGD on the classifier alone
     eot: int
     queries: int  # of Square
-    few_scans: int  # of Square and of three gate-aware attacks, the dearest
+    few_scans: int  # of the dearest attacks; others run on them, fallen or not, to compare rows
     curve_scans: int  # at each eps of the curve
     others: int  # hospitals whose mixtures lend A2 their gradients
-    checked: int  # scans of the self-checks; every row runs on them, fallen or not, to compare
+    checked: int  # scans of the self-checks; the dearest run on them too, fallen or not
 
 
 COMMITTED = "cpu"  # whose file has no budget in its name

@@ -128,13 +128,13 @@ def _row(
 
 
 def joined(row: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:
-    """A row with the figures of another of the same attack, on scans that it had not tried."""
+    """A row's figures with those of another of the same attack, on scans that it had not tried."""
     bits = {
         key: "".join(a if b == "-" else b for a, b in zip(row[key], more[key], strict=True))
         for key in BITS
         if key in row
     }
-    found = {**row, **bits, **_counts(bits["right"])}
+    found: dict[str, Any] = {**bits, **_counts(bits["right"])}
     if "scores" in row:
         rows = [tried_in(part).nonzero()[:, 0].tolist() for part in (row, more)]
         order = torch.tensor([i for part in rows for i in part]).argsort()

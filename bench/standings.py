@@ -74,12 +74,11 @@ def standings(
         in_8bit = worst_case(rows, system, "right_8bit")
         found[system]["worst_8bit"] = block(in_8bit, fold)
         # a scan in 8 bits lies in the ball as well
-        found[system]["worst"] = block(worst_case(rows, system) & in_8bit, fold)
+        found[system]["worst"] = block(withstood(own), fold)
         found[system]["clean"] = block(worst_case({"": own["clean"]}, system), fold)
         found[system]["falls"] = falls(own)
         if best in systems and system != best:
-            pair = (worst_case(rows, s) & worst_case(rows, s, "right_8bit") for s in (best, system))
-            b, c, p = metrics.mcnemar(*pair)
+            b, c, p = metrics.mcnemar(withstood(rows_of(rows, best)), withstood(own))
             found[system]["mcnemar"] = {f"only_{best}": b, "only_it": c, "p": p}
         if "scores" in own["clean"]:
             found[system]["detection"] = detection(own, fold.groups, (taus or {}).get(system))
@@ -120,6 +119,11 @@ def stands(row: Mapping[str, Any]) -> Tensor:
     return kept(row) & kept(row, "right_8bit")
 
 
+def withstood(own: Mapping[str, Mapping[str, Any]]) -> Tensor:
+    """Which scans stand in every row, bool (N,)."""
+    return torch.stack([stands(row) for row in own.values()]).all(0)
+
+
 def misread(own: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, int]]:
     """How many are misread as they are, and how many others under attack.
 
@@ -127,8 +131,7 @@ def misread(own: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, int]]:
     """
     clean = own["clean"]
     past = torch.stack([unnoticed(row) for row in own.values()]).any(0)
-    fell = ~torch.stack([stands(row) for row in own.values()]).all(0)
-    groups = {"as_they_are": ~stands(clean), "attacked": stands(clean) & fell}
+    groups = {"as_they_are": ~stands(clean), "attacked": stands(clean) & ~withstood(own)}
     return {
         name: {"misread": int(some.sum()), "unnoticed": int((some & past).sum())}
         for name, some in groups.items()
