@@ -16,6 +16,7 @@ from torch import Tensor
 from bench.budgets import Budget
 from bench.fold import Batch, Fold, spread
 from bench.lanes import Lanes
+from bench.made_once import MadeOnce
 from bench.pace import Work, time_left
 from bench.progress import say
 from bench.rungs import RUNGS, Attacker, Rung
@@ -70,7 +71,10 @@ def climb(
     standing = {t.name: _begin(store, t, fold, budget, lanes) for t in targets}
     few, watched = compared_on(fold, budget)
     pairs = [(r, t) for r in rungs for t in targets if r.fits(t)]
+    attack = None
     for count, (rung, target) in enumerate(pairs, 1):
+        if attack is None or attack.rung is not rung:
+            attack = MadeOnce(rung, attacker)
         now, name = standing[target.name], f"{rung.name}: {target.name}"
         tried = now.tried_by(rung, few, watched)
         work = [
@@ -82,7 +86,7 @@ def climb(
         rest = f"; the attacks to come take {took}" if took else ""
         say(f"{name} ({count} of {len(pairs)}): {int(tried.sum())} scans{rest}")
 
-        standing[target.name] = now.after(_row(store, rung, target, fold, tried, attacker, lanes))
+        standing[target.name] = now.after(_row(store, attack, target, fold, tried, lanes))
         after(target.name)
 
 
@@ -103,20 +107,18 @@ def _begin(store: Store, target: Target, fold: Fold, budget: Budget, lanes: Lane
 
 def _row(
     store: Store,
-    rung: Rung,
+    attack: MadeOnce,
     target: Target,
     fold: Fold,
     tried: Tensor,
-    attacker: Attacker,
     lanes: Lanes,
 ) -> dict[str, Any]:
     """An attack's row; one that the file holds is tried on what it lacks of `tried` as well."""
-    name, settings = f"{rung.name}: {target.name}", {"budget": vars(attacker.budget)}
+    rung, settings = attack.rung, {"budget": vars(attack.attacker.budget)}
+    name = f"{rung.name}: {target.name}"
 
     def on(some: Tensor) -> dict[str, Any]:
-        found = attack_scans(
-            store, name, target, fold, some, partial(rung.tries, attacker, target), lanes
-        )
+        found = attack_scans(store, name, target, fold, some, partial(attack, target), lanes)
         return {"row": rung.name, "system": target.name, "meaning": rung.meaning, **found}
 
     row = store.row(name, lambda: on(tried), **settings)
