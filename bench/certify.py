@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bench.figures import members, share, share_of
+from bench.figures import members, share, share_by_group
 from bench.fold import Fold
 from bench.progress import progress
 from bench.store import Store
@@ -100,7 +100,7 @@ def balanced(right: Tensor, fold: Fold) -> dict[str, Any]:
         if not rows:
             raise ValueError("balanced accuracy needs scans of both classes: raise --limit")
         groups = [fold.groups[i] for i in rows]
-        parts[name] = share_of(right[rows], groups)
+        parts[name] = share_by_group(right[rows], groups)
     mean = sum(part["accuracy"] for part in parts.values()) / 2
     joined = {
         name: _joined(mean, [(part["accuracy"], part[name]) for part in parts.values()])

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from bench.budgets import Budget
-from bench.figures import share_of
+from bench.figures import share_by_group
 from bench.fold import Fold
 from bench.gate_checks import check_gate
 from bench.ladder import attack_scans, climb, compared_on
@@ -170,6 +170,6 @@ def climb_curve(
     def row() -> dict[str, Any]:
         found = attack_scans(store, name, target, few, every, attack, lanes)
         facts = {"curve": target.name, "eps": eps, "weights": target.key}
-        return {**facts, **share_of(kept(found), few.groups)}
+        return {**facts, **share_by_group(kept(found), few.groups)}
 
     store.row(name, row, budget=vars(budget))

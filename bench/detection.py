@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bench.figures import members, separation, share_of
+from bench.figures import members, separation, share_by_group
 from bench.filters import jpeg
 from bench.fold import Fold
 from bench.progress import progress
@@ -156,7 +156,9 @@ def false_alarms(
 
 def flagged(system: MedFedPure, found: dict[str, Tensor], groups: Sequence[int]) -> dict[str, Any]:
     """Share of scans above each score's stored tau."""
-    return {name: share_of(found[name] > system.detector.tau(name), groups) for name in SCORES}
+    return {
+        name: share_by_group(found[name] > system.detector.tau(name), groups) for name in SCORES
+    }
 
 
 def detection(

@@ -31,7 +31,7 @@ def join(readings: Sequence[Reading]) -> Reading:
 def figures(reading: Reading, fold: Fold) -> dict[str, Any]:
     """All figures of a row for one system; for each source too where there are several."""
     y, right = fold.y, metrics.is_right(reading.probability, fold.y)
-    block = {**_block(reading.probability, y), **share_of(right, fold.groups)}
+    block = {**_block(reading.probability, y), **share_by_group(right, fold.groups)}
     block["recall"] = {
         name: share(right[rows])
         for name, rows in members(fold.subtypes).items()
@@ -62,7 +62,7 @@ def share(right: Tensor) -> dict[str, Any]:
     return {"k": k, "n": n, "accuracy": k / n, "interval": metrics.wilson_interval(k, n)}
 
 
-def share_of(right: Tensor, groups: Sequence[int]) -> dict[str, Any]:
+def share_by_group(right: Tensor, groups: Sequence[int]) -> dict[str, Any]:
     """`share`, and the interval when near-duplicate groups are redrawn."""
     return {**share(right), "interval_by_group": metrics.group_bootstrap_interval(right, groups)}
 

@@ -13,7 +13,7 @@ from bench.markdown import LADDERS, Result, Results, number, results_of, span
 from bench.plots import Curve, Share
 from bench.rungs import ORDER
 from bench.shapes import roc
-from bench.standings import kept, stands
+from bench.standings import falls, kept, rows_of, stands
 from bench.tables import SYSTEM_NAMES
 from core import metrics
 
@@ -77,13 +77,12 @@ def worst_case(results: Results) -> str:
 
 def standing_after(result: Result, system: str) -> list[Share]:
     """The worst case so far: clean, then after each row in the ladder's order."""
-    order = ["clean", *ORDER]
-    own = [r for r in result["rows"].values() if r.get("system") == system]
-    own.sort(key=lambda r: order.index(r["row"]) if r["row"] in order else len(order))
-    left, found = torch.ones(own[0]["n"], dtype=torch.bool), []
-    for row in own:
-        left = left & stands(row)
-        found.append(_share(row["row"], left.tolist()))
+    own = rows_of(result["rows"], system)
+    left, n = int(stands(own["clean"]).sum()), own["clean"]["n"]
+    found = [_share("clean", left, n)]
+    for name, row in falls(own).items():
+        left -= row["fell"]
+        found.append(_share(name, left, n))
     return found
 
 
@@ -125,11 +124,11 @@ def _against(row: Result, clean: Sequence[float]) -> Panel:
 
 def _clean(row: Result, n: int) -> Share:
     """The clean reading of the curve's scans, which are evenly spaced among all."""
-    return _share("clean", kept(row)[spread(len(row["right"]), n)].tolist())
+    return _share("clean", int(kept(row)[spread(len(row["right"]), n)].sum()), n)
 
 
-def _share(name: str, right: Sequence[bool]) -> Share:
-    return Share(name, sum(right) / len(right), metrics.wilson_interval(sum(right), len(right)))
+def _share(name: str, k: int, n: int) -> Share:
+    return Share(name, k / n, metrics.wilson_interval(k, n))
 
 
 def _meanings(result: Result) -> str:

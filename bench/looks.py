@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bench.figures import share_of
+from bench.figures import share_by_group
 from bench.fold import Fold
 from bench.lesions import contrast
 from bench.painting import TISSUE, elsewhere, midline, painted, reflected, widened
@@ -96,7 +96,7 @@ def pointing(pipeline: MedFedPure, test: Fold, masks: dict[int, Tensor]) -> dict
     if not hits:
         raise ValueError("the mixture finds none of the outlined tumours")
     return {
-        "pointing": share_of(torch.tensor(hits), counted),
+        "pointing": share_by_group(torch.tensor(hits), counted),
         "energy_inside": sum(energies) / len(energies),
         "by_chance": sum(areas) / len(areas),
         "n": len(hits),
@@ -144,7 +144,7 @@ def painting(pipeline: MedFedPure, test: Fold, masks: dict[int, Tensor]) -> dict
         "across_the_midline": across,
         "without_room": without_room,
         **{
-            name: {**share_of(torch.tensor(f), counted), "fell_by": _quantiles(changes[name])}
+            name: {**share_by_group(torch.tensor(f), counted), "fell_by": _quantiles(changes[name])}
             for name, f in falls.items()
         },
     }

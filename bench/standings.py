@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bench.figures import members, separation, share, share_of
+from bench.figures import members, separation, share, share_by_group
 from bench.fold import Fold
 from bench.rungs import NOISE, ORDER
 from core import metrics
@@ -88,7 +88,7 @@ def standings(
 
 def block(right: Tensor, fold: Fold) -> dict[str, Any]:
     """Accuracy with intervals; per class, kind of tumour and source."""
-    found = share_of(right, fold.groups)
+    found = share_by_group(right, fold.groups)
     kinds, sources = members(fold.subtypes), members(fold.sources)
     found["recall"] = {kind: share(right[rows]) for kind, rows in kinds.items()}
     if len(sources) > 1:
