@@ -58,6 +58,9 @@ def measure(
     """Every system's reading of every scan of the fold, each attacked through its own classifier.
 
     Systems with the same classifier face the same attacked scans.
+
+    Raises:
+        ValueError: a system returns what is no number, or the same for all scans as they are.
     """
     surfaces = dict.fromkeys(s.surface for s in systems)
     collected: dict[str, list[Reading]] = {s.name: [] for s in systems if s.policy != RANK}
@@ -74,7 +77,17 @@ def measure(
                 ranked[system].append((x, scans.seeds))
     whole = {s.name: by_rank(bench, s.surface, parts) for s, parts in ranked.items()}
     found = {name: join(readings) for name, readings in collected.items()} | whole
+    for name, reading in found.items():
+        _check(name, reading.probability, both=row.attack is None and len(fold.y.unique()) > 1)
     return {s.name: found[s.name] for s in systems}
+
+
+def _check(name: str, probability: Tensor, *, both: bool) -> None:
+    """Refuses outputs (N,) that say nothing of the scans, where these are of `both` classes."""
+    if not torch.isfinite(probability).all():
+        raise ValueError(f"{name} returns what is no number")
+    if both and bool((probability == probability[0]).all()):
+        raise ValueError(f"{name} says the same of every scan, whatever is in it")
 
 
 @torch.no_grad()

@@ -36,9 +36,9 @@ def robustness(results: Results) -> str:
         systems = list(next(iter(rows.values()))["systems"])
         lines = []
         for system in systems:
-            cells = [accuracy(row["systems"].get(system)) for row in rows.values()]
+            cells = [_with_classes(row["systems"].get(system)) for row in rows.values()]
             lines.append([SYSTEM_NAMES[system], *cells])
-        head = ["accuracy, % [95 % by scan; by near-duplicate group]", *rows]
+        head = ["accuracy, % [95 % by scan; by near-duplicate group]; tumour / no tumour", *rows]
         meanings = "; ".join(f"{name}: {row['meaning']}" for name, row in rows.items())
         note = f"{meanings}. {source(result)}"
         parts.append(f"**{protocol}**\n\n{table(head, lines)}\n\n{note}")
@@ -89,21 +89,34 @@ def mixture(results: Results) -> str:
 
 
 def loso(results: Results) -> str:
-    """Systems that never saw the source they are tested on."""
+    """Systems that never saw the source they are tested on, and how often they raise an alarm."""
     result = results_of(results, "loso", ("",))[""]
     lines = []
     for name, row in result["rows"].items():
         for system in ("defence", "trained-mixture", "undefended"):
             block = row["systems"].get(system)
             if block:
-                lines.append([name, SYSTEM_NAMES[system], accuracy(block), *_beside(block)[:2]])
-    head = ["trained on, tested on: row", "system", "accuracy, %", "sensitivity", "specificity"]
+                cells = [recall(block["recall"]), percent(block.get("specificity"))]
+                lines.append(
+                    [name, SYSTEM_NAMES[system], accuracy(block), *cells,
+                     percent(block.get("flagged")), str(block.get("wrong_and_not_flagged", ""))]
+                )  # fmt: skip
+    head = ["trained on, tested on: row", "system", "accuracy, %", "recall per kind, %",
+            "specificity, %", "flagged, %", "wrong and not flagged"]  # fmt: skip
     return f"{table(head, lines)}\n\n{source(result)}"
 
 
 def _attack_rows(result: Result) -> dict[str, Result]:
     order = ("clean", "A0", "A0-8bit")
     return {name: result["rows"][name] for name in order if name in result["rows"]}
+
+
+def _with_classes(block: Result | None) -> str:
+    if not block:
+        return ""
+    return "; ".join(
+        [accuracy(block), " / ".join(percent(block[k]) for k in ("sensitivity", "specificity"))]
+    )
 
 
 def _beside(block: Result) -> list[str]:

@@ -123,7 +123,8 @@ class Detector(nn.Module):
 
         A conformal quantile (Vovk et al. 2005): a clean scan that is exchangeable with the n of
         validation exceeds it with a probability of at most `false_alarms`, if n + 1 >= 1 /
-        false_alarms. For a single scan the rank rule is the same with the share kappa.
+        false_alarms. Near-duplicates among them weaken that: they count as one. For a single scan
+        the rank rule is the same with the share kappa.
         """
         c, quantiles = self.config, self._quantiles(score)
         share = c.kappa if c.threshold == "rank" else c.false_alarms

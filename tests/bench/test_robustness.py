@@ -38,6 +38,29 @@ def test_unknown_rows_and_systems_are_named():
     assert [r.name for r in rows_named(["A0", "clean"])] == ["clean", "A0", "A0-8bit"]
 
 
+@pytest.mark.parametrize(
+    ("probability", "message"),
+    [(float("nan"), "undefended returns what is no number"),
+     (0.7, "undefended says the same of every scan")],
+)  # fmt: skip
+def test_what_says_nothing_of_the_scans_is_refused(
+    bench, test_fold, monkeypatch, probability, message
+):
+    both, system = test_fold.thin(4), systems_named(["undefended"])
+    said = Reading(torch.full((4,), probability))
+    monkeypatch.setattr(bench, "read", lambda *_: {"undefended": said})
+    with pytest.raises(ValueError, match=message):
+        measure(bench, both, rows()["clean"], system)
+
+
+def test_one_answer_to_scans_of_one_class_is_none_to_refuse(bench, test_fold, monkeypatch):
+    ill = test_fold.pick(test_fold.y.nonzero()[:, 0].tolist())
+    said = Reading(torch.ones(len(ill)))
+    monkeypatch.setattr(bench, "read", lambda *_: {"undefended": said})
+    found = measure(bench, ill, rows()["clean"], systems_named(["undefended"]))
+    assert found["undefended"].probability.tolist() == [1.0] * len(ill)
+
+
 def test_readings_agree_with_the_pipelines_own(bench, pipeline, test_fold):
     x, _, seeds = test_fold.batches(4, pipeline.device)[0]()
     readings = bench.read(ALONE, x, seeds)

@@ -75,6 +75,16 @@ def test_a_row_whose_own_settings_have_changed_is_computed_again(tmp_path):
     assert {name: row["accuracy"] for name, row in rows.items()} == {"FedAvg": 2, "FAT": 3}
 
 
+def test_a_row_of_another_commit_is_kept_and_said_so(tmp_path, monkeypatch, capsys):
+    for commit in "aab":
+        facts = {"commit": commit * 40, "dirty": False}
+        monkeypatch.setattr("bench.store.code_facts", lambda known=facts: known)
+        _open(tmp_path / "r.json").row("A0", lambda: {"accuracy": 1})
+    first, same, other = capsys.readouterr().err.strip().splitlines()
+    assert first.startswith("A0: done") and same.startswith("A0: kept")
+    assert "commit" not in same and other.endswith(f", measured with commit {'a' * 40}")
+
+
 def test_rows_name_their_own_code_and_machine(tmp_path, monkeypatch):
     path = tmp_path / "r.json"
 
