@@ -93,7 +93,7 @@ def loso(results: Results) -> str:
     result = results_of(results, "loso", ("",))[""]
     lines = []
     for name, row in result["rows"].items():
-        for system in ("defence", "trained-mixture", "undefended"):
+        for system in ("defence", "trained-mixture", "undefended", "plain-purified"):
             block = row["systems"].get(system)
             if block:
                 cells = [recall(block["recall"]), percent(block.get("specificity"))]

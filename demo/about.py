@@ -30,11 +30,12 @@ LIMITS = """
 <li>Single slices of two public collections of uneven quality. Other scanners, sequences, ages and
 diseases are outside what it was made for.</li>
 <li>“Attack suspected” says that a scan is unusual for these collections. Grain raises the score
-too, and another scanner or another sequence may.</li>
+too, and so do most scans of a source that was not trained on.</li>
 <li>Robustness is measured against the attacks listed, not proven. An attacker who knows the
-defence does better.</li>
+defence does better, and mostly raises no alarm.</li>
 <li>The purified picture is for the classifier. It is smoother than the scan, and nobody should
-read anatomy from it. Grad-CAM shows what the model used, not where a disease is.</li>
+read anatomy from it. Grad-CAM hints at what the model used, not at where a disease is: no more of
+it lies in tumours than chance would put there.</li>
 <li>A probability is calibrated on validation scans of the same collections and means nothing
 elsewhere. It is a model output, no finding.</li>
 <li>No patient identifiers exist in the data: splits are free of near-duplicates, but cannot be
@@ -81,7 +82,8 @@ def about() -> str:
     results = (
         f"{published.robustness()}<p>{published.speed()} Accuracy at the operating point chosen on "
         f"validation scans; intervals resample groups of near-duplicates.</p>"
-        f"{published.detection()}<details><summary>Where these figures come from</summary>"
+        f"{published.ladder()}{published.detection()}"
+        f"<details><summary>Where these figures come from</summary>"
         f"{published.provenance()}</details>"
     )
     parts = (

@@ -28,7 +28,8 @@ TEXTS = (
         "<h2>Can the attack be noticed?</h2>"
         "<p>A masked autoencoder predicts every part of a scan from the rest. What it gets wrong "
         "is the error map. The paper's score is its mean. This system adds other signs, above all "
-        "fine grain that clean scans do not have, and compares the score with a threshold.</p>"
+        "the fine pattern that an attack on a classifier it knows leaves behind, and compares the "
+        "score with a threshold. An attacker who knows the detector can avoid that pattern.</p>"
         "<p><b>Look for.</b> Do the two error maps differ? Do the two scores?</p>",
     ),
     (
@@ -45,7 +46,7 @@ TEXTS = (
         "<h2>Who decides?</h2>"
         "<p>Three experts vote on the purified scan, and an attention network decides how much "
         "each vote counts for this scan. They were trained on attacked scans, which makes them "
-        "harder to fool than the plain classifier. Grad-CAM shows what spoke for the output.</p>"
+        "harder to fool than the plain classifier. Grad-CAM hints at what spoke for the output.</p>"
         "<p><b>Look for.</b> Do the experts agree? Do they look where you would look? Compare the "
         "outputs with and without defence.</p>",
     ),

@@ -20,6 +20,7 @@ PROTOCOLS = {
 }
 ROWS = {"clean": "clean", "A0": "PGD-7, eps .015", "A0-8bit": "the same, saved in 8 bits"}
 SYSTEMS = {"undefended": "without defence", "defence": "with defence"}
+LADDER = {**SYSTEMS, "trained-mixture": "the mixture alone, no detector, no purifier"}
 
 
 def robustness(folder: Path = RESULTS) -> str:
@@ -36,6 +37,25 @@ def robustness(folder: Path = RESULTS) -> str:
     return table(head, lines, "Accuracy on test scans, with 95 % intervals")
 
 
+def ladder(folder: Path = RESULTS) -> str:
+    """Who is still read right after every attack of the ladder, and who was misread unseen."""
+    standings = _at(_read(folder / "ladder-multi-source.json"), "standings")
+    lines = [
+        [name, *(accuracy(_at(standings, system, key)) for key in ("clean", "worst"))]
+        for system, name in LADDER.items()
+    ]
+    head = ["system", "clean", "right after every attack"]
+    caption = "Attackers who know the defence: the worst case of every scan, eps .015"
+    found = _at(standings, "defence", "unnoticed", "attacked")
+    unseen, misread = (_at(found, key) for key in ("unnoticed", "misread"))
+    areas = (_at(standings, "defence", "detection", f"A9 ({way})", "auroc") for way in (1, 2))
+    return (
+        f"{table(head, lines, caption)}<p>Of {_said(misread)} scans that attackers get misread "
+        f"behind the defence {_said(unseen)} raise no alarm. Against attackers who know the "
+        f"detector its AUROC is {' and '.join(map(number, areas))} (two ways; .5 is guessing).</p>"
+    )
+
+
 def detection(folder: Path = RESULTS) -> str:
     """How well the two scores tell attacked from clean scans."""
     result = _read(folder / "detection-multi-source.json")
@@ -46,7 +66,7 @@ def detection(folder: Path = RESULTS) -> str:
             cells = [number(_at(row, s, "auroc")) for s in ("paper", "fused")]
             lines.append([f"PGD-7 on the {whom}, eps {eps}", *cells])
     head = ["attack", "the paper's score, AUROC", "fused score, AUROC"]
-    return table(head, lines, "How well the detector tells attacked from clean scans")
+    return table(head, lines, "Attackers who do not know the detector: how well it tells them")
 
 
 def speed(folder: Path = RESULTS) -> str:
@@ -63,10 +83,8 @@ def speed(folder: Path = RESULTS) -> str:
 def provenance(folder: Path = RESULTS) -> str:
     """Where the tables come from: each file, when it was measured, with which code."""
     lines = []
-    names = [f"robustness-{p}" for p in PROTOCOLS] + [
-        "detection-multi-source",
-        "latency-multi-source",
-    ]
+    names = [f"robustness-{p}" for p in PROTOCOLS]
+    names += [f"{name}-multi-source" for name in ("ladder", "detection", "latency")]
     for name in names:
         facts = _at(_read(folder / f"{name}.json"), "provenance")
         date, commit = (str(_at(facts, key) or DASH)[:10] for key in ("date", "commit"))
@@ -109,6 +127,10 @@ def accuracy(cells: Any) -> str:
 
 def percent(share: Any) -> str:
     return DASH if share is None else f"{share * 100:.1f} %"
+
+
+def _said(count: Any) -> str:
+    return DASH if count is None else str(count)
 
 
 def number(value: Any) -> str:

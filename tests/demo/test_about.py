@@ -33,11 +33,28 @@ def test_the_table_says_what_the_files_say(tmp_path: Path) -> None:
     assert shown[1:4] == [DASH] * 3  # the row that was not measured
 
 
+def test_attackers_who_know_the_defence_are_shown_too(tmp_path: Path) -> None:
+    block = {"accuracy": 0.5, "k": 2, "n": 4, "interval_by_group": [0.25, 0.75]}
+    defence = {
+        "clean": block,
+        "worst": {**block, "accuracy": 0.25, "k": 1},
+        "unnoticed": {"attacked": {"misread": 3, "unnoticed": 2}},
+        "detection": {"A9 (1)": {"auroc": 0.75}, "A9 (2)": {"auroc": 0.5}},
+    }
+    content = {"standings": {"defence": defence}}
+    (tmp_path / "ladder-multi-source.json").write_text(json.dumps(content))
+    html = published.ladder(tmp_path)
+    assert cells(html)[2:4] == ["50.0 % [25.0 to 75.0] 2/4", "25.0 % [25.0 to 75.0] 1/4"]
+    assert set(cells(html)[:2] + cells(html)[4:]) == {DASH}  # of the others nothing is known
+    assert "Of 3 scans" in html and "2 raise no alarm" in html and "0.750 and 0.500" in html
+
+
 def test_a_missing_or_broken_file_shows_a_dash(tmp_path: Path) -> None:
     (tmp_path / "detection-multi-source.json").write_text("{")
     (tmp_path / "latency-multi-source.json").write_text("[1]")
     assert set(cells(published.robustness(tmp_path))) == {*published.ROWS.values(), DASH, ""}
     assert set(cells(published.detection(tmp_path))) == {DASH}
+    assert set(cells(published.ladder(tmp_path))) == {DASH}
     assert set(cells(published.provenance(tmp_path))) == {DASH}
     assert set(cells(published.weights(tmp_path))) == {DASH}
     assert published.speed(tmp_path).count(DASH) == 4
@@ -51,6 +68,7 @@ def test_results_that_ship_are_all_shown() -> None:
         for name in published.SYSTEMS:
             k, n = systems[name]["k"], systems[name]["n"]
             assert any(cell.endswith(f"{k}/{n}") for cell in shown), (protocol, name)
+    assert DASH not in published.ladder()
     assert DASH not in cells(published.detection()) and DASH not in published.speed()
 
 
