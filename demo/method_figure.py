@@ -55,7 +55,7 @@ def method_figure() -> str:
         '<text class="mf-left" x="40" y="253">shared in a federation</text>'
         '<rect class="mf-box mf-home" x="10" y="268" width="22" height="16" rx="3"/>'
         '<text class="mf-left" x="40" y="281">personal: never leaves a hospital</text>'
-        '<text class="mf-left" x="10" y="26">The scan as it came is never trusted: '
+        '<text class="mf-left" x="10" y="26">By default every scan is purified: '
         "only what is left after purification is read.</text>"
     )
     head = (
