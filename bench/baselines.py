@@ -18,6 +18,7 @@ from bench import curves
 from bench.clients import test_scans
 from bench.cost import cost
 from bench.federation_runs import Federation, Places, decisive, federation
+from bench.figures import called_right
 from bench.fold import Batch
 from bench.methods import METHODS, Method, Table, in_order, preset_of
 from bench.progress import say
@@ -174,7 +175,7 @@ def _right(attacker: Reader, victim: Reader, scans: Data, row: Row) -> Tensor:
         target = (lambda z, own=seeds: attacker.whole(z, own)) if row.whole else attacker.surface
         x = attacked(row, target, Batch(x, y, seeds))
         with torch.no_grad():
-            out.append((victim.whole(x, seeds).argmax(1) == y).cpu())
+            out.append(called_right("a client's model", victim.whole(x, seeds), y))
     return torch.cat(out)
 
 

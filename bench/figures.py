@@ -56,6 +56,17 @@ def figures(reading: Reading, fold: Fold) -> dict[str, Any]:
     return block
 
 
+def called_right(who: str, logits: Tensor, y: Tensor) -> Tensor:
+    """Whether logits (B, C) call scans right, bool (B,) on the CPU.
+
+    Raises:
+        ValueError: they are no numbers, which would be counted as an answer.
+    """
+    if not torch.isfinite(logits).all():
+        raise ValueError(f"{who} returns what is no number")
+    return (logits.argmax(1) == y).cpu()
+
+
 def share(right: Tensor) -> dict[str, Any]:
     """k, n, k / n and Wilson's 95 % interval of a bool tensor (N,)."""
     k, n = int(right.sum()), len(right)

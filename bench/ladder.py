@@ -77,12 +77,15 @@ def climb(
             attack = MadeOnce(rung, attacker)
         now, name = standing[target.name], f"{rung.name}: {target.name}"
         tried = now.tried_by(rung, few, watched)
-        work = [
-            Work(r, t.name, int(standing[t.name].tried_by(r, few, watched).sum()))
-            for r, t in pairs[count - 1 :]
-            if f"{r.name}: {t.name}" not in store.content["rows"]
-        ]
-        took = time_left(store.content["rows"], work, budget)
+        rows, made = store.content["rows"], {(rung.name, maker) for maker, _ in attack.known}
+        work = []
+        for r, t in pairs[count - 1 :]:
+            if f"{r.name}: {t.name}" not in rows:
+                one = (r.name, r.maker(t))
+                some = standing[t.name].tried_by(r, few, watched)
+                work.append(Work(r, t.name, 0 if one in made else int(some.sum())))
+                made.add(one)
+        took = time_left(rows, work, budget)
         rest = f"; the attacks to come take {took}" if took else ""
         say(f"{name} ({count} of {len(pairs)}): {int(tried.sum())} scans{rest}")
 
@@ -118,7 +121,10 @@ def _row(
     name = f"{rung.name}: {target.name}"
 
     def on(some: Tensor) -> dict[str, Any]:
+        before = len(attack.known)
         found = attack_scans(store, name, target, fold, some, partial(attack, target), lanes)
+        if rung.alone:  # how many of its scans had been attacked for another system
+            found["handed"] = found["tried"] - (len(attack.known) - before)
         return {"row": rung.name, "system": target.name, "meaning": rung.meaning, **found}
 
     row = store.row(name, lambda: on(tried), **settings)

@@ -21,7 +21,8 @@ def time_left(rows: Mapping[str, Any], work: Iterable[Work], budget: Budget) -> 
     """The time that rows to come will take, in words; empty where no row tells.
 
     A row's seconds per look at a scan are those of the same system's rows, else of all systems';
-    attacks on the classifier alone and those on the whole go at paces of their own.
+    attacks on the classifier alone and those on the whole go at paces of their own. Scans that a
+    row was handed, since they had been attacked for another system, were no looks.
     """
     seconds = 0.0
     for rung, system, scans in work:
@@ -46,5 +47,6 @@ def _pace(
         rung = known.get(row.get("row", ""))
         if rung and alone in (None, rung.alone) and system in (None, row["system"]):
             seconds += row["wall_s"]
-            looks += rung.passes(budget) * (row["n"] - row["right"].count("-"))
+            attacked = row["n"] - row["right"].count("-") - row.get("handed", 0)
+            looks += rung.passes(budget) * attacked
     return seconds / looks if looks else None

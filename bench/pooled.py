@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from bench.baselines import Reader, evasion
-from bench.figures import by_label
+from bench.figures import by_label, called_right
 from bench.fold import Batch
 from bench.rows import Row, attacked, rows_named
 from bench.store import Store
@@ -93,7 +93,7 @@ def _right(system: MedFedPure, scans: Data, row: Row, reader: str) -> Tensor:
         x_adv = attacked(row, surface, Batch(x, y, seeds))
         with torch.no_grad():
             logits = system.logits(x_adv, seeds) if reader == "defence" else surface(x_adv)
-        out.append((logits.argmax(1) == y).cpu())
+        out.append(called_right(reader, logits, y))
     return torch.cat(out)
 
 

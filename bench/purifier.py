@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bench.figures import by_label
+from bench.figures import by_label, called_right
 from bench.filters import STRENGTHS, Filter
 from bench.fold import Fold
 from bench.progress import progress
@@ -158,8 +158,8 @@ def behind(
         with torch.no_grad():
             for kind, scans in (("clean", x), ("A0", attacked)):
                 for name, change in changes.items():
-                    called = pipeline.plain_logits(change(scans, seeds)).argmax(1)
-                    right[name][kind].append((called == y).cpu())
+                    logits = pipeline.plain_logits(change(scans, seeds))
+                    right[name][kind].append(called_right(name, logits, y))
     systems = {
         n: {k: by_label(torch.cat(r), fold.y) for k, r in kinds.items()}
         for n, kinds in right.items()

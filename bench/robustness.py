@@ -62,8 +62,15 @@ def run(
 def evaluate(
     bench: Bench, fold: Fold, row: Row, systems: Sequence[System], batch_size: int = 32
 ) -> dict[str, Any]:
-    """One row: every system's figures, and the exact tests between the pairs of interest."""
+    """One row: every system's figures, and the exact tests between the pairs of interest.
+
+    Raises:
+        ValueError: a system returns no numbers, or one answer for all scans of both classes.
+    """
     readings = measure(bench, fold, row, systems, batch_size)
+    for name, reading in readings.items() if len(fold.y.unique()) > 1 else ():
+        if bool((reading.probability == reading.probability[0]).all()):
+            raise ValueError(f"{name} says the same of every scan, whatever is in it")
     right = {name: metrics.is_right(r.probability, fold.y) for name, r in readings.items()}
     tests = {}
     for first, second in PAIRS:

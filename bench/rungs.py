@@ -51,7 +51,8 @@ class Rung:
     """`fits` says of which targets the attack is one; `passes` how often it looks at a scan.
 
     `few`: on the budget's `few_scans` alone; `unnoticed`: also on scans that fell with an alarm;
-    `alone`: it looks at the classifier alone, not at the whole of a system.
+    `alone`: it looks at the classifier alone, not at the whole of a system; `lent`: not even at
+    that, but at other models.
     """
 
     name: str
@@ -61,7 +62,14 @@ class Rung:
     few: bool = False
     unnoticed: bool = False
     alone: bool = False
+    lent: bool = False
     passes: Callable[[Budget], int] = lambda b: b.steps * b.restarts
+
+    def maker(self, target: Target) -> object:
+        """Targets for which it is the same can be handed the same attacked scans."""
+        if not self.alone:
+            return target.name
+        return None if self.lent else target.classify
 
 
 def _paper(a: Attacker, t: Target, s: Batch) -> Iterator[Tensor]:
@@ -222,7 +230,7 @@ RUNGS = (
     Rung("A1", "PGD on the classifier alone, the budget's steps and starts", _classifier_alone,
          alone=True, passes=lambda b: b.steps * b.starts),
     Rung("A2", "transfer: APGD on the plain classifier, and on other hospitals' mixtures",
-         _transfer, alone=True, passes=lambda b: b.steps * b.restarts * (1 + b.others)),
+         _transfer, alone=True, lent=True, passes=lambda b: b.steps * b.restarts * (1 + b.others)),
     Rung("A3", "APGD on the cross-entropy, exact gradients through the whole system", _whole()),
     Rung("A4", "the same on the margin of the logits", _whole("margin")),
     Rung("A5", "BPDA: whole system forward, the identity backward through what stands in front",

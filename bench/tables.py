@@ -96,13 +96,12 @@ def loso(results: Results) -> str:
         for system in ("defence", "trained-mixture", "undefended", "plain-purified"):
             block = row["systems"].get(system)
             if block:
-                cells = [recall(block["recall"]), percent(block.get("specificity"))]
-                lines.append(
-                    [name, SYSTEM_NAMES[system], accuracy(block), *cells,
-                     percent(block.get("flagged")), str(block.get("wrong_and_not_flagged", ""))]
-                )  # fmt: skip
+                shares = [percent(block.get(k)) for k in ("sensitivity", "specificity", "flagged")]
+                unseen = str(block.get("wrong_and_not_flagged", ""))
+                cells = [accuracy(block), recall(block["recall"]), *shares, unseen]
+                lines.append([name, SYSTEM_NAMES[system], *cells])
     head = ["trained on, tested on: row", "system", "accuracy, %", "recall per kind, %",
-            "specificity, %", "flagged, %", "wrong and not flagged"]  # fmt: skip
+            "sensitivity, %", "specificity, %", "flagged, %", "wrong and not flagged"]  # fmt: skip
     return f"{table(head, lines)}\n\n{source(result)}"
 
 
@@ -115,7 +114,7 @@ def _with_classes(block: Result | None) -> str:
     if not block:
         return ""
     return "; ".join(
-        [accuracy(block), " / ".join(percent(block[k]) for k in ("sensitivity", "specificity"))]
+        [accuracy(block), " / ".join(percent(block.get(k)) for k in ("sensitivity", "specificity"))]
     )
 
 

@@ -50,15 +50,15 @@ def test_what_says_nothing_of_the_scans_is_refused(
     said = Reading(torch.full((4,), probability))
     monkeypatch.setattr(bench, "read", lambda *_: {"undefended": said})
     with pytest.raises(ValueError, match=message):
-        measure(bench, both, rows()["clean"], system)
+        evaluate(bench, both, rows()["clean"], system)
 
 
 def test_one_answer_to_scans_of_one_class_is_none_to_refuse(bench, test_fold, monkeypatch):
     ill = test_fold.pick(test_fold.y.nonzero()[:, 0].tolist())
     said = Reading(torch.ones(len(ill)))
     monkeypatch.setattr(bench, "read", lambda *_: {"undefended": said})
-    found = measure(bench, ill, rows()["clean"], systems_named(["undefended"]))
-    assert found["undefended"].probability.tolist() == [1.0] * len(ill)
+    found = evaluate(bench, ill, rows()["clean"], systems_named(["undefended"]))
+    assert found["systems"]["undefended"]["k"] == len(ill)
 
 
 def test_readings_agree_with_the_pipelines_own(bench, pipeline, test_fold):
