@@ -26,9 +26,9 @@ COUNTED = (
 FELL = (
     "Under each attack: how many fell of the scans that it was tried on and that withstood all "
     "rows to the left, as attacked or in 8 bits; unseen: how many it got misread without an alarm, "
-    "of those that it was tried on and that are read right when clean; empty: no attack on such a system; not yet: the worst "
-    "case may still fall. A8, which knows the noise, is A3 itself where the noise is frozen; what "
-    "it does to noise that is drawn anew stands below"
+    "of those that it was tried on and that are read right when clean; empty: no attack on such a "
+    "system; not yet: the worst case may still fall. A8, which knows the noise, is A3 itself where "
+    "the noise is frozen; what it does to noise that is drawn anew stands below"
 )
 
 
