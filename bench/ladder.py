@@ -16,7 +16,7 @@ from torch import Tensor
 from bench.budgets import Budget
 from bench.fold import Batch, Fold, spread
 from bench.lanes import Lanes
-from bench.made_once import MadeOnce
+from bench.made_once import MadeOnce, maker_of
 from bench.pace import Work, time_left
 from bench.progress import say
 from bench.rungs import RUNGS, Attacker, Rung
@@ -81,7 +81,7 @@ def climb(
         work = []
         for r, t in pairs[count - 1 :]:
             if f"{r.name}: {t.name}" not in rows:
-                one = (r.name, r.maker(t))
+                one = (r.name, maker_of(r, t))
                 some = standing[t.name].tried_by(r, few, watched)
                 work.append(Work(r, t.name, 0 if one in made else int(some.sum())))
                 made.add(one)

@@ -13,6 +13,13 @@ from bench.rungs import Attacker, Rung
 from bench.targets import Target
 
 
+def maker_of(rung: Rung, target: Target) -> object:
+    """Targets for which it is the same can be handed the same attacked scans."""
+    if not rung.alone:
+        return target.name
+    return None if rung.lent else target.classify
+
+
 @dataclass
 class MadeOnce:
     """One of the ladder's attacks, whose attacked scans are kept where they are not the target's.
@@ -32,7 +39,7 @@ class MadeOnce:
         if not self.rung.alone:
             return self.rung.tries(self.attacker, target, scans)
         x, y, seeds = scans
-        keys = [(self.rung.maker(target), seed) for seed in seeds]
+        keys = [(maker_of(self.rung, target), seed) for seed in seeds]
         new = [i for i, key in enumerate(keys) if key not in self.known]
         if new:
             some = Batch(x[new], y[new], [seeds[i] for i in new])

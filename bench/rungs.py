@@ -65,12 +65,6 @@ class Rung:
     lent: bool = False
     passes: Callable[[Budget], int] = lambda b: b.steps * b.restarts
 
-    def maker(self, target: Target) -> object:
-        """Targets for which it is the same can be handed the same attacked scans."""
-        if not self.alone:
-            return target.name
-        return None if self.lent else target.classify
-
 
 def _paper(a: Attacker, t: Target, s: Batch) -> Iterator[Tensor]:
     yield PGD(a.eps, max(a.eps / 5, 1e-9), 7)(t.classify, s.x, s.y, s.seeds)
