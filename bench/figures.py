@@ -56,14 +56,15 @@ def figures(reading: Reading, fold: Fold) -> dict[str, Any]:
     return block
 
 
-def called_right(who: str, logits: Tensor, y: Tensor) -> Tensor:
-    """Whether logits (B, C) call scans right, bool (B,) on the CPU.
-
-    Raises:
-        ValueError: they are no numbers, which would be counted as an answer.
-    """
-    if not torch.isfinite(logits).all():
+def check_numbers(who: str, outputs: Tensor) -> None:
+    """Raises ValueError where outputs are no numbers, which would be counted as an answer."""
+    if not torch.isfinite(outputs).all():
         raise ValueError(f"{who} returns what is no number")
+
+
+def called_right(who: str, logits: Tensor, y: Tensor) -> Tensor:
+    """Whether logits (B, C) call scans right, bool (B,) on the CPU; see `check_numbers`."""
+    check_numbers(who, logits)
     return (logits.argmax(1) == y).cpu()
 
 

@@ -9,7 +9,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from bench.figures import Reading, join
+from bench.figures import Reading, check_numbers, join
 from bench.fold import Batch, Fold
 from bench.known import check_known
 from bench.progress import progress
@@ -78,8 +78,7 @@ def measure(
     whole = {s.name: by_rank(bench, s.surface, parts) for s, parts in ranked.items()}
     found = {name: join(readings) for name, readings in collected.items()} | whole
     for name, reading in found.items():
-        if not torch.isfinite(reading.probability).all():
-            raise ValueError(f"{name} returns what is no number")
+        check_numbers(name, reading.probability)
     return {s.name: found[s.name] for s in systems}
 
 

@@ -70,6 +70,5 @@ def test_the_time_left_is_judged_by_rows_of_the_same_kind_and_system(tiny):
     assert time_left({}, [Work(by_name["A4"], "it", 4)], budget) == ""
     assert left("A4", "it", 0) == ""
     rows["A0 handed"] = row("A0", "handed", 4.0, "1111") | {"handed": 4}
-    assert (
-        left("A1", "handed", 6) == "about 6 min"
-    )  # nothing was attacked: the pace of all, 32 s for 28
+    # nothing was attacked: the pace of all, 32 s for 28 looks
+    assert left("A1", "handed", 6) == "about 6 min"
