@@ -77,14 +77,14 @@ def climb(
             attack = MadeOnce(rung, attacker)
         now, name = standing[target.name], f"{rung.name}: {target.name}"
         tried = now.tried_by(rung, few, watched)
-        rows, made = store.content["rows"], {(rung.name, maker) for maker, _ in attack.known}
-        work = []
+        rows = store.content["rows"]
+        work, made = [], {(rung.name, maker) for maker, _ in attack.known}
         for r, t in pairs[count - 1 :]:
-            if f"{r.name}: {t.name}" not in rows:
-                one = (r.name, maker_of(r, t))
-                some = standing[t.name].tried_by(r, few, watched)
-                work.append(Work(r, t.name, 0 if one in made else int(some.sum())))
-                made.add(one)
+            if f"{r.name}: {t.name}" in rows:
+                continue
+            one, some = (r.name, maker_of(r, t)), standing[t.name].tried_by(r, few, watched)
+            work.append(Work(r, t.name, 0 if one in made else int(some.sum())))
+            made.add(one)
         took = time_left(rows, work, budget)
         rest = f"; the attacks to come take {took}" if took else ""
         say(f"{name} ({count} of {len(pairs)}): {int(tried.sum())} scans{rest}")
