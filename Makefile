@@ -41,11 +41,11 @@ federation: $(VENV)/.installed-dev
 	$(VENV)/bin/python -m train federated --preset loopback --runtime deployment $(ARGS)
 
 space: $(VENV)/.installed
-	$(VENV)/bin/python -m demo.space build/space --run
+	$(VENV)/bin/python -m tools.build_space build/space --run
 
 clean:
 	rm -rf $(VENV) $(PARITY) .pytest_cache .mypy_cache .ruff_cache *.egg-info build
-	find core train bench demo tests -name __pycache__ -type d -prune -exec rm -rf {} +
+	find core train bench demo tools tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/bin/python:
 	$(MAKE_VENV) $(VENV)

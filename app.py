@@ -17,8 +17,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from demo import zero_gpu
-from demo.storage import PrivateFolder
+from demo.serving import zero_gpu
+from demo.serving.private_folder import PrivateFolder
 
 if TYPE_CHECKING:
     import gradio as gr
@@ -87,7 +87,7 @@ def serve(make: Callable[[], gr.Blocks], args: argparse.Namespace) -> None:
     """Serves what `make` builds until Ctrl-C or SIGTERM; the private folder is removed then."""
     with PrivateFolder() as folder:
         quiet(folder)
-        from demo.theme import launch_settings  # imports gradio: only after `quiet`
+        from demo.serving.launch import launch_settings
 
         for name in ("SIGTERM", "SIGHUP"):  # Windows has no SIGHUP, which a closed terminal sends
             if hasattr(signal, name):

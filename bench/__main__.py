@@ -11,42 +11,39 @@ from typing import Any
 
 import torch
 
-from bench import (
-    certify,
-    climbing,
-    demo,
-    detection,
-    latency,
-    looks,
-    loso,
-    mae,
-    novelty,
+from bench.app import latency, load_test
+from bench.app.server import StartError, measure_app
+from bench.components import (
+    autoencoder,
+    certificate,
+    detector,
+    explanations,
+    out_of_distribution,
     purifier,
-    report,
-    robustness,
-    trainings,
 )
-from bench.budgets import BUDGETS, COMMITTED
-from bench.fold import Fold, load_fold
-from bench.lanes import Lanes
-from bench.lesions import masks_for
+from bench.components.lesions import masks_for
+from bench.data import Fold, load_fold
+from bench.federation import old_trainings
 from bench.options import parser, root_of, settings_of
+from bench.parallel import Lanes
 from bench.progress import say
 from bench.provenance import ProvenanceError, machine_facts, weights_facts
-from bench.rows import rows_named
-from bench.rungs import LADDER
-from bench.startup import StartError, measure_app
-from bench.store import Store, StoreError
-from bench.systems import systems_named
-from bench.targets import tensors_key
+from bench.report import write
+from bench.result_file import Store, StoreError
+from bench.robustness import loso, robustness, run
+from bench.robustness.attacks import LADDER
+from bench.robustness.budgets import BUDGETS, COMMITTED
+from bench.robustness.old_systems import systems_named
+from bench.robustness.rows import rows_named
+from bench.robustness.systems import tensors_key
 from core import WeightsError, load, smoothing
 from core.checkpoint import WEIGHTS
 from core.checkpoint import read_manifest as read_weights
 from core.pipeline import MedFedPure
-from train.cifar import read_cifar
 from train.config import PresetError
-from train.data import DataError
-from train.split import read_manifest
+from train.data.cifar import read_cifar
+from train.data.sources import DataError
+from train.data.split import read_manifest
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -54,12 +51,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser().parse_args(argv)
     try:
         if args.command == "report":
-            return report.run(args.results, args.pages or report.PAGES, args.check)
+            return write.run(args.results, args.pages or write.PAGES, args.check)
         if args.command == "demo":
             return _demo(args)
         torch.set_num_threads(args.threads or torch.get_num_threads())
-        if args.command in trainings.COMMANDS:
-            trainings.COMMANDS[args.command](args)
+        if args.command in old_trainings.COMMANDS:
+            old_trainings.COMMANDS[args.command](args)
         else:
             _loso(args) if args.command == "loso" else _single(args)
     except (
@@ -96,7 +93,7 @@ def _single(args: argparse.Namespace) -> None:
     store = _store(place_of(args), args, identity, {"weights_facts": weights}, pipeline)
     test = _fold(args, args.protocol, fold, args.limit)
     if of:
-        climbing.run(
+        run.run(
             store, pipeline, others, test, args.rows or LADDER, args.systems, budget,
             eps=args.attack_eps, lanes=Lanes(pipeline.device, args.batch_size, args.workers),
             forget_changed=args.forget_changed,
@@ -113,20 +110,20 @@ def _single(args: argparse.Namespace) -> None:
             h: partial(load, args.weights, device=_device(args), hospital=h)
             for h in pipeline.info.get("hospitals", [])
         }
-        detection.run(store, pipeline, test, args.batch_size, hospitals)
+        detector.run(store, pipeline, test, args.batch_size, hospitals)
     elif args.command == "purifier":
         validation = _fold(args, args.protocol, "val", args.val_limit)
         purifier.run(store, pipeline, test, validation, args.batch_size)
     elif args.command == "looks":
-        looks.run(store, pipeline, test, masks_for(test, root_of(args)))
+        explanations.run(store, pipeline, test, masks_for(test, root_of(args)))
     elif args.command == "mae":
         validation = _fold(args, args.protocol, "val", args.val_limit)
-        mae.run(store, pipeline, test, validation, args.batch_size)
+        autoencoder.run(store, pipeline, test, validation, args.batch_size)
     elif args.command == "novelty":
         photographs = read_cifar(root_of(args), args.cache).test
-        novelty.run(store, pipeline, test, photographs, batch_size=args.batch_size)
+        out_of_distribution.run(store, pipeline, test, photographs, batch_size=args.batch_size)
     elif args.command == "certify":
-        certify.run(
+        certificate.run(
             store, smoothing.load(args.weights, pipeline.device), test,
             eps=args.eps, n0=args.choose, n=args.noises, alpha=args.alpha,
         )  # fmt: skip
@@ -185,7 +182,7 @@ def _demo(args: argparse.Namespace) -> int:
         args.out, "demo", {"weights": hashes, "settings": settings, "timed_on": machine},
         {"machine": machine}, args.fresh,
     )  # fmt: skip
-    demo.run(store, args.visitors, args.seconds, args.shots)
+    load_test.run(store, args.visitors, args.seconds, args.shots)
     store.write()
     say(f"written to {store.path}")
     return 0

@@ -7,14 +7,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from train.cifar import read_cifar
-from train.corpus import CIFAR10, Corpus
-from train.data import find_records, load_scans
+from train.data.cifar import read_cifar
+from train.data.corpus import CIFAR10, Corpus
+from train.data.dataset import Data
+from train.data.partition import Row, assign, rows_of
+from train.data.scanner_shift import shift
+from train.data.sources import find_records, load_scans
+from train.data.split import check_files, read_manifest
 from train.federated.experiment import Experiment
-from train.fold import Data
-from train.partition import Row, assign, rows_of
-from train.scanner import shift
-from train.split import check_files, read_manifest
 
 
 def test_scans(

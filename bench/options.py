@@ -6,15 +6,15 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from bench.budgets import BUDGETS
-from bench.certify import ALPHA, CHOOSE, EPS, NOISES
-from bench.methods import METHODS
-from bench.rungs import LADDER
-from bench.systems import SYSTEMS
-from bench.targets import NAMES
+from bench.components.certificate import ALPHA, CHOOSE, EPS, NOISES
+from bench.federation.methods import METHODS
+from bench.robustness.attacks import LADDER
+from bench.robustness.budgets import BUDGETS
+from bench.robustness.old_systems import SYSTEMS
+from bench.robustness.systems import NAMES
 from core.checkpoint import WEIGHTS
-from train.data import DataError, default_root
-from train.split import MANIFESTS, PROTOCOLS
+from train.data.sources import DataError, default_root
+from train.data.split import MANIFESTS, PROTOCOLS
 
 DESCRIPTION = """Measures the system and writes results/*.json; nothing is selected on test scans.
 

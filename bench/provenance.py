@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from core.checkpoint import read_manifest
-from train.split import Manifest
+from train.data.split import Manifest
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -8,7 +8,7 @@ from core.checkpoint import WeightsError
 from core.diagnosis import Diagnosis
 from core.pipeline import MedFedPure
 from core.scan import ScanError, Volume, read_scan, read_volume
-from core.system import load
+from core.weights import load
 
 __all__ = [
     "Diagnosis",

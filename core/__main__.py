@@ -12,14 +12,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from core.attack import FGSM, PGD, eot
+from core.attacks import FGSM, PGD, eot
 from core.checkpoint import WeightsError
 from core.detector import SCORES
 from core.diagnosis import Diagnosis
 from core.pipeline import MedFedPure
 from core.purifier import POLICIES
 from core.scan import ScanError, Volume, read_volume
-from core.system import load
+from core.weights import load
 
 FIELDS = (
     "can_judge",

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from core.diffusion import Diffusion
 from core.features import FEATURES, Measurements
 from core.mae import MaskedAutoencoder, patch_mean
-from core.residual import ResidualNet
+from core.steganalysis import ResidualNet
 
 SCORES = ("paper", "fused")
 THRESHOLDS = ("calibrated", "rank")

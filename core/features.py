@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from core.diffusion import Diffusion, to_model
 from core.mae import patch_mean
-from core.residual import blur, high_pass
+from core.steganalysis import blur, high_pass
 
 FEATURES = (
     "residual_mean",  # whitened fine-band energy of the MAE's residual, mean over patches

@@ -14,7 +14,7 @@ from timm.layers import get_norm_layer
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
-from core.once import once
+from core.memoize import once
 
 MEAN, SPREAD = 0.2, 0.2  # of pixels in brain MRI slices, roughly
 

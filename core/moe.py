@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from core.backbone import check_backbone, mobilenetv2, resnet18
-from core.once import once
+from core.memoize import once
 
 GATES = ("input", "client")
 LEAST_WEIGHT = 1e-12  # averaging turns the logarithm of 0 into NaN, and EM never leaves it

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from core.calibrated import Calibrated
+from core.classifier import Calibrated
 from core.detector import Detection, Detector, DetectorConfig
 from core.diagnosis import Diagnosis
 from core.diffusion import Diffusion
@@ -18,7 +18,7 @@ from core.mae import MAEConfig, MaskedAutoencoder, patch_mean
 from core.moe import MixtureOfExperts, MoEConfig
 from core.novelty import Novelty
 from core.purifier import Purifier, PurifierConfig
-from core.residual import ResidualConfig, ResidualNet
+from core.steganalysis import ResidualConfig, ResidualNet
 from core.unet import UNet, UNetConfig
 
 

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from core.once import once
+from core.memoize import once
 
 
 @dataclass(frozen=True)

@@ -10,16 +10,17 @@ import gradio as gr
 from core import smoothing
 from core.checkpoint import WEIGHTS, WeightsError, read_manifest
 from core.smoothing import Smoothed
-from core.system import Systems, load_all
-from demo import examples, wording
-from demo.about import About
-from demo.api import Api
-from demo.batch import Batch
+from core.weights import Systems, load_all
+from demo import examples
+from demo.about.tab import About
+from demo.batch.tab import Batch
 from demo.examples import Example
-from demo.explore import Explore
-from demo.intake import Inbox
-from demo.learn import Learn
-from demo.local import fetch_nothing
+from demo.explore.tab import Explore
+from demo.learn.tab import Learn
+from demo.rendering import wording
+from demo.serving.api import Api
+from demo.serving.no_remote_fetch import fetch_nothing
+from demo.serving.uploads import Inbox
 
 
 def build(
@@ -38,7 +39,7 @@ def build(
         is_public: whether strangers can open it; it says so before anything is uploaded.
 
     Returns:
-        Blocks with a queue, to be launched with `demo.theme.launch_settings()`.
+        Blocks with a queue, to be launched with `demo.serving.launch.launch_settings()`.
     """
     problem, reader, no_reader = "", None, ""
     if systems is None:

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from core.checkpoint import WeightsError
-from core.system import load
-from demo import report
-from demo.analysis import Analysis
+from core.weights import load
+from demo.analysis.analysis import Analysis
+from demo.report import document
 
 NUMBERS = ("score", "t_star", "tumour_probability_undefended", "tumour_probability")
 TOLERANCE = 1e-3  # another processor or another version of PyTorch rounds differently
@@ -38,11 +38,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         stored = json.loads(Path(args.report).read_bytes())
         system = load(args.weights, hospital=stored["system"].get("hospital"))
-        rows = list(compare(stored, report.repeat(system, stored)))
+        rows = list(compare(stored, document.repeat(system, stored)))
     except (OSError, ValueError, KeyError, TypeError, AttributeError, WeightsError) as error:
         print(error, file=sys.stderr)
         return 2
-    if stored.get("weights_sha256") != report.weights(system.info):
+    if stored.get("weights_sha256") != document.weights(system.info):
         print("The report was made with other weights than these.", file=sys.stderr)
     differs = 0
     for name, was, now in rows:

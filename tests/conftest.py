@@ -69,7 +69,7 @@ def brain_folder(tmp_path: Path) -> Callable[[int], Path]:
     """Makes a data folder shaped like the two real sources, `count` phantoms to a class."""
     from core.scan import to_png
     from demo.phantom import phantom
-    from train.data import SOURCES
+    from train.data.sources import SOURCES
 
     def make(count: int) -> Path:
         root = tmp_path / "data"
@@ -91,8 +91,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data folder of forty phantoms with a manifest: 24 to train, 8 to validate, 8 to test."""
     from core.scan import to_png
     from demo.phantom import phantom
-    from train.data import BR35H, file_sha256, find_records
-    from train.split import Entry, Manifest
+    from train.data.sources import BR35H, file_sha256, find_records
+    from train.data.split import Entry, Manifest
 
     root = tmp_path_factory.mktemp("world")
     for folder, tumour in (("yes", True), ("no", False)):

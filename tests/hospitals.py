@@ -11,8 +11,8 @@ import torch
 from core import checkpoint
 from core.moe import is_personal
 from core.pipeline import MedFedPure
-from core.system import PARTS, ties_file
-from train.hospitals import save_hospital, save_shared
+from core.weights import PARTS, ties_file
+from train.federated.hospital_weights import save_hospital, save_shared
 
 COUNT, SPLIT = 3, "a split"
 

@@ -11,15 +11,16 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-OURS = {"core", "train", "bench", "demo", "app", "tests"}
+OURS = {"core", "train", "bench", "demo", "tools", "app", "tests"}
 MAY_IMPORT = {
     "core": {"core"},
     "train": {"core", "train"},
     "bench": {"core", "train", "bench"},
     "demo": {"core", "demo"},
     "app.py": {"core", "demo"},
+    "tools": {"core", "train", "bench", "demo", "tools"},
 }
-MAX_LINES = 260
+MAX_LINES = 400  # one idea a file; the number only catches what has grown past one
 LEAN = ("torch", "torchvision", "timm", "numpy", "PIL", "safetensors")
 NEVER = ("pickle", "marshal", "shelve", "dill", "joblib")  # files hold numbers, not programs
 
@@ -72,10 +73,12 @@ def test_files_are_short():
 
 
 def test_core_is_small():
-    """The method, and apart from it the file formats; comments, docstrings and blanks apart."""
+    """The method, its attacks and the file formats; comments, docstrings and blanks apart."""
     formats = sum(code_lines(path) for path in sources("core/scan"))
-    method = sum(code_lines(path) for path in sources("core")) - formats
-    assert method <= 2040
+    attacks = sum(code_lines(path) for path in sources("core/attacks"))
+    method = sum(code_lines(path) for path in sources("core")) - formats - attacks
+    assert method <= 1830
+    assert attacks <= 560
     assert formats <= 1100
 
 
@@ -103,7 +106,7 @@ def test_core_and_train_import_with_the_lean_packages_alone():
     assert run.returncode == 0, run.stderr
     imported = run.stdout.split()
     assert "core.pipeline" in imported
-    assert "train.split" in imported
+    assert "train.data.split" in imported
 
 
 def test_the_space_s_header_keeps_the_hub_s_limit():

@@ -11,11 +11,11 @@ from pathlib import Path
 import torch
 
 from core.checkpoint import WeightsError
-from train import split
 from train.config import PresetError, preset_names, read_preset
-from train.corpus import PROTOCOLS, load_corpus
-from train.data import DataError, default_root, file_sha256, find_records, load_scans
-from train.phases import Phases
+from train.data import split
+from train.data.corpus import PROTOCOLS, load_corpus
+from train.data.sources import DataError, default_root, file_sha256, find_records, load_scans
+from train.pooled import Phases
 
 # phase -> (what --help says of it, the methods of Phases that it runs)
 PHASES = {
@@ -43,8 +43,8 @@ SPLIT = "split"
 # commands with options of their own -> (what --help says, the module whose main runs them)
 COMMANDS = {
     "partition": ("who holds which scans, drawn", "train.partition_figure"),
-    "federated": ("hospitals train together, in this process or apart", "train.federated.command"),
-    "node": ("one hospital of a federation between hospitals", "train.federated.node"),
+    "federated": ("hospitals train together, in this process or apart", "train.federated.cli"),
+    "node": ("one hospital of a federation between hospitals", "train.federated.runtime.supernode"),
     "export": ("hospitals' folders become weights", "train.federated.export"),
 }
 PROTOCOL_HELP = {

@@ -1,8 +1,8 @@
 """Presets: one TOML file an experiment, read into frozen dataclasses; unknown keys are errors.
 
 A preset may begin with `extends = "NAME"`, a preset that ships and extends no other: it then says
-only what differs from that one. `NAME+METHOD+...` lays files of `conf/methods` over a preset: each
-holds what makes a method, whatever it is trained on.
+only what differs from that one. `NAME+METHOD+...` overrides a preset with files of
+`conf/overrides`: each holds what makes a method, whatever it is trained on.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 from core.pipeline import PipelineConfig
 from core.smoothing import SmoothedConfig
-from train.augment import AugmentConfig
-from train.calibrate import CalibrateConfig
-from train.classifier import ClassifierConfig
-from train.corpus import Corpus
-from train.detector import DetectorTrainConfig
-from train.diffusion import DiffusionConfig
-from train.federated.config import FederatedConfig
-from train.mae import MAETrainConfig
-from train.novelty import NoveltyPhase
-from train.smoothed import SmoothedTrainConfig
-from train.task import FitConfig
+from train.calibration.calibrate import CalibrateConfig
+from train.data.augment import AugmentConfig
+from train.data.corpus import Corpus
+from train.federated_config import FederatedConfig
+from train.phases.classifier import ClassifierConfig
+from train.phases.detector import DetectorTrainConfig
+from train.phases.diffusion import DiffusionConfig
+from train.phases.mae import MAETrainConfig
+from train.phases.novelty import NoveltyPhase
+from train.phases.smoothing import SmoothedTrainConfig
+from train.trainer import FitConfig
 
 PRESETS = Path(__file__).parent / "conf"
-METHODS = PRESETS / "methods"
+METHODS = PRESETS / "overrides"
 
 
 class PresetError(ValueError):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from core.attack.step import LogitsFn
+from core.attacks.base import LogitsFn
 
 
 def pick_device() -> torch.device:

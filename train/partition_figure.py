@@ -11,12 +11,12 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-from train import split
 from train.config import PresetError, preset_names, read_preset
-from train.corpus import PROTOCOLS, load_corpus
-from train.data import DataError, default_root
-from train.partition import KINDS, PartitionConfig, Row, assign, rows_of
-from train.split import FOLDS, read_manifest
+from train.data import split
+from train.data.corpus import PROTOCOLS, load_corpus
+from train.data.partition import KINDS, PartitionConfig, Row, assign, rows_of
+from train.data.sources import DataError, default_root
+from train.data.split import FOLDS, read_manifest
 
 COLOURS = (
     "#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee",

@@ -9,21 +9,21 @@ from typing import Any
 import torch
 from torch import nn
 
-from core.attack.step import LogitsFn
+from core.attacks.base import LogitsFn
 from core.diffusion import Diffusion
 from core.mae import MaskedAutoencoder
 from core.moe import MixtureOfExperts
 from core.novelty import Novelty
 from core.pipeline import MedFedPure
-from core.residual import ResidualNet
 from core.scan import SIZE
 from core.smoothing import FILE as SMOOTHED
 from core.smoothing import Smoothed
+from core.steganalysis import ResidualNet
 from core.unet import UNet
-from train import classifier, detector, diffusion, mae, smoothed
 from train.config import ClassifierPhase, Preset
-from train.corpus import Corpus
-from train.task import FitConfig, LossFn, ValidateFn
+from train.data.corpus import Corpus
+from train.phases import classifier, detector, diffusion, mae, smoothing
+from train.trainer import FitConfig, LossFn, ValidateFn
 
 PAPER_EPS = 0.015
 MAE = "mae.safetensors"
@@ -44,7 +44,7 @@ SystemFn = Callable[[Iterable[str]], MedFedPure]
 
 @dataclass(frozen=True)
 class Recipe:
-    """What a phase hands to `train.task.fit`. `settings` is all of it that a preset decides."""
+    """What a phase hands to `train.trainer.fit`. `settings` is all of it that a preset decides."""
 
     fit: FitConfig
     loss: LossFn
@@ -141,8 +141,8 @@ def recipe(
         own = preset.smoothed
         return Recipe(
             own.fit,
-            smoothed.loss_function(own.loss, own.augment),
-            smoothed.validation(corpus.val, own.loss, device),
+            smoothing.loss_function(own.loss, own.augment),
+            smoothing.validation(corpus.val, own.loss, device),
         )
     if phase != "detector":
         raise ValueError(f"{phase!r} is not learned in steps")

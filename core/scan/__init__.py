@@ -16,7 +16,7 @@ from core.scan.errors import (
     NotAnMRIError,
     ScanError,
 )
-from core.scan.picture import FORMATS
+from core.scan.image import FORMATS
 from core.scan.read import read_scan, read_volume
 from core.scan.volume import Volume, Window
 

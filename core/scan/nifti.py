@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from core.scan.errors import MB, ScanError, check_volume, damaged, not_numbers
-from core.scan.kind import HEAD, NIFTI_2, kind_of
+from core.scan.filetype import HEAD, NIFTI_2, kind_of
 from core.scan.volume import Volume, percentiles
 
 if TYPE_CHECKING:

@@ -15,11 +15,11 @@ from torch import Tensor
 
 from core.scan.archive import files_in_folder, files_in_zip
 from core.scan.canonical import SIZE
+from core.scan.dicom.series import read_series
 from core.scan.errors import MAX_BYTES, MAX_VOLUME_BYTES, ScanError, check_bytes, damaged
-from core.scan.kind import HEAD, kind_of
+from core.scan.filetype import HEAD, kind_of
+from core.scan.image import read_picture
 from core.scan.nifti import read_nifti
-from core.scan.picture import read_picture
-from core.scan.series import read_series
 from core.scan.volume import Volume
 
 Source = str | Path | bytes | Image.Image

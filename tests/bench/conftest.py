@@ -11,20 +11,20 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 
-from bench.budgets import Budget
-from bench.fold import Fold, load_fold
+from bench.data import Fold, load_fold
 from bench.provenance import machine_facts
-from bench.store import Store
-from bench.targets import Target, targets
+from bench.result_file import Store
+from bench.robustness.budgets import Budget
+from bench.robustness.systems import Target, targets
 from core.checkpoint import write_manifest
 from core.pipeline import MedFedPure
 from core.scan import to_png
-from core.system import PARTS, SYSTEM, save_part, save_ties
+from core.weights import PARTS, SYSTEM, save_part, save_ties
 from demo.phantom import phantom
-from train.split import PROTOCOLS, Entry, Manifest, read_manifest
+from train.data.split import PROTOCOLS, Entry, Manifest, read_manifest
 
 if TYPE_CHECKING:
-    from bench.federation_runs import Places
+    from bench.federation.trainings import Places
 
 SCANS = 16
 
@@ -32,7 +32,7 @@ SCANS = 16
 @pytest.fixture(scope="module")
 def places(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Places:
     """The world's phantoms, and a folder of its own for the federations of a file."""
-    from bench.federation_runs import Places  # Flower is an extra
+    from bench.federation.trainings import Places
 
     runs = tmp_path_factory.mktemp("federations")
     return Places(world / "data", world / "cache", world / "manifests", runs)

@@ -8,8 +8,8 @@ from PIL import Image
 
 from bench.__main__ import main, place_of
 from bench.options import ONE_BY_ONE, parser
-from bench.report import TABLES, fill, read_results
-from train.cifar import CLASSES, PARTS
+from bench.report.write import TABLES, fill, read_results
+from train.data.cifar import CLASSES, PARTS
 
 README = "# x\n" + "".join(
     f"<!-- results:{name} -->\nleft over\n<!-- /results -->\n" for name in sorted(TABLES)
@@ -55,7 +55,7 @@ def test_robustness(bench):
 
 
 def test_the_ladder_has_a_file_of_its_own_and_takes_more_systems_later(bench, monkeypatch):
-    from bench.budgets import BUDGETS, Budget
+    from bench.robustness.budgets import BUDGETS, Budget
 
     monkeypatch.setitem(BUDGETS, "smoke", Budget(3, 1, 1, 1, 1, 2, 1, 1, 1, 1))
     options = ["--budget", "smoke", "--rows", "A3..A5", "--systems"]

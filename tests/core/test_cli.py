@@ -19,7 +19,7 @@ from core.__main__ import main
 from core.diagnosis import Diagnosis
 from core.pipeline import MedFedPure
 from core.scan import to_png, to_uint8
-from core.system import PARTS, SYSTEM, load, save_part, save_ties
+from core.weights import PARTS, SYSTEM, load, save_part, save_ties
 from demo.phantom import phantom
 
 KEYS = [

@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from core.attack import PGD
+from core.attacks import PGD
 from core.detector import SCORES, Detector, DetectorConfig, cut_off
 from core.features import FEATURES, log_odds, matched
 from core.pipeline import MedFedPure
-from core.residual import blur, high_pass
+from core.steganalysis import blur, high_pass
 
 
 @pytest.fixture

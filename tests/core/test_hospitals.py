@@ -19,13 +19,13 @@ from core import checkpoint, load
 from core.__main__ import main
 from core.checkpoint import WeightsError
 from core.diagnosis import Diagnosis
+from core.memoize import computing_once, once
 from core.moe import is_personal
-from core.once import computing_once, once
 from core.pipeline import MedFedPure, build
 from core.scan import to_png
-from core.system import PARTS, Systems, load_all, save_part, save_ties, ties_file
+from core.weights import PARTS, Systems, load_all, save_part, save_ties, ties_file
 from tests.hospitals import COUNT, SPLIT, write
-from train.hospitals import save_hospital, save_shared
+from train.federated.hospital_weights import save_hospital, save_shared
 
 NUMBERS = list(range(1, COUNT + 1))
 

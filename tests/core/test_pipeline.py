@@ -24,7 +24,7 @@ from core.pipeline import (
     PipelineConfig,
     build,
 )
-from core.system import PARTS, SYSTEM, config_from_dict, config_to_dict, save_part, save_ties
+from core.weights import PARTS, SYSTEM, config_from_dict, config_to_dict, save_part, save_ties
 
 SPLIT = "0" * 64
 NUMBERS = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from core.attack.step import noise_in_ball
+from core.attacks.base import noise_in_ball
 from core.diffusion import seeded_noise
 from core.seeds import derived
 

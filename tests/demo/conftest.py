@@ -8,11 +8,11 @@ import pytest
 import torch
 from PIL import Image
 
-from bench.browser import CHROMIUM, FLAGS, Visitor
-from core.attack import Step
+from bench.app.browser import CHROMIUM, FLAGS, Visitor
+from core.attacks import Step
 from core.pipeline import MedFedPure, PipelineConfig, build
 from demo.phantom import phantom
-from tests.demo.browsing import Served
+from tests.demo.browser.browsing import Served
 
 
 @pytest.fixture(scope="session")

@@ -8,12 +8,13 @@ import pytest
 from torch import Tensor
 
 import core
-from bench.thumbnails import known
 from core.pipeline import MedFedPure
 from core.scan import from_uint8, to_png, to_uint8
-from demo import examples, make_examples
+from demo import examples
 from demo.examples import Example
 from demo.phantom import phantom
+from tools import make_examples
+from tools.thumbnails import known
 
 FACTS = {
     "name": "T1, tumour",

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from core.attack import FGSM, PGD
+from core.attacks import FGSM, PGD
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # its old requests warns of newer neighbours

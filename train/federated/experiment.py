@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from train import recipes
 from train.config import Preset, PresetError, read_preset
-from train.federated.config import FederatedConfig
-from train.federated.sharing import personal_state, shared_state
+from train.federated.shared_parameters import personal_state, shared_state
+from train.federated_config import FederatedConfig
 
 
 @dataclass(frozen=True)

@@ -18,19 +18,19 @@ import torch
 from core import checkpoint
 from core.checkpoint import WeightsError
 from core.pipeline import MedFedPure
-from core.system import save_part, ties_file
-from train.commit import commit
+from core.weights import save_part, ties_file
 from train.config import PresetError, preset_names
-from train.corpus import PROTOCOLS, Corpus, load_corpus
-from train.data import DataError, default_root
-from train.federated.calibration import calibrate_own, recalibrate
+from train.data.corpus import PROTOCOLS, Corpus, load_corpus
+from train.data.partition import client_corpus
+from train.data.sources import DataError, default_root
+from train.federated.client.hospital import Hospital
+from train.federated.client.local_state import Shelf
 from train.federated.experiment import Experiment, read_experiment
-from train.federated.hospital import Hospital
-from train.federated.shelf import Shelf
-from train.federated.state import StateError
-from train.hospitals import save_hospital, save_shared
-from train.partition import client_corpus
+from train.federated.hospital_weights import save_hospital, save_shared
+from train.federated.recalibrate import calibrate_own, recalibrate
+from train.federated.state_file import StateError
 from train.progress import Progress
+from train.provenance import commit
 from train.recipes import BESIDE, FILES, phases_of, shape
 
 

@@ -33,8 +33,8 @@ from flwr.server.workflow.secure_aggregation.secaggplus_workflow import Workflow
 from flwr.serverapp import Grid
 from torch import Tensor
 
-from train.federated.strategies import COUNT
-from train.federated.wire import PayloadError
+from train.federated.serialization import PayloadError
+from train.federated.server.strategies import COUNT
 
 SHARES, NEEDED = 1.0, 0.6  # of the clients: who hold a share of each key, who must stay to the end
 HALTED = 3  # an error's code

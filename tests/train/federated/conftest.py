@@ -32,7 +32,7 @@ min_scans = 2
 def surroundings(world: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     import torch
 
-    from train import split
+    from train.data import split
 
     before = torch.get_num_threads()
     monkeypatch.setattr(split, "MANIFESTS", world / "manifests")

@@ -12,9 +12,9 @@ import pytest
 from flwr.cli.build import build_fab_from_disk
 from flwr.cli.config_utils import load_and_validate
 
-from train.federated.ledger import RESULT
-from train.federated.server_app import FederationError
-from train.federated.superlink import APP, Link, free_port, processes, wait_for_port
+from train.federated.runtime.superlink import APP, Link, free_port, processes, wait_for_port
+from train.federated.server.run_state import RESULT
+from train.federated.server.server_app import FederationError
 
 
 def result(out: Path) -> dict:

@@ -11,15 +11,15 @@ import torch
 from flwr.app import ConfigRecord, Message, RecordDict
 
 from core.moe import is_personal
-from train.federated import client_app
+from train.federated.client import client_app
+from train.federated.client.hospital import Hospital
 from train.federated.experiment import read_experiment
-from train.federated.grid import InProcessGrid
-from train.federated.hospital import Hospital
-from train.federated.ledger import RESULT, STATE, Ledger
-from train.federated.roll import Roll
-from train.federated.state import read
-from train.federated.table import Table
-from train.federated.wire import pack, unpack
+from train.federated.runtime.in_process import InProcessGrid
+from train.federated.serialization import pack, unpack
+from train.federated.server.live_table import Table
+from train.federated.server.registration import Roll
+from train.federated.server.run_state import RESULT, STATE, Ledger
+from train.federated.state_file import read
 
 FILES = (STATE, RESULT)
 

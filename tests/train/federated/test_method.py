@@ -14,19 +14,19 @@ from core import checkpoint, smoothing
 from core.moe import is_personal
 from core.pipeline import build
 from core.smoothing import SmoothedConfig
-from core.system import PARTS, load
+from core.weights import PARTS, load
 from train.__main__ import main
 from train.config import read_preset
-from train.corpus import load_corpus
-from train.federated import replaced
+from train.data.corpus import load_corpus
+from train.federated.client import replaced_scans
+from train.federated.client.batch_norm import measure
+from train.federated.client.hospital import Hospital
+from train.federated.client.replaced_scans import attacked, purified
 from train.federated.experiment import Experiment, read_experiment
-from train.federated.hospital import Hospital
-from train.federated.ledger import RESULT, STATE, Ledger
-from train.federated.replaced import attacked, purified
-from train.federated.shares import propagated
-from train.federated.sharing import COUNTER, STATISTICS
-from train.federated.state import StateError, read
-from train.federated.statistics import measure
+from train.federated.server.adv_propagation import propagated
+from train.federated.server.run_state import RESULT, STATE, Ledger
+from train.federated.shared_parameters import COUNTER, STATISTICS
+from train.federated.state_file import StateError, read
 from train.recipes import FILES, network
 
 
@@ -330,13 +330,13 @@ def test_each_client_is_told_its_share(federate, preset, tmp_path, monkeypatch):
 
 def test_attacked_scans_stay_until_they_are_refreshed(federate, preset, tmp_path, monkeypatch):
     made = []
-    found = replaced._found
+    found = replaced_scans._found
 
     def counting(model, data, rows, config):
         made.append(len(rows))
         return found(model, data, rows, config)
 
-    monkeypatch.setattr(replaced, "_found", counting)
+    monkeypatch.setattr(replaced_scans, "_found", counting)
     path = preset("num_rounds = 4\ncalm_rounds = 1\nrefresh_every = 2\nmin_clients = 1", clients=1)
     assert federate(path) == 0
     assert made == [18] * 2  # of its 24 scans, in rounds 2 and 4

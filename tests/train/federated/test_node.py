@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from train.federated import loopback, node
-from train.federated.superlink import Link, free_port, processes, wait_for_port
+from train.federated.runtime import loopback, supernode
+from train.federated.runtime.superlink import Link, free_port, processes, wait_for_port
 
 
 @pytest.fixture(scope="module")
@@ -62,15 +62,15 @@ def join(world: Path, trust: Path, tmp_path: Path) -> Callable[..., int]:
             "key": trust / "hospital", "client": 3, "data": world / "data" / "br35h",
             "state": tmp_path / "state", "port": free_port(), **other,
         }  # fmt: skip
-        return node.main([word for k, v in given.items() for word in (f"--{k}", str(v))])
+        return supernode.main([word for k, v in given.items() for word in (f"--{k}", str(v))])
 
     return run
 
 
 def test_a_server_that_is_to_trust_passes(server, trust):
-    node.check_server(f"127.0.0.1:{server()}", trust / "ca.crt")
-    node.check_key(trust / "hospital")
-    node.check_port(free_port())
+    supernode.check_server(f"127.0.0.1:{server()}", trust / "ca.crt")
+    supernode.check_key(trust / "hospital")
+    supernode.check_port(free_port())
 
 
 def test_another_authority_s_certificate(server, join, tmp_path, capsys):
@@ -126,8 +126,8 @@ def test_a_port_in_use_and_a_folder_without_scans(server, join, tmp_path, capsys
 
 @pytest.mark.slow
 def test_a_key_that_nobody_registered(join, trust, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(node, "ATTEMPTS", 2)
-    monkeypatch.setattr(node, "AGAIN_SECONDS", 0.1)
+    monkeypatch.setattr(supernode, "ATTEMPTS", 2)
+    monkeypatch.setattr(supernode, "AGAIN_SECONDS", 0.1)
     port, link = free_port(), Link("x", tmp_path)
     words = ["flower-superlink", "--enable-supernode-auth", "--host", "127.0.0.1"]
     words += ["--port", str(port), "--ssl-ca-certfile", str(trust / "ca.crt")]

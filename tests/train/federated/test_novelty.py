@@ -10,12 +10,12 @@ import pytest
 import torch
 
 from train.__main__ import main
+from train.federated.client.hospital import Hospital
+from train.federated.client.local_state import Shelf
 from train.federated.experiment import read_experiment
-from train.federated.hospital import Hospital
-from train.federated.ledger import RESULT, STATE
-from train.federated.shelf import Shelf
-from train.federated.state import StateError, read
-from train.novelty import Solver
+from train.federated.server.run_state import RESULT, STATE
+from train.federated.state_file import StateError, read
+from train.phases.novelty import Solver
 
 WORDS = """
 [system.mae]

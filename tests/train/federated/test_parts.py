@@ -8,13 +8,13 @@ import torch
 from flwr.app import Array, ArrayRecord, Message, MetricRecord, RecordDict
 
 from core.moe import MixtureOfExperts, MoEConfig, is_personal
-from train.federated import record, secagg, state
-from train.federated.config import StrategyConfig
-from train.federated.grid import InProcessGrid
-from train.federated.policy import Policy, PolicyError, read_policy
-from train.federated.sharing import personal_state, shared_state
-from train.federated.strategies import RunningMean, build
-from train.federated.wire import PayloadError, pack, unpack
+from train.federated import metrics, secagg, state_file
+from train.federated.client.policy import Policy, PolicyError, read_policy
+from train.federated.runtime.in_process import InProcessGrid
+from train.federated.serialization import PayloadError, pack, unpack
+from train.federated.server.strategies import RunningMean, build
+from train.federated.shared_parameters import personal_state, shared_state
+from train.federated_config import StrategyConfig
 
 LIKE = {"experts.a": torch.zeros(2, 3), "experts.b": torch.zeros(4)}
 
@@ -123,16 +123,16 @@ def test_a_policy_bounds_an_update():
 def test_a_state_comes_back_with_the_same_bytes_and_belongs_to_its_experiment(tmp_path):
     paths = [tmp_path / "a.safetensors", tmp_path / "b.safetensors"]
     for path in paths:
-        state.write(path, LIKE, {"digest": "d", "round": 3, "names": ["x", "y"]})
+        state_file.write(path, LIKE, {"digest": "d", "round": 3, "names": ["x", "y"]})
     assert paths[0].read_bytes() == paths[1].read_bytes()
-    tensors, facts = state.read(paths[0], "d")
+    tensors, facts = state_file.read(paths[0], "d")
     assert facts["round"] == 3 and all(torch.equal(tensors[n], LIKE[n]) for n in LIKE)
-    with pytest.raises(state.StateError, match="other settings"):
-        state.read(paths[0], "e")
+    with pytest.raises(state_file.StateError, match="other settings"):
+        state_file.read(paths[0], "e")
     paths[1].write_bytes(paths[0].read_bytes()[:-3])
     for path in (paths[1], tmp_path / "none"):
-        with pytest.raises(state.StateError, match="damaged"):
-            state.read(path, "d")
+        with pytest.raises(state_file.StateError, match="damaged"):
+            state_file.read(path, "d")
 
 
 # --- aggregation ---------------------------------------------------------------------------------
@@ -230,7 +230,7 @@ def test_the_spread_over_clients():
     clients = {
         i: {"clean": i / 10, "nll": i / 10, "num-examples": 1 + 9 * (i == 9)} for i in range(10)
     }
-    found = record.summary(clients)
+    found = metrics.summary(clients)
     assert found["clean"]["mean"] == pytest.approx(0.45)
     assert found["clean"]["weighted"] == pytest.approx((4.5 + 9 * 0.9) / 19)
     assert found["clean"]["worst"] == found["clean"]["bottom_decile"] == 0.0

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from train.federated.ledger import RESULT
-from train.federated.node import keep
+from train.federated.runtime.supernode import keep
+from train.federated.server.run_state import RESULT
 
 WHO = 1
 KEY = "--auth-supernode-private-key"

@@ -12,13 +12,13 @@ import torch
 
 from core import checkpoint
 from core.checkpoint import WeightsError, write_manifest
-from core.system import PARTS, ties_file
-from train.corpus import Corpus, load_corpus
+from core.weights import PARTS, ties_file
+from train.data.corpus import Corpus, load_corpus
+from train.federated.client.hospital import Hospital
 from train.federated.experiment import Experiment, read_experiment
-from train.federated.hospital import Hospital
-from train.federated.ledger import RESULT, STATE, Ledger
-from train.federated.start import Start, start_own
-from train.federated.state import StateError
+from train.federated.server.run_state import RESULT, STATE, Ledger
+from train.federated.state_file import StateError
+from train.federated.warm_start import Start, start_own
 
 FILE = "classifier.safetensors"
 PLACE = PARTS[FILE]

@@ -1,0 +1,131 @@
+"""Speed as deployed: from the bytes of a file to a Diagnosis, one scan at a time, warm."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bench.app.timing import machine_rate, summary, timed
+from bench.data import Fold
+from bench.progress import progress
+from bench.result_file import Store
+from core.attacks import PGD, eot
+from core.pipeline import MedFedPure, build
+from core.scan import read_scan, to_png
+from train.config import read_preset
+
+WARM_UP = 3
+EOT_ITER = 2  # draws per step of the attacker who knows the defence, as in `python -m core`
+A0_8BIT = PGD(eight_bit=True)
+
+
+def run(
+    store: Store,
+    pipeline: MedFedPure,
+    test: Fold,
+    *,
+    repeats: int = 24,
+    peer: str = "paper",
+    peer_repeats: int = 5,
+) -> None:
+    """Fills `store`: the machine's rate, reading, the peer preset as a ratio, and the attacks."""
+    device = pipeline.device
+    store.row("machine", lambda: machine_rate(device))
+    files = flagged_files(pipeline, test, repeats)
+    if not files:
+        store.warn("no attacked scan was flagged: reading was timed on attacked scans all the same")
+        files = attacked_files(pipeline, test, repeats)
+    store.row("read", lambda: reading(pipeline, files))
+    if peer:
+        store.row(f"{peer} preset", lambda: ratio(pipeline, peer, files[:peer_repeats]))
+    scans = [read_scan(data) for data in files]
+    store.row("PGD-7, classifier", lambda: attack(pipeline.classifier_logits, scans, device))
+    draws = itertools.count(1)
+    whole = eot(lambda x: pipeline.logits(x, [next(draws)] * len(x)), EOT_ITER)
+    store.row("PGD-7, knows the defence", lambda: attack(whole, scans, device))
+    store.row("machine, after", lambda: machine_rate(device))
+    before, after = (store.content["rows"][n]["best_gflops"] for n in ("machine", "machine, after"))
+    if not 0.7 < before / after < 1.4:
+        store.warn("the machine's speed changed during the run: trust ratios, not milliseconds")
+
+
+def attacked_files(pipeline: MedFedPure, fold: Fold, count: int) -> list[bytes]:
+    """PNG files of scans under the paper's attack on the plain classifier, in 8 bits."""
+    files = []
+    for lazy in fold.thin(count).batches(8, pipeline.device):
+        x, y, seeds = lazy()
+        files += [to_png(scan) for scan in A0_8BIT(pipeline.plain_logits, x, y, seeds)]
+    return files
+
+
+def flagged_files(pipeline: MedFedPure, fold: Fold, count: int) -> list[bytes]:
+    """The same, of those scans alone that the detector flags, at most `count`."""
+    files: list[bytes] = []
+    for lazy in progress(fold.thin(4 * count).batches(8, pipeline.device), "flagged scans"):
+        x, y, seeds = lazy()
+        x_adv = A0_8BIT(pipeline.plain_logits, x, y, seeds)
+        for scan, diagnosis in zip(x_adv, pipeline.read_batch(x_adv, seeds), strict=True):
+            if diagnosis.flagged:
+                files.append(to_png(scan))
+        if len(files) >= count:
+            break
+    return files[:count]
+
+
+def reading(pipeline: MedFedPure, files: Sequence[bytes]) -> dict[str, Any]:
+    """File to Diagnosis, and the medians of its stages."""
+    stages: dict[str, list[float]] = {}
+
+    def read(data: bytes) -> None:
+        for name, took in pipeline.read(read_scan(data)).timings_ms.items():
+            stages.setdefault(name, []).append(took)
+
+    for data in files[:WARM_UP]:
+        read(data)
+    stages.clear()
+    times = [timed(lambda d=data: read(d)) for data in progress(files, "reading")]
+    return {
+        **summary(times),
+        "stages_median_ms": {n: summary(t)["median_ms"] for n, t in stages.items()},
+    }
+
+
+def ratio(pipeline: MedFedPure, preset: str, files: Sequence[bytes]) -> dict[str, Any]:
+    """The same files by turns with another preset: random weights, every scan flagged."""
+    torch.manual_seed(0)
+    peer = build(read_preset(preset).system).to(pipeline.device)
+    flag_everything(peer)
+    peer.read(read_scan(files[0]))
+    pipeline.read(read_scan(files[0]))
+    own, theirs = [], []
+    for data in progress(files, f"{preset} preset"):
+        own.append(timed(lambda d=data: pipeline.read(read_scan(d))))
+        theirs.append(timed(lambda d=data: peer.read(read_scan(d))))
+    figures = {"own": summary(own), "peer": summary(theirs), "preset": preset}
+    return {**figures, "ratio": figures["peer"]["median_ms"] / figures["own"]["median_ms"]}
+
+
+def flag_everything(pipeline: MedFedPure) -> None:
+    """Lowers every threshold below any score: untrained, a detector has no threshold of its own."""
+    for name, buffer in pipeline.detector.named_buffers():
+        if name.startswith("quantiles_"):
+            buffer.fill_(-1e6)
+
+
+def attack(
+    logits: Callable[[Tensor], Tensor], scans: Sequence[Tensor], device: torch.device
+) -> dict[str, Any]:
+    """PGD-7 on single scans, away from what the attacked function says of them."""
+
+    def once(scan: Tensor) -> None:
+        x = scan[None].to(device)
+        with torch.no_grad():
+            y = logits(x).argmax(1)
+        A0_8BIT(logits, x, y)
+
+    once(scans[0])
+    return summary([timed(lambda s=scan: once(s)) for scan in progress(scans, "PGD-7")])

@@ -1,0 +1,250 @@
+"""The page as visitors meet it: its first picture, a whole reading, ten at once, what is left."""
+
+from __future__ import annotations
+
+import io
+import os
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from bench.app.browser import violations, visitor
+from bench.app.server import Running, peak_memory, running
+from bench.app.timing import summary
+from bench.provenance import ROOT
+from bench.result_file import Store
+
+TABS = ("explore", "batch", "learn", "about")
+THEMES = ("dark", "light")
+# of the lesson: the step's tab, what is pressed there, and what then appears
+LESSON = (
+    ("lesson-0", "look-1", "#learned-0 .mf-output"),
+    ("lesson-1", "lesson-attack", "#learned-1 >> text=Step 7 of 7"),
+    ("lesson-2", "lesson-detect", "#learned-2 .mf-chart"),
+    ("lesson-3", "lesson-purify", "#learned-3 .mf-output"),
+    ("lesson-4", "lesson-vote", "#learned-4 .mf-output"),
+    ("lesson-5", "quiz-new", "#quiz-view img"),
+)
+EXAMPLES = ROOT / "demo" / "examples"
+TIMED = 6  # readings on the page
+NUMBERS = ("tumour_probability", "tumour_probability_undefended", "score", "novelty")
+
+
+def run(store: Store, visitors: int, seconds: float, shots: Path | None) -> None:
+    """Fills `store`; each row starts the app as users do, with the weights that ship."""
+    store.row("page", _page)
+    store.row("accessibility", lambda: _accessibility(shots))
+    row = store.row(f"{visitors} visitors", lambda: _visitors(visitors, seconds))
+    if row["errors"] or row["mixed"]:
+        store.warn("visitors met errors or each other's results")
+
+
+def _page() -> dict[str, Any]:
+    """Times on the page, requests that leave, and files that outlive the app."""
+    first, whole = [], []
+    data = _scans(1)[0]
+    with tempfile.TemporaryDirectory() as folder:
+        with running(TMPDIR=folder, HF_HUB_OFFLINE="1") as served, visitor() as guest:
+            for _ in range(TIMED):
+                page = guest.open(served.url)
+                first.append(_took(lambda p=page: _drop(p, data)))
+                whole.append(_took(lambda p=page: _analyse(p)))
+                page.context.close()
+            kept = sum(p.is_file() for p in Path(folder).rglob("*"))
+        left = sum(1 for _ in Path(folder).rglob("*"))
+    return {
+        "app_to_first_page_s": served.first_page_s,
+        "first_picture": summary(first[1:]),  # the first visit warms the app up
+        "pgd7_reading": summary(whole[1:]),
+        "requests_that_leave": len(guest.strangers),
+        "script_errors": guest.errors,
+        "uploads_on_disk_while_open": kept,
+        "left_after_close": left,
+    }
+
+
+def _accessibility(shots: Path | None) -> dict[str, Any]:
+    """axe-core on every tab in both themes; pictures of them where `shots` names a folder."""
+    found: dict[str, Any] = {}
+    with running() as served, visitor() as guest:
+        for theme in THEMES:
+            page = guest.open(f"{served.url}?__theme={theme}", 1600, 1000)
+            page.click("#sample-0")
+            page.wait_for_selector(".mv-has-scan")
+            _analyse(page)
+            for tab in TABS:
+                _show(page, tab)
+                found[f"{tab}, {theme}"] = violations(page)
+                if shots is not None:
+                    _shoot(page, shots / f"{tab}-{theme}.jpg")
+                for step in LESSON[1:] if tab == "learn" else ():
+                    _learn(page, *step)
+                    found[f"{step[0]}, {theme}"] = violations(page)
+            page.context.close()
+    return {"violations": sum(len(v) for v in found.values()), "pages": found}
+
+
+def _show(page: Any, tab: str) -> None:
+    """A tab with something on it."""
+    page.get_by_role("tab", name=tab.capitalize(), exact=True).click()
+    if tab == "learn":
+        _learn(page, *LESSON[0])
+    elif tab == "batch":
+        files = [
+            {"name": f"{i}.png", "mimeType": "image/png", "buffer": data}
+            for i, data in enumerate(_scans(4))
+        ]
+        page.set_input_files("#batch-files input[type=file]", files)
+        page.wait_for_selector("#batch-main tbody tr:nth-child(4)")
+        page.click("#batch-run")
+        page.wait_for_selector("#batch-main p:has-text('Done: 4 of 4')")
+    page.mouse.move(0, 0)
+    page.wait_for_timeout(600)
+
+
+def _learn(page: Any, step: str, pressed: str, appears: str) -> None:
+    page.click(f"#{step}-button")
+    page.click(f"#{pressed}")
+    page.wait_for_selector(appears)
+
+
+def _shoot(page: Any, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    picture = Image.open(io.BytesIO(page.screenshot()))
+    picture.convert("RGB").resize((960, 600), Image.Resampling.LANCZOS).save(path, quality=82)
+
+
+def _visitors(count: int, seconds: float) -> dict[str, Any]:
+    """So many at once, each with a scan of its own again and again; whose result is whose."""
+    scans = _scans(count)
+    with running() as served:
+        alone = [_client(served.url)(data) for data in scans]
+        ends = time.monotonic() + seconds
+        records = [_Visit(served, data, alone[i]) for i, data in enumerate(scans)]
+        threads = [threading.Thread(target=v.stay, args=(ends,)) for v in records]
+        memory = _Memory(served, records)
+        for thread in threads:
+            thread.start()
+        while any(thread.is_alive() for thread in threads):
+            memory.look()
+            time.sleep(0.2)
+        memory.look()
+    times = [ms for v in records for ms in v.times]
+    return {
+        "seconds": seconds,
+        "asked": sum(v.asked for v in records),
+        "readings": len(times),
+        "errors": sum(len(v.errors) for v in records),
+        "first_error": next((e for v in records for e in v.errors), None),
+        "mixed": sum(v.mixed for v in records),
+        "fewest_of_one_visitor": min(len(v.times) for v in records),
+        "most_of_one_visitor": max(len(v.times) for v in records),
+        "wait": summary(times),
+        **memory.figures(),
+    }
+
+
+class _Visit:
+    """One of them."""
+
+    def __init__(self, served: Running, data: bytes, expected: dict[str, Any]) -> None:
+        self.served, self.data, self.expected = served, data, expected
+        self.times: list[float] = []
+        self.errors: list[str] = []
+        self.asked = self.mixed = 0
+
+    def stay(self, until: float) -> None:
+        """Reads until the time is over."""
+        try:
+            ask = _client(self.served.url)
+            while time.monotonic() < until:
+                start = time.perf_counter()
+                self.asked += 1
+                answer = ask(self.data)
+                self.times.append((time.perf_counter() - start) * 1e3)
+                self.mixed += any(abs(answer[n] - self.expected[n]) > 1e-4 for n in NUMBERS)
+        except Exception as error:  # the client raises whatever the app answered
+            self.errors.append(f"{type(error).__name__}: {error}")
+
+
+class _Memory:
+    """Resident memory of the app after so many readings."""
+
+    def __init__(self, served: Running, visits: Sequence[_Visit]) -> None:
+        self.served, self.visits = served, visits
+        self.after: dict[int, float | None] = {}
+
+    def look(self) -> None:
+        """Notes it where a mark has been passed."""
+        done = sum(len(v.times) for v in self.visits)
+        now = peak_memory(self.served.process.pid, "VmRSS")
+        for mark in (20, 200):
+            if done >= mark:
+                self.after.setdefault(mark, now)
+        self.last = now
+
+    def figures(self) -> dict[str, Any]:
+        """In MB, and the growth from 20 to 200 readings."""
+        early, late = self.after.get(20), self.after.get(200)
+        return {
+            "memory_mb_after_20": early,
+            "memory_mb_after_200": late,
+            "memory_mb_at_the_end": self.last,
+            "growth_20_to_200": late / early - 1 if early and late else None,
+        }
+
+
+def _client(url: str) -> Callable[[bytes], dict[str, Any]]:
+    """A visitor's own session with the public endpoint."""
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    from gradio_client import Client, handle_file
+
+    client = Client(url, verbose=False, analytics_enabled=False)
+
+    def ask(data: bytes) -> dict[str, Any]:
+        with tempfile.NamedTemporaryFile(suffix=".png") as file:
+            file.write(data)
+            file.flush()
+            answer: dict[str, Any] = client.predict(
+                handle_file(file.name), False, 0, api_name="/read"
+            )
+        return answer
+
+    return ask
+
+
+def _scans(count: int) -> list[bytes]:
+    """The synthetic examples as PNG, then their mirror images, then both upside down."""
+    files = sorted(EXAMPLES.glob("*.png"))
+    turns = [[], [0], [1], [0, 1]]
+    made = []
+    for k in range(count):
+        picture = Image.open(files[k % len(files)])
+        for turn in turns[k // len(files) % 4]:
+            picture = picture.transpose(Image.Transpose(turn))
+        buffer = io.BytesIO()
+        picture.save(buffer, format="PNG")
+        made.append(buffer.getvalue())
+    return made
+
+
+def _drop(page: Any, data: bytes) -> None:
+    file = {"name": "scan.png", "mimeType": "image/png", "buffer": data}
+    page.set_input_files("#file input[type=file]", file)
+    page.wait_for_selector(".mv-has-scan")
+
+
+def _analyse(page: Any) -> None:
+    page.click("#analyse")
+    page.wait_for_selector(".mf-line:has-text('Done.')")
+
+
+def _took(call: Callable[[], None]) -> float:
+    start = time.perf_counter()
+    call()
+    return (time.perf_counter() - start) * 1e3

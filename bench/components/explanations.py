@@ -1,0 +1,160 @@
+"""Where the system looks: lesions behind the purifier, explanations, tumours painted over."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bench.components.lesions import contrast
+from bench.components.painting import TISSUE, elsewhere, midline, painted, reflected, widened
+from bench.data import Fold
+from bench.progress import progress
+from bench.result_file import Store
+from bench.summaries import share_by_group
+from core.attacks import PGD
+from core.gradcam import grad_cam
+from core.pipeline import MedFedPure
+
+CONTRAST = 0.05  # lesions fainter than this are left out: a ratio to nothing says nothing
+FALL = 0.1  # of the tumour's probability: what counts as a fall
+POINTS = (0.1, 0.5)  # quantiles: the tenth percentile, the median
+ATTACK = PGD(eight_bit=True)
+
+
+def run(store: Store, pipeline: MedFedPure, test: Fold, masks: dict[int, Tensor]) -> None:
+    """Fills `store` with three rows.
+
+    Raises:
+        ValueError: no test scan has an outline.
+    """
+    if not masks:
+        raise ValueError("no test scan has an outline: br35h/annotations_all.json is needed")
+    store.row("lesions", lambda: lesions(pipeline, test, masks))
+    store.row("pointing", lambda: pointing(pipeline, test, masks))
+    store.row("painting", lambda: painting(pipeline, test, masks))
+
+
+@torch.no_grad()
+def lesions(pipeline: MedFedPure, test: Fold, masks: dict[int, Tensor]) -> dict[str, Any]:
+    """Contrast that clean tumours keep, with the perturbation energy that goes.
+
+    Each scan at the depth that its own attacked twin gets (A0, 8 bits, on the trained mixture) if
+    that is flagged, the same noise for both. Of the perturbation d the share
+    1 - |P(x + d) - P(x)|^2 / |d|^2 is gone. The identity keeps all and removes nothing.
+    """
+    kept, gone, depths, passed = [], [], [], 0
+    for row, mask in progress(list(masks.items()), "lesions"):
+        x, y, seeds = test.pick([row]).batches(1, pipeline.device)[0]()
+        before = contrast(x[0].cpu(), mask)
+        if abs(before) < CONTRAST:
+            continue
+        x_adv = ATTACK(pipeline.classifier_logits, x, y, seeds)
+        score = pipeline.score(pipeline.detect(x_adv))
+        if float(score) <= pipeline.tau:
+            passed += 1
+            continue
+        t_star = pipeline.t_star(score)
+        pure, attacked = (pipeline.purify(z, t_star, seeds) for z in (x, x_adv))
+        kept.append(contrast(pure[0].cpu(), mask) / before)
+        gone.append(1 - _energy(attacked - pure) / _energy(x_adv - x))
+        depths.append(int(t_star))
+    if not kept:
+        raise ValueError(
+            f"no outlined lesion has a contrast of {CONTRAST} or more and a twin that is flagged"
+        )
+    return {
+        "n": len(kept),
+        "not_flagged": passed,
+        "contrast_kept": _quantiles(kept),
+        "energy_removed": _quantiles(gone),
+        "t_star": _quantiles(depths),
+    }
+
+
+def pointing(pipeline: MedFedPure, test: Fold, masks: dict[int, Tensor]) -> dict[str, Any]:
+    """Grad-CAM of the mixture for 'tumour', on tumours that it finds.
+
+    Pointing game (Zhang et al. 2018): is the map's highest point in the outline, widened by 3
+    pixels? Beside it the share of the map inside the outline, and what both would be if the map
+    were even over the brain.
+    """
+    hits, energies, areas, counted = [], [], [], []
+    model = pipeline.classifier.model
+    for row, mask in progress(list(masks.items()), "pointing"):
+        x, _, _ = test.pick([row]).batches(1, pipeline.device)[0]()
+        if float(pipeline.classifier_logits(x).exp()[0, 1]) < 0.5:
+            continue
+        cam = grad_cam(model, x, torch.ones(1, dtype=torch.long, device=x.device)).mixture[0].cpu()
+        wide, total = widened(mask), float(cam.sum())
+        counted.append(test.groups[row])
+        hits.append(bool(wide.flatten()[int(cam.argmax())]))
+        energies.append(float(cam[wide].sum()) / total if total else 0.0)
+        brain = (x[0, 0].cpu() > TISSUE) | wide
+        areas.append(float(wide.sum()) / float(brain.sum()))
+    if not hits:
+        raise ValueError("the mixture finds none of the outlined tumours")
+    return {
+        "pointing": share_by_group(torch.tensor(hits), counted),
+        "energy_inside": sum(energies) / len(energies),
+        "by_chance": sum(areas) / len(areas),
+        "n": len(hits),
+    }
+
+
+@torch.no_grad()
+def painting(pipeline: MedFedPure, test: Fold, masks: dict[int, Tensor]) -> dict[str, Any]:
+    """Whether the tumour's probability falls by `FALL` when it is painted over.
+
+    The paint is the brain's other side. Elsewhere: a patch of the same shape, painted in the same
+    way where no tumour is. Of tumours that the whole system finds, that lie on one side and that
+    have such a place.
+    """
+    falls: dict[str, list[bool]] = {"tumour": [], "elsewhere": []}
+    changes: dict[str, list[float]] = {"tumour": [], "elsewhere": []}
+    counted: list[int] = []  # near-duplicate groups of those that are painted
+    found = across = without_room = 0
+    for row, mask in progress(list(masks.items()), "painting"):
+        x, _, seeds = test.pick([row]).batches(1, pipeline.device)[0]()
+        before = float(pipeline.logits(x, seeds).exp()[0, 1])
+        if before < 0.5:
+            continue
+        found += 1
+        scan, wide = x[0].cpu(), widened(mask)
+        shift = midline(scan)
+        if bool((wide & reflected(wide, shift)).any()):
+            across += 1  # its mirror image is tumour too
+            continue
+        place = elsewhere(scan, wide, shift)
+        if place is None:
+            without_room += 1
+            continue
+        counted.append(test.groups[row])
+        for name, patch in (("tumour", wide), ("elsewhere", place)):
+            changed = painted(scan, patch, shift)[None].to(x)
+            after = float(pipeline.logits(changed, seeds).exp()[0, 1])
+            falls[name].append(before - after >= FALL)
+            changes[name].append(before - after)
+    if not falls["tumour"]:
+        raise ValueError("no outlined tumour is found that has room for a patch elsewhere")
+    return {
+        "fall": FALL,
+        "found": found,
+        "across_the_midline": across,
+        "without_room": without_room,
+        **{
+            name: {**share_by_group(torch.tensor(f), counted), "fell_by": _quantiles(changes[name])}
+            for name, f in falls.items()
+        },
+    }
+
+
+def _energy(delta: Tensor) -> float:
+    return float(delta.double().square().sum())
+
+
+def _quantiles(values: list[float] | list[int]) -> dict[str, float]:
+    points = torch.tensor(POINTS, dtype=torch.float64)
+    low, middle = torch.quantile(torch.tensor(values, dtype=torch.float64), points).tolist()
+    return {"tenth": low, "median": middle}

@@ -1,0 +1,103 @@
+"""'Cannot judge': how often it is said of scans, where it is an error, and of other pictures."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from bench.components.non_brain_phantoms import KINDS, organ
+from bench.data import Fold
+from bench.progress import progress
+from bench.result_file import Store
+from core import metrics
+from core.attacks import PGD
+from core.pipeline import MedFedPure
+from core.scan import SIZE, from_uint8
+
+PHOTOGRAPHS, PHANTOMS = 500, 200
+
+
+def run(
+    store: Store,
+    pipeline: MedFedPure,
+    test: Fold,
+    photographs: np.ndarray,
+    attacked: int = 240,
+    batch_size: int = 32,
+) -> None:
+    """Fills `store`; `photographs` are CIFAR-10's test pictures (N, 3, 32, 32) uint8."""
+    scans = test.scans
+    store.row("test scans", lambda: refused(pipeline, scans, test.groups, batch_size))
+    thin = test.thin(attacked)
+    store.row(
+        "test scans under A0, 8 bits",
+        lambda: refused(pipeline, _attacked(pipeline, thin, batch_size), thin.groups, batch_size),
+    )
+    pictures = np.stack([_grey(photographs[i]) for i in _spread(len(photographs), PHOTOGRAPHS)])
+    store.row("grey CIFAR-10 pictures", lambda: refused(pipeline, pictures, None, batch_size))
+    organs = np.stack([organ(seed) for seed in range(PHANTOMS)])
+    row = store.row("phantoms", lambda: _by_kind(pipeline, organs, batch_size))
+    if row["refused"] < 0.95:
+        store.warn("phantoms of other organs or noise: fewer than 95 % refused")
+
+
+def refused(
+    pipeline: MedFedPure, scans: np.ndarray, groups: list[int] | None, batch_size: int
+) -> dict[str, Any]:
+    """Share of pictures (N, 224, 224) uint8 that the system does not judge, with intervals."""
+    novelty = _novelty(pipeline, scans, batch_size)
+    far = (novelty > pipeline.novelty.limit.cpu()).double()
+    figures = {
+        "refused": float(far.mean()),
+        "k": int(far.sum()),
+        "n": len(far),
+        "interval": list(metrics.wilson_interval(int(far.sum()), len(far))),
+        "limit": float(pipeline.novelty.limit),
+        "quantiles": {q: float(novelty.quantile(float(q))) for q in ("0.05", "0.5", "0.95")},
+    }
+    if groups is not None:
+        figures["group_interval"] = list(metrics.group_bootstrap_interval(far, groups))
+    return figures
+
+
+def _by_kind(pipeline: MedFedPure, organs: np.ndarray, batch_size: int) -> dict[str, Any]:
+    figures = refused(pipeline, organs, None, batch_size)
+    kinds = {
+        kind: refused(pipeline, organs[k :: len(KINDS)], None, batch_size)["refused"]
+        for k, kind in enumerate(KINDS)
+    }
+    return {**figures, "kinds": kinds}
+
+
+@torch.no_grad()
+def _novelty(pipeline: MedFedPure, scans: np.ndarray, batch_size: int) -> Tensor:
+    """Novelty (N,) float32 on the CPU."""
+    parts = []
+    for start in progress(range(0, len(scans), batch_size), "novelty"):
+        x = from_uint8(scans[start : start + batch_size])[:, None].to(pipeline.device)
+        parts.append(pipeline.novelty_of(x).cpu())
+    return torch.cat(parts)
+
+
+def _attacked(pipeline: MedFedPure, fold: Fold, batch_size: int) -> np.ndarray:
+    """The paper's PGD-7 on the mixture, in 8 bits, (N, 224, 224) uint8."""
+    attack, parts = PGD(eight_bit=True), []
+    for lazy in progress(fold.batches(batch_size, pipeline.device), "attack"):
+        x, y, seeds = lazy()
+        x_adv = attack(pipeline.classifier_logits, x, y, seeds)
+        parts.append((x_adv[:, 0] * 255).round().byte().cpu().numpy())
+    return np.concatenate(parts)
+
+
+def _grey(picture: np.ndarray) -> np.ndarray:
+    """A colour picture (3, 32, 32) uint8 as grey (224, 224)."""
+    grey = Image.fromarray(picture.transpose(1, 2, 0)).convert("L")
+    return np.asarray(grey.resize((SIZE, SIZE), Image.Resampling.BICUBIC))
+
+
+def _spread(n: int, limit: int) -> list[int]:
+    return np.linspace(0, n - 1, min(n, limit)).round().astype(int).tolist()

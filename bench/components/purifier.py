@@ -1,0 +1,209 @@
+"""Is the purifier worth more than a filter? Energy removed, denoising, accuracy behind it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bench.data import Fold
+from bench.progress import progress
+from bench.result_file import Store
+from bench.robustness.filters import STRENGTHS, Filter
+from bench.robustness.old_systems import purified
+from bench.summaries import by_label, called_right
+from core import metrics
+from core.attacks import PGD
+from core.diffusion import seeded_noise, to_model, to_pixels
+from core.pipeline import MedFedPure
+from core.purifier import Purifier
+
+NOISE_T = 50
+A0_8BIT = PGD(eight_bit=True)
+Change = Callable[[Tensor, Sequence[int]], Tensor]
+
+
+def run(
+    store: Store,
+    pipeline: MedFedPure,
+    test: Fold,
+    validation: Fold,
+    batch_size: int = 32,
+) -> None:
+    """Fills `store` with five rows; the filters' strengths are chosen on validation scans first."""
+    chosen = store.row("filters", lambda: choose_strengths(pipeline, validation, batch_size))
+
+    def best(aim: str) -> dict[str, Filter]:
+        return {k: known[chosen[aim][k]["strength"]] for k, known in STRENGTHS.items()}
+
+    store.row("energy", lambda: energy(pipeline, test, best("accuracy"), batch_size))
+    store.row("denoising", lambda: denoising(pipeline, test, best("psnr"), batch_size))
+    found = store.row("accuracy", lambda: behind(pipeline, test, best("accuracy"), batch_size))
+    store.row("clean", lambda: fidelity(pipeline, test, batch_size))
+    removed = store.content["rows"]["energy"]["purifier"]["removed"]
+    if removed is not None and removed < 0:
+        store.warn("the purifier adds more to the perturbation than it removes")
+    plain = found["systems"]["nothing"]
+    if found["systems"]["purifier"]["clean"]["accuracy"] < plain["clean"]["accuracy"] - 0.02:
+        store.warn("the purifier costs the plain classifier more than 2 points on clean scans")
+
+
+def choose_strengths(
+    pipeline: MedFedPure, validation: Fold, batch_size: int = 32
+) -> dict[str, dict[str, Any]]:
+    """Each filter's best strength by PSNR at t = 50, and by the plain classifier's accuracy.
+
+    Accuracy is the mean of clean and A0: a filter that blurs every tumour away would otherwise win.
+    """
+    chosen: dict[str, dict[str, Any]] = {"psnr": {}, "accuracy": {}}
+    for kind, strengths in STRENGTHS.items():
+        filters = {str(s): f for s, f in strengths.items()}
+        noise = denoising(pipeline, validation, filters, batch_size)["psnr"]
+        name = max(filters, key=lambda s: noise[s]["mean"])
+        chosen["psnr"][kind] = {"strength": float(name), "validation": noise[name]["mean"]}
+        systems = behind(pipeline, validation, filters, batch_size)["systems"]
+        score = {s: systems[s]["clean"]["accuracy"] + systems[s]["A0"]["accuracy"] for s in filters}
+        name = max(filters, key=lambda s: score[s])
+        chosen["accuracy"][kind] = {"strength": float(name), "validation": score[name] / 2}
+    return {**chosen, "n": len(validation)}
+
+
+def energy(
+    pipeline: MedFedPure, fold: Fold, filters: dict[str, Filter], batch_size: int = 32
+) -> dict[str, Any]:
+    """Perturbation energy removed by P on A0 scans of the plain classifier, each at its t_star.
+
+    `removed` = 1 - |P(x + d) - P(x)|^2 / |d|^2, same depth and noise for both: what is left of d.
+    `removed_and_faithful` = 1 - |P(x + d) - x|^2 / |d|^2: what P itself spoils counts too.
+    Only flagged scans count for the purifier; sums over scans are divided, not ratios averaged.
+    """
+    sums: dict[str, list[Tensor]] = {}
+    depths: list[Tensor] = []
+    for lazy in progress(fold.batches(batch_size, pipeline.device), "energy"):
+        x, y, seeds = lazy()
+        x_adv = A0_8BIT(pipeline.plain_logits, x, y, seeds)
+        with torch.no_grad():
+            score = pipeline.score(pipeline.detect(x_adv))
+            flagged = score > pipeline.tau
+            t_star = pipeline.t_star(score, "paper")
+            depths.append(t_star[flagged].cpu())
+            c = pipeline.purifier.config
+            at = {"purifier": t_star, **{f"purifier at t = {t}": t_star.clamp(t, t) for t in
+                  sorted({c.t_floor, c.t_min, c.t_max} - {0})}}  # fmt: skip
+            for name, t in at.items():
+                use = flagged if name == "purifier" else torch.ones_like(flagged)
+                pure = pipeline.purify(torch.cat([x_adv, x]), torch.cat([t, t]), seeds * 2)
+                _add(sums, name, x[use], x_adv[use], *(p[use] for p in pure.chunk(2)))
+            for name, change in filters.items():
+                _add(sums, name, x, x_adv, change(x_adv), change(x))
+    t = torch.cat(depths).double()
+    result: dict[str, Any] = {name: _energy(parts) for name, parts in sums.items()}
+    spread = torch.quantile(t, torch.tensor([0.0, 0.5, 1.0]).double()).tolist() if len(t) else None
+    return {**result, "n": len(fold), "flagged": len(t), "t_star_min_median_max": spread}
+
+
+def denoising(
+    pipeline: MedFedPure,
+    fold: Fold,
+    filters: dict[str, Filter],
+    batch_size: int = 32,
+    t: int = NOISE_T,
+) -> dict[str, Any]:
+    """PSNR and SSIM after denoising scans noised to step t, rescaled to their own brightness."""
+    one = Purifier(
+        pipeline.purifier.noise_pred,
+        pipeline.purifier.diffusion,
+        replace(pipeline.purifier.config, noises=1),
+    )
+    psnr: dict[str, list[Tensor]] = {}
+    ssim: dict[str, list[Tensor]] = {}
+    for lazy in progress(fold.batches(batch_size, pipeline.device), f"denoising, t = {t}"):
+        x, _, seeds = lazy()
+        steps = torch.full((len(x),), t, device=x.device)
+        noise = seeded_noise((1, *x.shape[1:]), seeds)[:, 0].to(
+            x
+        )  # the draw that the purifier makes
+        with torch.no_grad():
+            diffusion = pipeline.purifier.diffusion
+            x_t = diffusion.q_sample(to_model(x), steps, noise)
+            noisy = to_pixels(x_t / diffusion.alpha_bar[t].sqrt())
+            outputs = {"noisy": noisy.clamp(0, 1), "purifier": one(x, steps, seeds)}
+            outputs |= {name: change(noisy).clamp(0, 1) for name, change in filters.items()}
+        for name, out in outputs.items():
+            psnr.setdefault(name, []).append(metrics.psnr(out, x).cpu())
+            ssim.setdefault(name, []).append(metrics.ssim(out, x).cpu())
+    return {"t": t, "n": len(fold), "psnr": _summaries(psnr), "ssim": _summaries(ssim)}
+
+
+def behind(
+    pipeline: MedFedPure, fold: Fold, filters: dict[str, Filter], batch_size: int = 32
+) -> dict[str, Any]:
+    """The plain classifier behind each, on clean scans and on its own A0 scans (8 bits)."""
+    t_min = pipeline.purifier.config.t_min
+    changes: dict[str, Change] = {
+        "nothing": lambda x, _: x,
+        "purifier": lambda x, seeds: purified(pipeline, x, seeds),
+        f"purifier at t = {t_min} for all": lambda x, seeds: pipeline.purify(
+            x, torch.full((len(x),), t_min, device=x.device), seeds
+        ),
+        **{name: lambda x, _, f=f: f(x) for name, f in filters.items()},
+    }
+    right: dict[str, dict[str, list[Tensor]]] = {n: {"clean": [], "A0": []} for n in changes}
+    for lazy in progress(fold.batches(batch_size, pipeline.device), "accuracy behind each"):
+        x, y, seeds = lazy()
+        attacked = A0_8BIT(pipeline.plain_logits, x, y, seeds)
+        with torch.no_grad():
+            for kind, scans in (("clean", x), ("A0", attacked)):
+                for name, change in changes.items():
+                    logits = pipeline.plain_logits(change(scans, seeds))
+                    right[name][kind].append(called_right(name, logits, y))
+    systems = {
+        n: {k: by_label(torch.cat(r), fold.y) for k, r in kinds.items()}
+        for n, kinds in right.items()
+    }
+    return {"attack": vars(A0_8BIT), "systems": systems}
+
+
+def fidelity(pipeline: MedFedPure, fold: Fold, batch_size: int = 32) -> dict[str, Any]:
+    """PSNR and SSIM of clean scans after the purification they get, and at each depth."""
+    c = pipeline.purifier.config
+    psnr: dict[str, list[Tensor]] = {}
+    ssim: dict[str, list[Tensor]] = {}
+    for lazy in progress(fold.batches(batch_size, pipeline.device), "clean scans"):
+        x, _, seeds = lazy()
+        with torch.no_grad():
+            outputs = {"as deployed": purified(pipeline, x, seeds)}
+            for t in sorted({c.t_floor, c.t_min, c.t_max} - {0}):
+                steps = torch.full((len(x),), t, device=x.device)
+                outputs[f"t = {t}"] = pipeline.purify(x, steps, seeds)
+        for name, out in outputs.items():
+            psnr.setdefault(name, []).append(metrics.psnr(out, x).clamp_max(100).cpu())
+            ssim.setdefault(name, []).append(metrics.ssim(out, x).cpu())
+    return {"n": len(fold), "psnr": _summaries(psnr), "ssim": _summaries(ssim)}
+
+
+def _add(
+    sums: dict[str, list[Tensor]], name: str, x: Tensor, x_adv: Tensor, pure: Tensor, base: Tensor
+) -> None:
+    """Energies (B, 3): of the perturbation, of what is left of it, of the distance to x."""
+    pairs = ((x_adv, x), (pure, base), (pure, x))
+    energies = [(a - b).double().square().flatten(1).sum(1) for a, b in pairs]
+    sums.setdefault(name, []).append(torch.stack(energies, 1).cpu())
+
+
+def _energy(parts: list[Tensor]) -> dict[str, Any]:
+    total = torch.cat(parts).sum(0).tolist()
+    if not total[0]:
+        return {"removed": None, "removed_and_faithful": None, "n": 0}
+    removed, faithful = 1 - total[1] / total[0], 1 - total[2] / total[0]
+    return {"removed": removed, "removed_and_faithful": faithful, "n": len(torch.cat(parts))}
+
+
+def _summaries(values: dict[str, list[Tensor]]) -> dict[str, dict[str, float]]:
+    joined = {name: torch.cat(parts) for name, parts in values.items()}
+    return {
+        n: {"mean": float(v.mean()), "sd": float(v.std(correction=0))} for n, v in joined.items()
+    }

@@ -1,0 +1,110 @@
+"""The stochastic variant: noise drawn anew for every reading, attacked in expectation (EOT)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bench.data import Batch, Fold
+from bench.parallel import Lanes
+from bench.result_file import Store
+from bench.robustness.attacks import Attacker, seen
+from bench.robustness.systems import Target
+from core import metrics
+from core.attacks import eot
+from core.seeds import derived
+
+DRAWS = 20
+SUBMISSIONS = (1, 5, 20)  # how often a scan is handed in
+
+
+def randomness(
+    store: Store, target: Target, fold: Fold, attacker: Attacker, lanes: Lanes
+) -> dict[str, Any]:
+    """Readings of `DRAWS` fresh noises each: clean, after A3 with EOT, after A8.
+
+    A8 knows the noise of the first draw and attacks that alone. A killed run goes on after its last
+    whole batch.
+    """
+
+    def read(scans: Batch) -> dict[str, Tensor]:
+        attack, turn = attacker.apgd(), 0
+
+        def fresh() -> list[int]:
+            nonlocal turn
+            turn += 1  # beyond the draws that are read with
+            return drawn(scans.seeds, DRAWS + turn)
+
+        many = eot(seen(target, scans, draw=fresh), attacker.budget.eot)
+        first = scans._replace(seeds=drawn(scans.seeds, 0))
+        attacked = {
+            "clean": scans.x,
+            "A3 with EOT": attack(many, scans.x, scans.y, scans.seeds),
+            "A8": attack(seen(target, first), scans.x, scans.y, scans.seeds),
+        }
+        return {name: _right(target, x, scans) for name, x in attacked.items()}
+
+    title, of = f"randomness: {target.name}", list(range(len(fold)))
+    state = store.begun(title, {"of": of, "weights": target.key, "done": 0, "said": {}})
+    left = fold.pick(state["of"][state["done"] :])
+    for part in lanes.map(read, left, title) if len(left) else ():
+        for name, right in part.items():
+            before = state["said"].get(name, [[] for _ in range(DRAWS)])
+            state["said"][name] = [a + b for a, b in zip(before, right.tolist(), strict=True)]
+        state["done"] += right.shape[1]
+        store.keep(title, state)
+    said = {name: figures(torch.tensor(bits), fold.groups) for name, bits in state["said"].items()}
+    facts = {"n": len(fold), "draws": DRAWS, "eot": attacker.budget.eot, "weights": target.key}
+    return {**facts, **said}
+
+
+def check_noise(row: Mapping[str, Any], slack: float) -> list[str]:
+    """A sentence if an attack in expectation leaves more right than one that knows a single draw.
+
+    Both are read with the same draws of noise, less the first, which the latter knows; more of it
+    seen should not make an attack weaker.
+    """
+    n = row["draws"]
+    mean, single = (
+        (n * row[name]["one_shot"]["mean"] - row[name]["first"]) / (n - 1)
+        for name in ("A3 with EOT", "A8")
+    )
+    if mean <= single + slack + 1 / row["n"]:  # a scan may fall to luck
+        return []
+    return [
+        f"EOT over {row['eot']} draws leaves {mean:.3f} right, an attack on one draw {single:.3f}: "
+        "the attack in expectation is too weak"
+    ]
+
+
+def drawn(seeds: Sequence[int], draw: int) -> list[int]:
+    """The scans' seeds of one draw of noise."""
+    return [derived(seed, f"draw {draw}") for seed in seeds]
+
+
+def figures(right: Tensor, groups: Sequence[int]) -> dict[str, Any]:
+    """What readings (DRAWS, N) bool say of one shot, of resubmission and of votes."""
+    shares = right.double().mean(1)
+    k, n = round(float(shares.mean()) * right.shape[1]), right.shape[1]
+    return {
+        "first": float(shares[0]),
+        "one_shot": {
+            "mean": float(shares.mean()),
+            "sd": float(shares.std(correction=0)),
+            "interval": metrics.wilson_interval(k, n),
+            "interval_by_group": metrics.group_bootstrap_interval(right.double().mean(0), groups),
+        },
+        "right_in_all": {m: float(right[:m].all(0).double().mean()) for m in SUBMISSIONS},
+        "vote": {m: float((right[:m].double().mean(0) > 0.5).double().mean()) for m in SUBMISSIONS},
+    }
+
+
+@torch.no_grad()
+def _right(target: Target, x: Tensor, scans: Batch) -> Tensor:
+    """Whether each reading is right, bool (DRAWS, B)."""
+    return torch.stack(
+        [target.logits(x, drawn(scans.seeds, i)).argmax(1) == scans.y for i in range(DRAWS)]
+    ).cpu()

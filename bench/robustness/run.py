@@ -1,0 +1,175 @@
+"""`robustness --budget`: the whole ladder on one set of weights, its checks, curves and noise."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bench.data import Fold
+from bench.parallel import Lanes
+from bench.progress import say
+from bench.result_file import Store, StoreError
+from bench.robustness.attacks import RUNGS, Attacker, rungs_named
+from bench.robustness.budgets import Budget
+from bench.robustness.checks import check_gradients, check_target
+from bench.robustness.evaluate import attack_scans, climb, compared_on
+from bench.robustness.gate_checks import check_gate
+from bench.robustness.randomness import check_noise, randomness
+from bench.robustness.systems import Target, targets
+from bench.robustness.worst_case import Rows, compare_rows, kept, standings
+from bench.summaries import share_by_group
+from core.pipeline import MedFedPure
+
+CURVE = (0.004, 0.008, 0.015, 0.031, 0.06)
+CURVED = ("defence", "trained-mixture", "undefended")
+STOCHASTIC = "defence"  # whose noise is drawn anew, for A8
+LAWS = 3  # another number where a self-check is added: the rows are measured again
+SLACK = 0.01  # a point of accuracy
+
+
+def run(
+    store: Store,
+    pipeline: MedFedPure,
+    others: Sequence[MedFedPure],
+    test: Fold,
+    names: Sequence[str],
+    systems: Sequence[str] | None,
+    budget: Budget,
+    *,
+    eps: float,
+    lanes: Lanes,
+    forget_changed: bool = False,
+) -> None:
+    """Fills `store`: checks, a row for each attack on each system, curve, noise, standings.
+
+    Each row is of one system's tensors.
+
+    Raises:
+        StoreError: the file holds rows of other tensors, and `forget_changed` is not set.
+        ValueError: a system's outputs are none that can be attacked.
+    """
+    fold = test.thin(budget.scans)
+    chosen = targets(pipeline, systems)
+    for target in chosen:
+        check_target(target, fold, lanes.device)
+    forget(store, targets(pipeline), forget_changed)
+    lent = [pipeline.plain_logits, *(other.classifier_logits for other in others)]
+    attacker = Attacker(eps, budget, lent)
+    stand = partial(_stand, store, fold, pipeline, budget)
+    stand()
+    for target in chosen:
+        _check(store, target, fold.thin(budget.checked), budget, eps, lanes.device)
+    climb(store, fold, chosen, rungs_named(names), attacker, lanes, stand)
+    stand()
+    if "A8" in names and STOCHASTIC not in [t.name for t in chosen]:
+        say(f"A8 is measured on {STOCHASTIC!r} alone")
+    few = fold.thin(budget.curve_scans)
+    for target in [t for t in chosen if t.name in CURVED]:
+        for size in CURVE if "A3" in names else ():
+            climb_curve(store, few, target, size, budget, lanes)
+        if target.name == STOCHASTIC and "A8" in names:
+            store.row(
+                f"randomness: {target.name}",
+                lambda t=target: randomness(store, t, few, attacker, lanes),
+                budget=vars(budget),
+            )
+            stand()
+
+
+def forget(store: Store, known: Sequence[Target], allowed: bool) -> None:
+    """Takes rows of other tensors than the targets' out of the file, where that is allowed.
+
+    Raises:
+        StoreError: there are some, and it is not.
+    """
+    keys, stale = {target.name: target.key for target in known}, dict[str, None]()
+    for place in ("rows", "unfinished"):
+        for name, row in list(store.content[place].items()):
+            system = name.rpartition(": ")[2]
+            if system in keys and row.get("weights") == keys[system]:
+                continue
+            stale[system] = None
+            if allowed:
+                say(f"{name}: of other weights, forgotten")
+                del store.content[place][name]
+    if stale and not allowed:
+        raise StoreError(
+            f"{store.path} holds figures of other weights ({', '.join(stale)}): name another "
+            "--out, or pass --forget-changed to take them out; rows of the rest stay"
+        )
+
+
+def _check(
+    store: Store, target: Target, few: Fold, budget: Budget, eps: float, device: torch.device
+) -> None:
+    """The row of a target's self-checks."""
+
+    def row() -> dict[str, Any]:
+        found, warnings = check_gradients(target, few, eps, device)
+        found["detector"], more = check_gate(target, few, eps, device)
+        return {**found, "weights": target.key, "warnings": warnings + more}
+
+    store.row(f"self-check: {target.name}", row, budget=vars(budget), laws=LAWS)
+
+
+def _warnings(rows: Rows, known: Sequence[Target], few: Tensor, watched: Tensor) -> list[str]:
+    """What the rows that are whole say against the ladder, no more and no less."""
+    found: list[str] = []
+    for target in known:
+        checks = rows.get(f"self-check: {target.name}", {"warnings": []})
+        older = [f"{target.name}: its self-checks are those of older code"]
+        found += checks.get("warnings", older)
+        if not target.refuses:  # a stronger attack is refused more often
+            found += compare_rows(rows, target.name, few, watched, SLACK)
+        if noise := rows.get(f"randomness: {target.name}"):
+            found += [f"{target.name}: {warning}" for warning in check_noise(noise, SLACK)]
+    return found
+
+
+def _stand(
+    store: Store, fold: Fold, pipeline: MedFedPure, budget: Budget, only: str | None = None
+) -> None:
+    """Writes where each system stands, or one, and which attacks that fit it are still to come."""
+    rows, before = store.content["rows"], store.content.get("standings", {}) if only else {}
+    every = targets(pipeline)
+    taus = {t.name: t.gate.tau for t in every if t.gate}
+    found = {**before, **standings(rows, fold, taus, only)}
+    known = [t for t in every if t.name in found]  # in their order
+    for target in known:
+        fitting = [rung.name for rung in RUNGS if rung.fits(target)]
+        waits = [n for n in fitting if f"{n}: {target.name}" not in rows]
+        if target.name == STOCHASTIC and f"randomness: {target.name}" not in rows:
+            waits.append("A8")
+        found[target.name]["to_come"] = waits
+    store.content["standings"] = {target.name: found[target.name] for target in known}
+    own = {k: r for k, r in rows.items() if len(r.get("right", "")) in (0, len(fold))}
+    warnings = _warnings(own, every, *compared_on(fold, budget))
+    for warning in warnings:
+        store.warn(warning)
+    store.content["warnings"] = warnings
+    store.write()
+
+
+def climb_curve(
+    store: Store,
+    few: Fold,
+    target: Target,
+    eps: float,
+    budget: Budget,
+    lanes: Lanes,
+) -> None:
+    """A3 at one size of perturbation, on few scans, as a row of its own."""
+    _, rung = rungs_named(["A3"])
+    attack = partial(rung.tries, Attacker(eps, budget), target)
+    name, every = f"curve {eps:g}: {target.name}", torch.ones(len(few), dtype=torch.bool)
+
+    def row() -> dict[str, Any]:
+        found = attack_scans(store, name, target, few, every, attack, lanes)
+        facts = {"curve": target.name, "eps": eps, "weights": target.key}
+        return {**facts, **share_by_group(kept(found), few.groups)}
+
+    store.row(name, row, budget=vars(budget))

@@ -1,0 +1,141 @@
+"""From one system's probabilities to the figures of a row: accuracy never stands alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from bench.data import Fold
+from core import metrics
+from core.attacks.apgd import RESTART
+
+
+class Reading(NamedTuple):
+    """What a system said of N scans."""
+
+    probability: Tensor  # (N,) of 'tumour'
+    flagged: Tensor | None = None  # (N,) bool, where a detector stands in front
+    t_star: Tensor | None = None  # (N,)
+    attention: Tensor | None = None  # (N, K), where experts are weighed by input
+
+
+def join(readings: Sequence[Reading]) -> Reading:
+    """One reading of all batches, on the CPU."""
+    columns = zip(*readings, strict=True)
+    return Reading(*(None if c[0] is None else torch.cat(c).cpu() for c in columns))
+
+
+def figures(reading: Reading, fold: Fold) -> dict[str, Any]:
+    """All figures of a row for one system; for each source too where there are several."""
+    y, right = fold.y, metrics.is_right(reading.probability, fold.y)
+    block = {**_block(reading.probability, y), **share_by_group(right, fold.groups)}
+    block["recall"] = {
+        name: share(right[rows])
+        for name, rows in members(fold.subtypes).items()
+        if name != "no tumour"
+    }
+    sources = members(fold.sources)
+    if len(sources) > 1:
+        block["sources"] = {
+            name: figures(_rows(reading, rows), fold.pick(rows)) for name, rows in sources.items()
+        }
+    if reading.flagged is not None:
+        block["flagged"] = float(reading.flagged.double().mean())
+        block["wrong_and_not_flagged"] = int((~right & ~reading.flagged).sum())
+    if reading.t_star is not None:
+        block["t_star_mean"] = float(reading.t_star.double().mean())
+    if reading.attention is not None:
+        mean, sd = (
+            reading.attention.mean(0).tolist(),
+            reading.attention.std(0, correction=0).tolist(),
+        )
+        block["attention"] = {"mean": mean, "sd": sd}
+    return block
+
+
+def check_numbers(who: str, outputs: Tensor) -> None:
+    """Raises ValueError where outputs are no numbers, which would be counted as an answer."""
+    if not torch.isfinite(outputs).all():
+        raise ValueError(f"{who} returns what is no number")
+
+
+def called_right(who: str, logits: Tensor, y: Tensor) -> Tensor:
+    """Whether logits (B, C) call scans right, bool (B,) on the CPU; see `check_numbers`."""
+    check_numbers(who, logits)
+    return (logits.argmax(1) == y).cpu()
+
+
+def share(right: Tensor) -> dict[str, Any]:
+    """k, n, k / n and Wilson's 95 % interval of a bool tensor (N,)."""
+    k, n = int(right.sum()), len(right)
+    return {"k": k, "n": n, "accuracy": k / n, "interval": metrics.wilson_interval(k, n)}
+
+
+def share_by_group(right: Tensor, groups: Sequence[int]) -> dict[str, Any]:
+    """`share`, and the interval when near-duplicate groups are redrawn."""
+    return {**share(right), "interval_by_group": metrics.group_bootstrap_interval(right, groups)}
+
+
+def by_label(right: Tensor, y: Tensor) -> dict[str, Any]:
+    """`share` of bool (N,), and of the scans with a tumour and without one under 'recall'."""
+    kinds = {"tumour": y == 1, "no tumour": y == 0}
+    recall = {kind: share(right[rows]) for kind, rows in kinds.items() if rows.any()}
+    return {**share(right), "recall": recall}
+
+
+def separation(clean: Tensor, attacked: Tensor, groups: Sequence[int]) -> dict[str, Any]:
+    """How well scores (N,) tell scans from their attacked twins (N,), with AUROC's 95 % interval.
+
+    `tpr_at_5` is the share found above the score that 5 % of these very scans exceed when clean.
+    """
+    score, y = torch.cat([clean, attacked]), torch.arange(2).repeat_interleave(len(clean))
+    return {
+        "auroc": metrics.auroc(score, y),
+        "tpr_at_5": metrics.tpr_at_fpr(score, y, 0.05),
+        "tpr_at_1": metrics.tpr_at_fpr(score, y, 0.01),
+        "interval": _auroc_interval(clean, attacked, groups),
+    }
+
+
+def _auroc_interval(
+    clean: Tensor, attacked: Tensor, groups: Sequence[int], draws: int = 500
+) -> tuple[float, float]:
+    """Groups are redrawn, each scan with its attacked twin."""
+    generator = torch.Generator().manual_seed(RESTART)
+    names, index = torch.unique(torch.as_tensor(list(groups)), return_inverse=True)
+    members = [(index == k).nonzero()[:, 0] for k in range(len(names))]
+    values = []
+    for _ in range(draws):
+        picked = torch.randint(len(members), (len(members),), generator=generator)
+        rows = torch.cat([members[k] for k in picked.tolist()])
+        y = torch.arange(2).repeat_interleave(len(rows))
+        values.append(metrics.auroc(torch.cat([clean[rows], attacked[rows]]), y))
+    low, high = torch.quantile(torch.tensor(values), torch.tensor([0.025, 0.975])).tolist()
+    return low, high
+
+
+def _block(p: Tensor, y: Tensor) -> dict[str, Any]:
+    block: dict[str, Any] = {"calibration_error": metrics.expected_calibration_error(p, y)}
+    right = metrics.is_right(p, y)
+    for name, label in (("sensitivity", 1), ("specificity", 0)):
+        inside = y == label
+        if inside.any():
+            part = share(right[inside])
+            block[name] = part["accuracy"]
+            block[f"{name}_interval"] = part["interval"]
+    if 0 < int(y.sum()) < len(y):
+        block["balanced_accuracy"] = metrics.balanced_accuracy(p, y)
+        block["auc"] = metrics.auroc(p, y)
+    return block
+
+
+def members(names: Sequence[str]) -> dict[str, list[int]]:
+    """Rows of each name."""
+    return {name: [i for i, n in enumerate(names) if n == name] for name in sorted(set(names))}
+
+
+def _rows(reading: Reading, rows: list[int]) -> Reading:
+    return Reading(*(None if c is None else c[rows] for c in reading))

@@ -1,0 +1,26 @@
+"""Attacks on any function from scans to logits, one a file. No defence and no data set in here."""
+
+from core.attacks.apgd import APGD
+from core.attacks.base import Step
+from core.attacks.bpda import straight_through
+from core.attacks.detector_aware import Hiding
+from core.attacks.eot import eot
+from core.attacks.fgsm import FGSM
+from core.attacks.low_frequency import LowFrequency
+from core.attacks.minimal import Probe, Smallest
+from core.attacks.pgd import PGD
+from core.attacks.square import Square
+
+__all__ = [
+    "APGD",
+    "FGSM",
+    "PGD",
+    "Hiding",
+    "LowFrequency",
+    "Probe",
+    "Smallest",
+    "Square",
+    "Step",
+    "eot",
+    "straight_through",
+]

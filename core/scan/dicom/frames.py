@@ -1,0 +1,133 @@
+"""The slices of one DICOM file, whatever they are compressed with, in the units it declares."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from itertools import islice
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from core.scan.dicom import jpeg_lossless, rle
+from core.scan.dicom.header import (
+    BIG_ENDIAN,
+    EXPLICIT,
+    GREY,
+    LS,
+    NEAR_LS,
+    PLUGINS,
+    RLE,
+    Header,
+    data_set,
+)
+from core.scan.dicom.jpeg_stream import END_OF_IMAGE, frame_size
+from core.scan.errors import MAX_SLICES, ScanError, damaged, not_numbers
+from core.scan.image import grey
+
+
+def read_frames(header: Header, data: bytes, any_picture: bool) -> Iterator[np.ndarray]:
+    """Each slice (H, W) float32: rescaled values, or the grey levels 0 to 255 of colours.
+
+    Raises:
+        ScanError: fewer slices than promised, or values that are not numbers.
+        NotAnMRIError: a colour photograph, unless `any_picture`.
+        Exception: of any kind, where the pixels are damaged.
+    """
+    from pydicom.pixels import apply_color_lut, apply_modality_lut
+
+    count = 0
+    for count, encoded in enumerate(_encoded_frames(header, data), start=1):
+        stored = _decoded(header, encoded)
+        if header.photometric in GREY:
+            slope, intercept = header.rescale(count - 1)
+            if "ModalityLUTSequence" in header.ds:
+                stored, slope, intercept = apply_modality_lut(stored, header.ds), 1, 0
+            with np.errstate(over="ignore", invalid="ignore"):  # what overflows is told below
+                values = (stored.astype(np.float64) * slope + intercept).astype(np.float32)
+        else:
+            depth = int(header.ds.BitsStored)
+            if header.photometric == "PALETTE COLOR":
+                stored = apply_color_lut(stored, header.ds)
+                depth = header.ds.RedPaletteColorLookupTableDescriptor[2]
+            rgb = (stored >> max(0, depth - 8)).astype(np.uint8)
+            values, _ = grey(Image.fromarray(rgb), any_picture)
+        if not np.isfinite(values).all():
+            raise not_numbers()
+        yield values
+    if count < header.frames:
+        raise _too_few(header, count)
+
+
+def _encoded_frames(header: Header, data: bytes) -> Iterator[bytes]:
+    """The stored bytes of each frame, compressed or not."""
+    from pydicom.encaps import generate_frames
+
+    body = data_set(data)[0]
+    ds, start = header.ds, header.pixels.start
+    if not header.pixels.are_compressed:
+        values = header.shape[0] * header.shape[1] * ds.SamplesPerPixel
+        if header.photometric == "YBR_FULL_422":
+            values = values // 3 * 2
+        size = values * ds.BitsAllocated // 8
+        held = min(header.pixels.length, len(body) - start) // size
+        if held < header.frames:
+            raise _too_few(header, held)
+        yield from (body[start + n * size : start + (n + 1) * size] for n in range(header.frames))
+        return
+    table = int.from_bytes(body[start + 4 : start + 8], "little")  # of frame offsets
+    if table > 4 * MAX_SLICES or body.count(b"\xfe\xff\x00\xe0", start) > 100 * MAX_SLICES:
+        raise damaged()
+    file = io.BytesIO(body)
+    file.seek(start)
+    yield from islice(generate_frames(file, number_of_frames=header.frames), header.frames)
+
+
+def _decoded(header: Header, encoded: bytes) -> np.ndarray:
+    """Stored values (H, W) or RGB (H, W, 3) of one frame."""
+    from pydicom.encaps import encapsulate
+    from pydicom.pixels import get_decoder
+    from pydicom.uid import UID
+
+    ds, syntax, shape = header.ds, header.syntax, header.shape
+    samples, width = int(ds.get("SamplesPerPixel") or 1), int(ds.BitsAllocated) // 8
+    photometric, planar = header.photometric, ds.get("PlanarConfiguration") or 0
+    if not header.pixels.are_compressed:
+        syntax = BIG_ENDIAN if syntax == BIG_ENDIAN else EXPLICIT
+    elif syntax != RLE and frame_size(encoded) != shape:
+        raise damaged()
+    elif syntax in (LS, NEAR_LS) and not encoded.rstrip(b"\0").endswith(END_OF_IMAGE):
+        raise damaged()  # its decoder would look for the end for seconds
+    elif syntax in PLUGINS:
+        encoded = encapsulate([encoded])
+    else:
+        is_rle = syntax == RLE
+        plain = (
+            rle.decode(encoded, *shape, samples, width) if is_rle else jpeg_lossless.decode(encoded)
+        )
+        encoded, syntax = plain.astype(f"<u{width}").tobytes(), EXPLICIT
+        photometric, planar = photometric.removesuffix("_422"), 0
+    options: dict[str, Any] = {
+        "number_of_frames": 1,
+        "rows": shape[0],
+        "columns": shape[1],
+        "samples_per_pixel": samples,
+        "planar_configuration": planar,
+        "photometric_interpretation": photometric,
+        "bits_allocated": 8 * width,
+        "bits_stored": ds.get("BitsStored", 8 * width),
+        "pixel_representation": ds.get("PixelRepresentation") or 0,
+        "pixel_keyword": header.pixels.keyword,
+        "pixel_vr": header.pixels.vr,
+    }
+    decoder, plugin = get_decoder(UID(syntax)), PLUGINS.get(syntax, "")
+    values: np.ndarray = decoder.as_array(encoded, index=0, decoding_plugin=plugin, **options)[0]
+    return values
+
+
+def _too_few(header: Header, held: int) -> ScanError:
+    return ScanError(
+        f"The DICOM file is incomplete: it promises {header.frames} slices of "
+        f"{header.shape[1]} x {header.shape[0]} pixels and holds {held}: send it again."
+    )

@@ -1,0 +1,68 @@
+"""The synthetic example scans that ship with the page, each with what is known about it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from core.scan import ScanError, read_scan, to_uint8
+
+FOLDER = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Example:
+    """One synthetic scan; its facts were measured by `tools.make_examples` when it was chosen."""
+
+    name: str
+    levels: np.ndarray  # (1, 224, 224) uint8
+    tumour: bool  # what was drawn
+    correlation: float  # with the most similar training scan, mirrors counted
+    read_right: bool  # by the defended system, clean
+    flips_undefended: bool  # the default attack turns the plain classifier
+    right_defended: bool  # and the defended system still reads it right
+
+    @property
+    def is_failure(self) -> bool:
+        """Whether something about it goes wrong, and is said to."""
+        return not (self.read_right and self.flips_undefended and self.right_defended)
+
+    def sentence(self) -> str:
+        """What a visitor is told about it."""
+        drawn = "drawn with a tumour" if self.tumour else "drawn without a tumour"
+        faults = [
+            text
+            for is_fault, text in (
+                (not self.read_right, "read wrong when clean"),
+                (
+                    not self.flips_undefended,
+                    "the default attack does not turn a right undefended output",
+                ),
+                (not self.right_defended, "the defence fails under the default attack"),
+            )
+            if is_fault
+        ]
+        known = f" Known failure: {'; '.join(faults)}." if faults else ""
+        return (
+            f"Synthetic, {drawn}; nearest training scan: correlation {self.correlation:.3f}.{known}"
+        )
+
+
+def load(folder: Path = FOLDER) -> list[Example]:
+    """Every example of a folder, by name; each is a PNG beside a JSON file of facts.
+
+    Raises:
+        ValueError: a fact or a picture is missing or cannot be read; the message names the file.
+    """
+    examples = []
+    for path in sorted(folder.glob("*.json")):
+        try:
+            facts = json.loads(path.read_text(encoding="utf-8"))
+            levels = to_uint8(read_scan(path.with_suffix(".png")))
+            examples.append(Example(levels=levels, **facts))
+        except (ScanError, TypeError, json.JSONDecodeError) as error:
+            raise ValueError(f"{path.name}: {error}") from None
+    return examples

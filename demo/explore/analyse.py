@@ -1,0 +1,163 @@
+"""What happens on the page's events, without any widget: data in, HTML and values out."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Generator, Iterator
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from torch import Tensor
+
+from demo.analysis.analysis import Analysis
+from demo.analysis.attack import AttackSettings, trajectory
+from demo.analysis.explanation import evidence
+from demo.analysis.staged_reading import DEFENCE, reading
+from demo.explore import results_view, viewer
+from demo.explore.hospitals_view import read_at_each
+from demo.explore.progress_strip import HOSPITALS, Stages
+from demo.rendering import wording
+from demo.rendering.explanation import decision
+
+if TYPE_CHECKING:
+    from core.diagnosis import Diagnosis
+    from core.pipeline import MedFedPure
+    from core.weights import Systems
+
+log = logging.getLogger(__name__)
+Progress = tuple[Stages, Analysis]
+
+
+class Shown(NamedTuple):
+    """What the page shows of an analysis, and the analysis itself."""
+
+    stages: str  # HTML, as are `results` and `decision`
+    view: viewer.View
+    results_view: str
+    decision: str = ""
+    analysis: Analysis | None = None
+
+
+def analyse(
+    system: MedFedPure,
+    scan: Tensor,
+    view: viewer.View,
+    settings: AttackSettings,
+    systems: Systems | None = None,
+) -> Iterator[Shown]:
+    """Reads the clean scan, attacks it, reads the attacked one; then both at each hospital.
+
+    Args:
+        system: the pipeline, in eval mode.
+        scan: the canonical scan (1, 224, 224).
+        view: of the same scan, as the viewer shows it.
+        settings: the attack.
+        systems: of all hospitals, `system` among them, where there are several.
+
+    Yields:
+        All that is known so far, whenever something new is.
+    """
+    systems = systems or {}
+    stages = Stages.of(len(systems))
+    steps = _steps(system, scan, settings, stages, systems)
+    try:
+        for stages, analysis in steps:
+            yield Shown(
+                stages.html(),
+                {**view, **viewer.results(analysis)},
+                results_view.render(analysis),
+                decision(analysis),
+                analysis,
+            )
+    except (RuntimeError, ValueError, MemoryError) as error:
+        log.exception("an analysis failed")
+        failed = stages.fail(f"The analysis failed: {error}").html()
+        yield Shown(failed, view, results_view.empty("There is no result."))
+
+
+def _steps(
+    system: MedFedPure, scan: Tensor, settings: AttackSettings, stages: Stages, systems: Systems
+) -> Iterator[Progress]:
+    now = Analysis(scan, settings, info=dict(system.info))
+    stages = stages.set("", "done", "load", load="224 x 224 px")
+    reads = _reading(system, now.scan, settings.seed, stages, "clean")
+    for stages, clean in reads:
+        now = _with(system, now, "clean", clean)
+        yield stages, now
+    if settings.kind == "none":
+        done = "Done, without an attack."
+        stages = stages.set(done, "skipped", "attack", attack="none")
+    else:
+        done = "Done."
+        stages, now = yield from _attacked(system, now, stages)
+    if len(systems) > 1:
+        stages, now = yield from _elsewhere(systems, now, stages)
+    yield stages.set(done, "done"), now
+
+
+def _attacked(
+    system: MedFedPure, now: Analysis, stages: Stages
+) -> Generator[Progress, None, Progress]:
+    """The attack, step by step, and the reading of its result."""
+    settings = now.settings
+    stages = stages.set("Attacking.", "idle", *DEFENCE, **dict.fromkeys(DEFENCE, ""))
+    stages = stages.set(stages.line, "running", "attack")
+    yield stages, now
+    start = time.perf_counter()
+    for step in trajectory(system, now.scan, settings):
+        now = replace(now, steps=(*now.steps, step))
+        done = f"step {step.index} of {settings.num_steps}"
+        tumour = wording.percent(float(step.probabilities[0, 1]))
+        line = f"Attacking: {done}, the model under attack says tumour {tumour}."
+        stages = stages.set(
+            line, "running", "attack", attack=f"{done}, loss {float(step.loss[0]):.2f}"
+        )
+        yield stages, now
+    now = replace(now, attack_ms=(time.perf_counter() - start) * 1000)
+    stages = stages.set("", "done", "attack", attack=f"{now.attack_ms:.0f} ms")
+    reads = _reading(system, now.steps[-1].x_adv[0].cpu(), settings.seed, stages, "attacked")
+    for stages, attacked in reads:
+        now = _with(system, now, "attacked", attacked)
+        yield stages, now
+    return stages, now
+
+
+def _elsewhere(
+    systems: Systems, now: Analysis, stages: Stages
+) -> Generator[Progress, None, Progress]:
+    """What was read, read at each hospital too."""
+    start = time.perf_counter()
+    for name, d in now.readings:
+        line = f"Reading the {name} scan at each hospital."
+        stages = stages.set(line, "running", HOSPITALS, hospitals=f"{name} scan")
+        yield stages, now
+        found = read_at_each(systems, d.scan, d.seed)
+        now = replace(now, elsewhere={**now.elsewhere, name: found})
+    took = f"{time.perf_counter() - start:.1f} s"
+    return stages.set(stages.line, "done", HOSPITALS, hospitals=took), now
+
+
+def _with(system: MedFedPure, now: Analysis, name: str, d: Diagnosis | None) -> Analysis:
+    """The analysis with one more reading, explained; unchanged as long as there is none."""
+    if d is None:
+        return now
+    reading: dict[str, Any] = {name: d}
+    return replace(now, evidence={**now.evidence, name: evidence(system, d)}, **reading)
+
+
+def _reading(
+    system: MedFedPure, scan: Tensor, seed: int, stages: Stages, which: str
+) -> Iterator[tuple[Stages, Diagnosis | None]]:
+    """One reading of a scan, each of its stages lit when it starts and done when it ends."""
+    diagnosis = None
+    for stage in reading(system, scan, seed):
+        if isinstance(stage, str):
+            before = DEFENCE[: DEFENCE.index(stage)]
+            stages = stages.set(f"Reading the {which} scan: {stage}.", "done", *before)
+            stages = stages.set(stages.line, "running", stage, **{stage: f"{which} scan"})
+        else:
+            diagnosis = stage
+            times = {name: f"{stage.timings_ms[name]:.0f} ms" for name in DEFENCE}
+            stages = stages.set(f"The {which} scan is read.", "done", *DEFENCE, **times)
+        yield stages, diagnosis

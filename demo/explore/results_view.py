@@ -1,0 +1,160 @@
+"""The result area as HTML: pure functions from an analysis to a string, everything escaped."""
+
+from __future__ import annotations
+
+import base64
+from html import escape
+
+from core.diagnosis import Diagnosis
+from core.scan import to_png
+from demo.analysis.analysis import Analysis
+from demo.rendering import wording
+from demo.rendering.explanation import votes
+from demo.report import document
+
+UNJUDGED = f'<td data-says="{wording.NO_JUDGEMENT}"><strong>{wording.NO_JUDGEMENT}</strong></td>'
+
+
+def render(analysis: Analysis) -> str:
+    """Outputs, detector and mixture; the pictures are the viewer's."""
+    cards = _outputs(analysis) + _detector(analysis) + _mixture(analysis)
+    return (
+        f'<p class="mf-stale" role="status">{wording.STALE}</p><div class="mf-cards">{cards}</div>'
+    )
+
+
+def empty(sentence: str) -> str:
+    """The result area without an analysis."""
+    return f'<div class="mf-empty"><p>{escape(sentence)}</p></div>'
+
+
+def _outputs(a: Analysis) -> str:
+    """Final outputs, clean and attacked, without and with defence, and the verdicts in words."""
+    rows = _row("Clean scan", a.clean, a.clean) + _row("Attacked scan", a.attacked, a.clean)
+    said = "".join(f'<li class="mf-{tone}">{escape(words)}</li>' for tone, words in verdicts(a))
+    aimed = wording.attack_line(a.settings, *a.change) if a.attacked else ""
+    return (
+        '<section class="mf-card mf-outputs" aria-label="Final diagnosis">'
+        f"<h3>Final diagnosis (model output){wording.read_as(a.hospital)}</h3><table><thead><tr>"
+        "<td><small>bars: probability of tumour</small></td>"
+        '<th scope="col">Without defence<small>plain classifier</small></th>'
+        '<th scope="col">With defence<small>detector, purifier, mixture</small></th></tr></thead>'
+        f'<tbody>{rows}</tbody></table><ul class="mf-verdicts">{said}</ul>'
+        f'<p class="mf-note">{escape(aimed)}</p>{_downloads(a)}</section>'
+    )
+
+
+def verdicts(a: Analysis) -> list[tuple[str, str]]:
+    """What the attack and the defence did, each as tone ('good', 'bad', 'note') and a sentence."""
+    if a.clean is None:
+        return []
+    if not a.clean.can_judge:
+        return [wording.cannot_judge("Clean")]
+    truth, before = a.settings.truth, _labels(a.clean)
+    verdicts = [wording.harm(*before, truth)]
+    if a.attacked is not None and not a.attacked.can_judge:
+        verdicts.append(wording.cannot_judge("Attacked"))
+    elif a.attacked is not None:
+        after = _labels(a.attacked)
+        aim = a.settings.aim
+        verdicts.append(wording.attack_outcome(before[0], after[0], truth, aim))
+        verdicts.append(wording.defence_outcome(before[1], after[1], truth, aim))
+    return verdicts
+
+
+def _labels(d: Diagnosis) -> tuple[str, str]:
+    """The outputs without and with defence."""
+    return wording.label(d.tumour_probability_undefended), wording.defended(d)
+
+
+def _row(name: str, d: Diagnosis | None, clean: Diagnosis | None) -> str:
+    cells = "<td>&ndash;</td><td>&ndash;</td>"
+    if d is not None:
+        was = _labels(clean or d)
+        cells = _cell(d.tumour_probability_undefended, was[0])
+        cells += _cell(d.tumour_probability, was[1]) if d.can_judge else UNJUDGED
+    return f'<tr><th scope="row">{name}</th>{cells}</tr>'
+
+
+def _cell(tumour_probability: float, was: str) -> str:
+    says = wording.label(tumour_probability)
+    sure = tumour_probability if says == "tumour" else 1 - tumour_probability
+    turned = was in wording.CLASSES and says != was
+    mark = '<em class="mf-turned">turned</em>' if turned else ""
+    bar = _meter(tumour_probability, "tumour probability")
+    share = f"<span>{wording.percent(sure)}</span>"
+    return f'<td data-says="{says}"><strong>{says}</strong> {share} {mark}{bar}</td>'
+
+
+def _meter(share: float, what: str) -> str:
+    """A bar from 0 to 1, with its value in words for screen readers."""
+    return (
+        f'<div class="mf-meter" role="img" aria-label="{escape(what)} {wording.percent(share)}">'
+        f'<i style="width:{min(max(share, 0), 1) * 100:.1f}%"></i></div>'
+    )
+
+
+def _downloads(a: Analysis) -> str:
+    """Links that hold their file: nothing is stored on the server."""
+    if a.clean is None or (a.attacked is None) != (a.attacked_scan is None):
+        return ""  # still at work
+    links = []
+    if a.attacked_scan is not None:
+        png = to_png(a.attacked_scan)
+        links.append(link("attacked-scan.png", "image/png", png, "Attacked scan (lossless PNG)"))
+    name, data = f"{document.NAME}.json", document.to_json(a)
+    links.append(link(name, "application/json", data, "All figures, to repeat it (JSON)"))
+    return f'<p class="mf-downloads">{"".join(links)}</p>'
+
+
+def link(name: str, kind: str, data: bytes, words: str) -> str:
+    """A link that holds its file."""
+    url = f"data:{kind};base64,{base64.b64encode(data).decode('ascii')}"
+    return f'<a download="{escape(name)}" href="{url}">{escape(words)}</a>'
+
+
+def _detector(a: Analysis) -> str:
+    rows, title = "", "Attack detector"
+    for name, d in a.readings:
+        title = f"Attack detector, score “{escape(d.score_name)}”"
+        is_attacked = name == "attacked" and a.change[1] > 0
+        tone, words = wording.detection(is_attacked, d.flagged)
+        if name == "attacked" and not is_attacked:
+            words = f"unchanged scan, {words}"
+        rows += (
+            f"<dt>{name.capitalize()} scan</dt>"
+            f"<dd><strong>{'attack suspected' if d.flagged else 'not suspected'}</strong> "
+            f'<em class="mf-{tone}">{words}</em>{_meter(d.confidence, "rank of the score")}'
+            f"<small>score {d.score:.3g}, threshold τ {d.tau:.3g}; scores above "
+            f"{wording.percent(d.confidence)} of clean scans; "
+            f"purified at t* = {d.t_star}; novelty {d.novelty:.1f}, judged up to "
+            f"{d.novelty_limit:.1f}</small></dd>"
+        )
+    body = f"<dl>{rows or '&ndash;'}</dl>{_timings(a)}"
+    return f'<section class="mf-card"><h3>{title}</h3>{body}</section>'
+
+
+def _timings(a: Analysis) -> str:
+    lines = [
+        f"{name} scan: " + ", ".join(f"{k} {v:.0f} ms" for k, v in d.timings_ms.items())
+        for name, d in a.readings
+    ]
+    if a.attack_ms:
+        lines.append(f"attack: {a.attack_ms:.0f} ms")
+    items = "".join(f"<li>{escape(line)}</li>" for line in lines)
+    return f'<ul class="mf-note mf-times" aria-label="Timings">{items}</ul>' if items else ""
+
+
+def _mixture(a: Analysis) -> str:
+    """Who voted what: the attention's weight of each expert, what it says, and their sum."""
+    body = ""
+    for name, d in a.readings:
+        if name in a.evidence:
+            body += votes(f"{name.capitalize()} scan", d, a.evidence[name])
+            if d.can_judge:
+                unpurified = wording.percent(d.tumour_probability_unpurified)
+                body += f'<p class="mf-note">The same without purifier: tumour {unpurified}.</p>'
+    return (
+        '<section class="mf-card"><h3>Expert attention weights, and who voted what</h3>'
+        f"{body or '&ndash;'}</section>"
+    )

@@ -1,0 +1,59 @@
+"""The slice slider: which slice is shown, and which of them the detector marked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import gradio as gr
+import torch
+
+from core.pipeline import MedFedPure
+from core.scan import ScanError
+from demo.explore.series import Series
+from demo.rendering import wording
+
+HERE = Path(__file__).parent
+MEANING = "Marked: unlike the clean training scans, which says nothing of disease."
+
+
+def component() -> gr.HTML:
+    """The slider, for no series; slices.js draws it and tells which slice is asked for."""
+    return gr.HTML(
+        {},
+        html_template=(HERE / "slices.html").read_text(encoding="utf-8"),
+        js_on_load=(HERE / "slices.js").read_text(encoding="utf-8"),
+        apply_default_css=False,
+        elem_id="slices",
+    )
+
+
+@torch.no_grad()
+def score(system: MedFedPure, series: Series) -> Iterator[None]:
+    """The detector's score of one slice after the other, into `series.scores`, and what to say."""
+    count = len(series.volume)
+    series.scores.clear()
+    series.strange.clear()
+    series.tau = system.tau
+    for index in range(count):
+        series.said = _said(series, system)
+        yield
+        try:
+            x = series.scan(index)[None].to(system.device)
+            series.scores[index] = float(system.score(system.detect(x))[0])
+            if bool(system.novelty_of(x) > system.novelty.limit):
+                series.strange.add(index)
+        except ScanError:
+            series.scores[index] = None  # blank, as the outermost slices of a head often are
+    series.said = _said(series, system)
+    yield
+
+
+def _said(series: Series, system: MedFedPure) -> str:
+    count, done = len(series.volume), len(series.scores)
+    marked = sum(1 for found in series.scores.values() if found is not None and found > series.tau)
+    how_many = f"{marked} marked" if marked else "none marked"
+    if series.strange:
+        how_many += f", {len(series.strange)} cannot be judged ({wording.UNLIKE})"
+    how_many += wording.read_as(system.info.get("hospital"))
+    return f"{done} of {count} slices read, {how_many}. {MEANING if done == count else ''}".rstrip()

@@ -1,0 +1,262 @@
+"""The tab Explore: its widgets, and which handler answers which event."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import gradio as gr
+
+from core.smoothing import Smoothed
+from core.weights import Systems
+from demo.analysis.analysis import Analysis
+from demo.examples import Example
+from demo.explore import analyse, attack_trajectory, results_view, selection, slices, viewer
+from demo.explore.analyse import Shown
+from demo.explore.attack_trajectory import AttackSteps
+from demo.explore.cancellation import Turn
+from demo.explore.certificate import Certify
+from demo.explore.controls import Controls, enable, eps_note, read_settings, rescale
+from demo.explore.progress_strip import Stages
+from demo.explore.series import Series, of_levels
+from demo.rendering import wording
+from demo.report.buttons import ReportButtons
+from demo.serving.events import ON_CPU, PRIVATE
+from demo.serving.expiring_cache import Shelf
+from demo.serving.uploads import Inbox
+
+# What visitors look at stays in memory: one volume each, an hour from its last use, and never
+# more of them than this; the largest that core opens is 1 GB.
+KEEP_SECONDS, KEEP_COUNT, KEEP_BYTES = 3600, 64, 2**31
+UNKNOWN = "unknown"  # the label of a scan that a visitor brings
+# What is yielded last is sent once more at the end: a step that came too late must not be that.
+LATE = (gr.skip(),) * len(Shown._fields)
+MARK_STALE = "() => { document.querySelector('#main')?.classList.add('stale'); }"
+# a press of Analyse before the choice has come through would read the scan before it, or none
+CHOOSING = """(...values) => {
+  document.querySelector('#columns')?.classList.add('choosing');
+  return values;
+}"""
+CHOSEN = "() => { document.querySelector('#columns')?.classList.remove('choosing'); }"
+UNMARK = """(...values) => {
+  document.querySelector('#main')?.classList.remove('stale');
+  return values;
+}"""
+
+
+class Explore:
+    """One scan at a time: chosen, attacked, read without and with the defence."""
+
+    def __init__(
+        self,
+        systems: Systems,
+        problem: str,
+        samples: Sequence[Example],
+        inbox: Inbox,
+        reader: Smoothed | None = None,
+        no_reader: str = "",
+    ) -> None:
+        self.systems, self.problem, self.inbox = systems, problem, inbox
+        self.idle = Stages.of(len(systems))
+        self.shelf: Shelf[Series] = Shelf(KEEP_SECONDS, KEEP_COUNT, KEEP_BYTES)
+        self.turn = gr.State(Turn(), time_to_live=KEEP_SECONDS)  # each visitor gets a copy
+        self.token = gr.State("", delete_callback=self.shelf.drop)
+        self.analysis = gr.State(None, time_to_live=KEEP_SECONDS)  # what a report is made of
+        with gr.Row(elem_id="columns", equal_height=False):
+            with gr.Column(elem_id="controls", scale=0, min_width=300):
+                self.controls = Controls(samples, bool(systems), [*systems])
+            with gr.Column(elem_id="main", scale=1, min_width=320):
+                self.stages = gr.HTML(self.idle.html(), elem_id="stages")
+                with gr.Row(elem_id="reading", equal_height=False):
+                    with gr.Column(elem_id="pictures", min_width=300):
+                        with gr.Row(visible=False, elem_id="series", equal_height=True) as self.row:
+                            self.slices = slices.component()
+                            self.scan = gr.Button(
+                                "Scan the series",
+                                size="sm",
+                                interactive=bool(systems),
+                                elem_id="scan-series",
+                                min_width=130,
+                                scale=0,
+                            )
+                        self.viewer = viewer.component()
+                    with gr.Column(elem_id="outputs", min_width=300):
+                        empty = results_view.empty(problem or selection.HINT)
+                        self.results = gr.HTML(empty, elem_id="results")
+                        ReportButtons(self.analysis)
+                    with gr.Column(elem_id="evidence", min_width=300):
+                        self.decision = gr.HTML("", elem_id="decision")
+                        self.steps = AttackSteps(systems, self.analysis, self.turn)
+                        self.proof = Certify(reader, no_reader, self.analysis, self.turn)
+        self._events()
+
+    def _events(self) -> None:
+        c = self.controls
+        # what another slice changes, and what another scan does: nothing of an earlier one stays
+        analysed = [self.stages, self.viewer, self.results, self.decision, self.analysis]
+        below = [*self.steps.outputs, *self.proof.outputs]
+        shown = [self.slices, c.status, *analysed, *below]
+        chosen = [c.truth, self.token, c.insist, self.row, *shown]
+        # "once" would wait for ever for an event that was cancelled in the middle of a step
+        runs: dict[str, Any] = {
+            "trigger_mode": "multiple",
+            "show_progress": "minimal",  # the place in the queue, where others are served first
+            "api_visibility": "private",
+            **ON_CPU,
+        }
+        analysis = c.run.click(
+            self._analyse,
+            [self.turn, self.token, c.insist, c.hospital, *c.settings],
+            analysed,
+            js=UNMARK,
+            show_progress_on=self.stages,
+            **runs,
+        )
+        scoring = self.scan.click(
+            self._score,
+            [self.turn, self.token, c.hospital],
+            self.slices,
+            show_progress_on=self.slices,
+            **runs,
+        )
+        at_once: dict[str, Any] = {"queue": False, **PRIVATE}
+        c.run.click(lambda: self._below(None), None, below, **at_once)
+        analysis.then(self._below, self.analysis, below, **at_once)
+        asked = [self.steps.search, self.proof.event]
+        both: dict[str, Any] = {"cancels": [analysis, scoring, *asked]}
+        c.stop.click(
+            self._stopped, [self.turn, self.token], [self.stages, self.slices], **both, **at_once
+        )
+        for source in (c.file, c.folder):
+            # raw: our decoder reads the stored files, which Gradio has checked to be uploads
+            source.upload(
+                self._receive,
+                [self.turn, source, self.token],
+                [c.file, c.folder, *chosen],
+                preprocess=False,
+                js=CHOOSING,
+                **both,
+                **PRIVATE,
+            ).then(None, js=CHOSEN, **PRIVATE)
+        self.slices.input(
+            self._slide, [self.turn, self.token, c.insist], shown,
+            cancels=[analysis, *asked], trigger_mode="multiple", **at_once,
+        )  # fmt: skip
+        c.insist.input(self._insist, [self.token, c.insist], c.status, **at_once)
+        mine = [self.turn, self.token]
+        c.clear.click(self._clear, mine, [c.file, c.folder, *chosen], **both, **at_once)
+        for button, sample in c.samples:
+            taken = button.click(self._taker(sample), mine, chosen, js=CHOOSING, **both, **at_once)
+            taken.then(None, js=CHOSEN, **PRIVATE)
+        for control in c.watched:
+            control.input(None, None, None, js=MARK_STALE, **PRIVATE)
+        c.norm.input(rescale, c.norm, [c.eps, c.alpha, c.eps_note], **at_once)
+        c.kind.input(enable, c.kind, [c.norm, c.eps, c.alpha, c.steps], **at_once)
+        c.eps.input(eps_note, [c.norm, c.eps], c.eps_note, trigger_mode="always_last", **at_once)
+
+    def _analyse(
+        self, turn: Turn, token: str, insists: bool, hospital: int | None, *values: Any
+    ) -> Iterator[tuple[Any, ...]]:
+        mine = turn.reading
+        series = self.shelf.get(token)
+        shown = selection.look(series, insists=insists)
+        system = self.systems.get(hospital)
+        if system is None or shown.scan is None:
+            sentence = self.problem or (
+                selection.GONE if token and series is None else selection.HINT
+            )
+            yield Shown(self.idle.html(), shown.view, results_view.empty(sentence))
+            return
+        try:
+            settings = read_settings(*values)
+        except (TypeError, ValueError) as error:
+            refusal = results_view.empty(f"Please correct a control: {error}.")
+            yield Shown(self.idle.html(), shown.view, refusal)
+        else:
+            scan, view = shown.scan, shown.view
+            for step in analyse.analyse(system, scan, view, settings, self.systems):
+                if turn.reading != mine:
+                    yield LATE
+                    return
+                yield step
+
+    def _score(self, turn: Turn, token: str, hospital: int | None) -> Iterator[Any]:
+        mine = turn.series
+        series, system = self.shelf.get(token), self.systems.get(hospital)
+        if system is None or series is None:
+            yield {}
+            return
+        for _ in slices.score(system, series):
+            if turn.series != mine:
+                yield gr.skip()
+                return
+            yield series.marks()
+
+    def _receive(self, turn: Turn, stored: Any, token: str) -> tuple[Any, ...]:
+        turn.end()
+        files = stored if isinstance(stored, list) else [stored] if stored else []
+        upload = self.inbox.take([file["path"] for file in files]) if files else None
+        found = selection.receive(upload)
+        refusal = found if isinstance(found, str) else ""
+        series = found if isinstance(found, Series) else None
+        return None, None, UNKNOWN, *self._chosen(token, series, refusal)
+
+    def _slide(self, turn: Turn, token: str, insists: bool, event: gr.EventData) -> tuple[Any, ...]:
+        turn.end_reading()
+        series = self.shelf.get(token)
+        if series is None:
+            return self._shown(None, selection.GONE)
+        series.index = min(max(int(event.index), 0), len(series.volume) - 1)
+        return self._shown(series, insists=insists)
+
+    def _insist(self, token: str, wanted: bool) -> str:
+        return selection.look(self.shelf.get(token), insists=wanted).line
+
+    def _stopped(self, turn: Turn, token: str) -> tuple[str, dict[str, Any]]:
+        turn.end()
+        line = self.idle.set("Stopped: what is shown is incomplete.", "idle")
+        return line.html(), _marks(self.shelf.get(token))
+
+    def _clear(self, turn: Turn, token: str) -> tuple[Any, ...]:
+        turn.end()
+        return None, None, UNKNOWN, *self._chosen(token, None, hint=wording.CLEARED)
+
+    def _taker(self, sample: Example) -> Callable[[Turn, str], tuple[Any, ...]]:
+        """The handler of an example's button: takes its scan, and sets the truth as drawn."""
+        truth = wording.CLASSES[int(sample.tumour)]
+
+        def take(turn: Turn, token: str) -> tuple[Any, ...]:
+            turn.end()
+            return truth, *self._chosen(token, of_levels(sample.levels), sample.sentence())
+
+        return take
+
+    def _chosen(
+        self, token: str, series: Series | None, words: str = "", *, hint: str = ""
+    ) -> tuple[Any, ...]:
+        """Puts a series in place of the one before; its key, and all that is shown of it."""
+        self.shelf.drop(token)
+        if series is not None:
+            self.shelf.put(series.key, series, series.volume.data.nbytes)
+        insist = gr.update(visible=bool(series and series.refusal), value=False)
+        row = gr.update(visible=series is not None and len(series.volume) > 1)
+        key = series.key if series else ""
+        return key, insist, row, *self._shown(series, words, hint=hint)
+
+    def _shown(
+        self, series: Series | None, words: str = "", *, insists: bool = False, hint: str = ""
+    ) -> tuple[Any, ...]:
+        shown = selection.look(series, words, insists=insists)
+        hint = hint or self.problem or (selection.HINT if shown.scan is None else selection.READY)
+        nothing = Shown(
+            self.idle.html(), shown.view, results_view.empty(hint)
+        )  # of an analysis, yet
+        return _marks(series), shown.line, *nothing, *self._below(None)
+
+    def _below(self, analysis: Analysis | None) -> tuple[Any, ...]:
+        """What lies under the results, of an analysis or of none."""
+        return *attack_trajectory.show(analysis), *self.proof.show(analysis)
+
+
+def _marks(series: Series | None) -> dict[str, Any]:
+    return series.marks() if series else {}

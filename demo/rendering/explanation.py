@@ -1,0 +1,128 @@
+"""The decision made visible, as HTML: votes, Grad-CAM, the score among others', hospitals."""
+
+from __future__ import annotations
+
+from html import escape
+
+import numpy as np
+
+from core.diagnosis import Diagnosis
+from demo.analysis.analysis import Analysis
+from demo.analysis.explanation import Evidence
+from demo.explore.hospitals_view import card
+from demo.rendering import images, wording
+from demo.rendering.charts import Mark, histogram
+
+CAM_BAR = images.gradient_css(images.cividis(np.linspace(0, 1, 17)))
+CAM_NOTE = "Shows what the model used, not where a disease is. Coarse: 4 to 7 cells a side."
+
+
+def decision(analysis: Analysis) -> str:
+    """The section under the pictures; empty as long as no reading is explained."""
+    known = [(n, d, analysis.evidence[n]) for n, d in analysis.readings if n in analysis.evidence]
+    if not known:
+        return ""
+    maps = "".join(
+        pictures(f"{name.capitalize()} scan", d, e)
+        if d.can_judge
+        else f"<h4>{name.capitalize()} scan</h4><p>{wording.cannot_judge(name)[1]}</p>"
+        for name, d, e in known
+    )
+    return (
+        '<section class="mf-decision" aria-label="How the output came about">'
+        f'<div class="mf-card mf-cams"><h3>What spoke for the output (Grad-CAM)</h3>{maps}'
+        f"{_bar()}</div>"
+        f'<div class="mf-card"><h3>The score among those of clean scans</h3>'
+        f"{scores([(f'{name} scan', d) for name, d, _ in known], known[0][2])}</div>"
+        f"{card(analysis)}</section>"
+    )
+
+
+def votes(title: str, d: Diagnosis, e: Evidence) -> str:
+    """Each expert's weight and own vote, and the mixture's, as a table of bars."""
+    rows = ""
+    pairs = zip(d.attention.tolist(), d.expert_probabilities.tolist(), e.sides, strict=True)
+    for k, (weight, tumour, side) in enumerate(pairs, start=1):
+        rows += (
+            f'<tr><th scope="row">Expert {k}<small>sees {side} x {side}</small></th>'
+            f"<td>{_bar_of(weight)}<span>{weight:.2f}</span></td>"
+            f"{_vote(tumour) if d.can_judge else '<td>&ndash;</td>'}</tr>"
+        )
+    total = _vote(d.tumour_probability) if d.can_judge else f"<td>{wording.NO_JUDGEMENT}</td>"
+    rows += f'<tr class="mf-sum"><th scope="row">Mixture</th><td></td>{total}'
+    return (
+        f'<table class="mf-votes"><thead><tr><th scope="col">{escape(title)}</th>'
+        '<th scope="col">weight</th><th scope="col">says</th></tr></thead>'
+        f"<tbody>{rows}</tr></tbody></table>"
+    )
+
+
+def pictures(title: str, d: Diagnosis, e: Evidence) -> str:
+    """The purified scan, and over it what spoke for the output: to the mixture, to each expert."""
+    what = wording.CLASSES[e.label]
+    shown = [
+        (images.scan_url(d.purified), "purified scan", "what the experts are given"),
+        (images.overlay_url(d.purified, e.mixture / e.top), "mixture", f"for “{what}”"),
+    ]
+    for k, (cam, weight) in enumerate(zip(e.experts, d.attention.tolist(), strict=True), start=1):
+        url = images.overlay_url(d.purified, cam / e.top)
+        shown.append((url, f"expert {k}", f"weight {weight:.2f}"))
+    figure = "".join(
+        f'<figure><img src="{url}" alt="{escape(f"{title}: {name}, {note}")}">'
+        f"<figcaption>{escape(name)}<small>{escape(note)}</small></figcaption></figure>"
+        for url, name, note in shown
+    )
+    return f'<h4>{escape(title)}</h4><div class="mf-strip">{figure}</div>'
+
+
+def scores(named: list[tuple[str, Diagnosis]], e: Evidence) -> str:
+    """The scans' scores on the histogram of clean validation scans, and the same in words."""
+    first = named[0][1]
+    lines = [alarms(e.clean_scores, first.tau)]
+    lines += [rank(name, d) for name, d in named]
+    said = " ".join(lines)
+    chart = histogram(e.clean_scores, first.tau, [Mark(n, d.score) for n, d in named], said)
+    words = "".join(f"<li>{escape(line)}</li>" for line in lines)
+    return f'{chart}<ul class="mf-words">{words}</ul>'
+
+
+def alarms(clean_scores: np.ndarray, tau: float) -> str:
+    """The false-alarm rate in words."""
+    share = float((clean_scores > tau).mean())
+    return (
+        f"Of 100 clean validation scans about {share * 100:.0f} score above the threshold: "
+        "false alarms."
+    )
+
+
+def rank(name: str, d: Diagnosis) -> str:
+    """Where a scan lies among the clean ones, in words."""
+    verdict = "attack suspected" if d.flagged else "not suspected"
+    above = f"higher than {wording.percent(d.confidence)} of clean scans"
+    if d.confidence >= 1:
+        above = "higher than any clean validation scan"
+    elif d.confidence < 0.01:
+        above = "lower than nearly all clean scans"
+    return f"{name.capitalize()}: {d.score:.1f}, {above}; {verdict}."
+
+
+def _vote(tumour: float) -> str:
+    says = f"{wording.label(tumour)} {wording.percent(max(tumour, 1 - tumour))}"
+    return f'<td>{_bar_of(tumour, "mf-half")}<span class="mf-says">{escape(says)}</span></td>'
+
+
+def _bar_of(share: float, kind: str = "") -> str:
+    """A bar from 0 to 1; the number beside it says the same, so it is hidden from readers."""
+    return (
+        f'<div class="mf-meter {kind}" aria-hidden="true">'
+        f'<i style="width:{min(max(share, 0), 1) * 100:.1f}%"></i></div>'
+    )
+
+
+def _bar() -> str:
+    """The maps' colour bar: one scale for all maps of one scan."""
+    return (
+        f'<div class="mf-bar" style="background:{CAM_BAR}"></div><div class="mf-ticks">'
+        "<span>did not speak for it</span><span>most, in this scan</span></div>"
+        f'<p class="mf-note">{CAM_NOTE}</p>'
+    )

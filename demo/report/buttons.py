@@ -1,0 +1,38 @@
+"""The buttons under the results that make a report of the analysis when they are pressed."""
+
+from __future__ import annotations
+
+import gradio as gr
+
+from demo.analysis.analysis import Analysis
+from demo.report.download import File, on_request
+
+NOTHING = "There is no analysis to report: press Analyse first."
+
+
+class ReportButtons:
+    """PDF and PNG of the analysis that `analysis` holds, which is None where there is none."""
+
+    def __init__(self, analysis: gr.State) -> None:
+        with gr.Row(elem_id="report"):
+            pdf = gr.Button("Report (PDF, 2 pages)", size="sm", min_width=150, elem_id="report-pdf")
+            png = gr.Button("First page (PNG)", size="sm", min_width=150, elem_id="report-png")
+            place = gr.HTML("", elem_id="report-file")
+        on_request(pdf, _pdf, [analysis], place)
+        on_request(png, _png, [analysis], place)
+
+
+def _pdf(analysis: Analysis | None) -> File | str:
+    if analysis is None or analysis.clean is None:
+        return NOTHING
+    from demo.report import document, pdf
+
+    return File(f"{document.NAME}.pdf", "application/pdf", pdf.pdf(analysis))
+
+
+def _png(analysis: Analysis | None) -> File | str:
+    if analysis is None or analysis.clean is None:
+        return NOTHING
+    from demo.report import document, pdf
+
+    return File(f"{document.NAME}.png", "image/png", pdf.png(analysis))

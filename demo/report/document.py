@@ -1,0 +1,140 @@
+"""One analysis as a JSON document that is enough to repeat it, and its repetition."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import fields, replace
+from datetime import UTC, datetime
+from functools import cache
+from importlib import metadata
+from platform import python_version
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from core.checkpoint import WeightsError, read_manifest
+from core.scan import ScanError, read_scan, to_png, to_uint8
+from core.weights import PARTS, ties_file
+from demo.analysis.analysis import Analysis
+from demo.analysis.attack import AttackSettings, trajectory
+
+if TYPE_CHECKING:
+    from core.pipeline import MedFedPure
+
+NAME = "medfedpure-report"
+PACKAGES = (
+    "torch", "torchvision", "timm", "numpy", "pillow", "safetensors", "pydicom", "pyjpegls",
+    "nibabel", "matplotlib", "gradio",
+)  # fmt: skip
+HASHED = "sha256 of the 224 x 224 grey levels, row by row, one byte each"
+UNTRAINED = {"none": "this system was not loaded from the shipped weights"}
+NO_REPORT = "This is no report of MedFedPure, or a damaged one"
+
+
+def document(a: Analysis) -> dict[str, Any]:
+    """Settings, numbers, both scans, hashes and versions; nothing of the file that was opened.
+
+    The scans are the canonical pictures that the models saw, as lossless PNG.
+    """
+    described = a.report()
+    if a.attacked_scan is not None:
+        described["attack"] |= _picture(a.attacked_scan)
+    return {
+        "notice": described.pop("notice"),
+        "made_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "repeat": commands(a),
+        "scan": _picture(a.scan),
+        **described,
+        "weights_sha256": weights(a.info),
+        "versions": versions(),
+    }
+
+
+def to_json(a: Analysis) -> bytes:
+    """The document as a file."""
+    return json.dumps(document(a), indent=2, default=str).encode()
+
+
+def commands(a: Analysis) -> dict[str, str]:
+    """Command lines that repeat the whole, or one reading of a picture that the page hands out."""
+    options = f"--seed {a.settings.seed}"
+    if a.hospital is not None:
+        options += f" --hospital {a.hospital}"
+    lines = {
+        "whole analysis": f"python -m demo.repeat {NAME}.json",
+        "clean reading": f"python -m core scan.png {options} --json",
+    }
+    if a.attacked is not None:
+        lines["attacked reading"] = f"python -m core attacked-scan.png {options} --json"
+    return lines
+
+
+def digest(levels: Any) -> str:
+    """sha256 of uint8 levels (1, 224, 224); no picture format has a part in it."""
+    return hashlib.sha256(levels.tobytes()).hexdigest()
+
+
+@cache
+def versions() -> dict[str, str]:
+    """Python's version and those of the packages that take part."""
+    found = {"python": python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def weights(info: Mapping[str, Any]) -> dict[str, str]:
+    """sha256 of each weights file that read; empty for a system not loaded from the shipped ones.
+
+    Args:
+        info: the system's; loading notes in it the split that the weights were trained on, and
+            whose they are.
+    """
+    try:
+        files = read_manifest()
+    except WeightsError:
+        return {}
+    return {
+        name: file.sha256
+        for name, file in files.items()
+        if file.split_sha256 == info.get("split_sha256")
+        and name in (*PARTS, ties_file(info.get("hospital")))
+    }
+
+
+def repeat(system: MedFedPure, report: Mapping[str, Any]) -> Analysis:
+    """Does again what a document describes: the reading, the attack, the reading of its result.
+
+    Raises:
+        ValueError: it is no such document, or its scan is not the one it was made of.
+    """
+    try:
+        png = base64.b64decode(report["scan"]["png"].partition(",")[2])
+        scan, sha256 = read_scan(png), report["scan"]["sha256"]
+        values = {field.name: report["attack"][field.name] for field in fields(AttackSettings)}
+        settings = AttackSettings(**values)
+    except (ScanError, KeyError, TypeError, AttributeError, ValueError) as error:
+        raise ValueError(f"{NO_REPORT}: {error}") from None
+    if digest(to_uint8(scan)) != sha256:
+        raise ValueError("The report's scan is not the one that was read: its sha256 differs.")
+    clean = system.read(scan, settings.seed)
+    done = Analysis(scan, settings, clean=clean, info=dict(system.info))
+    if settings.kind == "none":
+        return done
+    steps = tuple(trajectory(system, scan, settings))
+    attacked = system.read(steps[-1].x_adv[0].cpu(), settings.seed)
+    return replace(done, steps=steps, attacked=attacked)
+
+
+def _picture(scan: Tensor) -> dict[str, str]:
+    return {
+        "sha256": digest(to_uint8(scan)),
+        "hashed": HASHED,
+        "png": "data:image/png;base64," + base64.b64encode(to_png(scan)).decode("ascii"),
+    }

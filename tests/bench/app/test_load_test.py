@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from bench.__main__ import main
+from bench.app import browser, load_test
+from bench.part_tables import demo as table
+
+
+@pytest.mark.slow
+@pytest.mark.browser
+def test_the_page_is_measured(tmp_path: Path) -> None:
+    if browser.CHROMIUM is None:
+        pytest.skip("Chromium is not installed")
+    out = tmp_path / "demo.json"
+    options = ["--visitors", "2", "--seconds", "2", "--shots", str(tmp_path / "shots")]
+    assert main(["demo", "--out", str(out), *options]) == 0
+    rows = json.loads(out.read_text())["rows"]
+    assert list(rows) == ["page", "accessibility", "2 visitors"]
+    assert rows["page"]["requests_that_leave"] == rows["page"]["left_after_close"] == 0
+    assert rows["accessibility"]["violations"] == 0
+    assert rows["2 visitors"]["errors"] == rows["2 visitors"]["mixed"] == 0
+    names = {f"{tab}-{theme}.jpg" for tab in load_test.TABS for theme in load_test.THEMES}
+    assert {path.name for path in (tmp_path / "shots").iterdir()} == names
+
+
+def test_without_a_browser_it_says_what_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(browser, "CHROMIUM", None)
+    with pytest.raises(ValueError, match="needs Chromium"), browser.visitor():
+        pass
+
+
+def test_a_request_that_leaves_is_kept_and_stopped() -> None:
+    done: list[str] = []
+    guest = browser.Visitor(None)
+    for url in ("http://127.0.0.1:7860/x", "https://fonts.example/x", "http://127.0.0.1.evil/x"):
+        guest._watch(
+            SimpleNamespace(
+                request=SimpleNamespace(url=url),
+                continue_=lambda: done.append("let through"),
+                abort=lambda: done.append("stopped"),
+            )
+        )
+    assert done == ["let through", "stopped", "stopped"]
+    assert guest.strangers == ["https://fonts.example/x", "http://127.0.0.1.evil/x"]
+
+
+def test_every_visitor_has_a_scan_of_its_own() -> None:
+    scans = load_test._scans(16)
+    assert len(set(scans)) == 16 and all(scan.startswith(b"\x89PNG") for scan in scans)
+
+
+def test_another_s_result_and_an_error_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    mine = dict.fromkeys(load_test.NUMBERS, 0.5)
+    answers: Any = iter([mine, {**mine, "score": 0.6}])
+    monkeypatch.setattr(load_test, "_client", lambda url: lambda data: next(answers))
+    visit = load_test._Visit(SimpleNamespace(url=""), b"", mine)  # type: ignore[arg-type]
+    visit.stay(float("inf"))
+    assert (visit.asked, len(visit.times), visit.mixed, len(visit.errors)) == (3, 2, 1, 1)
+
+
+def test_memory_is_noted_once_at_each_mark(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: Any = iter([100.0, 110.0, 150.0, 121.0])
+    monkeypatch.setattr(load_test, "peak_memory", lambda *_: next(sizes))
+    visit = SimpleNamespace(times=[])
+    memory = load_test._Memory(SimpleNamespace(process=SimpleNamespace(pid=1)), [visit])  # type: ignore[arg-type, list-item]
+    for done in (5, 21, 100, 230):
+        visit.times = [0.0] * done
+        memory.look()
+    assert memory.figures() == {
+        "memory_mb_after_20": 110.0,
+        "memory_mb_after_200": 121.0,
+        "memory_mb_at_the_end": 121.0,
+        "growth_20_to_200": pytest.approx(0.1),
+    }
+
+
+def test_the_table_says_what_was_measured() -> None:
+    times = {"median_ms": 250.0, "p95_ms": 300.0}
+    page = {"first_picture": times, "pgd7_reading": times, "requests_that_leave": 0}
+    crowd = {"seconds": 300, "asked": 900, "readings": 900, "errors": 0, "mixed": 0, "wait": times}
+    rows = {
+        "page": {**page, "left_after_close": 0},
+        "accessibility": {"violations": 0},
+        "10 visitors": {
+            **crowd,
+            "growth_20_to_200": 0.012,
+            "memory_mb_after_20": 1000,
+            "memory_mb_at_the_end": 1040,
+        },
+    }
+    machine = {"device_name": "a processor", "threads": 2}
+    facts = {"commit": "a" * 40, "dirty": False, "date": "2026-11-21", "machine": machine}
+    text = table({"demo": {"rows": rows, "provenance": facts, "warnings": []}})
+    assert (
+        "0.25 s / 0.30 s" in text
+        and "900, 900, 0, 0" in text
+        and "+1.2%" in text
+        and "+4.0%" in text
+    )

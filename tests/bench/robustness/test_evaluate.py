@@ -1,0 +1,394 @@
+"""The ladder on phantoms: every row runs on every target, and each self-check can fail."""
+
+from __future__ import annotations
+
+import json
+from copy import deepcopy
+from dataclasses import replace
+
+import pytest
+import torch
+
+from bench.parallel import Lanes
+from bench.provenance import machine_facts
+from bench.report.write import fill
+from bench.result_file import Store, StoreError
+from bench.robustness import run
+from bench.robustness.attacks import LADDER, RUNGS, Attacker, rungs_named
+from bench.robustness.budgets import BUDGETS
+from bench.robustness.evaluate import attack_scans, climb, read_after
+from bench.robustness.systems import NAMES, Gate, GateReading, Target, targets
+
+EPS = 0.015
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def climbed(pipeline, test_fold, tmp_path_factory, tiny):
+    path = tmp_path_factory.mktemp("ladder") / "ladder.json"
+    store = Store(path, "robustness", {"of": "this"}, {"machine": machine_facts(CPU)})
+    run.run(
+        store, pipeline, [pipeline], test_fold, LADDER, None, tiny, eps=EPS, lanes=Lanes(CPU, 3)
+    )
+    return json.loads(path.read_text())
+
+
+@pytest.mark.slow
+def test_every_row_runs_on_every_target_that_it_fits(climbed, known):
+    rows = climbed["rows"]
+    for rung in RUNGS:
+        for target in known.values():
+            assert (f"{rung.name}: {target.name}" in rows) == rung.fits(target)
+    fitting = {r.name: [t for t in known.values() if r.fits(t)] for r in RUNGS}
+    assert all(fitting.values())
+    assert {t.name for t in fitting["A7"]} == {"diffpure"}
+    assert {t.name for t in fitting["A9"]} == {
+        "defence", "defence-paper-policy", "detection-only", "plain-purified",
+    }  # fmt: skip
+    assert len(fitting["A3"]) == len(known)
+    assert "randomness: defence" in rows and "self-check: defence" in rows
+    assert sum(name.startswith("curve") for name in rows) == 15
+    assert climbed["unfinished"] == {}
+
+
+@pytest.mark.slow
+def test_a_rows_bits_say_what_was_tried_and_what_fell(climbed):
+    for name, row in climbed["rows"].items():
+        if "system" not in row:
+            continue
+        for form in ("right", "right_8bit"):
+            assert len(row[form]) == row["n"] == 3
+        assert row["right"].count("0") == row["fell"]
+        assert 3 - row["right"].count("-") == row["tried"]
+        gated = row["system"].startswith(("defence", "plain-purified", "detection"))
+        tried = 3 - row["right"].count("-")
+        assert ("scores" in row) == (gated and tried > 0), name
+        assert ("unnoticed" in row) == gated
+        if gated and row["row"] == "A9":
+            assert [len(scores) for scores in row["scores"]] == [tried, tried]
+
+
+@pytest.mark.slow
+def test_the_standing_is_the_worst_case_of_each_scan(climbed, known):
+    found = climbed["standings"]
+    assert set(found) == set(known)
+    for name, standing in found.items():
+        own = [r for r in climbed["rows"].values() if r.get("system") == name]
+        left = {
+            form: {i for i in range(3) if all(r[form][i] != "0" for r in own)}
+            for form in ("right", "right_8bit")
+        }
+        assert standing["worst_8bit"]["k"] == len(left["right_8bit"])
+        assert standing["worst"]["k"] == len(left["right"] & left["right_8bit"])
+        assert standing["worst"]["k"] <= standing["clean"]["k"]
+        assert ("mcnemar" in standing) == (name != "defence")
+        assert ("detection" in standing) == ("scores" in own[0])
+        assert not standing["to_come"]
+        fell = sum(row["fell"] for row in standing["falls"].values())
+        assert (
+            standing["worst"]["k"]
+            == sum(own[0]["right"][i] == own[0]["right_8bit"][i] == "1" for i in range(3)) - fell
+        )
+
+
+@pytest.mark.slow
+def test_the_tables_show_every_system_row_and_reading(climbed, known):
+    results = {"ladder-leak-free": climbed}
+    rows = fill("<!-- results:ladder -->\n<!-- /results -->", results)
+    for target in known.values():
+        assert rows.count(f"| {target.meaning} |") == 1
+    for rung in RUNGS:
+        assert f"{rung.name}: {rung.meaning}" in rows
+    curve = fill("<!-- results:ladder-curve -->\n<!-- /results -->", results)
+    assert (
+        "eps 0.06" in curve
+        and "| A3 with EOT |" in curve
+        and "| A8, the draw that it knows |" in curve
+    )
+    found = fill("<!-- results:ladder-detection -->\n<!-- /results -->", results)
+    assert found.count("| A9b (3) |") == found.count("| worst |") == 4
+    assert "Without an alarm: leak-free, defence: " in found and found.count("| clean |") == 4
+    places = fill("<!-- results:ladder-sources -->\n<!-- /results -->", results)
+    assert places.count("| worst, 8bit |") == 1
+
+
+def test_scans_that_fell_are_not_tried_again_but_for_those_rows_are_compared_on(
+    store, four, known, tiny
+):
+    target = known["undefended"]
+    wrong = replace(target, classify=lambda x: target.classify(x).flip(1))
+    clean = _climbed(store, four, [target], [], tiny)["clean: undefended"]["right"]
+    assert "0" in clean and "1" in clean  # an untrained network: some of both
+    rows = _climbed(store, four, [replace(wrong, name="wrong")], ["A0"], tiny)
+    few = (0, 3)  # of four
+    tried = [bit != "-" for bit in rows["A0: wrong"]["right"]]
+    assert tried == [bit == "0" or i in few for i, bit in enumerate(clean)]
+    assert rows["A0: wrong"]["tried"] == sum(tried)
+
+
+def test_what_fell_to_rows_that_the_file_holds_stays_fallen(store, four, known, tiny):
+    """Whatever rows a run asks for, and in whatever order."""
+    target = known["undefended"]
+    first = _climbed(store, four, [target], ["A3"], tiny)
+    right = {i for i, bit in enumerate(first["clean: undefended"]["right"]) if bit == "1"}
+    (open_one,) = sorted(right - {0, 3})[:1]
+    for form in ("right", "right_8bit"):
+        bits = list(first["A3: undefended"][form])
+        bits[open_one] = "0"
+        first["A3: undefended"][form] = "".join(bits)
+    row = _climbed(store, four, [target], ["A0"], tiny)["A0: undefended"]
+    assert row["right"][open_one] == "-"
+
+
+def test_a_row_that_lacks_scans_is_tried_on_those_alone(store, four, known, tiny, monkeypatch):
+    """Such as one that was measured when fewer scans were compared."""
+    target, calls = known["defence"], []
+    whole = deepcopy(_climbed(store, four, [target], ["A9"], tiny)["A9: defence"])
+    cut = deepcopy(whole)
+    for key in ("right", "right_8bit", "unnoticed"):
+        cut[key] = "-" + cut[key][1:]
+    assert whole["right"][0] != "-"
+    cut["scores"] = [scores[1:] for scores in cut["scores"]]
+    store.content["rows"]["A9: defence"] = cut | {"tried": 0, "fell": 0}
+    real = attack_scans
+
+    def seen_by(into, name, what, fold, tried, *rest):
+        calls.append((name, tried.nonzero()[:, 0].tolist()))
+        return real(into, name, what, fold, tried, *rest)
+
+    monkeypatch.setattr("bench.robustness.evaluate.attack_scans", seen_by)
+    row = _climbed(store, four, [target], ["A9"], tiny)["A9: defence"]
+    assert calls == [("A9: defence", [0])]
+    for key in ("right", "right_8bit", "unnoticed", "tried", "fell", "commit"):
+        assert row[key] == whole[key], key
+    torch.testing.assert_close(
+        *(torch.tensor(r["scores"]) for r in (row, whole)), atol=1e-4, rtol=0
+    )
+    (addition,) = row["additions"]
+    assert addition["commit"] == store.content["provenance"]["commit"]
+    assert row["wall_s"] == pytest.approx(whole["wall_s"] + addition["wall_s"], abs=0.11)
+    again = _climbed(store, four, [target], ["A9"], tiny)["A9: defence"]
+    assert again == row and len(calls) == 1
+
+
+def _climbed(store, fold, chosen, names, budget):
+    climb(store, fold, chosen, rungs_named(names), Attacker(EPS, budget), Lanes(CPU, 2))
+    return store.content["rows"]
+
+
+def test_a_killed_row_goes_on_and_is_no_figure_before(tmp_path, four, known):
+    target, every = known["undefended"], torch.ones(4, dtype=torch.bool)
+    path, calls = tmp_path / "ladder.json", []
+
+    def attack(scans):
+        calls.append(len(scans.y))
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return [scans.x]
+
+    def run():
+        store = Store(path, "robustness", {}, {"machine": {}})
+        return store.row(
+            "A3", lambda: attack_scans(store, "A3", target, four, every, attack, Lanes(CPU, 2))
+        )
+
+    with pytest.raises(KeyboardInterrupt):
+        run()
+    kept = json.loads(path.read_text())
+    assert kept["rows"] == {} and kept["unfinished"]["A3"]["done"] == 2
+    row = run()
+    assert calls == [2, 2, 2] and row["tried"] == 4
+    assert json.loads(path.read_text())["unfinished"] == {}
+    whole = attack_scans(
+        Store(tmp_path / "w.json", "", {}, {}),
+        "A3",
+        target,
+        four,
+        every,
+        lambda s: [s.x],
+        Lanes(CPU, 4),
+    )
+    assert row["right"] == whole["right"]
+
+
+def test_what_other_code_began_is_begun_again(tmp_path):
+    path = tmp_path / "ladder.json"
+    store = Store(path, "robustness", {}, {"machine": {}})
+    store.keep("A3", {"of": [0, 1], "done": 1, "right": "1"})
+    again = Store(path, "robustness", {}, {"machine": {}})
+    start = {"of": [0, 1], "done": 0, "right": ""}
+    assert again.begun("A3", start)["done"] == 1
+    assert again.begun("A3", {**start, "of": [0, 2]})["done"] == 0
+    again._code = "another"
+    assert again.begun("A3", start) == start
+
+
+def test_other_budgets_are_other_rows(store, four, known, tiny):
+    target = known["undefended"]
+    first = _climbed(store, four, [target], ["A0"], tiny)["A0: undefended"]
+    assert _climbed(store, four, [target], ["A0"], tiny)["A0: undefended"] == first
+    other = _climbed(store, four, [target], ["A0"], replace(tiny, steps=3))["A0: undefended"]
+    assert other["key"] != first["key"]
+
+
+def test_numbers_that_are_none_under_attack_are_refused(four):
+    scans = four.batches(4, CPU)[0]()
+    odd = Target("odd", "", lambda x: x.flatten(1)[:, :2].log())
+    with pytest.raises(ValueError, match="no number for an attacked scan"):
+        read_after(odd, scans, [scans.x * 0 - 1])
+
+
+def test_eight_bits_are_read_beside(four, known):
+    scans = four.batches(4, CPU)[0]()
+    bits, scores = read_after(known["undefended"], scans, [scans.x, scans.x])
+    assert bits["right"] == bits["right_8bit"] and len(bits["right"]) == 4 and scores == []
+    _, scores = read_after(known["defence"], scans, [scans.x, scans.x])
+    assert scores[0] == scores[1] and len(scores[0]) == 4
+
+
+def test_what_is_flagged_is_not_unnoticed_and_not_read_where_flagged_scans_are_refused(four, known):
+    """A gate that sees the mean: above .5 all is flagged."""
+    scans = four.batches(4, CPU)[0]()
+
+    def read(x, seeds):
+        logits = torch.stack([torch.zeros(len(x)), 1 - 2.0 * scans.y], 1)  # always wrong
+        return GateReading(logits, x.mean((1, 2, 3)), x.flatten(1)[:, :3])
+
+    wrong = replace(known["detection-only"], gate=Gate(read, 0.5, 1.0))
+    dark, bright = torch.zeros_like(scans.x), torch.ones_like(scans.x)
+    dark[..., 0, 0] = 1 / 255  # no longer the scan itself
+    assert read_after(wrong, scans, [dark]).bits["unnoticed"] == "1111"
+    bits = read_after(wrong, scans, [bright]).bits
+    assert bits["unnoticed"] == "0000" and bits["right"] == "1111"  # refused: no harm done
+    assert read_after(wrong, scans, [bright, dark]).bits["right"] == "0000"
+    clean = scans._replace(x=bright)
+    assert read_after(wrong, clean, [bright]).bits["right"] == "0000"  # a clean scan is lost
+    reads = replace(wrong, refuses=False)
+    assert read_after(reads, scans, [bright]).bits["right"] == "0000"
+
+
+def test_standings_are_on_disk_before_the_noise_and_a_weak_attack_on_it_is_named(
+    store, pipeline, test_fold, monkeypatch, tiny
+):
+    def noise(into, *_):
+        assert "defence" in json.loads(into.path.read_text())["standings"]
+        share_of = {"A3 with EOT": 1.0, "A8": 0.0}
+        said = {k: {"one_shot": {"mean": m}, "first": m} for k, m in share_of.items()}
+        return {"n": 8, "eot": 2, "draws": 20, **said}
+
+    monkeypatch.setattr(run, "randomness", noise)
+    run.run(store, pipeline, [], test_fold, ["A8"], ["defence"], tiny, eps=EPS, lanes=Lanes(CPU, 3))
+    assert any("too weak" in warning for warning in store.content["warnings"])
+
+
+def test_a_run_that_is_killed_leaves_the_standings_of_rows_that_are_whole(
+    store, pipeline, test_fold, monkeypatch, tiny
+):
+    def run(into, rows, systems):
+        lanes = Lanes(CPU, 3)
+        run.run(into, pipeline, [], test_fold, rows, systems, tiny, eps=EPS, lanes=lanes)
+
+    def on_disk():
+        return json.loads(store.path.read_text())["standings"]
+
+    real = run.climb
+
+    def killed(*given):
+        *first, stand = given
+
+        def after(system):
+            stand(system)
+            if system == "median":
+                raise KeyboardInterrupt
+
+        real(*first, after)
+
+    monkeypatch.setattr(run, "climb", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run(store, ["A0"], ["undefended", "median", "bits"])
+    found = on_disk()
+    assert {name: s["rows"] for name, s in found.items()} == {
+        "undefended": ["clean", "noise"], "median": ["clean", "noise"]
+    }  # fmt: skip
+    again = Store(store.path, "robustness", {"of": "this"}, {"machine": machine_facts(CPU)})
+    again.warn("killed before the first row")
+    assert on_disk() == found
+    monkeypatch.setattr(run, "climb", real)
+    run(again, ["A0"], ["undefended", "median", "bits"])
+    assert {tuple(s["rows"]) for s in on_disk().values()} == {("clean", "noise", "A0")}
+
+
+def test_attacks_that_fit_and_have_not_been_tried_are_to_come(store, pipeline, test_fold, tiny):
+    for rows, systems in ((["A0"], ["undefended", "jpeg"]), (["A5"], ["jpeg"])):
+        lanes = Lanes(CPU, 3)
+        run.run(store, pipeline, [], test_fold, rows, systems, tiny, eps=EPS, lanes=lanes)
+    found = store.content["standings"]
+    assert found["undefended"]["to_come"] == ["A1", "A2", "A3", "A4", "A10", "A11"]
+    assert found["jpeg"]["to_come"] == found["undefended"]["to_come"]
+    table = fill("<!-- results:ladder -->\n<!-- /results -->", {"ladder-leak-free": store.content})
+    lines = {line.split(" | ")[0]: line.split(" | ") for line in table.splitlines()}
+    column = {name: i for i, name in enumerate(lines["| system"])}
+    plain = lines["| plain classifier alone"]
+    assert plain[column["A1"]] == "not yet" and "A10: Square" in table  # tried on none so far
+    assert plain[column["A5"]] == "" and "/" in plain[column["A0"]]  # A5 is none on it
+
+
+def test_budgets_grow():
+    smoke, cpu, full = BUDGETS.values()
+    for name in vars(smoke):
+        assert getattr(smoke, name) <= getattr(cpu, name) <= getattr(full, name)
+
+
+def test_the_time_of_a_killed_row_is_kept(store, four, known, monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr("bench.result_file.time.monotonic", lambda: clock[0])
+
+    def takes(seconds, kill):
+        def row():
+            state = store.begun("A0: it", {"of": [0], "done": 0})
+            clock[0] += seconds
+            store.keep("A0: it", state)
+            if kill:
+                raise KeyboardInterrupt
+            return {}
+
+        return row
+
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            store.row("A0: it", takes(30, kill=True))
+        clock[0] += 1000  # between the runs
+    assert store.row("A0: it", takes(40, kill=False))["wall_s"] == 100
+    assert store.row("A1: it", takes(5, kill=False))["wall_s"] == 5
+
+
+@pytest.mark.parametrize(
+    ("part", "stay"),
+    [
+        ("plain", {"trained-mixture", "uniform-attention", "purify-all"}),
+        ("detector", {"trained-mixture", "uniform-attention", "purify-all", "undefended", "jpeg",
+                      "median", "bits", "diffpure"}),
+        ("classifier", {"undefended", "jpeg", "median", "bits", "diffpure"}),
+        ("purifier", {"undefended", "jpeg", "median", "bits", "trained-mixture",
+                      "uniform-attention"}),
+    ],
+)  # fmt: skip
+def test_rows_of_other_tensors_are_forgotten_and_no_others(store, pipeline, part, stay):
+    for place in ("rows", "unfinished"):
+        kinds = ("A3", "self-check", "curve 0.004")
+        store.content[place] = {
+            f"{kind}: {t.name}": {"weights": t.key} for kind in kinds for t in targets(pipeline)
+        }
+    store.content["rows"] |= {"A3: defence": {}, "randomness": {}}  # of before rows knew
+    with pytest.raises(StoreError, match=r"of other weights \(defence, randomness\): name another"):
+        run.forget(store, targets(pipeline), False)
+    assert len(store.content["rows"]) == 3 * len(NAMES) + 1  # refused: nothing is lost
+    run.forget(store, targets(pipeline), True)
+    assert len(store.content["rows"]) == 3 * len(NAMES) - 1
+    run.forget(store, targets(pipeline), False)
+    changed = deepcopy(pipeline)
+    tensors = getattr(changed, part).state_dict().values()
+    next(t for t in tensors if t.is_floating_point()).add_(1)
+    run.forget(store, targets(changed), True)
+    for place in ("rows", "unfinished"):
+        assert {name.rpartition(": ")[2] for name in store.content[place]} == stay

@@ -1,0 +1,224 @@
+"""Rows, systems and self-checks on an untrained system: what must hold whatever the weights."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from bench.components.detector import scored
+from bench.data import load_fold
+from bench.robustness.old_checks import check_rows
+from bench.robustness.old_systems import MEANING, RANK, SYSTEMS, Bench, systems_named
+from bench.robustness.robustness import PAIRS, choose_expert, evaluate
+from bench.robustness.rows import attacked, measure, rows, rows_named
+from bench.summaries import Reading, figures, join
+from core import metrics
+
+EPS = 0.015
+ALONE = [s for s in SYSTEMS if s.policy != RANK]  # those that read a scan without any other
+
+
+@pytest.fixture(scope="module")
+def bench(pipeline):
+    return Bench(pipeline)
+
+
+def test_every_system_has_its_meaning_and_pairs_exist():
+    names = {s.name for s in SYSTEMS}
+    assert names == set(MEANING)
+    assert {name for pair in PAIRS for name in pair} <= names
+
+
+def test_unknown_rows_and_systems_are_named():
+    with pytest.raises(ValueError, match="unknown row 'A7'"):
+        rows_named(["A7"])
+    with pytest.raises(ValueError, match="unknown system 'x'"):
+        systems_named(["x"])
+    assert [r.name for r in rows_named(["A0", "clean"])] == ["clean", "A0", "A0-8bit"]
+
+
+@pytest.mark.parametrize(
+    ("probability", "message"),
+    [(float("nan"), "undefended returns what is no number"),
+     (0.7, "undefended says the same of every scan")],
+)  # fmt: skip
+def test_what_says_nothing_of_the_scans_is_refused(
+    bench, test_fold, monkeypatch, probability, message
+):
+    both, system = test_fold.thin(4), systems_named(["undefended"])
+    said = Reading(torch.full((4,), probability))
+    monkeypatch.setattr(bench, "read", lambda *_: {"undefended": said})
+    with pytest.raises(ValueError, match=message):
+        evaluate(bench, both, rows()["clean"], system)
+
+
+def test_one_answer_to_scans_of_one_class_is_none_to_refuse(bench, test_fold, monkeypatch):
+    ill = test_fold.pick(test_fold.y.nonzero()[:, 0].tolist())
+    said = Reading(torch.ones(len(ill)))
+    monkeypatch.setattr(bench, "read", lambda *_: {"undefended": said})
+    found = evaluate(bench, ill, rows()["clean"], systems_named(["undefended"]))
+    assert found["systems"]["undefended"]["k"] == len(ill)
+
+
+def test_readings_agree_with_the_pipelines_own(bench, pipeline, test_fold):
+    x, _, seeds = test_fold.batches(4, pipeline.device)[0]()
+    readings = bench.read(ALONE, x, seeds)
+    diagnoses = pipeline.read_batch(x, seeds)
+    policy = pipeline.config.purifier.policy
+    name = "defence" if policy == "floor" else "defence-paper-policy"
+    for i, diagnosis in enumerate(diagnoses):
+        assert float(readings[name].probability[i]) == pytest.approx(
+            diagnosis.tumour_probability, abs=1e-5
+        )
+        assert bool(readings[name].flagged[i]) == diagnosis.flagged
+        assert float(readings["undefended"].probability[i]) == pytest.approx(
+            diagnosis.tumour_probability_undefended, abs=1e-5
+        )
+        assert float(readings["trained-mixture"].probability[i]) == pytest.approx(
+            diagnosis.tumour_probability_unpurified, abs=1e-5
+        )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("order", [1, -1])
+def test_sharing_the_detector_and_purifier_changes_no_reading(
+    bench, pipeline, test_fold, order, monkeypatch
+):
+    x, _, seeds = test_fold.batches(8, pipeline.device)[0]()
+    scores = pipeline.detect(x).scores["fused"]
+    # a threshold in the middle: some scans are flagged, some are not
+    monkeypatch.setattr(
+        type(pipeline), "tau", property(lambda self: float(scores.median())), raising=True
+    )
+    together = bench.read(ALONE[::order], x, seeds)
+    for system in ALONE:
+        alone = bench.read([system], x, seeds)[system.name]
+        assert torch.allclose(together[system.name].probability, alone.probability, atol=1e-5)
+        if system.policy:
+            assert 0 < int(alone.flagged.sum()) < len(x)
+            assert torch.equal(together[system.name].t_star, alone.t_star)
+
+
+def test_uniform_attention_is_the_mean_of_the_experts(bench, pipeline, test_fold):
+    x = test_fold.batches(4, pipeline.device)[0]().x
+    experts = [Bench(pipeline, k).classify("expert", x).exp() for k in range(3)]
+    assert torch.allclose(
+        bench.classify("uniform", x).exp(), torch.stack(experts).mean(0), atol=1e-5
+    )
+
+
+def test_the_published_gate_purifies_a_share_of_all_scans_whatever_they_are(
+    bench, pipeline, test_fold, monkeypatch
+):
+    n = len(test_fold)
+    share = replace(pipeline.detector.config, kappa=0.25)
+    monkeypatch.setattr(pipeline.detector, "config", share)
+    for name in ("clean", "A0"):
+        whole, single = (
+            measure(bench, test_fold, rows(EPS)[name], SYSTEMS[1:4], size) for size in (8, 3)
+        )
+        found = whole["defence-published-gate"]
+        if name == "clean":
+            score = scored(pipeline, test_fold.batches(n, pipeline.device)[0]().x)["paper"]
+            top = score.topk(n // 4).indices.sort().values
+            assert torch.equal(found.flagged.nonzero()[:, 0], top)
+            depths = found.t_star[top]
+            assert int(depths.min()) == pipeline.config.purifier.t_min  # the least suspicious
+            assert torch.equal(depths.argsort(), score[top].argsort()) or len(set(depths)) == 1
+        assert int(found.flagged.sum()) == n // 4
+        assert torch.equal(found.flagged, found.t_star > 0)
+        assert torch.equal(found.flagged, single["defence-published-gate"].flagged)  # of the fold
+        mixture = whole["trained-mixture"].probability
+        assert torch.allclose(found.probability[~found.flagged], mixture[~found.flagged], atol=1e-5)
+        assert not torch.allclose(found.probability, mixture, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_a_row_is_the_same_in_any_batch_size(bench, test_fold):
+    systems = systems_named(["defence", "undefended"])
+    row = rows(EPS)["A0"]
+    whole = measure(bench, test_fold, row, systems, 8)
+    single = measure(bench, test_fold, row, systems, 3)
+    for name in whole:
+        assert torch.allclose(whole[name].probability, single[name].probability, atol=1e-3)
+
+
+def test_attacks_raise_the_loss(bench, pipeline, test_fold):
+    scans = test_fold.batches(8, pipeline.device)[0]()
+
+    def logits(z):
+        return bench.classify("plain", z)
+
+    found = attacked(rows(EPS)["A0"], logits, scans)
+    assert float((found - scans.x).abs().max()) <= EPS + 1e-6
+    before, after = (
+        F.cross_entropy(logits(z), scans.y, reduction="none") for z in (scans.x, found)
+    )
+    assert (after >= before - 1e-6).all()
+    assert attacked(rows(EPS)["clean"], logits, scans) is scans.x
+
+
+def test_a_row_holds_every_figure(bench, test_fold):
+    row = evaluate(bench, test_fold, rows(EPS)["A0-8bit"], SYSTEMS)
+    for name, block in row["systems"].items():
+        assert block["n"] == len(test_fold)
+        assert block["k"] / block["n"] == block["accuracy"]
+        low, high = block["interval"]
+        assert low <= block["accuracy"] <= high
+        assert {"sensitivity", "specificity", "auc", "calibration_error", "recall"} <= block.keys()
+        assert ("flagged" in block) == name.startswith(("defence", "plain-purified"))
+    weights = row["systems"]["defence"]["attention"]
+    assert sum(weights["mean"]) == pytest.approx(1, abs=1e-5)
+    assert len(weights["sd"]) == 3
+    assert row["mcnemar"]["defence / undefended"].keys() == {"only_first", "only_second", "p"}
+
+
+def test_figures_of_a_single_class_leave_out_what_needs_two(test_fold):
+    healthy = test_fold.pick([i for i, y in enumerate(test_fold.y.tolist()) if y == 0])
+    block = figures(Reading(torch.full((len(healthy),), 0.2)), healthy)
+    assert block["specificity"] == 1.0
+    assert "auc" not in block
+    assert "sensitivity" not in block
+
+
+def test_sources_stand_apart_where_there_are_several(data):
+    fold = load_fold("multi-source", "test", data[0], cache=None, manifests=data[1])
+    block = figures(Reading(fold.y * 0.8 + 0.1), fold)
+    assert {name: part["n"] for name, part in block["sources"].items()} == {
+        "br35h": 8,
+        "brain-tumor-mri": 4,
+    }
+    assert block["recall"]["glioma"]["n"] == 1
+    assert block["accuracy"] == 1.0
+    assert block["calibration_error"] == pytest.approx(0.1, abs=1e-6)
+
+
+def test_join_keeps_order_and_absent_columns():
+    joined = join([Reading(torch.tensor([0.1, 0.2])), Reading(torch.tensor([0.3]))])
+    assert joined.probability.tolist() == pytest.approx([0.1, 0.2, 0.3])
+    assert joined.flagged is None
+
+
+def test_the_best_expert_is_chosen_on_validation_scans(pipeline, validation):
+    choice = choose_expert(pipeline, validation, EPS)
+    sums = [s["clean"] + s["A0"] for s in choice["validation"]]
+    assert sums[choice["expert"]] == max(sums)
+    assert choice["n"] == len(validation)
+
+
+def test_a_stronger_row_with_more_right_scans_is_a_warning():
+    def row(accuracy):
+        return {"systems": {"defence": {"accuracy": accuracy}}}
+
+    assert check_rows({"clean": row(0.9), "A0": row(0.8), "A0-8bit": row(0.85)}) == []
+    (warning,) = check_rows({"clean": row(0.8), "A0": row(0.85), "expert": {}})
+    assert "A0 leaves 0.850, more than clean" in warning
+
+
+def test_mcnemar_of_a_row_counts_scans(bench, test_fold):
+    systems = systems_named(["defence", "undefended"])
+    readings = measure(bench, test_fold, rows(EPS)["clean"], systems)
+    right = {n: metrics.is_right(r.probability, test_fold.y) for n, r in readings.items()}
+    b, c, _ = metrics.mcnemar(right["defence"], right["undefended"])
+    assert b - c == int(right["defence"].sum()) - int(right["undefended"].sum())

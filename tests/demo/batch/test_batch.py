@@ -1,0 +1,206 @@
+from __future__ import annotations
+
+import csv
+import io
+import re
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+from matplotlib.text import Text
+
+import demo
+from core.diagnosis import Diagnosis
+from core.pipeline import MedFedPure
+from core.scan import from_uint8, to_png
+from demo.batch import pdf as batch_pages
+from demo.batch import table, worklist
+from demo.batch.worklist import COLUMNS, Reading, Worklist
+from demo.phantom import phantom
+from demo.rendering import wording
+from demo.serving.uploads import decode
+
+
+def volume(slices: int) -> bytes:
+    """A NIfTI of heads that differ, its first slice blank."""
+    heads = [phantom(10 + n, n % 2 == 0)[0].numpy() * 900 for n in range(slices)]
+    heads[0] = np.zeros_like(heads[0])
+    image = nibabel.Nifti1Image(np.stack(heads, -1).astype(np.int16), np.eye(4))
+    return bytes(image.to_bytes())
+
+
+def filled(*files: bytes) -> Worklist:
+    work = Worklist()
+    for number, file in enumerate(files):
+        work.add(f"Jane Doe {number}.png", decode(file))
+    return work
+
+
+@pytest.fixture
+def work() -> Worklist:
+    """Two pictures with a broken file between them, and a volume of four slices."""
+    pictures = [to_png(phantom(n, n == 1)) for n in range(2)]
+    return filled(pictures[0], b"broken", pictures[1], volume(4))
+
+
+def run(system: MedFedPure, work: Worklist, each: bool = False) -> list[str]:
+    """What the page shows, step by step."""
+    goes_on = work.start(each)
+    shown = [table.render(work, each)]
+    while goes_on:
+        goes_on = work.step(system, each)
+        shown.append(table.render(work, each))
+    return shown
+
+
+def test_a_bad_file_has_its_row_and_the_rest_goes_on(
+    tiny_system: MedFedPure, work: Worklist
+) -> None:
+    run(tiny_system, work)
+    results = [result for _, result in work.rows(each=False)]
+    assert [type(result) for result in results] == [Reading, str, Reading, Reading]
+    assert results[1] == decode(b"broken").refusal and results[1].endswith(".")
+
+
+def test_the_numbers_are_those_of_a_reading_alone(tiny_system: MedFedPure, work: Worklist) -> None:
+    run(tiny_system, work)
+    for scan, result in work.rows(each=False):
+        if scan.levels is not None:
+            assert isinstance(result, Reading)
+            alone = tiny_system.read(from_uint8(scan.levels), 0)
+            for name in ("score", "tau", "flagged", "t_star", "tumour_probability"):
+                assert getattr(result, name) == pytest.approx(getattr(alone, name), abs=1e-6)
+
+
+def test_the_middle_slice_or_each_on_request(tiny_system: MedFedPure, work: Worklist) -> None:
+    run(tiny_system, work)
+    (middle,) = [(s, r) for s, r in work.rows(each=False) if s.file == 4]
+    assert middle[0].slice == 3
+    assert [scan.slice for scan in work.waiting(each=True)] == [2, 4]  # the first is blank
+    run(tiny_system, work, each=True)
+    rows = [(s.slice, r) for s, r in work.rows(each=True) if s.file == 4]
+    assert [number for number, _ in rows] == [1, 2, 3, 4]
+    assert "blank" in str(rows[0][1]) and rows[2][1] is middle[1]  # not read a second time
+
+
+def test_each_event_reads_one_scan(tiny_system: MedFedPure, work: Worklist) -> None:
+    shown = run(tiny_system, work, each=True)
+    done = [html.count(" ms</td>") for html in shown]
+    assert done == [0, 1, 2, 3, 4, 5]  # two pictures and three slices that are not blank
+    running = ["mf-running" in html for html in shown]
+    assert running == [True] * 5 + [False]
+    assert [html.count("is being read") for html in shown] == [1] * 5 + [0]
+
+
+def test_stopping_keeps_what_was_read_and_reading_goes_on_from_there(
+    tiny_system: MedFedPure, work: Worklist
+) -> None:
+    assert work.start(True) and work.step(tiny_system, True)
+    first = dict(work.readings)
+    work.stop()
+    html = table.render(work, True)
+    assert "what was read is kept: 1 of 7 read" in html and len(first) == 1
+    assert not work.step(tiny_system, True) and work.readings == first
+    run(tiny_system, work, each=True)
+    assert len(work.readings) == 5 and work.readings.items() >= first.items()
+
+
+def test_clearing_leaves_nothing_and_a_late_step_does_not_bring_it_back(
+    tiny_system: MedFedPure, work: Worklist
+) -> None:
+    assert work.start(False) and work.step(tiny_system, False)
+    work.clear()
+    assert not work.step(tiny_system, False) and work.is_cleared
+    assert work.scans == [] and work.names == [] and work.readings == {}
+    assert table.EMPTY in table.render(work, False)
+
+
+def test_files_dropped_while_it_reads_are_kept(tiny_system: MedFedPure, work: Worklist) -> None:
+    assert work.start(False) and work.step(tiny_system, False)
+    work.add("late.png", decode(to_png(phantom(7, True))))
+    while work.step(tiny_system, False):
+        pass
+    assert [s.file for s, r in work.rows(False) if isinstance(r, Reading)] == [1, 3, 4, 5]
+
+
+def test_a_reading_that_fails_is_one_row(
+    tiny_system: MedFedPure, work: Worklist, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, calls = tiny_system.read, []
+
+    def sometimes(*values: object) -> object:
+        calls.append(values)
+        if len(calls) == 1:
+            raise RuntimeError("out of memory")
+        return read(*values)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(tiny_system, "read", sometimes)
+    run(tiny_system, work)
+    results = [result for _, result in work.rows(each=False)]
+    assert results[0] == "The reading failed: out of memory"
+    assert all(isinstance(result, Reading) for result in results[2:])
+
+
+def test_a_batch_has_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worklist, "MAX_SCANS", 4)
+    work = filled(volume(3), volume(6), volume(2), to_png(phantom(1, True)))
+    kept = [(s.file, s.slice) for s in work.scans if s.levels is not None]
+    assert kept == [(1, 2), (1, 3), (2, 4), (3, 2)]  # of the second only its middle had room
+    assert work.scans[-1].refusal == worklist.FULL
+
+
+def test_the_csv_tells_all_but_names(tiny_system: MedFedPure, work: Worklist) -> None:
+    assert work.start(True) and work.step(tiny_system, True)
+    data = work.to_csv(each=True).decode()
+    rows = list(csv.DictReader(io.StringIO(data)))
+    assert tuple(rows[0]) == COLUMNS and "Jane" not in data
+    assert [row["status"] for row in rows] == [
+        "read", "refused", "not read", "refused", "not read", "not read", "not read"
+    ]  # fmt: skip
+    assert {row["notice"] for row in rows} == {wording.RESEARCH}
+    again = tiny_system.read(phantom(0, False), int(rows[0]["seed"]))
+    assert float(rows[0]["tumour_probability"]) == pytest.approx(again.tumour_probability, abs=1e-6)
+    assert rows[0]["flagged"] == str(again.flagged) and len(rows[0]["scan_sha256"]) == 64
+    assert rows[3]["refusal"].startswith("The picture is blank") and rows[3]["score"] == ""
+
+
+def test_the_pdf_has_a_line_for_every_row_and_the_notice_on_every_page(
+    tiny_system: MedFedPure,
+) -> None:
+    work = filled(*[to_png(phantom(n % 3, True)) for n in range(batch_pages.ROWS + 2)])
+    assert work.start(False) and work.step(tiny_system, False)
+    pages = batch_pages.pages(work, False, {})
+    texts = [[t.get_text() for t in page.figure.findobj(Text)] for page in pages]
+    assert len(pages) == 3 and all(t.count(wording.RESEARCH) == 2 for t in texts)
+    assert [t.count("not read") for t in texts] == [batch_pages.ROWS - 1, 2, 0]
+    assert "Jane" not in str(texts)
+    pdf = batch_pages.pdf(work, False, {})
+    assert pdf.startswith(b"%PDF-") and pdf.count(b"/Type /Page ") == 3
+
+
+def test_names_are_escaped_and_hidden_unless_asked_for(tiny_system: MedFedPure) -> None:
+    work = Worklist()
+    work.add("<script>alert(1)</script>.png", decode(to_png(phantom(1, True))))
+    run(tiny_system, work)
+    html = table.render(work, False)
+    assert "<script" not in html and '<small class="mf-name">&lt;script' in html
+    style = (Path(demo.__file__).parent / "rendering" / "style.css").read_text()
+    assert re.search(r"\.mf-batch \.mf-name \{ display: none;", style)
+
+
+def test_an_empty_batch_asks_for_no_reading() -> None:
+    assert not Worklist().start(False)
+    assert len(Worklist().to_csv(False).splitlines()) == 1
+
+
+def test_what_cannot_be_judged_has_no_class(
+    tiny_system: MedFedPure, work: Worklist, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Diagnosis, "can_judge", False)
+    run(tiny_system, work)
+    html = table.render(work, False)
+    read = sum(isinstance(result, Reading) for result in work.readings.values())
+    assert read and html.count("<td>cannot judge</td>") == read
+    assert f"Cannot judge: {read}." in html and "Outputs differ without and with defence: 0" in html
+    assert work.to_csv(False).decode().count(",False,") >= read

@@ -1,0 +1,87 @@
+"""A federation's page in Chromium: a hospital is chosen by key, and the others read too."""
+
+from __future__ import annotations
+
+import json
+import urllib.request
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from torch import Tensor
+
+from bench.app.browser import RULES, violations
+from core.scan import to_png
+from tests.demo.browser.browsing import NEEDS_BROWSER, Served, drop, wait_for_line
+from tests.hospitals import COUNT
+
+pytestmark = [*NEEDS_BROWSER, pytest.mark.slow]
+
+
+@pytest.fixture(scope="module")
+def federation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    server = Served(tmp_path_factory.mktemp("served"), "--hospitals")
+    yield server
+    server.stop()
+
+
+def components(server: Served) -> dict[str, Any]:
+    """What the page is made of, by elem_id."""
+    with urllib.request.urlopen(f"{server.url}/config", timeout=30) as reply:
+        found = [component["props"] for component in json.load(reply)["components"]]
+    return {props["elem_id"]: props for props in found if props.get("elem_id")}
+
+
+def test_there_is_a_choice_with_several_hospitals_alone(served: Served, federation: Served) -> None:
+    pooled, several = components(served), components(federation)
+    assert set(several) - set(pooled) == {"hospital"} and set(pooled) < set(several)
+    choices = [[f"Hospital {n} (simulated)", n] for n in range(1, COUNT + 1)]
+    assert several["hospital"]["choices"] == choices and several["hospital"]["value"] == 1
+    assert "ospital" not in pooled["stages"]["value"]
+
+
+def test_programs_may_choose_where_there_is_a_choice(federation: Served) -> None:
+    with urllib.request.urlopen(f"{federation.url}/gradio_api/info", timeout=30) as reply:
+        parameters = json.load(reply)["named_endpoints"]["/read"]["parameters"]
+    found = {p["parameter_name"]: p["parameter_default"] for p in parameters}
+    assert list(found) == ["scan", "any_picture", "seed", "slice", "hospital"]
+    assert found["hospital"] == 0
+
+
+def test_read_as_another_hospital(
+    federation: Served, visit: Callable[[str], Any], scan: Tensor
+) -> None:
+    page = visit(federation.url)
+    assert violations(page, RULES) == []
+    drop(page, to_png(scan))
+    page.wait_for_selector("#scan img")
+    box = page.get_by_label("Read as")
+    assert box.input_value() == "Hospital 1 (simulated)"
+    box.focus()
+    page.keyboard.press("ArrowDown")
+    page.wait_for_selector("#hospital [role=option] >> nth=2")
+    assert violations(page, RULES) == []
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("Enter")
+    page.wait_for_function("!document.querySelector('#hospital input').value.includes(' 1 ')")
+    chosen = box.input_value()
+    assert chosen in {f"Hospital {n} (simulated)" for n in range(2, COUNT + 1)}
+    page.click("#analyse")
+    wait_for_line(page, "Done.")
+    assert page.locator("#main.stale").count() == 0
+    assert f"read as {chosen}".lower() in page.inner_text(".mf-outputs h3").lower()
+    assert page.locator(".mf-stage.mf-done").count() == 6
+    rows = page.locator(".mf-hospitals tbody tr")
+    assert rows.count() == COUNT
+    assert page.inner_text(".mf-chosen th").replace("\n", "").startswith(chosen.split(" (")[0])
+    assert violations(page, RULES) == []
+    page.evaluate(
+        "() => document.body.classList.remove('dark') || "
+        "document.documentElement.classList.add('mf-light')"
+    )
+    assert violations(page, ["color-contrast"]) == []
+    box.focus()
+    page.keyboard.press("ArrowUp")
+    page.keyboard.press("ArrowUp")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#main.stale .mf-stale", state="visible")

@@ -1,0 +1,142 @@
+from __future__ import annotations
+
+import itertools
+import re
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import Tensor
+
+from core.diagnosis import Diagnosis
+from core.pipeline import MedFedPure
+from core.scan import to_uint8
+from demo.analysis.attack import AttackSettings
+from demo.analysis.staged_reading import reading
+from demo.explore import analyse
+from demo.explore.cancellation import Turn
+from demo.explore.series import of_levels
+from demo.explore.tab import LATE, Explore
+from demo.rendering import wording
+
+VIEW = {"key": "a scan"}
+
+
+def states(html: str) -> dict[str, str]:
+    found = re.findall(r'class="mf-stage mf-(\w+)" data-stage="(\w+)"', html)
+    return {name: state for state, name in found}
+
+
+def test_stages_light_up_in_the_pipeline_s_order(system: MedFedPure, scan: Tensor) -> None:
+    seen = list(analyse.analyse(system, scan, VIEW, AttackSettings(steps=2)))
+    running = [[n for n, s in states(html).items() if s == "running"] for html, *_ in seen]
+    order = [r[0] for i, r in enumerate(running) if r and (i == 0 or running[i - 1] != r)]
+    clean, attacked = ["detect", "purify", "classify"], ["detect", "purify", "classify"]
+    assert order == [*clean, "attack", *attacked]
+    assert all(len(names) <= 1 for names in running)
+    assert set(states(seen[-1][0]).values()) == {"done"} and "Done." in seen[-1][0]
+    assert any("step 1 of 2" in html for html, *_ in seen)
+    pictures = [
+        {name for name in view if name.startswith(("clean", "attacked"))} for _, view, *_ in seen
+    ]
+    assert all(before <= after for before, after in itertools.pairwise(pictures))  # none goes again
+    last = {"attacked", "clean_error", "clean_purified", "attacked_error", "attacked_purified"}
+    assert pictures[-1] == last and seen[-1][1]["key"] == VIEW["key"]
+
+
+def test_what_came_too_late_changes_nothing_on_the_page(system: MedFedPure, scan: Tensor) -> None:
+    """The last thing yielded is sent again at the end: it must not be an old step."""
+    turn, shelf = Turn(), {"a key": of_levels(to_uint8(scan))}
+    explore = SimpleNamespace(systems={None: system}, shelf=shelf, problem="")
+    running = Explore._analyse(
+        explore,  # type: ignore[arg-type]
+        turn, "a key", False, None, "pgd", "linf", 0.015, 0.003, 5, "plain", "unknown", 0,
+    )  # fmt: skip
+    assert "mf-running" in next(running)[0]
+    turn.end()
+    assert list(running) == [LATE]
+
+
+def test_without_an_attack_the_clean_scan_is_read_alone(system: MedFedPure, scan: Tensor) -> None:
+    settings = AttackSettings(kind="none")
+    *_, (stages, view, result, *_) = analyse.analyse(system, scan, VIEW, settings)
+    assert states(stages)["attack"] == "skipped"
+    assert "attacked-scan.png" not in result and view["waiting"] == "no attack"
+
+
+def test_eps_zero_is_a_control(system: MedFedPure, scan: Tensor) -> None:
+    settings = AttackSettings(eps=0.0, steps=1)
+    *_, (_, _, result, *_) = analyse.analyse(system, scan, VIEW, settings)
+    assert "no pixel differs" in result and "turned" not in result and "attack missed" not in result
+
+
+def test_a_failure_is_said(
+    system: MedFedPure, scan: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> Diagnosis:
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(system, "read", broken)
+    *_, (stages, view, result, *_) = analyse.analyse(system, scan, VIEW, AttackSettings())
+    assert "The analysis failed: out of memory" in stages and states(stages)["detect"] == "failed"
+    assert "There is no result." in result and view == VIEW
+
+
+def test_watching_a_reading_changes_nothing(system: MedFedPure, scan: Tensor) -> None:
+    *stages, diagnosis = reading(system, scan, seed=3)
+    plain = system.read(scan, seed=3)
+    assert stages == ["detect", "purify", "classify"] and isinstance(diagnosis, Diagnosis)
+    assert diagnosis.tumour_probability == pytest.approx(plain.tumour_probability, abs=1e-4)
+    assert diagnosis.score == pytest.approx(plain.score, abs=1e-4)
+    assert torch.allclose(plain.purified, diagnosis.purified, atol=1e-4)
+    assert not system.detector._forward_hooks and not system.purifier._forward_hooks
+
+
+@pytest.mark.parametrize(
+    ("clean", "attacked", "truth", "tone", "words"),
+    [
+        ("tumour", "tumour", "unknown", "good", "held"),
+        ("tumour", "no tumour", "unknown", "bad", "failed"),
+        ("tumour", "no tumour", "tumour", "bad", "failed"),
+        ("no tumour", "tumour", "tumour", "bad", "wrong before any attack"),
+    ],
+)
+def test_a_failed_defence_is_said_as_plainly(
+    clean: str, attacked: str, truth: str, tone: str, words: str
+) -> None:
+    for aim in wording.AIMS:
+        said = wording.defence_outcome(clean, attacked, truth, aim)
+        assert said[0] == tone and words in said[1]
+    flipped = wording.attack_outcome(clean, attacked, truth, "plain")
+    assert (flipped[0] == "good") == (tone == "good")
+
+
+@pytest.mark.parametrize("aim", ["mixture", "defence"])
+def test_an_attack_on_another_model_is_not_called_a_failure(aim: str) -> None:
+    for attacked in wording.CLASSES:
+        tone, words = wording.attack_outcome("tumour", attacked, "tumour", aim)
+        assert tone == ("note" if attacked == "tumour" else "bad")
+        assert words.startswith(f"Made for {wording.MADE_FOR[aim]}") and "failed" not in words
+
+
+def test_harm_to_a_clean_scan_is_said() -> None:
+    assert wording.harm("tumour", "tumour", "unknown")[0] == "good"
+    assert wording.harm("tumour", "no tumour", "tumour")[0] == "bad"
+    assert wording.harm("no tumour", "tumour", "tumour")[0] == "good"
+    assert wording.harm("no tumour", "tumour", "unknown")[0] == "note"
+    assert "both outputs are wrong" in wording.harm("tumour", "tumour", "no tumour")[1]
+
+
+def test_probabilities_never_claim_certainty() -> None:
+    assert [wording.percent(p) for p in (0.0, 0.004, 0.5, 0.996, 1.0)] == [
+        "< 1 %", "< 1 %", "50 %", "> 99 %", "> 99 %"
+    ]  # fmt: skip
+
+
+def test_eps_is_explained_in_grey_levels() -> None:
+    assert "3.8/255" in wording.eps_note("linf", 0.015) and "3 whole levels" in wording.eps_note(
+        "linf", 0.015
+    )
+    assert "control" in wording.eps_note("l2", 0.0) and "root mean square" in wording.eps_note(
+        "l2", 2.0
+    )

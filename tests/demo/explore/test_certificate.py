@@ -1,0 +1,83 @@
+"""A certificate on request: what is said, when nothing is, and whom it leaves to others."""
+
+from __future__ import annotations
+
+import re
+import time
+from pathlib import Path
+
+import gradio as gr
+import pytest
+import torch
+from torch import Tensor
+
+from core.smoothing import Certificate, Smoothed, SmoothedConfig
+from demo import page
+from demo.analysis.analysis import Analysis
+from demo.analysis.attack import AttackSettings
+from demo.explore.cancellation import Turn
+from demo.explore.certificate import DRAWING, FAILED, FIRST, certify, show, words
+
+
+@pytest.fixture(scope="module")
+def reader() -> Smoothed:
+    torch.manual_seed(0)
+    return Smoothed(SmoothedConfig()).eval()
+
+
+def text(lines: list[str]) -> list[str]:
+    return [re.sub("<[^>]+>", "", line) for line in lines]
+
+
+def test_what_is_proven_is_said_and_of_whom() -> None:
+    sure = words(Certificate(1, 0.4198, 0.014996, 1000), 28)
+    assert sure.startswith("Certified at ε = 0.0149 (L∞): the smoothed reader says “tumour”")
+    assert "wrong with a chance of 0.1% at most" in sure and "28 x 28" in sure
+    unsure = words(Certificate(None, 0.0, 0.0, 510), 28)
+    assert unsure.startswith("Not certified") and "says nothing" in unsure
+    assert all("not the defence's, whose reading is not certified" in s for s in (sure, unsure))
+
+
+def test_a_scan_is_certified_in_seconds_and_again_the_same(reader: Smoothed, scan: Tensor) -> None:
+    start = time.process_time()
+    first = text(list(certify(reader, Turn(), scan)))
+    assert time.process_time() - start < 10
+    assert first[0] == DRAWING and re.match("Certified at|Not certified", first[1])
+    assert text(list(certify(reader, Turn(), scan))) == first
+
+
+def test_it_is_dropped_where_its_visitor_has_gone_on(reader: Smoothed, scan: Tensor) -> None:
+    turn = Turn()
+    going = certify(reader, turn, scan)
+    assert DRAWING in next(going)
+    turn.end_reading()
+    assert list(going) == [gr.skip()]
+
+
+def test_without_a_scan_or_with_one_of_another_shape_there_is_a_sentence(
+    reader: Smoothed, scan: Tensor
+) -> None:
+    assert text(list(certify(reader, Turn(), None))) == [FIRST]
+    assert text(list(certify(None, Turn(), scan))) == [FIRST]
+    assert text(list(certify(reader, Turn(), scan[:, :112]))) == [DRAWING, FAILED]
+
+
+def test_the_button_is_hidden_before_an_analysis_and_without_a_reader(
+    reader: Smoothed, scan: Tensor
+) -> None:
+    analysis = Analysis(scan, AttackSettings(kind="none"))
+    assert not show(reader, "", None)[0]["visible"] and show(reader, "", analysis)[0]["visible"]
+    assert not show(None, "", analysis)[0]["visible"]
+    box, answer = show(None, "The file is damaged.", analysis)
+    assert box["visible"] and "The file is damaged." in answer
+
+
+def test_weights_without_a_reader_or_with_a_damaged_manifest_open_the_page(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(page, "WEIGHTS", tmp_path)
+    (tmp_path / "manifest.json").write_text('{"files": {}}')
+    assert page._reader() == (None, "")
+    (tmp_path / "manifest.json").write_text("{")
+    reader, problem = page._reader()
+    assert reader is None and "damaged" in problem

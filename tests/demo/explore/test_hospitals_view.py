@@ -1,0 +1,265 @@
+"""A federation on the page: whose system reads, and the same scan at each hospital."""
+
+from __future__ import annotations
+
+import base64
+import copy
+import itertools
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import gradio as gr
+import pytest
+import torch
+from matplotlib.text import Text
+from torch import Tensor
+
+from core import __main__ as command_line
+from core import checkpoint
+from core.pipeline import MedFedPure
+from core.scan import to_png, to_uint8
+from core.weights import Systems, load_all
+from demo import repeat
+from demo.analysis.analysis import Analysis
+from demo.analysis.attack import AttackSettings, trajectory
+from demo.batch import pdf as batch_pages
+from demo.batch.worklist import Worklist
+from demo.explore import analyse, hospitals_view, slices
+from demo.explore.attack_trajectory import AttackSteps
+from demo.explore.cancellation import Turn
+from demo.explore.hospitals_view import AtHospital
+from demo.explore.progress_strip import NAMES, Stages
+from demo.explore.series import of_levels
+from demo.explore.tab import Explore
+from demo.rendering import wording
+from demo.report import document as report
+from demo.report import pdf as report_pages
+from demo.serving.api import Api
+from demo.serving.uploads import decode
+from tests.hospitals import COUNT, write
+
+NUMBERS = list(range(1, COUNT + 1))
+VALUES = ("pgd", "linf", 0.03, 0.01, 2, "mixture", "unknown", 5)
+
+
+@pytest.fixture(scope="module")
+def folder(tiny_system: MedFedPure, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("hospitals")
+    write(copy.deepcopy(tiny_system), folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def systems(folder: Path) -> Systems:
+    return load_all(folder, "cpu")
+
+
+@pytest.fixture(scope="module")
+def done(systems: Systems, scan: Tensor) -> Analysis:
+    return analysed(systems, scan, 3)
+
+
+def analysed(systems: Systems, scan: Tensor, number: int | None, *values: Any) -> Analysis:
+    settings = AttackSettings(*(values or VALUES))
+    *_, shown = analyse.analyse(systems[number], scan, {}, settings, systems)
+    assert shown.analysis is not None
+    return shown.analysis
+
+
+def test_pooled_weights_read_as_ever(tiny_system: MedFedPure, scan: Tensor) -> None:
+    steps = list(analyse.analyse(tiny_system, scan, {}, AttackSettings(*VALUES)))
+    same = list(
+        analyse.analyse(tiny_system, scan, {}, AttackSettings(*VALUES), {None: tiny_system})
+    )
+    for found in (steps, same):
+        shown = found[-1]
+        assert "ospital" not in shown.stages + shown.results + shown.decision
+        assert shown.analysis is not None and shown.analysis.elsewhere == {}
+        document = report.document(shown.analysis)
+        assert "ospital" not in json.dumps({**document, "weights_sha256": {}})
+    assert len(steps) == len(same)
+
+
+def test_the_card_s_numbers_are_those_of_reading_at_each(done: Analysis, systems: Systems) -> None:
+    assert list(done.elsewhere) == ["clean", "attacked"]
+    card = hospitals_view.card(done)
+    cells = re.findall(r"<td>(.*?)</td>", card.split("<tbody>")[1])
+    for (name, d), column in zip(done.readings, (0, 1), strict=True):
+        for at, cell in zip(done.elsewhere[name], cells[column::2], strict=True):
+            alone = systems[at.hospital].read(d.scan, d.seed)
+            assert at == AtHospital(
+                at.hospital, alone.can_judge, alone.tumour_probability, alone.flagged,
+                alone.score, alone.tau, alone.t_star,
+            )  # fmt: skip
+            assert ("attack suspected" in cell) is alone.flagged
+            said = (
+                wording.percent(alone.tumour_probability).replace("<", "&lt;").replace(">", "&gt;")
+            )
+            assert f"<span>{said}</span>" in cell
+            assert f"width:{alone.tumour_probability * 100:.1f}%" in cell
+    chosen = done.elsewhere["attacked"][2]
+    assert done.attacked is not None and done.hospital == chosen.hospital == 3
+    assert chosen.tumour_probability == pytest.approx(done.attacked.tumour_probability, abs=1e-6)
+
+
+def test_the_card_says_what_it_is(done: Analysis, systems: Systems, scan: Tensor) -> None:
+    card = hospitals_view.card(done)
+    rows = re.findall(r"<tr[^>]*><th scope=\"row\">.*?</tr>", card)
+    assert [("mf-chosen" in row, ", the one chosen" in row) for row in rows] == [
+        (False, False), (False, False), (True, True)
+    ]  # fmt: skip
+    for words in (
+        "(simulated)", "experts are shared", "Clean scan", "Attacked scan",
+        "The attacked scan is the one made at hospital 3.",
+    ):  # fmt: skip
+        assert words in card
+    clean = analysed(systems, scan, 1, "none")
+    card = hospitals_view.card(clean)
+    assert "ttacked scan" not in card and len(re.findall("<td><div", card)) == COUNT
+    assert hospitals_view.card(replace(clean, elsewhere={})) == ""
+
+
+def test_where_a_hospital_cannot_judge_no_probability_is_shown(done: Analysis) -> None:
+    first, *others = done.elsewhere["clean"]
+    unsure = replace(first, can_judge=False, flagged=False, tumour_probability=0.123)
+    card = hospitals_view.card(replace(done, elsewhere={"clean": (unsure, *others)}))
+    assert card.count("<td>cannot judge</td>") == 1 and "12 %" not in card.split("Hospital 2")[0]
+
+
+def test_hospitals_come_last_and_after_the_reading_is_shown(systems: Systems, scan: Tensor) -> None:
+    seen = list(analyse.analyse(systems[2], scan, {}, AttackSettings(*VALUES), systems))
+    at_work = [
+        i for i, shown in enumerate(seen) if 'mf-running" data-stage="hospitals"' in shown[0]
+    ]
+    assert at_work == [len(seen) - 3, len(seen) - 2]
+    assert "Reading the clean scan at each hospital." in seen[at_work[0]].stages
+    assert not any(hospitals_view.TITLE in shown.decision for shown in seen[: at_work[1]])
+    assert "Attacked scan</th>" in seen[-1].decision
+    assert "Attacked scan</th>" not in seen[at_work[1]].decision
+    before = seen[at_work[0]].analysis
+    assert before is not None and before.attacked is not None and before.evidence.keys() == {
+        "clean", "attacked"
+    }  # fmt: skip
+    assert "Done." in seen[-1].stages and 'mf-done" data-stage="hospitals"' in seen[-1].stages
+    assert Stages.of(1).names == NAMES and Stages.of(2).names == (*NAMES, "hospitals")
+
+
+@pytest.mark.slow
+def test_reading_attack_and_explanation_are_the_chosen_hospital_s(
+    systems: Systems, scan: Tensor
+) -> None:
+    shelf = {"a key": of_levels(to_uint8(scan))}
+    explore = SimpleNamespace(systems=systems, shelf=shelf, problem="", idle=Stages())
+    found = {}
+    for number in NUMBERS:
+        running = Explore._analyse(explore, Turn(), "a key", False, number, *VALUES)  # type: ignore[arg-type]
+        *_, shown = running
+        found[number] = shown.analysis
+        system, settings = systems[number], AttackSettings(*VALUES)
+        alone = system.read(scan, settings.seed)
+        assert shown.analysis.info["hospital"] == shown.analysis.hospital == number
+        assert shown.analysis.clean.attention.tolist() == pytest.approx(alone.attention.tolist())
+        *_, last = trajectory(system, scan, settings)
+        assert torch.equal(shown.analysis.attacked_scan, last.x_adv[0])
+        assert f"read as hospital {number} (simulated)" in shown.results
+        weighed = torch.einsum(
+            "k,khw->hw", alone.attention, shown.analysis.evidence["clean"].experts
+        )
+        torch.testing.assert_close(
+            shown.analysis.evidence["clean"].mixture, weighed, atol=1e-4, rtol=1e-3
+        )
+    for one, other in itertools.combinations(found.values(), 2):
+        assert not torch.equal(one.attacked_scan, other.attacked_scan)
+    nobody = Explore._analyse(explore, Turn(), "a key", False, 9, *VALUES)  # type: ignore[arg-type]
+    assert "mf-running" not in str(list(nobody))
+
+
+def test_the_smallest_attack_is_sought_where_the_attack_was_made(
+    systems: Systems, done: Analysis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Any] = []
+
+    def watched(system: MedFedPure | None, *_: Any) -> Iterator[str]:
+        asked.append(system)
+        yield ""
+
+    monkeypatch.setattr("demo.explore.attack_trajectory.search", watched)
+    steps = SimpleNamespace(systems=systems)
+    list(AttackSteps._search(steps, Turn(), done))  # type: ignore[arg-type]
+    list(AttackSteps._search(steps, Turn(), None))  # type: ignore[arg-type]
+    assert asked == [systems[3], None]
+
+
+def test_a_series_is_scored_by_the_chosen_hospital(systems: Systems, scan: Tensor) -> None:
+    said = []
+    for number in (1, 2):
+        series = of_levels(to_uint8(scan))
+        list(slices.score(systems[number], series))
+        assert series.marks()["tau"] == systems[number].tau
+        said.append(series.said)
+    assert "1 marked; read as hospital 1 (simulated)." in said[0]
+    assert "none marked; read as hospital 2 (simulated)." in said[1]
+
+
+def test_reports_name_the_hospital_and_repeat_as_it(
+    done: Analysis,
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    files = checkpoint.read_manifest(folder)
+    monkeypatch.setattr(report, "read_manifest", lambda: files)
+    document = json.loads(report.to_json(done))
+    assert document["system"]["hospital"] == 3 and document["system"]["hospitals"] == NUMBERS
+    assert [at["hospital"] for at in document["at_each_hospital"]["attacked"]] == NUMBERS
+    own = {name for name in document["weights_sha256"] if name.startswith("hospital")}
+    assert own == {"hospital-03.safetensors"}
+    path = tmp_path / "report.json"
+    path.write_bytes(report.to_json(done))
+    assert repeat.main([str(path), "--weights", str(folder)]) == 0
+    monkeypatch.chdir(tmp_path)
+    png = base64.b64decode(document["scan"]["png"].partition(",")[2])
+    Path("scan.png").write_bytes(png)
+    capsys.readouterr()
+    line = document["repeat"]["clean reading"].split()
+    assert command_line.main([*line[3:], "--weights", str(folder)]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["tumour_probability"] == pytest.approx(
+        document["clean"]["tumour_probability"], abs=1e-4
+    )
+    for made in report_pages.pages(done):
+        words = [text.get_text() for text in made.figure.findobj(Text)]
+        assert any("read as hospital 3 (simulated)" in word for word in words)
+    path.write_text("[1, 2]")
+    assert repeat.main([str(path), "--weights", str(folder)]) == 2
+
+
+def test_a_batch_says_that_the_first_hospital_read(systems: Systems, scan: Tensor) -> None:
+    work = Worklist()
+    work.add("a.png", decode(to_png(scan)))
+    first = batch_pages.pages(work, False, systems[1].info)[0]
+    words = [text.get_text() for text in first.figure.findobj(Text)]
+    assert any("read as hospital 1 (simulated)" in word for word in words)
+
+
+def test_programs_choose_by_number(systems: Systems, tiny_system: MedFedPure, scan: Tensor) -> None:
+    inbox = SimpleNamespace(take=lambda path: decode(to_png(scan)))
+
+    def ask(systems: Systems, hospital: float) -> dict[str, Any]:
+        api = SimpleNamespace(systems=systems, problem="", inbox=inbox)
+        return Api.read(api, {"path": "a"}, False, 0, 0, hospital)  # type: ignore[arg-type]
+
+    for given, number in ((0, 1), (1, 1), (3, 3)):
+        alone = systems[number].read(scan)
+        assert ask(systems, given)["attention"] == pytest.approx(alone.attention.tolist())
+    with pytest.raises(gr.Error, match="no hospital 4: these weights have hospitals 1, 2, 3"):
+        ask(systems, 4)
+    assert ask({None: tiny_system}, 0)["tau"] == tiny_system.tau
+    with pytest.raises(gr.Error, match="no hospital 1: these weights have no hospitals"):
+        ask({None: tiny_system}, 1)

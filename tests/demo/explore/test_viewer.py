@@ -1,0 +1,105 @@
+"""What the viewer is sent: the very numbers that were computed, and where they lie."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from core.attacks import Step
+from core.pipeline import MedFedPure
+from core.scan import Volume, Window, to_uint8
+from demo.analysis.analysis import Analysis
+from demo.analysis.attack import AttackSettings
+from demo.explore import viewer
+from demo.explore.series import Series, of_levels
+
+EndsAt = Callable[[Tensor], tuple[Step, ...]]
+
+
+def decoded(layer: dict[str, Any]) -> np.ndarray:
+    numbers = np.frombuffer(base64.b64decode(layer["data"]), "<" + layer["type"])
+    values: np.ndarray = numbers.reshape(layer["shape"]) * np.float64(layer["scale"])
+    return values
+
+
+@pytest.mark.parametrize(
+    ("values", "kind"),
+    [
+        ([0, 255], "u1"),
+        ([-1, 300], "i2"),
+        ([0, 65535], "u2"),
+        ([-1, 65535], "f4"),
+        ([0.5, 7], "f4"),
+    ],
+)
+def test_values_arrive_exactly_in_the_smallest_type(values: list[float], kind: str) -> None:
+    sent = viewer.layer(np.array([values, values[::-1]], dtype=np.float32))
+    assert sent["type"] == kind
+    assert decoded(sent).tolist() == [values, values[::-1]]
+
+
+def test_the_pictures_of_an_analysis_are_those_computed(
+    system: MedFedPure, scan: Tensor, ends_at: EndsAt
+) -> None:
+    attacked = ((scan * 255 + 3).clamp(max=255).round() / 255).float()
+    clean = system.read(scan)
+    found = viewer.results(Analysis(scan, AttackSettings(), ends_at(attacked), clean))
+    assert (decoded(found["attacked"]) == to_uint8(attacked)[0]).all()
+    assert (decoded(found["clean_purified"]) == to_uint8(clean.purified)[0]).all()
+    error = clean.error_map.sqrt().numpy() * 255
+    assert np.abs(decoded(found["clean_error"]) - error).max() <= viewer.ERROR_STEP / 2 + 1e-4
+    assert "attacked_error" not in found
+
+
+def test_a_canonical_scan_is_sent_once(scan: Tensor) -> None:
+    series = of_levels(to_uint8(scan))
+    shown = viewer.view(series, series.scan())
+    assert shown["file"] is None and (decoded(shown["scan"]) == to_uint8(scan)[0]).all()
+
+
+@pytest.mark.parametrize("levels", [(100.0, 1100.0), (1100.0, 100.0)])
+def test_windows_are_ranges_of_what_the_models_see(levels: tuple[float, float]) -> None:
+    data = np.linspace(0, 2100, 40 * 50, dtype=np.float32).reshape(1, 40, 50)
+    series = Series(Volume(data, levels, "DICOM", (Window("file 1", 600, 500),)))
+    shown = viewer.view(series, series.scan())
+    windows = {name: (low, high) for name, low, high in shown["windows"]}
+    assert shown["windows"][0][0] == viewer.WINDOW_NAMES["auto"]
+    assert windows[viewer.WINDOW_NAMES["auto"]] == pytest.approx((0, 1))
+    assert windows["the file's own 1"] == pytest.approx((0.25, 0.75))
+    low, high = windows[viewer.WINDOW_NAMES["full"]]
+    ends = sorted(shown["black"] + g * (shown["white"] - shown["black"]) for g in (low, high))
+    assert ends == pytest.approx([0, 2100])
+    assert (decoded(shown["file"]) == data[0]).all()  # whatever the window
+
+
+@pytest.mark.parametrize(
+    ("shape", "spacing"), [((60, 100), None), ((100, 60), (1.0, 1.0)), ((60, 100), (2.0, 0.5))]
+)
+def test_the_file_s_pixels_lie_where_the_models_see_them(
+    shape: tuple[int, int], spacing: tuple[float, float] | None
+) -> None:
+    data = np.zeros((1, *shape), dtype=np.float32)
+    row, column = shape[0] // 4, shape[1] // 5
+    data[0, row : row + 8, column : column + 8] = 255  # more than a few pixels: not blank
+    series = Series(Volume(data, (0.0, 255.0), "DICOM", spacing=spacing))
+    scan = series.scan()
+    left, top, width, height = viewer.view(series, scan)["file"]["rect"]
+    shown = left + (column + 4) / shape[1] * width, top + (row + 4) / shape[0] * height
+    rows, columns = torch.meshgrid(torch.arange(224.0), torch.arange(224.0), indexing="ij")
+    mass = scan[0] / scan.sum()
+    seen = float((mass * (columns + 0.5)).sum()) / 224, float((mass * (rows + 0.5)).sum()) / 224
+    assert shown == pytest.approx(seen, abs=0.5 / 60)
+
+
+def test_a_huge_slice_is_sent_as_means_and_says_so() -> None:
+    data = np.arange(1, 2500 * 40 + 1, dtype=np.float32).reshape(1, 2500, 40) % 250
+    shown = viewer.view(Series(Volume(data, (0.0, 255.0), "picture")))
+    assert shown["file"]["reduced"] == 3 and max(shown["file"]["shape"]) <= viewer.MAX_SIDE
+    first = decoded(shown["file"])[0, 0]
+    assert first == pytest.approx(data[0, :3, :3].mean(), abs=0.5)

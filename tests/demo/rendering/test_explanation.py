@@ -1,0 +1,143 @@
+from __future__ import annotations
+
+import base64
+import io
+import re
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from core.attacks import Step
+from core.pipeline import MedFedPure
+from demo.analysis.analysis import Analysis
+from demo.analysis.attack import AttackSettings
+from demo.analysis.explanation import Evidence, evidence
+from demo.explore import results_view
+from demo.rendering import images
+from demo.rendering.charts import Mark, curve, histogram
+from demo.rendering.explanation import alarms, decision, rank, votes
+
+EndsAt = Callable[[Tensor], tuple[Step, ...]]
+
+
+@pytest.fixture(scope="module")
+def analysis(system: MedFedPure, scan: Tensor, ends_at: EndsAt) -> Analysis:
+    attacked = ((scan * 255 + 3).clamp(max=255).round() / 255).float()
+    clean, after = system.read(scan), system.read(attacked)
+    known = {"clean": evidence(system, clean), "attacked": evidence(system, after)}
+    return Analysis(scan, AttackSettings(), ends_at(attacked), clean, after, 12.0, evidence=known)
+
+
+def bars(svg: str, kind: str) -> list[tuple[float, float, float]]:
+    """(left edge, width, height) of a histogram's bars of one kind."""
+    found = re.findall(
+        rf'class="{kind}" x="([\d.-]+)" y="[\d.-]+" width="([\d.-]+)" height="([\d.-]+)"', svg
+    )
+    return [(float(x), float(w), float(h)) for x, w, h in found]
+
+
+def test_each_reading_is_explained(analysis: Analysis) -> None:
+    html = decision(analysis)
+    assert html.count("<img") == 2 * (2 + 3)  # purified, mixture, experts
+    assert "not where a disease is" in html and "file:" not in html
+    only = decision(replace(analysis, evidence={"clean": analysis.evidence["clean"]}))
+    assert only.count("<img") == 5 and "Attacked scan" not in only
+    assert decision(replace(analysis, evidence={})) == ""
+    page = results_view.render(analysis)
+    assert page.count("Expert 1") == page.count("Expert 3") == 2  # clean and attacked
+
+
+def test_where_it_cannot_judge_nothing_speaks_for_a_class(analysis: Analysis) -> None:
+    assert analysis.clean
+    far = replace(analysis.clean, novelty=analysis.clean.novelty_limit + 1)
+    html = decision(replace(analysis, clean=far))
+    assert html.count("<img") == 2 + 3 and "Clean scan: cannot judge" in html
+    table = votes("Clean", far, analysis.evidence["clean"])
+    assert "tumour" not in table and "cannot judge" in table
+
+
+def test_votes_and_weights_are_the_readings_own(analysis: Analysis) -> None:
+    d, e = analysis.clean, analysis.evidence["clean"]
+    assert d is not None
+    sure = replace(d, attention=torch.tensor([0.7, 0.2, 0.1]), tumour_probability=0.2)
+    sure = replace(sure, expert_probabilities=torch.tensor([0.8, 0.3, 0.004]))
+    html = votes("<Clean>", sure, e)
+    assert re.findall(r"<span>([\d.]+)</span>", html) == ["0.70", "0.20", "0.10"]
+    says = re.findall(r'mf-says">([^<]+)<', html)
+    assert says == ["tumour 80 %", "no tumour 70 %", "no tumour &gt; 99 %", "no tumour 80 %"]
+    assert "<Clean>" not in html and "112 x 112" in html
+
+
+def test_the_maps_speak_for_the_output(system: MedFedPure, analysis: Analysis) -> None:
+    d, e = analysis.clean, analysis.evidence["clean"]
+    assert d is not None
+    assert e.label == int(d.is_tumour)
+    weighed = torch.einsum("k,khw->hw", d.attention, e.experts)
+    torch.testing.assert_close(e.mixture, weighed, atol=1e-4, rtol=1e-3)
+    turned = evidence(system, replace(d, tumour_probability=1 - d.tumour_probability))
+    assert turned.label == 1 - e.label
+    assert not torch.allclose(turned.mixture, e.mixture)
+
+
+def test_an_overlay_hides_nothing_where_the_map_is_zero(scan: Tensor) -> None:
+    share = torch.zeros(224, 224)
+    share[:, 112:] = 1
+    url = images.overlay_url(scan, share)
+    shown = np.asarray(Image.open(io.BytesIO(base64.b64decode(url.split(",")[1])))).astype(int)
+    grey = (scan[0] * 255).round().int().numpy()
+    assert (shown[:, :112] == grey[:, :112, None]).all()
+    assert (shown[:, 112:, 0] > shown[:, 112:, 2] + 50).all()  # yellow: the highest value
+
+
+def test_the_alarms_bars_are_those_above_tau() -> None:
+    rng = np.random.default_rng(0)
+    values, tau = np.sort(rng.normal(size=2000)), 1.2
+    svg = histogram(values, tau, [Mark("one", 0.3), Mark("two", 6.0)], "said <&>")
+    clean, alarm = bars(svg, "mf-clean"), bars(svg, "mf-alarm")
+    share = sum(h for *_, h in alarm) / sum(h for *_, h in clean + alarm)
+    assert share == pytest.approx((values > tau).mean(), abs=0.01)
+    line = float(re.search(r'class="mf-tau" x1="([\d.]+)"', svg)[1])  # type: ignore[index]
+    assert max(x for x, *_ in clean) < line <= min(x for x, *_ in alarm)
+    one, two = (float(x) for x in re.findall(r'class="mf-mark" x1="([\d.]+)"', svg))
+    assert one < line < two  # on one axis with the threshold
+    assert 'aria-label="said &lt;&amp;&gt;"' in svg
+
+
+@pytest.mark.parametrize("value", [-50.0, 0.0, 50.0])
+def test_every_mark_is_inside_the_chart(value: float) -> None:
+    svg = histogram(np.linspace(0, 1, 101), 0.95, [Mark("x", value)], "")
+    width = float(re.search(r'viewBox="0 0 (\d+)', svg)[1])  # type: ignore[index]
+    assert all(0 <= float(x) <= width for x in re.findall(r' x\d?="([\d.-]+)"', svg))
+
+
+def test_a_curve_rises_with_its_values_and_marks_its_step() -> None:
+    svg = curve([0.1, 0.5, 0.9], 1, 0, 1, "")
+    heights = [float(y) for y in re.findall(r'cy="([\d.]+)"', svg)]
+    assert heights == sorted(heights, reverse=True)  # y points down
+    kinds = re.findall(r'circle class="([^"]+)"', svg)
+    assert kinds == ["mf-dot", "mf-now", "mf-dot"]
+
+
+def test_the_false_alarm_rate_is_counted_and_said(analysis: Analysis) -> None:
+    scores = np.linspace(0, 1, 1001)
+    assert "about 5 score above" in alarms(scores, 0.95)
+    assert "about 18 score above" in alarms(scores, 0.82)
+    d = analysis.clean
+    assert d is not None
+    said = rank("clean scan", replace(d, score=3.0, confidence=1.0, flagged=True))
+    assert said.startswith("Clean scan: 3.0, higher than any") and "attack suspected" in said
+    said = rank("clean scan", replace(d, score=-7.0, confidence=0.004, flagged=False))
+    assert "lower than nearly all" in said and "not suspected" in said
+
+
+def test_the_histogram_is_of_the_deciding_score(system: MedFedPure, analysis: Analysis) -> None:
+    e: Evidence = analysis.evidence["clean"]
+    stored = system.detector.quantiles_fused
+    assert (e.clean_scores == stored.numpy()).all()
+    e.clean_scores[0] = -99
+    assert float(stored[0]) != -99  # a copy: nobody can turn the detector from here

@@ -1,0 +1,229 @@
+from __future__ import annotations
+
+import base64
+import io
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import dicom_maker
+import numpy as np
+import pytest
+import torch
+from matplotlib.text import Text
+from PIL import Image
+from torch import Tensor
+
+from core import __main__ as command_line
+from core import checkpoint
+from core.pipeline import MedFedPure
+from core.scan import read_scan, read_volume, to_png, to_uint8
+from core.weights import PARTS, SYSTEM, load, save_part, save_ties
+from demo import repeat
+from demo.analysis.analysis import Analysis
+from demo.analysis.attack import AttackSettings
+from demo.explore import analyse
+from demo.rendering import wording
+from demo.report import document as report
+from demo.report import pdf as report_pages
+from demo.report.buttons import NOTHING, _pdf, _png
+from demo.report.download import File
+from demo.report.page import DPI, LEFT, SIDE, TOP, Page
+
+
+@pytest.fixture(scope="module")
+def folder(tiny_system: MedFedPure, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A weights folder of an untrained system."""
+    folder = tmp_path_factory.mktemp("weights")
+    for name, place in PARTS.items():
+        save_part(tiny_system.get_submodule(place), folder, name, {}, "split")
+    save_ties(tiny_system, folder, "split")
+    checkpoint.write_manifest(
+        folder, [*PARTS, SYSTEM], preset="tiny", protocol="multi-source", commit="none"
+    )
+    return folder
+
+
+@pytest.fixture(scope="module")
+def loaded(folder: Path) -> MedFedPure:
+    return load(folder, "cpu")
+
+
+def analysed(system: MedFedPure, scan: Tensor, **settings: Any) -> Analysis:
+    *_, shown = analyse.analyse(system, scan, {}, AttackSettings(**settings))
+    assert shown.analysis is not None
+    return shown.analysis
+
+
+@pytest.fixture(scope="module")
+def done(loaded: MedFedPure, scan: Tensor) -> Analysis:
+    return analysed(loaded, scan, steps=2, seed=5, aim="mixture", truth="tumour")
+
+
+def words(page: Page) -> list[str]:
+    return [text.get_text() for text in page.figure.findobj(Text) if text.get_text()]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"kind": "none", "seed": 3},
+        {"kind": "fgsm", "norm": "l2", "eps": 2.0},
+        {"steps": 2, "aim": "defence", "seed": 7},
+        {"steps": 3, "aim": "mixture", "truth": "no tumour", "eps": 0.03},
+    ],
+)
+def test_the_json_alone_repeats_the_analysis(
+    loaded: MedFedPure, scan: Tensor, settings: dict[str, Any]
+) -> None:
+    before = analysed(loaded, scan, **settings)
+    again = report.repeat(loaded, json.loads(report.to_json(before)))
+    assert again.settings == before.settings and torch.equal(again.scan, before.scan)
+    assert [name for name, _ in again.readings] == [name for name, _ in before.readings]
+    if before.attacked_scan is not None:
+        assert again.attacked_scan is not None
+        assert torch.equal(again.attacked_scan, before.attacked_scan)
+    rows = list(repeat.compare(json.loads(report.to_json(before)), again))
+    assert len(rows) == 4 * len(before.readings)
+    assert all(now == pytest.approx(was, abs=1e-5) for _, was, now in rows)
+
+
+def test_its_command_lines_repeat_it(
+    done: Analysis, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    document = json.loads(report.to_json(done))
+    Path(f"{report.NAME}.json").write_bytes(report.to_json(done))
+    pictures = {"scan.png": document["scan"], "attacked-scan.png": document["attack"]}
+    for name, held in pictures.items():
+        Path(name).write_bytes(base64.b64decode(held["png"].partition(",")[2]))
+    whole, *readings = (line.split() for line in document["repeat"].values())
+    assert whole[:3] == ["python", "-m", "demo.repeat"]
+    assert repeat.main([*whole[3:], "--weights", str(folder)]) == 0
+    assert "DIFFERS" not in capsys.readouterr().out
+    for line, name in zip(readings, ("clean", "attacked"), strict=True):
+        assert line[:3] == ["python", "-m", "core"]
+        assert command_line.main([*line[3:], "--weights", str(folder)]) == 0
+        printed = json.loads(capsys.readouterr().out)
+        for number in repeat.NUMBERS:
+            assert printed[number] == pytest.approx(document[name][number], abs=1e-4)
+
+
+def test_a_changed_number_is_found(
+    done: Analysis, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    document = json.loads(report.to_json(done))
+    document["attacked"]["tumour_probability"] += 0.1
+    path = tmp_path / "report.json"
+    path.write_text(json.dumps(document))
+    assert repeat.main([str(path), "--weights", str(folder)]) == 1
+    said = capsys.readouterr().out.splitlines()
+    assert [line for line in said if "DIFFERS" in line] == [said[7]]
+
+
+@pytest.mark.parametrize("change", ["scan", "sha256", "settings", "list"])
+def test_another_file_is_no_report(loaded: MedFedPure, done: Analysis, change: str) -> None:
+    document: Any = json.loads(report.to_json(done))
+    if change == "scan":
+        assert done.attacked_scan is not None
+        document["scan"]["png"] = document["attack"]["png"]
+    elif change == "sha256":
+        del document["scan"]["sha256"]
+    elif change == "settings":
+        document["attack"]["eps"] = 9.0
+    else:
+        document = [1, 2]
+    with pytest.raises(ValueError, match="report"):
+        report.repeat(loaded, document)
+
+
+def test_it_says_what_it_was_made_with(
+    done: Analysis, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = checkpoint.read_manifest(folder)
+    monkeypatch.setattr(report, "read_manifest", lambda: files)
+    document = json.loads(report.to_json(done))
+    assert document["weights_sha256"] == {name: file.sha256 for name, file in files.items()}
+    assert document["versions"]["torch"] == torch.__version__.split("+")[0]
+    assert document["versions"]["python"] == ".".join(map(str, sys.version_info[:3]))
+    assert document["scan"]["sha256"] == report.digest(to_uint8(done.scan))
+    assert document["attack"]["seed"] == document["clean"]["seed"] == 5
+    assert wording.RESEARCH in document["notice"]
+    trained_elsewhere = {"split_sha256": "another split"}
+    assert report.weights(trained_elsewhere) == {} == report.weights({})
+
+
+def test_the_pdf_has_its_pages_and_the_notice_on_each(done: Analysis) -> None:
+    pdf = report_pages.pdf(done)
+    assert pdf.startswith(b"%PDF-") and pdf.count(b"/Type /Page ") == 2
+    pages = report_pages.pages(done)
+    assert len(pages) == 2
+    for number, page in enumerate(pages, start=1):
+        assert words(page).count(wording.RESEARCH) == 2  # above and below
+        assert f"MedFedPure, page {number} of 2" in words(page)
+    first, second = map(words, pages)
+    assert {"Clean scan", "Attacked scan", "Without defence", "With defence"} <= set(first)
+    assert report.digest(to_uint8(done.scan)) in second and "python -m demo.repeat" in str(second)
+
+
+def test_nothing_of_a_page_is_cut_off(done: Analysis) -> None:
+    for page in report_pages.pages(done):
+        page.figure.savefig(io.BytesIO(), format="png", dpi=DPI)  # measures the letters
+        width, height = page.figure.get_size_inches() * DPI
+        for text in page.figure.findobj(Text):
+            if text.get_text():
+                box = text.get_window_extent(dpi=DPI)
+                assert box.x0 >= 0 and box.x1 <= width and box.y0 >= 0 and box.y1 <= height
+
+
+def test_the_png_shows_the_scan_dot_for_dot(done: Analysis) -> None:
+    with Image.open(io.BytesIO(report_pages.png(done))) as picture:
+        shown = np.asarray(picture.convert("RGB"))
+    top, left, side = round((TOP + 0.18) * DPI), round(LEFT * DPI), round(SIDE * DPI)
+    levels = shown[top : top + side, left : left + side]
+    assert np.array_equal(levels, np.repeat(to_uint8(done.scan)[0][..., None], 3, -1))
+
+
+def test_an_unattacked_or_stopped_analysis_is_reported_too(
+    loaded: MedFedPure, scan: Tensor
+) -> None:
+    clean = analysed(loaded, scan, kind="none")
+    assert "Attacked scan" not in words(report_pages.pages(clean)[0])
+    steps = analyse.analyse(loaded, scan, {}, AttackSettings(steps=2))
+    stopped = next(s.analysis for s in steps if s.analysis and s.analysis.steps)
+    assert "The attack was stopped." in words(report_pages.pages(stopped)[0])
+
+
+def test_no_header_of_a_file_gets_in(loaded: MedFedPure) -> None:
+    stored = np.tile(np.arange(64, dtype=np.uint16) * 50, (64, 1))
+    file = dicom_maker.native(dicom_maker.data_set(stored, 12), stored)
+    assert b"Nobody^Secret" in file and b"SECRET-17" in file
+    done = analysed(loaded, read_volume(file).slice(), kind="none")
+    texts = report.to_json(done).decode() + str([words(p) for p in report_pages.pages(done)])
+    for secret in ("Nobody", "Secret", "SECRET", dicom_maker.MR):
+        assert secret not in texts
+    assert b"Secret" not in report_pages.png(done) + report_pages.pdf(done)
+
+
+def test_nothing_is_left_on_disk_or_in_pyplot(
+    done: Analysis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    monkeypatch.chdir(tmp_path)
+    for made in (_pdf(done), _png(done)):
+        assert isinstance(made, File) and made.data
+    assert list(tmp_path.iterdir()) == []
+    assert "matplotlib.pyplot" not in sys.modules
+
+
+def test_without_an_analysis_the_buttons_say_so(scan: Tensor) -> None:
+    for analysis in (None, Analysis(scan, AttackSettings())):
+        assert _pdf(analysis) == NOTHING == _png(analysis)
+
+
+def test_the_scan_in_the_report_is_a_file_that_can_be_opened(done: Analysis) -> None:
+    png = base64.b64decode(report.document(done)["scan"]["png"].partition(",")[2])
+    assert torch.equal(read_scan(png), done.scan) and png == to_png(done.scan)

@@ -1,0 +1,234 @@
+"""The endpoint as programs meet it: over HTTP, with the client of the README."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import dicom_maker
+import nibabel
+import numpy as np
+import pytest
+import torch
+
+import app
+from core.pipeline import MedFedPure, PipelineConfig
+from core.pipeline import build as build_system
+from core.scan import ScanError, read_volume, to_png
+from demo.phantom import phantom
+from demo.serving.api import API, read_once
+from demo.serving.uploads import decode
+from tests.demo.browser.browsing import Served
+
+# what the README shows, word for word
+EXAMPLE = """
+from gradio_client import Client, handle_file
+
+client = Client("http://127.0.0.1:7860")
+reading = client.predict(scan=handle_file("scan.png"), api_name="/read")
+print(reading["can_judge"], reading["tumour_probability"], reading["flagged"])
+
+for number in range(1, 4):  # of a DICOM series, a NIfTI volume or a zip
+    reading = client.predict(handle_file("volume.nii.gz"), slice=number, api_name="/read")
+    print(reading["slice"], "of", reading["slices"], reading["score"])
+"""
+TYPES = {
+    "number": (int, float), "integer": int, "boolean": bool, "string": str, "object": dict,
+    "array": list | tuple,
+}  # fmt: skip
+NUMBERS = ("tumour_probability", "tumour_probability_undefended", "score", "attention")
+
+
+def documented() -> dict[str, str]:
+    """The schema in the endpoint's description: key to type."""
+    return dict(re.findall(r"^- (\w+) \((\w+)\): ", API, re.MULTILINE))
+
+
+@pytest.fixture(scope="module")
+def volume() -> bytes:
+    """Three heads as NIfTI."""
+    heads = [phantom(n, n == 1)[0].numpy() * 800 for n in range(3)]
+    image = nibabel.Nifti1Image(np.stack(heads, -1).astype(np.int16), np.eye(4))
+    return bytes(image.to_bytes())
+
+
+@pytest.fixture(scope="module")
+def twin() -> MedFedPure:
+    """The system that `tests.demo.browser.serve` serves."""
+    torch.manual_seed(0)
+    return build_system(PipelineConfig(), {"preset": "untrained"})
+
+
+@pytest.fixture(scope="module")
+def client(served: Served) -> Iterator[Any]:
+    from gradio_client import Client
+
+    client = Client(served.url, verbose=False, analytics_enabled=False)
+    yield client
+    client.close()
+
+
+def test_the_description_is_the_output(tiny_system: MedFedPure, volume: bytes) -> None:
+    answer = read_once(tiny_system, decode(volume), False, 0)
+    schema = documented()
+    assert sorted(answer) == sorted(schema)
+    for key, kind in schema.items():
+        assert isinstance(answer[key], TYPES[kind]), key
+        assert isinstance(answer[key], bool) == (kind == "boolean"), key
+    assert json.loads(json.dumps(answer)).keys() == answer.keys()
+
+
+def test_a_slice_is_chosen_and_the_middle_one_is_read_otherwise(
+    tiny_system: MedFedPure, volume: bytes
+) -> None:
+    for number in (1, 2, 3):
+        answer = read_once(tiny_system, decode(volume), False, 0, number)
+        alone = tiny_system.read(read_volume(volume).slice(number - 1))
+        assert answer["score"] == pytest.approx(alone.score, abs=1e-6)
+        assert (answer["slice"], answer["slices"], answer["kind"]) == (number, 3, "NIfTI")
+    middle = read_once(tiny_system, decode(volume), False, 0)
+    assert middle["slice"] == 2
+
+
+def test_refusals_are_sentences(tiny_system: MedFedPure, volume: bytes, photograph: bytes) -> None:
+    for words, call in {
+        "Send one file": (None, False, 0),
+        "empty": (decode(b""), True, 0),
+        "brain MRI": (decode(photograph), False, 0),
+        "no slice 4: the file has 3": (decode(volume), False, 0, 4),
+        "no slice -1": (decode(volume), False, 0, -1),
+    }.items():
+        with pytest.raises(ScanError, match=words):
+            read_once(tiny_system, *call)
+    with pytest.raises(ValueError, match="seed"):
+        read_once(tiny_system, decode(volume), False, -1)
+    assert read_once(tiny_system, decode(photograph), True, 0)["kind"] == "picture"
+
+
+def test_the_example_of_the_readme_runs(
+    served: Served, twin: MedFedPure, volume: bytes, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    Path("scan.png").write_bytes(to_png(phantom(1, True)))
+    Path("volume.nii.gz").write_bytes(volume)  # its content says what it is, not its name
+    exec(EXAMPLE.replace("http://127.0.0.1:7860", served.url), space := {})
+    lines = capsys.readouterr().out.splitlines()
+    alone = twin.read(phantom(1, True))
+    printed = [line.split() for line in lines if line.startswith("True")]
+    assert float(printed[0][1]) == pytest.approx(alone.tumour_probability, abs=1e-4)
+    slices = [line.split() for line in lines if " of " in line]
+    assert [line[:3] for line in slices] == [[f"{n}", "of", "3"] for n in (1, 2, 3)]
+    for number, line in enumerate(slices):
+        score = twin.read(read_volume(volume).slice(number)).score
+        assert float(line[3]) == pytest.approx(score, rel=1e-3)
+    space["client"].close()
+
+
+def test_every_kind_of_file_is_read_and_none_is_kept(
+    served: Served, client: Any, twin: MedFedPure, volume: bytes, tmp_path: Path
+) -> None:
+    from gradio_client import handle_file
+
+    stored = (phantom(4, False)[0].numpy() * 3000).astype(np.uint16)
+    files = {
+        "Jane Doe.png": to_png(phantom(1, True)),
+        "Jane Doe.dcm": dicom_maker.native(dicom_maker.data_set(stored, 12), stored),
+        "Jane Doe.nii": volume,
+    }
+    kinds = []
+    for name, data in files.items():
+        (tmp_path / name).write_bytes(data)
+        answer = client.predict(handle_file(tmp_path / name), seed=3, api_name="/read")
+        alone = twin.read(read_volume(data).slice(), 3)
+        for number in NUMBERS:
+            was = getattr(alone, number)
+            expected = was.tolist() if isinstance(was, torch.Tensor) else was
+            assert answer[number] == pytest.approx(expected, abs=1e-4, rel=1e-4)
+        assert answer["seed"] == 3 and sorted(answer) == sorted(documented())
+        kinds.append(answer["kind"])
+    assert kinds == ["picture", "DICOM", "NIfTI"]
+    assert served.kept() == [] and "Jane" not in served.log.read_text()
+
+
+def test_a_refusal_reaches_the_caller_and_nothing_else(
+    served: Served, client: Any, tmp_path: Path
+) -> None:
+    from gradio_client import handle_file
+    from gradio_client.exceptions import AppError
+
+    (tmp_path / "Jane Doe.png").write_bytes(b"no picture")
+    with pytest.raises(AppError, match="not a picture or a volume") as refused:
+        client.predict(handle_file(tmp_path / "Jane Doe.png"), api_name="/read")
+    assert str(served.folder) not in str(refused.value) and "Traceback" not in str(refused.value)
+    assert served.kept() == [] and "Jane" not in served.log.read_text()
+
+
+def test_the_endpoint_is_described_where_clients_look(served: Served) -> None:
+    with urllib.request.urlopen(f"{served.url}/gradio_api/info", timeout=30) as reply:
+        endpoints = json.load(reply)["named_endpoints"]
+    assert list(endpoints) == ["/read"]
+    parameters = endpoints["/read"]["parameters"]
+    assert {p["parameter_name"]: p["parameter_default"] for p in parameters} == {
+        "scan": None, "any_picture": False, "seed": 0, "slice": 0
+    }  # fmt: skip
+    assert "not for clinical use" in endpoints["/read"]["description"]
+
+
+def test_mcp_without_its_package_is_a_sentence(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *_: None if name == "mcp" else find(name)
+    )
+    with pytest.raises(SystemExit) as left:
+        app.arguments(["--mcp"])
+    assert left.value.code == 2
+    assert capsys.readouterr().err.strip().endswith(app.NO_MCP)
+    assert app.arguments([]).mcp is False
+
+
+def test_a_language_model_finds_one_tool_and_reads_with_it(
+    tmp_path: Path, twin: MedFedPure
+) -> None:
+    pytest.importorskip("mcp", reason="the extra 'mcp' is not installed")
+    import ast
+    import base64
+
+    import anyio
+    from mcp import ClientSession
+    from mcp.client.streamable_http import streamable_http_client
+
+    server = Served(tmp_path, "--mcp")
+    png = base64.b64encode(to_png(phantom(1, True))).decode()
+    found: dict[str, Any] = {}
+
+    async def talk() -> None:
+        async with (
+            streamable_http_client(f"{server.url}/gradio_api/mcp/") as (read, write, _),
+            ClientSession(read, write) as session,
+        ):
+            await session.initialize()
+            found["tools"] = (await session.list_tools()).tools
+            question = {"scan": f"data:image/png;base64,{png}", "seed": 3}
+            found["answer"] = await session.call_tool("read", question)
+
+    try:
+        anyio.run(talk)
+        (tool,) = found["tools"]
+        assert tool.name == "read" and "not for clinical use" in tool.description
+        assert set(tool.inputSchema["properties"]) == {"scan", "any_picture", "seed", "slice"}
+        answer = ast.literal_eval(found["answer"].content[0].text)
+        alone = twin.read(phantom(1, True), 3)
+        assert answer["score"] == pytest.approx(alone.score, rel=1e-3) and answer["seed"] == 3
+        folder = server.folder
+        assert len(server.kept()) <= 1  # Gradio's own copy of the data URL: left to the sweeper
+    finally:
+        server.stop()
+    assert not folder.exists()

@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from dicom_maker import data_set, native
+from torch import Tensor
+
+from core.scan import from_uint8, to_png
+from demo.serving import uploads
+from demo.serving.uploads import Inbox, decode
+
+
+def stored(folder: Path, data: bytes) -> Path:
+    path = folder / "0123abcd" / "Jane Doe 1970.png"
+    path.parent.mkdir()
+    path.write_bytes(data)
+    return path
+
+
+def test_an_upload_becomes_pixels_and_its_file_is_gone(scan: Tensor, tmp_path: Path) -> None:
+    path = stored(tmp_path, to_png(scan))
+    upload = Inbox().take(str(path))
+    assert upload.levels is not None and torch.equal(from_uint8(upload.levels), scan)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_refused_file_is_gone_too(tmp_path: Path) -> None:
+    upload = Inbox().take(str(stored(tmp_path, b"<svg></svg>")))
+    assert upload.levels is None and upload.refusal.endswith(".")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_second_visitor_with_the_same_file_still_gets_it(scan: Tensor, tmp_path: Path) -> None:
+    inbox = Inbox()
+    path = str(stored(tmp_path, to_png(scan)))
+    first, second = inbox.take(path), inbox.take(path)  # Gradio stores equal files once
+    assert second.levels is not None and (first.levels == second.levels).all()
+
+
+def test_pixels_are_forgotten(scan: Tensor, tmp_path: Path) -> None:
+    inbox = Inbox()
+    path = str(stored(tmp_path, to_png(scan)))
+    inbox.take(path)
+    inbox._recent.seconds = 0
+    assert inbox.take(path).refusal == "The upload was interrupted: choose the file again."
+
+
+def test_a_photograph_is_refused_but_kept_readable(photograph: bytes) -> None:
+    upload = decode(photograph)
+    assert upload.is_colour and upload.levels is not None
+    assert "does not look like a brain MRI" in upload.refusal
+
+
+def series(folder: Path, count: int) -> tuple[list[str], np.ndarray]:
+    """Stored uploads of the slices of one series, last one first, and their values."""
+    values = np.random.default_rng(0).integers(0, 4000, (count, 40, 40), dtype=np.uint16)
+    paths = []
+    for n in reversed(range(count)):
+        place = {"ImagePositionPatient": [0, 0, n], "ImageOrientationPatient": [1, 0, 0, 0, 1, 0]}
+        path = folder / str(n) / "Jane Doe.dcm"
+        path.parent.mkdir()
+        path.write_bytes(native(data_set(values[n], **place), values[n]))
+        paths.append(str(path))
+    return paths, values
+
+
+def test_several_files_become_one_volume_and_are_gone(tmp_path: Path) -> None:
+    inbox = Inbox()
+    paths, values = series(tmp_path, 3)
+    upload = inbox.take(paths)
+    assert upload.volume is not None and (upload.volume.data == values).all()
+    assert upload.levels is not None and list(tmp_path.iterdir()) == []
+    assert inbox.take(paths).volume is upload.volume  # a second visitor's, before it was decoded
+
+
+def test_files_are_counted_and_weighed_before_they_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(uploads, "MAX_VOLUME_BYTES", 3000)
+    paths, _ = series(tmp_path, 3)
+    assert Inbox().take(paths).refusal == uploads.MANY
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_volume_too_large_to_remember_is_still_given(tmp_path: Path) -> None:
+    inbox = Inbox()
+    inbox._recent.size = 100
+    paths, _ = series(tmp_path, 2)
+    assert inbox.take(paths).volume is not None and len(inbox._recent) == 0
+
+
+def test_a_volume_with_a_blank_middle_can_still_be_looked_at() -> None:
+    values = np.zeros((3, 40, 40), dtype=np.uint16)
+    values[2, 10:30, 10:30] = 900
+    upload = decode(native(data_set(values, NumberOfFrames=3), values))
+    assert upload.levels is None and "blank" in upload.refusal and upload.volume is not None

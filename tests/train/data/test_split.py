@@ -1,0 +1,291 @@
+"""No group of near-duplicates crosses a fold; folds follow from the files and from nothing else."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter, defaultdict
+
+import numpy as np
+import pytest
+
+from core.scan import to_uint8
+from demo.phantom import phantom
+from train.data.sources import (
+    BR35H,
+    COLLECTION,
+    SOURCES,
+    DataError,
+    Record,
+    file_sha256,
+    find_records,
+    load_scans,
+)
+from train.data.split import (
+    FOLDS,
+    PROTOCOLS,
+    Manifest,
+    build_manifests,
+    check_files,
+    fold_of,
+    groups_of,
+    read_manifest,
+    thumbnails,
+    turned,
+)
+
+
+@pytest.fixture(scope="module")
+def scans() -> np.ndarray:
+    """Forty different heads, uint8 (40, 224, 224)."""
+    return np.concatenate([to_uint8(phantom(seed, tumour=seed % 2 == 1)) for seed in range(40)])
+
+
+def records_for(count: int, source: str = BR35H) -> list[Record]:
+    folder, (label, subtype) = next(iter(SOURCES[source].items()))
+    return [Record(f"{source}/{folder}/{i}.png", source, label, subtype) for i in range(count)]
+
+
+def digests_for(names: list[str]) -> list[str]:
+    return [hashlib.sha256(name.encode()).hexdigest() for name in names]
+
+
+# --- groups --------------------------------------------------------------------------------------
+
+
+def test_thumbnails_have_zero_mean_and_unit_norm(scans):
+    thumbs = thumbnails(scans)
+    assert thumbs.shape == (40, 576)
+    assert np.allclose(thumbs.mean(axis=1), 0, atol=1e-6)
+    assert np.allclose(np.linalg.norm(thumbs, axis=1), 1, atol=1e-5)
+
+
+def test_thumbnails_ignore_brightness_and_contrast(scans):
+    dimmed = (scans * 0.5 + 40).round().astype(np.uint8)
+    assert ((thumbnails(scans) * thumbnails(dimmed)).sum(axis=1) > 0.999).all()
+
+
+def test_the_eight_forms_are_those_of_the_turned_and_mirrored_scans(scans):
+    thumbs = thumbnails(scans[:3])
+    forms = turned(thumbs)
+    assert len(forms) == 8
+    for change in (lambda s: s, np.fliplr, np.flipud, np.rot90, np.transpose):
+        changed = thumbnails(np.stack([np.ascontiguousarray(change(s)) for s in scans[:3]]))
+        assert min(np.abs(form - changed).max() for form in forms) < 0.02
+
+
+def test_copies_mirrored_turned_or_dimmed_join_their_scan(scans):
+    scan = scans[0]
+    changes = [scan, scan[:, ::-1], scan[::-1], scan[::-1, ::-1], np.rot90(scan), scan.T]
+    family = np.stack([scan, *changes, (scan * 0.8).astype(np.uint8)])
+    groups = groups_of(thumbnails(np.concatenate([family, scans[1:4]])))
+    assert set(groups[: len(family)]) == {0}
+    assert 0 not in groups[len(family) :]
+
+
+def test_groups_are_connected_components(scans):
+    """A chain joins: first and last are far apart, but each link is close."""
+    thumbs = thumbnails(scans[:2])
+    share = np.linspace(0, 1, 30)[:, None]
+    chain = (1 - share) * thumbs[:1] + share * thumbs[1:2]
+    chain /= np.linalg.norm(chain, axis=1, keepdims=True)
+    assert chain[0] @ chain[-1] < 0.97
+    assert set(groups_of(chain.astype(np.float32))) == {0}
+    assert len(set(groups_of(chain[[0, -1]].astype(np.float32)))) == 2
+
+
+def test_groups_are_named_by_their_first_scan_and_closed_under_closeness(scans):
+    family = np.concatenate([scans, scans[:10, :, ::-1], scans[5:15, ::-1]])
+    thumbs = thumbnails(family)
+    groups = groups_of(thumbs)
+    upside_down = thumbnails(np.ascontiguousarray(family[:, ::-1]))
+    close = np.maximum(thumbs @ thumbs.T, thumbs @ upside_down.T) > 0.97
+    rows, columns = np.nonzero(close)
+    assert (groups[rows] == groups[columns]).all()
+    for group in set(groups):
+        assert np.flatnonzero(groups == group)[0] == group
+
+
+def test_grouping_does_not_depend_on_the_order(scans):
+    family = np.concatenate([scans, scans[:10, :, ::-1]])
+    order = np.random.default_rng(0).permutation(len(family))
+    straight, shuffled = groups_of(thumbnails(family)), groups_of(thumbnails(family[order]))
+
+    def partition(groups, names):
+        members = defaultdict(set)
+        for group, name in zip(groups, names, strict=True):
+            members[int(group)].add(int(name))
+        return {frozenset(m) for m in members.values()}
+
+    assert partition(straight, range(len(family))) == partition(shuffled, order)
+
+
+# --- folds ---------------------------------------------------------------------------------------
+
+
+def test_a_fold_is_decided_by_the_digest_alone():
+    digests = digests_for([str(i) for i in range(4000)])
+    folds = [fold_of(d) for d in digests]
+    assert folds == [fold_of(d) for d in digests]
+    share = {fold: n / len(folds) for fold, n in Counter(folds).items()}
+    assert share["test"] == pytest.approx(0.20, abs=0.02)
+    assert share["val"] == pytest.approx(0.10, abs=0.02)
+    assert share["train"] == pytest.approx(0.70, abs=0.02)
+
+
+def test_a_known_digest_keeps_its_fold_forever():
+    folds = {c: fold_of(c * 64) for c in "0123456789abcdef"}
+    assert {c for c, fold in folds.items() if fold == "test"} == {"1", "9"}
+    assert {c for c, fold in folds.items() if fold == "train"} == set("02345678abcdef")
+
+
+def both_sources(scans: np.ndarray) -> tuple[list[Record], list[str], np.ndarray]:
+    """Twenty scans in each source; the second's first ten mirror the first's, both ways."""
+    records = records_for(20, COLLECTION) + records_for(20, BR35H)
+    pictures = np.concatenate([scans[:5, :, ::-1], scans[5:10, ::-1], scans[20:30], scans[:20]])
+    return records, digests_for([r.file for r in records]), pictures
+
+
+def test_no_group_crosses_a_fold_and_sources_agree(scans):
+    manifests = {m.protocol: m for m in build_manifests(*both_sources(scans))}
+    assert manifests.keys() == PROTOCOLS.keys()
+    for protocol in ("leak-free", "multi-source", "second-source"):
+        check_groups(manifests[protocol])
+    check_agreement(manifests["leak-free"], manifests["multi-source"])
+    fold = {e.file: e.fold for e in manifests["multi-source"].entries}
+    twins = zip(records_for(10, COLLECTION), records_for(10, BR35H), strict=True)
+    assert all(fold[a.file] == fold[b.file] for a, b in twins)
+
+
+def test_a_manifest_survives_its_text(scans, tmp_path):
+    for manifest in build_manifests(*both_sources(scans)):
+        (tmp_path / f"{manifest.protocol}.csv").write_text(manifest.to_csv())
+        again = read_manifest(manifest.protocol, tmp_path)
+        assert again == manifest
+        assert again.sha256 == manifest.sha256
+
+
+def check_groups(manifest: Manifest) -> None:
+    folds = defaultdict(set)
+    for entry in manifest.entries:
+        folds[entry.group].add(entry.fold)
+    assert all(len(f) == 1 for f in folds.values())
+
+
+def check_agreement(leak_free: Manifest, multi_source: Manifest) -> None:
+    both = [
+        {e.file: e.fold for e in m.entries if e.source == BR35H} for m in (leak_free, multi_source)
+    ]
+    assert both[0] == both[1]
+
+
+# --- the committed manifests ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_committed_manifests_are_sane(protocol):
+    manifest = read_manifest(protocol)
+    files = [e.file for e in manifest.entries]
+    assert files == sorted(set(files))
+    assert {e.fold for e in manifest.entries} == set(FOLDS)
+    assert {e.source for e in manifest.entries} == set(PROTOCOLS[protocol])
+    assert all(len(e.sha256) == 64 and int(e.sha256, 16) >= 0 for e in manifest.entries)
+    assert all(e.file.startswith(f"{e.source}/") for e in manifest.entries)
+    positions = manifest.fold(*FOLDS)
+    assert positions == list(range(len(files)))
+    assert sum(manifest.counts().values()) == len(files)
+
+
+@pytest.mark.parametrize("protocol", ["leak-free", "multi-source", "second-source"])
+def test_committed_groups_stay_in_one_fold(protocol):
+    manifest = read_manifest(protocol)
+    check_groups(manifest)
+    smallest: dict[int, str] = {}
+    for entry in read_manifest("multi-source").entries:
+        smallest[entry.group] = min(smallest.get(entry.group, entry.sha256), entry.sha256)
+    assert all(e.fold == fold_of(smallest[e.group]) for e in manifest.entries)
+
+
+def test_identical_files_share_a_group():
+    groups = defaultdict(set)
+    for entry in read_manifest("multi-source").entries:
+        groups[entry.sha256].add(entry.group)
+    assert all(len(g) == 1 for g in groups.values())
+
+
+def test_committed_leak_free_and_multi_source_have_the_same_br35h_test_fold():
+    check_agreement(read_manifest("leak-free"), read_manifest("multi-source"))
+
+
+def test_the_paper_protocol_is_2400_and_600():
+    counts = Counter(e.fold for e in read_manifest("paper").entries)
+    assert counts["test"] == 600
+    assert counts["train"] + counts["val"] == 2400
+
+
+def test_an_unknown_protocol_names_the_known_ones():
+    with pytest.raises(DataError, match="unknown protocol 'papers': choose from paper, leak-free"):
+        read_manifest("papers")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "file,sha256\na,b\n",
+        "file,sha256,source,group,fold\nbr35h/yes/a.jpg,00,br35h,x,train\n",
+        "file,sha256,source,group,fold\nbr35h/yes/a.jpg,00,br35h\n",
+        "file,sha256,source,group,fold\nbr35h/yes/a.jpg,00,br35h,0,exam\n",
+    ],
+)
+def test_a_damaged_manifest_is_refused(tmp_path, text):
+    (tmp_path / "paper.csv").write_text(text)
+    with pytest.raises(DataError, match="no split manifest"):
+        read_manifest("paper", tmp_path)
+
+
+def test_a_folder_that_differs_from_its_manifest_is_refused(brain_folder):
+    root = brain_folder(2)
+    records = find_records(root)
+    manifests = build_manifests(records, file_sha256(root, records), load_scans(root, records))
+    manifest = next(m for m in manifests if m.protocol == "multi-source")
+    everything = range(len(manifest.entries))
+    check_files(manifest, root, everything)
+    (root / manifest.entries[3].file).write_bytes(b"other")
+    (root / manifest.entries[5].file).unlink()
+    with pytest.raises(DataError, match=f"2 of 12 files .* first is {manifest.entries[3].file}"):
+        check_files(manifest, root, everything)
+    check_files(manifest, root, [0, 1, 2])
+
+
+# --- real scans ----------------------------------------------------------------------------------
+
+
+@pytest.mark.data
+def test_the_real_files_are_those_of_the_manifests(data_root):
+    manifest = read_manifest("multi-source")
+    check_files(manifest, data_root, range(len(manifest.entries)))
+    assert [e.file for e in manifest.entries] == [r.file for r in find_records(data_root)]
+
+
+@pytest.mark.slow
+@pytest.mark.data
+def test_no_test_scan_has_a_copy_in_another_fold(data_root):
+    """Grouping has no part in this: pictures are turned as pictures, and compared as they are."""
+    manifest = read_manifest("leak-free")
+    scans = load_scans(data_root, [e.record for e in manifest.entries])
+    test, others = manifest.fold("test"), manifest.fold("train", "val")
+    known = thumbnails(scans[others])
+    for view in (scans[test], scans[test][:, :, ::-1]):
+        for k in range(4):
+            turned_scans = np.ascontiguousarray(np.rot90(view, k, axes=(1, 2)))
+            assert (thumbnails(turned_scans) @ known.T).max() < 0.98
+
+
+@pytest.mark.data
+@pytest.mark.slow
+def test_the_committed_manifests_follow_from_the_files(data_root):
+    records = find_records(data_root)
+    built = build_manifests(
+        records, file_sha256(data_root, records), load_scans(data_root, records)
+    )
+    assert built == [read_manifest(m.protocol) for m in built]

@@ -1,0 +1,173 @@
+"""FedEM's two steps: their laws, and that nothing but the E-step moves a client's weights."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from core.moe import MixtureOfExperts, MoEConfig
+from train.data.augment import AugmentConfig
+from train.data.dataset import Data
+from train.phases import classifier
+from train.phases.classifier import ClassifierConfig, loss_function
+from train.phases.fedem import em_loss, mixture_weights, shares
+from train.trainer import OPTIMIZERS, FitConfig, fit
+
+CPU = torch.device("cpu")
+PI = torch.tensor([0.7, 0.1, 0.2])
+CONFIG = MoEConfig(img_size=16, sides=(16, 16, 16), channels=(4, 4, 4, 4), hidden=4, gate="client")
+EM = ClassifierConfig(objective="em", beta=0.0, gamma=0.0, expert_loss=0.0)
+
+
+def mixture(sides: int = 3, weights: Tensor | None = PI) -> MixtureOfExperts:
+    torch.manual_seed(0)
+    model = MixtureOfExperts(replace(CONFIG, sides=(16,) * sides)).eval()
+    if weights is not None:
+        model.attention.set_weights(weights)
+    return model
+
+
+def scans(count: int = 12) -> Data:
+    """Bright ones of label 1 and dark ones of label 0, all different."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(count) % 2
+    levels = rng.integers(0, 100, (count, 16, 16)) + 120 * labels[:, None, None]
+    cells = [str(label) for label in labels]
+    return Data(levels.astype(np.uint8), torch.from_numpy(labels), cells, range(count))
+
+
+def sure_of(model: MixtureOfExperts, expert: int, label: int, logit: float = 4.0) -> None:
+    """Makes an expert say `label` of every scan."""
+    model.experts[expert].head[-1].weight.data.zero_()
+    model.experts[expert].head[-1].bias.data = logit * F.one_hot(torch.tensor(label), 2).float()
+
+
+def test_identical_experts_share_scans_by_the_clients_weights() -> None:
+    model, (x, y) = mixture(), scans().all(CPU)
+    for expert in model.experts:
+        expert.load_state_dict(model.experts[0].state_dict())
+    torch.testing.assert_close(shares(model.outputs(x), y), PI.expand(12, 3))
+    torch.testing.assert_close(mixture_weights(model, scans(), CPU), PI)
+
+
+def test_shares_are_the_posterior_of_who_made_the_scan() -> None:
+    model, (x, y) = mixture(), scans().all(CPU)
+    sure_of(model, 1, 0)
+    output = model.outputs(x)
+    likelihood = output.expert_logits.softmax(2)[torch.arange(12), :, y]
+    bayes = PI * likelihood / (PI * likelihood).sum(1, keepdim=True)
+    torch.testing.assert_close(shares(output, y), bayes)
+
+
+def test_one_expert_s_loss_is_cross_entropy() -> None:
+    model, (x, y) = mixture(1, None), scans().all(CPU)
+    output = model.outputs(x)
+    assert shares(output, y).tolist() == [[1.0]] * 12
+    torch.testing.assert_close(em_loss(output, y), F.cross_entropy(model.experts[0](x), y))
+
+
+def test_an_experts_gradient_is_that_of_its_own_weighted_loss() -> None:
+    model, (x, y) = mixture(), scans().all(CPU)
+    q = shares(model.outputs(x), y).detach()
+    em_loss(model.outputs(x), y).backward()
+    assert model.attention.log_weights.grad is None
+    for k, expert in enumerate(model.experts):
+        own = (q[:, k] * F.cross_entropy(expert(x), y, reduction="none")).mean()
+        (grad,) = torch.autograd.grad(own, expert.head[-1].weight)
+        torch.testing.assert_close(expert.head[-1].weight.grad, grad)
+
+
+def test_em_never_lowers_the_likelihood() -> None:
+    """What makes the E-step right: with the experts as they are, repeating it climbs."""
+    model, data = mixture(), scans()
+    sure_of(model, 0, 0)
+    x, y = data.all(CPU)
+    losses = []
+    for _ in range(6):
+        with torch.no_grad():
+            losses.append(float(F.nll_loss(model(x), y)))
+        model.attention.set_weights(mixture_weights(model, data, CPU))
+    assert all(after <= before + 1e-6 for before, after in pairwise(losses))
+    assert losses[-1] < losses[0] - 0.01
+
+
+def test_the_better_expert_gets_the_weight() -> None:
+    model, data = mixture(2, None), scans()
+    ones = data.pick(range(1, 12, 2))
+    sure_of(model, 0, 0, 9.0)
+    sure_of(model, 1, 1, 9.0)
+    assert mixture_weights(model, ones, CPU)[1] > 0.99
+    assert mixture_weights(model, data.pick([0, 1]), CPU).tolist() == pytest.approx([0.5, 0.5])
+
+
+def test_the_e_step_is_the_same_in_any_batches_and_leaves_the_model_alone() -> None:
+    model, data = mixture().train(), scans()
+    before = copy.deepcopy(model.state_dict())
+    for parameter in model.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    whole = mixture_weights(model, data, CPU)
+    torch.testing.assert_close(whole, mixture_weights(model, data, CPU, batch_size=5))
+    assert whole.sum() == pytest.approx(1) and (whole > 0).all() and not whole.requires_grad
+    assert all(module.training for module in model.modules())
+    assert all((p.grad == 1).all() for p in model.parameters())
+    assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
+    torch.testing.assert_close(whole, mixture_weights(model.eval(), data, CPU))
+    assert not any(module.training for module in model.modules())
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_training_teaches_the_experts_and_moves_no_weight(optimizer: str) -> None:
+    """Neither decay nor the averaged model touches them, and attacks leave no gradient there."""
+    model, data = mixture(weights=torch.tensor([0.7, 0.3, 0.0])), scans()
+    gate = model.attention.log_weights.detach().clone()
+    old = model.experts[0].head[-1].weight.detach().clone()
+    config = FitConfig(epochs=3, batch_size=8, lr=1e-2, weight_decay=0.5, ema=0.9,
+                       optimizer=optimizer)  # fmt: skip
+    history = fit(
+        model, data, loss_function(EM, AugmentConfig()), config,
+        validate=classifier.validation(data, CPU, 0.0), report=lambda _: None, device=CPU,
+    )  # fmt: skip
+    assert len(history) == 3
+    assert torch.equal(model.attention.log_weights, gate)
+    assert not torch.equal(model.experts[0].head[-1].weight, old)
+
+
+def test_under_eq_9_the_weights_do_learn() -> None:
+    model, data = mixture(), scans()
+    gate = model.attention.log_weights.detach().clone()
+    loss = loss_function(ClassifierConfig(), AugmentConfig())
+    fit(
+        model, data, loss, FitConfig(epochs=1, batch_size=8, lr=1e-2),
+        validate=lambda _: {"score": 0.0}, report=lambda _: None, device=CPU,
+    )  # fmt: skip
+    assert not torch.equal(model.attention.log_weights, gate)
+
+
+def test_em_wants_a_gate_of_the_client() -> None:
+    model = MixtureOfExperts(replace(CONFIG, gate="input"))
+    x, y = scans().all(CPU)
+    with pytest.raises(ValueError, match="objective 'em' needs gate 'client', got 'input'"):
+        loss_function(EM, AugmentConfig())(model, x, y, torch.Generator())
+
+
+def test_no_scans_weigh_nothing() -> None:
+    with pytest.raises(ValueError, match="no scans"):
+        mixture_weights(mixture(), scans().pick([]), CPU)
+
+
+@pytest.mark.parametrize("term", ["beta", "gamma", "expert_loss"])
+def test_em_has_none_of_the_papers_terms(term: str) -> None:
+    with pytest.raises(ValueError, match="must be 0 with objective 'em'"):
+        replace(EM, **{term: 0.5})
+
+
+def test_an_unknown_objective_is_named() -> None:
+    with pytest.raises(ValueError, match="one of mixture, em, got 'vote'"):
+        ClassifierConfig(objective="vote")

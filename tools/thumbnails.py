@@ -1,0 +1,57 @@
+"""Writes what the training scans look like, for `tools.make_examples`, which must not imitate one.
+
+    python -m tools.thumbnails --data FOLDER --out thumbnails.npy
+
+The thumbnails are too small to show anyone's anatomy; do not publish the file all the same.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from bench.progress import say
+from train.data.sources import DataError, default_root, load_scans
+from train.data.split import PROTOCOLS, read_manifest, thumbnails, turned
+
+
+def known(scans: np.ndarray) -> np.ndarray:
+    """Thumbnails (8 N, 576) of scans (N, H, W) uint8, as they are, turned and mirrored."""
+    return np.concatenate(turned(thumbnails(scans)))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command line; 2 with a sentence where the input is at fault."""
+    args = _parser().parse_args(argv)
+    try:
+        root = args.data or default_root()
+        if root is None:
+            raise DataError("name the folder of the data sets with --data or MEDFEDPURE_DATA")
+        manifest = read_manifest(args.protocol)
+        records = [manifest.entries[i].record for i in manifest.fold("train", "val")]
+        scans = load_scans(root, records, args.cache)
+    except DataError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    np.save(args.out, known(scans))
+    say(f"{len(records)} training and validation scans, turned and mirrored too, in {args.out}")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m tools.thumbnails", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    add = parser.add_argument
+    add("--data", type=Path, help="folder of the data sets (or set MEDFEDPURE_DATA)")
+    add("--protocol", default="multi-source", choices=list(PROTOCOLS), help="split learnt from")
+    add("--cache", type=Path, default=Path(".cache"), help="folder of decoded scans")
+    add("--out", type=Path, default=Path(".cache/thumbnails.npy"), help="file to write")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,109 @@
+"""Random changes that keep the label: rotation, flips, scale, shift, intensity, noise, erasing."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from core.steganalysis import blur
+
+
+@dataclass(frozen=True)
+class AugmentConfig:
+    """Largest change of each kind; 0 switches a kind off."""
+
+    rotation: float = 15.0  # degrees
+    scale: float = 0.12  # size between 1 - scale and 1 + scale
+    shift: float = 0.05  # share of the side
+    stretch: float = 0.05  # difference between the axes
+    flip: bool = True  # left-right, half of the time
+    upend: float = 0.0  # share of scans put upside down
+    brightness: float = 0.05
+    contrast: float = 0.20
+    gamma: float = 0.25  # exponent between exp(-gamma) and exp(gamma)
+    shading: float = 0.15  # a slow ramp of intensity, as surface coils cause
+    noise: float = 0.015  # standard deviation, up to
+    blur: float = 0.2  # share of scans averaged 3 x 3
+    erase: float = 0.2  # share of scans with a random rectangle blanked
+
+
+def augment(x: Tensor, config: AugmentConfig, generator: torch.Generator) -> Tensor:
+    """Changed copies of scans (B, C, H, W) in [0, 1], same shape and range."""
+    x = _intensity(_geometry(x, config, generator), config, generator)
+    if config.erase:
+        x = _erase(x, config.erase, generator)
+    return x.clamp(0, 1)
+
+
+def _geometry(x: Tensor, c: AugmentConfig, g: torch.Generator) -> Tensor:
+    b = len(x)
+    angle = _spread(b, g) * math.radians(c.rotation)
+    size = 1 / (1 + _spread(b, g) * c.scale)
+    aspect = 1 + _spread(b, g) * c.stretch
+    sx, sy = size * aspect, size / aspect
+    if c.flip:
+        sx = sx * _sign(b, 0.5, g)
+    if c.upend:
+        sy = sy * _sign(b, c.upend, g)
+    cos, sin = angle.cos(), angle.sin()
+    shift_x, shift_y = _spread(b, g) * 2 * c.shift, _spread(b, g) * 2 * c.shift
+    theta = torch.stack(
+        [
+            torch.stack([sx * cos, -sy * sin, shift_x], 1),
+            torch.stack([sx * sin, sy * cos, shift_y], 1),
+        ],
+        1,
+    )
+    grid = F.affine_grid(theta.to(x), list(x.shape), align_corners=False)
+    return F.grid_sample(x, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+
+
+def _intensity(x: Tensor, c: AugmentConfig, g: torch.Generator) -> Tensor:
+    b, _, h, w = x.shape
+
+    def per_scan(amount: float) -> Tensor:
+        return (_spread(b, g) * amount).view(-1, 1, 1, 1).to(x)
+
+    x = x.clamp(0, 1).pow(per_scan(c.gamma).exp())
+    if c.shading:
+        ramp_y = torch.linspace(-1, 1, h).to(x).view(1, 1, h, 1)
+        ramp_x = torch.linspace(-1, 1, w).to(x).view(1, 1, 1, w)
+        x = x * (1 + per_scan(c.shading) * ramp_y + per_scan(c.shading) * ramp_x)
+    # brightness acts on tissue: the background of an MRI stays black
+    x = x * (1 + per_scan(c.contrast)) + per_scan(c.brightness) * (x > 0.04)
+    if c.blur:
+        soft = blur(x)
+        x = torch.where(_chance(b, c.blur, g).to(x.device).view(-1, 1, 1, 1), soft, x)
+    if c.noise:
+        sigma = torch.rand(b, generator=g).view(-1, 1, 1, 1) * c.noise
+        x = x + (torch.randn(x.shape, generator=g) * sigma).to(x)
+    return x
+
+
+def _erase(x: Tensor, share: float, g: torch.Generator) -> Tensor:
+    b, _, h, w = x.shape
+    size = 0.08 + 0.14 * torch.rand(b, 2, generator=g)
+    centre = torch.rand(b, 2, generator=g)
+    y = torch.linspace(0, 1, h).view(1, h, 1)
+    z = torch.linspace(0, 1, w).view(1, 1, w)
+    inside = ((y - centre[:, :1, None]).abs() < size[:, :1, None] / 2) & (
+        (z - centre[:, 1:, None]).abs() < size[:, 1:, None] / 2
+    )
+    inside &= _chance(b, share, g).view(-1, 1, 1)
+    return x.masked_fill(inside[:, None].to(x.device), 0.0)
+
+
+def _spread(b: int, g: torch.Generator) -> Tensor:
+    return torch.rand(b, generator=g) * 2 - 1
+
+
+def _chance(b: int, share: float, g: torch.Generator) -> Tensor:
+    return torch.rand(b, generator=g) < share
+
+
+def _sign(b: int, share: float, g: torch.Generator) -> Tensor:
+    return 1 - 2 * _chance(b, share, g).float()

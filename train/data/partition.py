@@ -1,0 +1,213 @@
+"""Clients: which hospital holds which scans. Near-duplicates stay together, whatever the fold.
+
+A group of near-duplicates goes to one client as a whole. It is dealt with the scans of its first
+fold (train, then validation, then test), so that knowing the test scans changes nothing about who
+trains on what.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
+
+import numpy as np
+
+from train.data.corpus import Corpus
+from train.data.dataset import Data
+from train.data.scanner_shift import ScannerConfig, shift
+from train.data.sources import DataError
+from train.data.split import FOLDS, Manifest
+
+KINDS = ("iid", "dirichlet", "source")
+DRAWS = 200  # of a Dirichlet, until every client can train
+
+
+@dataclass(frozen=True)
+class PartitionConfig:
+    """How scans are dealt to `num_clients` hospitals.
+
+    `iid`: the same mix everywhere. `dirichlet`: each class in shares drawn from a symmetric
+    Dirichlet(`concentration`), drawn again until each client has `min_scans` training scans of at
+    least two classes. `source`: each hospital holds scans of one source alone; sources get
+    hospitals by their size. With `max_scans` above 0 a client learns from that many of its training
+    scans, evenly spaced, and validates on a tenth as many.
+    """
+
+    kind: str = "iid"
+    num_clients: int = 10
+    concentration: float = 0.5
+    min_scans: int = 20
+    max_scans: int = 0
+    seed: int = 0
+    scanner: ScannerConfig = field(default_factory=ScannerConfig)
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise ValueError(f"kind must be one of {', '.join(KINDS)}, got {self.kind!r}")
+        if self.num_clients < 1 or self.min_scans < 1 or not self.concentration > 0:
+            raise ValueError(
+                f"num_clients and min_scans must be 1 or more, concentration positive, got {self}"
+            )
+        if self.max_scans and self.max_scans < max(self.min_scans, 10):
+            raise ValueError(f"max_scans must be 0, or 10 and min_scans or more, got {self}")
+
+
+class Row(NamedTuple):
+    """What a partition needs to know of one scan."""
+
+    fold: str
+    source: str
+    label: int
+    group: int
+
+
+def rows_of(data: Manifest | Corpus) -> list[Row]:
+    """One row a scan: of a manifest all in its order, of a corpus the training, then validation."""
+    if isinstance(data, Manifest):
+        return [Row(e.fold, e.source, e.record.label, e.group) for e in data.entries]
+    rows = []
+    for fold, part in (("train", data.train), ("val", data.val)):
+        for cell, group in zip(part.cells, part.groups, strict=True):
+            source, label = cell.rsplit("/", 1)
+            rows.append(Row(fold, source, int(label), group))
+    return rows
+
+
+def assign(rows: Sequence[Row], config: PartitionConfig) -> list[int]:
+    """The client, 0 to num_clients - 1, of each row; the same rows and seed, the same clients.
+
+    Raises:
+        DataError: a client would have too few scans or classes to train, or none to validate.
+    """
+    homes = _homes(rows)
+    problem = ""
+    for draw in range(DRAWS if config.kind == "dirichlet" else 1):
+        shares = _shares(homes, rows, config, draw)
+        owner: dict[int, int] = {}
+        for home, groups in homes.items():
+            owner |= _deal(groups, shares[home[1:]], _generator(config.seed, draw, *home))
+        clients = [owner[row.group] for row in rows]
+        problem = _problem(rows, clients, config)
+        if not problem:
+            return clients
+    raise DataError(f"{problem}: fewer clients, more scans or a higher concentration are needed")
+
+
+def client_corpus(corpus: Corpus, config: PartitionConfig, client: int) -> Corpus:
+    """The part of a corpus that one client holds, as its own scanner shows it.
+
+    Raises:
+        ValueError: there is no such client.
+        DataError: a client would have too few scans.
+    """
+    if not 0 <= client < config.num_clients:
+        raise ValueError(f"client must be in [0, {config.num_clients - 1}], got {client}")
+    mine = [i for i, c in enumerate(assign(rows_of(corpus), config)) if c == client]
+    cut = len(corpus.train)
+    inside = [i for i in mine if i < cut], [i - cut for i in mine if i >= cut]
+
+    def fold(data: Data, keep: list[int], offset: int) -> Data:
+        names = [i + offset for i in keep]
+        part = data.pick(keep)
+        return replace(part, scans=shift(part.scans, config.scanner, config.seed, client, names))
+
+    train, val = fold(corpus.train, inside[0], 0), fold(corpus.val, inside[1], cut)
+    if config.max_scans:
+        train, val = train.spaced(config.max_scans), val.spaced(config.max_scans // 10)
+    return replace(corpus, train=train, val=val)
+
+
+def _homes(rows: Sequence[Row]) -> dict[tuple[str, str, int], dict[int, int]]:
+    """(fold, source, label) -> {group dealt there: its scans in that fold}."""
+    homes: dict[tuple[str, str, int], dict[int, int]] = {}
+    placed: set[int] = set()
+    for fold in FOLDS:
+        members: dict[int, list[Row]] = {}
+        for row in rows:
+            if row.fold == fold and row.group not in placed:
+                members.setdefault(row.group, []).append(row)
+        for group, inside in members.items():
+            (source, label), _ = Counter((r.source, r.label) for r in inside).most_common(1)[0]
+            homes.setdefault((fold, source, label), {})[group] = len(inside)
+        placed |= members.keys()
+    return homes
+
+
+def _shares(
+    homes: dict[tuple[str, str, int], dict[int, int]],
+    rows: Sequence[Row],
+    config: PartitionConfig,
+    draw: int,
+) -> dict[tuple[str, int], np.ndarray]:
+    """(source, label) -> share (num_clients,) of its scans that each client gets."""
+    n, cells = config.num_clients, sorted({home[1:] for home in homes})
+    if config.kind == "dirichlet":
+        by_label = {
+            label: _generator(config.seed, draw, label).dirichlet([config.concentration] * n)
+            for label in {label for _, label in cells}
+        }
+        return {(source, label): by_label[label] for source, label in cells}
+    if config.kind == "source":
+        sources = _clients_by_source(Counter(r.source for r in rows if r.fold == FOLDS[0]), n)
+        return {
+            (s, label): np.array([float(c in sources[s]) for c in range(n)]) for s, label in cells
+        }
+    return dict.fromkeys(cells, np.ones(n))
+
+
+def _clients_by_source(sizes: Counter[str], n: int) -> dict[str, range]:
+    """Consecutive clients for each source, by D'Hondt over its training scans, one at least."""
+    if not 2 <= len(sizes) <= n:
+        raise DataError(
+            f"a partition by source needs 2 to {n} sources (one client each at least), "
+            f"found {', '.join(sorted(sizes)) or 'none'}"
+        )
+    seats = dict.fromkeys(sorted(sizes), 1)
+    while sum(seats.values()) < n:
+        seats[max(seats, key=lambda s: sizes[s] / (seats[s] + 1))] += 1
+    found, start = {}, 0
+    for source, count in seats.items():
+        found[source] = range(start, start + count)
+        start += count
+    return found
+
+
+def _deal(
+    groups: dict[int, int], share: np.ndarray, generator: np.random.Generator
+) -> dict[int, int]:
+    """Group -> client: the largest groups first, each to the client that lacks most."""
+    lacks = share / share.sum() * sum(groups.values())
+    lacks[share == 0] = -np.inf
+    lacks += generator.uniform(0, 1e-6, len(share))  # ties go to nobody in particular
+    order = generator.permutation(sorted(groups))
+    owner = {}
+    for group in sorted(order.tolist(), key=lambda g: -groups[g]):
+        client = int(lacks.argmax())
+        lacks[client] -= groups[group]
+        owner[group] = client
+    return owner
+
+
+def _problem(rows: Sequence[Row], clients: Sequence[int], config: PartitionConfig) -> str:
+    """Why these clients cannot train, in words; empty if they can."""
+    has_val = any(row.fold == "val" for row in rows)
+    for client in range(config.num_clients):
+        mine = [row for row, c in zip(rows, clients, strict=True) if c == client]
+        labels = Counter(row.label for row in mine if row.fold == "train")
+        if labels.total() < config.min_scans:
+            return (
+                f"client {client} has {labels.total()} training scans of the {config.min_scans} "
+                "that min_scans asks for"
+            )
+        if len(labels) < 2:
+            return f"client {client} has training scans of class {next(iter(labels))} alone"
+        if has_val and not any(row.fold == "val" for row in mine):
+            return f"client {client} has no validation scans"
+    return ""
+
+
+def _generator(*seed: int | str) -> np.random.Generator:
+    return np.random.default_rng([zlib.crc32(repr(seed).encode())])

@@ -1,0 +1,220 @@
+"""Near-duplicate groups and split manifests: who trains, validates and tests, nothing to choose.
+
+Two scans belong together when their 24 x 24 grey thumbnails, zero mean and unit norm, correlate
+above .97, one of them mirrored or turned if need be: both sources hold scans beside their mirror
+images, left to right and upside down. Groups are the connected components, over all sources
+together. A group's fold follows from a hash of the smallest sha256 of its files. This makes folds
+free of near-duplicates; patients cannot be told apart in these data, so it does not make them free
+of shared patients.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from train.data.sources import BR35H, COLLECTION, SOURCES, DataError, Record
+
+THUMBNAIL = 24
+THRESHOLD = 0.97
+TEST_SHARE, VAL_SHARE = 0.20, 0.10
+PAPER_TEST, PAPER_VAL = 600, 240
+PROTOCOLS: dict[str, tuple[str, ...]] = {
+    "paper": (BR35H,),
+    "leak-free": (BR35H,),
+    "multi-source": (BR35H, COLLECTION),
+    # comparison row only: leaving a source out is measured both ways
+    "second-source": (COLLECTION,),
+}
+FOLDS = ("train", "val", "test")
+COLUMNS = ("file", "sha256", "source", "group", "fold")
+MANIFESTS = Path(__file__).parents[1] / "manifests"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One line of a manifest."""
+
+    file: str
+    sha256: str
+    source: str
+    group: int
+    fold: str
+
+    @property
+    def record(self) -> Record:
+        """The picture with its label, which follows from its folder."""
+        label, subtype = SOURCES[self.source][self.file.split("/")[1]]
+        return Record(self.file, self.source, label, subtype)
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """All lines of one protocol, sorted by file; `sha256` names it in weights and results."""
+
+    protocol: str
+    entries: tuple[Entry, ...]
+
+    @cached_property
+    def sha256(self) -> str:
+        """Sha256 of the manifest's text, in hexadecimal."""
+        return hashlib.sha256(self.to_csv().encode()).hexdigest()
+
+    def to_csv(self) -> str:
+        """The manifest's text as it is committed."""
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(COLUMNS)
+        writer.writerows([getattr(e, c) for c in COLUMNS] for e in self.entries)
+        return text.getvalue()
+
+    def fold(self, *names: str) -> list[int]:
+        """Positions of the entries in the named folds."""
+        return [i for i, e in enumerate(self.entries) if e.fold in names]
+
+    def counts(self) -> Counter[tuple[str, str, int]]:
+        """Number of scans by (fold, source, label)."""
+        return Counter((e.fold, e.source, e.record.label) for e in self.entries)
+
+
+def read_manifest(protocol: str, folder: Path | None = None) -> Manifest:
+    """Reads a committed manifest, from `MANIFESTS` if no other folder is named.
+
+    Raises:
+        DataError: the protocol is unknown or its file is damaged.
+    """
+    path = (folder or MANIFESTS) / f"{protocol}.csv"
+    if protocol not in PROTOCOLS or not path.is_file():
+        raise DataError(f"unknown protocol {protocol!r}: choose from {', '.join(PROTOCOLS)}")
+    damaged = f"{path} is no split manifest: expected {', '.join(COLUMNS)}, with known folds"
+    with path.open(newline="", encoding="utf-8") as file:
+        reader = csv.DictReader(file)
+        if tuple(reader.fieldnames or ()) != COLUMNS:
+            raise DataError(damaged)
+        try:
+            rows = [
+                Entry(r["file"], r["sha256"], r["source"], int(r["group"]), r["fold"])
+                for r in reader
+            ]
+        except (TypeError, ValueError):  # a column too few, or no number
+            raise DataError(damaged) from None
+    if any(row.fold not in FOLDS for row in rows):
+        raise DataError(damaged)
+    return Manifest(protocol, tuple(rows))
+
+
+def check_files(manifest: Manifest, root: str | Path, positions: Sequence[int]) -> None:
+    """Refuses a data folder whose files are not those of the manifest.
+
+    Raises:
+        DataError: names the first file that is missing or differs, and how many do.
+    """
+    wrong = []
+    for i in positions:
+        entry = manifest.entries[i]
+        path = Path(root) / entry.file
+        if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != entry.sha256:
+            wrong.append(entry.file)
+    if wrong:
+        raise DataError(
+            f"{len(wrong)} of {len(positions)} files under {root} are missing or differ from the "
+            f"manifest of {manifest.protocol!r}, the first is {wrong[0]}"
+        )
+
+
+def thumbnails(scans: np.ndarray) -> np.ndarray:
+    """Zero-mean, unit-norm thumbnails (N, 576), float32, of uint8 scans (N, H, W)."""
+    size = (THUMBNAIL, THUMBNAIL)
+    small = [Image.fromarray(s).resize(size, Image.Resampling.BILINEAR) for s in scans]
+    flat = np.stack([np.asarray(s, dtype=np.float32).ravel() for s in small])
+    flat -= flat.mean(axis=1, keepdims=True)
+    flat /= np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1e-6)
+    return flat
+
+
+def turned(thumbs: np.ndarray) -> list[np.ndarray]:
+    """Thumbnails of the scans as they are, turned and mirrored: eight arrays of the same shape."""
+    square = thumbs.reshape(-1, THUMBNAIL, THUMBNAIL)
+    quarters = [np.rot90(square, k, axes=(1, 2)) for k in range(4)]
+    both = [view for q in quarters for view in (q, q[:, :, ::-1])]
+    return [np.ascontiguousarray(view).reshape(thumbs.shape) for view in both]
+
+
+def groups_of(thumbs: np.ndarray, threshold: float = THRESHOLD) -> np.ndarray:
+    """Connected components at correlation above `threshold`, mirrored and turned ones counted.
+
+    Returns:
+        int64 (N,): the smallest position in each scan's group.
+    """
+    parent = np.arange(len(thumbs))
+
+    def root(i: int) -> int:
+        while parent[i] != i:
+            parent[i] = parent[parent[i]]
+            i = int(parent[i])
+        return i
+
+    forms = turned(thumbs)
+    for start in range(0, len(thumbs), 512):
+        block = thumbs[start : start + 512]
+        close = np.maximum.reduce([block @ form.T for form in forms]) > threshold
+        for i, j in zip(*np.nonzero(close), strict=True):
+            a, b = root(start + int(i)), root(int(j))
+            parent[max(a, b)] = min(a, b)
+    return np.array([root(i) for i in range(len(thumbs))])
+
+
+def fold_of(smallest_sha256: str) -> str:
+    """Fold of a group: a uniform number in [0, 1) from the hash of its smallest sha256."""
+    u = _uniform(smallest_sha256)
+    return "test" if u < TEST_SHARE else "val" if u < TEST_SHARE + VAL_SHARE else "train"
+
+
+def build_manifests(
+    records: Sequence[Record], sha256: Sequence[str], scans: np.ndarray
+) -> list[Manifest]:
+    """The manifests of all protocols from every source's records, in `find_records` order."""
+    by_group = split_by_group(records, sha256, scans)
+    manifests = []
+    for protocol, sources in PROTOCOLS.items():
+        entries = [e for e in by_group if e.source in sources]
+        if protocol == "paper":
+            entries = _random_split(entries)
+        manifests.append(Manifest(protocol, tuple(entries)))
+    return manifests
+
+
+def split_by_group(
+    records: Sequence[Record], sha256: Sequence[str], scans: np.ndarray
+) -> list[Entry]:
+    """Each record with its group and the fold that follows from it, in the order given."""
+    groups = groups_of(thumbnails(scans))
+    smallest: dict[int, str] = {}
+    for group, digest in zip(groups, sha256, strict=True):
+        smallest[int(group)] = min(smallest.get(int(group), digest), digest)
+    return [
+        Entry(r.file, d, r.source, int(g), fold_of(smallest[int(g)]))
+        for r, d, g in zip(records, sha256, groups, strict=True)
+    ]
+
+
+def _random_split(entries: list[Entry]) -> list[Entry]:
+    """The published kind of split: by scan, blind to near-duplicates, drawn by hash."""
+    order = sorted(range(len(entries)), key=lambda i: _uniform(entries[i].sha256 + entries[i].file))
+    folds = dict.fromkeys(order, "train")
+    folds |= dict.fromkeys(order[:PAPER_TEST], "test")
+    folds |= dict.fromkeys(order[PAPER_TEST : PAPER_TEST + PAPER_VAL], "val")
+    return [Entry(e.file, e.sha256, e.source, e.group, folds[i]) for i, e in enumerate(entries)]
+
+
+def _uniform(text: str) -> float:
+    return int(hashlib.sha256(text.encode()).hexdigest()[:13], 16) / 16**13

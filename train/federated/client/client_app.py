@@ -1,0 +1,189 @@
+"""The client's side of the wire: unpack, let the hospital work, pack what may leave."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from functools import cache, lru_cache
+from pathlib import Path
+
+from flwr.app import ConfigRecord, Context, Error, Message, MetricRecord, RecordDict
+from flwr.clientapp import ClientApp
+from torch import Tensor
+
+from core.checkpoint import WeightsError
+from core.weights import load
+from train.config import PresetError
+from train.data.corpus import Corpus, load_corpus
+from train.data.partition import client_corpus
+from train.data.sources import DataError, default_root
+from train.federated import secagg
+from train.federated.client.hospital import Hospital
+from train.federated.client.policy import PolicyError, read_policy
+from train.federated.experiment import read_experiment
+from train.federated.serialization import PayloadError, pack, unpack
+from train.federated.server.strategies import COUNT, EQUAL, SECONDS
+from train.federated.state_file import StateError
+from train.federated.warm_start import start_own
+
+REFUSED = 2  # an error's code: the client says why in a sentence
+# where a hospital keeps things, and whether all scans there are its own: its node config says
+PLACES = ("data", "cache", "state", "manifests", "whole", "defence", "start")
+UNSAID = (DataError, WeightsError, OSError)  # may name files, and files may name patients
+# errors whose sentence may leave
+SAID = (StateError, PayloadError, PolicyError, PresetError, FloatingPointError)
+
+app = ClientApp(mods=[secagg.client_mod])
+
+
+@app.query()
+def introduce(message: Message, context: Context) -> Message:
+    """Says who this client is, in which experiment, with how many scans."""
+
+    def work(hospital: Hospital) -> RecordDict:
+        who = ConfigRecord({"client": hospital.client, "digest": hospital.experiment.digest})
+        who["num-train"] = len(hospital.corpus.train)
+        who["num-val"] = len(hospital.corpus.val)
+        return RecordDict({"who": who})
+
+    return _answer(message, context, work)
+
+
+@app.train()
+def train(message: Message, context: Context) -> Message:
+    """One round of local training; replies with the experts and figures."""
+
+    def work(hospital: Hospital) -> RecordDict:
+        shared = _shared(message, hospital)
+        config = message.content.config_records["config"]
+        joined = config["joined"]
+        has_joined = isinstance(joined, list) and hospital.client in joined
+        if not has_joined and not hospital.experiment.is_all_shared:
+            hospital.start.check(str(config.get("start", "")), hospital.client)
+        new, figures = hospital.train(
+            shared,
+            _whole(config["round"]),
+            has_joined=has_joined,
+            best=_whole(config["best"]),
+            span=(_share(config["from"]), _share(config["to"])),
+            adv_share=_share(config["adv-share"]) if "adv-share" in config else None,
+        )
+        if new.keys() != hospital.like.keys():
+            raise PayloadError("something personal was about to leave: nothing was sent")
+        new = read_policy(str(context.node_config.get("policy", ""))).applied(new, shared)
+        if hospital.experiment.config.strategy.secagg:
+            new = secagg.update(new, shared, hospital.experiment.config.strategy.secagg_range)
+        metrics = MetricRecord({COUNT: int(figures.pop(COUNT)), EQUAL: 1, **figures})
+        return RecordDict({"arrays": pack(new), "metrics": metrics})
+
+    return _answer(message, context, work)
+
+
+@app.evaluate()
+def evaluate(message: Message, context: Context) -> Message:
+    """Figures of what is shared with the client's own on its validation scans."""
+
+    def work(hospital: Hospital) -> RecordDict:
+        config = message.content.config_records["config"]
+        figures = hospital.evaluate(
+            _shared(message, hospital), _whole(config["round"]), finish=bool(config["finish"])
+        )
+        metrics = MetricRecord({COUNT: int(figures.pop(COUNT)), **figures})
+        return RecordDict({"metrics": metrics})
+
+    return _answer(message, context, work)
+
+
+def _answer(message: Message, context: Context, work: Callable[[Hospital], RecordDict]) -> Message:
+    start = time.monotonic()
+    try:
+        content = work(_hospital(context))
+        for metrics in content.metric_records.values():
+            metrics[SECONDS] = time.monotonic() - start
+        return Message(content, reply_to=message)
+    except UNSAID as error:
+        print(f"error: {error}", file=sys.stderr)
+        reason = "its scans, weights or folders cannot be read; its own log says which"
+    except SAID as error:
+        reason = str(error)
+    return Message(Error(REFUSED, reason), reply_to=message)
+
+
+def _shared(message: Message, hospital: Hospital) -> dict[str, Tensor]:
+    return unpack(message.content.array_records["arrays"], hospital.like, "the server")
+
+
+def _share(value: object) -> float:
+    if not isinstance(value, float) or not 0 <= value <= 1:
+        raise PayloadError(f"the server sent {value!r} where a share belongs")
+    return value
+
+
+def _whole(value: object) -> int:
+    if not isinstance(value, int):
+        raise PayloadError(f"the server sent {value!r} where a whole number belongs")
+    return value
+
+
+def _hospital(context: Context) -> Hospital:
+    """The hospital that this node stands for.
+
+    Places come from the node's own config. Simulated nodes have none and take the run's.
+    """
+    node, run = context.node_config, context.run_config
+    places = {name: str((node if "data" in node else run).get(name, "")) for name in PLACES}
+    return _open(
+        str(run["preset"]),
+        str(run["protocol"]),
+        int(run["seed"]),
+        str(run["phase"]),
+        int(node["partition-id"]),
+        **places,
+    )
+
+
+@cache
+def _open(
+    preset: str,
+    protocol: str,
+    seed: int,
+    phase: str,
+    client: int,
+    data: str,
+    cache: str,
+    state: str,
+    manifests: str,
+    whole: str,
+    defence: str,
+    start: str,
+) -> Hospital:
+    experiment = read_experiment(preset, protocol, seed, phase)
+    corpus = _corpus(protocol, data, cache, manifests)
+    if whole.lower() not in ("true", "1"):
+        corpus = client_corpus(corpus, experiment.config.partition, client)
+    system = None
+    if experiment.config.purify and phase == "mixture":
+        if not defence:
+            raise PresetError(f"client {client}: purify needs weights to purify with: --defence")
+        system = load(defence)
+    own = start_own(experiment, Path(start), client) if start else None
+    try:
+        return Hospital(experiment, corpus, client, Path(state or "state"), system, own)
+    except ValueError as error:
+        raise PresetError(f"client {client}: {error}") from None
+
+
+def forget() -> None:
+    """Lets go of all opened hospitals: another run may find other files in the same places."""
+    _open.cache_clear()
+    _corpus.cache_clear()
+
+
+@lru_cache(maxsize=1)
+def _corpus(protocol: str, data: str, cache: str, manifests: str) -> Corpus:
+    root = Path(data) if data else default_root()
+    if root is None:
+        raise DataError("name the data folder in the node's config, or set MEDFEDPURE_DATA")
+    folder = Path(manifests) if manifests else None
+    return load_corpus(protocol, root, Path(cache or ".cache"), folder)

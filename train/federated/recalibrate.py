@@ -1,0 +1,93 @@
+"""What a hospital fits on its own scans when training has ended, and how it does so once more."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+
+from core import checkpoint
+from core.checkpoint import MANIFEST, WeightsError, write_atomic
+from core.pipeline import MedFedPure
+from core.weights import load, load_ties, ties_file
+from train.calibration.calibrate import calibrate
+from train.data.corpus import Corpus
+from train.data.partition import client_corpus
+from train.federated.experiment import Experiment
+from train.federated.hospital_weights import save_hospital
+from train.progress import Progress
+from train.provenance import commit
+
+
+def calibrate_own(
+    system: MedFedPure, experiment: Experiment, own: Corpus, client: int, log: Progress
+) -> None:
+    """Calibrates client `client`'s system in place on its own scans, and notes how."""
+    preset = experiment.preset
+    figures = calibrate(system, own.train, own.val, preset.calibrate, log.report)
+    system.info = {**_origin(experiment, own), "validation": figures}
+    log.write(hospital=client + 1, **figures)
+
+
+def recalibrate(
+    experiment: Experiment,
+    corpus: Corpus,
+    clients: list[int] | None,
+    weights: Path,
+    out: Path,
+    *,
+    whole: bool = False,
+) -> None:
+    """Writes the hospitals' weights in `weights` to `out`, calibrated anew on their own scans.
+
+    By default all hospitals. `weights` stays as it is, so that nothing is lost on the way.
+
+    Raises:
+        WeightsError: these are no hospitals' weights, or not of the experiment's preset, seed,
+            partition and split; or in `out` lie others.
+    """
+    if clients is None:
+        clients = [number - 1 for number in load(weights, "cpu").info.get("hospitals", [])]
+        if not clients:
+            raise WeightsError(f"The weights in {weights} are no hospitals'.")
+    wanted = {**_origin(experiment, corpus), "split_sha256": corpus.split_sha256}
+    for client in clients:  # all, before the first one takes its minutes
+        ties = load_ties(weights, client + 1)
+        info = {**ties.config["info"], "split_sha256": ties.split_sha256}
+        if differ := sorted(key for key in wanted if info.get(key) != wanted[key]):
+            raise WeightsError(f"{ties_file(client + 1)} is of another {', '.join(differ)}.")
+    _copy_shared(weights, out)
+    log, partition = Progress("recalibrate", out / "log.jsonl"), experiment.config.partition
+    for client in clients:
+        own = corpus if whole else client_corpus(corpus, partition, client)
+        log.report(f"hospital {client + 1} calibrates on {len(own.train)} scans of its own")
+        system = load(weights, hospital=client + 1)
+        calibrate_own(system, experiment, own, client, log)
+        save_hospital(system, out, client + 1, corpus.split_sha256)
+        checkpoint.write_manifest(
+            out, [ties_file(client + 1)], preset=experiment.preset.name,
+            protocol=corpus.protocol, commit=commit(), keep=True,
+        )  # fmt: skip
+
+
+def _copy_shared(weights: Path, out: Path) -> None:
+    """What hospitals share, and the manifest, which lists it; where it lies there, it stays."""
+    files = checkpoint.read_manifest(weights)
+    shared = {name: info for name, info in files.items() if not name.startswith("hospital-")}
+    if (out / MANIFEST).is_file():
+        there = checkpoint.read_manifest(out)
+        if any(name not in there or there[name].sha256 != shared[name].sha256 for name in shared):
+            raise WeightsError(f"In {out} lie other weights: name another --out.")
+        return
+    for name in shared:
+        checkpoint.load_verified(name, weights)
+        write_atomic(out / name, (weights / name).read_bytes())
+    write_atomic(out / MANIFEST, (weights / MANIFEST).read_bytes())
+
+
+def _origin(experiment: Experiment, corpus: Corpus) -> dict[str, object]:
+    return {
+        "preset": experiment.preset.name,
+        "protocol": corpus.protocol,
+        "seed": experiment.seed,
+        "federated": asdict(experiment.config.partition),
+    }

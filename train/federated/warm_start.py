@@ -1,0 +1,96 @@
+"""Trained weights that a federation's first round goes on from: networks, each one's attention."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import NamedTuple
+
+from torch import Tensor
+
+from core import checkpoint
+from core.checkpoint import WeightsError
+from core.weights import PARTS, load_ties, ties_file
+from train.data import split
+from train.federated.experiment import Experiment
+from train.federated.state_file import StateError
+from train.recipes import ALL_FILES
+
+
+def start_shared(
+    experiment: Experiment, folder: Path, fresh: dict[str, Tensor]
+) -> tuple[dict[str, Tensor], str]:
+    """The shared tensors that the folder's weights hold of the phase, and the file's sha256.
+
+    What they do not hold, as statistics that never travelled there, is as in `fresh`.
+
+    Raises:
+        WeightsError: `folder` holds no such network, or one of another split.
+    """
+    file = ALL_FILES[experiment.phase]
+    found = checkpoint.load_verified(file, folder).state_dict
+    _check_protocol(experiment, folder, file)
+    shapes = {n: tuple(t.shape) for n, t in fresh.items()}
+    if not found or any(shapes.get(n) != tuple(t.shape) for n, t in found.items()):
+        raise WeightsError(
+            f"{folder / file} holds another network than preset {experiment.preset.name!r} trains"
+        )
+    started = {n: found[n].to(t.dtype) if n in found else t for n, t in fresh.items()}
+    return started, checkpoint.read_manifest(folder)[file].sha256
+
+
+class Start(NamedTuple):
+    """What a hospital goes on from: its own tensors, and the sha256 of the networks' file."""
+
+    own: dict[str, Tensor]
+    sha256: str
+
+    def check(self, theirs: str, client: int) -> None:
+        """Raises StateError if the federation starts from another file than this hospital."""
+        if theirs != self.sha256:
+            raise StateError(
+                f"the federation starts from {'other weights' if theirs else 'no weights'}, client "
+                f"{client} from {'some' if self.sha256 else 'none'}: both need the same --start"
+            )
+
+
+def start_own(experiment: Experiment, folder: Path, client: int) -> Start:
+    """What client number `client` kept for itself of the phase, as its file among the weights says.
+
+    Nothing where the weights have no file of that hospital, or it keeps nothing of this phase.
+
+    Raises:
+        WeightsError: the file is another hospital's, of another split, network or federation.
+    """
+    phase, file = ALL_FILES[experiment.phase], ties_file(client + 1)
+    files = checkpoint.read_manifest(folder)
+    sha256 = files[phase].sha256 if phase in files else ""
+    if phase not in PARTS or file not in files:
+        return Start({}, sha256)
+    place = f"{PARTS[phase]}."
+    found = load_ties(folder, client + 1)
+    _check_protocol(experiment, folder, file)
+    if found.config["info"].get("federated") != json.loads(
+        json.dumps(asdict(experiment.config.partition))
+    ):
+        raise WeightsError(
+            f"{folder / file} is of a federation whose hospitals hold other scans than those of "
+            f"preset {experiment.preset.name!r}"
+        )
+    state = {n[len(place) :]: t for n, t in found.state_dict.items() if n.startswith(place)}
+    fresh = experiment.personal(experiment.model())
+    if {n: t.shape for n, t in state.items()} != {n: t.shape for n, t in fresh.items()}:
+        raise WeightsError(
+            f"{folder / file} holds another attention than preset {experiment.preset.name!r} trains"
+        )
+    return Start(state, sha256)
+
+
+def _check_protocol(experiment: Experiment, folder: Path, file: str) -> None:
+    theirs = checkpoint.read_manifest(folder)[file].protocol
+    if experiment.protocol in split.PROTOCOLS and theirs != experiment.protocol:
+        raise WeightsError(
+            f"{folder / file} was trained on protocol {theirs!r}: its training scans may be test "
+            f"scans of {experiment.protocol!r}"
+        )

@@ -1,0 +1,142 @@
+"""Phase 3 on pooled data: the mixture of experts, adversarially trained, and the plain one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from core.attacks import PGD
+from core.attacks.base import gradient, noise_in_ball, project
+from core.moe import MixtureOfExperts, mixture_loss
+from train.data.augment import AugmentConfig, augment
+from train.data.dataset import Data, batches
+from train.device import autocast, autocast_logits
+from train.phases.fedem import em_loss
+
+OBJECTIVES = ("mixture", "em")
+
+
+@dataclass(frozen=True)
+class ClassifierConfig:
+    """Loss of the mixture (Eq. 9) and the adversarial examples it is trained on.
+
+    `adv_eps` 0 trains the plain classifier. Otherwise a share `adv_clean` of each batch stays clean
+    and the rest gets perturbations of up to adv_eps, found by `adv_steps` gradient steps from a
+    random start (one: FGSM-RS, Wong et al. 2020). `objective` is 'mixture', or 'em': the M-step of
+    FedEM for a gate of the client, which has none of Eq. 9's terms, so that beta, gamma and
+    expert_loss must be 0.
+    """
+
+    beta: float = 1e-4
+    gamma: float = 0.0
+    expert_loss: float = 0.5
+    adv_eps: float = 0.018
+    adv_steps: int = 1
+    adv_clean: float = 0.25
+    objective: str = "mixture"
+
+    def __post_init__(self) -> None:
+        if self.objective not in OBJECTIVES:
+            known = ", ".join(OBJECTIVES)
+            raise ValueError(f"objective must be one of {known}, got {self.objective!r}")
+        if self.objective == "em" and (self.beta or self.gamma or self.expert_loss):
+            raise ValueError(
+                "beta, gamma and expert_loss must be 0 with objective 'em', "
+                f"got {self.beta}, {self.gamma} and {self.expert_loss}"
+            )
+        if self.adv_eps < 0 or self.adv_steps < 1 or not 0 <= self.adv_clean <= 1:
+            raise ValueError(f"adv_eps, adv_steps or adv_clean out of range in {self}")
+
+
+def loss_function(
+    config: ClassifierConfig, changes: AugmentConfig
+) -> Callable[[nn.Module, Tensor, Tensor, torch.Generator], Tensor]:
+    """The loss of one batch: augment, attack, classify."""
+
+    def loss(model: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator) -> Tensor:
+        if not isinstance(model, MixtureOfExperts):
+            raise TypeError(f"expected a MixtureOfExperts, got {type(model).__name__}")
+        if config.objective == "em" and model.config.gate != "client":
+            raise ValueError(f"objective 'em' needs gate 'client', got {model.config.gate!r}")
+        # An expert sees averages, so an L-inf ball on its grid is as large as on the scan's own:
+        # augmenting and attacking at the finest grid in use saves most of the work.
+        x = augment(F.avg_pool2d(x, x.shape[-1] // max(model.config.sides)), changes, generator)
+        if config.adv_eps:
+            x = _perturb(model, x, y, config, generator)
+        x = x.contiguous(memory_format=torch.channels_last)
+        with autocast(x.device):
+            output = model.outputs(x)
+        if config.objective == "em":
+            return em_loss(output, y)
+        return mixture_loss(
+            output, y, model, beta=config.beta, gamma=config.gamma, expert=config.expert_loss
+        )
+
+    return loss
+
+
+def _perturb(
+    model: MixtureOfExperts,
+    x: Tensor,
+    y: Tensor,
+    config: ClassifierConfig,
+    generator: torch.Generator,
+) -> Tensor:
+    attacked = round(len(x) * (1 - config.adv_clean))
+    clean, x, y = x[attacked:], x[:attacked], y[:attacked]
+    seeds = torch.randint(2**31, (len(x),), generator=generator).tolist()
+    delta = noise_in_ball(x, config.adv_eps, "linf", seeds)
+    alpha = (1.25 if config.adv_steps == 1 else 2.0 / config.adv_steps) * config.adv_eps
+
+    logits = autocast_logits(model, x.device)
+    model.eval()  # attack the model that will be deployed, and leave its running statistics alone
+    for _ in range(config.adv_steps):
+        grad, _ = gradient(logits, (x + delta).clamp(0, 1), y, 0)
+        delta = project(delta + alpha * grad.sign(), config.adv_eps, "linf")
+    model.train()
+    return torch.cat([(x + delta).clamp(0, 1), clean])
+
+
+def validation(
+    data: Data, device: torch.device, eps: float, limit: int = 300
+) -> Callable[[nn.Module], dict[str, float]]:
+    """Figures on validation scans, each with its weight: accuracy clean and under a short attack.
+
+    The weights are those of training, or a few odd scans with many copies would pick the epoch.
+    With `eps` 0 nothing is attacked and clean accuracy alone picks it: a model that has learned
+    nothing yet is the hardest to mislead, and must not win for it.
+    """
+    data = data.spaced(limit)
+    weights = data.weights / data.weights.sum()
+
+    def mean(values: list[float]) -> float:
+        return float(weights @ torch.tensor(values, dtype=weights.dtype))
+
+    def validate(model: nn.Module) -> dict[str, float]:
+        if not isinstance(model, MixtureOfExperts):
+            raise TypeError(f"expected a MixtureOfExperts, got {type(model).__name__}")
+
+        logits_of = autocast_logits(model, device)
+        clean, attacked, nll = [], [], []
+        for rows in batches(len(data), 100):
+            x, y = data.batch(rows, device)
+            x = F.avg_pool2d(x, x.shape[-1] // max(model.config.sides))
+            with torch.no_grad():
+                logits = logits_of(x)
+            clean += (logits.argmax(1) == y).tolist()
+            nll += F.cross_entropy(logits, y, reduction="none").tolist()
+            if eps:
+                x = PGD(eps=eps, alpha=eps / 2, steps=3)(logits_of, x, y)
+                with torch.no_grad():
+                    attacked += (logits_of(x).argmax(1) == y).tolist()
+        figures = {"clean": mean(clean), "nll": mean(nll)}
+        if not eps:
+            return {**figures, "score": figures["clean"]}
+        pgd = mean(attacked)
+        return {**figures, "pgd": pgd, "score": (figures["clean"] + pgd) / 2}
+
+    return validate

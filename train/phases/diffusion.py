@@ -1,0 +1,119 @@
+"""Phase 1: pretraining of the diffusion model (Algorithm 1, Eq. 16), clean or with attacks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from core.attacks import PGD
+from core.attacks.base import LogitsFn
+from core.diffusion import Diffusion, seeded_noise, to_model
+from train.data.augment import AugmentConfig, augment
+from train.data.dataset import Data, batches
+from train.device import autocast, autocast_logits
+from train.trainer import LossFn
+
+
+@dataclass(frozen=True)
+class DiffusionConfig:
+    """`t_max` is the deepest step trained on (the paper: 999); less stays where it is used.
+
+    Differs from the paper: a share `adv_share` of the scans is attacked before it is noised, by PGD
+    on one of the classifiers with eps up to `adv_eps`, and what the network learns to take away is
+    the noise and the perturbation together (0 is the paper's loss).
+    """
+
+    t_max: int = 999
+    adv_share: float = 0.0
+    adv_eps: float = 0.02
+    adv_steps: int = 3
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.t_max <= 999:
+            raise ValueError(f"t_max must be in [1, 999], got {self.t_max}")
+        if not 0 <= self.adv_share <= 1 or not self.adv_eps > 0 or self.adv_steps < 1:
+            raise ValueError(f"adv_share, adv_eps or adv_steps out of range in {self}")
+
+
+def loss_function(
+    config: DiffusionConfig,
+    changes: AugmentConfig,
+    diffusion: Diffusion,
+    surfaces: Sequence[LogitsFn] = (),
+) -> LossFn:
+    """E ||noise - noise_pred(x_t, t)||^2 with t uniform in [0, t_max] (Eq. 16-17).
+
+    `surfaces` are the classifiers to attack; one is drawn for each batch.
+    """
+
+    def loss(model: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator) -> Tensor:
+        x = augment(x, changes, generator)
+        hit = x
+        attacked = round(len(x) * config.adv_share)
+        if attacked:
+            share = 0.3 + 0.7 * float(torch.rand(1, generator=generator))
+            surface = surfaces[int(torch.randint(len(surfaces), (1,), generator=generator))]
+            seeds = torch.randint(2**31, (attacked,), generator=generator).tolist()
+            attack = _attack(share * config.adv_eps, config.adv_steps)
+            found = attack(autocast_logits(surface, x.device), x[:attacked], y[:attacked], seeds)
+            hit = torch.cat([found, x[attacked:]])
+        t = torch.randint(config.t_max + 1, (len(x),), generator=generator).to(x.device)
+        noise = torch.randn(x.shape, generator=generator).to(x)
+        return _error(model, diffusion, x, hit, t, noise).mean()
+
+    return loss
+
+
+def validation(
+    data: Data,
+    diffusion: Diffusion,
+    config: DiffusionConfig,
+    device: torch.device,
+    surfaces: Sequence[LogitsFn] = (),
+    limit: int = 64,
+) -> Callable[[nn.Module], dict[str, float]]:
+    """Noise-prediction error on validation scans at fixed depths with fixed noise.
+
+    With attacks in training, every other scan is attacked, each surface in its turn.
+    """
+    depths = [int(config.t_max * share) for share in (0.05, 0.2, 0.4, 0.8)]
+    x, y = data.spaced(limit).all(device)
+    hit = x.clone()
+    if config.adv_share:
+        for i, surface in enumerate(surfaces):
+            rows = list(range(2 * i + 1, len(x), 2 * len(surfaces)))
+            attack = _attack(0.75 * config.adv_eps, 2 * config.adv_steps)
+            hit[rows] = attack(autocast_logits(surface, device), x[rows], y[rows], rows)
+
+    def validate(model: nn.Module) -> dict[str, float]:
+        figures = {}
+        for depth in depths:
+            errors = []
+            for rows in batches(len(x), 16):
+                noise = seeded_noise(x.shape[1:], list(rows)).to(x)
+                with torch.no_grad():
+                    t = torch.full((len(rows),), depth, device=device)
+                    errors += _error(model, diffusion, x[[*rows]], hit[[*rows]], t, noise).tolist()
+            figures[f"t{depth}"] = sum(errors) / len(errors)
+        return {**figures, "score": -sum(figures.values()) / len(figures)}
+
+    return validate
+
+
+def _error(
+    model: nn.Module, diffusion: Diffusion, x: Tensor, hit: Tensor, t: Tensor, noise: Tensor
+) -> Tensor:
+    """Squared error (B,) of the noise that, taken from `hit` noised to t, would leave x."""
+    x_t = diffusion.q_sample(to_model(hit), t, noise).contiguous(memory_format=torch.channels_last)
+    with autocast(x.device):
+        predicted = model(x_t, t)
+    wanted = diffusion.implied_noise(x_t, t, to_model(x))
+    error: Tensor = (predicted.float() - wanted).square().flatten(1).mean(1)
+    return error
+
+
+def _attack(eps: float, steps: int) -> PGD:
+    return PGD(eps=eps, alpha=1.5 * eps / steps, steps=steps)

@@ -1,0 +1,67 @@
+"""Phase 2: training of the masked autoencoder on clean scans (Algorithm 2, Eq. 21)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from core.mae import MaskedAutoencoder
+from train.data.augment import AugmentConfig, augment
+from train.data.dataset import Data, batches
+from train.device import autocast
+from train.trainer import LossFn
+
+
+@dataclass(frozen=True)
+class MAETrainConfig:
+    """`lattice` is the share of batches masked by one of the complementary masks used for scoring.
+
+    Differs from the paper: it draws all masks at random (lattice 0).
+    """
+
+    lattice: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.lattice <= 1:
+            raise ValueError(f"lattice must be in [0, 1], got {self.lattice}")
+
+
+def loss_function(config: MAETrainConfig, changes: AugmentConfig) -> LossFn:
+    """Mean squared error on masked patches (Eq. 21)."""
+
+    def loss(model: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator) -> Tensor:
+        if not isinstance(model, MaskedAutoencoder):
+            raise TypeError(f"expected a MaskedAutoencoder, got {type(model).__name__}")
+        x = augment(x, changes, generator)
+        with autocast(x.device):
+            if float(torch.rand(1, generator=generator)) >= config.lattice:
+                return model.loss(x, generator)
+            masks = model.complementary(x.device)
+            chosen = torch.randint(len(masks), (len(x),), generator=generator).to(x.device)
+            return model.masked_error(x, masks[chosen]).mean()
+
+    return loss
+
+
+def validation(
+    data: Data, device: torch.device, limit: int = 200
+) -> Callable[[nn.Module], dict[str, float]]:
+    """Error on validation scans: of random masks and of the complementary masks that score."""
+    data = data.spaced(limit)
+
+    def validate(model: nn.Module) -> dict[str, float]:
+        if not isinstance(model, MaskedAutoencoder):
+            raise TypeError(f"expected a MaskedAutoencoder, got {type(model).__name__}")
+        random, lattice = 0.0, 0.0
+        for rows in batches(len(data), 50):
+            x, _ = data.batch(rows, device)
+            with torch.no_grad(), autocast(device):
+                random += float(model.loss(x, torch.Generator().manual_seed(rows.start))) * len(x)
+                lattice += float((x - model.reconstruct(x)).square().mean()) * len(x)
+        figures = {"random": random / len(data), "lattice": lattice / len(data)}
+        return {**figures, "score": -figures["random"] - figures["lattice"]}
+
+    return validate
