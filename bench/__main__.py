@@ -25,11 +25,11 @@ from bench.components.lesions import masks_for
 from bench.data import Fold, load_fold
 from bench.federation import old_trainings
 from bench.options import parser, root_of, settings_of
-from bench.parallel import Lanes
+from bench.parallel import ParallelBatches
 from bench.progress import say
 from bench.provenance import ProvenanceError, machine_facts, weights_facts
 from bench.report import write
-from bench.result_file import Store, StoreError
+from bench.result_file import ResultFile, ResultFileError
 from bench.robustness import loso, robustness, run
 from bench.robustness.attacks import LADDER
 from bench.robustness.budgets import BUDGETS, COMMITTED
@@ -60,8 +60,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         else:
             _loso(args) if args.command == "loso" else _single(args)
     except (
-        DataError, PresetError, ProvenanceError, StartError, StoreError, WeightsError, ValueError
-    ) as error:  # fmt: skip
+        DataError,
+        PresetError,
+        ProvenanceError,
+        StartError,
+        ResultFileError,
+        WeightsError,
+        ValueError,
+    ) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -94,10 +100,17 @@ def _single(args: argparse.Namespace) -> None:
     test = _fold(args, args.protocol, fold, args.limit)
     if of:
         run.run(
-            store, pipeline, others, test, args.rows or LADDER, args.systems, budget,
-            eps=args.attack_eps, lanes=Lanes(pipeline.device, args.batch_size, args.workers),
+            store,
+            pipeline,
+            others,
+            test,
+            args.rows or LADDER,
+            args.systems,
+            budget,
+            eps=args.attack_eps,
+            lanes=ParallelBatches(pipeline.device, args.batch_size, args.workers),
             forget_changed=args.forget_changed,
-        )  # fmt: skip
+        )
     elif args.command == "robustness":
         validation = _fold(args, args.protocol, "val", args.val_limit)
         robustness.run(
@@ -178,7 +191,7 @@ def _demo(args: argparse.Namespace) -> int:
     hashes = {name: info.sha256 for name, info in read_weights(WEIGHTS).items()}
     machine = machine_facts(torch.device("cpu"))
     settings = {"visitors": args.visitors, "seconds": args.seconds}
-    store = Store(
+    store = ResultFile(
         args.out, "demo", {"weights": hashes, "settings": settings, "timed_on": machine},
         {"machine": machine}, args.fresh,
     )  # fmt: skip
@@ -194,7 +207,7 @@ def _store(
     identity: dict[str, Any],
     facts: dict[str, Any],
     pipeline: MedFedPure,
-) -> Store:
+) -> ResultFile:
     settings = settings_of(args)
     machine = machine_facts(pipeline.device)
     if args.command == "latency":  # here the machine decides the figures
@@ -205,7 +218,7 @@ def _store(
         "info": {k: v for k, v in pipeline.info.items() if isinstance(v, str | int | float)},
     }
     seeds = "of a scan: its position in the manifest; of everything else: 0"
-    return Store(
+    return ResultFile(
         out,
         args.command,
         {**identity, "settings": settings},

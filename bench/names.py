@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 
 
-def check_known(kind: str, names: Iterable[str], known: Collection[str]) -> None:
+def require_known(kind: str, names: Iterable[str], known: Collection[str]) -> None:
     """Raises ValueError for the first of `names` that is not `known`, and says what is."""
     for name in names:
         if name not in known:

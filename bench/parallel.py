@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Lanes:
+class ParallelBatches:
     """Threads, which share the networks: PyTorch computes outside the interpreter's lock.
 
     With as many workers as there are cores and one thread each (--threads 1), small networks run

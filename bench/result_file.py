@@ -17,11 +17,11 @@ Figures = dict[str, Any]
 MANY, SHORT = 4, 40  # differences that a sentence names; characters of values that are shown
 
 
-class StoreError(ValueError):
+class ResultFileError(ValueError):
     """The result file holds figures of something else."""
 
 
-class Store:
+class ResultFile:
     """results/NAME.json: provenance, warnings, rows with their time, date, commit and machine."""
 
     def __init__(
@@ -37,7 +37,7 @@ class Store:
             fresh: forget what the file holds.
 
         Raises:
-            StoreError: the file holds rows of another identity and `fresh` is not set.
+            ResultFileError: the file holds rows of another identity and `fresh` is not set.
         """
         self.path, self._code = Path(path), source_key()
         self._start, self._spent = time.monotonic(), 0.0  # of the row that is being computed
@@ -135,7 +135,7 @@ class Store:
     def _take_over(self, old: Figures, identity: Figures) -> None:
         if old.get("key") != self.content["key"] or old.get("bench") != self.content["bench"]:
             other = _differences(old.get("provenance", {}), identity)
-            raise StoreError(
+            raise ResultFileError(
                 f"{self.path} holds figures of other weights, scans or settings ({other}): give "
                 "those, name another --out, or pass --fresh, which forgets all that it holds"
             )

@@ -17,7 +17,7 @@ _known: ContextVar[list[Any] | None] = ContextVar("known", default=None)
 
 
 @contextmanager
-def computing_once() -> Iterator[None]:
+def shared_computation() -> Iterator[None]:
     """Within it, where no gradient is recorded, a method marked `once` computes nothing twice."""
     token = _known.set([])
     try:

@@ -68,14 +68,14 @@ def load(
     numbers = sorted(int(match[1]) for match in found if match)
     number = choose(hospital, numbers)
     try:
-        ties = load_ties(folder, number)
+        ties = load_system_file(folder, number)
         system = build(_chosen(ties.config["system"], score, policy), ties.config["info"])
         system.load_state_dict(_load_parts(folder, number, ties) | ties.state_dict)
     except WeightsError:
         raise
     except (RuntimeError, KeyError, TypeError, ValueError) as error:
         raise WeightsError(
-            f"{ties_file(number)} and its parts in {folder} do not fit this version: {error}"
+            f"{system_file_name(number)} and its parts in {folder} do not fit this version: {error}"
         ) from None
     system.info |= {"split_sha256": ties.split_sha256}
     system.info |= {"hospitals": numbers} if numbers else {}
@@ -93,7 +93,7 @@ def load_all(folder: str | Path | None = None, device: str | torch.device | None
     folder = WEIGHTS if folder is None else Path(folder)
     first = load(folder, device)
     number, *others = first.info.get("hospitals", [None])
-    systems, like = {number: first}, load_ties(folder, number)
+    systems, like = {number: first}, load_system_file(folder, number)
     modules = {f"{place}.": m for place, m in first.named_modules()}
     shared = {
         id(module): module
@@ -101,9 +101,11 @@ def load_all(folder: str | Path | None = None, device: str | torch.device | None
         if place.startswith(_PLACES) and not any(n.startswith(place) for n in like.state_dict)
     }
     for other in others:
-        ties = load_ties(folder, other)
+        ties = load_system_file(folder, other)
         if _kind(ties) != _kind(like):
-            raise WeightsError(f"The weights file {ties_file(other)} is of another split or shape.")
+            raise WeightsError(
+                f"The weights file {system_file_name(other)} is of another split or shape."
+            )
         systems[other] = copy.deepcopy(first, dict(shared))
         systems[other].load_state_dict(ties.state_dict, strict=False)
         of_all = {key: first.info[key] for key in ("split_sha256", "hospitals")}
@@ -125,20 +127,20 @@ def choose(hospital: int | None, numbers: Sequence[int]) -> int | None:
     return hospital
 
 
-def ties_file(hospital: int | None) -> str:
+def system_file_name(hospital: int | None) -> str:
     """The name of the file that ties the parts together."""
     return SYSTEM if hospital is None else f"hospital-{hospital:02d}.safetensors"
 
 
-def load_ties(folder: Path, hospital: int | None) -> Checkpoint:
+def load_system_file(folder: Path, hospital: int | None) -> Checkpoint:
     """That file, verified.
 
     Raises:
         WeightsError: it is missing, incomplete, altered or another hospital's.
     """
-    ties = checkpoint.load_verified(ties_file(hospital), folder)
+    ties = checkpoint.load_verified(system_file_name(hospital), folder)
     if ties.config["info"].get("hospital") != hospital:
-        raise WeightsError(f"The weights file {ties_file(hospital)} is another hospital's.")
+        raise WeightsError(f"The weights file {system_file_name(hospital)} is another hospital's.")
     return ties
 
 
@@ -161,7 +163,7 @@ def save_part(
 def _load_parts(folder: Path, hospital: int | None, ties: Checkpoint) -> dict[str, Tensor]:
     """The tensors of the part files, by their place in the system."""
     state: dict[str, Tensor] = {}
-    file = ties_file(hospital)
+    file = system_file_name(hospital)
     for name in PARTS:
         part = checkpoint.load_verified(name, folder)
         if part.split_sha256 != ties.split_sha256:

@@ -11,7 +11,7 @@ import torch
 from core import checkpoint
 from core.moe import is_personal
 from core.pipeline import MedFedPure
-from core.weights import PARTS, ties_file
+from core.weights import PARTS, system_file_name
 from train.federated.hospital_weights import save_hospital, save_shared
 
 COUNT, SPLIT = 3, "a split"
@@ -37,6 +37,6 @@ def write(
         own.detector.quantiles_fused.fill_([-1e3, 1e3, -1e3][number - 1])  # flags, flags not, flags
         save_hospital(own, folder, number, SPLIT)
         written[number] = own
-    names = [*PARTS, *map(ties_file, written)]
+    names = [*PARTS, *map(system_file_name, written)]
     checkpoint.write_manifest(folder, names, preset="tiny", protocol="none", commit="none")
     return written

@@ -12,7 +12,7 @@ from torch import Tensor
 from bench.app.timing import machine_rate, summary, timed
 from bench.data import Fold
 from bench.progress import progress
-from bench.result_file import Store
+from bench.result_file import ResultFile
 from core.attacks import PGD, eot
 from core.pipeline import MedFedPure, build
 from core.scan import read_scan, to_png
@@ -24,7 +24,7 @@ A0_8BIT = PGD(eight_bit=True)
 
 
 def run(
-    store: Store,
+    store: ResultFile,
     pipeline: MedFedPure,
     test: Fold,
     *,

@@ -17,7 +17,7 @@ from bench.app.browser import violations, visitor
 from bench.app.server import Running, peak_memory, running
 from bench.app.timing import summary
 from bench.provenance import ROOT
-from bench.result_file import Store
+from bench.result_file import ResultFile
 
 TABS = ("explore", "batch", "learn", "about")
 THEMES = ("dark", "light")
@@ -35,7 +35,7 @@ TIMED = 6  # readings on the page
 NUMBERS = ("tumour_probability", "tumour_probability_undefended", "score", "novelty")
 
 
-def run(store: Store, visitors: int, seconds: float, shots: Path | None) -> None:
+def run(store: ResultFile, visitors: int, seconds: float, shots: Path | None) -> None:
     """Fills `store`; each row starts the app as users do, with the weights that ship."""
     store.row("page", _page)
     store.row("accessibility", lambda: _accessibility(shots))

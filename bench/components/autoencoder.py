@@ -9,7 +9,7 @@ from torch import Tensor
 
 from bench.data import Fold
 from bench.progress import progress
-from bench.result_file import Store
+from bench.result_file import ResultFile
 from core import metrics
 from core.mae import MaskedAutoencoder
 from core.pipeline import MedFedPure
@@ -18,7 +18,7 @@ POWERS = (2.0, 3.0, 4.0, 6.0)
 
 
 def run(
-    store: Store, pipeline: MedFedPure, test: Fold, validation: Fold, batch_size: int = 32
+    store: ResultFile, pipeline: MedFedPure, test: Fold, validation: Fold, batch_size: int = 32
 ) -> None:
     """Fills `store`: the filling's exponent chosen on validation scans, then the test scans."""
     mae = pipeline.detector.mae

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from bench.data import Fold
 from bench.progress import progress
-from bench.result_file import Store
+from bench.result_file import ResultFile
 from bench.summaries import members, share, share_by_group
 from core.smoothing import Smoothed, lower_bound
 
@@ -25,7 +25,7 @@ KEEP_EVERY = 25  # scans
 
 
 def run(
-    store: Store, reader: Smoothed, fold: Fold, *, eps: float, n0: int, n: int, alpha: float
+    store: ResultFile, reader: Smoothed, fold: Fold, *, eps: float, n0: int, n: int, alpha: float
 ) -> None:
     """Fills `store`: a row of what was said of each scan, and the figures that follow."""
     said = store.row("certificates", lambda: _certificates(store, reader, fold, n0, n, alpha))
@@ -36,7 +36,7 @@ def run(
 
 
 def _certificates(
-    store: Store, reader: Smoothed, fold: Fold, n0: int, n: int, alpha: float
+    store: ResultFile, reader: Smoothed, fold: Fold, n0: int, n: int, alpha: float
 ) -> dict[str, Any]:
     """For each scan the label ('-': nothing said) and how many of n noised copies agreed."""
     device, name = next(reader.parameters()).device, "certificates"

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from bench.data import Fold
 from bench.progress import progress
-from bench.result_file import Store
+from bench.result_file import ResultFile
 from bench.robustness.filters import jpeg
 from bench.robustness.old_systems import Bench
 from bench.shapes import histogram, roc
@@ -37,7 +37,7 @@ BENIGN: dict[str, Callable[[Tensor, list[int]], Tensor]] = {
 
 
 def run(
-    store: Store,
+    store: ResultFile,
     pipeline: MedFedPure,
     test: Fold,
     batch_size: int = 32,

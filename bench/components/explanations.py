@@ -11,7 +11,7 @@ from bench.components.lesions import contrast
 from bench.components.painting import TISSUE, elsewhere, midline, painted, reflected, widened
 from bench.data import Fold
 from bench.progress import progress
-from bench.result_file import Store
+from bench.result_file import ResultFile
 from bench.summaries import share_by_group
 from core.attacks import PGD
 from core.gradcam import grad_cam
@@ -23,7 +23,7 @@ POINTS = (0.1, 0.5)  # quantiles: the tenth percentile, the median
 ATTACK = PGD(eight_bit=True)
 
 
-def run(store: Store, pipeline: MedFedPure, test: Fold, masks: dict[int, Tensor]) -> None:
+def run(store: ResultFile, pipeline: MedFedPure, test: Fold, masks: dict[int, Tensor]) -> None:
     """Fills `store` with three rows.
 
     Raises:

@@ -116,7 +116,7 @@ ORGANS: dict[str, Callable[[Pen], None]] = {
 KINDS = (*ORGANS, "noise")
 
 
-def organ(seed: int) -> np.ndarray:
+def phantom_of(seed: int) -> np.ndarray:
     """Picture number `seed`, (224, 224) uint8; the kinds of KINDS in turn."""
     rng = np.random.default_rng(seed)
     kind = KINDS[seed % len(KINDS)]

@@ -9,10 +9,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from bench.components.non_brain_phantoms import KINDS, organ
+from bench.components.non_brain_phantoms import KINDS, phantom_of
 from bench.data import Fold
 from bench.progress import progress
-from bench.result_file import Store
+from bench.result_file import ResultFile
 from core import metrics
 from core.attacks import PGD
 from core.pipeline import MedFedPure
@@ -22,7 +22,7 @@ PHOTOGRAPHS, PHANTOMS = 500, 200
 
 
 def run(
-    store: Store,
+    store: ResultFile,
     pipeline: MedFedPure,
     test: Fold,
     photographs: np.ndarray,
@@ -39,7 +39,7 @@ def run(
     )
     pictures = np.stack([_grey(photographs[i]) for i in _spread(len(photographs), PHOTOGRAPHS)])
     store.row("grey CIFAR-10 pictures", lambda: refused(pipeline, pictures, None, batch_size))
-    organs = np.stack([organ(seed) for seed in range(PHANTOMS)])
+    organs = np.stack([phantom_of(seed) for seed in range(PHANTOMS)])
     row = store.row("phantoms", lambda: _by_kind(pipeline, organs, batch_size))
     if row["refused"] < 0.95:
         store.warn("phantoms of other organs or noise: fewer than 95 % refused")

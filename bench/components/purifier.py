@@ -11,7 +11,7 @@ from torch import Tensor
 
 from bench.data import Fold
 from bench.progress import progress
-from bench.result_file import Store
+from bench.result_file import ResultFile
 from bench.robustness.filters import STRENGTHS, Filter
 from bench.robustness.old_systems import purified
 from bench.summaries import by_label, called_right
@@ -27,7 +27,7 @@ Change = Callable[[Tensor, Sequence[int]], Tensor]
 
 
 def run(
-    store: Store,
+    store: ResultFile,
     pipeline: MedFedPure,
     test: Fold,
     validation: Fold,

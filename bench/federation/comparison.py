@@ -22,7 +22,7 @@ from bench.federation.methods import METHODS, Method, Table, in_order, preset_of
 from bench.federation.trainings import Federation, Places, decisive, federation
 from bench.progress import say
 from bench.provenance import key_of
-from bench.result_file import Store
+from bench.result_file import ResultFile
 from bench.robustness.rows import Row, attacked
 from bench.summaries import called_right
 from core import metrics
@@ -45,7 +45,7 @@ class Reader(NamedTuple):
 
 
 def run(
-    store: Store,
+    store: ResultFile,
     table: Table,
     setting: str,
     methods: Sequence[Method],

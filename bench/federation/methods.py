@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bench.federation.presets import PRESETS
-from bench.names import check_known
+from bench.names import require_known
 from bench.robustness.rows import Row
 from core.attacks import PGD
 
@@ -95,5 +95,5 @@ def in_order(rows: Mapping[str, Any]) -> dict[str, Any]:
 
 def methods_named(names: list[str] | None) -> list[Method]:
     """The methods of these names, all by default. Raises ValueError for an unknown one."""
-    check_known("method", names or (), [m.name for m in METHODS])
+    require_known("method", names or (), [m.name for m in METHODS])
     return [m for m in METHODS if not names or m.name in names]

@@ -14,7 +14,7 @@ from bench.federation.methods import TABLES, methods_named
 from bench.options import root_of, settings_of
 from bench.progress import say
 from bench.provenance import key_of, machine_facts, weights_facts
-from bench.result_file import Store
+from bench.result_file import ResultFile
 from core import load
 from core.weights import load_all
 from train.config import read_preset
@@ -34,7 +34,7 @@ def _tables(args: argparse.Namespace) -> None:
     corpus = load_corpus(table.protocol, places.data, places.cache, places.manifests)
     out = args.out or Path("results") / f"table-{name}-{args.setting}.json"
     settings = settings_of(args)
-    store = Store(
+    store = ResultFile(
         out, "tables",
         {"split_sha256": corpus.split_sha256, "settings": settings},
         {"dataset": corpus.protocol, "machine": machine_facts(torch.device("cpu"))},
@@ -68,7 +68,7 @@ def _pooled(args: argparse.Namespace) -> None:
     hashes = {name: f.pop("sha256") for name, f in facts.items()}
     settings = {"limit": args.limit, "eps": args.attack_eps, "preset": args.preset}
     machine = machine_facts(torch.device("cpu"))
-    store = Store(
+    store = ResultFile(
         args.out or Path("results") / f"pooled-{args.protocol}.json", "pooled",
         {"manifest_sha256": manifest.sha256, "weights": hashes, "settings": settings},
         {"weights_facts": facts, "machine": machine}, args.fresh,
@@ -87,7 +87,7 @@ def _federation(args: argparse.Namespace) -> None:
     places = Places(root_of(args), args.cache, args.manifests, args.runs)
     manifests = {p: read_manifest(p, args.manifests).sha256 for p in (args.protocol, LEARNING)}
     settings = settings_of(args)
-    store = Store(
+    store = ResultFile(
         args.out or Path("results") / "federation.json", "federation",
         {
             "manifest_sha256": manifests, "settings": settings,

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from bench.data import Batch
 from bench.federation.comparison import Reader, evasion
-from bench.result_file import Store
+from bench.result_file import ResultFile
 from bench.robustness.rows import Row, attacked, rows_named
 from bench.summaries import by_label, called_right
 from core import metrics
@@ -32,7 +32,7 @@ READERS = ("defence", "trained-mixture", "undefended")
 
 
 def run(
-    store: Store,
+    store: ResultFile,
     federated: Sequence[MedFedPure],
     pooled: MedFedPure,
     scans: Sequence[Data],

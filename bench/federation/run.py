@@ -10,9 +10,9 @@ from bench.federation.faults import faults
 from bench.federation.federation_engine import overhead, simulation, twice
 from bench.federation.federation_ground import PRESET, Ground
 from bench.federation.scaling import payload, scaling
-from bench.names import check_known
+from bench.names import require_known
 from bench.progress import say
-from bench.result_file import Figures, Store
+from bench.result_file import Figures, ResultFile
 
 ROWS: dict[str, Callable[[Ground], Figures]] = {
     "twice": twice,
@@ -29,11 +29,13 @@ ROWS: dict[str, Callable[[Ground], Figures]] = {
 
 def rows_named(names: Sequence[str] | None) -> list[str]:
     """The rows of these names, all by default. Raises ValueError for an unknown one."""
-    check_known("row", names or (), ROWS)
+    require_known("row", names or (), ROWS)
     return [name for name in ROWS if not names or name in names]
 
 
-def run(store: Store, ground: Ground, names: Sequence[str], personal_preset: str = PRESET) -> None:
+def run(
+    store: ResultFile, ground: Ground, names: Sequence[str], personal_preset: str = PRESET
+) -> None:
     """The rows that are not there yet; with another preset, 'personal' is a row of its own."""
     rows = store.content["rows"]
     for name in names:

@@ -14,7 +14,7 @@ from bench.federation import baseline_tables, pooled_table
 from bench.federation import tables as federation_tables
 from bench.markdown import Renderer, Results
 from bench.progress import say
-from bench.report import headline
+from bench.report import headline, page
 from bench.robustness import old_tables
 from bench.robustness import tables as ladder_tables
 from core.checkpoint import write_atomic
@@ -57,22 +57,22 @@ def run(results: Path, pages: Sequence[Path], check: bool = False) -> int:
         ValueError: a page is missing, or a marker names no known table; nothing is written then.
     """
     found, written = read_results(results), {}
-    for page in pages:
-        if not page.is_file():
-            raise ValueError(f"there is no {page}")
-        before = page.read_text(encoding="utf-8")
+    for target in pages:
+        if not target.is_file():
+            raise ValueError(f"there is no {target}")
+        before = target.read_text(encoding="utf-8")
         after = fill(before, found)
         if before != after:
-            written[page] = after
+            written[target] = after
     report, drawn = results / REPORT, page.page(found)
     if not report.is_file() or report.read_text(encoding="utf-8") != drawn:
         written[report] = drawn
-    for page, text in written.items():
+    for target, text in written.items():
         if check:
-            print(f"{page} is out of date: run `python -m bench report`", file=sys.stderr)
+            print(f"{target} is out of date: run `python -m bench report`", file=sys.stderr)
         else:
-            write_atomic(page, text.encode())
-            say(f"wrote {page}" if page == report else f"wrote the tables of {page}")
+            write_atomic(target, text.encode())
+            say(f"wrote {target}" if target == report else f"wrote the tables of {target}")
     return int(check and bool(written))
 
 

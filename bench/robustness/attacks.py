@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bench.data import Batch
-from bench.names import check_known
+from bench.names import require_known
 from bench.robustness.budgets import Budget
 from bench.robustness.old_checks import in_corner
 from bench.robustness.systems import ClassifyFn, Gate, Target
@@ -22,7 +22,7 @@ from core.attacks import PGD
 from core.attacks.apgd import RESTART
 from core.attacks.base import LogitsFn
 from core.attacks.margin import margin
-from core.attacks.old___init__ import APGD, Hiding, LowFrequency, Square
+from core.attacks.old___init__ import APGD, DetectorAwarePGD, LowFrequency, Square
 from train.device import autocast, autocast_logits
 
 NOISE = "noise"
@@ -145,7 +145,7 @@ def _under_gate(a: Attacker, t: Target, s: Batch) -> Iterator[Tensor]:
 
     yield a.apgd("margin")(hidden, s.x, s.y, s.seeds)
     (start,) = _paper(a, t, s)
-    yield Hiding(a.eps, a.budget.steps)(lambda z: look(z)[:2], s.x, start)
+    yield DetectorAwarePGD(a.eps, a.budget.steps)(lambda z: look(z)[:2], s.x, start)
 
 
 def _beside_gate(a: Attacker, t: Target, s: Batch) -> Iterator[Tensor]:
@@ -254,5 +254,5 @@ def rungs_named(names: Sequence[str]) -> list[Rung]:
     Raises:
         ValueError: an unknown one.
     """
-    check_known("row", names, ["clean", *LADDER])
+    require_known("row", names, ["clean", *LADDER])
     return [rung for rung in RUNGS if rung.name.rstrip("b") in (NOISE, *names)]

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from bench.data import Batch, Fold, spread
-from bench.parallel import Lanes
+from bench.parallel import ParallelBatches
 from bench.progress import say
-from bench.result_file import Store
+from bench.result_file import ResultFile
 from bench.robustness.attacks import RUNGS, Attacker, Rung
 from bench.robustness.budgets import Budget
 from bench.robustness.made_once import MadeOnce, maker_of
@@ -55,12 +55,12 @@ class Standing:
 
 
 def climb(
-    store: Store,
+    store: ResultFile,
     fold: Fold,
     targets: Sequence[Target],
     rungs: Sequence[Rung],
     attacker: Attacker,
-    lanes: Lanes,
+    lanes: ParallelBatches,
     after: Callable[[str], None] = lambda _: None,
 ) -> None:
     """Fills `store` with a row 'RUNG: TARGET' for each pair that fits.
@@ -93,7 +93,9 @@ def climb(
         after(target.name)
 
 
-def _begin(store: Store, target: Target, fold: Fold, budget: Budget, lanes: Lanes) -> Standing:
+def _begin(
+    store: ResultFile, target: Target, fold: Fold, budget: Budget, lanes: ParallelBatches
+) -> Standing:
     """Scans as they are, and after every attack that the file holds."""
     name, every = f"{CLEAN}: {target.name}", torch.ones(len(fold), dtype=torch.bool)
 
@@ -109,12 +111,12 @@ def _begin(store: Store, target: Target, fold: Fold, budget: Budget, lanes: Lane
 
 
 def _row(
-    store: Store,
+    store: ResultFile,
     attack: MadeOnce,
     target: Target,
     fold: Fold,
     tried: Tensor,
-    lanes: Lanes,
+    lanes: ParallelBatches,
 ) -> dict[str, Any]:
     """An attack's row; one that the file holds is tried on what it lacks of `tried` as well."""
     rung, settings = attack.rung, {"budget": vars(attack.attacker.budget)}
@@ -157,13 +159,13 @@ def _counts(right: str) -> dict[str, int]:
 
 
 def attack_scans(
-    store: Store,
+    store: ResultFile,
     name: str,
     target: Target,
     fold: Fold,
     tried: Tensor,
     attack: Callable[[Batch], Iterable[Tensor]],
-    lanes: Lanes,
+    lanes: ParallelBatches,
 ) -> dict[str, Any]:
     """Bits of all scans, '-' where not tried, and the detector's scores of every try in 8 bits.
 

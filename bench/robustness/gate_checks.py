@@ -13,7 +13,7 @@ from bench.robustness.checks import SLOPES, ZERO_SHARE, slope_of, zero_share
 from bench.robustness.old_checks import in_corner
 from bench.robustness.systems import Target
 from core.attacks.base import to_eight_bit
-from core.attacks.old___init__ import APGD, Hiding, Square
+from core.attacks.old___init__ import APGD, DetectorAwarePGD, Square
 
 FINE = 5e-6  # of the finite difference: the score is curved, a longer step leaves its gradient
 FAR = 1e6
@@ -48,7 +48,9 @@ def check_gate(
     found: dict[str, Any] = {"n": len(y), "zero_gradients": zero_share(grad), "slope": slope}
     signed = APGD(eps, STEPS, loss="margin")(lowered, x, y, seeds)
     # misread by far wherever it goes: what is left is to hide, and the point that hides best counts
-    with_it = Hiding(eps, STEPS)(lambda z: (FAR + 0 * z.sum((1, 2, 3)), look(z)[1]), x, start)
+    with_it = DetectorAwarePGD(eps, STEPS)(
+        lambda z: (FAR + 0 * z.sum((1, 2, 3)), look(z)[1]), x, start
+    )
     without = Square(eps, QUERIES, until_wrong=False)(lowered, x, y, seeds)
     with torch.no_grad():
         for key, z in (("clean", x), ("moved", start), ("signed", signed),

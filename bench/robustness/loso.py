@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from bench.data import Fold
-from bench.result_file import Store
+from bench.result_file import ResultFile
 from bench.robustness.old_systems import Bench, System
 from bench.robustness.robustness import evaluate
 from bench.robustness.rows import rows_named
@@ -16,7 +16,7 @@ WAYS = {"leak-free": "second-source", "second-source": "leak-free"}
 
 
 def run(
-    store: Store,
+    store: ResultFile,
     trained_on: str,
     pipeline: MedFedPure,
     test: Fold,

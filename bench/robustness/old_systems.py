@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from bench.names import check_known
+from bench.names import require_known
 from bench.summaries import Reading
 from core.pipeline import MedFedPure
 
@@ -54,7 +54,7 @@ MEANING = {
 
 def systems_named(names: Sequence[str] | None) -> tuple[System, ...]:
     """The systems of these names, all of them by default. Raises ValueError for an unknown name."""
-    check_known("system", names or (), [s.name for s in SYSTEMS])
+    require_known("system", names or (), [s.name for s in SYSTEMS])
     return tuple(s for s in SYSTEMS if not names or s.name in names)
 
 

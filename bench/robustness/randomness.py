@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from bench.data import Batch, Fold
-from bench.parallel import Lanes
-from bench.result_file import Store
+from bench.parallel import ParallelBatches
+from bench.result_file import ResultFile
 from bench.robustness.attacks import Attacker, seen
 from bench.robustness.systems import Target
 from core import metrics
@@ -22,7 +22,7 @@ SUBMISSIONS = (1, 5, 20)  # how often a scan is handed in
 
 
 def randomness(
-    store: Store, target: Target, fold: Fold, attacker: Attacker, lanes: Lanes
+    store: ResultFile, target: Target, fold: Fold, attacker: Attacker, lanes: ParallelBatches
 ) -> dict[str, Any]:
     """Readings of `DRAWS` fresh noises each: clean, after A3 with EOT, after A8.
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from bench.data import Fold
-from bench.result_file import Store
+from bench.result_file import ResultFile
 from bench.robustness.old_checks import check_attacks, check_rows
 from bench.robustness.old_systems import MEANING, Bench, System
 from bench.robustness.rows import Row, measure
@@ -26,7 +26,7 @@ PAIRS = (
 
 
 def run(
-    store: Store,
+    store: ResultFile,
     pipeline: MedFedPure,
     test: Fold,
     validation: Fold,

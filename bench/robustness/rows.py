@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from bench.data import Batch, Fold
-from bench.names import check_known
+from bench.names import require_known
 from bench.progress import progress
 from bench.robustness.old_systems import RANK, Bench, System
 from bench.summaries import Reading, check_numbers, join
@@ -47,7 +47,7 @@ def rows_named(names: Sequence[str], eps: float = 0.015) -> list[Row]:
         ValueError: a name is unknown.
     """
     known = rows(eps)
-    check_known("row", names, known)
+    require_known("row", names, known)
     wanted = set(names) | ({"A0-8bit"} if "A0" in names else set())
     return [row for name, row in known.items() if name in wanted]
 

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from bench.data import Fold
-from bench.parallel import Lanes
+from bench.parallel import ParallelBatches
 from bench.progress import say
-from bench.result_file import Store, StoreError
+from bench.result_file import ResultFile, ResultFileError
 from bench.robustness.attacks import RUNGS, Attacker, rungs_named
 from bench.robustness.budgets import Budget
 from bench.robustness.checks import check_gradients, check_target
@@ -32,7 +32,7 @@ SLACK = 0.01  # a point of accuracy
 
 
 def run(
-    store: Store,
+    store: ResultFile,
     pipeline: MedFedPure,
     others: Sequence[MedFedPure],
     test: Fold,
@@ -41,7 +41,7 @@ def run(
     budget: Budget,
     *,
     eps: float,
-    lanes: Lanes,
+    lanes: ParallelBatches,
     forget_changed: bool = False,
 ) -> None:
     """Fills `store`: checks, a row for each attack on each system, curve, noise, standings.
@@ -49,7 +49,7 @@ def run(
     Each row is of one system's tensors.
 
     Raises:
-        StoreError: the file holds rows of other tensors, and `forget_changed` is not set.
+        ResultFileError: the file holds rows of other tensors, and `forget_changed` is not set.
         ValueError: a system's outputs are none that can be attacked.
     """
     fold = test.thin(budget.scans)
@@ -80,11 +80,11 @@ def run(
             stand()
 
 
-def forget(store: Store, known: Sequence[Target], allowed: bool) -> None:
+def forget(store: ResultFile, known: Sequence[Target], allowed: bool) -> None:
     """Takes rows of other tensors than the targets' out of the file, where that is allowed.
 
     Raises:
-        StoreError: there are some, and it is not.
+        ResultFileError: there are some, and it is not.
     """
     keys, stale = {target.name: target.key for target in known}, dict[str, None]()
     for place in ("rows", "unfinished"):
@@ -97,14 +97,14 @@ def forget(store: Store, known: Sequence[Target], allowed: bool) -> None:
                 say(f"{name}: of other weights, forgotten")
                 del store.content[place][name]
     if stale and not allowed:
-        raise StoreError(
+        raise ResultFileError(
             f"{store.path} holds figures of other weights ({', '.join(stale)}): name another "
             "--out, or pass --forget-changed to take them out; rows of the rest stay"
         )
 
 
 def _check(
-    store: Store, target: Target, few: Fold, budget: Budget, eps: float, device: torch.device
+    store: ResultFile, target: Target, few: Fold, budget: Budget, eps: float, device: torch.device
 ) -> None:
     """The row of a target's self-checks."""
 
@@ -131,7 +131,7 @@ def _warnings(rows: Rows, known: Sequence[Target], few: Tensor, watched: Tensor)
 
 
 def _stand(
-    store: Store, fold: Fold, pipeline: MedFedPure, budget: Budget, only: str | None = None
+    store: ResultFile, fold: Fold, pipeline: MedFedPure, budget: Budget, only: str | None = None
 ) -> None:
     """Writes where each system stands, or one, and which attacks that fit it are still to come."""
     rows, before = store.content["rows"], store.content.get("standings", {}) if only else {}
@@ -155,12 +155,12 @@ def _stand(
 
 
 def climb_curve(
-    store: Store,
+    store: ResultFile,
     few: Fold,
     target: Target,
     eps: float,
     budget: Budget,
-    lanes: Lanes,
+    lanes: ParallelBatches,
 ) -> None:
     """A3 at one size of perturbation, on few scans, as a row of its own."""
     _, rung = rungs_named(["A3"])

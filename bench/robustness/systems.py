@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from bench.names import check_known
+from bench.names import require_known
 from bench.provenance import key_of
 from bench.robustness.filters import bits, jpeg, median
 from bench.robustness.old_systems import Bench, depth_of
@@ -106,7 +106,7 @@ NAMES = (
 def targets(pipeline: MedFedPure, names: Sequence[str] | None = None) -> list[Target]:
     """The targets of these names, all by default. Raises ValueError for an unknown one."""
     known = {t.name: t for t in _all(pipeline)}
-    check_known("system", names or (), known)
+    require_known("system", names or (), known)
     return [t for name, t in known.items() if not names or name in names]
 
 

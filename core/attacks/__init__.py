@@ -3,11 +3,11 @@
 from core.attacks.apgd import APGD
 from core.attacks.base import Step
 from core.attacks.bpda import straight_through
-from core.attacks.detector_aware import Hiding
+from core.attacks.detector_aware import DetectorAwarePGD
 from core.attacks.eot import eot
 from core.attacks.fgsm import FGSM
 from core.attacks.low_frequency import LowFrequency
-from core.attacks.minimal import Probe, Smallest
+from core.attacks.minimal import BisectionStep, MinimalPGD
 from core.attacks.pgd import PGD
 from core.attacks.square import Square
 
@@ -15,10 +15,10 @@ __all__ = [
     "APGD",
     "FGSM",
     "PGD",
-    "Hiding",
+    "BisectionStep",
+    "DetectorAwarePGD",
     "LowFrequency",
-    "Probe",
-    "Smallest",
+    "MinimalPGD",
     "Square",
     "Step",
     "eot",

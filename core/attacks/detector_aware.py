@@ -14,7 +14,7 @@ LookFn = Callable[[Tensor], tuple[Tensor, Tensor]]  # how far misread (B,), how 
 
 
 @dataclass(frozen=True)
-class Hiding:
+class DetectorAwarePGD:
     """Both gradients are brought to unit length and followed, with momentum and shrinking steps.
 
     No signs: a step of one size in every pixel is grain itself, and raises the score of a detector

@@ -13,7 +13,7 @@ from core.attacks.pgd import PGD
 
 
 @dataclass(frozen=True)
-class Probe:
+class BisectionStep:
     """What is known after one attack: the answer lies in (low, high]."""
 
     eps: float  # that was tried
@@ -23,7 +23,7 @@ class Probe:
 
 
 @dataclass(frozen=True)
-class Smallest:
+class MinimalPGD:
     """Halves the interval between an eps that fails and one that succeeds, to within `tolerance`.
 
     The answer is an upper bound: a cleverer attack may need less. PGD may also fail at an eps
@@ -49,7 +49,7 @@ class Smallest:
             high = probe.high
         return high
 
-    def search(self, logits_fn: LogitsFn, x: Tensor, y: Tensor) -> Iterator[Probe]:
+    def search(self, logits_fn: LogitsFn, x: Tensor, y: Tensor) -> Iterator[BisectionStep]:
         """Yields after each attack, so that a caller can show it, or stop there.
 
         First eps 0 (is the output y at all?), then `largest`, then the middles.
@@ -67,7 +67,7 @@ class Smallest:
                 high, best = eps, x_adv
             else:
                 low = eps
-            yield Probe(eps, low, high, best)
+            yield BisectionStep(eps, low, high, best)
             if high is None and eps < self.largest:
                 eps = self.largest
             elif high is None or high - low <= self.tolerance:

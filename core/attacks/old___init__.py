@@ -2,8 +2,8 @@
 
 from core.attacks.apgd import APGD
 from core.attacks.bpda import straight_through
-from core.attacks.detector_aware import Hiding
+from core.attacks.detector_aware import DetectorAwarePGD
 from core.attacks.low_frequency import LowFrequency
 from core.attacks.square import Square
 
-__all__ = ["APGD", "Hiding", "LowFrequency", "Square", "straight_through"]
+__all__ = ["APGD", "DetectorAwarePGD", "LowFrequency", "Square", "straight_through"]

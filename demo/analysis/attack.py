@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from core.attacks import FGSM, PGD, Probe, Smallest, Step, eot
+from core.attacks import FGSM, PGD, BisectionStep, MinimalPGD, Step, eot
 from core.attacks.base import LogitsFn
 
 if TYPE_CHECKING:
@@ -81,13 +81,13 @@ def trajectory(system: MedFedPure, scan: Tensor, settings: AttackSettings) -> It
     return attack.trajectory(logits_fn, x, y, seeds=[settings.seed])
 
 
-def smallest(system: MedFedPure, scan: Tensor, settings: AttackSettings) -> Iterator[Probe]:
+def smallest(system: MedFedPure, scan: Tensor, settings: AttackSettings) -> Iterator[BisectionStep]:
     """Looks for the smallest eps that turns the attacked model's output, one PGD after the other.
 
     Norm, steps, aim and truth are those of `settings`.
     """
     top = MAX_EPS[settings.norm]
-    search = Smallest(top, top / 256, max(settings.num_steps, MIN_STEPS), settings.norm)
+    search = MinimalPGD(top, top / 256, max(settings.num_steps, MIN_STEPS), settings.norm)
     return search.search(*_attacked(system, scan, settings))
 
 

@@ -34,7 +34,7 @@ class Shown(NamedTuple):
 
     stages: str  # HTML, as are `results` and `decision`
     view: viewer.View
-    results_view: str
+    results: str
     decision: str = ""
     analysis: Analysis | None = None
 

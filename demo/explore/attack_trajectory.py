@@ -9,7 +9,7 @@ from typing import Any
 
 import gradio as gr
 
-from core.attacks import Probe
+from core.attacks import BisectionStep
 from core.pipeline import MedFedPure
 from core.weights import Systems
 from demo.analysis.analysis import Analysis
@@ -91,7 +91,7 @@ def search(system: MedFedPure | None, turn: Turn, analysis: Analysis | None) -> 
         yield say(FAILED)
 
 
-def found(probe: Probe, tried: int, settings: AttackSettings, *, done: bool) -> str:
+def found(probe: BisectionStep, tried: int, settings: AttackSettings, *, done: bool) -> str:
     """What is known of the smallest eps, in words."""
     who, count = wording.AIMS[settings.aim], f"{tried} attack{'s' * (tried != 1)}"
     if probe.high is None:

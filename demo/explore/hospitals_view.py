@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from core.memoize import computing_once
+from core.memoize import shared_computation
 from demo.rendering import wording
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def read_at_each(systems: Systems, scan: Tensor, seed: int) -> tuple[AtHospital,
     What the hospitals share computes each of its inputs once; each has gradients of its own
     classifiers, so that ten take about six times as long as one.
     """
-    with computing_once():
+    with shared_computation():
         readings = {n: system.read(scan, seed) for n, system in systems.items() if n is not None}
     return tuple(
         AtHospital(n, d.can_judge, d.tumour_probability, d.flagged, d.score, d.tau, d.t_star)

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from core.checkpoint import WeightsError, read_manifest
 from core.scan import ScanError, read_scan, to_png, to_uint8
-from core.weights import PARTS, ties_file
+from core.weights import PARTS, system_file_name
 from demo.analysis.analysis import Analysis
 from demo.analysis.attack import AttackSettings, trajectory
 
@@ -104,7 +104,7 @@ def weights(info: Mapping[str, Any]) -> dict[str, str]:
         name: file.sha256
         for name, file in files.items()
         if file.split_sha256 == info.get("split_sha256")
-        and name in (*PARTS, ties_file(info.get("hospital")))
+        and name in (*PARTS, system_file_name(info.get("hospital")))
     }
 
 

@@ -13,7 +13,7 @@ import torch
 
 from bench.data import Fold, load_fold
 from bench.provenance import machine_facts
-from bench.result_file import Store
+from bench.result_file import ResultFile
 from bench.robustness.budgets import Budget
 from bench.robustness.systems import Target, targets
 from core.checkpoint import write_manifest
@@ -99,9 +99,9 @@ def known(pipeline: MedFedPure) -> dict[str, Target]:
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Store:
+def store(tmp_path: Path) -> ResultFile:
     facts = {"machine": machine_facts(torch.device("cpu"))}
-    return Store(tmp_path / "ladder.json", "robustness", {"of": "this"}, facts)
+    return ResultFile(tmp_path / "ladder.json", "robustness", {"of": "this"}, facts)
 
 
 @pytest.fixture(scope="session")

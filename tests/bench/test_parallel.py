@@ -8,8 +8,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from bench.parallel import Lanes
-from bench.result_file import Store
+from bench.parallel import ParallelBatches
+from bench.result_file import ResultFile
 from bench.robustness.attacks import RUNGS, Attacker, rungs_named
 from bench.robustness.evaluate import climb
 from bench.robustness.pace import Work, time_left
@@ -23,24 +23,31 @@ def test_lanes_keep_the_order_and_stop_where_one_fails(four):
         time.sleep(0.05 * (4 - scans.seeds[0] % 5))
         return scans.seeds
 
-    alone = list(Lanes(CPU, 1).map(slowest_first, four, ""))
-    assert list(Lanes(CPU, 1, 3).map(slowest_first, four, "")) == alone
+    alone = list(ParallelBatches(CPU, 1).map(slowest_first, four, ""))
+    assert list(ParallelBatches(CPU, 1, 3).map(slowest_first, four, "")) == alone
 
     def fails(scans):
         raise ValueError("no")
 
     with pytest.raises(ValueError, match="no"):
-        list(Lanes(CPU, 1, 2).map(fails, four, ""))
+        list(ParallelBatches(CPU, 1, 2).map(fails, four, ""))
     with pytest.raises(ValueError, match="1 or more"):
-        Lanes(CPU, 1, 0)
+        ParallelBatches(CPU, 1, 0)
 
 
 def test_threads_side_by_side_find_what_one_finds(store, four, known, tmp_path, tiny):
     """A7 listens to a network that both threads use."""
     target, rows = known["diffpure"], []
     for workers in (1, 2):
-        own = Store(tmp_path / f"{workers}.json", "robustness", {}, {"machine": {}})
-        climb(own, four, [target], rungs_named(["A7"]), Attacker(EPS, tiny), Lanes(CPU, 2, workers))
+        own = ResultFile(tmp_path / f"{workers}.json", "robustness", {}, {"machine": {}})
+        climb(
+            own,
+            four,
+            [target],
+            rungs_named(["A7"]),
+            Attacker(EPS, tiny),
+            ParallelBatches(CPU, 2, workers),
+        )
         rows.append({n: (r["right"], r["right_8bit"]) for n, r in own.content["rows"].items()})
     assert rows[0] == rows[1]
 

@@ -6,12 +6,12 @@ import pytest
 
 from bench.markdown import source
 from bench.provenance import ProvenanceError, machine_facts, weights_facts
-from bench.result_file import Store, StoreError
+from bench.result_file import ResultFile, ResultFileError
 from train.data.split import Manifest, read_manifest
 
 
 def _open(path, identity="a", **options):
-    return Store(path, "robustness", {"weights": identity}, {"machine": "here"}, **options)
+    return ResultFile(path, "robustness", {"weights": identity}, {"machine": "here"}, **options)
 
 
 def test_a_finished_row_is_not_computed_again(tmp_path):
@@ -39,7 +39,7 @@ def test_a_row_that_fails_leaves_the_finished_ones(tmp_path):
 def test_rows_of_other_weights_are_refused_unless_fresh(tmp_path):
     path = tmp_path / "r.json"
     _open(path).row("clean", dict)
-    with pytest.raises(StoreError, match="other weights"):
+    with pytest.raises(ResultFileError, match="other weights"):
         _open(path, identity="b")
     assert _open(path, identity="b", fresh=True).content["rows"] == {}
 
@@ -49,13 +49,15 @@ def test_what_is_other_is_named_with_both_values(tmp_path):
 
     def opened(**settings):
         identity = {"weights": {"a": "0" * 64}, "settings": settings}
-        return Store(path, "robustness", identity, {"machine": "here"})
+        return ResultFile(path, "robustness", identity, {"machine": "here"})
 
     opened(limit=480, old=1, eps=1 / 3).row("clean", dict)
     opened(limit=480, old=1, eps=1 / 3)
-    with pytest.raises(StoreError, match=r"settings \(settings limit: 480 there, None now\): give"):
+    with pytest.raises(
+        ResultFileError, match=r"settings \(settings limit: 480 there, None now\): give"
+    ):
         opened(limit=None, old=1, eps=1 / 3)
-    with pytest.raises(StoreError, match=r"\(settings old: 1 there, None now\).*forgets all"):
+    with pytest.raises(ResultFileError, match=r"\(settings old: 1 there, None now\).*forgets all"):
         opened(limit=480, eps=1 / 3)
 
 
@@ -92,7 +94,7 @@ def test_rows_name_their_own_code_and_machine(tmp_path, monkeypatch):
         facts = {"commit": commit, "dirty": False}
         monkeypatch.setattr("bench.result_file.code_facts", lambda: facts)
         machine = {"device_name": device, "threads": 1}
-        Store(path, "tables", {}, {"machine": machine}).row(name, dict)
+        ResultFile(path, "tables", {}, {"machine": machine}).row(name, dict)
 
     row("FedAvg", "a" * 40, "one processor")
     content = json.loads(path.read_text())

@@ -19,11 +19,11 @@ from core import checkpoint, load
 from core.__main__ import main
 from core.checkpoint import WeightsError
 from core.diagnosis import Diagnosis
-from core.memoize import computing_once, once
+from core.memoize import once, shared_computation
 from core.moe import is_personal
 from core.pipeline import MedFedPure, build
 from core.scan import to_png
-from core.weights import PARTS, Systems, load_all, save_part, save_ties, ties_file
+from core.weights import PARTS, Systems, load_all, save_part, save_ties, system_file_name
 from tests.hospitals import COUNT, SPLIT, write
 from train.federated.hospital_weights import save_hospital, save_shared
 
@@ -96,7 +96,7 @@ def test_what_is_shared_is_in_memory_once_and_nothing_personal_is(systems: Syste
 def test_shared_files_hold_nothing_personal(written: tuple[Path, Any]) -> None:
     shared = {name: checkpoint.load(written[0] / name).state_dict for name in PARTS}
     assert not any(is_personal(n) for state in shared.values() for n in state)
-    own = checkpoint.load(written[0] / ties_file(2)).state_dict
+    own = checkpoint.load(written[0] / system_file_name(2)).state_dict
     assert {n.split(".")[0] for n in own} == {"classifier", "plain", "detector"}
     assert all(is_personal(n) for n in own if n.startswith("classifier.model."))
     places = {f"{PARTS[name]}.{n}" for name, state in shared.items() for n in state}
@@ -143,7 +143,7 @@ def test_normalisation_can_stay_at_home_too(
 
 def test_all_hospitals_read_once_what_they_share(systems: Systems, phantoms: Tensor) -> None:
     alone = [lasting(system.read(phantoms[1], seed=2)) for system in systems.values()]
-    with torch.no_grad(), computing_once():
+    with torch.no_grad(), shared_computation():
         assert [lasting(s.read(phantoms[1], seed=2)) for s in systems.values()] == alone
         # another scan, another seed
         other = [lasting(s.read(phantoms[0], seed=4)) for s in systems.values()]
@@ -171,7 +171,7 @@ def test_once_is_for_the_same_module_method_and_numbers_only() -> None:
     one, other, x = Counting(), Counting(), torch.arange(3.0)
     one.twice(x), one.twice(x)
     assert one.count == 2  # as ever, outside
-    with computing_once():
+    with shared_computation():
         assert torch.equal(one.twice(x), 2 * x) and torch.equal(one.twice(x.clone()), 2 * x)
         assert one.count == 3
         assert torch.equal(other.twice(x), 2 * x) and torch.equal(one(x), x + 1)
@@ -199,7 +199,7 @@ def pooled(tiny_system: MedFedPure, tmp_path: Path) -> Path:
     for name, place in PARTS.items():
         save_part(tiny_system.get_submodule(place), tmp_path, name, {}, SPLIT)
     save_ties(tiny_system, tmp_path, SPLIT)
-    names = [*PARTS, ties_file(None)]
+    names = [*PARTS, system_file_name(None)]
     checkpoint.write_manifest(tmp_path, names, preset="t", protocol="t", commit="c")
     return tmp_path
 
@@ -231,7 +231,7 @@ def test_no_measurement_decides_what_ships_alone() -> None:
 
 def test_a_withdrawn_hospital_leaves_the_others(folder: Path, phantoms: Tensor) -> None:
     third = lasting(load(folder, hospital=3).read(phantoms[0]))
-    (folder / ties_file(1)).unlink()
+    (folder / system_file_name(1)).unlink()
     listed(folder)
     systems = load_all(folder, "cpu")
     assert list(systems) == [2, 3] and lasting(systems[3].read(phantoms[0])) == third
@@ -240,7 +240,7 @@ def test_a_withdrawn_hospital_leaves_the_others(folder: Path, phantoms: Tensor) 
 
 @pytest.mark.parametrize("number", NUMBERS)
 def test_a_damaged_or_missing_file_is_named(folder: Path, number: int) -> None:
-    file = folder / ties_file(number)
+    file = folder / system_file_name(number)
     data = bytearray(file.read_bytes())
     data[len(data) // 2] ^= 1
     for broken, words in ((data, "is not the one that was published"), (data[:-1], "incomplete")):
@@ -254,7 +254,7 @@ def test_a_damaged_or_missing_file_is_named(folder: Path, number: int) -> None:
 
 
 def test_another_hospital_s_file_is_refused(folder: Path) -> None:
-    shutil.copy(folder / ties_file(2), folder / ties_file(3))
+    shutil.copy(folder / system_file_name(2), folder / system_file_name(3))
     listed(folder)
     for read in (lambda: load(folder, hospital=3), lambda: load_all(folder)):
         with pytest.raises(WeightsError, match=r"hospital-03\.safetensors is another hospital's"):
@@ -274,7 +274,7 @@ def test_a_file_of_another_split_or_shape_is_refused(folder: Path, tiny_system: 
     moe = replace(tiny_system.config.moe, attention_hidden=8)
     (elsewhere := folder / "wide").mkdir()
     write(build(replace(tiny_system.config, moe=moe)), elsewhere)
-    shutil.copy(elsewhere / ties_file(2), folder)
+    shutil.copy(elsewhere / system_file_name(2), folder)
     listed(folder)
     with pytest.raises(
         WeightsError, match=r"hospital-02\.safetensors is of another split or shape"
@@ -283,7 +283,7 @@ def test_a_file_of_another_split_or_shape_is_refused(folder: Path, tiny_system: 
 
 
 def test_a_file_that_lacks_or_repeats_a_tensor_is_refused(folder: Path) -> None:
-    file = folder / ties_file(2)
+    file = folder / system_file_name(2)
     ties = checkpoint.load(file)
     lacking = {n: t for n, t in ties.state_dict.items() if n != "detector.clean_mean"}
     checkpoint.save(file, lacking, ties.config, split_sha256=SPLIT)
@@ -315,7 +315,7 @@ def test_the_writer_refuses_what_would_read_otherwise(
     other.classifier.model.experts[1].head[1].bias.add_(1)
     with pytest.raises(ValueError, match=r"experts\.1\.head\.1\.bias of hospital 2 is not the one"):
         save_hospital(other, tmp_path, 2, SPLIT)
-    assert not (tmp_path / ties_file(2)).exists()
+    assert not (tmp_path / system_file_name(2)).exists()
 
 
 def test_the_command_line_reads_as_the_hospital_named(

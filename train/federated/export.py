@@ -18,7 +18,7 @@ import torch
 from core import checkpoint
 from core.checkpoint import WeightsError
 from core.pipeline import MedFedPure
-from core.weights import save_part, ties_file
+from core.weights import save_part, system_file_name
 from train.config import PresetError, preset_names
 from train.data.corpus import PROTOCOLS, Corpus, load_corpus
 from train.data.partition import client_corpus
@@ -102,7 +102,7 @@ def export(
             if hospital.shelf.has_finished("smoothed"):
                 beside = {_save_smoothed(experiment, corpus, client, states, out)}
         save_hospital(system, out, client + 1, corpus.split_sha256)
-        names = {*FILES.values(), *beside, *_listed(out), ties_file(client + 1)}
+        names = {*FILES.values(), *beside, *_listed(out), system_file_name(client + 1)}
         _list(out, names, experiment, corpus)
 
 

@@ -15,7 +15,7 @@ import torch
 from core import checkpoint
 from core.moe import is_personal
 from core.pipeline import MedFedPure
-from core.weights import PARTS, config_to_dict, ties_file
+from core.weights import PARTS, config_to_dict, system_file_name
 
 MOST = 99  # hospitals: their files' names have two digits
 
@@ -57,4 +57,4 @@ def save_hospital(system: MedFedPure, folder: Path, number: int, split_sha256: s
             if mine.is_floating_point() and not torch.equal(mine.half().float(), shared):
                 raise ValueError(f"{n} of hospital {number} is not the one in {name}")
     config = {"system": config_to_dict(system.config), "info": {**system.info, "hospital": number}}
-    checkpoint.save(folder / ties_file(number), own, config, split_sha256=split_sha256)
+    checkpoint.save(folder / system_file_name(number), own, config, split_sha256=split_sha256)

@@ -8,7 +8,7 @@ from pathlib import Path
 from core import checkpoint
 from core.checkpoint import MANIFEST, WeightsError, write_atomic
 from core.pipeline import MedFedPure
-from core.weights import load, load_ties, ties_file
+from core.weights import load, load_system_file, system_file_name
 from train.calibration.calibrate import calibrate
 from train.data.corpus import Corpus
 from train.data.partition import client_corpus
@@ -51,10 +51,10 @@ def recalibrate(
             raise WeightsError(f"The weights in {weights} are no hospitals'.")
     wanted = {**_origin(experiment, corpus), "split_sha256": corpus.split_sha256}
     for client in clients:  # all, before the first one takes its minutes
-        ties = load_ties(weights, client + 1)
+        ties = load_system_file(weights, client + 1)
         info = {**ties.config["info"], "split_sha256": ties.split_sha256}
         if differ := sorted(key for key in wanted if info.get(key) != wanted[key]):
-            raise WeightsError(f"{ties_file(client + 1)} is of another {', '.join(differ)}.")
+            raise WeightsError(f"{system_file_name(client + 1)} is of another {', '.join(differ)}.")
     _copy_shared(weights, out)
     log, partition = Progress("recalibrate", out / "log.jsonl"), experiment.config.partition
     for client in clients:
@@ -64,7 +64,7 @@ def recalibrate(
         calibrate_own(system, experiment, own, client, log)
         save_hospital(system, out, client + 1, corpus.split_sha256)
         checkpoint.write_manifest(
-            out, [ties_file(client + 1)], preset=experiment.preset.name,
+            out, [system_file_name(client + 1)], preset=experiment.preset.name,
             protocol=corpus.protocol, commit=commit(), keep=True,
         )  # fmt: skip
 

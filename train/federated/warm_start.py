@@ -11,7 +11,7 @@ from torch import Tensor
 
 from core import checkpoint
 from core.checkpoint import WeightsError
-from core.weights import PARTS, load_ties, ties_file
+from core.weights import PARTS, load_system_file, system_file_name
 from train.data import split
 from train.federated.experiment import Experiment
 from train.federated.state_file import StateError
@@ -63,13 +63,13 @@ def start_own(experiment: Experiment, folder: Path, client: int) -> Start:
     Raises:
         WeightsError: the file is another hospital's, of another split, network or federation.
     """
-    phase, file = ALL_FILES[experiment.phase], ties_file(client + 1)
+    phase, file = ALL_FILES[experiment.phase], system_file_name(client + 1)
     files = checkpoint.read_manifest(folder)
     sha256 = files[phase].sha256 if phase in files else ""
     if phase not in PARTS or file not in files:
         return Start({}, sha256)
     place = f"{PARTS[phase]}."
-    found = load_ties(folder, client + 1)
+    found = load_system_file(folder, client + 1)
     _check_protocol(experiment, folder, file)
     if found.config["info"].get("federated") != json.loads(
         json.dumps(asdict(experiment.config.partition))

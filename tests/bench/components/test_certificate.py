@@ -14,7 +14,7 @@ from bench.__main__ import main
 from bench.components.certificate import balanced, figures, run
 from bench.components.certify_table import certify
 from bench.data import Fold, load_fold
-from bench.result_file import Store
+from bench.result_file import ResultFile
 from core import checkpoint
 from core.metrics import wilson_interval
 from core.pipeline import MedFedPure
@@ -84,8 +84,8 @@ def test_a_killed_run_goes_on_and_ends_the_same(
     monkeypatch.setattr(Smoothed, "certify", counting)
     options = {"eps": 0.015, "n0": 10, "n": 20, "alpha": 0.001}
 
-    def store(name: str) -> Store:
-        return Store(tmp_path / name, "certify", {}, {"machine": {}})
+    def store(name: str) -> ResultFile:
+        return ResultFile(tmp_path / name, "certify", {}, {"machine": {}})
 
     with pytest.raises(KeyboardInterrupt):
         run(store("killed.json"), reader, test_fold, **options)

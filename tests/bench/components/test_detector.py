@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from bench.components.detector import biased, detection, eight_bit, false_alarms, measured, scored
-from bench.result_file import Store
+from bench.result_file import ResultFile
 from core.detector import SCORES
 from core.features import FEATURES
 
@@ -95,7 +95,7 @@ def test_false_alarms_stand_by_source_and_by_hospital(pipeline, test_fold, tmp_p
     monkeypatch.setattr(command, "BENIGN", {})
     other = deepcopy(pipeline)
     other.detector.quantiles_fused.fill_(-1e9)  # whatever it reads, it calls it an attack
-    store = Store(tmp_path / "detection.json", "detection", {}, {"machine": {}})
+    store = ResultFile(tmp_path / "detection.json", "detection", {}, {"machine": {}})
     command.run(store, pipeline, test_fold, 8, {1: lambda: pipeline, 2: lambda: other})
     rows = store.content["rows"]
     clean = rows["clean"]

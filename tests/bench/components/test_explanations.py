@@ -10,7 +10,7 @@ from bench.components import explanations
 from bench.components.painting import FAR, elsewhere, midline, painted, reflected, widened
 from bench.provenance import machine_facts
 from bench.report.write import fill
-from bench.result_file import Store
+from bench.result_file import ResultFile
 
 SIDE = 224
 
@@ -145,7 +145,9 @@ def test_the_table_holds_all_three_rows(pipeline, test_fold, masks, monkeypatch,
             "without_room": 1,
         },
     }
-    store = Store(tmp_path / "r.json", "looks", {}, {"machine": machine_facts(torch.device("cpu"))})
+    store = ResultFile(
+        tmp_path / "r.json", "looks", {}, {"machine": machine_facts(torch.device("cpu"))}
+    )
     for name, row in rows.items():
         store.row(name, lambda row=row: row)
     text = fill("<!-- results:looks -->\n<!-- /results -->", {"looks-leak-free": store.content})
@@ -157,4 +159,4 @@ def test_the_table_holds_all_three_rows(pipeline, test_fold, masks, monkeypatch,
 
 def test_without_outlines_there_is_nothing_to_measure(pipeline, test_fold, tmp_path):
     with pytest.raises(ValueError, match="no test scan has an outline"):
-        explanations.run(Store(tmp_path / "r.json", "looks", {}, {}), pipeline, test_fold, {})
+        explanations.run(ResultFile(tmp_path / "r.json", "looks", {}, {}), pipeline, test_fold, {})

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from bench.components.non_brain_phantoms import KINDS, organ
+from bench.components.non_brain_phantoms import KINDS, phantom_of
 from bench.components.out_of_distribution import refused
 from core.novelty import UNIT
 from core.pipeline import MedFedPure
@@ -12,14 +12,14 @@ from core.pipeline import MedFedPure
 
 @pytest.mark.parametrize("kind", range(len(KINDS)))
 def test_each_kind_of_phantom_is_drawn_anew(kind: int) -> None:
-    drawn = [organ(kind + len(KINDS) * i) for i in range(4)]
+    drawn = [phantom_of(kind + len(KINDS) * i) for i in range(4)]
     assert all(p.shape == (224, 224) and p.dtype == np.uint8 and p.std() > 5 for p in drawn)
     assert len({p.tobytes() for p in drawn}) == 4
-    assert (organ(kind) == drawn[0]).all()
+    assert (phantom_of(kind) == drawn[0]).all()
 
 
 def test_the_share_is_that_above_the_limit(pipeline: MedFedPure) -> None:
-    scans = np.stack([organ(seed) for seed in range(5)])
+    scans = np.stack([phantom_of(seed) for seed in range(5)])
     head = pipeline.novelty
     kept = {name: buffer.clone() for name, buffer in head.state_dict().items()}
     try:

@@ -14,7 +14,7 @@ from bench.clients import test_scans as scans_of_clients
 from bench.federation import baseline_tables, comparison
 from bench.federation.methods import METHODS, TABLES, Table, in_order, methods_named, preset_of
 from bench.federation.trainings import Places, decisive
-from bench.result_file import Store
+from bench.result_file import ResultFile
 from bench.robustness.rows import Row
 from core.attacks import PGD
 from train.config import read_preset
@@ -62,7 +62,7 @@ def corpus(places: Places):
 
 
 def run(table, corpus, places, path, methods, **options):
-    store = Store(path, "tables", {"a": 1}, {"machine": {"device_name": "x", "threads": 1}})
+    store = ResultFile(path, "tables", {"a": 1}, {"machine": {"device_name": "x", "threads": 1}})
     limits = {"seed": 0, "limit": 0, "lite_limit": 2, "evasion_limit": 2} | options
     comparison.run(store, table, "reduced", methods, corpus, places, **limits)
     return json.loads(path.read_text(encoding="utf-8"))

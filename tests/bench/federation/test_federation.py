@@ -23,7 +23,7 @@ from bench.federation.federation_ground import SHORT, Ground, differing, digests
 from bench.federation.run import ROWS, rows_named, run
 from bench.federation.scaling import MANY, line, measure, payload, scaling
 from bench.federation.trainings import Places
-from bench.result_file import Store
+from bench.result_file import ResultFile
 from tests.networks import NETWORKS
 from train import config
 from train.data.sources import SOURCES, file_sha256, find_records
@@ -113,7 +113,7 @@ def test_without_ray_the_simulation_is_not_measured_and_is_asked_for_again(
         asked.append(name)
 
     monkeypatch.setattr(importlib.util, "find_spec", find)
-    store = Store(tmp_path / "r.json", "federation", {}, {})
+    store = ResultFile(tmp_path / "r.json", "federation", {}, {})
     for _ in range(2):
         run(store, ground, ["simulation"])
     row = store.content["rows"]["simulation"]

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from bench.federation import pooled, pooled_table
-from bench.result_file import Store
+from bench.result_file import ResultFile
 from core.pipeline import MedFedPure
 from train.data.corpus import load_corpus
 
@@ -24,7 +24,7 @@ def test_the_same_system_is_no_better_than_itself_and_another_one_differs(
     other = copy.deepcopy(tiny_system)
     other.classifier.bias.copy_(torch.tensor([0.0, 50.0]))  # says tumour, whatever it sees
     path = tmp_path / "pooled-leak-free.json"
-    store = Store(path, "pooled", {"a": 1}, {"machine": {"device_name": "x", "threads": 1}})
+    store = ResultFile(path, "pooled", {"a": 1}, {"machine": {"device_name": "x", "threads": 1}})
     pooled.run(store, [tiny_system, other], tiny_system, scans, eps=0.015)
     store.write()
     rows = json.loads(path.read_text())["rows"]

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from bench.data import Batch
-from bench.parallel import Lanes
+from bench.parallel import ParallelBatches
 from bench.robustness.attacks import RUNGS, Attacker
 from bench.robustness.evaluate import climb
 from bench.robustness.made_once import MadeOnce
@@ -70,7 +70,14 @@ def test_a_climb_attacks_no_scan_twice_for_systems_of_one_classifier(store, four
         return real.tries(attacker, target, scans)
 
     chosen = [known[n] for n in ("purify-all", "trained-mixture", "undefended")]
-    climb(store, four, chosen, [replace(real, tries=tries)], Attacker(EPS, tiny), Lanes(CPU, 2, 2))
+    climb(
+        store,
+        four,
+        chosen,
+        [replace(real, tries=tries)],
+        Attacker(EPS, tiny),
+        ParallelBatches(CPU, 2, 2),
+    )
     rows = store.content["rows"]
     assert len(shown) == len(set(shown)) > 4
     handed = [rows[f"A0: {t.name}"]["handed"] for t in chosen]

@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from bench.parallel import Lanes
-from bench.robustness import run
+from bench.parallel import ParallelBatches
+from bench.robustness import run as commands
 from bench.robustness.checks import FEW, check_gradients, check_target
 from bench.robustness.filters import bits
 from bench.robustness.systems import Target
@@ -111,9 +111,19 @@ def test_one_answer_for_scans_of_both_classes_is_refused(test_fold):
 
 def test_a_climb_refuses_before_it_measures(store, pipeline, test_fold, monkeypatch, tiny):
     odd = Target("odd", "", lambda x: torch.full((len(x), 2), torch.nan))
-    monkeypatch.setattr(run, "targets", lambda *_: [odd])
+    monkeypatch.setattr(commands, "targets", lambda *_: [odd])
     with pytest.raises(ValueError, match="odd returns what is no number"):
-        run.run(store, pipeline, [], test_fold, ["A0"], None, tiny, eps=EPS, lanes=Lanes(CPU, 2))
+        commands.run(
+            store,
+            pipeline,
+            [],
+            test_fold,
+            ["A0"],
+            None,
+            tiny,
+            eps=EPS,
+            lanes=ParallelBatches(CPU, 2),
+        )
     assert store.content["rows"] == {}
 
 
@@ -121,8 +131,8 @@ def test_self_checks_of_older_code_are_a_warning(pipeline, test_fold, store, tin
     """Rows of a system that a run does not choose stay, and so does what is not known of them."""
 
     def run(system):
-        lanes = Lanes(CPU, 2)
-        run.run(store, pipeline, [], test_fold, ["A0"], [system], tiny, eps=EPS, lanes=lanes)
+        lanes = ParallelBatches(CPU, 2)
+        commands.run(store, pipeline, [], test_fold, ["A0"], [system], tiny, eps=EPS, lanes=lanes)
 
     run("bits")
     del store.content["rows"]["self-check: bits"]["warnings"]

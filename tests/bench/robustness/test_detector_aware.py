@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from bench.data import Batch
-from bench.parallel import Lanes
+from bench.parallel import ParallelBatches
 from bench.provenance import machine_facts
-from bench.result_file import Store
-from bench.robustness import run
+from bench.result_file import ResultFile
+from bench.robustness import run as commands
 from bench.robustness.attacks import RUNGS, Attacker
 from bench.robustness.budgets import Budget
 from bench.robustness.checks import _alike, check_gradients
@@ -24,7 +24,7 @@ from bench.robustness.systems import Gate, GateReading, Target
 from bench.robustness.worst_case import PAIRS, compare_rows
 from core.attacks.base import to_eight_bit
 from core.attacks.margin import margin
-from core.attacks.old___init__ import Hiding
+from core.attacks.old___init__ import DetectorAwarePGD
 
 EPS = 0.015
 CPU = torch.device("cpu")
@@ -89,15 +89,15 @@ def looked(z):
 
 def test_who_hides_stays_in_the_ball_and_takes_what_is_worth_taking(scans):
     x = scans.x
-    z = Hiding(EPS, 20)(looked, x, x)
+    z = DetectorAwarePGD(EPS, 20)(looked, x, x)
     assert float((z - x).abs().max()) <= EPS + 1e-6 and misread(to_eight_bit(x, z))
     assert bool((score_of(to_eight_bit(x, z)) < TAU).all())  # as a file holds it
-    held = Hiding(EPS, 20, eight_bit=True)(looked, x, x)
+    held = DetectorAwarePGD(EPS, 20, eight_bit=True)(looked, x, x)
     assert torch.equal(held, to_eight_bit(x, z)) and not torch.equal(held, z)
-    alone = Hiding(EPS, 20, share=0)(looked, x, x)
+    alone = DetectorAwarePGD(EPS, 20, share=0)(looked, x, x)
     assert misread(alone) and float(score_of(alone).min()) > float(score_of(z).max())
     edge = torch.zeros_like(x)
-    assert float(Hiding(EPS, 5)(looked, edge, edge).min()) >= 0
+    assert float(DetectorAwarePGD(EPS, 5)(looked, edge, edge).min()) >= 0
 
 
 def test_who_hides_looks_at_the_file_and_brings_the_best_point_back():
@@ -111,7 +111,7 @@ def test_who_hides_looks_at_the_file_and_brings_the_best_point_back():
         lead = 1 - (len(looks) - 1 - best).abs().float() - 9 * (best < 0)
         return lead + 0 * z.sum((1, 2, 3)), -2 + z.mean((1, 2, 3))
 
-    found = Hiding(EPS, 8)(look, x, x)
+    found = DetectorAwarePGD(EPS, 8)(look, x, x)
     for z in looks:
         levels = (z - x) * 255
         assert torch.allclose(levels, levels.round(), atol=1e-3) and float(levels.abs().max()) < 3.5
@@ -125,14 +125,14 @@ def test_who_cannot_mislead_hides_all_the_same(scans):
     def hopeless(z):
         return looked(z)[0] - 100, looked(z)[1]
 
-    z = Hiding(EPS, 20)(hopeless, scans.x, scans.x)
+    z = DetectorAwarePGD(EPS, 20)(hopeless, scans.x, scans.x)
     assert bool((score_of(z) < score_of(scans.x)).all())
 
 
 @pytest.mark.parametrize("wrong", [{"steps": 0}, {"share": -1}, {"first": 0}, {"momentum": 1}])
 def test_settings_of_who_hides_are_checked(wrong):
     with pytest.raises(ValueError, match="out of range"):
-        Hiding(**wrong)
+        DetectorAwarePGD(**wrong)
 
 
 def test_a9b_is_misread_although_flagged_alike_and_in_turn(scans):
@@ -210,12 +210,24 @@ def test_warnings_of_the_checks_and_of_rows_stand_in_the_result(
     def masked(z):
         return score_of(z).detach() + 0 * z.sum((1, 2, 3))
 
-    monkeypatch.setattr(run, "targets", lambda *_: [Target("toy", "", classify, gate=gate(masked))])
-    monkeypatch.setattr(run, "compare_rows", lambda *_: ["rows that contradict each other"])
+    monkeypatch.setattr(
+        commands, "targets", lambda *_: [Target("toy", "", classify, gate=gate(masked))]
+    )
+    monkeypatch.setattr(commands, "compare_rows", lambda *_: ["rows that contradict each other"])
     facts = {"machine": machine_facts(CPU)}
-    store = Store(tmp_path / "ladder.json", "robustness", {"of": "this"}, facts)
+    store = ResultFile(tmp_path / "ladder.json", "robustness", {"of": "this"}, facts)
     small = replace(BUDGET, steps=1)
-    run.run(store, pipeline, [], test_fold, ["clean"], None, small, eps=EPS, lanes=Lanes(CPU, 4))
+    commands.run(
+        store,
+        pipeline,
+        [],
+        test_fold,
+        ["clean"],
+        None,
+        small,
+        eps=EPS,
+        lanes=ParallelBatches(CPU, 4),
+    )
     said = store.content["warnings"]
     assert any("the detector's score has no gradient" in w for w in said)
     assert "rows that contradict each other" in said
@@ -223,9 +235,19 @@ def test_warnings_of_the_checks_and_of_rows_stand_in_the_result(
     assert store.content["rows"]["self-check: toy"]["detector"]["zero_gradients"] == 1.0
 
     del store.content["rows"]["self-check: toy"]
-    monkeypatch.setattr(run, "targets", lambda *_: [TOY])
-    monkeypatch.setattr(run, "compare_rows", lambda *_: [])
-    run.run(store, pipeline, [], test_fold, ["clean"], None, small, eps=EPS, lanes=Lanes(CPU, 4))
+    monkeypatch.setattr(commands, "targets", lambda *_: [TOY])
+    monkeypatch.setattr(commands, "compare_rows", lambda *_: [])
+    commands.run(
+        store,
+        pipeline,
+        [],
+        test_fold,
+        ["clean"],
+        None,
+        small,
+        eps=EPS,
+        lanes=ParallelBatches(CPU, 4),
+    )
     left = store.content["warnings"]  # what has been mended is no longer said
     assert not any("has no gradient" in w or "contradict" in w for w in left)
 

@@ -9,11 +9,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from bench.parallel import Lanes
+from bench.parallel import ParallelBatches
 from bench.provenance import machine_facts
 from bench.report.write import fill
-from bench.result_file import Store, StoreError
-from bench.robustness import run
+from bench.result_file import ResultFile, ResultFileError
+from bench.robustness import run as commands
 from bench.robustness.attacks import LADDER, RUNGS, Attacker, rungs_named
 from bench.robustness.budgets import BUDGETS
 from bench.robustness.evaluate import attack_scans, climb, read_after
@@ -26,9 +26,17 @@ CPU = torch.device("cpu")
 @pytest.fixture(scope="module")
 def climbed(pipeline, test_fold, tmp_path_factory, tiny):
     path = tmp_path_factory.mktemp("ladder") / "ladder.json"
-    store = Store(path, "robustness", {"of": "this"}, {"machine": machine_facts(CPU)})
-    run.run(
-        store, pipeline, [pipeline], test_fold, LADDER, None, tiny, eps=EPS, lanes=Lanes(CPU, 3)
+    store = ResultFile(path, "robustness", {"of": "this"}, {"machine": machine_facts(CPU)})
+    commands.run(
+        store,
+        pipeline,
+        [pipeline],
+        test_fold,
+        LADDER,
+        None,
+        tiny,
+        eps=EPS,
+        lanes=ParallelBatches(CPU, 3),
     )
     return json.loads(path.read_text())
 
@@ -172,7 +180,7 @@ def test_a_row_that_lacks_scans_is_tried_on_those_alone(store, four, known, tiny
 
 
 def _climbed(store, fold, chosen, names, budget):
-    climb(store, fold, chosen, rungs_named(names), Attacker(EPS, budget), Lanes(CPU, 2))
+    climb(store, fold, chosen, rungs_named(names), Attacker(EPS, budget), ParallelBatches(CPU, 2))
     return store.content["rows"]
 
 
@@ -187,9 +195,10 @@ def test_a_killed_row_goes_on_and_is_no_figure_before(tmp_path, four, known):
         return [scans.x]
 
     def run():
-        store = Store(path, "robustness", {}, {"machine": {}})
+        store = ResultFile(path, "robustness", {}, {"machine": {}})
         return store.row(
-            "A3", lambda: attack_scans(store, "A3", target, four, every, attack, Lanes(CPU, 2))
+            "A3",
+            lambda: attack_scans(store, "A3", target, four, every, attack, ParallelBatches(CPU, 2)),
         )
 
     with pytest.raises(KeyboardInterrupt):
@@ -200,22 +209,22 @@ def test_a_killed_row_goes_on_and_is_no_figure_before(tmp_path, four, known):
     assert calls == [2, 2, 2] and row["tried"] == 4
     assert json.loads(path.read_text())["unfinished"] == {}
     whole = attack_scans(
-        Store(tmp_path / "w.json", "", {}, {}),
+        ResultFile(tmp_path / "w.json", "", {}, {}),
         "A3",
         target,
         four,
         every,
         lambda s: [s.x],
-        Lanes(CPU, 4),
+        ParallelBatches(CPU, 4),
     )
     assert row["right"] == whole["right"]
 
 
 def test_what_other_code_began_is_begun_again(tmp_path):
     path = tmp_path / "ladder.json"
-    store = Store(path, "robustness", {}, {"machine": {}})
+    store = ResultFile(path, "robustness", {}, {"machine": {}})
     store.keep("A3", {"of": [0, 1], "done": 1, "right": "1"})
-    again = Store(path, "robustness", {}, {"machine": {}})
+    again = ResultFile(path, "robustness", {}, {"machine": {}})
     start = {"of": [0, 1], "done": 0, "right": ""}
     assert again.begun("A3", start)["done"] == 1
     assert again.begun("A3", {**start, "of": [0, 2]})["done"] == 0
@@ -276,8 +285,18 @@ def test_standings_are_on_disk_before_the_noise_and_a_weak_attack_on_it_is_named
         said = {k: {"one_shot": {"mean": m}, "first": m} for k, m in share_of.items()}
         return {"n": 8, "eot": 2, "draws": 20, **said}
 
-    monkeypatch.setattr(run, "randomness", noise)
-    run.run(store, pipeline, [], test_fold, ["A8"], ["defence"], tiny, eps=EPS, lanes=Lanes(CPU, 3))
+    monkeypatch.setattr(commands, "randomness", noise)
+    commands.run(
+        store,
+        pipeline,
+        [],
+        test_fold,
+        ["A8"],
+        ["defence"],
+        tiny,
+        eps=EPS,
+        lanes=ParallelBatches(CPU, 3),
+    )
     assert any("too weak" in warning for warning in store.content["warnings"])
 
 
@@ -285,13 +304,13 @@ def test_a_run_that_is_killed_leaves_the_standings_of_rows_that_are_whole(
     store, pipeline, test_fold, monkeypatch, tiny
 ):
     def run(into, rows, systems):
-        lanes = Lanes(CPU, 3)
-        run.run(into, pipeline, [], test_fold, rows, systems, tiny, eps=EPS, lanes=lanes)
+        lanes = ParallelBatches(CPU, 3)
+        commands.run(into, pipeline, [], test_fold, rows, systems, tiny, eps=EPS, lanes=lanes)
 
     def on_disk():
         return json.loads(store.path.read_text())["standings"]
 
-    real = run.climb
+    real = commands.climb
 
     def killed(*given):
         *first, stand = given
@@ -303,25 +322,25 @@ def test_a_run_that_is_killed_leaves_the_standings_of_rows_that_are_whole(
 
         real(*first, after)
 
-    monkeypatch.setattr(run, "climb", killed)
+    monkeypatch.setattr(commands, "climb", killed)
     with pytest.raises(KeyboardInterrupt):
         run(store, ["A0"], ["undefended", "median", "bits"])
     found = on_disk()
     assert {name: s["rows"] for name, s in found.items()} == {
         "undefended": ["clean", "noise"], "median": ["clean", "noise"]
     }  # fmt: skip
-    again = Store(store.path, "robustness", {"of": "this"}, {"machine": machine_facts(CPU)})
+    again = ResultFile(store.path, "robustness", {"of": "this"}, {"machine": machine_facts(CPU)})
     again.warn("killed before the first row")
     assert on_disk() == found
-    monkeypatch.setattr(run, "climb", real)
+    monkeypatch.setattr(commands, "climb", real)
     run(again, ["A0"], ["undefended", "median", "bits"])
     assert {tuple(s["rows"]) for s in on_disk().values()} == {("clean", "noise", "A0")}
 
 
 def test_attacks_that_fit_and_have_not_been_tried_are_to_come(store, pipeline, test_fold, tiny):
     for rows, systems in ((["A0"], ["undefended", "jpeg"]), (["A5"], ["jpeg"])):
-        lanes = Lanes(CPU, 3)
-        run.run(store, pipeline, [], test_fold, rows, systems, tiny, eps=EPS, lanes=lanes)
+        lanes = ParallelBatches(CPU, 3)
+        commands.run(store, pipeline, [], test_fold, rows, systems, tiny, eps=EPS, lanes=lanes)
     found = store.content["standings"]
     assert found["undefended"]["to_come"] == ["A1", "A2", "A3", "A4", "A10", "A11"]
     assert found["jpeg"]["to_come"] == found["undefended"]["to_come"]
@@ -380,15 +399,17 @@ def test_rows_of_other_tensors_are_forgotten_and_no_others(store, pipeline, part
             f"{kind}: {t.name}": {"weights": t.key} for kind in kinds for t in targets(pipeline)
         }
     store.content["rows"] |= {"A3: defence": {}, "randomness": {}}  # of before rows knew
-    with pytest.raises(StoreError, match=r"of other weights \(defence, randomness\): name another"):
-        run.forget(store, targets(pipeline), False)
+    with pytest.raises(
+        ResultFileError, match=r"of other weights \(defence, randomness\): name another"
+    ):
+        commands.forget(store, targets(pipeline), False)
     assert len(store.content["rows"]) == 3 * len(NAMES) + 1  # refused: nothing is lost
-    run.forget(store, targets(pipeline), True)
+    commands.forget(store, targets(pipeline), True)
     assert len(store.content["rows"]) == 3 * len(NAMES) - 1
-    run.forget(store, targets(pipeline), False)
+    commands.forget(store, targets(pipeline), False)
     changed = deepcopy(pipeline)
     tensors = getattr(changed, part).state_dict().values()
     next(t for t in tensors if t.is_floating_point()).add_(1)
-    run.forget(store, targets(changed), True)
+    commands.forget(store, targets(changed), True)
     for place in ("rows", "unfinished"):
         assert {name.rpartition(": ")[2] for name in store.content[place]} == stay

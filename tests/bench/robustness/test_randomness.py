@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from bench.parallel import Lanes
+from bench.parallel import ParallelBatches
 from bench.robustness.attacks import Attacker
 from bench.robustness.randomness import check_noise, drawn, figures, randomness
 
@@ -14,7 +14,7 @@ CPU = torch.device("cpu")
 
 
 def test_noise_drawn_anew_is_read_more_than_once(store, four, known, tiny):
-    lanes = Lanes(CPU, 1)
+    lanes = ParallelBatches(CPU, 1)
     found = randomness(store, known["purify-all"], four.thin(2), Attacker(EPS, tiny), lanes)
     kept = store.content["unfinished"]["randomness: purify-all"]
     assert kept["done"] == 2  # a killed run goes on

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import torch
 
-from bench.parallel import Lanes
+from bench.parallel import ParallelBatches
 from bench.robustness.attacks import Attacker, rungs_named
 from bench.robustness.evaluate import climb
 from bench.robustness.systems import Gate
@@ -21,7 +21,14 @@ def test_scans_that_fall_with_an_alarm_are_tried_by_who_goes_round_it(store, fou
     """A gate that flags everything: nothing gets past, so that A9 tries all again."""
     flags = Gate(known["defence"].gate.read, -1e9, 1.0)
     target = replace(known["defence"], gate=flags)
-    climb(store, four, [target], rungs_named(["A0", "A9"]), Attacker(EPS, tiny), Lanes(CPU, 2))
+    climb(
+        store,
+        four,
+        [target],
+        rungs_named(["A0", "A9"]),
+        Attacker(EPS, tiny),
+        ParallelBatches(CPU, 2),
+    )
     rows = store.content["rows"]
     assert "-" not in rows["A9: defence"]["right"]
     assert "1" not in rows["A9: defence"]["unnoticed"]

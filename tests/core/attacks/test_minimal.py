@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from core.attacks import PGD, Smallest
+from core.attacks import PGD, MinimalPGD
 
 SIDE = 8
 TOLERANCE = 1 / 255 / 4
@@ -40,7 +40,7 @@ def label(odds: float) -> Tensor:
 def test_a_linear_models_answer_is_exact(norm: str, smallest: float, odds: float) -> None:
     logits, x = linear(odds, norm, smallest)
     largest = 0.06 if norm == "linf" else 2.0
-    search = Smallest(largest, norm=norm)
+    search = MinimalPGD(largest, norm=norm)
     found = search(logits, x, label(odds))
     assert found is not None and smallest - 1e-6 <= found <= smallest + TOLERANCE + 1e-6
     *_, last = search.search(logits, x, label(odds))
@@ -49,15 +49,15 @@ def test_a_linear_models_answer_is_exact(norm: str, smallest: float, odds: float
 
 def test_none_where_even_the_largest_does_not_turn_it() -> None:
     logits, x = linear(1.0, "linf", 0.0601)
-    assert Smallest(0.06)(logits, x, label(1.0)) is None
-    probes = list(Smallest(0.06).search(logits, x, label(1.0)))
+    assert MinimalPGD(0.06)(logits, x, label(1.0)) is None
+    probes = list(MinimalPGD(0.06).search(logits, x, label(1.0)))
     assert [p.eps for p in probes] == [0, 0.06]
     assert all(p.high is None and p.x_adv is None for p in probes)
 
 
 def test_zero_where_the_output_was_another_one_before() -> None:
     logits, x = linear(1.0, "linf", 0.01)
-    (probe,) = Smallest().search(logits, x, label(-1.0))
+    (probe,) = MinimalPGD().search(logits, x, label(-1.0))
     assert probe.high == 0 and torch.equal(probe.x_adv, x)
 
 
@@ -67,7 +67,7 @@ def test_the_books_are_kept() -> None:
     inside, x = nn.Linear(SIDE * SIDE, 32), torch.rand(1, 1, SIDE, SIDE)
     logits = nn.Sequential(nn.Flatten(), inside, nn.Tanh(), nn.Linear(32, 3))
     y = logits(x).argmax(1)
-    probes = list(Smallest(0.5).search(logits, x, y))
+    probes = list(MinimalPGD(0.5).search(logits, x, y))
     assert probes[-1].high is not None and len(probes) > 5
     for before, after in pairwise(probes):
         assert before.low <= after.low
@@ -90,7 +90,7 @@ def test_a_success_is_never_taken_back() -> None:
         return torch.stack([slope + 0.5, 1 - 1.0 * turned], dim=1)
 
     x = torch.full((1, 1, SIDE, SIDE), 0.5)
-    found = Smallest(0.06, steps=1)(logits, x, torch.tensor([1]))
+    found = MinimalPGD(0.06, steps=1)(logits, x, torch.tensor([1]))
     assert found is not None and 0.03 < found < 0.03 + 2 * TOLERANCE
 
 
@@ -98,18 +98,18 @@ def test_a_success_is_never_taken_back() -> None:
 def test_one_scan_at_a_time(count: int) -> None:
     logits, x = linear(1.0, "linf", 0.01)
     with pytest.raises(ValueError, match="one scan"):
-        Smallest()(logits, x.expand(count, -1, -1, -1), torch.ones(count, dtype=torch.long))
+        MinimalPGD()(logits, x.expand(count, -1, -1, -1), torch.ones(count, dtype=torch.long))
 
 
 @pytest.mark.parametrize("wrong", [{"largest": -1.0}, {"tolerance": 0.0}, {"steps": 0}])
 def test_impossible_searches_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError):
-        Smallest(**wrong)
+        MinimalPGD(**wrong)
 
 
 def test_less_than_the_answer_fails_more_than_it_succeeds() -> None:
     logits, x = linear(2.0, "linf", 0.0131)
-    found = Smallest()(logits, x, label(2.0))
+    found = MinimalPGD()(logits, x, label(2.0))
 
     def turned(eps: float) -> bool:
         x_adv = PGD(eps, eps, 3, random_start=False)(logits, x, label(2.0))

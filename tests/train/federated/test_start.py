@@ -12,7 +12,7 @@ import torch
 
 from core import checkpoint
 from core.checkpoint import WeightsError, write_manifest
-from core.weights import PARTS, ties_file
+from core.weights import PARTS, system_file_name
 from train.data.corpus import Corpus, load_corpus
 from train.federated.client.hospital import Hospital
 from train.federated.experiment import Experiment, read_experiment
@@ -74,7 +74,7 @@ def kept(experiment: Experiment, weights: Path) -> dict[str, torch.Tensor]:
     """Hospital 2's own attention, among the weights; hospital 1 has none there."""
     fresh = experiment.personal(experiment.model())
     own = {n: torch.full_like(t, 0.5) for n, t in fresh.items()}
-    file = ties_file(2)
+    file = system_file_name(2)
     config = {"info": {"hospital": 2, "federated": asdict(experiment.config.partition)}}
     checkpoint.save(weights / file, {f"{PLACE}.{n}": t for n, t in own.items()}, config)
     write_manifest(weights, [FILE, file], preset="tiny", protocol="leak-free", commit="none")
@@ -114,7 +114,11 @@ def test_its_first_round_starts_from_it_and_a_later_one_does_not(
 
 @pytest.mark.parametrize("change", ["shape", "name", "partition", "protocol", "hospital"])
 def test_what_another_hospital_kept_is_refused(experiment, weights, kept, change):
-    file, protocol, message = ties_file(2), "leak-free", "another attention than preset 'tiny'"
+    file, protocol, message = (
+        system_file_name(2),
+        "leak-free",
+        "another attention than preset 'tiny'",
+    )
     state = {f"{PLACE}.{n}": t for n, t in kept.items()}
     name, partition = next(iter(state)), asdict(experiment.config.partition)
     if change == "shape":
