@@ -43,7 +43,7 @@ TABLES: dict[str, Renderer] = {
     "pooled": pooled_table.pooled,
     "federation": federation_tables.federation,
 }
-PAGES = (Path("README.md"), Path("docs") / "federation.md")
+PAGES = (Path("README.md"), Path("docs") / "results.md", Path("docs") / "federation.md")
 REPORT = "report.html"  # beside the results
 _BLOCK = re.compile(r"(<!-- results:([\w-]+) -->\n)(.*?)(<!-- /results -->)", re.DOTALL)
 
