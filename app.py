@@ -23,14 +23,14 @@ from demo.serving.private_folder import PrivateFolder
 if TYPE_CHECKING:
     import gradio as gr
 
-ON_A_SPACE = "SPACE_ID" in os.environ
+IS_SPACE = "SPACE_ID" in os.environ
 PASSWORD = "MEDFEDPURE_PASSWORD"
 AUTH_MESSAGE = "MedFedPure. Research and teaching only, not for clinical use."
 NO_BOTH = "--mcp has no password check: leave out --auth, or --mcp"
 NO_MCP = "--mcp needs a package that is missing: pip install -c requirements.txt '.[app,mcp]'"
 
 
-def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
+def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(
         prog="app.py",
@@ -74,11 +74,11 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     return args
 
 
-def quiet(folder: Path) -> None:
+def set_environment(folder: Path) -> None:
     """What Gradio and the hub read when they are imported: nothing calls out, nothing is shared."""
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     os.environ["GRADIO_TEMP_DIR"] = str(folder)
-    if not ON_A_SPACE:  # a Space may fetch its weights from the hub
+    if not IS_SPACE:  # a Space may fetch its weights from the hub
         os.environ.setdefault("HF_HUB_OFFLINE", "1")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
@@ -86,8 +86,8 @@ def quiet(folder: Path) -> None:
 def serve(make: Callable[[], gr.Blocks], args: argparse.Namespace) -> None:
     """Serves what `make` builds until Ctrl-C or SIGTERM; the private folder is removed then."""
     with PrivateFolder() as folder:
-        quiet(folder)
-        from demo.serving.launch import launch_settings
+        set_environment(folder)
+        from demo.serving.launch import build_launch_settings
 
         for name in ("SIGTERM", "SIGHUP"):  # Windows has no SIGHUP, which a closed terminal sends
             if hasattr(signal, name):
@@ -97,11 +97,11 @@ def serve(make: Callable[[], gr.Blocks], args: argparse.Namespace) -> None:
             blocks.launch(
                 server_name=args.host,
                 server_port=args.port,
-                inbrowser=not (args.no_browser or ON_A_SPACE),
+                inbrowser=not (args.no_browser or IS_SPACE),
                 mcp_server=args.mcp,
                 auth=args.auth,
                 auth_message=AUTH_MESSAGE if args.auth else None,
-                **launch_settings(ON_A_SPACE),
+                **build_launch_settings(IS_SPACE),
             )
         finally:  # else a request on its way would go on while the interpreter is taken apart
             blocks.close(verbose=False)
@@ -112,11 +112,11 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     def make() -> gr.Blocks:
         zero_gpu.declare()
-        from demo.page import build  # imports gradio: only after `quiet`
+        from demo.page import build  # imports gradio: only after `set_environment`
 
-        return build(is_public=ON_A_SPACE)
+        return build(is_public=IS_SPACE)
 
-    serve(make, arguments(argv))
+    serve(make, parse_arguments(argv))
 
 
 if __name__ == "__main__":

@@ -19,8 +19,8 @@ from demo.explore.tab import Explore
 from demo.learn.tab import Learn
 from demo.rendering import wording
 from demo.serving.api import Api
-from demo.serving.no_remote_fetch import fetch_nothing
-from demo.serving.uploads import Inbox
+from demo.serving.no_remote_fetch import disable_remote_fetch
+from demo.serving.uploads import UploadStore
 
 
 def build(
@@ -39,7 +39,7 @@ def build(
         is_public: whether strangers can open it; it says so before anything is uploaded.
 
     Returns:
-        Blocks with a queue, to be launched with `demo.serving.launch.launch_settings()`.
+        Blocks with a queue, to be launched with `demo.serving.launch.build_launch_settings()`.
     """
     problem, reader, no_reader = "", None, ""
     if systems is None:
@@ -49,21 +49,21 @@ def build(
             systems, problem = {}, str(error)
         reader, no_reader = _reader()
     first = next(iter(systems.values()), None)
-    samples = examples.load() if samples is None else samples
-    fetch_nothing()
+    samples = examples.load_examples() if samples is None else samples
+    disable_remote_fetch()
     with gr.Blocks(title="MedFedPure", fill_width=True, analytics_enabled=False) as blocks:
         gr.HTML(_header(problem, is_public), elem_id="header")
-        inbox = Inbox()
+        uploads = UploadStore()
         with gr.Tabs(elem_id="tabs"):
             with gr.Tab("Explore", id="explore", elem_id="tab-explore"):
-                Explore(systems, problem, samples, inbox, reader, no_reader)
+                Explore(systems, problem, samples, uploads, reader, no_reader)
             with gr.Tab("Batch", id="batch", elem_id="tab-batch"):
-                Batch(first, problem, inbox)
+                Batch(first, problem, uploads)
             with gr.Tab("Learn", id="learn", elem_id="tab-learn"):
                 Learn(first, samples)
             with gr.Tab("About", id="about", elem_id="tab-about"):
                 About()
-        Api(systems, problem, inbox)
+        Api(systems, problem, uploads)
     blocks.queue(max_size=16)
     return blocks
 

@@ -38,11 +38,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         stored = json.loads(Path(args.report).read_bytes())
         system = load(args.weights, hospital=stored["system"].get("hospital"))
-        rows = list(compare(stored, document.repeat(system, stored)))
+        rows = list(compare(stored, document.repeat_analysis(system, stored)))
     except (OSError, ValueError, KeyError, TypeError, AttributeError, WeightsError) as error:
         print(error, file=sys.stderr)
         return 2
-    if stored.get("weights_sha256") != document.weights(system.info):
+    if stored.get("weights_sha256") != document.find_weight_hashes(system.info):
         print("The report was made with other weights than these.", file=sys.stderr)
     differs = 0
     for name, was, now in rows:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from demo.about.method_figure import method_figure
+from demo.about.method_figure import draw_method_figure
 
 TARGET = Path(__file__).resolve().parents[1] / "docs" / "method.svg"
 # the page's colours, on a ground of its own so that it reads on a light and on a dark page
@@ -25,7 +25,7 @@ STYLE = """<style>
 
 def render_file() -> str:
     """Return the figure as a whole SVG file."""
-    head, separator, body = method_figure().partition(">")
+    head, separator, body = draw_method_figure().partition(">")
     head = head.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1)
     return f"{head}{separator}{STYLE}{body}\n"
 

@@ -24,7 +24,7 @@ BOXES = (
 EXPERTS = (("Expert 1", "fine"), ("Expert 2", "middle"), ("Expert 3", "coarse"))
 
 
-def method_figure() -> str:
+def draw_method_figure() -> str:
     """An inline SVG; its text takes the page's colours, so it is readable in dark and light."""
     boxes = "".join(_box(*box) for box in BOXES)
     arrows = "".join(

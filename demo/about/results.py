@@ -23,25 +23,25 @@ SYSTEMS = {"undefended": "without defence", "defence": "with defence"}
 LADDER = {**SYSTEMS, "trained-mixture": "the mixture alone, no detector, no purifier"}
 
 
-def robustness(folder: Path = RESULTS) -> str:
+def render_robustness(folder: Path = RESULTS) -> str:
     """Accuracy without and with defence, clean and attacked, for each kind of split."""
     lines = []
     for protocol, meaning in PROTOCOLS.items():
         result = _read(folder / f"robustness-{protocol}.json")
         for i, (row, name) in enumerate(ROWS.items()):
-            cells = [accuracy(_at(result, "rows", row, "systems", s)) for s in SYSTEMS]
-            flagged = percent(_at(result, "rows", row, "systems", "defence", "flagged"))
+            cells = [format_accuracy(_at(result, "rows", row, "systems", s)) for s in SYSTEMS]
+            flagged = format_percent(_at(result, "rows", row, "systems", "defence", "flagged"))
             first = f"<b>{protocol}</b><small>{escape(meaning)}</small>" if i == 0 else ""
             lines.append([first, name, *cells, flagged])
     head = ["split", "test scans", *SYSTEMS.values(), "flagged"]
-    return table(head, lines, "Accuracy on test scans, with 95 % intervals")
+    return render_table(head, lines, "Accuracy on test scans, with 95 % intervals")
 
 
-def ladder(folder: Path = RESULTS) -> str:
+def render_attack_suite(folder: Path = RESULTS) -> str:
     """Who is still read right after every attack of the ladder, and who was misread unseen."""
     standings = _at(_read(folder / "ladder-multi-source.json"), "standings")
     lines = [
-        [name, *(accuracy(_at(standings, system, key)) for key in ("clean", "worst"))]
+        [name, *(format_accuracy(_at(standings, system, key)) for key in ("clean", "worst"))]
         for system, name in LADDER.items()
     ]
     head = ["system", "clean", "right after every attack"]
@@ -50,26 +50,30 @@ def ladder(folder: Path = RESULTS) -> str:
     unseen, misread = (_at(found, key) for key in ("unnoticed", "misread"))
     areas = (_at(standings, "defence", "detection", f"A9 ({way})", "auroc") for way in (1, 2))
     return (
-        f"{table(head, lines, caption)}<p>Of {_said(misread)} scans that attackers get misread "
-        f"behind the defence {_said(unseen)} raise no alarm. Against attackers who know the "
-        f"detector its AUROC is {' and '.join(map(number, areas))} (two ways; .5 is guessing).</p>"
+        f"{render_table(head, lines, caption)}"
+        f"<p>Of {_said(misread)} scans that attackers get misread behind the defence "
+        f"{_said(unseen)} raise no alarm. Against attackers who know the "
+        f"detector its AUROC is {' and '.join(map(format_number, areas))} "
+        "(two ways; .5 is guessing).</p>"
     )
 
 
-def detection(folder: Path = RESULTS) -> str:
+def render_detection(folder: Path = RESULTS) -> str:
     """How well the two scores tell attacked from clean scans."""
     result = _read(folder / "detection-multi-source.json")
     lines = []
     for target, whom in (("plain", "plain classifier"), ("trained", "trained mixture")):
         for eps in ("0.004", "0.015"):
             row = _at(result, "rows", f"{target}, eps {eps}", "scores")
-            cells = [number(_at(row, s, "auroc")) for s in ("paper", "fused")]
+            cells = [format_number(_at(row, s, "auroc")) for s in ("paper", "fused")]
             lines.append([f"PGD-7 on the {whom}, eps {eps}", *cells])
     head = ["attack", "the paper's score, AUROC", "fused score, AUROC"]
-    return table(head, lines, "Attackers who do not know the detector: how well it tells them")
+    return render_table(
+        head, lines, "Attackers who do not know the detector: how well it tells them"
+    )
 
 
-def speed(folder: Path = RESULTS) -> str:
+def render_speed(folder: Path = RESULTS) -> str:
     """One sentence: how long a reading takes, and on what."""
     result = _read(folder / "latency-multi-source.json")
     row, on = _at(result, "rows", "read"), _at(result, "provenance", "timed_on")
@@ -80,7 +84,7 @@ def speed(folder: Path = RESULTS) -> str:
     return f"One reading takes {times[0]} (95 %: below {times[1]}) on {where}, {threads} threads."
 
 
-def provenance(folder: Path = RESULTS) -> str:
+def render_provenance(folder: Path = RESULTS) -> str:
     """Where the tables come from: each file, when it was measured, with which code."""
     lines = []
     names = [f"robustness-{p}" for p in PROTOCOLS]
@@ -91,10 +95,10 @@ def provenance(folder: Path = RESULTS) -> str:
         lines.append(
             [f"<code>results/{name}.json</code>", escape(date), f"<code>{escape(commit)}</code>"]
         )
-    return table(["file", "measured", "code"], lines, "Where these figures come from")
+    return render_table(["file", "measured", "code"], lines, "Where these figures come from")
 
 
-def weights(folder: Path = WEIGHTS) -> str:
+def render_weights(folder: Path = WEIGHTS) -> str:
     """The shipped files as their manifest describes them."""
     try:
         files = read_manifest(folder)
@@ -112,10 +116,10 @@ def weights(folder: Path = WEIGHTS) -> str:
         for name, info in files.items()
     ]
     head = ["file", "size", "preset", "trained on", "code", "sha256 begins"]
-    return table(head, lines or [[DASH] * len(head)], "The weights")
+    return render_table(head, lines or [[DASH] * len(head)], "The weights")
 
 
-def accuracy(cells: Any) -> str:
+def format_accuracy(cells: Any) -> str:
     """'93.3 % [90.2 to 95.8] 448/480' from one system's figures, or a dash."""
     share, k, n = (_at(cells, key) for key in ("accuracy", "k", "n"))
     if share is None or k is None or n is None:
@@ -125,7 +129,7 @@ def accuracy(cells: Any) -> str:
     return f"<b>{share * 100:.1f} %</b> <small>{span}{k}/{n}</small>"
 
 
-def percent(share: Any) -> str:
+def format_percent(share: Any) -> str:
     return DASH if share is None else f"{share * 100:.1f} %"
 
 
@@ -133,11 +137,11 @@ def _said(count: Any) -> str:
     return DASH if count is None else str(count)
 
 
-def number(value: Any) -> str:
+def format_number(value: Any) -> str:
     return DASH if value is None else f"{value:.3f}"
 
 
-def table(head: Iterable[str], lines: Iterable[Iterable[str]], caption: str) -> str:
+def render_table(head: Iterable[str], lines: Iterable[Iterable[str]], caption: str) -> str:
     """A table whose first column names its rows; cells are HTML."""
     top = "".join(f'<th scope="col">{escape(cell)}</th>' for cell in head)
     body = ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gradio as gr
 
 from demo.about import results
-from demo.about.method_figure import method_figure
+from demo.about.method_figure import draw_method_figure
 from demo.rendering import wording
 
 METHOD = """
@@ -75,23 +75,24 @@ class About:
     """One column of text, figure and tables; the numbers are read from files when it is built."""
 
     def __init__(self) -> None:
-        gr.HTML(about(), elem_id="about")
+        gr.HTML(render_about(), elem_id="about")
 
 
-def about() -> str:
+def render_about() -> str:
     """The whole tab as HTML."""
     figures = (
-        f"{results.robustness()}<p>{results.speed()} Accuracy at the operating point chosen on "
+        f"{results.render_robustness()}<p>{results.render_speed()} "
+        f"Accuracy at the operating point chosen on "
         f"validation scans; intervals resample groups of near-duplicates.</p>"
-        f"{results.ladder()}{results.detection()}"
+        f"{results.render_attack_suite()}{results.render_detection()}"
         f"<details><summary>Where these figures come from</summary>"
-        f"{results.provenance()}</details>"
+        f"{results.render_provenance()}</details>"
     )
     parts = (
-        ("Method", f"{METHOD}{method_figure()}{DIFFERENCES}"),
+        ("Method", f"{METHOD}{draw_method_figure()}{DIFFERENCES}"),
         ("Results", figures),
         ("Limits", f"<p><b>{wording.NOTICE}</b></p>{LIMITS}"),
-        ("Model card", f"{CARD}{results.weights()}"),
+        ("Model card", f"{CARD}{results.render_weights()}"),
         ("Citation", CITATION),
         ("Licences", LICENCES),
     )

@@ -10,9 +10,9 @@ from core.pipeline import MedFedPure
 from core.scan import MAX_BYTES, MAX_VOLUME_BYTES
 from demo.batch import table
 from demo.batch.worklist import Worklist
-from demo.report.download import File, on_request
+from demo.report.download import GeneratedFile, attach_download
 from demo.serving.events import ON_CPU, PRIVATE
-from demo.serving.uploads import Inbox
+from demo.serving.uploads import UploadStore
 
 KEEP_SECONDS = 3600
 MB = 2**20
@@ -30,8 +30,8 @@ class Batch:
     only noticed of an event that was queued itself).
     """
 
-    def __init__(self, system: MedFedPure | None, problem: str, inbox: Inbox) -> None:
-        self.system, self.problem, self.inbox = system, problem, inbox
+    def __init__(self, system: MedFedPure | None, problem: str, uploads: UploadStore) -> None:
+        self.system, self.problem, self.uploads = system, problem, uploads
         # its time counts from when it was last put out, and so every event that adds to it does
         self.work = gr.State(Worklist(), time_to_live=KEEP_SECONDS)
         self.turn = gr.State(0, time_to_live=KEEP_SECONDS)
@@ -86,14 +86,14 @@ class Batch:
         )  # fmt: skip
         self.stop.click(_stop, shown, self.view, **at_once)
         self.clear.click(_clear, self.work, [self.work, self.view, self.place], **at_once)
-        on_request(self.csv, _csv, shown, self.place)
-        on_request(self.pdf, self._pdf, shown, self.place)
+        attach_download(self.csv, _csv, shown, self.place)
+        attach_download(self.pdf, self._pdf, shown, self.place)
 
     def _receive(
         self, stored: list[dict[str, Any]] | None, work: Worklist, each: bool
     ) -> tuple[Worklist, None, str]:
         for file in stored or ():
-            work.add(str(file.get("orig_name") or ""), self.inbox.take(file["path"]))
+            work.add(str(file.get("orig_name") or ""), self.uploads.decode(file["path"]))
         return work, None, table.render(work, each)
 
     def _start(self, work: Worklist, each: bool, turn: int) -> tuple[int, str]:
@@ -107,17 +107,17 @@ class Batch:
             return gr.skip(), gr.skip(), gr.skip()
         return work, turn + goes_on, table.render(work, each)
 
-    def _pdf(self, work: Worklist, each: bool) -> File | str:
+    def _pdf(self, work: Worklist, each: bool) -> GeneratedFile | str:
         if not work.scans or self.system is None:
             return NOTHING
         from demo.batch import pdf
 
-        data = pdf.pdf(work, each, self.system.info)
-        return File(f"{NAME}.pdf", "application/pdf", data)
+        data = pdf.render_pdf(work, each, self.system.info)
+        return GeneratedFile(f"{NAME}.pdf", "application/pdf", data)
 
 
-def _csv(work: Worklist, each: bool) -> File | str:
-    return File(f"{NAME}.csv", "text/csv", work.to_csv(each)) if work.scans else NOTHING
+def _csv(work: Worklist, each: bool) -> GeneratedFile | str:
+    return GeneratedFile(f"{NAME}.csv", "text/csv", work.to_csv(each)) if work.scans else NOTHING
 
 
 def _stop(work: Worklist, each: bool) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 
 from core.scan import ScanError, from_uint8, to_uint8
 from demo.rendering.wording import RESEARCH
-from demo.report.document import digest
+from demo.report.document import hash_levels
 from demo.serving.uploads import Upload
 
 if TYPE_CHECKING:
@@ -155,5 +155,5 @@ def _read(system: MedFedPure, scan: Scan, seed: int) -> Reading | str:
     return Reading(
         d.score_name, d.score, d.tau, d.flagged, d.t_star,
         d.tumour_probability_undefended, d.tumour_probability, d.can_judge,
-        d.timings_ms["total"], d.seed, digest(scan.levels),
+        d.timings_ms["total"], d.seed, hash_levels(scan.levels),
     )  # fmt: skip

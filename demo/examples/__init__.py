@@ -51,7 +51,7 @@ class Example:
         )
 
 
-def load(folder: Path = FOLDER) -> list[Example]:
+def load_examples(folder: Path = FOLDER) -> list[Example]:
     """Every example of a folder, by name; each is a PNG beside a JSON file of facts.
 
     Raises:

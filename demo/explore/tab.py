@@ -22,8 +22,8 @@ from demo.explore.series import Series, of_levels
 from demo.rendering import wording
 from demo.report.buttons import ReportButtons
 from demo.serving.events import ON_CPU, PRIVATE
-from demo.serving.expiring_cache import Shelf
-from demo.serving.uploads import Inbox
+from demo.serving.expiring_cache import ExpiringCache
+from demo.serving.uploads import UploadStore
 
 # What visitors look at stays in memory: one volume each, an hour from its last use, and never
 # more of them than this; the largest that core opens is 1 GB.
@@ -52,13 +52,13 @@ class Explore:
         systems: Systems,
         problem: str,
         samples: Sequence[Example],
-        inbox: Inbox,
+        uploads: UploadStore,
         reader: Smoothed | None = None,
         no_reader: str = "",
     ) -> None:
-        self.systems, self.problem, self.inbox = systems, problem, inbox
+        self.systems, self.problem, self.uploads = systems, problem, uploads
         self.idle = Stages.of(len(systems))
-        self.shelf: Shelf[Series] = Shelf(KEEP_SECONDS, KEEP_COUNT, KEEP_BYTES)
+        self.shelf: ExpiringCache[Series] = ExpiringCache(KEEP_SECONDS, KEEP_COUNT, KEEP_BYTES)
         self.turn = gr.State(Turn(), time_to_live=KEEP_SECONDS)  # each visitor gets a copy
         self.token = gr.State("", delete_callback=self.shelf.drop)
         self.analysis = gr.State(None, time_to_live=KEEP_SECONDS)  # what a report is made of
@@ -195,7 +195,7 @@ class Explore:
     def _receive(self, turn: Turn, stored: Any, token: str) -> tuple[Any, ...]:
         turn.end()
         files = stored if isinstance(stored, list) else [stored] if stored else []
-        upload = self.inbox.take([file["path"] for file in files]) if files else None
+        upload = self.uploads.decode([file["path"] for file in files]) if files else None
         found = selection.receive(upload)
         refusal = found if isinstance(found, str) else ""
         series = found if isinstance(found, Series) else None

@@ -57,7 +57,7 @@ class Purification:
     mixture: float  # the same of the mixture
 
 
-def look(system: MedFedPure, scan: Tensor, tumour: bool) -> Lesson:
+def read_clean(system: MedFedPure, scan: Tensor, tumour: bool) -> Lesson:
     """Step 1: the clean scan, read."""
     return Lesson(scan, tumour, clean=system.read(scan))
 

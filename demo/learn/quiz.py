@@ -55,7 +55,7 @@ class Tally:
             self.detector + (dealt.detectors_choice == dealt.attacked),
         )
 
-    def sentence(self) -> str:
+    def describe(self) -> str:
         """How it stands, beside what guessing finds."""
         return (
             f"You found {self.visitor} of {self.rounds}; who guesses finds {self.rounds / 2:g} "
@@ -63,7 +63,7 @@ class Tally:
         )
 
 
-def deal(system: MedFedPure, seed: int) -> Round:
+def draw_round(system: MedFedPure, seed: int) -> Round:
     """Draws a scan, attacks it as little as turns it, and asks the detector about both.
 
     The drawing is smoothed by a 3 x 3 mean: the detector takes any fine grain for an attack.
@@ -98,12 +98,12 @@ def _attacked(system: MedFedPure, scan: Tensor, seed: int) -> Tensor:
     return x_adv
 
 
-def question(dealt: Round) -> str:
+def render_question(dealt: Round) -> str:
     """The two pictures and nothing else."""
     return _pair(dealt, ("", ""))
 
 
-def answer(dealt: Round, guess: int, tally: Tally) -> str:
+def render_answer(dealt: Round, guess: int, tally: Tally) -> str:
     """Right or wrong, what the attack did, and what the detector says; `tally` counts this round.
 
     Raises:
@@ -128,7 +128,7 @@ def answer(dealt: Round, guess: int, tally: Tally) -> str:
     verdict = f"{'Right' if right else 'Wrong'}: {NAMES[dealt.attacked]} was attacked."
     tone = "mf-good" if right else "mf-bad"
     return (
-        f'<p class="mf-say"><b class="{tone}">{verdict}</b> {escape(tally.sentence())}</p>'
+        f'<p class="mf-say"><b class="{tone}">{verdict}</b> {escape(tally.describe())}</p>'
         f"{_pair(dealt, (notes[0], notes[1]), change)}"
     )
 

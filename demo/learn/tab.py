@@ -160,44 +160,44 @@ class Learn:
         if self.system is None:
             return None, _said(FAILED), *_enabled(False)
         try:
-            dealt = quiz.deal(self.system, secrets.randbelow(2**31))
+            dealt = quiz.draw_round(self.system, secrets.randbelow(2**31))
         except (RuntimeError, ValueError, MemoryError):
             log.exception("a round of the quiz failed")
             return None, _said(FAILED), *_enabled(False)
-        return dealt, quiz.question(dealt), *_enabled(True)
+        return dealt, quiz.render_question(dealt), *_enabled(True)
 
 
 def _looker(levels: np.ndarray, tumour: bool) -> Computation:
     def see(system: MedFedPure) -> Iterator[tuple[Lesson, str]]:
-        now = lesson.look(system, from_uint8(levels), tumour)
-        yield now, views.seen(now, system.config.moe.sides)
+        now = lesson.read_clean(system, from_uint8(levels), tumour)
+        yield now, views.render_scan(now, system.config.moe.sides)
 
     return see
 
 
 def _attack(system: MedFedPure, now: Lesson, levels: float) -> Iterator[tuple[Lesson, str]]:
     for going in lesson.attack(system, now, int(levels)):
-        yield going, views.attack_step(going, len(going.steps) - 1)
+        yield going, views.render_attack_step(going, len(going.steps) - 1)
 
 
 def _detect(system: MedFedPure, now: Lesson) -> Iterator[tuple[Lesson, str]]:
     now = lesson.detect(system, now)
-    yield now, views.detection(now)
+    yield now, views.render_detection(now)
 
 
 def _purify(system: MedFedPure, now: Lesson, depth: float) -> Iterator[tuple[Lesson, str]]:
     now, purified = lesson.purify(system, now, int(depth))
-    yield now, views.purification(now, purified)
+    yield now, views.render_purification(now, purified)
 
 
 def _vote(system: MedFedPure, now: Lesson) -> Iterator[tuple[Lesson, str]]:
     now = lesson.detect(system, now)
-    yield now, views.mixture(now)
+    yield now, views.render_mixture(now)
 
 
 def _step(now: Lesson | None, index: float) -> str:
     """The attack's picture at another step: shown, not computed."""
-    return (views.attack_step(now, int(index)) if now else "") or _said(NO_STEPS)
+    return (views.render_attack_step(now, int(index)) if now else "") or _said(NO_STEPS)
 
 
 def _guesser(guess: int) -> Callable[[Round | None, Tally], tuple[Any, ...]]:
@@ -205,7 +205,7 @@ def _guesser(guess: int) -> Callable[[Round | None, Tally], tuple[Any, ...]]:
         if dealt is None:
             return None, tally, _said(quiz.START), *_enabled(False)
         tally = tally.add(dealt, guess)
-        return None, tally, quiz.answer(dealt, guess, tally), *_enabled(False)
+        return None, tally, quiz.render_answer(dealt, guess, tally), *_enabled(False)
 
     return judge
 

@@ -16,7 +16,7 @@ PATCH = 10  # pixels a side whose values are written out
 READABLE = 118  # grey level from which black letters have the better contrast: 4.5 and more
 
 
-def seen(lesson: Lesson, sides: tuple[int, ...]) -> str:
+def render_scan(lesson: Lesson, sides: tuple[int, ...]) -> str:
     """Step 1: the scan, its numbers, and the scan as each expert gets it."""
     d, scan = lesson.clean, lesson.scan
     if d is None:
@@ -54,7 +54,7 @@ def seen(lesson: Lesson, sides: tuple[int, ...]) -> str:
     return strip(shown) + says + say(verdict)
 
 
-def attack_step(lesson: Lesson, index: int) -> str:
+def render_attack_step(lesson: Lesson, index: int) -> str:
     """Step 2: the attack after `index` steps, in pictures and on its two curves."""
     if not lesson.steps:
         return ""
@@ -72,7 +72,7 @@ def _succeeded(lesson: Lesson) -> str:
     return f"The attack succeeded: “{before}” became “{after}”."
 
 
-def detection(lesson: Lesson) -> str:
+def render_detection(lesson: Lesson) -> str:
     """Step 3: both error maps, which look alike, and both scores, which do not."""
     a, b, e = lesson.clean, lesson.attacked, lesson.evidence
     if a is None or b is None or e is None:
@@ -89,7 +89,7 @@ def detection(lesson: Lesson) -> str:
     )
 
 
-def purification(lesson: Lesson, p: Purification) -> str:
+def render_purification(lesson: Lesson, p: Purification) -> str:
     """Step 4: noised, denoised, and what both classifiers make of it."""
     shown = picture(lesson.x_adv, "attacked", "")
     shown += picture(p.noised, "noised", f"to t* = {p.t_star}")
@@ -104,7 +104,7 @@ def purification(lesson: Lesson, p: Purification) -> str:
     )
 
 
-def mixture(lesson: Lesson) -> str:
+def render_mixture(lesson: Lesson) -> str:
     """Step 5: votes and maps on the attacked scan, then all four outputs."""
     a, b, e = lesson.clean, lesson.attacked, lesson.evidence
     if a is None or b is None or e is None:

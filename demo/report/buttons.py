@@ -5,7 +5,7 @@ from __future__ import annotations
 import gradio as gr
 
 from demo.analysis.analysis import Analysis
-from demo.report.download import File, on_request
+from demo.report.download import GeneratedFile, attach_download
 
 NOTHING = "There is no analysis to report: press Analyse first."
 
@@ -18,21 +18,21 @@ class ReportButtons:
             pdf = gr.Button("Report (PDF, 2 pages)", size="sm", min_width=150, elem_id="report-pdf")
             png = gr.Button("First page (PNG)", size="sm", min_width=150, elem_id="report-png")
             place = gr.HTML("", elem_id="report-file")
-        on_request(pdf, _pdf, [analysis], place)
-        on_request(png, _png, [analysis], place)
+        attach_download(pdf, _pdf, [analysis], place)
+        attach_download(png, _png, [analysis], place)
 
 
-def _pdf(analysis: Analysis | None) -> File | str:
+def _pdf(analysis: Analysis | None) -> GeneratedFile | str:
     if analysis is None or analysis.clean is None:
         return NOTHING
     from demo.report import document, pdf
 
-    return File(f"{document.NAME}.pdf", "application/pdf", pdf.pdf(analysis))
+    return GeneratedFile(f"{document.NAME}.pdf", "application/pdf", pdf.render_pdf(analysis))
 
 
-def _png(analysis: Analysis | None) -> File | str:
+def _png(analysis: Analysis | None) -> GeneratedFile | str:
     if analysis is None or analysis.clean is None:
         return NOTHING
     from demo.report import document, pdf
 
-    return File(f"{document.NAME}.png", "image/png", pdf.png(analysis))
+    return GeneratedFile(f"{document.NAME}.png", "image/png", pdf.render_png(analysis))

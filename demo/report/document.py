@@ -34,7 +34,7 @@ UNTRAINED = {"none": "this system was not loaded from the shipped weights"}
 NO_REPORT = "This is no report of MedFedPure, or a damaged one"
 
 
-def document(a: Analysis) -> dict[str, Any]:
+def build_document(a: Analysis) -> dict[str, Any]:
     """Settings, numbers, both scans, hashes and versions; nothing of the file that was opened.
 
     The scans are the canonical pictures that the models saw, as lossless PNG.
@@ -45,20 +45,20 @@ def document(a: Analysis) -> dict[str, Any]:
     return {
         "notice": described.pop("notice"),
         "made_at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "repeat": commands(a),
+        "repeat": list_commands(a),
         "scan": _picture(a.scan),
         **described,
-        "weights_sha256": weights(a.info),
-        "versions": versions(),
+        "weights_sha256": find_weight_hashes(a.info),
+        "versions": collect_versions(),
     }
 
 
 def to_json(a: Analysis) -> bytes:
     """The document as a file."""
-    return json.dumps(document(a), indent=2, default=str).encode()
+    return json.dumps(build_document(a), indent=2, default=str).encode()
 
 
-def commands(a: Analysis) -> dict[str, str]:
+def list_commands(a: Analysis) -> dict[str, str]:
     """Command lines that repeat the whole, or one reading of a picture that the page hands out."""
     options = f"--seed {a.settings.seed}"
     if a.hospital is not None:
@@ -72,13 +72,13 @@ def commands(a: Analysis) -> dict[str, str]:
     return lines
 
 
-def digest(levels: Any) -> str:
+def hash_levels(levels: Any) -> str:
     """sha256 of uint8 levels (1, 224, 224); no picture format has a part in it."""
     return hashlib.sha256(levels.tobytes()).hexdigest()
 
 
 @cache
-def versions() -> dict[str, str]:
+def collect_versions() -> dict[str, str]:
     """Python's version and those of the packages that take part."""
     found = {"python": python_version()}
     for name in PACKAGES:
@@ -89,7 +89,7 @@ def versions() -> dict[str, str]:
     return found
 
 
-def weights(info: Mapping[str, Any]) -> dict[str, str]:
+def find_weight_hashes(info: Mapping[str, Any]) -> dict[str, str]:
     """sha256 of each weights file that read; empty for a system not loaded from the shipped ones.
 
     Args:
@@ -108,7 +108,7 @@ def weights(info: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
-def repeat(system: MedFedPure, report: Mapping[str, Any]) -> Analysis:
+def repeat_analysis(system: MedFedPure, report: Mapping[str, Any]) -> Analysis:
     """Does again what a document describes: the reading, the attack, the reading of its result.
 
     Raises:
@@ -121,7 +121,7 @@ def repeat(system: MedFedPure, report: Mapping[str, Any]) -> Analysis:
         settings = AttackSettings(**values)
     except (ScanError, KeyError, TypeError, AttributeError, ValueError) as error:
         raise ValueError(f"{NO_REPORT}: {error}") from None
-    if digest(to_uint8(scan)) != sha256:
+    if hash_levels(to_uint8(scan)) != sha256:
         raise ValueError("The report's scan is not the one that was read: its sha256 differs.")
     clean = system.read(scan, settings.seed)
     done = Analysis(scan, settings, clean=clean, info=dict(system.info))
@@ -134,7 +134,7 @@ def repeat(system: MedFedPure, report: Mapping[str, Any]) -> Analysis:
 
 def _picture(scan: Tensor) -> dict[str, str]:
     return {
-        "sha256": digest(to_uint8(scan)),
+        "sha256": hash_levels(to_uint8(scan)),
         "hashed": HASHED,
         "png": "data:image/png;base64," + base64.b64encode(to_png(scan)).decode("ascii"),
     }

@@ -28,7 +28,7 @@ SAVE = """(html) => {
 }"""
 
 
-class File(NamedTuple):
+class GeneratedFile(NamedTuple):
     """A file in memory."""
 
     name: str
@@ -36,8 +36,8 @@ class File(NamedTuple):
     data: bytes
 
 
-def on_request(
-    button: gr.Button, make: Callable[..., File | str], inputs: list[Any], place: gr.HTML
+def attach_download(
+    button: gr.Button, make: Callable[..., GeneratedFile | str], inputs: list[Any], place: gr.HTML
 ) -> None:
     """A press of `button` hands over what `make` returns; a string says why there is no file."""
 

@@ -32,48 +32,48 @@ class Page:
         self.axes = self.figure.add_axes((0.0, 0.0, 1.0, 1.0))
         self.axes.set(xlim=(0, WIDTH), ylim=(HEIGHT, 0))
         self.axes.set_axis_off()
-        self.text(LEFT, 0.55, title, size=15, weight="bold")
-        self.text(LEFT, 0.86, subtitle, size=8, color=SOFT)
+        self.draw_text(LEFT, 0.55, title, size=15, weight="bold")
+        self.draw_text(LEFT, 0.86, subtitle, size=8, color=SOFT)
         for top in (0.55, 11.28):
-            self.text(
+            self.draw_text(
                 RIGHT, top, RESEARCH, size=9, weight="bold", color=WARN, ha="right",
                 bbox={"facecolor": WARN_FILL, "edgecolor": "none", "pad": 4},
             )  # fmt: skip
-        self.text(LEFT, 11.28, f"MedFedPure, page {number} of {count}", size=8, color=SOFT)
+        self.draw_text(LEFT, 11.28, f"MedFedPure, page {number} of {count}", size=8, color=SOFT)
 
-    def text(self, x: float, top: float, words: str, size: float = 9, **style: Any) -> None:
+    def draw_text(self, x: float, top: float, words: str, size: float = 9, **style: Any) -> None:
         """One line; a dollar sign is a dollar sign."""
         usual: dict[str, Any] = {"va": "center", "parse_math": False, "color": "#1b232c"}
         self.axes.text(x, top, words, fontsize=size, **(usual | style))
 
-    def paragraph(self, x: float, top: float, words: str, width: int = 102) -> float:
+    def draw_paragraph(self, x: float, top: float, words: str, width: int = 102) -> float:
         """A text wrapped at `width` letters; returns the top of what may follow."""
         for line in textwrap.wrap(words, width):
-            self.text(x, top, line)
+            self.draw_text(x, top, line)
             top += 0.19
         return top
 
-    def rule(self, top: float) -> None:
+    def draw_rule(self, top: float) -> None:
         """A thin line across the page."""
         self.axes.plot((LEFT, RIGHT), (top, top), color=TRACK, linewidth=0.8)
 
-    def table(self, top: float, title: str, rows: Mapping[str, Any]) -> float:
+    def draw_table(self, top: float, title: str, rows: Mapping[str, Any]) -> float:
         """Names and values under a title; returns the top of what may follow."""
-        self.text(LEFT, top, title, size=11, weight="bold")
+        self.draw_text(LEFT, top, title, size=11, weight="bold")
         top += 0.22
         for name, value in rows.items():
-            self.text(LEFT, top, name, size=8)
-            self.text(LEFT + 1.7, top, str(value), size=7, family="DejaVu Sans Mono")
+            self.draw_text(LEFT, top, name, size=8)
+            self.draw_text(LEFT + 1.7, top, str(value), size=7, family="DejaVu Sans Mono")
             top += 0.165
-        self.rule(top)
+        self.draw_rule(top)
         return top + 0.22
 
-    def meter(self, x: float, top: float, width: float, share: float) -> None:
+    def draw_meter(self, x: float, top: float, width: float, share: float) -> None:
         """A bar from 0 to 1."""
         for length, colour in ((width, TRACK), (width * min(max(share, 0), 1), BAR)):
             self.axes.add_patch(Rectangle((x, top - 0.04), length, 0.08, color=colour, linewidth=0))
 
-    def picture(self, x: float, top: float, pixels: np.ndarray, height: float = SIDE) -> None:
+    def draw_image(self, x: float, top: float, pixels: np.ndarray, height: float = SIDE) -> None:
         """Grey (H, W) or colours (H, W, 3), uint8, `SIDE` wide and on the PNG's grid of dots."""
         x, top = round(x * DPI) / DPI, round(top * DPI) / DPI
         box = (x / WIDTH, 1 - (top + height) / HEIGHT, SIDE / WIDTH, height / HEIGHT)

@@ -28,19 +28,19 @@ LIMITS = (
 )
 
 
-def pdf(a: Analysis) -> bytes:
+def render_pdf(a: Analysis) -> bytes:
     """Both pages as one file."""
-    return to_pdf(pages(a), TITLE)
+    return to_pdf(draw_pages(a), TITLE)
 
 
-def png(a: Analysis) -> bytes:
+def render_png(a: Analysis) -> bytes:
     """The first page as a picture."""
-    return to_png(pages(a)[0])
+    return to_png(draw_pages(a)[0])
 
 
-def pages(a: Analysis) -> list[Page]:
+def draw_pages(a: Analysis) -> list[Page]:
     """The pages of an analysis of which at least the clean reading is there."""
-    document = report.document(a)
+    document = report.build_document(a)
     made_at = f"Model output, made {document['made_at']}{wording.read_as(a.hospital)}"
     made = [Page(TITLE, made_at, n, 2) for n in (1, 2)]
     _figure(made[0], a)
@@ -50,7 +50,7 @@ def pages(a: Analysis) -> list[Page]:
 
 def _figure(page: Page, a: Analysis) -> None:
     for column, name in enumerate(COLUMNS):
-        page.text(LEFT + column * STEP, TOP, name, weight="bold")
+        page.draw_text(LEFT + column * STEP, TOP, name, weight="bold")
     top = TOP + 0.18
     for name, reading in a.readings:
         _pictures(page, top, name, reading, a)
@@ -59,24 +59,24 @@ def _figure(page: Page, a: Analysis) -> None:
     top = _outputs(page, top + 0.62, a)
     top = _detector(page, top + 0.2, a)
     top = _mixture(page, top + 0.2, a)
-    page.rule(top + 0.05)
-    page.paragraph(LEFT, top + 0.25, LIMITS)
+    page.draw_rule(top + 0.05)
+    page.draw_paragraph(LEFT, top + 0.25, LIMITS)
 
 
 def _pictures(page: Page, top: float, name: str, d: Diagnosis, a: Analysis) -> None:
     x = [LEFT + column * STEP for column in range(4)]
-    page.picture(x[0], top, to_uint8(d.scan)[0])
-    page.picture(x[2], top, images.error_colours(d.error_map))
-    page.picture(x[3], top, to_uint8(d.purified)[0])
+    page.draw_image(x[0], top, to_uint8(d.scan)[0])
+    page.draw_image(x[2], top, images.error_colours(d.error_map))
+    page.draw_image(x[3], top, to_uint8(d.purified)[0])
     captions = [f"{name} scan", "", "", f"t* = {d.t_star}"]
     if name == "attacked":
-        page.picture(x[1], top, images.change_colours(a.scan, d.scan))
+        page.draw_image(x[1], top, images.change_colours(a.scan, d.scan))
         captions[1] = "attacked - clean, magnified"
     else:
         for row, line in enumerate(_settings(a)):
-            page.text(x[1] + 0.05, top + 0.15 + 0.19 * row, line, size=8, color=SOFT)
+            page.draw_text(x[1] + 0.05, top + 0.15 + 0.19 * row, line, size=8, color=SOFT)
     for at, caption in zip(x, captions, strict=True):
-        page.text(at, top + SIDE + 0.11, caption, size=8, color=SOFT)
+        page.draw_text(at, top + SIDE + 0.11, caption, size=8, color=SOFT)
 
 
 def _settings(a: Analysis) -> list[str]:
@@ -96,44 +96,44 @@ def _colour_bars(page: Page, top: float) -> None:
     )
     for column, colours, low, high in scales:
         x = LEFT + column * STEP
-        page.picture(x, top, colours[None], height=0.08)
-        page.text(x, top + 0.18, low, size=7, color=SOFT)
-        page.text(x + SIDE, top + 0.18, f"{high} grey levels", size=7, color=SOFT, ha="right")
+        page.draw_image(x, top, colours[None], height=0.08)
+        page.draw_text(x, top + 0.18, low, size=7, color=SOFT)
+        page.draw_text(x + SIDE, top + 0.18, f"{high} grey levels", size=7, color=SOFT, ha="right")
 
 
 def _outputs(page: Page, top: float, a: Analysis) -> float:
-    page.text(LEFT, top, "Final outputs of the models", size=11, weight="bold")
+    page.draw_text(LEFT, top, "Final outputs of the models", size=11, weight="bold")
     x = (LEFT, LEFT + 1.5, LEFT + 4.3)
     top += 0.26
-    page.text(x[1], top, "Without defence", weight="bold")
-    page.text(x[2], top, "With defence", weight="bold")
+    page.draw_text(x[1], top, "Without defence", weight="bold")
+    page.draw_text(x[2], top, "With defence", weight="bold")
     for name, d in a.readings:
         top += 0.26
-        page.text(x[0], top, f"{name.capitalize()} scan")
+        page.draw_text(x[0], top, f"{name.capitalize()} scan")
         outputs = (d.tumour_probability_undefended, d.tumour_probability)
         for at, tumour in zip(x[1:], outputs, strict=True):
             if at == x[2] and not d.can_judge:
-                page.text(at, top, wording.NO_JUDGEMENT)
+                page.draw_text(at, top, wording.NO_JUDGEMENT)
                 continue
             says = wording.label(tumour)
             sure = wording.percent(tumour if says == "tumour" else 1 - tumour)
-            page.text(at, top, f"{says}, {sure}")
-            page.meter(at + 1.4, top, 1.1, tumour)
+            page.draw_text(at, top, f"{says}, {sure}")
+            page.draw_meter(at + 1.4, top, 1.1, tumour)
     for tone, words in verdicts(a):
         top += 0.22
         mark = {"good": "+", "bad": "!", "note": "-"}[tone]
-        page.text(LEFT, top, f"{mark}  {words}")
+        page.draw_text(LEFT, top, f"{mark}  {words}")
     return top + 0.15
 
 
 def _detector(page: Page, top: float, a: Analysis) -> float:
-    page.text(LEFT, top, "Attack detector", size=11, weight="bold")
+    page.draw_text(LEFT, top, "Attack detector", size=11, weight="bold")
     for name, d in a.readings:
         top += 0.24
         suspected = "attack suspected" if d.flagged else "not suspected"
         _, right = wording.detection(name == "attacked" and a.change[1] > 0, d.flagged)
-        page.text(LEFT, top, f"{name.capitalize()} scan")
-        page.text(
+        page.draw_text(LEFT, top, f"{name.capitalize()} scan")
+        page.draw_text(
             LEFT + 1.5,
             top,
             f"{suspected} ({right}); score “{d.score_name}” {d.score:.3g}, threshold τ "
@@ -143,32 +143,34 @@ def _detector(page: Page, top: float, a: Analysis) -> float:
 
 
 def _mixture(page: Page, top: float, a: Analysis) -> float:
-    page.text(LEFT, top, "Experts of the mixture: weight and own vote", size=11, weight="bold")
+    page.draw_text(LEFT, top, "Experts of the mixture: weight and own vote", size=11, weight="bold")
     for name, d in a.readings:
         top += 0.24
-        page.text(LEFT, top, f"{name.capitalize()} scan")
+        page.draw_text(LEFT, top, f"{name.capitalize()} scan")
         votes = zip(d.attention.tolist(), d.expert_probabilities.tolist(), strict=True)
         for k, (weight, tumour) in enumerate(votes):
             x = LEFT + 1.5 + k * 1.9
-            page.meter(x, top, 0.34, weight)
+            page.draw_meter(x, top, 0.34, weight)
             says = f": tumour {wording.percent(tumour)}" if d.can_judge else ""
-            page.text(x + 0.42, top, f"E{k + 1} {weight:.2f}{says}", size=8)
+            page.draw_text(x + 0.42, top, f"E{k + 1} {weight:.2f}{says}", size=8)
     return top + 0.12
 
 
 def _provenance(page: Page, a: Analysis, document: dict[str, Any]) -> None:
-    top = page.table(TOP, "Settings of the attack", a.settings.to_dict())
+    top = page.draw_table(TOP, "Settings of the attack", a.settings.to_dict())
     scans = {"clean scan": document["scan"]["sha256"]}
     if a.attacked_scan is not None:
         scans["attacked scan"] = document["attack"]["sha256"]
-    top = page.table(top, f"Scans ({report.HASHED})", scans)
-    top = page.table(top, "Weights (sha256)", document["weights_sha256"] or report.UNTRAINED)
-    top = page.table(top, "Versions", document["versions"])
-    top = page.table(top, "Repeat it (the pictures are in the JSON report)", document["repeat"])
+    top = page.draw_table(top, f"Scans ({report.HASHED})", scans)
+    top = page.draw_table(top, "Weights (sha256)", document["weights_sha256"] or report.UNTRAINED)
+    top = page.draw_table(top, "Versions", document["versions"])
+    top = page.draw_table(
+        top, "Repeat it (the pictures are in the JSON report)", document["repeat"]
+    )
     times = {f"{name} scan": _times(d) for name, d in a.readings}
     if a.attack_ms:
         times["attack"] = f"{a.attack_ms:.0f} ms"
-    page.table(top, "Timings", times)
+    page.draw_table(top, "Timings", times)
 
 
 def _times(d: Diagnosis) -> str:

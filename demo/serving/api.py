@@ -11,9 +11,9 @@ from core.scan import ScanError
 from core.weights import Systems, choose
 from demo.analysis.attack import AttackSettings
 from demo.serving.events import ON_CPU
-from demo.serving.uploads import Inbox, Upload
+from demo.serving.uploads import Upload, UploadStore
 
-API = """Reads one brain-MRI slice with the whole defence and returns one JSON object.
+API_DESCRIPTION = """Reads one brain-MRI slice with the whole defence and returns one JSON object.
 Research and teaching only - not for clinical use: model outputs, no finding.
 
 The object holds exactly these keys:
@@ -46,8 +46,8 @@ A file that cannot be read is an error with one sentence."""
 class Api:
     """One public endpoint; its widgets are never shown."""
 
-    def __init__(self, systems: Systems, problem: str, inbox: Inbox) -> None:
-        self.systems, self.problem, self.inbox = systems, problem, inbox
+    def __init__(self, systems: Systems, problem: str, uploads: UploadStore) -> None:
+        self.systems, self.problem, self.uploads = systems, problem, uploads
         with gr.Row(visible=False):
             inputs = [
                 gr.File(label="scan"),
@@ -62,7 +62,7 @@ class Api:
                 inputs,
                 gr.JSON(label="diagnosis"),
                 api_name="read",
-                api_description=API,
+                api_description=API_DESCRIPTION,
                 preprocess=False,
                 **ON_CPU,
             )
@@ -75,7 +75,7 @@ class Api:
         slice: float,
         hospital: float = 0,
     ) -> dict[str, Any]:
-        """What the endpoint does; `API` describes it to its callers.
+        """What the endpoint does; `API_DESCRIPTION` describes it to its callers.
 
         Args:
             scan: picture, DICOM or NIfTI file, or zip of DICOM slices
@@ -84,7 +84,7 @@ class Api:
             slice: of a volume, counted from 1; 0 is the middle one
             hospital: where there are several, whose system reads, counted from 1; 0 is the first
         """
-        upload = self.inbox.take(scan["path"]) if scan else None
+        upload = self.uploads.decode(scan["path"]) if scan else None
         if not self.systems:
             raise gr.Error(self.problem, print_exception=False)
         try:

@@ -9,7 +9,7 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 
 
-class Shelf(Generic[T]):
+class ExpiringCache(Generic[T]):
     """Things by their key, forgotten `seconds` after their last use, the oldest first when full.
 
     Args:

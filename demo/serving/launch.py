@@ -9,7 +9,7 @@ import gradio as gr
 from starlette.middleware import Middleware
 
 from core.scan import MAX_VOLUME_BYTES
-from demo.serving.middleware import Guard
+from demo.serving.middleware import SecurityMiddleware
 
 # one stylesheet for all tabs and one for each; joined by file name
 CSS = sorted(Path(__file__).parents[1].rglob("*.css"), key=lambda path: path.name)
@@ -69,10 +69,10 @@ def theme() -> gr.themes.Base:
     )
 
 
-def launch_settings(on_a_space: bool = False) -> dict[str, Any]:
+def build_launch_settings(on_a_space: bool = False) -> dict[str, Any]:
     """Keyword arguments of `Blocks.launch` that the app and its tests share."""
     return {
-        "app_kwargs": {"middleware": [Middleware(Guard, on_a_space=on_a_space)]},
+        "app_kwargs": {"middleware": [Middleware(SecurityMiddleware, on_a_space=on_a_space)]},
         "theme": theme(),
         "css": "\n".join(path.read_text(encoding="utf-8") for path in CSS),
         "head": HEAD,

@@ -46,7 +46,7 @@ class Bucket:
     seen: float
 
 
-class Limit:
+class RateLimit:
     """At most `per_minute` requests of each visitor in a minute, and as many at once."""
 
     def __init__(self, per_minute: int, clock: Callable[[], float] = time.monotonic) -> None:
@@ -64,7 +64,7 @@ class Limit:
         return tokens >= 1
 
 
-class Guard:
+class SecurityMiddleware:
     """ASGI middleware around the app.
 
     Args:
@@ -79,7 +79,7 @@ class Guard:
         self, app: Any, on_a_space: bool = False, uploads: int = 2_100, events: int = 1_200
     ) -> None:
         self.app, self.on_a_space = app, on_a_space
-        self.uploads, self.events = Limit(uploads), Limit(events)
+        self.uploads, self.events = RateLimit(uploads), RateLimit(events)
         frames = SPACE_FRAMES if on_a_space else OWN_FRAMES
         policy = "; ".join(f"{k} {v}" for k, v in {**SOURCES, "frame-ancestors": frames}.items())
         headers = {**HEADERS, "content-security-policy": policy}
@@ -119,7 +119,7 @@ class Guard:
             return self.headers
         return [pair for pair in self.headers if pair[0] != b"cache-control"]
 
-    def _limit(self, path: str) -> Limit:
+    def _limit(self, path: str) -> RateLimit:
         return self.uploads if path.endswith("/upload") else self.events
 
     def _who(self, scope: Scope) -> str:

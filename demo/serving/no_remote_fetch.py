@@ -19,7 +19,7 @@ async def refuse(*_: Any, **__: Any) -> NoReturn:
     raise gr.Error(FOREIGN, print_exception=False)
 
 
-def fetch_nothing() -> None:
+def disable_remote_fetch() -> None:
     """From now on, for this process."""
     processing_utils.async_ssrf_protected_get = refuse
     processing_utils.async_ssrf_protected_download = refuse

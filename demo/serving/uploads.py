@@ -19,7 +19,7 @@ from core.scan import (
     read_volume,
     to_uint8,
 )
-from demo.serving.expiring_cache import Shelf
+from demo.serving.expiring_cache import ExpiringCache
 
 REMEMBER_SECONDS = 600
 REMEMBER_COUNT = 64
@@ -41,7 +41,7 @@ class Upload:
     volume: Volume | None = None  # all of it, where the file can be opened
 
 
-def decode(data: bytes | Sequence[bytes]) -> Upload:
+def decode_upload(data: bytes | Sequence[bytes]) -> Upload:
     """Opens a file's bytes, or those of a series; every bad file becomes a refusal in words."""
     try:
         return _opened(read_volume(data))
@@ -59,7 +59,7 @@ def _opened(volume: Volume) -> Upload:
         return Upload(None, str(error), volume=volume if len(volume) > 1 else None)
 
 
-class Inbox:
+class UploadStore:
     """Turns stored uploads into pixels once, and deletes them.
 
     Gradio names a stored upload after its content, so two visitors who drop the same picture share
@@ -69,9 +69,11 @@ class Inbox:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._recent: Shelf[Upload] = Shelf(REMEMBER_SECONDS, REMEMBER_COUNT, REMEMBER_BYTES)
+        self._recent: ExpiringCache[Upload] = ExpiringCache(
+            REMEMBER_SECONDS, REMEMBER_COUNT, REMEMBER_BYTES
+        )
 
-    def take(self, stored: str | Sequence[str]) -> Upload:
+    def decode(self, stored: str | Sequence[str]) -> Upload:
         """The decoded upload, of one path or those of a series; its files are gone afterwards."""
         paths = [Path(stored)] if isinstance(stored, str) else [Path(path) for path in stored]
         key = "\n".join(map(str, paths))
@@ -90,7 +92,7 @@ class Inbox:
         if len(paths) > MAX_SLICES or sum(p.stat().st_size for p in paths) > MAX_VOLUME_BYTES:
             return Upload(None, MANY)
         data = [path.read_bytes() for path in paths]
-        return decode(data[0] if len(data) == 1 else data)
+        return decode_upload(data[0] if len(data) == 1 else data)
 
 
 def _remove(path: Path) -> None:

@@ -33,7 +33,7 @@ def write(folder: Path, scan: Tensor, **changed: object) -> None:
 
 def test_an_example_comes_with_its_facts(tmp_path: Path, scan: Tensor) -> None:
     write(tmp_path, scan)
-    (example,) = examples.load(tmp_path)
+    (example,) = examples.load_examples(tmp_path)
     assert (example.levels == to_uint8(scan)).all() and not example.is_failure
     assert "Synthetic, drawn with a tumour" in example.sentence() and "0.61" in example.sentence()
 
@@ -41,21 +41,21 @@ def test_an_example_comes_with_its_facts(tmp_path: Path, scan: Tensor) -> None:
 @pytest.mark.parametrize("fact", ["read_right", "flips_undefended", "right_defended"])
 def test_a_failure_is_labelled(tmp_path: Path, scan: Tensor, fact: str) -> None:
     write(tmp_path, scan, **{fact: False})
-    (example,) = examples.load(tmp_path)
+    (example,) = examples.load_examples(tmp_path)
     assert example.is_failure and "Known failure" in example.sentence()
 
 
 def test_a_broken_example_is_named(tmp_path: Path, scan: Tensor) -> None:
     write(tmp_path, scan, surprise=1)
     with pytest.raises(ValueError, match=r"one\.json.*surprise"):
-        examples.load(tmp_path)
+        examples.load_examples(tmp_path)
     (tmp_path / "one.json").write_text("{")
     with pytest.raises(ValueError, match=r"one\.json"):
-        examples.load(tmp_path)
+        examples.load_examples(tmp_path)
 
 
 def test_shipped_examples_are_synthetic_strangers_and_do_what_they_say() -> None:
-    system, shipped = core.load(), examples.load()
+    system, shipped = core.load(), examples.load_examples()
     assert {e.tumour for e in shipped} == {False, True} and any(e.is_failure for e in shipped)
     for example in shipped:
         assert example.correlation < 0.9, example.name
@@ -67,7 +67,7 @@ def test_shipped_examples_are_synthetic_strangers_and_do_what_they_say() -> None
 @pytest.mark.slow
 def test_examples_are_made_judged_and_loaded(tmp_path: Path, system: MedFedPure) -> None:
     made = make_examples.make(system, lambda scan: 0.4, tmp_path, 2)
-    loaded = examples.load(tmp_path)
+    loaded = examples.load_examples(tmp_path)
     assert len(made) == len(loaded) >= 1
     for old, new in zip(made, loaded, strict=True):
         assert (old.levels == new.levels).all() and old.sentence() == new.sentence()

@@ -9,8 +9,8 @@ import pytest
 
 from core.checkpoint import read_manifest
 from demo.about import results
-from demo.about.method_figure import HEIGHT, WIDTH, method_figure
-from demo.about.tab import about
+from demo.about.method_figure import HEIGHT, WIDTH, draw_method_figure
+from demo.about.tab import render_about
 
 DASH = results.DASH
 
@@ -26,7 +26,7 @@ def test_the_table_says_what_the_files_say(tmp_path: Path) -> None:
     }
     result = {"rows": {"A0": {"systems": systems}}}
     (tmp_path / "robustness-paper.json").write_text(json.dumps(result))
-    shown = cells(results.robustness(tmp_path))
+    shown = cells(results.render_robustness(tmp_path))
     assert shown[5:9] == [
         "PGD-7, eps .015", "25.0 % [10.0 to 50.0] 1/4", "75.0 % [50.0 to 90.0] 3/4", "50.0 %"
     ]  # fmt: skip
@@ -43,7 +43,7 @@ def test_attackers_who_know_the_defence_are_shown_too(tmp_path: Path) -> None:
     }
     content = {"standings": {"defence": defence}}
     (tmp_path / "ladder-multi-source.json").write_text(json.dumps(content))
-    html = results.ladder(tmp_path)
+    html = results.render_attack_suite(tmp_path)
     assert cells(html)[2:4] == ["50.0 % [25.0 to 75.0] 2/4", "25.0 % [25.0 to 75.0] 1/4"]
     assert set(cells(html)[:2] + cells(html)[4:]) == {DASH}  # of the others nothing is known
     assert "Of 3 scans" in html and "2 raise no alarm" in html and "0.750 and 0.500" in html
@@ -52,34 +52,34 @@ def test_attackers_who_know_the_defence_are_shown_too(tmp_path: Path) -> None:
 def test_a_missing_or_broken_file_shows_a_dash(tmp_path: Path) -> None:
     (tmp_path / "detection-multi-source.json").write_text("{")
     (tmp_path / "latency-multi-source.json").write_text("[1]")
-    assert set(cells(results.robustness(tmp_path))) == {*results.ROWS.values(), DASH, ""}
-    assert set(cells(results.detection(tmp_path))) == {DASH}
-    assert set(cells(results.ladder(tmp_path))) == {DASH}
-    assert set(cells(results.provenance(tmp_path))) == {DASH}
-    assert set(cells(results.weights(tmp_path))) == {DASH}
-    assert results.speed(tmp_path).count(DASH) == 4
+    assert set(cells(results.render_robustness(tmp_path))) == {*results.ROWS.values(), DASH, ""}
+    assert set(cells(results.render_detection(tmp_path))) == {DASH}
+    assert set(cells(results.render_attack_suite(tmp_path))) == {DASH}
+    assert set(cells(results.render_provenance(tmp_path))) == {DASH}
+    assert set(cells(results.render_weights(tmp_path))) == {DASH}
+    assert results.render_speed(tmp_path).count(DASH) == 4
 
 
 def test_results_that_ship_are_all_shown() -> None:
-    shown = cells(results.robustness())
+    shown = cells(results.render_robustness())
     for protocol in results.PROTOCOLS:
         path = results.RESULTS / f"robustness-{protocol}.json"
         systems = json.loads(path.read_text(encoding="utf-8"))["rows"]["A0"]["systems"]
         for name in results.SYSTEMS:
             k, n = systems[name]["k"], systems[name]["n"]
             assert any(cell.endswith(f"{k}/{n}") for cell in shown), (protocol, name)
-    assert DASH not in results.ladder()
-    assert DASH not in cells(results.detection()) and DASH not in results.speed()
+    assert DASH not in results.render_attack_suite()
+    assert DASH not in cells(results.render_detection()) and DASH not in results.render_speed()
 
 
 def test_the_model_card_is_the_manifests() -> None:
-    html = results.weights()
+    html = results.render_weights()
     for name, info in read_manifest().items():
         assert name in html and info.sha256[:16] in html and f"{info.bytes / 1e6:.2f} MB" in html
 
 
 def test_the_page_has_all_its_parts() -> None:
-    html = about()
+    html = render_about()
     for title in ("Method", "Results", "Limits", "Model card", "Citation", "Licences"):
         assert f"<h2>{title}</h2>" in html
     assert "clinical" in html and "Karami" in html and "Kaggle" in html
@@ -87,7 +87,7 @@ def test_the_page_has_all_its_parts() -> None:
 
 
 def test_the_figure_is_well_formed_and_inside_its_frame() -> None:
-    root = ElementTree.fromstring(method_figure())
+    root = ElementTree.fromstring(draw_method_figure())
     assert root.get("role") == "img" and "purifier" in str(root.get("aria-label"))
     for box in root.iter("rect"):
         x, y, w, h = (float(str(box.get(k))) for k in ("x", "y", "width", "height"))
@@ -101,4 +101,4 @@ def test_the_figure_is_well_formed_and_inside_its_frame() -> None:
 
 @pytest.mark.parametrize("value", [None, {"accuracy": None}, [], {}])
 def test_figures_that_are_not_there(value: object) -> None:
-    assert results.accuracy(value) == DASH
+    assert results.format_accuracy(value) == DASH

@@ -19,7 +19,7 @@ from demo.batch import table, worklist
 from demo.batch.worklist import COLUMNS, Reading, Worklist
 from demo.phantom import phantom
 from demo.rendering import wording
-from demo.serving.uploads import decode
+from demo.serving.uploads import decode_upload
 
 
 def volume(slices: int) -> bytes:
@@ -33,7 +33,7 @@ def volume(slices: int) -> bytes:
 def filled(*files: bytes) -> Worklist:
     work = Worklist()
     for number, file in enumerate(files):
-        work.add(f"Jane Doe {number}.png", decode(file))
+        work.add(f"Jane Doe {number}.png", decode_upload(file))
     return work
 
 
@@ -60,7 +60,7 @@ def test_a_bad_file_has_its_row_and_the_rest_goes_on(
     run(tiny_system, work)
     results = [result for _, result in work.rows(each=False)]
     assert [type(result) for result in results] == [Reading, str, Reading, Reading]
-    assert results[1] == decode(b"broken").refusal and results[1].endswith(".")
+    assert results[1] == decode_upload(b"broken").refusal and results[1].endswith(".")
 
 
 def test_the_numbers_are_those_of_a_reading_alone(tiny_system: MedFedPure, work: Worklist) -> None:
@@ -118,7 +118,7 @@ def test_clearing_leaves_nothing_and_a_late_step_does_not_bring_it_back(
 
 def test_files_dropped_while_it_reads_are_kept(tiny_system: MedFedPure, work: Worklist) -> None:
     assert work.start(False) and work.step(tiny_system, False)
-    work.add("late.png", decode(to_png(phantom(7, True))))
+    work.add("late.png", decode_upload(to_png(phantom(7, True))))
     while work.step(tiny_system, False):
         pass
     assert [s.file for s, r in work.rows(False) if isinstance(r, Reading)] == [1, 3, 4, 5]
@@ -170,18 +170,18 @@ def test_the_pdf_has_a_line_for_every_row_and_the_notice_on_every_page(
 ) -> None:
     work = filled(*[to_png(phantom(n % 3, True)) for n in range(batch_pages.ROWS + 2)])
     assert work.start(False) and work.step(tiny_system, False)
-    pages = batch_pages.pages(work, False, {})
+    pages = batch_pages.draw_pages(work, False, {})
     texts = [[t.get_text() for t in page.figure.findobj(Text)] for page in pages]
     assert len(pages) == 3 and all(t.count(wording.RESEARCH) == 2 for t in texts)
     assert [t.count("not read") for t in texts] == [batch_pages.ROWS - 1, 2, 0]
     assert "Jane" not in str(texts)
-    pdf = batch_pages.pdf(work, False, {})
+    pdf = batch_pages.render_pdf(work, False, {})
     assert pdf.startswith(b"%PDF-") and pdf.count(b"/Type /Page ") == 3
 
 
 def test_names_are_escaped_and_hidden_unless_asked_for(tiny_system: MedFedPure) -> None:
     work = Worklist()
-    work.add("<script>alert(1)</script>.png", decode(to_png(phantom(1, True))))
+    work.add("<script>alert(1)</script>.png", decode_upload(to_png(phantom(1, True))))
     run(tiny_system, work)
     html = table.render(work, False)
     assert "<script" not in html and '<small class="mf-name">&lt;script' in html

@@ -57,4 +57,4 @@ def make() -> gr.Blocks:
 
 if __name__ == "__main__":
     mcp = ["--mcp"] if "--mcp" in sys.argv else []
-    app.serve(make, app.arguments(["--no-browser", "--port", sys.argv[1], *mcp]))
+    app.serve(make, app.parse_arguments(["--no-browser", "--port", sys.argv[1], *mcp]))

@@ -40,7 +40,7 @@ from demo.rendering import wording
 from demo.report import document as report
 from demo.report import pdf as report_pages
 from demo.serving.api import Api
-from demo.serving.uploads import decode
+from demo.serving.uploads import decode_upload
 from tests.hospitals import COUNT, write
 
 NUMBERS = list(range(1, COUNT + 1))
@@ -80,7 +80,7 @@ def test_pooled_weights_read_as_ever(tiny_system: MedFedPure, scan: Tensor) -> N
         shown = found[-1]
         assert "ospital" not in shown.stages + shown.results + shown.decision
         assert shown.analysis is not None and shown.analysis.elsewhere == {}
-        document = report.document(shown.analysis)
+        document = report.build_document(shown.analysis)
         assert "ospital" not in json.dumps({**document, "weights_sha256": {}})
     assert len(steps) == len(same)
 
@@ -233,7 +233,7 @@ def test_reports_name_the_hospital_and_repeat_as_it(
     assert printed["tumour_probability"] == pytest.approx(
         document["clean"]["tumour_probability"], abs=1e-4
     )
-    for made in report_pages.pages(done):
+    for made in report_pages.draw_pages(done):
         words = [text.get_text() for text in made.figure.findobj(Text)]
         assert any("read as hospital 3 (simulated)" in word for word in words)
     path.write_text("[1, 2]")
@@ -242,17 +242,17 @@ def test_reports_name_the_hospital_and_repeat_as_it(
 
 def test_a_batch_says_that_the_first_hospital_read(systems: Systems, scan: Tensor) -> None:
     work = Worklist()
-    work.add("a.png", decode(to_png(scan)))
-    first = batch_pages.pages(work, False, systems[1].info)[0]
+    work.add("a.png", decode_upload(to_png(scan)))
+    first = batch_pages.draw_pages(work, False, systems[1].info)[0]
     words = [text.get_text() for text in first.figure.findobj(Text)]
     assert any("read as hospital 1 (simulated)" in word for word in words)
 
 
 def test_programs_choose_by_number(systems: Systems, tiny_system: MedFedPure, scan: Tensor) -> None:
-    inbox = SimpleNamespace(take=lambda path: decode(to_png(scan)))
+    uploads = SimpleNamespace(decode=lambda path: decode_upload(to_png(scan)))
 
     def ask(systems: Systems, hospital: float) -> dict[str, Any]:
-        api = SimpleNamespace(systems=systems, problem="", inbox=inbox)
+        api = SimpleNamespace(systems=systems, problem="", uploads=uploads)
         return Api.read(api, {"path": "a"}, False, 0, 0, hospital)  # type: ignore[arg-type]
 
     for given, number in ((0, 1), (1, 1), (3, 3)):

@@ -14,7 +14,7 @@ from core.scan import Volume, to_uint8
 from demo.explore import selection, slices
 from demo.explore.series import Series, of_levels
 from demo.phantom import phantom
-from demo.serving.uploads import Upload, decode
+from demo.serving.uploads import Upload, decode_upload
 
 
 def stack(*scans: Tensor) -> Volume:
@@ -42,7 +42,7 @@ def test_a_blank_slice_is_shown_but_not_read(scan: Tensor) -> None:
 
 
 def test_a_colour_picture_is_told_and_read_on_request(photograph: bytes) -> None:
-    series = selection.receive(decode(photograph))
+    series = selection.receive(decode_upload(photograph))
     assert isinstance(series, Series)
     refused = selection.look(series)
     assert refused.scan is None and 'role="alert"' in refused.line and refused.view["scan"]

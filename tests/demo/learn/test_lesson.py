@@ -16,7 +16,7 @@ from demo.learn.text import QUIZ, TEXTS
 
 @pytest.fixture(scope="module")
 def seen(system: MedFedPure, scan: Tensor) -> Lesson:
-    return lesson.look(system, scan, tumour=True)
+    return lesson.read_clean(system, scan, tumour=True)
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +26,7 @@ def done(system: MedFedPure, seen: Lesson) -> Lesson:
 
 
 def test_the_scan_is_shown_as_numbers_and_as_the_experts_see_it(seen: Lesson, scan: Tensor) -> None:
-    html = views.seen(seen, (112, 56, 28))
+    html = views.render_scan(seen, (112, 56, 28))
     numbers = [int(v) for v in re.findall(r'">(\d+)</td>', html)]
     middle = (scan[0, 107:117, 107:117] * 255).round().int().flatten().tolist()
     assert numbers == middle
@@ -57,7 +57,7 @@ def test_the_attack_is_shown_step_by_step(system: MedFedPure, seen: Lesson) -> N
     last = going[-1]
     assert 0 < (last.x_adv - last.scan).abs().max() <= 2 / 255 + 1e-6
     assert torch.equal(read_scan(to_png(last.x_adv)), last.x_adv)
-    shown = [views.attack_step(last, i) for i in range(STEPS + 1)]
+    shown = [views.render_attack_step(last, i) for i in range(STEPS + 1)]
     assert len(set(shown)) == STEPS + 1
     for i, html in enumerate(shown):
         assert f"Step {i} of {STEPS}" in html and f"loss {float(last.steps[i].loss):.2f}" in html
@@ -67,7 +67,7 @@ def test_the_attack_is_shown_step_by_step(system: MedFedPure, seen: Lesson) -> N
 def test_no_levels_are_a_control(system: MedFedPure, seen: Lesson) -> None:
     *_, control = lesson.attack(system, seen, 0)
     assert torch.equal(control.x_adv, seen.scan)
-    assert "The attack failed" in views.attack_step(control, STEPS)
+    assert "The attack failed" in views.render_attack_step(control, STEPS)
 
 
 def test_a_new_attack_forgets_what_came_after_the_old_one(system: MedFedPure, done: Lesson) -> None:
@@ -100,7 +100,7 @@ def test_the_detector_is_told_off_where_it_is_wrong(done: Lesson) -> None:
             clean=replace(done.clean, flagged=clean),
             attacked=replace(done.attacked, flagged=attacked),
         )
-        html = views.detection(case)
+        html = views.render_detection(case)
         assert said in html and ("wrong here" in html) == (said != "right twice")
 
 
@@ -116,13 +116,13 @@ def test_depth_zero_purifies_nothing_and_more_noise_is_more(
     again = lesson.purify(system, done, min(own.t_star, MAX_T))[1]
     if own.t_star <= MAX_T:  # the same depth and seed: what the system itself did
         torch.testing.assert_close(again.purified, own.purified, atol=1e-4, rtol=0)
-    assert "t* = 50" in views.purification(done, tried[1])
+    assert "t* = 50" in views.render_purification(done, tried[1])
     with pytest.raises(ValueError, match="depth"):
         lesson.purify(system, done, MAX_T + 1)
 
 
 def test_the_four_outputs_are_those_of_the_readings(done: Lesson) -> None:
-    html = views.mixture(done)
+    html = views.render_mixture(done)
     a, b = done.clean, done.attacked
     assert a is not None and b is not None
     expected = [
@@ -135,8 +135,8 @@ def test_the_four_outputs_are_those_of_the_readings(done: Lesson) -> None:
 
 def test_what_is_not_computed_is_not_shown(scan: Tensor) -> None:
     bare = Lesson(scan, True)
-    assert views.seen(bare, (112,)) == "" == views.attack_step(bare, 0)
-    assert views.detection(bare) == "" == views.mixture(bare)
+    assert views.render_scan(bare, (112,)) == "" == views.render_attack_step(bare, 0)
+    assert views.render_detection(bare) == "" == views.render_mixture(bare)
 
 
 def test_five_steps_and_a_quiz() -> None:
@@ -145,7 +145,7 @@ def test_five_steps_and_a_quiz() -> None:
 
 @pytest.fixture(scope="module")
 def rounds(system: MedFedPure) -> list[Round]:
-    return [quiz.deal(system, seed) for seed in range(4)]
+    return [quiz.draw_round(system, seed) for seed in range(4)]
 
 
 def test_one_of_a_pair_is_attacked_and_hardly_differs(rounds: list[Round]) -> None:
@@ -157,13 +157,13 @@ def test_one_of_a_pair_is_attacked_and_hardly_differs(rounds: list[Round]) -> No
 
 
 def test_the_same_seed_deals_the_same_round(system: MedFedPure, rounds: list[Round]) -> None:
-    again = quiz.deal(system, 1)
+    again = quiz.draw_round(system, 1)
     assert again.attacked == rounds[1].attacked
     assert torch.equal(again.pictures[0], rounds[1].pictures[0])
 
 
 def test_the_question_does_not_give_it_away(rounds: list[Round]) -> None:
-    html = quiz.question(rounds[0])
+    html = quiz.render_question(rounds[0])
     words = re.sub(r"data:image/png;base64,[^\"]+", "", html)
     assert "attack" not in words and "suspected" not in words and html.count("<img") == 2
 
@@ -174,10 +174,10 @@ def test_the_answer_says_who_was_right(rounds: list[Round]) -> None:
     wrong = right.add(dealt, 1 - dealt.attacked)
     assert (right.rounds, right.visitor) == (1, 1) and (wrong.rounds, wrong.visitor) == (2, 1)
     assert wrong.detector == 2 * (dealt.detectors_choice == dealt.attacked)
-    html = quiz.answer(dealt, 1 - dealt.attacked, wrong)
+    html = quiz.render_answer(dealt, 1 - dealt.attacked, wrong)
     assert f"Wrong: {quiz.NAMES[dealt.attacked]} was attacked" in html and "1 of 2" in html
-    assert "Right:" in quiz.answer(dealt, dealt.attacked, right)
+    assert "Right:" in quiz.render_answer(dealt, dealt.attacked, right)
     notes = re.findall(r"<small>(attacked|as drawn);", html)
     assert notes[dealt.attacked] == "attacked" and notes[1 - dealt.attacked] == "as drawn"
     with pytest.raises(ValueError, match="guess"):
-        quiz.answer(dealt, 2, right)
+        quiz.render_answer(dealt, 2, right)

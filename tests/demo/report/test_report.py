@@ -28,7 +28,7 @@ from demo.rendering import wording
 from demo.report import document as report
 from demo.report import pdf as report_pages
 from demo.report.buttons import NOTHING, _pdf, _png
-from demo.report.download import File
+from demo.report.download import GeneratedFile
 from demo.report.page import DPI, LEFT, SIDE, TOP, Page
 
 
@@ -78,7 +78,7 @@ def test_the_json_alone_repeats_the_analysis(
     loaded: MedFedPure, scan: Tensor, settings: dict[str, Any]
 ) -> None:
     before = analysed(loaded, scan, **settings)
-    again = report.repeat(loaded, json.loads(report.to_json(before)))
+    again = report.repeat_analysis(loaded, json.loads(report.to_json(before)))
     assert again.settings == before.settings and torch.equal(again.scan, before.scan)
     assert [name for name, _ in again.readings] == [name for name, _ in before.readings]
     if before.attacked_scan is not None:
@@ -136,7 +136,7 @@ def test_another_file_is_no_report(loaded: MedFedPure, done: Analysis, change: s
     else:
         document = [1, 2]
     with pytest.raises(ValueError, match="report"):
-        report.repeat(loaded, document)
+        report.repeat_analysis(loaded, document)
 
 
 def test_it_says_what_it_was_made_with(
@@ -148,28 +148,29 @@ def test_it_says_what_it_was_made_with(
     assert document["weights_sha256"] == {name: file.sha256 for name, file in files.items()}
     assert document["versions"]["torch"] == torch.__version__.split("+")[0]
     assert document["versions"]["python"] == ".".join(map(str, sys.version_info[:3]))
-    assert document["scan"]["sha256"] == report.digest(to_uint8(done.scan))
+    assert document["scan"]["sha256"] == report.hash_levels(to_uint8(done.scan))
     assert document["attack"]["seed"] == document["clean"]["seed"] == 5
     assert wording.RESEARCH in document["notice"]
     trained_elsewhere = {"split_sha256": "another split"}
-    assert report.weights(trained_elsewhere) == {} == report.weights({})
+    assert report.find_weight_hashes(trained_elsewhere) == {} == report.find_weight_hashes({})
 
 
 def test_the_pdf_has_its_pages_and_the_notice_on_each(done: Analysis) -> None:
-    pdf = report_pages.pdf(done)
+    pdf = report_pages.render_pdf(done)
     assert pdf.startswith(b"%PDF-") and pdf.count(b"/Type /Page ") == 2
-    pages = report_pages.pages(done)
+    pages = report_pages.draw_pages(done)
     assert len(pages) == 2
     for number, page in enumerate(pages, start=1):
         assert words(page).count(wording.RESEARCH) == 2  # above and below
         assert f"MedFedPure, page {number} of 2" in words(page)
     first, second = map(words, pages)
     assert {"Clean scan", "Attacked scan", "Without defence", "With defence"} <= set(first)
-    assert report.digest(to_uint8(done.scan)) in second and "python -m demo.repeat" in str(second)
+    assert report.hash_levels(to_uint8(done.scan)) in second
+    assert "python -m demo.repeat" in str(second)
 
 
 def test_nothing_of_a_page_is_cut_off(done: Analysis) -> None:
-    for page in report_pages.pages(done):
+    for page in report_pages.draw_pages(done):
         page.figure.savefig(io.BytesIO(), format="png", dpi=DPI)  # measures the letters
         width, height = page.figure.get_size_inches() * DPI
         for text in page.figure.findobj(Text):
@@ -179,7 +180,7 @@ def test_nothing_of_a_page_is_cut_off(done: Analysis) -> None:
 
 
 def test_the_png_shows_the_scan_dot_for_dot(done: Analysis) -> None:
-    with Image.open(io.BytesIO(report_pages.png(done))) as picture:
+    with Image.open(io.BytesIO(report_pages.render_png(done))) as picture:
         shown = np.asarray(picture.convert("RGB"))
     top, left, side = round((TOP + 0.18) * DPI), round(LEFT * DPI), round(SIDE * DPI)
     levels = shown[top : top + side, left : left + side]
@@ -190,10 +191,10 @@ def test_an_unattacked_or_stopped_analysis_is_reported_too(
     loaded: MedFedPure, scan: Tensor
 ) -> None:
     clean = analysed(loaded, scan, kind="none")
-    assert "Attacked scan" not in words(report_pages.pages(clean)[0])
+    assert "Attacked scan" not in words(report_pages.draw_pages(clean)[0])
     steps = analyse.analyse(loaded, scan, {}, AttackSettings(steps=2))
     stopped = next(s.analysis for s in steps if s.analysis and s.analysis.steps)
-    assert "The attack was stopped." in words(report_pages.pages(stopped)[0])
+    assert "The attack was stopped." in words(report_pages.draw_pages(stopped)[0])
 
 
 def test_no_header_of_a_file_gets_in(loaded: MedFedPure) -> None:
@@ -201,10 +202,10 @@ def test_no_header_of_a_file_gets_in(loaded: MedFedPure) -> None:
     file = dicom_maker.native(dicom_maker.data_set(stored, 12), stored)
     assert b"Nobody^Secret" in file and b"SECRET-17" in file
     done = analysed(loaded, read_volume(file).slice(), kind="none")
-    texts = report.to_json(done).decode() + str([words(p) for p in report_pages.pages(done)])
+    texts = report.to_json(done).decode() + str([words(p) for p in report_pages.draw_pages(done)])
     for secret in ("Nobody", "Secret", "SECRET", dicom_maker.MR):
         assert secret not in texts
-    assert b"Secret" not in report_pages.png(done) + report_pages.pdf(done)
+    assert b"Secret" not in report_pages.render_png(done) + report_pages.render_pdf(done)
 
 
 def test_nothing_is_left_on_disk_or_in_pyplot(
@@ -214,7 +215,7 @@ def test_nothing_is_left_on_disk_or_in_pyplot(
     monkeypatch.setattr("tempfile.tempdir", None)
     monkeypatch.chdir(tmp_path)
     for made in (_pdf(done), _png(done)):
-        assert isinstance(made, File) and made.data
+        assert isinstance(made, GeneratedFile) and made.data
     assert list(tmp_path.iterdir()) == []
     assert "matplotlib.pyplot" not in sys.modules
 
@@ -225,5 +226,5 @@ def test_without_an_analysis_the_buttons_say_so(scan: Tensor) -> None:
 
 
 def test_the_scan_in_the_report_is_a_file_that_can_be_opened(done: Analysis) -> None:
-    png = base64.b64decode(report.document(done)["scan"]["png"].partition(",")[2])
+    png = base64.b64decode(report.build_document(done)["scan"]["png"].partition(",")[2])
     assert torch.equal(read_scan(png), done.scan) and png == to_png(done.scan)

@@ -21,8 +21,8 @@ from core.pipeline import MedFedPure, PipelineConfig
 from core.pipeline import build as build_system
 from core.scan import ScanError, read_volume, to_png
 from demo.phantom import phantom
-from demo.serving.api import API, read_once
-from demo.serving.uploads import decode
+from demo.serving.api import API_DESCRIPTION, read_once
+from demo.serving.uploads import decode_upload
 from tests.demo.browser.browsing import Served
 
 # what the README shows, word for word
@@ -46,7 +46,7 @@ NUMBERS = ("tumour_probability", "tumour_probability_undefended", "score", "atte
 
 def documented() -> dict[str, str]:
     """The schema in the endpoint's description: key to type."""
-    return dict(re.findall(r"^- (\w+) \((\w+)\): ", API, re.MULTILINE))
+    return dict(re.findall(r"^- (\w+) \((\w+)\): ", API_DESCRIPTION, re.MULTILINE))
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +74,7 @@ def client(served: Served) -> Iterator[Any]:
 
 
 def test_the_description_is_the_output(tiny_system: MedFedPure, volume: bytes) -> None:
-    answer = read_once(tiny_system, decode(volume), False, 0)
+    answer = read_once(tiny_system, decode_upload(volume), False, 0)
     schema = documented()
     assert sorted(answer) == sorted(schema)
     for key, kind in schema.items():
@@ -87,27 +87,27 @@ def test_a_slice_is_chosen_and_the_middle_one_is_read_otherwise(
     tiny_system: MedFedPure, volume: bytes
 ) -> None:
     for number in (1, 2, 3):
-        answer = read_once(tiny_system, decode(volume), False, 0, number)
+        answer = read_once(tiny_system, decode_upload(volume), False, 0, number)
         alone = tiny_system.read(read_volume(volume).slice(number - 1))
         assert answer["score"] == pytest.approx(alone.score, abs=1e-6)
         assert (answer["slice"], answer["slices"], answer["kind"]) == (number, 3, "NIfTI")
-    middle = read_once(tiny_system, decode(volume), False, 0)
+    middle = read_once(tiny_system, decode_upload(volume), False, 0)
     assert middle["slice"] == 2
 
 
 def test_refusals_are_sentences(tiny_system: MedFedPure, volume: bytes, photograph: bytes) -> None:
     for words, call in {
         "Send one file": (None, False, 0),
-        "empty": (decode(b""), True, 0),
-        "brain MRI": (decode(photograph), False, 0),
-        "no slice 4: the file has 3": (decode(volume), False, 0, 4),
-        "no slice -1": (decode(volume), False, 0, -1),
+        "empty": (decode_upload(b""), True, 0),
+        "brain MRI": (decode_upload(photograph), False, 0),
+        "no slice 4: the file has 3": (decode_upload(volume), False, 0, 4),
+        "no slice -1": (decode_upload(volume), False, 0, -1),
     }.items():
         with pytest.raises(ScanError, match=words):
             read_once(tiny_system, *call)
     with pytest.raises(ValueError, match="seed"):
-        read_once(tiny_system, decode(volume), False, -1)
-    assert read_once(tiny_system, decode(photograph), True, 0)["kind"] == "picture"
+        read_once(tiny_system, decode_upload(volume), False, -1)
+    assert read_once(tiny_system, decode_upload(photograph), True, 0)["kind"] == "picture"
 
 
 def test_the_example_of_the_readme_runs(
@@ -188,10 +188,10 @@ def test_mcp_without_its_package_is_a_sentence(
         importlib.util, "find_spec", lambda name, *_: None if name == "mcp" else find(name)
     )
     with pytest.raises(SystemExit) as left:
-        app.arguments(["--mcp"])
+        app.parse_arguments(["--mcp"])
     assert left.value.code == 2
     assert capsys.readouterr().err.strip().endswith(app.NO_MCP)
-    assert app.arguments([]).mcp is False
+    assert app.parse_arguments([]).mcp is False
 
 
 def test_a_language_model_finds_one_tool_and_reads_with_it(

@@ -16,8 +16,8 @@ from starlette.testclient import TestClient
 
 import app
 from demo.serving import middleware
-from demo.serving.middleware import TOO_MANY, Guard, Limit
-from demo.serving.no_remote_fetch import fetch_nothing
+from demo.serving.middleware import TOO_MANY, RateLimit, SecurityMiddleware
+from demo.serving.no_remote_fetch import disable_remote_fetch
 
 ADDRESSES = ["http://169.254.169.254/latest", "https://example.org/a.png"]
 
@@ -28,7 +28,9 @@ async def hello(request: Request) -> PlainTextResponse:
 
 def client(**options: object) -> TestClient:
     routes = [Route(path, hello, methods=["GET", "POST"]) for path in ("/", "/upload", "/assets/a")]
-    return TestClient(Starlette(routes=routes, middleware=[Middleware(Guard, **options)]))
+    return TestClient(
+        Starlette(routes=routes, middleware=[Middleware(SecurityMiddleware, **options)])
+    )
 
 
 def test_each_answer_carries_the_headers() -> None:
@@ -69,7 +71,7 @@ def test_an_address_that_a_visitor_names_counts_only_behind_the_hub(
 
 def test_the_limit_refills_and_forgets(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 0.0
-    limit = Limit(60, clock=lambda: now)
+    limit = RateLimit(60, clock=lambda: now)
     assert sum(limit.allows("a") for _ in range(100)) == 60
     now = 2.0
     assert sum(limit.allows("a") for _ in range(100)) == 2
@@ -89,7 +91,7 @@ def test_no_address_is_fetched(
 ) -> None:
     for name in ("async_ssrf_protected_get", "async_ssrf_protected_download"):
         monkeypatch.setattr(processing_utils, name, getattr(processing_utils, name))
-    fetch_nothing()
+    disable_remote_fetch()
     with pytest.raises(gr.Error, match="addresses are not fetched"):
         asyncio.run(kind().async_move_resource_to_block_cache(address))
     with pytest.raises(gr.Error, match="addresses are not fetched"):
@@ -108,7 +110,7 @@ def test_a_password_does_not_go_with_an_endpoint_that_asks_for_none(
     monkeypatch.setenv(app.PASSWORD, "secret")
     monkeypatch.setattr("importlib.util.find_spec", lambda *_: True)
     with pytest.raises(SystemExit):
-        app.arguments(["--auth", "reader", "--mcp"])
+        app.parse_arguments(["--auth", "reader", "--mcp"])
     assert app.NO_BOTH in capsys.readouterr().err
 
 
@@ -116,10 +118,10 @@ def test_a_password_is_asked_for_never_given_on_the_command_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv(app.PASSWORD, "secret")
-    assert app.arguments(["--auth", "ward"]).auth == ("ward", "secret")
-    assert app.arguments([]).auth is None
+    assert app.parse_arguments(["--auth", "ward"]).auth == ("ward", "secret")
+    assert app.parse_arguments([]).auth is None
     monkeypatch.delenv(app.PASSWORD)
     monkeypatch.setattr("getpass.getpass", lambda prompt: "")
     with pytest.raises(SystemExit):
-        app.arguments(["--auth", "ward"])
+        app.parse_arguments(["--auth", "ward"])
     assert "needs a password" in capsys.readouterr().err

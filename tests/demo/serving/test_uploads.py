@@ -10,7 +10,7 @@ from torch import Tensor
 
 from core.scan import from_uint8, to_png
 from demo.serving import uploads
-from demo.serving.uploads import Inbox, decode
+from demo.serving.uploads import UploadStore, decode_upload
 
 
 def stored(folder: Path, data: bytes) -> Path:
@@ -22,34 +22,34 @@ def stored(folder: Path, data: bytes) -> Path:
 
 def test_an_upload_becomes_pixels_and_its_file_is_gone(scan: Tensor, tmp_path: Path) -> None:
     path = stored(tmp_path, to_png(scan))
-    upload = Inbox().take(str(path))
+    upload = UploadStore().decode(str(path))
     assert upload.levels is not None and torch.equal(from_uint8(upload.levels), scan)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_refused_file_is_gone_too(tmp_path: Path) -> None:
-    upload = Inbox().take(str(stored(tmp_path, b"<svg></svg>")))
+    upload = UploadStore().decode(str(stored(tmp_path, b"<svg></svg>")))
     assert upload.levels is None and upload.refusal.endswith(".")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_second_visitor_with_the_same_file_still_gets_it(scan: Tensor, tmp_path: Path) -> None:
-    inbox = Inbox()
+    store = UploadStore()
     path = str(stored(tmp_path, to_png(scan)))
-    first, second = inbox.take(path), inbox.take(path)  # Gradio stores equal files once
+    first, second = store.decode(path), store.decode(path)  # Gradio stores equal files once
     assert second.levels is not None and (first.levels == second.levels).all()
 
 
 def test_pixels_are_forgotten(scan: Tensor, tmp_path: Path) -> None:
-    inbox = Inbox()
+    store = UploadStore()
     path = str(stored(tmp_path, to_png(scan)))
-    inbox.take(path)
-    inbox._recent.seconds = 0
-    assert inbox.take(path).refusal == "The upload was interrupted: choose the file again."
+    store.decode(path)
+    store._recent.seconds = 0
+    assert store.decode(path).refusal == "The upload was interrupted: choose the file again."
 
 
 def test_a_photograph_is_refused_but_kept_readable(photograph: bytes) -> None:
-    upload = decode(photograph)
+    upload = decode_upload(photograph)
     assert upload.is_colour and upload.levels is not None
     assert "does not look like a brain MRI" in upload.refusal
 
@@ -68,12 +68,12 @@ def series(folder: Path, count: int) -> tuple[list[str], np.ndarray]:
 
 
 def test_several_files_become_one_volume_and_are_gone(tmp_path: Path) -> None:
-    inbox = Inbox()
+    store = UploadStore()
     paths, values = series(tmp_path, 3)
-    upload = inbox.take(paths)
+    upload = store.decode(paths)
     assert upload.volume is not None and (upload.volume.data == values).all()
     assert upload.levels is not None and list(tmp_path.iterdir()) == []
-    assert inbox.take(paths).volume is upload.volume  # a second visitor's, before it was decoded
+    assert store.decode(paths).volume is upload.volume  # a second visitor's, before it was decoded
 
 
 def test_files_are_counted_and_weighed_before_they_are_read(
@@ -81,19 +81,19 @@ def test_files_are_counted_and_weighed_before_they_are_read(
 ) -> None:
     monkeypatch.setattr(uploads, "MAX_VOLUME_BYTES", 3000)
     paths, _ = series(tmp_path, 3)
-    assert Inbox().take(paths).refusal == uploads.MANY
+    assert UploadStore().decode(paths).refusal == uploads.MANY
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_volume_too_large_to_remember_is_still_given(tmp_path: Path) -> None:
-    inbox = Inbox()
-    inbox._recent.size = 100
+    store = UploadStore()
+    store._recent.size = 100
     paths, _ = series(tmp_path, 2)
-    assert inbox.take(paths).volume is not None and len(inbox._recent) == 0
+    assert store.decode(paths).volume is not None and len(store._recent) == 0
 
 
 def test_a_volume_with_a_blank_middle_can_still_be_looked_at() -> None:
     values = np.zeros((3, 40, 40), dtype=np.uint16)
     values[2, 10:30, 10:30] = 900
-    upload = decode(native(data_set(values, NumberOfFrames=3), values))
+    upload = decode_upload(native(data_set(values, NumberOfFrames=3), values))
     assert upload.levels is None and "blank" in upload.refusal and upload.volume is not None
