@@ -1,4 +1,4 @@
-"""MedFedPure: a brain MRI read, with attacks detected and purified away first.
+"""MedFedPure's method: reading a brain MRI slice behind a detector and a purifier of attacks.
 
 >>> from core import load, read_scan
 >>> load().read(read_scan("scan.png")).tumour_probability  # doctest: +SKIP

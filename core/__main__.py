@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from core.attacks import FGSM, PGD, eot
+from core.attacks import FGSM, PGD, adaptive_logits
 from core.checkpoint import WeightsError
 from core.detector import SCORES
 from core.diagnosis import Diagnosis
@@ -33,7 +33,6 @@ FIELDS = (
     "expert_probabilities",
     "timings_ms",
 )
-EOT_ITER = 2  # noise draws averaged in each step by an attacker who knows the defence
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -64,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _scans(
     file: str, wanted: int | str | None, any_picture: bool
 ) -> Iterator[tuple[dict[str, Any], Tensor | None]]:
-    """The line to print for each slice wanted of a file, with its scan unless that has an error."""
+    """Yield the output line of each chosen slice, with its scan unless there is an error."""
     line: dict[str, Any] = {"file": file, **dict.fromkeys(FIELDS), "error": None}
     try:
         volume = read_volume(file, any_picture=any_picture)
@@ -96,19 +95,16 @@ def _numbers(volume: Volume, wanted: int | str | None) -> Sequence[int]:
 def _read(
     system: MedFedPure, scan: Tensor, attack: FGSM | PGD | None, knows_defence: bool, seed: int
 ) -> Diagnosis:
-    """The reading of a scan, or of what the attack makes of it to leave the clean output."""
+    """Read a scan, or the adversarial example that moves it away from its clean output."""
     diagnosis = system.read(scan, seed)
     if attack is None:
         return diagnosis
     x = scan[None].to(system.device)
     y = torch.tensor([int(diagnosis.is_tumour)], device=system.device)
-    draws = itertools.count(seed + 1)  # the attacker cannot know the noise of the reading itself
-
-    def defence(x: Tensor) -> Tensor:
-        return system.logits(x, [next(draws)])
-
-    surface = eot(defence, EOT_ITER) if knows_defence else system.classifier_logits
-    return system.read(attack(surface, x, y, [seed])[0], seed)
+    logits_fn = system.classifier_logits
+    if knows_defence:  # but not the noise of the reading itself
+        logits_fn = adaptive_logits(system, itertools.count(seed + 1))
+    return system.read(attack(logits_fn, x, y, [seed])[0], seed)
 
 
 def _attack(args: argparse.Namespace) -> FGSM | PGD | None:

@@ -33,7 +33,7 @@ class WeightsError(ValueError):
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a weights file holds: tensors, the config of their module, the split's sha256."""
+    """Content of a weights file: tensors, the config of their module, the split's sha256."""
 
     state_dict: dict[str, Tensor]
     config: dict[str, Any]

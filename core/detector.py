@@ -26,7 +26,7 @@ THRESHOLDS = ("calibrated", "rank")
 
 @dataclass(frozen=True)
 class DetectorConfig:
-    """Which score decides, and how its threshold was chosen.
+    """The score that decides, and the rule for its threshold.
 
     `threshold` is `calibrated` (`false_alarms` of the clean validation scans lie above tau) or
     `rank`: the paper's share `kappa` of scans is flagged (.18 on Br35H, .05 on CIFAR-10), which for
@@ -50,7 +50,7 @@ class DetectorConfig:
 
 
 class Detection(NamedTuple):
-    """What the detector says of B scans."""
+    """Output of the detector for B scans."""
 
     error: Tensor  # (B, C, H, W) squared reconstruction error per pixel, shown to the reader
     features: Tensor  # (B, F) raw features, in the order of FEATURES

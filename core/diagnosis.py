@@ -1,4 +1,4 @@
-"""What one reading of a scan computed."""
+"""Result of reading one scan, with every intermediate."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """Everything that one reading computed: for research and teaching, no medical finding."""
+    """All results of one reading: for research and teaching, not a medical finding."""
 
     scan: Tensor  # (1, H, W)
     error_map: Tensor  # (H, W) squared reconstruction error of the autoencoder per pixel
@@ -35,7 +35,7 @@ class Diagnosis:
 
     @property
     def can_judge(self) -> bool:
-        """False where the picture is far from anything seen in training: outputs mean nothing."""
+        """False where the picture does not look like brain MRI: the outputs mean nothing."""
         return self.novelty <= self.novelty_limit
 
     @property

@@ -1,4 +1,4 @@
-"""What the fused detector measures in a scan, each feature a number that attacks tend to raise.
+"""Features of the fused detector: numbers of a scan that attacks tend to raise.
 
 Sources: whitened residuals and the quietest patches (robust statistics of noise), the diffusion
 model's own noise estimate at small t (after Zhang et al. 2023, EPS-AD), and a matched filter: an
@@ -32,7 +32,7 @@ FLOOR = 1e-7  # energies below a hundredth of an 8-bit level squared are taken a
 
 
 class Measurements:
-    """Computes FEATURES with lent networks; holds no parameters of its own."""
+    """Computes FEATURES with the system's networks; holds no parameters of its own."""
 
     def __init__(
         self,
@@ -75,7 +75,7 @@ class Measurements:
 
 
 def matched(x: Tensor, classify: Callable[[Tensor], Tensor]) -> Tensor:
-    """How far scans (B, C, H, W) agree with what an attack on `classify` would leave, (B,) >= 0.
+    """Correlate scans (B, C, H, W) with the signs of the gradient of `classify`, (B,) >= 0.
 
     Fine bands of the scan and of the signs of the log-odds' gradient are multiplied pixel by pixel,
     each by one over the scan's local energy, which whitens it; the sum is divided by its own spread

@@ -1,4 +1,4 @@
-"""Grad-CAM (Selvaraju et al. 2017): where each expert found what speaks for an output.
+"""Grad-CAM (Selvaraju et al. 2017) of each expert.
 
 A feature map is weighted by how much the output would rise with it, the maps are added up, and what
 speaks against the output is cut off. It shows what the model used, not where a disease is.
@@ -25,7 +25,7 @@ class Cams(NamedTuple):
 
 
 def grad_cam(model: MixtureOfExperts, x: Tensor, y: Tensor) -> Cams:
-    """What speaks for class y (B,) in scans (B, C, H, W) in [0, 1], at the scans' size.
+    """Compute each expert's Grad-CAM for class y (B,), at the size of the scans (B, C, H, W).
 
     The mixture's map is the mean of the experts', weighted by their attention; what moved the
     attention itself is not in it. Parameters' `.grad` stays as it was.

@@ -1,4 +1,4 @@
-"""Computing once what several systems share: the same module, asked the same question."""
+"""Memoization of module calls with equal inputs, inside a context."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _known: ContextVar[list[Any] | None] = ContextVar("known", default=None)
 
 @contextmanager
 def shared_computation() -> Iterator[None]:
-    """Within it, where no gradient is recorded, a method marked `once` computes nothing twice."""
+    """Reuse results of methods marked `once` inside this context, where no gradient is recorded."""
     token = _known.set([])
     try:
         yield

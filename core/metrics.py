@@ -1,4 +1,4 @@
-"""Measures of a binary reader and of pictures, with intervals.
+"""Metrics of a binary classifier and of pictures, with intervals.
 
 Throughout, `probability` (N,) is that of class 1 ('tumour') in [0, 1], `y` (N,) holds 0 or 1, and a
 scan is called a tumour from .5 on.
@@ -17,12 +17,12 @@ Interval = tuple[float, float]
 
 
 def accuracy(probability: Tensor, y: Tensor) -> float:
-    """Share of scans called right."""
+    """Accuracy: share of scans that are classified correctly."""
     return float(is_right(probability, y).double().mean())
 
 
 def is_right(probability: Tensor, y: Tensor) -> Tensor:
-    """Whether each scan is called right, bool (N,)."""
+    """Mark the scans that are classified correctly, bool (N,)."""
     _check(probability, y)
     return (probability >= 0.5) == (y == 1)
 

@@ -54,7 +54,7 @@ class MoEConfig:
 
 
 class MixtureOutput(NamedTuple):
-    """What the mixture computes, B scans, K experts, C classes."""
+    """Output of the mixture for B scans, K experts, C classes."""
 
     logits: Tensor  # (B, C) log of the mixture's probabilities
     expert_logits: Tensor  # (B, K, C)
@@ -215,5 +215,5 @@ def attention_entropy(attention: Tensor) -> Tensor:
 
 
 def is_personal(name: str) -> bool:
-    """Whether a parameter or buffer of a mixture is a client's own, never sent: the attention."""
+    """Return True for a name of the attention: personal, never sent to the server."""
     return "attention" in name.split(".")

@@ -1,4 +1,4 @@
-"""Is this a brain MRI slice at all? Where it is not, the system cannot judge and says so.
+"""Out-of-distribution detection: pictures that are not brain MRI get 'cannot judge'.
 
 The masked autoencoder has learned what brain MRI looks like; a linear head on its encoder's tokens
 tells training scans from drawn pictures that are none (outlier exposure, Hendrycks et al. 2019).
@@ -13,7 +13,7 @@ UNIT = 1000.0  # log-odds: a head's own numbers stay below 1, as secure aggregat
 
 
 class Novelty(nn.Module):
-    """Log-odds that a picture is none of what the system learned from, and the limit for judging.
+    """Linear out-of-distribution head: log-odds that a picture is not brain MRI, and the limit.
 
     Untrained it gives 0 to every picture, which is not above its limit.
 
@@ -33,7 +33,7 @@ class Novelty(nn.Module):
 
     @property
     def limit(self) -> Tensor:
-        """Log-odds () above which nothing is judged."""
+        """Log-odds () above which the system cannot judge."""
         return self.cut[0] * UNIT
 
     @staticmethod
@@ -42,10 +42,10 @@ class Novelty(nn.Module):
         return torch.cat([tokens.mean(1), tokens.std(1)], dim=1)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Novelty (B,) from encoder tokens (B, L, D); above `limit` nothing is judged."""
+        """Out-of-distribution score (B,) from encoder tokens (B, L, D)."""
         return self.score(self.features(tokens))
 
     def score(self, features: Tensor) -> Tensor:
-        """The same (B,) from `features` (B, 2 D)."""
+        """Out-of-distribution score (B,) from `features` (B, 2 D)."""
         novelty: Tensor = (features @ self.weight + self.offset) * UNIT
         return novelty

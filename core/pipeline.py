@@ -50,7 +50,7 @@ class Outputs(NamedTuple):
 
 
 class MedFedPure(nn.Module):
-    """The defended reader: `logits` is differentiable end to end, `read` is the face for users."""
+    """The full pipeline: `logits` is differentiable end to end, `read` is for users."""
 
     def __init__(
         self,
@@ -78,16 +78,16 @@ class MedFedPure(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the parts are."""
+        """Device that holds the parts."""
         return self.detector.weight.device
 
     def classifier_logits(self, x: Tensor) -> Tensor:
-        """The trained mixture alone (B, 2): what the paper's attacker sees."""
+        """Logits (B, 2) of the trained mixture alone, the target of the paper's attack."""
         logits: Tensor = self.classifier(x)
         return logits
 
     def plain_logits(self, x: Tensor) -> Tensor:
-        """'Undefended': the plain classifier, trained without adversarial examples, (B, 2)."""
+        """Logits (B, 2) of the plain classifier, trained without adversarial examples."""
         logits: Tensor = self.plain(x)
         return logits
 
@@ -106,7 +106,7 @@ class MedFedPure(nn.Module):
         return detection.scores[self.config.detector.score]
 
     def novelty_of(self, x: Tensor) -> Tensor:
-        """How unlike what was learned from scans (B, 1, H, W) are, (B,): see `novelty.limit`."""
+        """Out-of-distribution score of scans (B, 1, H, W), (B,): see `novelty.limit`."""
         novelty: Tensor = self.novelty(self.detector.mae.encode(x))
         return novelty
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from core.diffusion import Diffusion, seeded_noise, to_model, to_pixels
-from core.seeds import derived
+from core.seeds import derive_seed
 
 POLICIES = ("paper", "floor")
 SAMPLERS = ("one-step", "ddim", "ancestral")
@@ -122,7 +122,7 @@ class Purifier(nn.Module):
     def _ancestral(self, x_t: Tensor, t: Tensor, seeds: Sequence[int]) -> Tensor:
         """Every step of Eq. 14-15 from each scan's own t_star down to 0."""
         n = self.config.noises
-        sources = [torch.Generator().manual_seed(derived(s, STEPS)) for s in seeds]
+        sources = [torch.Generator().manual_seed(derive_seed(s, STEPS)) for s in seeds]
         for now in range(int(t.max()), -1, -1):
             active = (t >= now).view(-1, 1, 1, 1)
             step = torch.full_like(t, now)

@@ -1,12 +1,12 @@
-"""Seeds that follow from others. A generator of PyTorch's on a CPU knows 32 bits of its seed."""
+"""Derived seeds. PyTorch's CPU generator uses only 32 bits of its seed."""
 
 from __future__ import annotations
 
 import hashlib
 
 
-def derived(seed: int, stream: str) -> int:
-    """A seed in [0, 2^32) for another stream of the same scan's noise, as good as independent.
+def derive_seed(seed: int, stream: str) -> int:
+    """Derive a seed in [0, 2^32) for another noise stream of the same scan.
 
     Adding a large number would not do: two seeds that differ by 2^32 draw the same numbers.
     """

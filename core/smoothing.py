@@ -1,4 +1,4 @@
-"""A certificate: randomized smoothing (Cohen et al. 2019) with a diffusion model as its denoiser.
+"""Certificates by randomized smoothing (Cohen et al. 2019) with a diffusion model as denoiser.
 
 What (Certified!!) (Carlini et al. 2023) does with large networks, on a scan averaged to 28 x 28.
 Averaging moves no pixel further than its largest part has moved: of the n pixels that are read, a
@@ -22,7 +22,7 @@ from core import checkpoint
 from core.checkpoint import WEIGHTS, WeightsError
 from core.diffusion import Diffusion, to_model, to_pixels
 from core.moe import Expert, MoEConfig
-from core.seeds import derived
+from core.seeds import derive_seed
 from core.unet import UNet, UNetConfig
 
 FILE = "smoothed.safetensors"
@@ -61,7 +61,7 @@ class SmoothedConfig:
 
 
 class Certificate(NamedTuple):
-    """No perturbation of L2 norm `radius` on the average, or L-inf `eps` on the scan, changes it.
+    """Certified answer: no perturbation of L2 norm `radius` (L-inf `eps` on the scan) changes it.
 
     It holds with probability 1 - alpha over the noise; `label` is None where nothing can be said.
     """
@@ -123,7 +123,7 @@ class Smoothed(nn.Module):
 
     @torch.no_grad()
     def counts(self, average: Tensor, n: int, seed: int) -> Tensor:
-        """How often f says each class (2,) int64, of n noised copies of an average (1, s, s)."""
+        """Count f's votes by class, (2,) int64, over n noised copies of an average (1, s, s)."""
         generator = torch.Generator().manual_seed(seed)
         found = torch.zeros(2, dtype=torch.int64)
         for start in range(0, n, BATCH):
@@ -153,8 +153,8 @@ class Smoothed(nn.Module):
             raise ValueError(f"need n0 and n of 1 or more, alpha in (0, 1), got {n0}, {n}, {alpha}")
         self.eval()
         average = self.pool(scan[None].to(next(self.parameters())))[0]
-        label = int(self.counts(average, n0, derived(seed, "selection")).argmax())
-        agreed = int(self.counts(average, n, derived(seed, "estimation"))[label])
+        label = int(self.counts(average, n0, derive_seed(seed, "selection")).argmax())
+        agreed = int(self.counts(average, n, derive_seed(seed, "estimation"))[label])
         least = lower_bound(agreed, n, alpha)
         if least <= 0.5:
             return Certificate(None, 0.0, 0.0, agreed)
@@ -213,7 +213,7 @@ def _ellipse(side: int, height: float, width: float) -> Tensor:
 
 
 def _without_statistics(module: nn.Module) -> nn.Module:
-    """Group norm in place of batch norm: statistics stay with hospitals, a certificate must not."""
+    """Replace batch norm by group norm: certificates must not depend on a hospital."""
     for name, child in module.named_children():
         if isinstance(child, nn.BatchNorm2d):
             setattr(module, name, nn.GroupNorm(8, child.num_features))

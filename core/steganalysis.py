@@ -1,4 +1,4 @@
-"""A small network that looks for perturbations in what a 3 x 3 blur removes.
+"""Steganalysis network: finds perturbations in the residual of a 3 x 3 blur.
 
 Adversarial noise resembles a message hidden in a picture, and steganalysis has known for long
 where to look: at the high-pass residual, its magnitude, and statistics over the whole picture

@@ -1,4 +1,4 @@
-"""The whole system in a folder of weights: one file a part, and one that ties them together.
+"""The system as a folder of weights: one file a part, and a system file for each hospital.
 
 The file that ties holds the configuration and every tensor that no part file does. The weights of a
 federation have one of them a hospital: what each keeps for itself, above all its attention.
@@ -83,7 +83,7 @@ def load(
 
 
 def load_all(folder: str | Path | None = None, device: str | torch.device | None = None) -> Systems:
-    """The system at every hospital; where there are none, the only one, under None.
+    """Load the system of every hospital; under None where the weights know no hospitals.
 
     Modules that hold nothing of a hospital's own are the same objects in all systems.
 
@@ -128,12 +128,12 @@ def choose(hospital: int | None, numbers: Sequence[int]) -> int | None:
 
 
 def system_file_name(hospital: int | None) -> str:
-    """The name of the file that ties the parts together."""
+    """Return the name of a hospital's system file."""
     return SYSTEM if hospital is None else f"hospital-{hospital:02d}.safetensors"
 
 
 def load_system_file(folder: Path, hospital: int | None) -> Checkpoint:
-    """That file, verified.
+    """Load and verify a hospital's system file.
 
     Raises:
         WeightsError: it is missing, incomplete, altered or another hospital's.
@@ -144,8 +144,8 @@ def load_system_file(folder: Path, hospital: int | None) -> Checkpoint:
     return ties
 
 
-def save_ties(system: MedFedPure, folder: Path, split_sha256: str) -> None:
-    """Writes the file that ties the parts together: configuration, calibration, detector, info."""
+def save_system_file(system: MedFedPure, folder: Path, split_sha256: str) -> None:
+    """Write a system file: configuration, calibration, detector, info."""
     config = {"system": config_to_dict(system.config), "info": system.info}
     ties = {n: t for n, t in system.state_dict().items() if not n.startswith(_PLACES)}
     checkpoint.save(folder / SYSTEM, ties, config, split_sha256=split_sha256)

@@ -14,7 +14,7 @@ from torch import nn
 from core import checkpoint
 from core.novelty import Novelty
 from core.pipeline import MedFedPure, build
-from core.weights import PARTS, SYSTEM, load, save_part, save_ties
+from core.weights import PARTS, SYSTEM, load, save_part, save_system_file
 from train import recipes
 from train.calibration import calibrate as calibration
 from train.config import Preset, check_fit
@@ -123,7 +123,7 @@ class Phases:
             "seed": self.seed,
             "validation": figures,
         }
-        save_ties(system, self.out, c.split_sha256)
+        save_system_file(system, self.out, c.split_sha256)
         self._list([*PARTS, SYSTEM, *(n for n in BESIDE.values() if (self.out / n).is_file())])
         load(self.out)  # what was written is what can be read
         progress.write(**figures)

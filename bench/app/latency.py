@@ -13,14 +13,13 @@ from bench.app.timing import machine_rate, summary, timed
 from bench.data import Fold
 from bench.progress import progress
 from bench.result_file import ResultFile
-from core.attacks import PGD, eot
+from core.attacks import adaptive_logits, paper_attack
 from core.pipeline import MedFedPure, build
 from core.scan import read_scan, to_png
 from train.config import read_preset
 
 WARM_UP = 3
-EOT_ITER = 2  # draws per step of the attacker who knows the defence, as in `python -m core`
-A0_8BIT = PGD(eight_bit=True)
+A0_8BIT = paper_attack(eight_bit=True)
 
 
 def run(
@@ -44,8 +43,7 @@ def run(
         store.row(f"{peer} preset", lambda: ratio(pipeline, peer, files[:peer_repeats]))
     scans = [read_scan(data) for data in files]
     store.row("PGD-7, classifier", lambda: attack(pipeline.classifier_logits, scans, device))
-    draws = itertools.count(1)
-    whole = eot(lambda x: pipeline.logits(x, [next(draws)] * len(x)), EOT_ITER)
+    whole = adaptive_logits(pipeline, itertools.count(1))
     store.row("PGD-7, knows the defence", lambda: attack(whole, scans, device))
     store.row("machine, after", lambda: machine_rate(device))
     before, after = (store.content["rows"][n]["best_gflops"] for n in ("machine", "machine, after"))

@@ -16,7 +16,7 @@ from bench.robustness.filters import jpeg
 from bench.robustness.old_systems import Bench
 from bench.shapes import histogram, roc
 from bench.summaries import members, separation, share_by_group
-from core.attacks import PGD
+from core.attacks import PGD, paper_attack
 from core.detector import SCORES, cut_off
 from core.diffusion import seeded_noise
 from core.features import FEATURES
@@ -76,7 +76,7 @@ def run(
     bench = Bench(pipeline)
     for surface in SURFACES:
         for eps in sorted(CURVE, key=lambda e: e != HEADLINE):
-            attack = PGD(eps=eps, alpha=eps / 5, eight_bit=True)
+            attack = paper_attack(eps, eight_bit=True)
 
             def attacked(surface: str = surface, attack: PGD = attack) -> dict[str, Any]:
                 found = measured(

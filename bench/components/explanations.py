@@ -13,14 +13,14 @@ from bench.data import Fold
 from bench.progress import progress
 from bench.result_file import ResultFile
 from bench.summaries import share_by_group
-from core.attacks import PGD
+from core.attacks import paper_attack
 from core.gradcam import grad_cam
 from core.pipeline import MedFedPure
 
 CONTRAST = 0.05  # lesions fainter than this are left out: a ratio to nothing says nothing
 FALL = 0.1  # of the tumour's probability: what counts as a fall
 POINTS = (0.1, 0.5)  # quantiles: the tenth percentile, the median
-ATTACK = PGD(eight_bit=True)
+ATTACK = paper_attack(eight_bit=True)
 
 
 def run(store: ResultFile, pipeline: MedFedPure, test: Fold, masks: dict[int, Tensor]) -> None:

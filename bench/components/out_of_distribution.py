@@ -14,7 +14,7 @@ from bench.data import Fold
 from bench.progress import progress
 from bench.result_file import ResultFile
 from core import metrics
-from core.attacks import PGD
+from core.attacks import paper_attack
 from core.pipeline import MedFedPure
 from core.scan import SIZE, from_uint8
 
@@ -85,7 +85,7 @@ def _novelty(pipeline: MedFedPure, scans: np.ndarray, batch_size: int) -> Tensor
 
 def _attacked(pipeline: MedFedPure, fold: Fold, batch_size: int) -> np.ndarray:
     """The paper's PGD-7 on the mixture, in 8 bits, (N, 224, 224) uint8."""
-    attack, parts = PGD(eight_bit=True), []
+    attack, parts = paper_attack(eight_bit=True), []
     for lazy in progress(fold.batches(batch_size, pipeline.device), "attack"):
         x, y, seeds = lazy()
         x_adv = attack(pipeline.classifier_logits, x, y, seeds)

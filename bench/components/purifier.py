@@ -16,13 +16,13 @@ from bench.robustness.filters import STRENGTHS, Filter
 from bench.robustness.old_systems import purified
 from bench.summaries import by_label, called_right
 from core import metrics
-from core.attacks import PGD
+from core.attacks import paper_attack
 from core.diffusion import seeded_noise, to_model, to_pixels
 from core.pipeline import MedFedPure
 from core.purifier import Purifier
 
 NOISE_T = 50
-A0_8BIT = PGD(eight_bit=True)
+A0_8BIT = paper_attack(eight_bit=True)
 Change = Callable[[Tensor, Sequence[int]], Tensor]
 
 

@@ -18,11 +18,9 @@ from bench.names import require_known
 from bench.robustness.budgets import Budget
 from bench.robustness.old_checks import in_corner
 from bench.robustness.systems import ClassifyFn, Gate, Target
-from core.attacks import PGD
+from core.attacks import APGD, PGD, DetectorAwarePGD, LowFrequency, Square
 from core.attacks.apgd import RESTART
-from core.attacks.base import LogitsFn
-from core.attacks.margin import margin
-from core.attacks.old___init__ import APGD, DetectorAwarePGD, LowFrequency, Square
+from core.attacks.base import LogitsFn, margin
 from train.device import autocast, autocast_logits
 
 NOISE = "noise"

@@ -15,10 +15,8 @@ from bench.robustness.attacks import seen
 from bench.robustness.evaluate import read_after
 from bench.robustness.old_checks import in_corner
 from bench.robustness.systems import Target
-from core.attacks import PGD
-from core.attacks.base import gradient
-from core.attacks.margin import margin
-from core.attacks.old___init__ import APGD
+from core.attacks import APGD, PGD
+from core.attacks.base import gradient, margin
 
 LARGE, STEPS = 0.25, 10  # an attack that nothing survives
 ZERO_SHARE = 0.01

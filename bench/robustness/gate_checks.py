@@ -12,8 +12,8 @@ from bench.robustness.attacks import as_logits, look_of
 from bench.robustness.checks import SLOPES, ZERO_SHARE, slope_of, zero_share
 from bench.robustness.old_checks import in_corner
 from bench.robustness.systems import Target
+from core.attacks import APGD, DetectorAwarePGD, Square
 from core.attacks.base import to_eight_bit
-from core.attacks.old___init__ import APGD, DetectorAwarePGD, Square
 
 FINE = 5e-6  # of the finite difference: the score is curved, a longer step leaves its gradient
 FAR = 1e6

@@ -15,7 +15,7 @@ from bench.robustness.attacks import Attacker, seen
 from bench.robustness.systems import Target
 from core import metrics
 from core.attacks import eot
-from core.seeds import derived
+from core.seeds import derive_seed
 
 DRAWS = 20
 SUBMISSIONS = (1, 5, 20)  # how often a scan is handed in
@@ -82,7 +82,7 @@ def check_noise(row: Mapping[str, Any], slack: float) -> list[str]:
 
 def drawn(seeds: Sequence[int], draw: int) -> list[int]:
     """The scans' seeds of one draw of noise."""
-    return [derived(seed, f"draw {draw}") for seed in seeds]
+    return [derive_seed(seed, f"draw {draw}") for seed in seeds]
 
 
 def figures(right: Tensor, groups: Sequence[int]) -> dict[str, Any]:

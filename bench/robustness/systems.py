@@ -16,7 +16,7 @@ from bench.names import require_known
 from bench.provenance import key_of
 from bench.robustness.filters import bits, jpeg, median
 from bench.robustness.old_systems import Bench, depth_of
-from core.attacks.old___init__ import straight_through
+from core.attacks import straight_through
 from core.diffusion import to_pixels
 from core.pipeline import MedFedPure
 from core.purifier import Purifier

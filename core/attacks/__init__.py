@@ -10,6 +10,7 @@ from core.attacks.low_frequency import LowFrequency
 from core.attacks.minimal import BisectionStep, MinimalPGD
 from core.attacks.pgd import PGD
 from core.attacks.square import Square
+from core.attacks.threat_models import adaptive_logits, paper_attack
 
 __all__ = [
     "APGD",
@@ -21,6 +22,8 @@ __all__ = [
     "MinimalPGD",
     "Square",
     "Step",
+    "adaptive_logits",
     "eot",
+    "paper_attack",
     "straight_through",
 ]

@@ -9,8 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from core.attacks.base import LogitsFn, ascent, check, noise_in_ball, project, to_eight_bit
-from core.attacks.margin import margin
+from core.attacks.base import LogitsFn, ascent, check, margin, noise_in_ball, project, to_eight_bit
 
 MOMENTUM = 0.75  # of a step that goes its own way; the rest continues the last one
 FIRST, LEAST, SHORTER = 0.22, 0.06, 0.03  # of the steps: to the first check, at least, less each

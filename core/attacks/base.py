@@ -1,4 +1,4 @@
-"""What every attack shares: its steps, the loss it raises, its ball, and 8-bit rounding."""
+"""Base of all attacks: step, loss gradient, projection on the eps ball, and 8-bit rounding."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from core.seeds import derived
+from core.seeds import derive_seed
 
 STREAM = "attack"  # the purifier's noise of the same seed is something else
 LogitsFn = Callable[[Tensor], Tensor]
@@ -28,7 +28,7 @@ class Step:
 
 
 def check(eps: float, norm: str) -> None:
-    """Raises ValueError where an attack's numbers make no sense."""
+    """Raises ValueError for an eps or norm that is not valid."""
     if not 0 <= eps < math.inf:
         raise ValueError(f"eps must be at least 0 and finite, got {eps}")
     if norm not in NORMS:
@@ -77,7 +77,7 @@ def noise_in_ball(x: Tensor, eps: float, norm: str, seeds: Sequence[int]) -> Ten
         raise ValueError(f"need one seed per scan, got {len(seeds)} for {len(x)}")
     draws = []
     for seed in seeds:
-        generator = torch.Generator().manual_seed(derived(seed, STREAM))
+        generator = torch.Generator().manual_seed(derive_seed(seed, STREAM))
         if norm == "linf":
             draws.append((torch.rand(x.shape[1:], generator=generator) * 2 - 1) * eps)
         else:
@@ -96,3 +96,10 @@ def to_eight_bit(x: Tensor, x_adv: Tensor) -> Tensor:
     # 1e-3 of a level forgives float32's error in (x + k / 255) - x, which would lose a whole level
     levels = ((x_adv - x) * 255).abs().add(1e-3).floor() * (x_adv - x).sign()
     return (((x * 255).round() + levels).clamp(0, 255) / 255).to(x.dtype)
+
+
+def margin(logits: Tensor, y: Tensor) -> Tensor:
+    """Return the best other logit minus the true one, (B,): above 0 where a scan is misread."""
+    true = logits.gather(1, y[:, None])[:, 0]
+    other = logits.scatter(1, y[:, None], -torch.inf).amax(1)
+    return other - true

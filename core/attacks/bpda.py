@@ -13,7 +13,7 @@ from torch import Tensor
 
 
 def straight_through(change: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    """change(x) forward, the identity backward: for a change that leaves a scan much as it was."""
+    """Return change(x) forward and the identity backward: for changes that alter a scan little."""
     with torch.no_grad():
         changed = change(x)
     return changed + (x - x.detach())

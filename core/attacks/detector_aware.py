@@ -1,4 +1,4 @@
-"""Steps along two gradients at once: mislead the classifier, and stay below the detector's tau."""
+"""Detector-aware attack: follows the gradients of the classifier's loss and of the score."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The smallest attack that turns one scan's output, by bisection over eps with PGD."""
+"""Smallest eps that changes one scan's output, by bisection with PGD."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from core.attacks.pgd import PGD
 
 @dataclass(frozen=True)
 class BisectionStep:
-    """What is known after one attack: the answer lies in (low, high]."""
+    """State of the bisection after one attack: the smallest eps lies in (low, high]."""
 
     eps: float  # that was tried
     low: float  # the largest eps below `high` that was tried in vain
@@ -76,7 +76,7 @@ class MinimalPGD:
                 eps = (low + high) / 2
 
     def _turn(self, logits_fn: LogitsFn, x: Tensor, y: Tensor, eps: float) -> Tensor | None:
-        """The first scan on PGD's way whose output is not y."""
+        """Return the first scan on PGD's trajectory whose output is not y."""
         if eps == 0:
             with torch.no_grad():
                 return x if bool(logits_fn(x).argmax(1) != y) else None

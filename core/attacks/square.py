@@ -9,9 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from core.attacks.base import STREAM, LogitsFn, check, to_eight_bit
-from core.attacks.margin import margin
-from core.seeds import derived
+from core.attacks.base import STREAM, LogitsFn, check, margin, to_eight_bit
+from core.seeds import derive_seed
 
 # after so many of 10,000 queries the squares' area halves (section 4.1 of its paper)
 HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
@@ -43,7 +42,7 @@ class Square:
         """x_adv (B, C, H, W) in [0, 1] and within eps of x; one seed per scan."""
         x = x.detach()
         own = range(len(x)) if seeds is None else seeds
-        draws = [torch.Generator().manual_seed(derived(seed, STREAM)) for seed in own]
+        draws = [torch.Generator().manual_seed(derive_seed(seed, STREAM)) for seed in own]
         channels, height, width = x.shape[1:]
         stripes = torch.stack([_signs((channels, 1, width), g) for g in draws]).to(x)
         best = (x + self.eps * stripes).clamp(0, 1)

@@ -1,4 +1,4 @@
-"""Any file to the one canonical scan that every other part works on.
+"""From any file to the canonical scan. File formats only; no network, no Gradio.
 
 >>> volume = read_volume("series.zip")  # doctest: +SKIP
 >>> volume.data.shape, volume.notes, volume.slice(11).shape  # doctest: +SKIP

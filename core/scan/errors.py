@@ -1,4 +1,4 @@
-"""What a file that cannot be read ends in, and the limits for files that nobody vouches for."""
+"""Errors of files that cannot be read, and size limits for untrusted files."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ class NotAnMRIError(ScanError):
 
 
 def damaged() -> ScanError:
-    """For all that decoders raise on broken files, which is almost anything."""
+    """Return the error for a damaged file: decoders raise almost anything."""
     return ScanError("The file is damaged or incomplete and cannot be opened.")
 
 
 def not_numbers() -> ScanError:
-    """For pixels that are infinite or NaN, some of them after scaling."""
+    """Return the error for pixels that are infinite or NaN."""
     return ScanError("The picture holds values that are not numbers: save it with those set to 0.")
 
 

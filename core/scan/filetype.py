@@ -1,4 +1,4 @@
-"""What a file is, by its first bytes alone: names are often wrong, and some lie."""
+"""File type by the first bytes: names are often wrong, and some are forged."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def kind_of(head: bytes) -> str:
 
 
 def _is_bare_dicom(head: bytes) -> bool:
-    """Whether a data set starts at once, as old archives store it: no preamble, no prefix."""
+    """Return True for a data set without preamble and prefix, as old archives store it."""
     known_group = head[:2] in (b"\x02\0", b"\x08\0") and head[3:4] == b"\0"
     is_explicit = head[4:6].isalpha() and head[4:6].isupper()
     return known_group and (is_explicit or head[6:8] == b"\0\0")

@@ -95,7 +95,7 @@ def _header(stream: io.BytesIO | gzip.GzipFile) -> tuple[Nifti1Header, int]:
 
 
 def _orientation(header: Nifti1Header) -> tuple[np.ndarray, np.ndarray, bool]:
-    """Where each axis runs, the voxels' sides in mm, and whether the file says where left is."""
+    """Direction of each axis, voxel sides in mm, and True where the file defines left and right."""
     from nibabel.affines import voxel_sizes
     from nibabel.orientations import io_orientation
 
@@ -110,7 +110,7 @@ def _orientation(header: Nifti1Header) -> tuple[np.ndarray, np.ndarray, bool]:
 
 
 def _view(shape: np.ndarray, sizes: np.ndarray) -> View:
-    """How to look at a volume whose axes run to the right, front and head."""
+    """Return the radiological view of a volume whose axes run to the right, front and head."""
     if shape.min() == 1:
         return VIEWS[int(shape.argmin())]
     thickest = int(sizes.argmax())

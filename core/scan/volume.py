@@ -1,4 +1,4 @@
-"""What a file holds: slices in its own units, what belongs to them, and each slice's scan."""
+"""An opened file: slices in its own units, their metadata, and each slice's canonical scan."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from core.attacks import FGSM, PGD, BisectionStep, MinimalPGD, Step, eot
+from core.attacks import FGSM, PGD, BisectionStep, MinimalPGD, Step, adaptive_logits
 from core.attacks.base import LogitsFn
 
 if TYPE_CHECKING:
@@ -20,7 +20,6 @@ KINDS = ("pgd", "fgsm", "none")
 NORMS = ("linf", "l2")
 AIMS = ("plain", "mixture", "defence")
 TRUTHS = ("unknown", "no tumour", "tumour")  # position - 1 is the class
-EOT_ITER = 2  # noise draws averaged in each step by an attacker who knows the defence
 MAX_EPS = {"linf": 0.06, "l2": 12.0}
 MAX_STEPS = 40
 MIN_STEPS = 7  # of each attack in the search for the smallest eps
@@ -109,5 +108,5 @@ def _surface(system: MedFedPure, settings: AttackSettings) -> LogitsFn:
         return system.plain_logits
     if settings.aim == "mixture":
         return system.classifier_logits
-    seeds = itertools.count(settings.seed + 1)  # the reading itself draws with `seed`
-    return eot(lambda x: system.logits(x, [next(seeds)] * len(x)), EOT_ITER)
+    # the reading itself draws its noise with `seed`
+    return adaptive_logits(system, itertools.count(settings.seed + 1))

@@ -19,7 +19,7 @@ from bench.robustness.systems import Target, targets
 from core.checkpoint import write_manifest
 from core.pipeline import MedFedPure
 from core.scan import to_png
-from core.weights import PARTS, SYSTEM, save_part, save_ties
+from core.weights import PARTS, SYSTEM, save_part, save_system_file
 from demo.phantom import phantom
 from train.data.split import PROTOCOLS, Entry, Manifest, read_manifest
 
@@ -114,7 +114,7 @@ def weights_of(pipeline, data, tmp_path_factory) -> Callable[[str], Path]:
         split = read_manifest(protocol, data[1]).sha256
         for name, place in PARTS.items():
             save_part(pipeline.get_submodule(place), folder, name, {}, split)
-        save_ties(pipeline, folder, split)
+        save_system_file(pipeline, folder, split)
         write_manifest(folder, [*PARTS, SYSTEM], preset="tiny", protocol=protocol, commit="none")
         return folder
 

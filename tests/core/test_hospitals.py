@@ -23,7 +23,7 @@ from core.memoize import once, shared_computation
 from core.moe import is_personal
 from core.pipeline import MedFedPure, build
 from core.scan import to_png
-from core.weights import PARTS, Systems, load_all, save_part, save_ties, system_file_name
+from core.weights import PARTS, Systems, load_all, save_part, save_system_file, system_file_name
 from tests.hospitals import COUNT, SPLIT, write
 from train.federated.hospital_weights import save_hospital, save_shared
 
@@ -198,7 +198,7 @@ def test_a_hospital_that_is_not_there_is_refused(written: tuple[Path, Any]) -> N
 def pooled(tiny_system: MedFedPure, tmp_path: Path) -> Path:
     for name, place in PARTS.items():
         save_part(tiny_system.get_submodule(place), tmp_path, name, {}, SPLIT)
-    save_ties(tiny_system, tmp_path, SPLIT)
+    save_system_file(tiny_system, tmp_path, SPLIT)
     names = [*PARTS, system_file_name(None)]
     checkpoint.write_manifest(tmp_path, names, preset="t", protocol="t", commit="c")
     return tmp_path

@@ -24,7 +24,14 @@ from core.pipeline import (
     PipelineConfig,
     build,
 )
-from core.weights import PARTS, SYSTEM, config_from_dict, config_to_dict, save_part, save_ties
+from core.weights import (
+    PARTS,
+    SYSTEM,
+    config_from_dict,
+    config_to_dict,
+    save_part,
+    save_system_file,
+)
 
 SPLIT = "0" * 64
 NUMBERS = {
@@ -259,7 +266,7 @@ def test_a_configuration_from_before_gates_and_backbones_still_loads(
 def save(system: MedFedPure, folder: Path, split: str = SPLIT) -> Path:
     for name, place in PARTS.items():
         save_part(system.get_submodule(place), folder, name, {}, split)
-    save_ties(system, folder, SPLIT)
+    save_system_file(system, folder, SPLIT)
     names = [*PARTS, SYSTEM]
     checkpoint.write_manifest(folder, names, preset="tiny", protocol="none", commit="none")
     return folder
@@ -308,7 +315,7 @@ def test_parts_of_another_split_are_refused(tiny_system: MedFedPure, tmp_path: P
 def test_parts_of_another_shape_are_refused(tiny_system: MedFedPure, tmp_path: Path) -> None:
     save(tiny_system, tmp_path)
     wider = replace(tiny_system.config, plain=replace(tiny_system.config.plain, hidden=16))
-    save_ties(build(wider), tmp_path, SPLIT)
+    save_system_file(build(wider), tmp_path, SPLIT)
     checkpoint.write_manifest(
         tmp_path, [*PARTS, SYSTEM], preset="tiny", protocol="none", commit="none"
     )

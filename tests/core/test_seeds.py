@@ -6,11 +6,11 @@ import torch
 
 from core.attacks.base import noise_in_ball
 from core.diffusion import seeded_noise
-from core.seeds import derived
+from core.seeds import derive_seed
 
 
 def test_a_large_number_added_to_a_seed_changes_nothing() -> None:
-    """Why `derived` is there at all."""
+    """The reason for `derive_seed`."""
     first, second = (
         torch.rand(4, generator=torch.Generator().manual_seed(s)) for s in (5, 5 + 2**32)
     )
@@ -18,10 +18,10 @@ def test_a_large_number_added_to_a_seed_changes_nothing() -> None:
 
 
 def test_streams_differ_from_the_seed_from_each_other_and_between_seeds() -> None:
-    drawn = {derived(seed, stream) for seed in range(1000) for stream in ("a", "b", "draw 1")}
+    drawn = {derive_seed(seed, stream) for seed in range(1000) for stream in ("a", "b", "draw 1")}
     assert len(drawn) == 3000 and all(0 <= seed < 2**32 for seed in drawn)
     assert not drawn & set(range(1000))
-    assert derived(3, "a") == derived(3, "a") == 3693641028
+    assert derive_seed(3, "a") == derive_seed(3, "a") == 3693641028
 
 
 def test_an_attack_starts_apart_from_the_purifier_s_noise() -> None:

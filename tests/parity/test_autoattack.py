@@ -6,8 +6,8 @@ import pytest
 import torch.nn.functional as F
 from torch import Tensor
 
+from core.attacks import APGD, Square
 from core.attacks.base import LogitsFn
-from core.attacks.old___init__ import APGD, Square
 
 autoattack = pytest.importorskip(
     "pyautoattack", reason="pyautoattack lives in its own environment: run make parity"

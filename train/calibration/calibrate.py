@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from core.attacks import PGD
+from core.attacks import paper_attack
 from core.classifier import Calibrated
 from core.detector import SCORES, Detector
 from core.features import log_band_energy
@@ -148,7 +148,7 @@ def _whiten(detector: Detector, x: Tensor) -> None:
 def _val_attack(system: MedFedPure, x: Tensor, y: Tensor) -> Tensor:
     """The paper's attack in 8 bits: alternating plain and trained classifier as its target."""
     out = x.clone()
-    attack = PGD(eight_bit=True)
+    attack = paper_attack(eight_bit=True)
     for start, fn in ((0, system.plain_logits), (1, system.classifier_logits)):
         picked = range(start, len(x), 2)
         for rows in batches(len(picked), 50):

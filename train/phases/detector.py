@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from core.attacks import PGD
+from core.attacks import PGD, paper_attack
 from core.attacks.base import to_eight_bit
 from core.metrics import auroc
 from core.pipeline import MedFedPure
@@ -70,7 +70,7 @@ def validation(
 ) -> Callable[[nn.Module], dict[str, float]]:
     """AUROC on validation scans under the paper's attack in 8 bits, on either classifier."""
     x, y = data.spaced(limit).all(device)
-    attack = PGD(eight_bit=True)
+    attack = paper_attack(eight_bit=True)
     surfaces = {"trained": system.classifier_logits, "plain": system.plain_logits}
     hit = {
         name: torch.cat([attack(fn, x[[*r]], y[[*r]], [*r]) for r in batches(len(x), 32)])

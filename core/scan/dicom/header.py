@@ -52,7 +52,7 @@ KEYWORDS = """\
 
 
 class Pixels(NamedTuple):
-    """Where a file's pixels are, and as what they are stored."""
+    """Position of a file's pixels and the type that they are stored as."""
 
     keyword: str
     vr: str
@@ -67,7 +67,7 @@ class Pixels(NamedTuple):
 
 @dataclass(frozen=True)
 class Header:
-    """What is read of a file before its pixels."""
+    """Header fields, read before the pixels."""
 
     ds: Dataset
     syntax: str  # transfer syntax
@@ -77,12 +77,12 @@ class Header:
 
     @property
     def photometric(self) -> str:
-        """How the pixels stand for colours or grey."""
+        """Photometric interpretation: the meaning of the pixels as colour or grey."""
         return str(self.ds.PhotometricInterpretation)
 
     @property
     def is_display_ready(self) -> bool:
-        """Whether the values are grey levels to look at: at most 8 bits, and no units."""
+        """True where the values are display grey levels: at most 8 bits, and no units."""
         has_units = "ModalityLUTSequence" in self.ds or self.rescale(0) != (1, 0)
         is_byte = self.ds.get("BitsStored", 16) <= 8 and not self.ds.get("PixelRepresentation")
         return self.photometric in COLOUR or (is_byte and not has_units)
@@ -103,7 +103,7 @@ class Header:
         return [float(x) for x in found] if is_good else []
 
     def group(self, frame: int, name: str) -> Dataset:
-        """Where to look for a frame's attributes: its own group, the shared one, or the file."""
+        """Find a frame's attributes: in its own group, the shared one, or the file."""
         shared = self.ds.get("SharedFunctionalGroupsSequence") or []
         for groups in ((self.ds.get("PerFrameFunctionalGroupsSequence") or [])[frame:], shared):
             found = groups[0].get(name) if groups else None

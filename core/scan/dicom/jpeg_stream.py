@@ -1,4 +1,4 @@
-"""What a JPEG, JPEG-LS or JPEG 2000 stream says of itself, asked before it is decoded."""
+"""Size of a JPEG, JPEG-LS or JPEG 2000 picture, read from the stream before decoding."""
 
 from __future__ import annotations
 

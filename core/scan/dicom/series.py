@@ -104,7 +104,7 @@ def _headers(files: Sequence[File]) -> tuple[dict[int, Header], list[str]]:
 
 
 def _series_of(header: Header) -> tuple[Any, ...]:
-    """What the slices of one volume have in common."""
+    """Return the attributes that all slices of one volume share."""
     uid, orientation = header.ds.get("SeriesInstanceUID"), _orientation(header, 0)
     return str(uid), header.shape, header.photometric, *(round(x, 1) for x in orientation)
 

@@ -19,7 +19,7 @@ from core import checkpoint
 from core.metrics import wilson_interval
 from core.pipeline import MedFedPure
 from core.smoothing import FILE, Certificate, Smoothed, SmoothedConfig, lower_bound
-from core.weights import PARTS, SYSTEM, save_part, save_ties
+from core.weights import PARTS, SYSTEM, save_part, save_system_file
 from train.data.split import read_manifest
 
 TINY = SmoothedConfig(sigma=0.25, unet_channels=(8, 8), time_dim=8, channels=(8, 8, 8, 8), hidden=8)
@@ -105,7 +105,7 @@ def test_the_command_and_its_table(
     folder, split = tmp_path / "weights", read_manifest("leak-free", data[1]).sha256
     for name, place in PARTS.items():
         save_part(pipeline.get_submodule(place), folder, name, {}, split)
-    save_ties(pipeline, folder, split)
+    save_system_file(pipeline, folder, split)
     about = {"preset": "tiny", "protocol": "leak-free", "commit": "none"}
     checkpoint.write_manifest(folder, [*PARTS, SYSTEM], **about)
     out = tmp_path / "certify-leak-free.json"

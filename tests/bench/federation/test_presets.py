@@ -13,7 +13,7 @@ from bench.data import Batch
 from bench.federation.presets import PRESETS
 from bench.robustness.rows import attacked, rows
 from core.attacks.signed_l2 import CIFAR10_STD, SignedL2
-from core.seeds import derived
+from core.seeds import derive_seed
 
 STD = torch.tensor(CIFAR10_STD).view(1, 3, 1, 1)
 SIDE = 32
@@ -85,7 +85,7 @@ def test_signed_l2_is_pgd_on_the_normalised_picture() -> None:
     attack = SignedL2(eps=2.0, steps=6)
     z = (x - mean) / STD
     low, high = -mean / STD, (1 - mean) / STD
-    generators = [torch.Generator().manual_seed(derived(seed, "attack")) for seed in SEEDS]
+    generators = [torch.Generator().manual_seed(derive_seed(seed, "attack")) for seed in SEEDS]
     start = torch.stack([torch.rand(x.shape[1:], generator=g) for g in generators])
     z_adv = torch.clamp(z + start * 2.0 / math.sqrt(3 * SIDE**2), low, high)
     for _ in range(6):

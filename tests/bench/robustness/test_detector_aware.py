@@ -22,9 +22,8 @@ from bench.robustness.old_checks import check_attacks, in_corner
 from bench.robustness.old_systems import Bench, systems_named
 from bench.robustness.systems import Gate, GateReading, Target
 from bench.robustness.worst_case import PAIRS, compare_rows
-from core.attacks.base import to_eight_bit
-from core.attacks.margin import margin
-from core.attacks.old___init__ import DetectorAwarePGD
+from core.attacks import DetectorAwarePGD
+from core.attacks.base import margin, to_eight_bit
 
 EPS = 0.015
 CPU = torch.device("cpu")

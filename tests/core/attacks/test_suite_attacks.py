@@ -6,10 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from core.attacks import PGD
-from core.attacks.base import LogitsFn
-from core.attacks.margin import margin
-from core.attacks.old___init__ import APGD, LowFrequency, Square, straight_through
+from core.attacks import APGD, PGD, LowFrequency, Square, straight_through
+from core.attacks.base import LogitsFn, margin
 
 EPS, SIDE = 0.03, 12
 Attack = APGD | Square | LowFrequency

@@ -19,7 +19,7 @@ from core import __main__ as command_line
 from core import checkpoint
 from core.pipeline import MedFedPure
 from core.scan import read_scan, read_volume, to_png, to_uint8
-from core.weights import PARTS, SYSTEM, load, save_part, save_ties
+from core.weights import PARTS, SYSTEM, load, save_part, save_system_file
 from demo import repeat
 from demo.analysis.analysis import Analysis
 from demo.analysis.attack import AttackSettings
@@ -38,7 +38,7 @@ def folder(tiny_system: MedFedPure, tmp_path_factory: pytest.TempPathFactory) ->
     folder = tmp_path_factory.mktemp("weights")
     for name, place in PARTS.items():
         save_part(tiny_system.get_submodule(place), folder, name, {}, "split")
-    save_ties(tiny_system, folder, "split")
+    save_system_file(tiny_system, folder, "split")
     checkpoint.write_manifest(
         folder, [*PARTS, SYSTEM], preset="tiny", protocol="multi-source", commit="none"
     )
