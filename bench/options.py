@@ -1,30 +1,22 @@
-"""The command line of `python -m bench`: every command's options, each with its help."""
+"""Options that commands share, and what they name: the system, its scans, the result file."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from bench.components.certificate import ALPHA, CHOOSE, EPS, NOISES
-from bench.federation.methods import METHODS
-from bench.robustness.attacks import LADDER
-from bench.robustness.budgets import BUDGETS
-from bench.robustness.old_systems import SYSTEMS
-from bench.robustness.systems import NAMES
+import torch
+
+from bench.data import Fold, load_fold
+from bench.provenance import machine_facts, weights_facts
+from bench.result_file import ResultFile
+from core import load
 from core.checkpoint import WEIGHTS
+from core.pipeline import MedFedPure
 from train.data.sources import DataError, default_root
-from train.data.split import MANIFESTS, PROTOCOLS
+from train.data.split import MANIFESTS, PROTOCOLS, read_manifest
 
-DESCRIPTION = """Measures the system and writes results/*.json; nothing is selected on test scans.
-
-{commands}
-
-A killed run goes on where it stopped when the same command is given again."""
-
-
-CHOOSING = ("robustness", "purifier", "mae")  # on validation scans
-ONE_BY_ONE = ("looks", "certify", "latency")
 # options that decide no figure: rows computed under others may stand in the same file
 INDIFFERENT = {
     "command", "weights", "data", "batch_size", "threads", "workers", "device", "cache",
@@ -33,28 +25,68 @@ INDIFFERENT = {
 }  # fmt: skip
 
 
-def parser() -> argparse.ArgumentParser:
-    """All commands."""
-    listed = "\n".join(f"  {name:10}  {text}" for name, (_, text) in _COMMANDS.items())
-    main = argparse.ArgumentParser(
-        prog="python -m bench",
-        description=DESCRIPTION.format(commands=listed),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    commands = main.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for name, (add, text) in _COMMANDS.items():
-        command = commands.add_parser(
-            name, formatter_class=argparse.ArgumentDefaultsHelpFormatter, help=text,
-            description=text,
-        )  # fmt: skip
-        if name not in ("demo", "federation", "pooled", "report", "tables"):
-            _common(command, name)
-        add(command)
-    return main
+def add_system(parser: argparse.ArgumentParser) -> None:
+    """Adds the split, the weights trained on it, and how many of its test scans are read."""
+    add = parser.add_argument
+    add("--protocol", default="multi-source", choices=list(PROTOCOLS), help="split to test on")
+    add("--weights", type=Path, default=WEIGHTS, help="folder of weights trained on that split")
+    add_scans(parser)
+
+
+def add_scans(parser: argparse.ArgumentParser) -> None:
+    """Adds the number of scans, the device and the places."""
+    add = parser.add_argument
+    add("--limit", type=int, help="largest number of test scans, evenly spaced; default: all")
+    add("--device", default="auto", help="cpu, cuda or auto")
+    add_places(parser)
+
+
+def add_validation(parser: argparse.ArgumentParser) -> None:
+    """Adds the number of validation scans, on which settings are chosen."""
+    add = parser.add_argument
+    add("--val-limit", type=int, default=240, help="largest number of validation scans")
+
+
+def add_batch_size(parser: argparse.ArgumentParser) -> None:
+    """Adds the batch size."""
+    add = parser.add_argument
+    add("--batch-size", type=int, default=32, help="scans at a time; changes the speed alone")
+
+
+def add_fold(parser: argparse.ArgumentParser) -> None:
+    """Adds the fold that is measured."""
+    add = parser.add_argument
+    add("--fold", choices=("test", "val"), default="test", help="val: to choose settings")
+
+
+def add_places(parser: argparse.ArgumentParser) -> None:
+    """Adds the folders, the threads and the result file."""
+    add = parser.add_argument
+    add("--data", type=Path, help="folder of the data sets (or set MEDFEDPURE_DATA)")
+    add("--threads", type=int, default=0, help="CPU threads; 0 leaves the choice to PyTorch")
+    add("--cache", type=Path, default=Path(".cache"), help="folder of decoded scans")
+    add("--manifests", type=Path, default=MANIFESTS, help="folder of the split manifests")
+    add_output(parser, None)
+
+
+def add_output(parser: argparse.ArgumentParser, default: Path | None) -> None:
+    """Adds the result file."""
+    add = parser.add_argument
+    named = "result file" if default else "result file; default: named after command and protocol"
+    add("--out", type=Path, default=default, help=named)
+    add("--fresh", action="store_true", help="discard the rows in the result file")
+
+
+def parse_names(text: str) -> list[str]:
+    """Returns the names in a list separated by commas."""
+    names = [name for name in (part.strip() for part in text.split(",")) if name]
+    if not names:
+        raise argparse.ArgumentTypeError("expected names separated by commas")
+    return names
 
 
 def root_of(args: argparse.Namespace) -> Path:
-    """The data folder. Raises DataError where none is named."""
+    """Returns the data folder. Raises DataError where none is named."""
     root = args.data or default_root()
     if root is None:
         raise DataError("name the data folder with --data, or set MEDFEDPURE_DATA")
@@ -62,198 +94,79 @@ def root_of(args: argparse.Namespace) -> Path:
 
 
 def settings_of(args: argparse.Namespace) -> dict[str, Any]:
-    """The options that decide figures, in order."""
-    free = INDIFFERENT | ({"systems"} if getattr(args, "budget", None) else set())
-    return {k: v for k, v in sorted(vars(args).items()) if k not in free}
+    """Returns the options that decide figures, in order."""
+    return {k: v for k, v in sorted(vars(args).items()) if k not in INDIFFERENT}
 
 
-def _common(command: argparse.ArgumentParser, name: str) -> None:
-    add = command.add_argument
-    if name != "loso":  # which has several
-        add("--protocol", default="multi-source", choices=list(PROTOCOLS), help="split to test on")
-        add("--weights", type=Path, default=WEIGHTS, help="folder of weights trained on that split")
-    add("--limit", type=int, help="test scans at most, evenly spaced; all of them by default")
-    if name in CHOOSING:
-        add("--val-limit", type=int, default=240, help="validation scans at most, for choices")
-    if name not in ONE_BY_ONE:
-        add("--batch-size", type=int, default=32, help="scans at a time; changes the speed alone")
-    add("--device", default="auto", help="cpu, cuda or auto")
-    _places(command)
+def device_of(args: argparse.Namespace) -> torch.device:
+    """Returns the device; 'auto' is CUDA where there is one."""
+    if args.device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device(args.device)
 
 
-def _places(command: argparse.ArgumentParser) -> None:
-    add = command.add_argument
-    add("--data", type=Path, help="folder of the data sets (or set MEDFEDPURE_DATA)")
-    add("--threads", type=int, default=0, help="CPU threads; 0 leaves the choice to PyTorch")
-    add("--cache", type=Path, default=Path(".cache"), help="folder of decoded scans")
-    add("--manifests", type=Path, default=MANIFESTS, help="folder of the split manifests")
-    add("--out", type=Path, help="result file; named after command and protocol by default")
-    add("--fresh", action="store_true", help="forget what the result file holds")
+class OpenSystem(NamedTuple):
+    """A pipeline on its device, what decides its figures, and further facts on its weights."""
+
+    pipeline: MedFedPure
+    identity: dict[str, Any]
+    facts: dict[str, Any]
 
 
-def _robustness(command: argparse.ArgumentParser) -> None:
-    _attacks(command, None)
-    add = command.add_argument
-    add(
-        "--budget", choices=list(BUDGETS),
-        help="climb the ladder, rows A0 to A11, each on the scans that a system still reads right",
-    )  # fmt: skip
-    add(
-        "--workers", type=int, default=1,
-        help="with a budget: batches side by side; with --threads 1 as many as there are cores",
-    )  # fmt: skip
-    add(
-        "--forget-changed", action="store_true",
-        help="with a budget: forget rows of systems whose weights have changed; the rest stay",
-    )  # fmt: skip
-    add("--fold", choices=("test", "val"), default="test", help="val: where choices are made")
-    add("--hospital", type=int, help="whose system, where the weights are a federation's")
+def open_system(args: argparse.Namespace, hospital: int | None = None) -> OpenSystem:
+    """Loads the weights, which must have been trained on the protocol's split."""
+    manifest = read_manifest(args.protocol, args.manifests)
+    facts = weights_facts(args.weights, manifest)
+    pipeline = load(args.weights, hospital=hospital).to(device_of(args))
+    identity = {"protocol": args.protocol, "manifest_sha256": manifest.sha256}
+    return OpenSystem(pipeline, {**identity, "weights": facts.pop("sha256")}, facts)
 
 
-def _attacks(command: argparse.ArgumentParser, rows: list[str] | None) -> None:
-    add = command.add_argument
-    add(
-        "--rows", type=_names, default=rows, metavar="LIST",
-        help="of clean, A0 (brings A0-8bit along), both by default; with a budget of A0 to A11, "
-        "all by default, ranges as A1..A6",
-    )  # fmt: skip
-    add(
-        "--systems", type=_names, metavar="LIST",
-        help="all by default, of " + ", ".join(s.name for s in SYSTEMS)
-        + "; with a budget of " + ", ".join(NAMES),
-    )  # fmt: skip
-    add("--attack-eps", type=float, default=0.015, help="size of the perturbation, L-inf")
+def open_fold(args: argparse.Namespace, protocol: str | None = None) -> Fold:
+    """Loads the fold that is measured, the test fold unless `--fold` names another."""
+    return _load_fold(args, protocol or args.protocol, getattr(args, "fold", "test"), args.limit)
 
 
-def _loso(command: argparse.ArgumentParser) -> None:
-    for protocol in ("leak-free", "second-source"):
-        command.add_argument(
-            f"--weights-{protocol}", type=Path, default=Path("runs") / f"one-source-{protocol}",
-            help=f"folder of weights trained on {protocol!r}",
-        )  # fmt: skip
-    _attacks(command, ["clean", "A0"])
+def open_validation(args: argparse.Namespace) -> Fold:
+    """Loads the validation scans, on which settings are chosen."""
+    return _load_fold(args, args.protocol, "val", args.val_limit)
 
 
-def _latency(command: argparse.ArgumentParser) -> None:
-    add = command.add_argument
-    command.set_defaults(threads=2)
-    add("--repeats", type=int, default=24, help="scans that are timed")
-    add("--peer", default="paper", help="preset to compare with, random weights; '' for none")
-    add("--peer-repeats", type=int, default=5, help="scans that the peer reads")
-    add("--no-app", action="store_true", help="do not start the app")
+def _load_fold(args: argparse.Namespace, protocol: str, name: str, limit: int | None) -> Fold:
+    return load_fold(
+        protocol, name, root_of(args), limit=limit, cache=args.cache, manifests=args.manifests
+    )
 
 
-def _demo(command: argparse.ArgumentParser) -> None:
-    add = command.add_argument
-    add("--visitors", type=int, default=10, help="at once")
-    add("--seconds", type=float, default=300.0, help="that they stay")
-    add("--shots", type=Path, help="folder for pictures of each tab, dark and light")
-    add("--out", type=Path, default=Path("results/demo.json"), help="result file")
-    add("--fresh", action="store_true", help="forget what the result file holds")
+def open_results(
+    args: argparse.Namespace,
+    system: OpenSystem,
+    path: Path | None = None,
+    settings: dict[str, Any] | None = None,
+) -> ResultFile:
+    """Opens the command's result file: `--out`, `path`, or a name of command and protocol."""
+    pipeline = system.pipeline
+    about = {
+        "score": pipeline.config.detector.score,
+        "policy": pipeline.config.purifier.policy,
+        "info": {k: v for k, v in pipeline.info.items() if isinstance(v, str | int | float)},
+    }
+    facts = {
+        "weights_facts": system.facts,
+        "system": about,
+        "seeds": "of a scan: its position in the manifest; of everything else: 0",
+        "machine": machine_facts(pipeline.device),
+    }
+    return ResultFile(
+        args.out or path or result_path(args),
+        args.command,
+        {**system.identity, "settings": settings or settings_of(args)},
+        facts,
+        args.fresh,
+    )
 
 
-def _tables(command: argparse.ArgumentParser) -> None:
-    add = command.add_argument
-    add("--table", type=int, choices=(1, 2), default=2, help="of the paper")
-    add("--dataset", choices=("br35h", "cifar10"), default="br35h", help="Table I: cifar10 alone")
-    add("--setting", choices=("reduced", "paper"), default="reduced", help="paper: on a GPU")
-    add(
-        "--methods", type=_names, metavar="LIST",
-        help="all by default, of " + ", ".join(m.name for m in METHODS),
-    )  # fmt: skip
-    add("--limit", type=int, default=0, help="test scans a client at most; 0: all")
-    add("--lite-limit", type=int, default=12, help="test scans a client at most for A3-lite")
-    add("--evasion-limit", type=int, default=6, help="test scans a client for the N x N; 0: none")
-    add("--seed", type=int, default=0, help="of the training")
-    add("--runs", type=Path, default=Path("runs") / "tables", help="folder of the trainings")
-    _places(command)
-
-
-def _pooled(command: argparse.ArgumentParser) -> None:
-    add = command.add_argument
-    add("--protocol", default="multi-source", choices=list(PROTOCOLS), help="split to test on")
-    add("--preset", default="federated", help="that the hospitals trained by: who holds what")
-    add("--weights", type=Path, default=WEIGHTS, help="folder of the federation's weights")
-    add("--pooled", type=Path, required=True, help="folder of weights trained on pooled scans")
-    add("--limit", type=int, default=0, help="test scans a hospital at most; 0: all")
-    add("--attack-eps", type=float, default=0.015, help="size of the perturbation, L-inf")
-    _places(command)
-
-
-def _federation(command: argparse.ArgumentParser) -> None:
-    add = command.add_argument
-    add(
-        "--rows", type=_names, metavar="LIST",
-        help="all by default, of twice, faults, simulation, overhead, payload, scaling, poison, "
-        "batch_norm, personal",
-    )  # fmt: skip
-    add("--protocol", default="leak-free", choices=list(PROTOCOLS), help="of the engine's rows")
-    add("--seed", type=int, default=0, help="of the trainings; of 'personal' the first of three")
-    add(
-        "--personal-preset", default="federation-bench", metavar="NAME",
-        help="preset that the row 'personal' trains; another than the default is another row",
-    )  # fmt: skip
-    add("--runs", type=Path, default=Path("runs") / "federation", help="folder of the trainings")
-    _places(command)
-
-
-def _report(command: argparse.ArgumentParser) -> None:
-    add = command.add_argument
-    add("--results", type=Path, default=Path("results"), help="folder of the result files")
-    add(
-        "--pages", type=Path, nargs="+", metavar="FILE",
-        help="files that hold the markers; by default README.md and docs/federation.md",
-    )  # fmt: skip
-    add("--check", action="store_true", help="change nothing; exit 1 if anything is out of date")
-
-
-def _names(text: str) -> list[str]:
-    names: list[str] = []
-    for name in filter(None, (part.strip() for part in text.split(","))):
-        first, dots, last = name.partition("..")
-        if not dots:
-            names.append(name)
-        elif first in LADDER and last in LADDER and LADDER.index(first) <= LADDER.index(last):
-            names += LADDER[LADDER.index(first) : LADDER.index(last) + 1]
-        else:
-            raise argparse.ArgumentTypeError(f"{name!r} is no range of A0 to A11")
-    if not names:
-        raise argparse.ArgumentTypeError("expected names separated by commas")
-    return names
-
-
-def _certify(command: argparse.ArgumentParser) -> None:
-    add = command.add_argument
-    add("--eps", type=float, default=EPS, help="size of the perturbation, L-inf")
-    add("--noises", type=int, default=NOISES, help="noised copies of a scan that bound its radius")
-    add("--choose", type=int, default=CHOOSE, help="others that choose its class")
-    add("--alpha", type=float, default=ALPHA, help="chance that a certificate is wrong")
-    add("--fold", choices=("test", "val"), default="test", help="val: where choices are made")
-
-
-def _nothing(_: argparse.ArgumentParser) -> None:
-    """These commands need the common options alone."""
-
-
-_COMMANDS = {
-    "robustness": (_robustness, "accuracy under attack, all systems side by side"),
-    "detection": (_nothing, "AUROC and false alarms of every detector score"),
-    "purifier": (_nothing, "energy removed, denoising and accuracy, against filters"),
-    "mae": (_nothing, "hidden patches against filling in from visible neighbours"),
-    "looks": (_nothing, "lesions behind the purifier, explanations, tumours painted over"),
-    "novelty": (_nothing, "'cannot judge': said of scans, and of pictures that are none"),
-    "certify": (
-        _certify,
-        "certified accuracy of the smoothed reader: randomized smoothing at 28 x 28",
-    ),
-    "loso": (_loso, "leave one source out, both ways"),
-    "latency": (_latency, "speed, start of the app and peak memory"),
-    "demo": (_demo, "the page in a browser: times, accessibility, ten visitors, memory"),
-    "tables": (_tables, "Tables I and II: every method trained on the same clients, and attacked"),
-    "pooled": (_pooled, "a federation's weights against those of pooled training"),
-    "federation": (
-        _federation,
-        "the federation engine: same bytes, overhead, payload, N clients, poison, faults",
-    ),
-    "report": (_report, "draws results/report.html and writes the documents' tables"),
-}
+def result_path(args: argparse.Namespace, stem: str = "") -> Path:
+    """Returns the default result file; figures of validation scans are not published."""
+    folder = "runs" if getattr(args, "fold", "test") == "val" else "results"
+    return Path(folder) / f"{stem or args.command}-{args.protocol}.json"

@@ -128,6 +128,11 @@ class ResultFile:
         text = json.dumps(_rounded(self.content), indent=1, allow_nan=False)
         write_atomic(self.path, (text + "\n").encode())
 
+    def close(self) -> None:
+        """Writes the file and says where it is."""
+        self.write()
+        say(f"written to {self.path}")
+
     def _seconds(self) -> float:
         """Of the row that is being computed, runs before a kill included."""
         return round(self._spent + time.monotonic() - self._start, 1)

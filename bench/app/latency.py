@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -9,20 +10,51 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bench import markdown as md
+from bench import options
+from bench.app.server import measure_app
 from bench.app.timing import machine_rate, summary, timed
 from bench.data import Fold
 from bench.progress import progress
+from bench.provenance import machine_facts
 from bench.result_file import ResultFile
 from core.attacks import adaptive_logits, paper_attack
 from core.pipeline import MedFedPure, build
 from core.scan import read_scan, to_png
 from train.config import read_preset
 
+HELP = "speed, start of the app and peak memory"
 WARM_UP = 3
 A0_8BIT = paper_attack(eight_bit=True)
 
 
-def run(
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of the command."""
+    options.add_system(parser)
+    parser.set_defaults(threads=2)
+    add = parser.add_argument
+    add("--repeats", type=int, default=24, help="scans that are timed")
+    add("--peer", default="paper", help="preset to compare with, random weights; '' for none")
+    add("--peer-repeats", type=int, default=5, help="scans that the peer reads")
+    add("--no-app", action="store_true", help="do not start the app")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Measures speed and memory; here the machine decides the figures."""
+    system = options.open_system(args)
+    system.identity["timed_on"] = machine_facts(system.pipeline.device)
+    store, test = options.open_results(args, system), options.open_fold(args)
+    measure(
+        store, system.pipeline, test,
+        repeats=args.repeats, peer=args.peer, peer_repeats=args.peer_repeats,
+    )  # fmt: skip
+    if not args.no_app:
+        files = attacked_files(system.pipeline, test, 5)
+        store.row("app", lambda: measure_app(files))
+    store.close()
+
+
+def measure(
     store: ResultFile,
     pipeline: MedFedPure,
     test: Fold,
@@ -127,3 +159,33 @@ def attack(
 
     once(scans[0])
     return summary([timed(lambda s=scan: once(s)) for scan in progress(scans, "PGD-7")])
+
+
+def table(results: md.Results) -> str:
+    """Times of single scans."""
+    parts = []
+    for result in md.results_of(results, "latency", md.PROTOCOLS).values():
+        rows, lines = result["rows"], []
+        for name, label in (
+            ("read", "flagged file to Diagnosis"),
+            ("PGD-7, classifier", "PGD-7 on the classifier"),
+            ("PGD-7, knows the defence", "PGD-7 knowing the defence"),
+        ):
+            if name in rows:
+                row = rows[name]
+                times = [f"{row[k] / 1e3:.2f} s" for k in ("median_ms", "p95_ms")]
+                lines.append([label, " / ".join(times) + f" (n = {row['n']})"])
+        for row in rows.values():
+            if "ratio" in row:
+                lines.append([f"times faster than preset `{row['preset']}`", f"{row['ratio']:.1f}"])
+        if "app" in rows:
+            app = rows["app"]
+            lines.append(["`python app.py` to first page", f"{app['first_page_s']:.1f} s"])
+            if app["peak_reading_mb"] is not None:
+                lines.append(
+                    ["peak memory while reading", f"{app['peak_reading_mb'] / 1024:.2f} GB"]
+                )
+        rate = f"{rows['machine']['best_gflops']:.0f} GFLOP/s"
+        lines.append(["the machine's own matrix products", rate])
+        parts.append(f"{md.table(['', 'median / p95'], lines)}\n\n{md.source(result)}")
+    return "\n\n".join(parts)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import io
 import os
 import tempfile
@@ -11,14 +12,19 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from PIL import Image
 
+from bench import markdown as md
+from bench import options
 from bench.app.browser import violations, visitor
 from bench.app.server import Running, peak_memory, running
 from bench.app.timing import summary
-from bench.provenance import ROOT
+from bench.provenance import ROOT, machine_facts
 from bench.result_file import ResultFile
+from core.checkpoint import WEIGHTS, read_manifest
 
+HELP = "the page in a browser: times, accessibility, ten visitors, memory"
 TABS = ("explore", "batch", "learn", "about")
 THEMES = ("dark", "light")
 # of the lesson: the step's tab, what is pressed there, and what then appears
@@ -35,7 +41,27 @@ TIMED = 6  # readings on the page
 NUMBERS = ("tumour_probability", "tumour_probability_undefended", "score", "novelty")
 
 
-def run(store: ResultFile, visitors: int, seconds: float, shots: Path | None) -> None:
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of the command."""
+    add = parser.add_argument
+    add("--visitors", type=int, default=10, help="visitors at once")
+    add("--seconds", type=float, default=300.0, help="time that they stay")
+    add("--shots", type=Path, help="folder for pictures of each tab, dark and light")
+    options.add_output(parser, Path("results/demo.json"))
+
+
+def run(args: argparse.Namespace) -> None:
+    """Measures the page of the app with the weights that ship."""
+    hashes = {name: info.sha256 for name, info in read_manifest(WEIGHTS).items()}
+    machine = machine_facts(torch.device("cpu"))
+    settings = {"visitors": args.visitors, "seconds": args.seconds}
+    identity = {"weights": hashes, "settings": settings, "timed_on": machine}
+    store = ResultFile(args.out, "demo", identity, {"machine": machine}, args.fresh)
+    measure(store, args.visitors, args.seconds, args.shots)
+    store.close()
+
+
+def measure(store: ResultFile, visitors: int, seconds: float, shots: Path | None) -> None:
     """Fills `store`; each row starts the app as users do, with the weights that ship."""
     store.row("page", _page)
     store.row("accessibility", lambda: _accessibility(shots))
@@ -248,3 +274,42 @@ def _took(call: Callable[[], None]) -> float:
     start = time.perf_counter()
     call()
     return (time.perf_counter() - start) * 1e3
+
+
+def table(results: md.Results) -> str:
+    """The page as visitors meet it."""
+    result = md.results_of(results, "demo", ("",))[""]
+    rows = result["rows"]
+    page, access = rows["page"], rows["accessibility"]
+    crowd = next(row for name, row in rows.items() if name.endswith("visitors"))
+    name = next(name for name in rows if name.endswith("visitors"))
+    times = {
+        k: " / ".join(f"{page[k][m] / 1e3:.2f} s" for m in ("median_ms", "p95_ms"))
+        for k in ("first_picture", "pgd7_reading")
+    }
+    wait = crowd["wait"]
+    lines = [
+        ["a file dropped to its picture, median / p95", times["first_picture"]],
+        ["Analyse to the whole result with PGD-7, median / p95", times["pgd7_reading"]],
+        ["requests of the browser that left the machine", str(page["requests_that_leave"])],
+        ["files left after closing", str(page["left_after_close"])],
+        [
+            "axe-core violations, all tabs and steps of the lesson, dark and light",
+            str(access["violations"]),
+        ],
+        [
+            f"{name} of the endpoint `read` for {crowd['seconds']:.0f} s: asked, read, errors, "
+            "another's results",
+            f"{crowd['asked']}, {crowd['readings']}, {crowd['errors']}, {crowd['mixed']}",
+        ],
+        ["their wait for a reading, median", f"{wait['median_ms'] / 1e3:.1f} s"],
+        [
+            "memory of the app after 200 of them against after 20",
+            f"{crowd['growth_20_to_200']:+.1%}",
+        ],
+        [
+            "and after all",
+            f"{crowd['memory_mb_at_the_end'] / crowd['memory_mb_after_20'] - 1:+.1%}",
+        ],
+    ]
+    return f"{md.table(['', ''], lines)}\n\n{md.source(result)}"

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from bench import markdown as md
+from bench import options
 from bench.data import Fold
 from bench.progress import progress
 from bench.result_file import ResultFile
@@ -14,10 +17,27 @@ from core import metrics
 from core.mae import MaskedAutoencoder
 from core.pipeline import MedFedPure
 
+HELP = "hidden patches, against filling in from visible neighbours"
 POWERS = (2.0, 3.0, 4.0, 6.0)
 
 
-def run(
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of the command."""
+    options.add_system(parser)
+    options.add_validation(parser)
+    options.add_batch_size(parser)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Measures the autoencoder."""
+    system = options.open_system(args)
+    store = options.open_results(args, system)
+    folds = options.open_fold(args), options.open_validation(args)
+    measure(store, system.pipeline, *folds, args.batch_size)
+    store.close()
+
+
+def measure(
     store: ResultFile, pipeline: MedFedPure, test: Fold, validation: Fold, batch_size: int = 32
 ) -> None:
     """Fills `store`: the filling's exponent chosen on validation scans, then the test scans."""
@@ -107,3 +127,17 @@ def fill_in(x: Tensor, visible: Tensor, power: float) -> Tensor:
 
     total, weight = around(x * visible), around(visible.double())
     return torch.where(visible, x, (total / weight.clamp_min(1e-12)).to(x)).clamp(0, 1)
+
+
+def table(results: md.Results) -> str:
+    """Hidden patches: the autoencoder against filling in."""
+    lines = []
+    for protocol, result in md.results_of(results, "mae", md.PROTOCOLS).items():
+        for name, row in result["rows"].items():
+            if "ratio" in row:
+                errors = [f"{row[k]:.5f}" for k in ("mae_mse", "filling_mse")]
+                low, high = row["ratio_interval"]
+                ratio = f"{row['ratio']:.2f} [{low:.2f} to {high:.2f}]"
+                lines.append([protocol, name, *errors, ratio, str(row["n"])])
+    head = ["protocol", "masks", "autoencoder, MSE", "filling in, MSE", "ratio", "n"]
+    return md.table(head, lines)

@@ -5,6 +5,7 @@ The smoothed reader alone is measured, no part of the defence: see `core.smoothi
 
 from __future__ import annotations
 
+import argparse
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -12,19 +13,48 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bench import markdown as md
+from bench import options
 from bench.data import Fold
 from bench.progress import progress
 from bench.result_file import ResultFile
 from bench.summaries import members, share, share_by_group
+from core import smoothing
 from core.smoothing import Smoothed, lower_bound
 
+HELP = "certified accuracy of the smoothed reader: randomized smoothing at 28 x 28"
 EPS, NOISES, CHOOSE, ALPHA = 0.015, 1000, 100, 0.001
 RADII = (0.0, 0.0025, 0.005, 0.0075, 0.01, 0.0125, 0.015, 0.0175, 0.02, 0.025, 0.03)
 CONSTANT = 0.5  # balanced accuracy of one answer for every scan, whatever the radius
 KEEP_EVERY = 25  # scans
 
 
-def run(
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of the command."""
+    options.add_system(parser)
+    options.add_fold(parser)
+    add = parser.add_argument
+    add("--eps", type=float, default=EPS, help="size of the perturbation, L-inf")
+    add("--noises", type=int, default=NOISES, help="noised copies of a scan that bound its radius")
+    add("--choose", type=int, default=CHOOSE, help="further copies that choose its class")
+    add("--alpha", type=float, default=ALPHA, help="probability that a certificate is wrong")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Measures the certificate, which stands beside the system: its file alone decides."""
+    system = options.open_system(args)
+    hashes = system.identity["weights"]
+    system.identity["weights"] = {smoothing.FILE: hashes.get(smoothing.FILE)}
+    store = options.open_results(args, system)
+    reader = smoothing.load(args.weights, system.pipeline.device)
+    measure(
+        store, reader, options.open_fold(args),
+        eps=args.eps, n0=args.choose, n=args.noises, alpha=args.alpha,
+    )  # fmt: skip
+    store.close()
+
+
+def measure(
     store: ResultFile, reader: Smoothed, fold: Fold, *, eps: float, n0: int, n: int, alpha: float
 ) -> None:
     """Fills `store`: a row of what was said of each scan, and the figures that follow."""
@@ -112,3 +142,41 @@ def balanced(right: Tensor, fold: Fold) -> dict[str, Any]:
 def _joined(mean: float, parts: Sequence[tuple[float, Sequence[float]]]) -> tuple[float, float]:
     low, high = (math.hypot(*(p - i[end] for p, i in parts)) / len(parts) for end in (0, 1))
     return mean - low, mean + high
+
+
+def table(results: md.Results) -> str:
+    """Balanced certified accuracy, per class and source, and along a curve."""
+    parts = []
+    for protocol, result in md.results_of(results, "certify", md.PROTOCOLS).items():
+        said, row = result["rows"]["certificates"], result["rows"]["accuracy"]
+        certified, clean = row["certified"], row["clean"]
+        at = f"certified at L∞ ε = {row['eps']:g}, %"
+        lines = [["all scans, balanced", _balanced(certified), _balanced(clean)]]
+        for name, label in (("sensitivity", "tumours"), ("specificity", "no tumour")):
+            lines.append([label, md.accuracy(certified[name]), md.accuracy(clean[name])])
+        lines += [
+            [f"source {name}, balanced", _balanced(part), _balanced(clean["sources"][name])]
+            for name, part in certified.get("sources", {}).items()
+        ]
+        lines.append(["one answer for every scan, balanced", *[md.percent(row["constant"])] * 2])
+        head = ["", f"{at} [95 % by scan; by group]", "read right with any radius, %"]
+        curve = md.table(
+            ["L∞ ε", *row["curve"]], [["balanced, %", *map(md.percent, row["curve"].values())]]
+        )
+        missed = row["abstained"]
+        seen = f"{said['pixels']} pixels of {said['side']} x {said['side']}"
+        facts = (
+            f"Sigma {said['sigma']:g} on {seen}; {said['n0']} noises choose, {said['n']} others "
+            f"bound (Clopper-Pearson, alpha {said['alpha']:g}), so that nothing above "
+            f"{row['largest_eps']:.4f} can be certified. Of {missed['k']} of {missed['n']} scans "
+            "nothing is said, which counts as wrong."
+        )
+        parts.append(
+            f"**{protocol}**\n\n{md.table(head, lines)}\n\n{curve}\n\n{facts} {md.source(result)}"
+        )
+    return "\n\n".join(parts)
+
+
+def _balanced(part: md.Result) -> str:
+    intervals = "; ".join(md.span(part[name]) for name in ("interval", "interval_by_group"))
+    return f"{md.percent(part['balanced'])} [{intervals}]"

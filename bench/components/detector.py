@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from bench import markdown as md
+from bench import options
 from bench.data import Fold
 from bench.progress import progress
 from bench.result_file import ResultFile
@@ -16,6 +20,7 @@ from bench.robustness.filters import jpeg
 from bench.robustness.old_systems import Bench
 from bench.shapes import histogram, roc
 from bench.summaries import members, separation, share_by_group
+from core import load
 from core.attacks import PGD, paper_attack
 from core.detector import SCORES, cut_off
 from core.diffusion import seeded_noise
@@ -24,6 +29,7 @@ from core.pipeline import MedFedPure
 from core.steganalysis import blur
 from train.calibration.fusion import carried
 
+HELP = "AUROC and false-positive rates of every detector score"
 CURVE = (0.004, 0.008, 0.015, 0.031)
 HEADLINE = 0.015
 SURFACES = ("plain", "trained")
@@ -36,7 +42,26 @@ BENIGN: dict[str, Callable[[Tensor, list[int]], Tensor]] = {
 }
 
 
-def run(
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of the command."""
+    options.add_system(parser)
+    options.add_batch_size(parser)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Measures the detector."""
+    system = options.open_system(args)
+    store = options.open_results(args, system)
+    pipeline = system.pipeline
+    hospitals = {
+        h: partial(load, args.weights, device=pipeline.device, hospital=h)
+        for h in pipeline.info.get("hospitals", [])
+    }
+    measure(store, pipeline, options.open_fold(args), args.batch_size, hospitals)
+    store.close()
+
+
+def measure(
     store: ResultFile,
     pipeline: MedFedPure,
     test: Fold,
@@ -187,3 +212,38 @@ def _standardised(pipeline: MedFedPure, found: dict[str, Tensor]) -> Tensor:
     detector = pipeline.detector
     features = torch.stack([found[f"feature {name}"] for name in FEATURES], 1)
     return cut_off((features - detector.centre.cpu()) / detector.spread.cpu())
+
+
+def table(results: md.Results) -> str:
+    """AUROC and detection rates of the named scores, false alarms under harmless change."""
+    parts = []
+    for protocol, result in md.results_of(results, "detection", md.PROTOCOLS).items():
+        attacked, alarms, notes = [], [], []
+        for name, row in result["rows"].items():
+            for score, cells in row.get("scores", {}).items():
+                if score.startswith("feature"):
+                    continue
+                rates = [md.percent(row["flagged"][score]["accuracy"])]
+                rates += [md.percent(cells["tpr_at_5"]), md.percent(cells["tpr_at_1"])]
+                attacked.append([name, score, md.area(cells), *rates])
+            if "carried" in row:
+                most = max(row["carried"], key=row["carried"].get)
+                notes.append(f"{name}: {most}, {md.percent(row['carried'][most])} %")
+            if "scores" not in row:
+                blocks = {
+                    name: row,
+                    **{f"{name}, {k}": b for k, b in row.get("sources", {}).items()},
+                }
+                for label, block in blocks.items():
+                    shares = (block["flagged"][s]["accuracy"] for s in ("paper", "fused"))
+                    alarms.append([label, *map(md.percent, shares)])
+        head = ["attack on", "score", "AUROC", "flagged at τ, %",
+                "found where 5 % of the clean twins raise an alarm, %", "where 1 %, %"]  # fmt: skip
+        text = f"**{protocol}**\n\n{md.table(head, attacked)}"
+        text += f"\n\n{md.table(['scans', 'paper: flagged, %', 'fused: flagged, %'], alarms)}"
+        n = next(row["n"] for row in result["rows"].values() if "n" in row)
+        text += f"\n\nn = {n}; intervals by near-duplicate group. "
+        if notes:
+            text += f"What carries most of the fused score's distance: {'; '.join(notes)}. "
+        parts.append(text + md.source(result))
+    return "\n\n".join(parts)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import argparse
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from bench.components.lesions import contrast
+from bench import markdown as md
+from bench import options
+from bench.components.lesions import contrast, masks_for
 from bench.components.painting import TISSUE, elsewhere, midline, painted, reflected, widened
 from bench.data import Fold
 from bench.progress import progress
@@ -17,13 +20,28 @@ from core.attacks import paper_attack
 from core.gradcam import grad_cam
 from core.pipeline import MedFedPure
 
+HELP = "contrast of lesions behind the purifier, Grad-CAM against outlines, occluded tumours"
 CONTRAST = 0.05  # lesions fainter than this are left out: a ratio to nothing says nothing
 FALL = 0.1  # of the tumour's probability: what counts as a fall
 POINTS = (0.1, 0.5)  # quantiles: the tenth percentile, the median
 ATTACK = paper_attack(eight_bit=True)
 
 
-def run(store: ResultFile, pipeline: MedFedPure, test: Fold, masks: dict[int, Tensor]) -> None:
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of the command."""
+    options.add_system(parser)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Measures the explanations on outlined tumours."""
+    system = options.open_system(args)
+    store = options.open_results(args, system)
+    test = options.open_fold(args)
+    measure(store, system.pipeline, test, masks_for(test, options.root_of(args)))
+    store.close()
+
+
+def measure(store: ResultFile, pipeline: MedFedPure, test: Fold, masks: dict[int, Tensor]) -> None:
     """Fills `store` with three rows.
 
     Raises:
@@ -158,3 +176,39 @@ def _quantiles(values: list[float] | list[int]) -> dict[str, float]:
     points = torch.tensor(POINTS, dtype=torch.float64)
     low, middle = torch.quantile(torch.tensor(values, dtype=torch.float64), points).tolist()
     return {"tenth": low, "median": middle}
+
+
+def table(results: md.Results) -> str:
+    """Lesions behind the purifier, explanations against outlines, tumours painted over."""
+    lines, notes = [], []
+    for protocol, result in md.results_of(results, "looks", md.PROTOCOLS).items():
+        kept, where, paint = (result["rows"][n] for n in ("lesions", "pointing", "painting"))
+        for name, key in (
+            ("lesion contrast kept", "contrast_kept"),
+            ("perturbation energy removed from the same scans", "energy_removed"),
+        ):
+            found = kept[key]
+            values = f"{md.percent(found['median'])} / {md.percent(found['tenth'])}"
+            lines.append([protocol, f"{name}, %, median / 10th percentile", values, str(kept["n"])])
+        inside, chance = md.percent(where["energy_inside"]), md.percent(where["by_chance"])
+        pointing = f"{md.accuracy(where['pointing'])} ({chance})"
+        lines += [
+            [protocol, "Grad-CAM's highest point in the outline (by chance), %", pointing, ""],
+            [protocol, "its energy in the outline (by chance), %", f"{inside} ({chance})",
+             str(where["n"])],
+        ]  # fmt: skip
+        for name, title in (
+            ("tumour", "painted over from the other side: the probability falls, %"),
+            ("elsewhere", "the same patch painted elsewhere: it falls, %"),
+        ):
+            lines.append([protocol, title, md.accuracy(paint[name]), str(paint[name]["n"])])
+        notes.append(
+            f"{protocol}: of {paint['found']} tumours that are found, "
+            f"{paint['across_the_midline']} reach across the midline, where the other side is "
+            f"tumour too, and {paint['without_room']} leave no room elsewhere: not painted."
+        )
+    head = ["protocol", "outlined tumours of the test fold", "", "n"]
+    return (
+        f"{md.table(head, lines)}\n\nA fall is one of .1 or more. By chance: the outline's share "
+        f"of the brain. {' '.join(notes)} {md.source(result)}"
+    )

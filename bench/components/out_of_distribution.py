@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from bench import markdown as md
+from bench import options
 from bench.components.non_brain_phantoms import KINDS, phantom_of
 from bench.data import Fold
 from bench.progress import progress
@@ -17,11 +20,29 @@ from core import metrics
 from core.attacks import paper_attack
 from core.pipeline import MedFedPure
 from core.scan import SIZE, from_uint8
+from train.data.cifar import read_cifar
 
+HELP = "'cannot judge': share of scans and of pictures that are no brain MRI"
 PHOTOGRAPHS, PHANTOMS = 500, 200
 
 
-def run(
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of the command."""
+    options.add_system(parser)
+    options.add_batch_size(parser)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Measures the out-of-distribution head."""
+    system = options.open_system(args)
+    store = options.open_results(args, system)
+    photographs = read_cifar(options.root_of(args), args.cache).test
+    test = options.open_fold(args)
+    measure(store, system.pipeline, test, photographs, batch_size=args.batch_size)
+    store.close()
+
+
+def measure(
     store: ResultFile,
     pipeline: MedFedPure,
     test: Fold,
@@ -101,3 +122,18 @@ def _grey(picture: np.ndarray) -> np.ndarray:
 
 def _spread(n: int, limit: int) -> list[int]:
     return np.linspace(0, n - 1, min(n, limit)).round().astype(int).tolist()
+
+
+def table(results: md.Results) -> str:
+    """What the system refuses to judge."""
+    parts = []
+    for result in md.results_of(results, "novelty", md.PROTOCOLS).values():
+        lines = []
+        for name, row in result["rows"].items():
+            by_group = None if row["k"] in (0, row["n"]) else row.get("group_interval")
+            low, high = by_group or row["interval"]  # of none or all, resampling cannot tell
+            share = f"{md.percent(row['refused'])} [{md.percent(low)} to {md.percent(high)}]"
+            lines.append([name, share, f"{row['k']}/{row['n']}"])
+        head = ["pictures", "'cannot judge', % [95 %]", ""]
+        parts.append(f"{md.table(head, lines)}\n\n{md.source(result)}")
+    return "\n\n".join(parts)

@@ -1,13 +1,64 @@
-"""README tables of the federation engine."""
+"""The command `federation` and its tables."""
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Callable
+from pathlib import Path
 
+import torch
+
+from bench import options
 from bench.markdown import Result, Results, number, percent, results_of, source, table
+from bench.provenance import key_of, machine_facts
+from bench.result_file import ResultFile
+from train.config import read_preset
+from train.data.split import PROTOCOLS, read_manifest
 
+HELP = "the federation engine: overhead, payload, number of clients, poisoning, faults"
 MB = 2**20
 WORDS = {True: "yes", False: "**no**", None: ""}
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of the command."""
+    add = parser.add_argument
+    add(
+        "--rows", type=options.parse_names, metavar="LIST",
+        help="all by default, of " + ", ".join(_FIGURE),
+    )  # fmt: skip
+    add("--protocol", default="leak-free", choices=list(PROTOCOLS), help="of the engine's rows")
+    add("--seed", type=int, default=0, help="of the trainings; of 'personal' the first of three")
+    add(
+        "--personal-preset", default="federation-bench", metavar="NAME",
+        help="preset that the row 'personal' trains; another than the default is another row",
+    )  # fmt: skip
+    add("--runs", type=Path, default=Path("runs") / "federation", help="folder of the trainings")
+    options.add_places(parser)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Measures the rows."""
+    from bench.federation import run
+    from bench.federation.federation_ground import LEARNING, PRESET, Ground
+    from bench.federation.trainings import Places, decisive
+
+    names = run.rows_named(args.rows)
+    places = Places(options.root_of(args), args.cache, args.manifests, args.runs)
+    manifests = {p: read_manifest(p, args.manifests).sha256 for p in (args.protocol, LEARNING)}
+    settings = options.settings_of(args)
+    store = ResultFile(
+        args.out or Path("results") / "federation.json", "federation",
+        {
+            "manifest_sha256": manifests, "settings": settings,
+            "preset": key_of(decisive(read_preset(PRESET))),
+        },
+        {"machine": machine_facts(torch.device("cpu"))},
+        args.fresh,
+    )  # fmt: skip
+    ground = Ground(places, args.protocol, seed=args.seed)
+    run.run(store, ground, names, args.personal_preset)
+    store.close()
 
 
 def federation(results: Results) -> str:
@@ -175,3 +226,5 @@ _DETAIL: dict[str, Callable[[Result], str]] = {
     "batch_norm": _runs_detail,
     "personal": _personal_detail,
 }
+
+TABLES = {"federation": federation}

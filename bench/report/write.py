@@ -2,53 +2,47 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench import part_tables
-from bench.components import certify_table
-from bench.federation import baseline_tables, pooled_table
-from bench.federation import tables as federation_tables
+from bench import commands
 from bench.markdown import Renderer, Results
 from bench.progress import say
 from bench.report import headline, page
-from bench.robustness import old_tables
-from bench.robustness import tables as ladder_tables
 from core.checkpoint import write_atomic
 
-TABLES: dict[str, Renderer] = {
-    "glance": headline.glance,
-    "robustness": old_tables.robustness,
-    "figures": old_tables.figures,
-    "sources": old_tables.sources,
-    "mixture": old_tables.mixture,
-    "loso": old_tables.loso,
-    "detection": part_tables.detection,
-    "purifier": part_tables.purifier,
-    "mae": part_tables.mae,
-    "novelty": part_tables.novelty,
-    "certify": certify_table.certify,
-    "looks": part_tables.looks,
-    "demo": part_tables.demo,
-    "latency": part_tables.latency,
-    "methods": baseline_tables.methods,
-    "evasion": baseline_tables.evasion,
-    "ladder": ladder_tables.ladder,
-    "ladder-sources": ladder_tables.ladder_sources,
-    "ladder-detection": ladder_tables.ladder_detection,
-    "ladder-curve": ladder_tables.ladder_curve,
-    "pooled": pooled_table.pooled,
-    "federation": federation_tables.federation,
-}
+HELP = "draws results/report.html and writes the documents' tables"
 PAGES = (Path("README.md"), Path("docs") / "results.md", Path("docs") / "federation.md")
 REPORT = "report.html"  # beside the results
 _BLOCK = re.compile(r"(<!-- results:([\w-]+) -->\n)(.*?)(<!-- /results -->)", re.DOTALL)
 
 
-def run(results: Path, pages: Sequence[Path], check: bool = False) -> int:
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of the command."""
+    add = parser.add_argument
+    add("--results", type=Path, default=Path("results"), help="folder of the result files")
+    add(
+        "--pages", type=Path, nargs="+", metavar="FILE",
+        help="files that hold the markers; by default " + " and ".join(map(str, PAGES)),
+    )  # fmt: skip
+    add("--check", action="store_true", help="change nothing; exit 1 if anything is out of date")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Writes the report and the tables."""
+    return write(args.results, args.pages or PAGES, args.check)
+
+
+def tables() -> dict[str, Renderer]:
+    """Returns the renderer of every marker."""
+    return {"glance": headline.glance, **commands.tables()}
+
+
+def write(results: Path, pages: Sequence[Path], check: bool = False) -> int:
     """Writes the report page and replaces every table between markers.
 
     With `check` it only compares, and returns 1 where one differs.
@@ -87,12 +81,14 @@ def fill(text: str, results: Results) -> str:
     if text.count("<!-- results:") != len(_BLOCK.findall(text)):
         raise ValueError("every `<!-- results:NAME -->` needs its `<!-- /results -->`")
 
+    known = tables()
+
     def replace(match: re.Match[str]) -> str:
         opening, name, _, closing = match.groups()
-        if name not in TABLES:
-            raise ValueError(f"unknown table {name!r}: choose from {', '.join(TABLES)}")
+        if name not in known:
+            raise ValueError(f"unknown table {name!r}: choose from {', '.join(known)}")
         try:
-            table = TABLES[name](results)
+            table = known[name](results)
         except KeyError as error:
             table = f"Not measured yet (`results/{error.args[0]}` is missing)."
         return f"{opening}{table}\n{closing}"

@@ -2,28 +2,36 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from bench import options
 from bench.data import Fold
 from bench.parallel import ParallelBatches
 from bench.progress import say
 from bench.result_file import ResultFile, ResultFileError
-from bench.robustness.attacks import RUNGS, Attacker, rungs_named
-from bench.robustness.budgets import Budget
+from bench.robustness import old_tables, robustness, tables
+from bench.robustness.attacks import LADDER, RUNGS, Attacker, rungs_named
+from bench.robustness.budgets import BUDGETS, COMMITTED, Budget
 from bench.robustness.checks import check_gradients, check_target
 from bench.robustness.evaluate import attack_scans, climb, compared_on
 from bench.robustness.gate_checks import check_gate
+from bench.robustness.old_systems import SYSTEMS, systems_named
 from bench.robustness.randomness import check_noise, randomness
-from bench.robustness.systems import Target, targets
+from bench.robustness.rows import rows_named
+from bench.robustness.systems import NAMES, Target, targets, tensors_key
 from bench.robustness.worst_case import Rows, compare_rows, kept, standings
 from bench.summaries import share_by_group
+from core import load
 from core.pipeline import MedFedPure
 
+HELP = "accuracy under attack, all systems side by side"
 CURVE = (0.004, 0.008, 0.015, 0.031, 0.06)
 CURVED = ("defence", "trained-mixture", "undefended")
 STOCHASTIC = "defence"  # whose noise is drawn anew, for A8
@@ -31,7 +39,7 @@ LAWS = 3  # another number where a self-check is added: the rows are measured ag
 SLACK = 0.01  # a point of accuracy
 
 
-def run(
+def measure(
     store: ResultFile,
     pipeline: MedFedPure,
     others: Sequence[MedFedPure],
@@ -173,3 +181,115 @@ def climb_curve(
         return {**facts, **share_by_group(kept(found), few.groups)}
 
     store.row(name, row, budget=vars(budget))
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of the command."""
+    options.add_system(parser)
+    options.add_validation(parser)
+    options.add_batch_size(parser)
+    options.add_fold(parser)
+    add_attacks(parser, None)
+    add = parser.add_argument
+    add(
+        "--budget", choices=list(BUDGETS),
+        help="run the attack suite A0 to A11, each on the scans that a system still reads right",
+    )  # fmt: skip
+    add(
+        "--workers", type=int, default=1,
+        help="with a budget: batches side by side; with --threads 1 as many as there are cores",
+    )  # fmt: skip
+    add(
+        "--forget-changed", action="store_true",
+        help="with a budget: remove rows of systems whose weights have changed; the rest stay",
+    )  # fmt: skip
+    add("--hospital", type=int, help="hospital whose system is read, of a federation's weights")
+
+
+def add_attacks(parser: argparse.ArgumentParser, rows: list[str] | None) -> None:
+    """Adds attacks, systems and the size of the perturbation."""
+    add = parser.add_argument
+    add(
+        "--rows", type=parse_rows, default=rows, metavar="LIST",
+        help="of clean, A0 (brings A0-8bit along), both by default; with a budget of A0 to A11, "
+        "all by default, ranges as A1..A6",
+    )  # fmt: skip
+    add(
+        "--systems", type=options.parse_names, metavar="LIST",
+        help="all by default, of " + ", ".join(s.name for s in SYSTEMS)
+        + "; with a budget of " + ", ".join(NAMES),
+    )  # fmt: skip
+    add("--attack-eps", type=float, default=0.015, help="size of the perturbation, L-inf")
+
+
+def parse_rows(text: str) -> list[str]:
+    """Returns the names in a list; A1..A3 is a range."""
+    names: list[str] = []
+    for name in options.parse_names(text):
+        first, dots, last = name.partition("..")
+        if not dots:
+            names.append(name)
+        elif first in LADDER and last in LADDER and LADDER.index(first) <= LADDER.index(last):
+            names += LADDER[LADDER.index(first) : LADDER.index(last) + 1]
+        else:
+            raise argparse.ArgumentTypeError(f"{name!r} is no range of A0 to A11")
+    return names
+
+
+def run(args: argparse.Namespace) -> None:
+    """Measures the attack suite with `--budget`, else clean scans and A0 on all of them."""
+    system = options.open_system(args, args.hospital)
+    pipeline = system.pipeline
+    if args.budget:
+        _run_suite(args, system)
+        return
+    store, test = options.open_results(args, system), options.open_fold(args)
+    robustness.run(
+        store, pipeline, test, options.open_validation(args),
+        rows_named(args.rows or ["clean", "A0"], args.attack_eps), systems_named(args.systems),
+        eps=args.attack_eps, batch_size=args.batch_size,
+    )  # fmt: skip
+    store.close()
+
+
+def _run_suite(args: argparse.Namespace, system: options.OpenSystem) -> None:
+    """Each row names the tensors that it is of; the file names those that lend gradients."""
+    pipeline, budget = system.pipeline, BUDGETS[args.budget]
+    lenders = [h for h in pipeline.info.get("hospitals", []) if h != pipeline.info.get("hospital")]
+    others = [load(args.weights, hospital=h).to(pipeline.device) for h in lenders[: budget.others]]
+    lent = [pipeline.plain, *(other.classifier for other in others)]
+    system.facts["sha256"] = system.identity.pop("weights")
+    system.identity["lent"] = [tensors_key(part) for part in lent]
+    settings = {k: v for k, v in options.settings_of(args).items() if k != "systems"}
+    store = options.open_results(args, system, result_path(args), settings)
+    measure(
+        store,
+        pipeline,
+        others,
+        options.open_fold(args),
+        args.rows or LADDER,
+        args.systems,
+        budget,
+        eps=args.attack_eps,
+        lanes=ParallelBatches(pipeline.device, args.batch_size, args.workers),
+        forget_changed=args.forget_changed,
+    )
+    store.close()
+
+
+def result_path(args: argparse.Namespace) -> Path:
+    """Returns the default result file; the attack suite's is named after its budget."""
+    stem = "ladder" if args.budget == COMMITTED else f"ladder-{args.budget}"
+    return options.result_path(args, stem if args.budget else "")
+
+
+TABLES = {
+    "robustness": old_tables.robustness,
+    "figures": old_tables.figures,
+    "sources": old_tables.sources,
+    "mixture": old_tables.mixture,
+    "ladder": tables.ladder,
+    "ladder-sources": tables.ladder_sources,
+    "ladder-detection": tables.ladder_detection,
+    "ladder-curve": tables.ladder_curve,
+}

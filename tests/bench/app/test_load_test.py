@@ -9,7 +9,7 @@ import pytest
 
 from bench.__main__ import main
 from bench.app import browser, load_test
-from bench.part_tables import demo as table
+from bench.app.load_test import table
 
 
 @pytest.mark.slow

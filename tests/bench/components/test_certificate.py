@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from bench.__main__ import main
-from bench.components.certificate import balanced, figures, run
-from bench.components.certify_table import certify
+from bench.components.certificate import balanced, figures, measure
+from bench.components.certificate import table as certify
 from bench.data import Fold, load_fold
 from bench.result_file import ResultFile
 from core import checkpoint
@@ -88,11 +88,11 @@ def test_a_killed_run_goes_on_and_ends_the_same(
         return ResultFile(tmp_path / name, "certify", {}, {"machine": {}})
 
     with pytest.raises(KeyboardInterrupt):
-        run(store("killed.json"), reader, test_fold, **options)
+        measure(store("killed.json"), reader, test_fold, **options)
     assert not json.loads((tmp_path / "killed.json").read_text())["rows"]
-    run(store("killed.json"), reader, test_fold, **options)
+    measure(store("killed.json"), reader, test_fold, **options)
     assert asked == [*test_fold.seeds[:5], *test_fold.seeds[4:]]
-    run(store("whole.json"), reader, test_fold, **options)
+    measure(store("whole.json"), reader, test_fold, **options)
     rows = [json.loads((tmp_path / n).read_text())["rows"] for n in ("killed.json", "whole.json")]
     same = [{k: r["certificates"][k] for k in ("said", "agreed")} for r in rows]
     assert same[0] == same[1]

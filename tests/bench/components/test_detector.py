@@ -96,7 +96,7 @@ def test_false_alarms_stand_by_source_and_by_hospital(pipeline, test_fold, tmp_p
     other = deepcopy(pipeline)
     other.detector.quantiles_fused.fill_(-1e9)  # whatever it reads, it calls it an attack
     store = ResultFile(tmp_path / "detection.json", "detection", {}, {"machine": {}})
-    command.run(store, pipeline, test_fold, 8, {1: lambda: pipeline, 2: lambda: other})
+    command.measure(store, pipeline, test_fold, 8, {1: lambda: pipeline, 2: lambda: other})
     rows = store.content["rows"]
     clean = rows["clean"]
     assert set(clean["sources"]) == set(test_fold.sources)

@@ -159,4 +159,6 @@ def test_the_table_holds_all_three_rows(pipeline, test_fold, masks, monkeypatch,
 
 def test_without_outlines_there_is_nothing_to_measure(pipeline, test_fold, tmp_path):
     with pytest.raises(ValueError, match="no test scan has an outline"):
-        explanations.run(ResultFile(tmp_path / "r.json", "looks", {}, {}), pipeline, test_fold, {})
+        explanations.measure(
+            ResultFile(tmp_path / "r.json", "looks", {}, {}), pipeline, test_fold, {}
+        )

@@ -213,15 +213,15 @@ def test_check_compares_the_page_too(results, tmp_path, capsys):
         (tmp_path / f"{name}.json").write_text(json.dumps(content))
     readme = tmp_path / "README.md"
     readme.write_text("no tables\n")
-    assert write.run(tmp_path, [readme], check=True) == 1
+    assert write.write(tmp_path, [readme], check=True) == 1
     assert "report.html is out of date" in capsys.readouterr().err
     assert not (tmp_path / "report.html").exists()
-    assert write.run(tmp_path, [readme]) == 0
-    assert write.run(tmp_path, [readme], check=True) == 0
+    assert write.write(tmp_path, [readme]) == 0
+    assert write.write(tmp_path, [readme], check=True) == 0
     (tmp_path / "report.html").write_text("older")
-    assert write.run(tmp_path, [readme], check=True) == 1
+    assert write.write(tmp_path, [readme], check=True) == 1
     with pytest.raises(ValueError, match="there is no"):
-        write.run(tmp_path, [tmp_path / "none.md"])
+        write.write(tmp_path, [tmp_path / "none.md"])
     assert (tmp_path / "report.html").read_text() == "older"
 
 

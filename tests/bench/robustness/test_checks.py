@@ -113,7 +113,7 @@ def test_a_climb_refuses_before_it_measures(store, pipeline, test_fold, monkeypa
     odd = Target("odd", "", lambda x: torch.full((len(x), 2), torch.nan))
     monkeypatch.setattr(commands, "targets", lambda *_: [odd])
     with pytest.raises(ValueError, match="odd returns what is no number"):
-        commands.run(
+        commands.measure(
             store,
             pipeline,
             [],
@@ -132,7 +132,9 @@ def test_self_checks_of_older_code_are_a_warning(pipeline, test_fold, store, tin
 
     def run(system):
         lanes = ParallelBatches(CPU, 2)
-        commands.run(store, pipeline, [], test_fold, ["A0"], [system], tiny, eps=EPS, lanes=lanes)
+        commands.measure(
+            store, pipeline, [], test_fold, ["A0"], [system], tiny, eps=EPS, lanes=lanes
+        )
 
     run("bits")
     del store.content["rows"]["self-check: bits"]["warnings"]

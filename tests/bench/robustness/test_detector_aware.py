@@ -216,7 +216,7 @@ def test_warnings_of_the_checks_and_of_rows_stand_in_the_result(
     facts = {"machine": machine_facts(CPU)}
     store = ResultFile(tmp_path / "ladder.json", "robustness", {"of": "this"}, facts)
     small = replace(BUDGET, steps=1)
-    commands.run(
+    commands.measure(
         store,
         pipeline,
         [],
@@ -236,7 +236,7 @@ def test_warnings_of_the_checks_and_of_rows_stand_in_the_result(
     del store.content["rows"]["self-check: toy"]
     monkeypatch.setattr(commands, "targets", lambda *_: [TOY])
     monkeypatch.setattr(commands, "compare_rows", lambda *_: [])
-    commands.run(
+    commands.measure(
         store,
         pipeline,
         [],

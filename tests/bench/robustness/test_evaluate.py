@@ -27,7 +27,7 @@ CPU = torch.device("cpu")
 def climbed(pipeline, test_fold, tmp_path_factory, tiny):
     path = tmp_path_factory.mktemp("ladder") / "ladder.json"
     store = ResultFile(path, "robustness", {"of": "this"}, {"machine": machine_facts(CPU)})
-    commands.run(
+    commands.measure(
         store,
         pipeline,
         [pipeline],
@@ -286,7 +286,7 @@ def test_standings_are_on_disk_before_the_noise_and_a_weak_attack_on_it_is_named
         return {"n": 8, "eot": 2, "draws": 20, **said}
 
     monkeypatch.setattr(commands, "randomness", noise)
-    commands.run(
+    commands.measure(
         store,
         pipeline,
         [],
@@ -305,7 +305,7 @@ def test_a_run_that_is_killed_leaves_the_standings_of_rows_that_are_whole(
 ):
     def run(into, rows, systems):
         lanes = ParallelBatches(CPU, 3)
-        commands.run(into, pipeline, [], test_fold, rows, systems, tiny, eps=EPS, lanes=lanes)
+        commands.measure(into, pipeline, [], test_fold, rows, systems, tiny, eps=EPS, lanes=lanes)
 
     def on_disk():
         return json.loads(store.path.read_text())["standings"]
@@ -340,7 +340,7 @@ def test_a_run_that_is_killed_leaves_the_standings_of_rows_that_are_whole(
 def test_attacks_that_fit_and_have_not_been_tried_are_to_come(store, pipeline, test_fold, tiny):
     for rows, systems in ((["A0"], ["undefended", "jpeg"]), (["A5"], ["jpeg"])):
         lanes = ParallelBatches(CPU, 3)
-        commands.run(store, pipeline, [], test_fold, rows, systems, tiny, eps=EPS, lanes=lanes)
+        commands.measure(store, pipeline, [], test_fold, rows, systems, tiny, eps=EPS, lanes=lanes)
     found = store.content["standings"]
     assert found["undefended"]["to_come"] == ["A1", "A2", "A3", "A4", "A10", "A11"]
     assert found["jpeg"]["to_come"] == found["undefended"]["to_come"]

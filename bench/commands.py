@@ -1,0 +1,48 @@
+"""The measurements of `python -m bench`: one line adds a command.
+
+A command is a module with `HELP`, `add_options(parser)` and `run(args)`, and with `table(results)`
+for the marker of its name, or `TABLES`, renderers by marker, where it fills several.
+"""
+
+from __future__ import annotations
+
+from types import ModuleType
+
+from bench.app import latency, load_test
+from bench.components import (
+    autoencoder,
+    certificate,
+    detector,
+    explanations,
+    out_of_distribution,
+    purifier,
+)
+from bench.federation import baseline_tables, pooled_table
+from bench.federation import tables as federation_tables
+from bench.markdown import Renderer
+from bench.robustness import loso
+from bench.robustness import run as robustness
+
+MEASUREMENTS: dict[str, ModuleType] = {
+    "robustness": robustness,
+    "detection": detector,
+    "purifier": purifier,
+    "mae": autoencoder,
+    "looks": explanations,
+    "novelty": out_of_distribution,
+    "certify": certificate,
+    "loso": loso,
+    "latency": latency,
+    "demo": load_test,
+    "tables": baseline_tables,
+    "pooled": pooled_table,
+    "federation": federation_tables,
+}
+
+
+def tables() -> dict[str, Renderer]:
+    """Returns the renderer of every marker."""
+    found: dict[str, Renderer] = {}
+    for name, module in MEASUREMENTS.items():
+        found |= module.TABLES if hasattr(module, "TABLES") else {name: module.table}
+    return found
