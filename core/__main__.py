@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from core.attacks import FGSM, PGD, adaptive_logits
+from core.attacks.base import LogitsFn
 from core.checkpoint import WeightsError
 from core.detector import SCORES
 from core.diagnosis import Diagnosis
@@ -101,7 +102,7 @@ def _read(
         return diagnosis
     x = scan[None].to(system.device)
     y = torch.tensor([int(diagnosis.is_tumour)], device=system.device)
-    logits_fn = system.classifier_logits
+    logits_fn: LogitsFn = system.classifier_logits
     if knows_defence:  # but not the noise of the reading itself
         logits_fn = adaptive_logits(system, itertools.count(seed + 1))
     return system.read(attack(logits_fn, x, y, [seed])[0], seed)
