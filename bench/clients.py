@@ -9,7 +9,7 @@ import torch
 
 from train.data.cifar import read_cifar
 from train.data.corpus import CIFAR10, Corpus
-from train.data.dataset import Data
+from train.data.dataset import ScanDataset
 from train.data.partition import Row, assign, rows_of
 from train.data.scanner_shift import shift
 from train.data.sources import find_records, load_scans
@@ -25,7 +25,7 @@ def test_scans(
     *,
     limit: int = 0,
     manifests: Path | None = None,
-) -> list[Data]:
+) -> list[ScanDataset]:
     """Each client's own test scans as its scanner shows them, at most `limit` of them (0: all).
 
     Raises:
@@ -48,12 +48,12 @@ def test_scans(
         part = test.pick(mine)
         names = [i + len(known) for i in mine]
         seen = shift(part.scans, config.scanner, config.seed, client, names)
-        part = Data(seen, part.labels, part.cells, part.groups)
+        part = ScanDataset(seen, part.labels, part.cells, part.groups)
         parts.append(part.spaced(limit) if limit else part)
     return parts
 
 
-def _manifest(protocol: str, root: Path, cache: Path | None, manifests: Path | None) -> Data:
+def _manifest(protocol: str, root: Path, cache: Path | None, manifests: Path | None) -> ScanDataset:
     manifest = read_manifest(protocol, manifests)
     chosen = manifest.fold("test")
     check_files(manifest, root, chosen)
@@ -64,11 +64,11 @@ def _manifest(protocol: str, root: Path, cache: Path | None, manifests: Path | N
     labels = [e.record.label for e in entries]
     cells = [f"{e.source}/{e.record.label}" for e in entries]
     rows = [where[e.file] for e in entries]
-    return Data(scans[rows], torch.tensor(labels), cells, [e.group for e in entries])
+    return ScanDataset(scans[rows], torch.tensor(labels), cells, [e.group for e in entries])
 
 
-def _cifar(root: Path, cache: Path | None) -> Data:
+def _cifar(root: Path, cache: Path | None) -> ScanDataset:
     cifar = read_cifar(root, cache)
     cells = [f"{CIFAR10}/{label}" for label in cifar.test_labels]
     groups = np.arange(len(cells)) + len(cifar.train)  # each picture is its own
-    return Data(cifar.test, torch.from_numpy(cifar.test_labels), cells, groups.tolist())
+    return ScanDataset(cifar.test, torch.from_numpy(cifar.test_labels), cells, groups.tolist())

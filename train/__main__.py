@@ -15,37 +15,34 @@ from train.config import PresetError, preset_names, read_preset
 from train.data import split
 from train.data.corpus import PROTOCOLS, load_corpus
 from train.data.sources import DataError, default_root, file_sha256, find_records, load_scans
+from train.phases import PHASES
 from train.pooled import Phases
+from train.recipes import PARTS
 
-# phase -> (what --help says of it, the methods of Phases that it runs)
-PHASES = {
-    "diffusion": (
-        "the purifier's noise-predicting U-Net (phase 1); may need both classifiers",
-        ("diffusion",),
-    ),
-    "mae": ("the detector's masked autoencoder (phase 2)", ("mae",)),
-    "mixture": ("the mixture of experts, adversarially trained", ("mixture",)),
-    "plain": ("the same without adversarial examples: 'undefended'", ("plain",)),
-    "classifier": ("mixture and plain (phase 3, on pooled scans)", ("mixture", "plain")),
-    "detector": ("the detector's residual network; needs both classifiers", ("detector",)),
-    "novelty": ("the head that says 'cannot judge'; needs the autoencoder", ("novelty",)),
-    "smoothed": ("beside the system: the reader that gives certificates", ("smoothed",)),
-    "calibrate": (
-        "ties the parts together: temperatures, operating points, fused score, tau",
-        ("calibrate",),
+CALIBRATE = "calibrate"
+# name on the command line -> (its line in --help, the phases that it runs)
+GROUPS = {
+    **{phase.name: (phase.help, (phase.name,)) for phase in PHASES},
+    "classifier": ("mixture and plain, one after the other", ("mixture", "plain")),
+    CALIBRATE: (
+        "calibrates the parts: temperatures, operating points, fused score, tau",
+        (CALIBRATE,),
     ),
     "all": (
         "all parts of the system, then ready for core.load(OUT)",
-        ("mixture", "plain", "diffusion", "mae", "detector", "novelty", "calibrate"),
+        (*(phase.name for phase in PARTS), CALIBRATE),
     ),
 }
 SPLIT = "split"
-# commands with options of their own -> (what --help says, the module whose main runs them)
+# commands with options of their own -> (their line in --help, the module whose main runs them)
 COMMANDS = {
-    "partition": ("who holds which scans, drawn", "train.partition_figure"),
-    "federated": ("hospitals train together, in this process or apart", "train.federated.cli"),
+    "partition": ("draws the partition: each hospital's scans", "train.partition_figure"),
+    "federated": (
+        "federated training, in this process or on several machines",
+        "train.federated.cli",
+    ),
     "node": ("one hospital of a federation between hospitals", "train.federated.runtime.supernode"),
-    "export": ("hospitals' folders become weights", "train.federated.export"),
+    "export": ("writes weights from the hospitals' state folders", "train.federated.export"),
 }
 PROTOCOL_HELP = {
     "paper": "Br35H, random 2,400/600 as published; near-duplicates cross its folds",
@@ -77,13 +74,13 @@ def main(argv: list[str] | None = None) -> int:
         preset = read_preset(args.preset)
         out = args.out or Path("runs") / f"{preset.name}-{args.protocol}"
         phases = Phases(preset, load_corpus(args.protocol, root, args.cache), out, args.seed)
-        for name in PHASES[args.phase][1]:
-            getattr(phases, name)()
+        for name in GROUPS[args.phase][1]:
+            phases.calibrate() if name == CALIBRATE else phases.train(name)
     except (DataError, PresetError, WeightsError, ValueError, FloatingPointError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("\nstopped; the same command goes on from the last checkpoint", file=sys.stderr)
+        print("\nstopped; the same command resumes from the last checkpoint", file=sys.stderr)
         return 130
     print(f"written to {out}", file=sys.stderr)
     return 0
@@ -97,9 +94,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog=_epilog(),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument(
-        "phase", choices=[*PHASES, SPLIT], metavar="PHASE", help="what to do, see below"
-    )
+    parser.add_argument("phase", choices=[*GROUPS, SPLIT], metavar="PHASE", help="see below")
     parser.add_argument(
         "--preset",
         default="default",
@@ -111,7 +106,7 @@ def _parser() -> argparse.ArgumentParser:
         default="multi-source",
         choices=PROTOCOLS,
         metavar="NAME",
-        help="which scans, see below (default: multi-source)",
+        help="data set and split, see below (default: multi-source)",
     )
     parser.add_argument(
         "--data",
@@ -148,8 +143,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _epilog() -> str:
-    phases = {name: text for name, (text, _) in PHASES.items()}
-    phases[SPLIT] = "writes the committed manifests anew; trains nothing"
+    phases = {name: text for name, (text, _) in GROUPS.items()}
+    phases[SPLIT] = "writes the split manifests; trains nothing"
     phases |= {name: f"{text}; see {name} --help" for name, (text, _) in COMMANDS.items()}
     return "\n".join(
         [
@@ -161,7 +156,7 @@ def _epilog() -> str:
             "  python -m train all --data ../data",
             "  python -m train mixture --preset paper --protocol paper --data ../data --out runs/p",
             "\nCtrl-C or SIGTERM stop at the last checkpoint (one an epoch and every two minutes);",
-            "the same command goes on from there. Exit code 2 means that the input was at fault.",
+            "the same command resumes from there. Exit code 2: the input was at fault.",
         ]
     )
 

@@ -11,21 +11,13 @@ import dataclasses
 import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
 
 from core.pipeline import PipelineConfig
-from core.smoothing import SmoothedConfig
 from train.calibration.calibrate import CalibrateConfig
-from train.data.augment import AugmentConfig
 from train.data.corpus import Corpus
 from train.federated_config import FederatedConfig
-from train.phases.classifier import ClassifierConfig
-from train.phases.detector import DetectorTrainConfig
-from train.phases.diffusion import DiffusionConfig
-from train.phases.mae import MAETrainConfig
-from train.phases.novelty import NoveltyPhase
-from train.phases.smoothing import SmoothedTrainConfig
-from train.trainer import FitConfig
+from train.phases import PHASES
 
 PRESETS = Path(__file__).parent / "conf"
 METHODS = PRESETS / "overrides"
@@ -36,66 +28,36 @@ class PresetError(ValueError):
 
 
 @dataclass(frozen=True)
-class ClassifierPhase:
-    """How a mixture is trained; if with attacks, `warmup` epochs without them come first."""
-
-    fit: FitConfig = field(default_factory=FitConfig)
-    warmup: FitConfig = field(default_factory=FitConfig)
-    loss: ClassifierConfig = field(default_factory=ClassifierConfig)
-    augment: AugmentConfig = field(default_factory=AugmentConfig)
-
-
-@dataclass(frozen=True)
-class DiffusionPhase:
-    """How the diffusion model is trained."""
-
-    fit: FitConfig = field(default_factory=FitConfig)
-    loss: DiffusionConfig = field(default_factory=DiffusionConfig)
-    augment: AugmentConfig = field(default_factory=AugmentConfig)
-
-
-@dataclass(frozen=True)
-class MAEPhase:
-    """How the masked autoencoder is trained."""
-
-    fit: FitConfig = field(default_factory=FitConfig)
-    loss: MAETrainConfig = field(default_factory=MAETrainConfig)
-    augment: AugmentConfig = field(default_factory=AugmentConfig)
-
-
-@dataclass(frozen=True)
-class DetectorPhase:
-    """How the detector's residual network is trained."""
-
-    fit: FitConfig = field(default_factory=FitConfig)
-    loss: DetectorTrainConfig = field(default_factory=DetectorTrainConfig)
-
-
-@dataclass(frozen=True)
-class SmoothedPhase:
-    """Shape of the reader that gives certificates, no part of the system, and its training."""
-
-    shape: SmoothedConfig = field(default_factory=SmoothedConfig)
-    fit: FitConfig = field(default_factory=FitConfig)
-    loss: SmoothedTrainConfig = field(default_factory=SmoothedTrainConfig)
-    augment: AugmentConfig = field(default_factory=AugmentConfig)
-
-
-@dataclass(frozen=True)
-class Preset:
-    """One experiment: the system's shape and how each part of it is trained."""
+class _Common:
+    """The part of a preset that is no training phase's."""
 
     name: str
     system: PipelineConfig = field(default_factory=PipelineConfig)
-    classifier: ClassifierPhase = field(default_factory=ClassifierPhase)
-    plain: ClassifierPhase = field(default_factory=ClassifierPhase)
-    diffusion: DiffusionPhase = field(default_factory=DiffusionPhase)
-    mae: MAEPhase = field(default_factory=MAEPhase)
-    detector: DetectorPhase = field(default_factory=DetectorPhase)
-    novelty: NoveltyPhase = field(default_factory=NoveltyPhase)
-    smoothed: SmoothedPhase = field(default_factory=SmoothedPhase)
     calibrate: CalibrateConfig = field(default_factory=CalibrateConfig)
     federated: FederatedConfig = field(default_factory=FederatedConfig)
+
+    def override(self, **tables: Any) -> Preset:
+        """Return a copy with other tables."""
+        changed: Preset = dataclasses.replace(self, **tables)  # type: ignore[assignment]
+        return changed
+
+
+if TYPE_CHECKING:
+
+    class Preset(_Common):
+        """One experiment: the system's shape, and a table for each training phase."""
+
+        def __init__(self, name: str, **tables: Any) -> None: ...
+        def __getattr__(self, name: str) -> Any: ...
+
+else:
+    Preset = dataclasses.make_dataclass(
+        "Preset",
+        [(p.section, p.config, field(default_factory=p.config)) for p in PHASES],
+        bases=(_Common,),
+        frozen=True,
+        namespace={"__doc__": "One experiment: the system's shape, and a table for each phase."},
+    )
 
 
 def preset_names() -> list[str]:
@@ -109,7 +71,7 @@ def method_names() -> list[str]:
 
 
 def read_preset(name: str) -> Preset:
-    """Reads a preset by name, or from the path of a TOML file, with any methods laid over it.
+    """Reads a preset by name, or from the path of a TOML file, with its overrides.
 
     Raises:
         PresetError: there is none of that name, or a key or value is wrong; the message names it.

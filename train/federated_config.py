@@ -1,13 +1,16 @@
-"""What a federated training is: clients, rounds, local learning, aggregation. No Flower in here.
+"""Settings of a federated training: clients, rounds, local learning, aggregation. No Flower here.
 
 Combinations that cannot work are refused where they are read, with the reason.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from train.data.partition import PartitionConfig
+from train.phases import PHASES
 
 STRATEGIES = ("fedavg", "fedprox", "fedmedian", "trimmed", "krum")
 AVERAGING = ("fedavg", "fedprox")  # the others pick or cut: no sum, no noise calibrated to one
@@ -71,23 +74,21 @@ class StrategyConfig:
             raise ValueError("dp_clip clips on the server what secagg keeps from it")
 
 
-@dataclass(frozen=True)
-class PhaseRounds:
-    """T of the phases that do not go through `num_rounds` rounds; 0: they do.
+def _check_rounds(rounds: Any) -> None:
+    if min(vars(rounds).values()) < 0:
+        raise ValueError(f"rounds must be 0 or more, got {rounds}")
 
-    The head for 'cannot judge' is solved, not approached: one round is all that it needs.
-    """
 
-    plain: int = 0
-    diffusion: int = 0
-    mae: int = 0
-    detector: int = 0
-    novelty: int = 1
-    smoothed: int = 0
-
-    def __post_init__(self) -> None:
-        if min(vars(self).values()) < 0:
-            raise ValueError(f"rounds must be 0 or more, got {self}")
+# T of each phase but the first; 0 means `num_rounds`. A phase solved in closed form needs one round
+if TYPE_CHECKING:
+    PhaseRounds: TypeAlias = Any
+else:
+    PhaseRounds = dataclasses.make_dataclass(
+        "PhaseRounds",
+        [(p.name, int, int(p.is_solved)) for p in PHASES[1:]],
+        frozen=True,
+        namespace={"__post_init__": _check_rounds, "__doc__": "Rounds of each phase."},
+    )
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The phases of training on pooled data: what each one fits, on which scans, and what it writes."""
+"""Training on pooled scans: runs the phases of a preset and writes their weights."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ import torch
 from torch import nn
 
 from core import checkpoint
-from core.novelty import Novelty
 from core.pipeline import MedFedPure, build
 from core.weights import PARTS, SYSTEM, load, save_part, save_system_file
 from train import recipes
@@ -20,10 +19,12 @@ from train.calibration import calibrate as calibration
 from train.config import Preset, check_fit
 from train.data.corpus import Corpus
 from train.device import pick_device
-from train.phases.novelty import Solver
+from train.phases import PHASES
+from train.phases.classifier import ClassifierPhase
+from train.phases.phase import Phase
 from train.progress import Progress
 from train.provenance import commit
-from train.recipes import ALL_FILES, BESIDE, FILES
+from train.recipes import OPTIONAL_FILES
 from train.trainer import fit
 
 
@@ -44,69 +45,31 @@ class Phases:
         self.seed = seed
         self.device = pick_device()
 
-    def mixture(self) -> None:
-        """The adversarially trained mixture, after a warm-up without attacks if there is one."""
-        self._classifier("mixture")
-
-    def plain(self) -> None:
-        """The plain classifier: what 'undefended' means."""
-        self._classifier("plain")
-
-    def diffusion(self) -> None:
-        """Phase 1 of the paper.
+    def train(self, name: str) -> None:
+        """Trains a phase, after its warm-up without attacks if there is one, and writes its file.
 
         Raises:
-            WeightsError: it learns from attacks, and a classifier is not trained yet, or on another
-                split or in another shape.
+            WeightsError: a part that it learns from is not trained yet, or on another split or in
+                another shape.
+            ValueError: the phase needs brain scans, and the preset does not read them.
         """
-        self._learn("diffusion")
-
-    def mae(self) -> None:
-        """Phase 2 of the paper."""
-        self._learn("mae")
-
-    def detector(self) -> None:
-        """The detector's residual network, against attacks on the two trained classifiers.
-
-        Raises:
-            WeightsError: a classifier is not trained yet, or on another split or in another shape.
-        """
-        self._learn("detector")
-
-    def novelty(self) -> None:
-        """The head that says where the system cannot judge: of brain MRI alone, others get none.
-
-        Raises:
-            WeightsError: the autoencoder is not trained yet, or on another split or in another
-                shape.
-        """
-        progress, c = self._progress("novelty"), self.corpus
-        head = Novelty(self.preset.system.mae.embed_dim).to(self.device)
-        if "novelty" in recipes.phases_of(self.preset):
-            mae = self._assemble([recipes.MAE]).detector.mae
-            solver = Solver(mae, c.val, self.preset.novelty, self.device)
-            progress.report("drawing pictures that are no brain MRI")
-            solver.solve(head, c.train, seed=self.seed + 5)
-            figures = solver.validate(head)
-            progress.report(f"{figures['score']:.3f} of scans and new drawings told apart")
-            progress.write(**figures)
+        phase = recipes.phase_named(name)
+        if not phase.is_available(self.preset) and phase.is_optional:
+            raise ValueError(
+                f"preset {self.preset.name!r} reads no brain scans: {name!r} is not for it"
+            )
+        model = recipes.build_network(phase, self.preset, self.seed)
+        if phase.is_solved:
+            self._solve(phase, model)
         else:
-            progress.report("no pictures are drawn for this shape: everything will be judged")
-        save_part(head, self.out, FILES["novelty"], {}, c.split_sha256)
-
-    def smoothed(self) -> None:
-        """The reader that gives certificates: beside the system, in the same folder.
-
-        Raises:
-            ValueError: the preset does not read brain scans.
-        """
-        if "smoothed" not in recipes.phases_beside(self.preset):
-            raise ValueError(f"preset {self.preset.name!r} reads no brain scans: none is certified")
-        self._learn("smoothed")
-        self._list(BESIDE.values(), keep=True)
+            self._learn(phase, model)
+        shape = phase.stored_shape(self.preset)
+        save_part(model, self.out, phase.file, shape, self.corpus.split_sha256)
+        if phase.is_optional:
+            self._list([phase.file], keep=True)
 
     def calibrate(self) -> None:
-        """Ties the trained parts together: temperatures, operating points, detector, manifest.
+        """Calibrates the trained parts: temperatures, operating points, detector, manifest.
 
         Raises:
             WeightsError: a part is not trained yet, or on another split or in another shape.
@@ -124,7 +87,9 @@ class Phases:
             "validation": figures,
         }
         save_system_file(system, self.out, c.split_sha256)
-        self._list([*PARTS, SYSTEM, *(n for n in BESIDE.values() if (self.out / n).is_file())])
+        self._list(
+            [*PARTS, SYSTEM, *(n for n in OPTIONAL_FILES.values() if (self.out / n).is_file())]
+        )
         load(self.out)  # what was written is what can be read
         progress.write(**figures)
 
@@ -151,27 +116,34 @@ class Phases:
                 ) from None
         return system
 
-    def _classifier(self, phase: str) -> None:
-        learns = recipes.settings(phase, self.preset)
-        model = recipes.network(phase, self.preset, self.seed)
-        name = Path(FILES[phase]).stem
+    def _solve(self, phase: Phase, model: nn.Module) -> None:
+        progress = self._progress(phase.name)
+        model.to(self.device)
+        if phase.solver is None or not phase.is_available(self.preset):
+            progress.report("not learned for pictures of this shape: the network stays as it is")
+            return
+        settings, corpus = phase.settings(self.preset), self.corpus
+        solver = phase.solver(settings, corpus.val, self.device, self._assemble)
+        progress.report("solving in closed form")
+        solver.solve(model, corpus.train, seed=self.seed + PHASES.index(phase))
+        figures = solver.validate(model)
+        progress.report(f"validation score {figures['score']:.3f}")
+        progress.write(**figures)
+
+    def _learn(self, phase: Phase, model: nn.Module) -> None:
+        name, settings = Path(phase.file).stem, phase.settings(self.preset)
         if (
-            learns.warmup.epochs
-            and learns.loss.adv_eps
+            isinstance(settings, ClassifierPhase)
+            and settings.warmup.epochs
+            and settings.loss.adv_eps
             and not (self.out / f"{name}.state").is_file()
         ):
-            self._run(f"{name}-warmup", phase, model, calm=True)
-        self._learn(phase, model)
+            self._fit(f"{name}-warmup", phase, model, calm=True)
+        self._fit(name, phase, model)
 
-    def _learn(self, phase: str, model: nn.Module | None = None) -> None:
-        model = model or recipes.network(phase, self.preset, self.seed)
-        self._run(Path(ALL_FILES[phase]).stem, phase, model)
-        shape = asdict(recipes.shape(phase, self.preset))
-        save_part(model, self.out, ALL_FILES[phase], shape, self.corpus.split_sha256)
-
-    def _run(self, name: str, phase: str, model: nn.Module, *, calm: bool = False) -> None:
-        """Fits, with a state of this name on the disk to go on from."""
-        learn = recipes.recipe(
+    def _fit(self, name: str, phase: Phase, model: nn.Module, *, calm: bool = False) -> None:
+        """Fits; a state of this name on the disk is resumed."""
+        learn = recipes.build_recipe(
             phase, self.preset, self.corpus, self.device, self._assemble, calm=calm
         )
         config, progress = learn.fit, self._progress(name)
@@ -196,12 +168,12 @@ class Phases:
             fit=asdict(config),
         )
 
-    def _settings(self, phase: str) -> dict[str, Any]:
-        """What a state on disk must share to go on: split, shape, and how the phase learns."""
+    def _settings(self, phase: Phase) -> dict[str, Any]:
+        """Return the settings that a state on disk must share to be resumed."""
         return {
             "split": self.corpus.split_sha256,
             "system": asdict(self.preset.system),
-            "phase": asdict(recipes.settings(phase, self.preset)),
+            "phase": asdict(phase.settings(self.preset)),
         }
 
     def _progress(self, title: str) -> Progress:

@@ -20,7 +20,7 @@ from timm.optim import create_optimizer_v2
 from torch import Tensor, nn
 
 from train.checkpointing import read_state, write_state
-from train.data.dataset import Data
+from train.data.dataset import ScanDataset
 from train.device import pick_device
 
 LossFn = Callable[[nn.Module, Tensor, Tensor, torch.Generator], Tensor]
@@ -70,7 +70,7 @@ class FitConfig:
 
 def fit(
     model: nn.Module,
-    data: Data,
+    data: ScanDataset,
     loss_fn: LossFn,
     config: FitConfig,
     *,

@@ -16,7 +16,7 @@ from bench.federation.federation_ground import PRESET, Ground
 from bench.federation.trainings import Federation
 from bench.result_file import Figures
 from core import metrics
-from train.data.dataset import Data, batches
+from train.data.dataset import ScanDataset, batches
 from train.device import pick_device
 from train.federated.client import client_app
 from train.federated.runtime import run
@@ -117,7 +117,7 @@ def compare(own: Sequence[Figures], one: Sequence[Figures]) -> Figures:
     return found
 
 
-def accuracy(model: torch.nn.Module, scans: Data) -> float:
+def accuracy(model: torch.nn.Module, scans: ScanDataset) -> float:
     """Share of scans that a model reads right."""
     right = 0
     for rows in batches(len(scans), BATCH):

@@ -28,7 +28,7 @@ from bench.summaries import called_right
 from core import metrics
 from train.config import read_preset
 from train.data.corpus import Corpus
-from train.data.dataset import Data, batches
+from train.data.dataset import ScanDataset, batches
 from train.device import pick_device
 from train.federated import metrics as fed_metrics
 from train.federated.experiment import read_experiment
@@ -129,7 +129,7 @@ def compare(
     return tests
 
 
-def evasion(readers: Sequence[Reader], scans: Sequence[Data], attack: Row) -> dict[str, Any]:
+def evasion(readers: Sequence[Reader], scans: Sequence[ScanDataset], attack: Row) -> dict[str, Any]:
     """Accuracy of client j's model on its scans, attacked through client i's: rows i, columns j."""
     matrix = np.zeros((len(readers), len(readers)))
     for i, attacker in enumerate(readers):
@@ -145,7 +145,9 @@ def evasion(readers: Sequence[Reader], scans: Sequence[Data], attack: Row) -> di
     }
 
 
-def _figures(readers: Sequence[Reader], scans: Sequence[Data], attack: Row) -> dict[str, Any]:
+def _figures(
+    readers: Sequence[Reader], scans: Sequence[ScanDataset], attack: Row
+) -> dict[str, Any]:
     right = [_right(r, r, part, attack) for r, part in zip(readers, scans, strict=True)]
     clients = {
         c: {"accuracy": float(bits.double().mean()), fed_metrics.COUNT: len(bits)}
@@ -166,7 +168,7 @@ def _figures(readers: Sequence[Reader], scans: Sequence[Data], attack: Row) -> d
     }
 
 
-def _right(attacker: Reader, victim: Reader, scans: Data, row: Row) -> Tensor:
+def _right(attacker: Reader, victim: Reader, scans: ScanDataset, row: Row) -> Tensor:
     """Whether the victim reads each scan right after the attacker's attack on it, bool (N,)."""
     device, out = pick_device(), []
     for rows in batches(len(scans), BATCH):
@@ -197,7 +199,7 @@ def _whole(own: Federation) -> list[Reader]:
     return readers
 
 
-def _fewer(scans: Sequence[Data], row: Row, lite_limit: int) -> list[Data]:
+def _fewer(scans: Sequence[ScanDataset], row: Row, lite_limit: int) -> list[ScanDataset]:
     return [part.spaced(lite_limit) for part in scans] if row.whole else list(scans)
 
 

@@ -21,7 +21,7 @@ from core import metrics
 from core.attacks import PGD
 from core.diffusion import Diffusion
 from core.pipeline import MedFedPure
-from train.data.dataset import Data, batches
+from train.data.dataset import ScanDataset, batches
 from train.phases import diffusion, mae
 from train.phases.diffusion import DiffusionConfig
 
@@ -35,7 +35,7 @@ def run(
     store: ResultFile,
     federated: Sequence[MedFedPure],
     pooled: MedFedPure,
-    scans: Sequence[Data],
+    scans: Sequence[ScanDataset],
     eps: float,
 ) -> None:
     """Rows `clean`, `A0`, `transfer`, `mae` and `diffusion`; `scans` are those of hospitals 1 to N.
@@ -58,7 +58,7 @@ def _transfer(eps: float) -> Row:
 
 
 def _accuracy(
-    own: Sequence[MedFedPure], same: Sequence[MedFedPure], scans: Sequence[Data], row: Row
+    own: Sequence[MedFedPure], same: Sequence[MedFedPure], scans: Sequence[ScanDataset], row: Row
 ) -> dict[str, Any]:
     found: dict[str, Any] = {"meaning": row.meaning, "difference": {}}
     for name in READERS:
@@ -83,7 +83,7 @@ def _accuracy(
     return found
 
 
-def _right(system: MedFedPure, scans: Data, row: Row, reader: str) -> Tensor:
+def _right(system: MedFedPure, scans: ScanDataset, row: Row, reader: str) -> Tensor:
     """Whether each scan is read right under the paper's attack on the reader's classifier."""
     surface = system.plain_logits if reader == "undefended" else system.classifier_logits
     out = []
@@ -97,9 +97,11 @@ def _right(system: MedFedPure, scans: Data, row: Row, reader: str) -> Tensor:
     return torch.cat(out)
 
 
-def _errors(first: MedFedPure, pooled: MedFedPure, scans: Sequence[Data], errors: Any) -> Any:
+def _errors(
+    first: MedFedPure, pooled: MedFedPure, scans: Sequence[ScanDataset], errors: Any
+) -> Any:
     """The same figures of both; parts are shared, so that any hospital's are all hospitals'."""
-    every = Data(
+    every = ScanDataset(
         np.concatenate([part.scans for part in scans]),
         torch.cat([part.labels for part in scans]),
         [cell for part in scans for cell in part.cells],
@@ -108,12 +110,12 @@ def _errors(first: MedFedPure, pooled: MedFedPure, scans: Sequence[Data], errors
     return {"federated": errors(first, every), "pooled": errors(pooled, every), "n": len(every)}
 
 
-def _mae_errors(system: MedFedPure, scans: Data) -> dict[str, float]:
+def _mae_errors(system: MedFedPure, scans: ScanDataset) -> dict[str, float]:
     figures = mae.validation(scans, system.device)(system.detector.mae)
     return {name: figures[name] for name in ("random", "lattice")}
 
 
-def _diffusion_errors(system: MedFedPure, scans: Data) -> dict[str, float]:
+def _diffusion_errors(system: MedFedPure, scans: ScanDataset) -> dict[str, float]:
     schedule, config = Diffusion().to(system.device), DiffusionConfig(t_max=T_MAX)
     validate = diffusion.validation(scans, schedule, config, system.device)
     figures = validate(system.purifier.noise_pred)

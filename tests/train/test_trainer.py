@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from train import checkpointing, trainer
-from train.data.dataset import Data, balanced_weights, batches
+from train.data.dataset import ScanDataset, balanced_weights, batches
 from train.trainer import FitConfig, fit
 
 CPU = torch.device("cpu")
@@ -29,12 +29,12 @@ def one_thread():
 
 
 @pytest.fixture(scope="module")
-def data() -> Data:
+def data() -> ScanDataset:
     """Bright and dark 8 x 8 pictures."""
     rng = np.random.default_rng(0)
     labels = np.arange(40) % 2
     scans = rng.integers(0, 120, (40, 8, 8)) + 100 * labels[:, None, None]
-    return Data(scans.astype(np.uint8), torch.from_numpy(labels), ["a"] * 40, range(40))
+    return ScanDataset(scans.astype(np.uint8), torch.from_numpy(labels), ["a"] * 40, range(40))
 
 
 class Toy(nn.Module):
@@ -60,7 +60,7 @@ def loss(model: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator) -> 
     return F.cross_entropy(model(x + 0.1 * torch.randn(x.shape, generator=generator)), y)
 
 
-def accuracy(data: Data):
+def accuracy(data: ScanDataset):
     def validate(model: nn.Module) -> dict[str, float]:
         x, y = data.batch(range(len(data)), CPU)
         with torch.no_grad():
@@ -74,7 +74,7 @@ def quiet(line: str) -> None:
     pass
 
 
-def run(data: Data, config: FitConfig = CONFIG, model: nn.Module | None = None, **more):
+def run(data: ScanDataset, config: FitConfig = CONFIG, model: nn.Module | None = None, **more):
     model = model or Toy()
     more.setdefault("validate", accuracy(data))
     history = fit(model, data, more.pop("loss", loss), config, report=quiet, device=CPU, **more)
@@ -184,7 +184,7 @@ def test_the_same_holds_for_muon(data, tmp_path):
     assert not same(run(data, config)[0], run(data)[0])  # it is another optimiser
 
 
-def resume_and_compare(data: Data, config: FitConfig, path: Path, last: int) -> None:
+def resume_and_compare(data: ScanDataset, config: FitConfig, path: Path, last: int) -> None:
     whole, history = run(data, config)
     with pytest.raises(KeyboardInterrupt):
         run(data, config, checkpoint=path, progress=killed_at(last))
@@ -279,7 +279,7 @@ def test_a_batch_is_float_in_the_unit_range_with_a_channel(data):
 
 
 def test_colour_pictures_keep_their_channels():
-    colour = Data(np.zeros((2, 3, 4, 4), np.uint8), torch.tensor([0, 1]), ["a", "b"], [0, 1])
+    colour = ScanDataset(np.zeros((2, 3, 4, 4), np.uint8), torch.tensor([0, 1]), ["a", "b"], [0, 1])
     assert colour.batch([0, 1], CPU)[0].shape == (2, 3, 4, 4)
 
 
@@ -309,7 +309,7 @@ def test_evenly_spaced_scans_get_weights_of_their_own(limit):
     scans = np.arange(40, dtype=np.uint8).repeat(64).reshape(40, 8, 8)
     labels, groups = [i // 30 for i in range(40)], [i // 2 for i in range(40)]
     cells = [f"a/{label}" for label in labels]
-    some = Data(scans, torch.tensor(labels), cells, groups).spaced(limit)
+    some = ScanDataset(scans, torch.tensor(labels), cells, groups).spaced(limit)
     assert len(some) == min(limit, 40) == len(some.weights)
     assert np.shares_memory(some.scans, scans) == (limit >= 40)  # all scans are held once
     assert some.scans[:, 0, 0].tolist() == sorted({int(v) for v in some.scans[:, 0, 0]})

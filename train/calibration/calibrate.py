@@ -19,7 +19,7 @@ from core.detector import SCORES, Detector
 from core.features import log_band_energy
 from core.pipeline import MedFedPure
 from train.calibration.fusion import SURE, FusionConfig, fuse
-from train.data.dataset import Data, batches, mapped
+from train.data.dataset import ScanDataset, batches, mapped
 from train.trainer import ReportFn
 
 PARTS = 10  # of the validation scans, each left out once to choose the operating point
@@ -37,8 +37,8 @@ class CalibrateConfig(FusionConfig):
 
 def calibrate(
     system: MedFedPure,
-    train: Data,
-    val: Data,
+    train: ScanDataset,
+    val: ScanDataset,
     config: CalibrateConfig,
     report: ReportFn = print,
 ) -> dict[str, float]:

@@ -12,7 +12,7 @@ import torch
 
 from train.data import split
 from train.data.cifar import read_cifar
-from train.data.dataset import Data
+from train.data.dataset import ScanDataset
 from train.data.sources import DataError, Record, file_sha256, find_folder, find_records, load_scans
 from train.data.split import Manifest, check_files, fold_of, read_manifest, split_by_group
 
@@ -24,8 +24,8 @@ PROTOCOLS = (*split.PROTOCOLS, CIFAR10, FOLDER)
 class Corpus:
     """Training and validation scans of one protocol."""
 
-    train: Data
-    val: Data
+    train: ScanDataset
+    val: ScanDataset
     split_sha256: str
     protocol: str
 
@@ -68,7 +68,7 @@ def load_corpus(
 def _corpus(manifest: Manifest, records: Sequence[Record], scans: np.ndarray) -> Corpus:
     where = {r.file: i for i, r in enumerate(records)}
 
-    def fold(name: str) -> Data:
+    def fold(name: str) -> ScanDataset:
         entries = [manifest.entries[i] for i in manifest.fold(name)]
         if not entries:
             raise DataError(f"the {name} fold of {manifest.protocol!r} is empty: more scans needed")
@@ -76,7 +76,7 @@ def _corpus(manifest: Manifest, records: Sequence[Record], scans: np.ndarray) ->
         labels = [records[i].label for i in rows]
         cells = [f"{records[i].source}/{records[i].label}" for i in rows]
         groups = [e.group for e in entries]
-        return Data(np.ascontiguousarray(scans[rows]), torch.tensor(labels), cells, groups)
+        return ScanDataset(np.ascontiguousarray(scans[rows]), torch.tensor(labels), cells, groups)
 
     return Corpus(fold("train"), fold("val"), manifest.sha256, manifest.protocol)
 
@@ -87,11 +87,11 @@ def _from_cifar(root: Path, cache: Path | None) -> Corpus:
     digests = [hashlib.sha256(picture.tobytes()).hexdigest() for picture in cifar.train]
     is_val = np.array([fold_of(digest) == "val" for digest in digests])
 
-    def fold(chosen: np.ndarray) -> Data:
+    def fold(chosen: np.ndarray) -> ScanDataset:
         labels = cifar.train_labels[chosen]
         cells = [f"{CIFAR10}/{label}" for label in labels]
         groups = np.flatnonzero(chosen).tolist()  # each picture is its own
-        return Data(cifar.train[chosen], torch.from_numpy(labels), cells, groups)
+        return ScanDataset(cifar.train[chosen], torch.from_numpy(labels), cells, groups)
 
     if is_val.all() or not is_val.any():
         raise DataError(f"too few pictures for a validation fold: {len(is_val)}")

@@ -15,7 +15,7 @@ from core.scan import from_uint8
 
 
 @dataclass(frozen=True)
-class Data:
+class ScanDataset:
     """Scans of one fold with labels; uint8 until a batch is drawn."""
 
     scans: np.ndarray  # (N, H, W) or (N, C, H, W) uint8
@@ -28,17 +28,17 @@ class Data:
         """How much each scan counts, (N,) float64: see `balanced_weights`."""
         return balanced_weights(self.cells, self.groups)
 
-    def spaced(self, limit: int) -> Data:
+    def spaced(self, limit: int) -> ScanDataset:
         """At most `limit` of the scans, evenly spaced, first and last among them."""
         if limit >= len(self):
             return self  # a copy would hold all scans twice
         return self.pick(torch.linspace(0, len(self) - 1, limit).long().tolist())
 
-    def pick(self, rows: Sequence[int]) -> Data:
+    def pick(self, rows: Sequence[int]) -> ScanDataset:
         """The scans of these rows; they get weights of their own."""
         index = list(rows)
         cells, groups = [self.cells[i] for i in index], [self.groups[i] for i in index]
-        return Data(self.scans[index], self.labels[index], cells, groups)
+        return ScanDataset(self.scans[index], self.labels[index], cells, groups)
 
     def all(self, device: torch.device) -> tuple[Tensor, Tensor]:
         """The one batch that holds all of it."""

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from train.data.corpus import Corpus
-from train.data.dataset import Data
+from train.data.dataset import ScanDataset
 from train.data.scanner_shift import ScannerConfig, shift
 from train.data.sources import DataError
 from train.data.split import FOLDS, Manifest
@@ -109,7 +109,7 @@ def client_corpus(corpus: Corpus, config: PartitionConfig, client: int) -> Corpu
     cut = len(corpus.train)
     inside = [i for i in mine if i < cut], [i - cut for i in mine if i >= cut]
 
-    def fold(data: Data, keep: list[int], offset: int) -> Data:
+    def fold(data: ScanDataset, keep: list[int], offset: int) -> ScanDataset:
         names = [i + offset for i in keep]
         part = data.pick(keep)
         return replace(part, scans=shift(part.scans, config.scanner, config.seed, client, names))

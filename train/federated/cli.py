@@ -17,7 +17,7 @@ from train.data import split
 from train.data.corpus import PROTOCOLS
 from train.data.sources import DataError, default_root
 from train.federated.experiment import Experiment
-from train.recipes import ALL_FILES, BESIDE, FILES, phases_of
+from train.recipes import ALL_FILES, FILES, OPTIONAL_FILES, phases_of
 
 ALL = "all"
 RUNTIMES = ("in-process", "simulation", "deployment")
@@ -116,8 +116,8 @@ def _parser() -> argparse.ArgumentParser:
         default="mixture",
         choices=[*ALL_FILES, ALL],
         metavar="PHASE",
-        help=f"{', '.join(FILES)}, or {ALL} of them one after another (default: mixture); beside "
-        f"the system {', '.join(BESIDE)}, which gives certificates",
+        help=f"{', '.join(FILES)}, or {ALL} of them in turn (default: mixture); optional: "
+        f"{', '.join(OPTIONAL_FILES)}",
     )
     parser.add_argument(
         "--preset", default="federated", metavar="NAME", help=", ".join(preset_names())

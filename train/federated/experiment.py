@@ -1,4 +1,4 @@
-"""What server and clients must agree on before they train together."""
+"""The settings that server and clients must agree on before they train together."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from train import recipes
 from train.config import Preset, PresetError, read_preset
 from train.federated.shared_parameters import personal_state, shared_state
 from train.federated_config import FederatedConfig
+from train.phases.phase import Phase
 
 
 @dataclass(frozen=True)
@@ -26,12 +27,17 @@ class Experiment:
     phase: str = "mixture"
 
     def __post_init__(self) -> None:
-        known = recipes.phases_of(self.preset) + recipes.phases_beside(self.preset)
+        known = recipes.phases_of(self.preset) + recipes.optional_phases_of(self.preset)
         if self.phase not in known:
             raise PresetError(
                 f"phase must be one of {', '.join(known)} for preset {self.preset.name!r}, "
                 f"got {self.phase!r}"
             )
+
+    @property
+    def step(self) -> Phase:
+        """The training phase."""
+        return recipes.phase_named(self.phase)
 
     @property
     def config(self) -> FederatedConfig:
@@ -47,21 +53,21 @@ class Experiment:
     def adv_share(self) -> float:
         """The share of a client's training scans that are attacked (pFedDef's G)."""
         loss = self.preset.classifier.loss
-        return 1 - loss.adv_clean if self.phase == "mixture" and loss.adv_eps else 0.0
+        return 1 - loss.adv_clean if self.step.is_adversarial and loss.adv_eps else 0.0
 
     @property
     def batch_size(self) -> int:
         """Scans of one step of this phase; 1 where there are no steps."""
-        return 1 if self.is_solved else recipes.settings(self.phase, self.preset).fit.batch_size
+        return 1 if self.is_solved else int(self.step.settings(self.preset).fit.batch_size)
 
     @property
     def is_solved(self) -> bool:
-        """Whether the phase takes one round in which all take part, and no gradient."""
-        return self.phase == "novelty"
+        """True for a phase that is solved in closed form: one round of all clients, no gradient."""
+        return self.step.is_solved
 
     @property
     def is_all_shared(self) -> bool:
-        """Whether clients keep nothing for themselves: who missed a round has missed nothing."""
+        """True where clients keep nothing: a client that missed a round has missed nothing."""
         return not self.personal(self.model())
 
     @cached_property
@@ -71,13 +77,13 @@ class Experiment:
         Phases of one family build on each other.
         """
         config = self.config
-        shapes = {p: recipes.shape(p, self.preset) for p in recipes.FILES if p != "novelty"}
+        parts = [phase for phase in recipes.PARTS if not phase.is_solved]
         return _digest(
             {
                 "partition": asdict(config.partition),
                 "protocol": self.protocol,
                 "seed": self.seed,
-                "shapes": {phase: asdict(shape) for phase, shape in shapes.items()},
+                "shapes": {phase.name: phase.stored_shape(self.preset) for phase in parts},
                 "share": [config.share, config.batch_norm],
             }
         )
@@ -92,7 +98,7 @@ class Experiment:
         for name in ("num_rounds", "rounds", "timeout"):
             del federated[name]
         del federated["strategy"]["average"]
-        learn = asdict(recipes.settings(self.phase, self.preset))
+        learn = asdict(self.step.settings(self.preset))
         facts: dict[str, Any] = {
             "family": self.family,
             "federated": federated,
@@ -105,7 +111,7 @@ class Experiment:
 
     def model(self) -> nn.Module:
         """The phase's network as every party starts with it."""
-        return recipes.network(self.phase, self.preset, self.seed)
+        return recipes.build_network(self.step, self.preset, self.seed)
 
     def shared(self, model: nn.Module) -> dict[str, Tensor]:
         """Tensors that travel."""

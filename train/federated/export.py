@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -29,9 +29,10 @@ from train.federated.experiment import Experiment, read_experiment
 from train.federated.hospital_weights import save_hospital, save_shared
 from train.federated.recalibrate import calibrate_own, recalibrate
 from train.federated.state_file import StateError
+from train.phases import smoothing
 from train.progress import Progress
 from train.provenance import commit
-from train.recipes import BESIDE, FILES, phases_of, shape
+from train.recipes import FILES, phases_of
 
 
 def main(argv: list[str]) -> int:
@@ -99,7 +100,7 @@ def export(
                 system, out, corpus.split_sha256, lambda file, n: n not in shared.get(file, {n})
             )
             beside = set()
-            if hospital.shelf.has_finished("smoothed"):
+            if hospital.shelf.has_finished(smoothing.PHASE.name):
                 beside = {_save_smoothed(experiment, corpus, client, states, out)}
         save_hospital(system, out, client + 1, corpus.split_sha256)
         names = {*FILES.values(), *beside, *_listed(out), system_file_name(client + 1)}
@@ -126,12 +127,12 @@ def add_smoothed(
 def _save_smoothed(
     experiment: Experiment, corpus: Corpus, client: int, states: Path, out: Path
 ) -> str:
-    own = replace(experiment, phase="smoothed")
+    own = replace(experiment, phase=smoothing.PHASE.name)
     if not own.is_all_shared:
         raise StateError(f"with share {own.config.share!r} there is no reader that is all clients'")
     model = own.model()
     model.load_state_dict(Shelf(states, own, client).finished(own))
-    file, config = BESIDE["smoothed"], asdict(shape("smoothed", own.preset))
+    file, config = own.step.file, own.step.stored_shape(own.preset)
     save_part(model, out, file, config, corpus.split_sha256)
     return file
 

@@ -1,0 +1,15 @@
+"""Training phases, one a file: loss, validation and configuration. No loop and no transport."""
+
+from train.phases import classifier, detector, diffusion, mae, novelty, smoothing
+from train.phases.phase import Phase
+
+# in order of training; a network's first weights depend on its place, so that new ones go last
+PHASES: tuple[Phase, ...] = (
+    classifier.MIXTURE,
+    classifier.PLAIN,
+    diffusion.PHASE,
+    mae.PHASE,
+    detector.PHASE,
+    novelty.PHASE,
+    smoothing.PHASE,
+)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import torch
 import torch.nn.functional as F
@@ -11,11 +11,15 @@ from torch import Tensor, nn
 
 from core.attacks import PGD
 from core.attacks.base import gradient, noise_in_ball, project
+from core.attacks.threat_models import PAPER_EPS
 from core.moe import MixtureOfExperts, mixture_loss
 from train.data.augment import AugmentConfig, augment
-from train.data.dataset import Data, batches
+from train.data.corpus import Corpus
+from train.data.dataset import ScanDataset, batches
 from train.device import autocast, autocast_logits
 from train.phases.fedem import em_loss
+from train.phases.phase import Phase, Recipe, SystemFn
+from train.trainer import FitConfig
 
 OBJECTIVES = ("mixture", "em")
 
@@ -50,6 +54,16 @@ class ClassifierConfig:
             )
         if self.adv_eps < 0 or self.adv_steps < 1 or not 0 <= self.adv_clean <= 1:
             raise ValueError(f"adv_eps, adv_steps or adv_clean out of range in {self}")
+
+
+@dataclass(frozen=True)
+class ClassifierPhase:
+    """Table of a preset: training of a mixture; adversarial training follows a clean `warmup`."""
+
+    fit: FitConfig = field(default_factory=FitConfig)
+    warmup: FitConfig = field(default_factory=FitConfig)
+    loss: ClassifierConfig = field(default_factory=ClassifierConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
 
 
 def loss_function(
@@ -102,7 +116,7 @@ def _perturb(
 
 
 def validation(
-    data: Data, device: torch.device, eps: float, limit: int = 300
+    data: ScanDataset, device: torch.device, eps: float, limit: int = 300
 ) -> Callable[[nn.Module], dict[str, float]]:
     """Figures on validation scans, each with its weight: accuracy clean and under a short attack.
 
@@ -140,3 +154,36 @@ def validation(
         return {**figures, "pgd": pgd, "score": (figures["clean"] + pgd) / 2}
 
     return validate
+
+
+def _recipe(
+    settings: ClassifierPhase, corpus: Corpus, device: torch.device, system: SystemFn, calm: bool
+) -> Recipe:
+    loss = replace(settings.loss, adv_eps=0.0) if calm else settings.loss
+    return Recipe(
+        settings.warmup if calm else settings.fit,
+        loss_function(loss, settings.augment),
+        validation(corpus.val, device, PAPER_EPS if loss.adv_eps else 0.0),
+    )
+
+
+MIXTURE = Phase(
+    name="mixture",
+    file="classifier.safetensors",
+    help="the mixture of experts, adversarially trained (phase 3 of the paper)",
+    config=ClassifierPhase,
+    table="classifier",
+    shape=lambda preset: preset.system.moe,
+    network=MixtureOfExperts,
+    recipe=_recipe,
+    is_adversarial=True,
+)
+PLAIN = Phase(
+    name="plain",
+    file="plain.safetensors",
+    help="the plain classifier, trained without adversarial examples",
+    config=ClassifierPhase,
+    shape=lambda preset: preset.system.plain,
+    network=MixtureOfExperts,
+    recipe=_recipe,
+)

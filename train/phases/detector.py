@@ -8,7 +8,7 @@ grain is learned by heart.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
@@ -18,9 +18,13 @@ from core.attacks import PGD, paper_attack
 from core.attacks.base import to_eight_bit
 from core.metrics import auroc
 from core.pipeline import MedFedPure
-from train.data.dataset import Data, batches
+from core.steganalysis import ResidualNet
+from train.data.corpus import Corpus
+from train.data.dataset import ScanDataset, batches
 from train.device import autocast
-from train.trainer import LossFn
+from train.phases.classifier import MIXTURE, PLAIN
+from train.phases.phase import Phase, Recipe, SystemFn
+from train.trainer import FitConfig, LossFn
 
 BLOCKS = (1, 2, 2, 4, 8)
 
@@ -36,6 +40,14 @@ class DetectorTrainConfig:
     def __post_init__(self) -> None:
         if not 0 < self.eps_min <= self.eps_max or self.steps < 1:
             raise ValueError(f"need 0 < eps_min <= eps_max and steps of 1 or more, got {self}")
+
+
+@dataclass(frozen=True)
+class DetectorPhase:
+    """Table of a preset: training of the detector's residual network."""
+
+    fit: FitConfig = field(default_factory=FitConfig)
+    loss: DetectorTrainConfig = field(default_factory=DetectorTrainConfig)
 
 
 def loss_function(config: DetectorTrainConfig, system: MedFedPure) -> LossFn:
@@ -66,7 +78,7 @@ def loss_function(config: DetectorTrainConfig, system: MedFedPure) -> LossFn:
 
 
 def validation(
-    data: Data, system: MedFedPure, device: torch.device, limit: int = 96
+    data: ScanDataset, system: MedFedPure, device: torch.device, limit: int = 96
 ) -> Callable[[nn.Module], dict[str, float]]:
     """AUROC on validation scans under the paper's attack in 8 bits, on either classifier."""
     x, y = data.spaced(limit).all(device)
@@ -107,3 +119,25 @@ def _grain(x: Tensor, eps: float, generator: torch.Generator) -> Tensor:
             delta = (delta + 0.5 * eps * rough).clamp(-eps, eps)
         out[i] = to_eight_bit(scan, (scan + delta).clamp(0, 1))
     return out
+
+
+def _recipe(
+    settings: DetectorPhase, corpus: Corpus, device: torch.device, system: SystemFn, calm: bool
+) -> Recipe:
+    trained = system((MIXTURE.file, PLAIN.file))
+    return Recipe(
+        settings.fit,
+        loss_function(settings.loss, trained),
+        validation(corpus.val, trained, device),
+    )
+
+
+PHASE = Phase(
+    name="detector",
+    file="residual.safetensors",
+    help="the detector's residual network; needs both classifiers",
+    config=DetectorPhase,
+    shape=lambda preset: preset.system.residual,
+    network=ResidualNet,
+    recipe=_recipe,
+)

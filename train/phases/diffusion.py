@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -11,10 +11,16 @@ from torch import Tensor, nn
 from core.attacks import PGD
 from core.attacks.base import LogitsFn
 from core.diffusion import Diffusion, seeded_noise, to_model
+from core.unet import UNet
 from train.data.augment import AugmentConfig, augment
-from train.data.dataset import Data, batches
+from train.data.corpus import Corpus
+from train.data.dataset import ScanDataset, batches
 from train.device import autocast, autocast_logits
-from train.trainer import LossFn
+from train.phases.classifier import MIXTURE, PLAIN
+from train.phases.phase import Phase, Recipe, SystemFn
+from train.trainer import FitConfig, LossFn
+
+CLASSIFIER_FILES = (MIXTURE.file, PLAIN.file)  # attacked in training
 
 
 @dataclass(frozen=True)
@@ -36,6 +42,15 @@ class DiffusionConfig:
             raise ValueError(f"t_max must be in [1, 999], got {self.t_max}")
         if not 0 <= self.adv_share <= 1 or not self.adv_eps > 0 or self.adv_steps < 1:
             raise ValueError(f"adv_share, adv_eps or adv_steps out of range in {self}")
+
+
+@dataclass(frozen=True)
+class DiffusionPhase:
+    """Table of a preset: training of the diffusion model."""
+
+    fit: FitConfig = field(default_factory=FitConfig)
+    loss: DiffusionConfig = field(default_factory=DiffusionConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
 
 
 def loss_function(
@@ -68,7 +83,7 @@ def loss_function(
 
 
 def validation(
-    data: Data,
+    data: ScanDataset,
     diffusion: Diffusion,
     config: DiffusionConfig,
     device: torch.device,
@@ -117,3 +132,29 @@ def _error(
 
 def _attack(eps: float, steps: int) -> PGD:
     return PGD(eps=eps, alpha=1.5 * eps / steps, steps=steps)
+
+
+def _recipe(
+    settings: DiffusionPhase, corpus: Corpus, device: torch.device, system: SystemFn, calm: bool
+) -> Recipe:
+    schedule = Diffusion().to(device)
+    surfaces: list[LogitsFn] = []
+    if settings.loss.adv_share:
+        trained = system(CLASSIFIER_FILES)
+        surfaces = [trained.classifier_logits, trained.plain_logits]
+    return Recipe(
+        settings.fit,
+        loss_function(settings.loss, settings.augment, schedule, surfaces),
+        validation(corpus.val, schedule, settings.loss, device, surfaces),
+    )
+
+
+PHASE = Phase(
+    name="diffusion",
+    file="diffusion.safetensors",
+    help="the purifier's noise-predicting U-Net (phase 1 of the paper); may need both classifiers",
+    config=DiffusionPhase,
+    shape=lambda preset: preset.system.unet,
+    network=UNet,
+    recipe=_recipe,
+)

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from core.moe import MixtureOfExperts, MixtureOutput
-from train.data.dataset import Data, batches
+from train.data.dataset import ScanDataset, batches
 from train.device import autocast
 
 
@@ -30,7 +30,7 @@ def em_loss(output: MixtureOutput, y: Tensor) -> Tensor:
 
 @torch.no_grad()
 def mixture_weights(
-    model: MixtureOfExperts, data: Data, device: torch.device, batch_size: int = 100
+    model: MixtureOfExperts, data: ScanDataset, device: torch.device, batch_size: int = 100
 ) -> Tensor:
     """The E-step over a client's scans: pi_k = mean_s q_k(s), (K,), for `ClientGate.set_weights`.
 

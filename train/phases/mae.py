@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
 from core.mae import MaskedAutoencoder
 from train.data.augment import AugmentConfig, augment
-from train.data.dataset import Data, batches
+from train.data.corpus import Corpus
+from train.data.dataset import ScanDataset, batches
 from train.device import autocast
-from train.trainer import LossFn
+from train.phases.phase import Phase, Recipe, SystemFn
+from train.trainer import FitConfig, LossFn
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,15 @@ class MAETrainConfig:
     def __post_init__(self) -> None:
         if not 0 <= self.lattice <= 1:
             raise ValueError(f"lattice must be in [0, 1], got {self.lattice}")
+
+
+@dataclass(frozen=True)
+class MAEPhase:
+    """Table of a preset: training of the masked autoencoder."""
+
+    fit: FitConfig = field(default_factory=FitConfig)
+    loss: MAETrainConfig = field(default_factory=MAETrainConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
 
 
 def loss_function(config: MAETrainConfig, changes: AugmentConfig) -> LossFn:
@@ -47,7 +58,7 @@ def loss_function(config: MAETrainConfig, changes: AugmentConfig) -> LossFn:
 
 
 def validation(
-    data: Data, device: torch.device, limit: int = 200
+    data: ScanDataset, device: torch.device, limit: int = 200
 ) -> Callable[[nn.Module], dict[str, float]]:
     """Error on validation scans: of random masks and of the complementary masks that score."""
     data = data.spaced(limit)
@@ -65,3 +76,24 @@ def validation(
         return {**figures, "score": -figures["random"] - figures["lattice"]}
 
     return validate
+
+
+def _recipe(
+    settings: MAEPhase, corpus: Corpus, device: torch.device, system: SystemFn, calm: bool
+) -> Recipe:
+    return Recipe(
+        settings.fit,
+        loss_function(settings.loss, settings.augment),
+        validation(corpus.val, device),
+    )
+
+
+PHASE = Phase(
+    name="mae",
+    file="mae.safetensors",
+    help="the detector's masked autoencoder (phase 2 of the paper)",
+    config=MAEPhase,
+    shape=lambda preset: preset.system.mae,
+    network=MaskedAutoencoder,
+    recipe=_recipe,
+)

@@ -20,8 +20,10 @@ from core.novelty import UNIT, Novelty
 from core.scan import SIZE
 from train.calibration.logistic import logistic
 from train.data.augment import AugmentConfig, augment
-from train.data.dataset import Data, batches
+from train.data.dataset import ScanDataset, batches
 from train.data.outliers import KINDS, outlier
+from train.phases import mae
+from train.phases.phase import Phase, SystemFn
 
 BATCH = 50
 
@@ -52,12 +54,12 @@ class Solver:
     """Fits heads on a trained autoencoder's tokens, and tells what they do on validation scans."""
 
     def __init__(
-        self, mae: MaskedAutoencoder, val: Data, config: NoveltyPhase, device: torch.device
+        self, mae: MaskedAutoencoder, val: ScanDataset, config: NoveltyPhase, device: torch.device
     ) -> None:
         self.mae, self.val, self.config, self.device = mae, val, config, device
 
     @torch.no_grad()
-    def solve(self, head: Novelty, train: Data, seed: int) -> float:
+    def solve(self, head: Novelty, train: ScanDataset, seed: int) -> float:
         """Fits a head in place to scans and to drawings of which some are made of those scans.
 
         The limit is where a normal distribution of the validation scans' scores has the share
@@ -108,7 +110,7 @@ class Solver:
         """Features of drawings that no head learns from."""
         return self._drawn(self.val, min(40 * len(KINDS), self.config.outliers), [0, 1])
 
-    def _scans(self, train: Data, seed: int) -> Tensor:
+    def _scans(self, train: ScanDataset, seed: int) -> Tensor:
         """Features (scans, F) of training scans, most of them changed."""
         generator, count = torch.Generator().manual_seed(seed), self.config.scans
         index = torch.multinomial(train.weights, count, replacement=True, generator=generator)
@@ -120,7 +122,7 @@ class Solver:
             parts.append(Novelty.features(self.mae.encode(x)))
         return torch.cat(parts)
 
-    def _drawn(self, data: Data, count: int, seeds: list[int]) -> Tensor:
+    def _drawn(self, data: ScanDataset, count: int, seeds: list[int]) -> Tensor:
         """Features (count, F) of drawn pictures, the kinds in turn."""
         rng = np.random.default_rng(seeds)
         scans, kinds, parts = data.scans.reshape(-1, SIZE, SIZE), [*KINDS], []
@@ -129,3 +131,21 @@ class Solver:
             x = torch.from_numpy(pictures)[:, None].to(self.device).float() / 255
             parts.append(Novelty.features(self.mae.encode(x)))
         return torch.cat(parts)
+
+
+def _solver(
+    settings: NoveltyPhase, val: ScanDataset, device: torch.device, system: SystemFn
+) -> Solver:
+    return Solver(system((mae.PHASE.file,)).detector.mae, val, settings, device)
+
+
+PHASE = Phase(
+    name="novelty",
+    file="novelty.safetensors",
+    help="the out-of-distribution head ('cannot judge'); needs the autoencoder",
+    config=NoveltyPhase,
+    shape=lambda preset: preset.system.mae.embed_dim,
+    network=Novelty,
+    solver=_solver,
+    needs_brain_scans=True,
+)

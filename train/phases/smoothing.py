@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import NormalDist
 
 import torch
@@ -11,10 +11,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from core.diffusion import seeded_noise
-from core.smoothing import Smoothed
+from core.smoothing import FILE, Smoothed, SmoothedConfig
 from train.data.augment import AugmentConfig, augment
-from train.data.dataset import Data
-from train.trainer import LossFn
+from train.data.corpus import Corpus
+from train.data.dataset import ScanDataset
+from train.phases.phase import Phase, Recipe, SystemFn
+from train.trainer import FitConfig, LossFn
 
 DRAWS = 40  # noised copies of a validation scan
 
@@ -37,6 +39,16 @@ class SmoothedTrainConfig:
             raise ValueError(f"denoise and adv must be 0 or more, eps positive, got {self}")
 
 
+@dataclass(frozen=True)
+class SmoothedPhase:
+    """Table of a preset: shape and training of the certified reader, no part of the system."""
+
+    shape: SmoothedConfig = field(default_factory=SmoothedConfig)
+    fit: FitConfig = field(default_factory=FitConfig)
+    loss: SmoothedTrainConfig = field(default_factory=SmoothedTrainConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+
+
 def loss_function(config: SmoothedTrainConfig, changes: AugmentConfig) -> LossFn:
     """Cross-entropy through the denoiser + denoise * ||noise - noise_pred||^2."""
 
@@ -56,7 +68,7 @@ def loss_function(config: SmoothedTrainConfig, changes: AugmentConfig) -> LossFn
 
 
 def validation(
-    data: Data, config: SmoothedTrainConfig, device: torch.device, limit: int = 300
+    data: ScanDataset, config: SmoothedTrainConfig, device: torch.device, limit: int = 300
 ) -> Callable[[nn.Module], dict[str, float]]:
     """Figures on validation scans, each with its weight in training, from `DRAWS` copies of each.
 
@@ -98,3 +110,26 @@ def _smoothed(model: nn.Module) -> Smoothed:
     if not isinstance(model, Smoothed):
         raise TypeError(f"expected a Smoothed, got {type(model).__name__}")
     return model
+
+
+def _recipe(
+    settings: SmoothedPhase, corpus: Corpus, device: torch.device, system: SystemFn, calm: bool
+) -> Recipe:
+    return Recipe(
+        settings.fit,
+        loss_function(settings.loss, settings.augment),
+        validation(corpus.val, settings.loss, device),
+    )
+
+
+PHASE = Phase(
+    name="smoothed",
+    file=FILE,
+    help="the certified reader (randomized smoothing), a separate model",
+    config=SmoothedPhase,
+    shape=lambda preset: preset.smoothed.shape,
+    network=Smoothed,
+    recipe=_recipe,
+    is_optional=True,
+    needs_brain_scans=True,
+)

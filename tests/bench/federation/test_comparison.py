@@ -19,7 +19,7 @@ from bench.robustness.rows import Row
 from core.attacks import PGD
 from train.config import read_preset
 from train.data.corpus import load_corpus
-from train.data.dataset import Data
+from train.data.dataset import ScanDataset
 from train.data.partition import client_corpus
 from train.federated.experiment import read_experiment
 from train.federated_config import PhaseRounds
@@ -179,7 +179,7 @@ def test_scans_of_one_group_are_one_difference_and_a_tie_is_marked():
 
 def test_evasion_is_measured_on_the_victim_s_scans_with_the_attacker_s_gradient():
     x = torch.full((4, 1, 8, 8), 0.5)
-    data = Data(
+    data = ScanDataset(
         (x[:, 0] * 255).to(torch.uint8).numpy(), torch.tensor([0, 1, 0, 1]), "abab", range(4)
     )
 

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from train.data.corpus import Corpus
-from train.data.dataset import Data, balanced_weights
+from train.data.dataset import ScanDataset, balanced_weights
 from train.data.partition import KINDS, PartitionConfig, Row, assign, client_corpus, rows_of
 from train.data.scanner_shift import ScannerConfig, shift
 from train.data.sources import DataError
@@ -28,10 +28,10 @@ def small_corpus(count: int = 240) -> Corpus:
     """Pictures of noise from two sources, every group three scans, a tenth of them to validate."""
     levels = np.random.default_rng(0).integers(0, 256, (count, 8, 8), dtype=np.uint8)
 
-    def fold(keep: list[int]) -> Data:
+    def fold(keep: list[int]) -> ScanDataset:
         labels = [i // 3 % 2 for i in keep]
         cells = [f"{'ab'[i // 6 % 2]}/{y}" for i, y in zip(keep, labels, strict=True)]
-        return Data(levels[keep], torch.tensor(labels), cells, [i // 3 for i in keep])
+        return ScanDataset(levels[keep], torch.tensor(labels), cells, [i // 3 for i in keep])
 
     is_val = [i // 12 % 5 == 0 for i in range(count)]
     train = [i for i in range(count) if not is_val[i]]

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from core.moe import MixtureOfExperts, MoEConfig
-from train.data.dataset import Data
+from train.data.dataset import ScanDataset
 from train.phases.classifier import validation
 
 
@@ -22,9 +22,9 @@ class Bright(MixtureOfExperts):
         return torch.stack([-margin, margin], 1).log_softmax(1)
 
 
-def folded(levels: list[int], labels: list[int], groups: list[int]) -> Data:
+def folded(levels: list[int], labels: list[int], groups: list[int]) -> ScanDataset:
     scans = np.repeat(np.array(levels, np.uint8), 256).reshape(-1, 16, 16)
-    return Data(scans, torch.tensor(labels), [str(label) for label in labels], groups)
+    return ScanDataset(scans, torch.tensor(labels), [str(label) for label in labels], groups)
 
 
 def test_copies_of_one_odd_scan_count_less_than_as_many_scans():

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from core.diffusion import Diffusion, to_model
 from train.data.augment import AugmentConfig
-from train.data.dataset import Data
+from train.data.dataset import ScanDataset
 from train.phases.diffusion import DiffusionConfig, loss_function, validation
 
 UNCHANGED = AugmentConfig(**dict.fromkeys((f.name for f in fields(AugmentConfig)), 0))
@@ -78,7 +78,7 @@ def test_noise_and_perturbation_are_to_be_taken_away_together(x: Tensor, share: 
 
 def test_validation_scans_are_attacked_only_with_attacks_in_training(x: Tensor) -> None:
     scans = (x[:8, 0] * 255).round().to(torch.uint8).numpy()
-    data = Data(scans, torch.zeros(8, dtype=torch.long), ["a"] * 8, range(8))
+    data = ScanDataset(scans, torch.zeros(8, dtype=torch.long), ["a"] * 8, range(8))
 
     def errors(share: float) -> dict[str, float]:
         config = DiffusionConfig(t_max=20, adv_eps=EPS, adv_share=share)

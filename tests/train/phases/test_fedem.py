@@ -14,7 +14,7 @@ from torch import Tensor
 
 from core.moe import MixtureOfExperts, MoEConfig
 from train.data.augment import AugmentConfig
-from train.data.dataset import Data
+from train.data.dataset import ScanDataset
 from train.phases import classifier
 from train.phases.classifier import ClassifierConfig, loss_function
 from train.phases.fedem import em_loss, mixture_weights, shares
@@ -34,13 +34,13 @@ def mixture(sides: int = 3, weights: Tensor | None = PI) -> MixtureOfExperts:
     return model
 
 
-def scans(count: int = 12) -> Data:
+def scans(count: int = 12) -> ScanDataset:
     """Bright ones of label 1 and dark ones of label 0, all different."""
     rng = np.random.default_rng(0)
     labels = np.arange(count) % 2
     levels = rng.integers(0, 100, (count, 16, 16)) + 120 * labels[:, None, None]
     cells = [str(label) for label in labels]
-    return Data(levels.astype(np.uint8), torch.from_numpy(labels), cells, range(count))
+    return ScanDataset(levels.astype(np.uint8), torch.from_numpy(labels), cells, range(count))
 
 
 def sure_of(model: MixtureOfExperts, expert: int, label: int, logit: float = 4.0) -> None:

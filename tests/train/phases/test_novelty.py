@@ -10,7 +10,7 @@ from core.novelty import Novelty
 from core.scan import to_uint8
 from demo.phantom import phantom
 from train.calibration.logistic import logistic
-from train.data.dataset import Data
+from train.data.dataset import ScanDataset
 from train.data.outliers import KINDS, outlier
 from train.phases.novelty import NoveltyPhase, Solver
 
@@ -22,9 +22,11 @@ def scans() -> np.ndarray:
     return np.concatenate([to_uint8(phantom(i, i % 2 == 0)) for i in range(40)])
 
 
-def data(scans: np.ndarray) -> Data:
+def data(scans: np.ndarray) -> ScanDataset:
     labels = [i % 2 for i in range(len(scans))]
-    return Data(scans, torch.tensor(labels), [f"phantom/{y}" for y in labels], range(len(scans)))
+    return ScanDataset(
+        scans, torch.tensor(labels), [f"phantom/{y}" for y in labels], range(len(scans))
+    )
 
 
 @pytest.mark.parametrize("kind", KINDS)

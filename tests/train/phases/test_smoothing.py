@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from core.smoothing import Smoothed, SmoothedConfig
 from demo.phantom import phantom
 from train.data.augment import AugmentConfig
-from train.data.dataset import Data
+from train.data.dataset import ScanDataset
 from train.phases.smoothing import SmoothedTrainConfig, loss_function, validation
 
 UNCHANGED = AugmentConfig(**dict.fromkeys((f.name for f in fields(AugmentConfig)), 0))
@@ -74,7 +74,7 @@ def test_moving_the_average_uphill_raises_the_loss_by_a_bounded_step(x: Tensor) 
 def test_the_score_counts_scans_that_enough_copies_are_read_right_of() -> None:
     levels = torch.tensor([0.3, 0.5, 0.51, 0.7])
     scans = (levels * 255).byte().view(-1, 1, 1).expand(-1, 224, 224).numpy()
-    data = Data(scans, torch.tensor([0, 1, 1, 1]), ["a"] * 4, list(range(4)))
+    data = ScanDataset(scans, torch.tensor([0, 1, 1, 1]), ["a"] * 4, list(range(4)))
     cpu = torch.device("cpu")
     figures = validation(data, SmoothedTrainConfig(), cpu)(Brightness(TINY))
     assert figures["score"] == 0.5  # .51 is .28 away in L2, less than reach * .015

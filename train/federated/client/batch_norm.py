@@ -11,14 +11,14 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from train.data.dataset import Data, batches
+from train.data.dataset import ScanDataset, batches
 
 FEW, MANY = 32, 256  # scans that will do while a round's own batches follow, and for reading
 BATCH = 64
 
 
 @torch.no_grad()
-def measure(model: nn.Module, data: Data, device: torch.device) -> None:
+def measure(model: nn.Module, data: ScanDataset, device: torch.device) -> None:
     """Sets all running means and variances in place to those of the scans."""
     norms = [m for m in model.modules() if isinstance(m, _BatchNorm)]
     if not norms:

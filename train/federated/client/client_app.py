@@ -163,7 +163,7 @@ def _open(
     if whole.lower() not in ("true", "1"):
         corpus = client_corpus(corpus, experiment.config.partition, client)
     system = None
-    if experiment.config.purify and phase == "mixture":
+    if experiment.config.purify and experiment.step.is_adversarial:
         if not defence:
             raise PresetError(f"client {client}: purify needs weights to purify with: --defence")
         system = load(defence)

@@ -18,7 +18,7 @@ from core.pipeline import MedFedPure, build
 from core.weights import PARTS
 from train.config import Preset, check_fit
 from train.data.corpus import Corpus
-from train.data.dataset import Data
+from train.data.dataset import ScanDataset
 from train.device import pick_device
 from train.federated.client import batch_norm, replaced_scans
 from train.federated.client.fedprox import proximal
@@ -27,8 +27,8 @@ from train.federated.experiment import Experiment
 from train.federated.state_file import StateError
 from train.federated.warm_start import Start
 from train.phases.fedem import mixture_weights
-from train.phases.novelty import Solver
-from train.recipes import FILES, MAE, Recipe, phases_of, recipe
+from train.phases.phase import Recipe, Solver
+from train.recipes import FILES, build_recipe, phases_of
 from train.trainer import FitConfig, fit
 
 State = Mapping[str, Tensor]
@@ -163,19 +163,23 @@ class Hospital:
         return self._recipe_of(self.experiment.preset)
 
     def _recipe_of(self, preset: Preset, *, calm: bool = False) -> Recipe:
-        phase = self.experiment.phase
-        return recipe(phase, preset, self.corpus, self.device, self.system, calm=calm)
+        phase = self.experiment.step
+        return build_recipe(phase, preset, self.corpus, self.device, self.system, calm=calm)
 
     @cached_property
     def _solver(self) -> Solver:
-        mae = self.system((MAE,)).detector.mae
-        return Solver(mae, self.corpus.val, self.experiment.preset.novelty, self.device)
+        phase = self.experiment.step
+        assert phase.solver is not None
+        settings = phase.settings(self.experiment.preset)
+        return phase.solver(settings, self.corpus.val, self.device, self.system)
 
-    def _lesson(self, model: nn.Module, now: int, adv_share: float | None) -> tuple[Recipe, Data]:
+    def _lesson(
+        self, model: nn.Module, now: int, adv_share: float | None
+    ) -> tuple[Recipe, ScanDataset]:
         """How, and from which scans, the model learns in this round."""
         config, preset = self.experiment.config, self.experiment.preset
         loss = preset.classifier.loss
-        if self.experiment.phase != "mixture" or not loss.adv_eps:
+        if not self.experiment.step.is_adversarial or not loss.adv_eps:
             return self._recipe, self.corpus.train
         if now <= config.calm_rounds:
             return self._recipe_of(preset, calm=True), self.corpus.train
@@ -188,7 +192,7 @@ class Hospital:
             path = self.shelf.attacked(since)
             data = replaced_scans.attacked(model, data, loss, self._seed(since), path)
             loss = replace(loss, adv_eps=0.0)
-        learns = replace(preset, classifier=replace(preset.classifier, loss=loss))
+        learns = preset.override(classifier=replace(preset.classifier, loss=loss))
         return replace(self._recipe, loss=self._recipe_of(learns).loss), data
 
     def _model(self, shared: State) -> nn.Module:
@@ -226,7 +230,7 @@ class Hospital:
     def _fit(
         self,
         model: nn.Module,
-        data: Data,
+        data: ScanDataset,
         learn: Recipe,
         now: int,
         epochs: int,

@@ -13,7 +13,7 @@ from core.attacks import PGD
 from core.moe import MixtureOfExperts
 from core.pipeline import MedFedPure
 from core.scan import to_uint8
-from train.data.dataset import Data, batches
+from train.data.dataset import ScanDataset, batches
 from train.device import autocast_logits
 from train.federated import state_file
 from train.phases.classifier import ClassifierConfig
@@ -22,8 +22,8 @@ BATCH = 50
 
 
 def attacked(
-    model: MixtureOfExperts, data: Data, config: ClassifierConfig, seed: int, path: Path
-) -> Data:
+    model: MixtureOfExperts, data: ScanDataset, config: ClassifierConfig, seed: int, path: Path
+) -> ScanDataset:
     """The scans with a share of them attacked by PGD on the model as it is, in 8 bits.
 
     What was found is kept in `path`, and read from there where it lies already: until the next
@@ -43,7 +43,7 @@ def attacked(
     return replace(data, scans=scans)
 
 
-def purified(data: Data, system: MedFedPure) -> Data:
+def purified(data: ScanDataset, system: MedFedPure) -> ScanDataset:
     """The scans with those that the detector flags purified (Algorithm 3, lines 10 to 13)."""
     scans = data.scans.copy()
     for rows in batches(len(data), BATCH):
@@ -58,7 +58,9 @@ def purified(data: Data, system: MedFedPure) -> Data:
     return replace(data, scans=scans)
 
 
-def _found(model: MixtureOfExperts, data: Data, rows: Tensor, config: ClassifierConfig) -> Tensor:
+def _found(
+    model: MixtureOfExperts, data: ScanDataset, rows: Tensor, config: ClassifierConfig
+) -> Tensor:
     """Attacked scans (n, ...) uint8 of the rows."""
     device = next(model.parameters()).device
     was_training = model.training
