@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import os
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -13,7 +15,6 @@ from torch import Tensor
 from bench import markdown as md
 from bench import options
 from bench.app.server import measure_app
-from bench.app.timing import machine_rate, summary, timed
 from bench.data import Fold
 from bench.progress import progress
 from bench.provenance import machine_facts
@@ -65,7 +66,7 @@ def measure(
 ) -> None:
     """Fills `store`: the machine's rate, reading, the peer preset as a ratio, and the attacks."""
     device = pipeline.device
-    store.row("machine", lambda: machine_rate(device))
+    store.row("machine", lambda: measure_machine(device))
     files = flagged_files(pipeline, test, repeats)
     if not files:
         store.warn("no attacked scan was flagged: reading was timed on attacked scans all the same")
@@ -77,7 +78,7 @@ def measure(
     store.row("PGD-7, classifier", lambda: attack(pipeline.classifier_logits, scans, device))
     whole = adaptive_logits(pipeline, itertools.count(1))
     store.row("PGD-7, knows the defence", lambda: attack(whole, scans, device))
-    store.row("machine, after", lambda: machine_rate(device))
+    store.row("machine, after", lambda: measure_machine(device))
     before, after = (store.content["rows"][n]["best_gflops"] for n in ("machine", "machine, after"))
     if not 0.7 < before / after < 1.4:
         store.warn("the machine's speed changed during the run: trust ratios, not milliseconds")
@@ -117,10 +118,10 @@ def reading(pipeline: MedFedPure, files: Sequence[bytes]) -> dict[str, Any]:
     for data in files[:WARM_UP]:
         read(data)
     stages.clear()
-    times = [timed(lambda d=data: read(d)) for data in progress(files, "reading")]
+    times = [time_call(lambda d=data: read(d)) for data in progress(files, "reading")]
     return {
-        **summary(times),
-        "stages_median_ms": {n: summary(t)["median_ms"] for n, t in stages.items()},
+        **summarize(times),
+        "stages_median_ms": {n: summarize(t)["median_ms"] for n, t in stages.items()},
     }
 
 
@@ -133,9 +134,9 @@ def ratio(pipeline: MedFedPure, preset: str, files: Sequence[bytes]) -> dict[str
     pipeline.read(read_scan(files[0]))
     own, theirs = [], []
     for data in progress(files, f"{preset} preset"):
-        own.append(timed(lambda d=data: pipeline.read(read_scan(d))))
-        theirs.append(timed(lambda d=data: peer.read(read_scan(d))))
-    figures = {"own": summary(own), "peer": summary(theirs), "preset": preset}
+        own.append(time_call(lambda d=data: pipeline.read(read_scan(d))))
+        theirs.append(time_call(lambda d=data: peer.read(read_scan(d))))
+    figures = {"own": summarize(own), "peer": summarize(theirs), "preset": preset}
     return {**figures, "ratio": figures["peer"]["median_ms"] / figures["own"]["median_ms"]}
 
 
@@ -158,7 +159,42 @@ def attack(
         A0_8BIT(logits, x, y)
 
     once(scans[0])
-    return summary([timed(lambda s=scan: once(s)) for scan in progress(scans, "PGD-7")])
+    return summarize([time_call(lambda s=scan: once(s)) for scan in progress(scans, "PGD-7")])
+
+
+def time_call(call: Callable[[], Any]) -> float:
+    """Milliseconds of one call, the accelerator's queue emptied before and after."""
+    _wait()
+    start = time.perf_counter()
+    call()
+    _wait()
+    return (time.perf_counter() - start) * 1e3
+
+
+def summarize(milliseconds: list[float]) -> dict[str, Any]:
+    """Median, p95, fastest and number of measurements."""
+    values = torch.tensor(milliseconds, dtype=torch.float64)
+    median, p95 = torch.quantile(values, torch.tensor([0.5, 0.95], dtype=torch.float64)).tolist()
+    return {"median_ms": median, "p95_ms": p95, "fastest_ms": min(milliseconds), "n": len(values)}
+
+
+def measure_machine(device: torch.device, side: int = 1024, repeats: int = 8) -> dict[str, Any]:
+    """Rate of float32 matrix products of this side, best and median, in GFLOP/s; and the load."""
+    a = torch.randn(side, side, device=device)
+    times = [time_call(lambda: a @ a) for _ in range(repeats + 1)][1:]
+    work = 2 * side**3 / 1e6  # GFLOP/s = FLOP / 1e9 / s, with times in ms
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
+    return {
+        "best_gflops": work / min(times),
+        "median_gflops": work / sorted(times)[len(times) // 2],
+        "side": side,
+        "load_average": load,
+    }
+
+
+def _wait() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
 
 
 def table(results: md.Results) -> str:

@@ -1,4 +1,4 @@
-"""The page as visitors meet it: its first picture, a whole reading, ten at once, what is left."""
+"""Load test of the page: time to the first image and to a result, ten visitors at once, memory."""
 
 from __future__ import annotations
 
@@ -17,25 +17,14 @@ from PIL import Image
 
 from bench import markdown as md
 from bench import options
-from bench.app.browser import violations, visitor
+from bench.app.browser import visitor
+from bench.app.latency import summarize, time_call
 from bench.app.server import Running, peak_memory, running
-from bench.app.timing import summary
 from bench.provenance import ROOT, machine_facts
 from bench.result_file import ResultFile
 from core.checkpoint import WEIGHTS, read_manifest
 
-HELP = "the page in a browser: times, accessibility, ten visitors, memory"
-TABS = ("explore", "batch", "learn", "about")
-THEMES = ("dark", "light")
-# of the lesson: the step's tab, what is pressed there, and what then appears
-LESSON = (
-    ("lesson-0", "look-1", "#learned-0 .mf-output"),
-    ("lesson-1", "lesson-attack", "#learned-1 >> text=Step 7 of 7"),
-    ("lesson-2", "lesson-detect", "#learned-2 .mf-chart"),
-    ("lesson-3", "lesson-purify", "#learned-3 .mf-output"),
-    ("lesson-4", "lesson-vote", "#learned-4 .mf-output"),
-    ("lesson-5", "quiz-new", "#quiz-view img"),
-)
+HELP = "the page in a browser: times, ten visitors at once, memory"
 EXAMPLES = ROOT / "demo" / "examples"
 TIMED = 6  # readings on the page
 NUMBERS = ("tumour_probability", "tumour_probability_undefended", "score", "novelty")
@@ -46,7 +35,6 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--visitors", type=int, default=10, help="visitors at once")
     add("--seconds", type=float, default=300.0, help="time that they stay")
-    add("--shots", type=Path, help="folder for pictures of each tab, dark and light")
     options.add_output(parser, Path("results/demo.json"))
 
 
@@ -57,36 +45,35 @@ def run(args: argparse.Namespace) -> None:
     settings = {"visitors": args.visitors, "seconds": args.seconds}
     identity = {"weights": hashes, "settings": settings, "timed_on": machine}
     store = ResultFile(args.out, "demo", identity, {"machine": machine}, args.fresh)
-    measure(store, args.visitors, args.seconds, args.shots)
+    measure(store, args.visitors, args.seconds)
     store.close()
 
 
-def measure(store: ResultFile, visitors: int, seconds: float, shots: Path | None) -> None:
+def measure(store: ResultFile, visitors: int, seconds: float) -> None:
     """Fills `store`; each row starts the app as users do, with the weights that ship."""
-    store.row("page", _page)
-    store.row("accessibility", lambda: _accessibility(shots))
-    row = store.row(f"{visitors} visitors", lambda: _visitors(visitors, seconds))
+    store.row("page", measure_page)
+    row = store.row(f"{visitors} visitors", lambda: measure_visitors(visitors, seconds))
     if row["errors"] or row["mixed"]:
         store.warn("visitors met errors or each other's results")
 
 
-def _page() -> dict[str, Any]:
+def measure_page() -> dict[str, Any]:
     """Times on the page, requests that leave, and files that outlive the app."""
     first, whole = [], []
-    data = _scans(1)[0]
+    data = make_scans(1)[0]
     with tempfile.TemporaryDirectory() as folder:
         with running(TMPDIR=folder, HF_HUB_OFFLINE="1") as served, visitor() as guest:
             for _ in range(TIMED):
                 page = guest.open(served.url)
-                first.append(_took(lambda p=page: _drop(p, data)))
-                whole.append(_took(lambda p=page: _analyse(p)))
+                first.append(time_call(lambda p=page: drop_scan(p, data)))
+                whole.append(time_call(lambda p=page: analyse(p)))
                 page.context.close()
             kept = sum(p.is_file() for p in Path(folder).rglob("*"))
         left = sum(1 for _ in Path(folder).rglob("*"))
     return {
         "app_to_first_page_s": served.first_page_s,
-        "first_picture": summary(first[1:]),  # the first visit warms the app up
-        "pgd7_reading": summary(whole[1:]),
+        "first_picture": summarize(first[1:]),  # the first visit warms the app up
+        "pgd7_reading": summarize(whole[1:]),
         "requests_that_leave": len(guest.strangers),
         "script_errors": guest.errors,
         "uploads_on_disk_while_open": kept,
@@ -94,64 +81,13 @@ def _page() -> dict[str, Any]:
     }
 
 
-def _accessibility(shots: Path | None) -> dict[str, Any]:
-    """axe-core on every tab in both themes; pictures of them where `shots` names a folder."""
-    found: dict[str, Any] = {}
-    with running() as served, visitor() as guest:
-        for theme in THEMES:
-            page = guest.open(f"{served.url}?__theme={theme}", 1600, 1000)
-            page.click("#sample-0")
-            page.wait_for_selector(".mv-has-scan")
-            _analyse(page)
-            for tab in TABS:
-                _show(page, tab)
-                found[f"{tab}, {theme}"] = violations(page)
-                if shots is not None:
-                    _shoot(page, shots / f"{tab}-{theme}.jpg")
-                for step in LESSON[1:] if tab == "learn" else ():
-                    _learn(page, *step)
-                    found[f"{step[0]}, {theme}"] = violations(page)
-            page.context.close()
-    return {"violations": sum(len(v) for v in found.values()), "pages": found}
-
-
-def _show(page: Any, tab: str) -> None:
-    """A tab with something on it."""
-    page.get_by_role("tab", name=tab.capitalize(), exact=True).click()
-    if tab == "learn":
-        _learn(page, *LESSON[0])
-    elif tab == "batch":
-        files = [
-            {"name": f"{i}.png", "mimeType": "image/png", "buffer": data}
-            for i, data in enumerate(_scans(4))
-        ]
-        page.set_input_files("#batch-files input[type=file]", files)
-        page.wait_for_selector("#batch-main tbody tr:nth-child(4)")
-        page.click("#batch-run")
-        page.wait_for_selector("#batch-main p:has-text('Done: 4 of 4')")
-    page.mouse.move(0, 0)
-    page.wait_for_timeout(600)
-
-
-def _learn(page: Any, step: str, pressed: str, appears: str) -> None:
-    page.click(f"#{step}-button")
-    page.click(f"#{pressed}")
-    page.wait_for_selector(appears)
-
-
-def _shoot(page: Any, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    picture = Image.open(io.BytesIO(page.screenshot()))
-    picture.convert("RGB").resize((960, 600), Image.Resampling.LANCZOS).save(path, quality=82)
-
-
-def _visitors(count: int, seconds: float) -> dict[str, Any]:
+def measure_visitors(count: int, seconds: float) -> dict[str, Any]:
     """So many at once, each with a scan of its own again and again; whose result is whose."""
-    scans = _scans(count)
+    scans = make_scans(count)
     with running() as served:
-        alone = [_client(served.url)(data) for data in scans]
+        alone = [open_client(served.url)(data) for data in scans]
         ends = time.monotonic() + seconds
-        records = [_Visit(served, data, alone[i]) for i, data in enumerate(scans)]
+        records = [_Visitor(served, data, alone[i]) for i, data in enumerate(scans)]
         threads = [threading.Thread(target=v.stay, args=(ends,)) for v in records]
         memory = _Memory(served, records)
         for thread in threads:
@@ -170,12 +106,12 @@ def _visitors(count: int, seconds: float) -> dict[str, Any]:
         "mixed": sum(v.mixed for v in records),
         "fewest_of_one_visitor": min(len(v.times) for v in records),
         "most_of_one_visitor": max(len(v.times) for v in records),
-        "wait": summary(times),
+        "wait": summarize(times),
         **memory.figures(),
     }
 
 
-class _Visit:
+class _Visitor:
     """One of them."""
 
     def __init__(self, served: Running, data: bytes, expected: dict[str, Any]) -> None:
@@ -187,7 +123,7 @@ class _Visit:
     def stay(self, until: float) -> None:
         """Reads until the time is over."""
         try:
-            ask = _client(self.served.url)
+            ask = open_client(self.served.url)
             while time.monotonic() < until:
                 start = time.perf_counter()
                 self.asked += 1
@@ -201,7 +137,7 @@ class _Visit:
 class _Memory:
     """Resident memory of the app after so many readings."""
 
-    def __init__(self, served: Running, visits: Sequence[_Visit]) -> None:
+    def __init__(self, served: Running, visits: Sequence[_Visitor]) -> None:
         self.served, self.visits = served, visits
         self.after: dict[int, float | None] = {}
 
@@ -225,7 +161,7 @@ class _Memory:
         }
 
 
-def _client(url: str) -> Callable[[bytes], dict[str, Any]]:
+def open_client(url: str) -> Callable[[bytes], dict[str, Any]]:
     """A visitor's own session with the public endpoint."""
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     from gradio_client import Client, handle_file
@@ -244,7 +180,7 @@ def _client(url: str) -> Callable[[bytes], dict[str, Any]]:
     return ask
 
 
-def _scans(count: int) -> list[bytes]:
+def make_scans(count: int) -> list[bytes]:
     """The synthetic examples as PNG, then their mirror images, then both upside down."""
     files = sorted(EXAMPLES.glob("*.png"))
     turns = [[], [0], [1], [0, 1]]
@@ -259,28 +195,22 @@ def _scans(count: int) -> list[bytes]:
     return made
 
 
-def _drop(page: Any, data: bytes) -> None:
+def drop_scan(page: Any, data: bytes) -> None:
     file = {"name": "scan.png", "mimeType": "image/png", "buffer": data}
     page.set_input_files("#file input[type=file]", file)
     page.wait_for_selector(".mv-has-scan")
 
 
-def _analyse(page: Any) -> None:
+def analyse(page: Any) -> None:
     page.click("#analyse")
     page.wait_for_selector(".mf-line:has-text('Done.')")
-
-
-def _took(call: Callable[[], None]) -> float:
-    start = time.perf_counter()
-    call()
-    return (time.perf_counter() - start) * 1e3
 
 
 def table(results: md.Results) -> str:
     """The page as visitors meet it."""
     result = md.results_of(results, "demo", ("",))[""]
     rows = result["rows"]
-    page, access = rows["page"], rows["accessibility"]
+    page = rows["page"]
     crowd = next(row for name, row in rows.items() if name.endswith("visitors"))
     name = next(name for name in rows if name.endswith("visitors"))
     times = {
@@ -293,10 +223,6 @@ def table(results: md.Results) -> str:
         ["Analyse to the whole result with PGD-7, median / p95", times["pgd7_reading"]],
         ["requests of the browser that left the machine", str(page["requests_that_leave"])],
         ["files left after closing", str(page["left_after_close"])],
-        [
-            "axe-core violations, all tabs and steps of the lesson, dark and light",
-            str(access["violations"]),
-        ],
         [
             f"{name} of the endpoint `read` for {crowd['seconds']:.0f} s: asked, read, errors, "
             "another's results",

@@ -18,8 +18,7 @@ from bench.progress import progress
 from bench.result_file import ResultFile
 from bench.robustness.filters import jpeg
 from bench.robustness.old_systems import Bench
-from bench.shapes import histogram, roc
-from bench.summaries import members, separation, share_by_group
+from bench.summaries import histogram, members, roc, separation, share_by_group
 from core import load
 from core.attacks import PGD, paper_attack
 from core.detector import SCORES, cut_off

@@ -10,8 +10,16 @@ from torch import Tensor
 
 from bench import markdown as md
 from bench import options
-from bench.components.lesions import contrast, masks_for
-from bench.components.painting import TISSUE, elsewhere, midline, painted, reflected, widened
+from bench.components.lesions import (
+    TISSUE_LEVEL,
+    find_control_patch,
+    find_midline,
+    load_masks,
+    measure_contrast,
+    mirror,
+    occlude,
+    widen,
+)
 from bench.data import Fold
 from bench.progress import progress
 from bench.result_file import ResultFile
@@ -37,7 +45,7 @@ def run(args: argparse.Namespace) -> None:
     system = options.open_system(args)
     store = options.open_results(args, system)
     test = options.open_fold(args)
-    measure(store, system.pipeline, test, masks_for(test, options.root_of(args)))
+    measure(store, system.pipeline, test, load_masks(test, options.root_of(args)))
     store.close()
 
 
@@ -65,7 +73,7 @@ def lesions(pipeline: MedFedPure, test: Fold, masks: dict[int, Tensor]) -> dict[
     kept, gone, depths, passed = [], [], [], 0
     for row, mask in progress(list(masks.items()), "lesions"):
         x, y, seeds = test.pick([row]).batches(1, pipeline.device)[0]()
-        before = contrast(x[0].cpu(), mask)
+        before = measure_contrast(x[0].cpu(), mask)
         if abs(before) < CONTRAST:
             continue
         x_adv = ATTACK(pipeline.classifier_logits, x, y, seeds)
@@ -75,7 +83,7 @@ def lesions(pipeline: MedFedPure, test: Fold, masks: dict[int, Tensor]) -> dict[
             continue
         t_star = pipeline.t_star(score)
         pure, attacked = (pipeline.purify(z, t_star, seeds) for z in (x, x_adv))
-        kept.append(contrast(pure[0].cpu(), mask) / before)
+        kept.append(measure_contrast(pure[0].cpu(), mask) / before)
         gone.append(1 - _energy(attacked - pure) / _energy(x_adv - x))
         depths.append(int(t_star))
     if not kept:
@@ -105,11 +113,11 @@ def pointing(pipeline: MedFedPure, test: Fold, masks: dict[int, Tensor]) -> dict
         if float(pipeline.classifier_logits(x).exp()[0, 1]) < 0.5:
             continue
         cam = grad_cam(model, x, torch.ones(1, dtype=torch.long, device=x.device)).mixture[0].cpu()
-        wide, total = widened(mask), float(cam.sum())
+        wide, total = widen(mask), float(cam.sum())
         counted.append(test.groups[row])
         hits.append(bool(wide.flatten()[int(cam.argmax())]))
         energies.append(float(cam[wide].sum()) / total if total else 0.0)
-        brain = (x[0, 0].cpu() > TISSUE) | wide
+        brain = (x[0, 0].cpu() > TISSUE_LEVEL) | wide
         areas.append(float(wide.sum()) / float(brain.sum()))
     if not hits:
         raise ValueError("the mixture finds none of the outlined tumours")
@@ -139,18 +147,18 @@ def painting(pipeline: MedFedPure, test: Fold, masks: dict[int, Tensor]) -> dict
         if before < 0.5:
             continue
         found += 1
-        scan, wide = x[0].cpu(), widened(mask)
-        shift = midline(scan)
-        if bool((wide & reflected(wide, shift)).any()):
+        scan, wide = x[0].cpu(), widen(mask)
+        shift = find_midline(scan)
+        if bool((wide & mirror(wide, shift)).any()):
             across += 1  # its mirror image is tumour too
             continue
-        place = elsewhere(scan, wide, shift)
+        place = find_control_patch(scan, wide, shift)
         if place is None:
             without_room += 1
             continue
         counted.append(test.groups[row])
         for name, patch in (("tumour", wide), ("elsewhere", place)):
-            changed = painted(scan, patch, shift)[None].to(x)
+            changed = occlude(scan, patch, shift)[None].to(x)
             after = float(pipeline.logits(changed, seeds).exp()[0, 1])
             falls[name].append(before - after >= FALL)
             changes[name].append(before - after)

@@ -14,7 +14,7 @@ from bench.report.plots import Curve, Share
 from bench.robustness.attacks import ORDER
 from bench.robustness.old_tables import SYSTEM_NAMES
 from bench.robustness.worst_case import falls, kept, rows_of, stands
-from bench.shapes import roc
+from bench.summaries import roc
 from core import metrics
 
 READER = "defence"  # whose detector is drawn

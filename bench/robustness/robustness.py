@@ -10,8 +10,7 @@ from bench.result_file import ResultFile
 from bench.robustness.old_checks import check_attacks, check_rows
 from bench.robustness.old_systems import MEANING, Bench, System
 from bench.robustness.rows import Row, measure
-from bench.shapes import reliability
-from bench.summaries import figures
+from bench.summaries import figures, reliability
 from core import metrics
 from core.attacks import PGD
 from core.pipeline import MedFedPure

@@ -7,7 +7,14 @@ import torch
 from torch import Tensor
 
 from bench.components import explanations
-from bench.components.painting import FAR, elsewhere, midline, painted, reflected, widened
+from bench.components.lesions import (
+    MAX_PATCH_DISTANCE,
+    find_control_patch,
+    find_midline,
+    mirror,
+    occlude,
+    widen,
+)
 from bench.provenance import machine_facts
 from bench.report.write import fill
 from bench.result_file import ResultFile
@@ -32,35 +39,35 @@ def square(top: int, left: int, side: int = 24) -> Tensor:
 @pytest.mark.parametrize("centre", [100, 112, 125])
 def test_the_midline_of_a_symmetric_scan_is_found(centre):
     x = brain(centre)
-    shift = midline(x)
+    shift = find_midline(x)
     assert shift == 2 * (centre - 112)
-    assert torch.equal(reflected(x, shift), x)
+    assert torch.equal(mirror(x, shift), x)
 
 
 def test_a_painted_tumour_is_gone_and_the_rest_as_it_was():
     healthy, mask = brain(), square(90, 60)
     x = healthy.clone()
     x[0][mask] = 1.0
-    shift = midline(x)
-    out = painted(x, mask, shift)
+    shift = find_midline(x)
+    out = occlude(x, mask, shift)
     assert torch.allclose(out[0][mask], healthy[0][mask], atol=1e-6)
-    far = ~widened(widened(widened(mask)))
+    far = ~widen(widen(widen(mask)))
     assert torch.equal(out[0][far], x[0][far])
     assert out.min() >= 0 and out.max() <= 1
 
 
 def test_elsewhere_is_in_the_brain_of_the_same_shape_and_touches_no_tumour():
     x, mask = brain(), square(90, 60)
-    place = elsewhere(x, mask, 0)
+    place = find_control_patch(x, mask, 0)
     assert place is not None and int(place.sum()) == int(mask.sum())
-    taken = mask | reflected(mask, 0)
-    assert not (place & taken).any() and not (reflected(place, 0) & taken).any()
+    taken = mask | mirror(mask, 0)
+    assert not (place & taken).any() and not (mirror(place, 0) & taken).any()
     assert x[0][place].gt(0.08).float().mean() > 0.9
 
 
 def test_a_tumour_that_fills_the_brain_has_no_elsewhere():
-    assert elsewhere(brain(radius=20), square(100, 100, 20), 0) is None
-    assert FAR < SIDE
+    assert find_control_patch(brain(radius=20), square(100, 100, 20), 0) is None
+    assert MAX_PATCH_DISTANCE < SIDE
 
 
 @pytest.fixture(scope="module")

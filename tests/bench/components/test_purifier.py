@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from scipy import ndimage
 
-from bench.components.lesions import contrast, mask_of, masks_for
+from bench.components.lesions import draw_mask, load_masks, measure_contrast
 from bench.components.purifier import behind, denoising, energy, fidelity
 from bench.robustness import filters
 from core.purifier import Purifier
@@ -85,13 +85,13 @@ def test_fidelity_falls_with_depth(pipeline, test_fold):
 
 
 def test_outlines_keep_their_area_and_place():
-    circle = mask_of([{"name": "circle", "cx": 100, "cy": 50, "r": 30}], 200, 100)
+    circle = draw_mask([{"name": "circle", "cx": 100, "cy": 50, "r": 30}], 200, 100)
     scale = 224 / 200
     assert int(circle.sum()) == pytest.approx(math.pi * (30 * scale) ** 2, rel=0.03)
     rows, columns = circle.nonzero().double().mean(0).tolist()
     assert (rows, columns) == pytest.approx((112, 112), abs=1.5)
     ellipse = {"name": "ellipse", "cx": 50, "cy": 100, "rx": 40, "ry": 10, "theta": math.pi / 2}
-    turned = mask_of([ellipse], 200, 200).nonzero()
+    turned = draw_mask([ellipse], 200, 200).nonzero()
     height, width = (turned.max(0).values - turned.min(0).values).tolist()
     assert height > 3 * width
     square = {
@@ -99,9 +99,9 @@ def test_outlines_keep_their_area_and_place():
         "all_points_x": [0, 99, 99, 0],
         "all_points_y": [0, 0, 99, 99],
     }
-    assert float(mask_of([square], 200, 200)[:110, :110].double().mean()) > 0.97
+    assert float(draw_mask([square], 200, 200)[:110, :110].double().mean()) > 0.97
     with pytest.raises(ValueError, match="unknown shape 'rect'"):
-        mask_of([{"name": "rect"}], 100, 100)
+        draw_mask([{"name": "rect"}], 100, 100)
 
 
 def test_contrast_is_the_difference_to_the_ring():
@@ -109,8 +109,8 @@ def test_contrast_is_the_difference_to_the_ring():
     mask[20:40, 20:40] = True
     x = torch.full((1, 64, 64), 0.3)
     x[0][mask] = 0.7
-    assert contrast(x, mask) == pytest.approx(0.4, abs=1e-6)
-    assert contrast(replace_all(x, 0.5), mask) == pytest.approx(0.0, abs=1e-6)
+    assert measure_contrast(x, mask) == pytest.approx(0.4, abs=1e-6)
+    assert measure_contrast(replace_all(x, 0.5), mask) == pytest.approx(0.0, abs=1e-6)
 
 
 def test_lesions_are_found_by_file(test_fold, tmp_path):
@@ -118,12 +118,12 @@ def test_lesions_are_found_by_file(test_fold, tmp_path):
         target = tmp_path / entry.file
         target.parent.mkdir(parents=True, exist_ok=True)
         Image.new("L", (224, 224)).save(target)
-    assert masks_for(test_fold, tmp_path) == {}
+    assert load_masks(test_fold, tmp_path) == {}
     file = next(e.file for e in test_fold.entries if "yes" in e.file)
     shape = {"name": "circle", "cx": 112, "cy": 112, "r": 20}
     entry = {"filename": file.split("/")[-1], "regions": [{"shape_attributes": shape}]}
     (tmp_path / "br35h" / "annotations_all.json").write_text(json.dumps({"x": entry}))
-    masks = masks_for(test_fold, tmp_path)
+    masks = load_masks(test_fold, tmp_path)
     (row,) = masks
     assert test_fold.entries[row].file == file
 

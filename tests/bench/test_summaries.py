@@ -9,7 +9,7 @@ from bench.components.detector import detection, false_alarms
 from bench.robustness.old_systems import Bench, systems_named
 from bench.robustness.robustness import evaluate
 from bench.robustness.rows import Row
-from bench.shapes import RANGES, histogram, reliability, roc
+from bench.summaries import RANGES, histogram, reliability, roc
 from core import metrics
 from core.detector import SCORES
 from core.features import FEATURES

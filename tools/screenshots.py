@@ -1,0 +1,90 @@
+"""Takes the documents' pictures of the page: every tab with something on it, dark and light.
+
+python -m tools.screenshots docs
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from bench.app.browser import visitor
+from bench.app.load_test import analyse, make_scans
+from bench.app.server import running
+
+TABS = ("explore", "batch", "learn", "about")
+THEMES = ("dark", "light")
+# of the lesson: the step's tab, the button that is pressed there, and what then appears
+LESSON = (
+    ("lesson-0", "look-1", "#learned-0 .mf-output"),
+    ("lesson-1", "lesson-attack", "#learned-1 >> text=Step 7 of 7"),
+    ("lesson-2", "lesson-detect", "#learned-2 .mf-chart"),
+    ("lesson-3", "lesson-purify", "#learned-3 .mf-output"),
+    ("lesson-4", "lesson-vote", "#learned-4 .mf-output"),
+    ("lesson-5", "quiz-new", "#quiz-view img"),
+)
+
+
+def visit_tabs() -> Iterator[tuple[str, Any]]:
+    """Yields each tab's name with the theme, such as 'learn-dark', and the page that shows it."""
+    with running() as served, visitor() as guest:
+        for theme in THEMES:
+            page = guest.open(f"{served.url}?__theme={theme}", 1600, 1000)
+            page.click("#sample-0")
+            page.wait_for_selector(".mv-has-scan")
+            analyse(page)
+            for tab in TABS:
+                show_tab(page, tab)
+                yield f"{tab}-{theme}", page
+            page.context.close()
+
+
+def show_tab(page: Any, tab: str) -> None:
+    """Opens a tab and fills it."""
+    page.get_by_role("tab", name=tab.capitalize(), exact=True).click()
+    if tab == "learn":
+        take_step(page, *LESSON[0])
+    elif tab == "batch":
+        files = [
+            {"name": f"{i}.png", "mimeType": "image/png", "buffer": data}
+            for i, data in enumerate(make_scans(4))
+        ]
+        page.set_input_files("#batch-files input[type=file]", files)
+        page.wait_for_selector("#batch-main tbody tr:nth-child(4)")
+        page.click("#batch-run")
+        page.wait_for_selector("#batch-main p:has-text('Done: 4 of 4')")
+    page.mouse.move(0, 0)
+    page.wait_for_timeout(600)
+
+
+def take_step(page: Any, step: str, button: str, appears: str) -> None:
+    """Takes one step of the lesson."""
+    page.click(f"#{step}-button")
+    page.click(f"#{button}")
+    page.wait_for_selector(appears)
+
+
+def save_screenshot(page: Any, path: Path) -> None:
+    """Saves the page at 960 x 600."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    picture = Image.open(io.BytesIO(page.screenshot()))
+    picture.convert("RGB").resize((960, 600), Image.Resampling.LANCZOS).save(path, quality=82)
+
+
+def main() -> None:
+    """Runs the command line."""
+    parser = argparse.ArgumentParser(prog="python -m tools.screenshots", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("folder", type=Path, help="folder of the pictures")
+    folder = parser.parse_args().folder
+    for name, page in visit_tabs():
+        save_screenshot(page, folder / f"{name}.jpg")
+
+
+if __name__ == "__main__":
+    main()
