@@ -1,20 +1,21 @@
-"""The page: its header and its tabs, each of which is a module of its own."""
+"""The page: its header, its tabs and the public endpoint."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from html import escape
 
 import gradio as gr
 
 from core import smoothing
 from core.checkpoint import WEIGHTS, WeightsError, read_manifest
+from core.pipeline import MedFedPure
 from core.smoothing import Smoothed
 from core.weights import Systems, load_all
-from demo import examples
 from demo.about.tab import About
 from demo.batch.tab import Batch
-from demo.examples import Example
+from demo.examples import Example, load_examples
 from demo.explore.tab import Explore
 from demo.learn.tab import Learn
 from demo.rendering import wording
@@ -23,61 +24,86 @@ from demo.serving.no_remote_fetch import disable_remote_fetch
 from demo.serving.uploads import UploadStore
 
 
+@dataclass(frozen=True)
+class Resources:
+    """Everything that a tab may need; it takes what it uses."""
+
+    systems: Systems  # by hospital; empty where there are no weights
+    problem: str  # why there are no weights, for the visitor
+    samples: Sequence[Example]
+    uploads: UploadStore
+    smoothed: Smoothed | None  # the classifier that certificates are computed with
+    no_smoothed: str  # why there is none, if its weights are damaged
+
+    @property
+    def system(self) -> MedFedPure | None:
+        """The first hospital's system, which every tab but Explore uses."""
+        return next(iter(self.systems.values()), None)
+
+
+# title and constructor of each tab, from left to right; the title in lower case is its DOM id
+TABS: tuple[tuple[str, Callable[[Resources], object]], ...] = (
+    (
+        "Explore",
+        lambda r: Explore(r.systems, r.problem, r.samples, r.uploads, r.smoothed, r.no_smoothed),
+    ),
+    ("Batch", lambda r: Batch(r.system, r.problem, r.uploads)),
+    ("Learn", lambda r: Learn(r.system, r.samples)),
+    ("About", lambda r: About()),
+)
+
+
 def build(
     systems: Systems | None = None,
     samples: Sequence[Example] | None = None,
     *,
     is_public: bool = False,
 ) -> gr.Blocks:
-    """The app.
+    """Build the page.
 
     Args:
-        systems: what reads, by hospital; by default what ships. Explore offers the choice, all else
-            reads as the first. Where weights are missing or refused the page says so and analyses
-            nothing.
+        systems: the systems that read scans, by hospital; by default those that ship. Explore
+            offers the choice, everything else uses the first. Where weights are missing or refused
+            the page says so and analyses nothing.
         samples: the example scans; by default those that ship with the page.
-        is_public: whether strangers can open it; it says so before anything is uploaded.
+        is_public: whether strangers can open the page; its header then warns against uploads of
+            patient data.
 
     Returns:
         Blocks with a queue, to be launched with `demo.serving.launch.build_launch_settings()`.
     """
-    problem, reader, no_reader = "", None, ""
+    problem, smoothed, no_smoothed = "", None, ""
     if systems is None:
         try:
             systems = load_all()
         except WeightsError as error:
             systems, problem = {}, str(error)
-        reader, no_reader = _reader()
-    first = next(iter(systems.values()), None)
-    samples = examples.load_examples() if samples is None else samples
+        smoothed, no_smoothed = _load_smoothed()
+    samples = load_examples() if samples is None else samples
+    resources = Resources(systems, problem, samples, UploadStore(), smoothed, no_smoothed)
     disable_remote_fetch()
     with gr.Blocks(title="MedFedPure", fill_width=True, analytics_enabled=False) as blocks:
-        gr.HTML(_header(problem, is_public), elem_id="header")
-        uploads = UploadStore()
+        gr.HTML(_render_header(problem, is_public), elem_id="header")
         with gr.Tabs(elem_id="tabs"):
-            with gr.Tab("Explore", id="explore", elem_id="tab-explore"):
-                Explore(systems, problem, samples, uploads, reader, no_reader)
-            with gr.Tab("Batch", id="batch", elem_id="tab-batch"):
-                Batch(first, problem, uploads)
-            with gr.Tab("Learn", id="learn", elem_id="tab-learn"):
-                Learn(first, samples)
-            with gr.Tab("About", id="about", elem_id="tab-about"):
-                About()
-        Api(systems, problem, uploads)
+            for title, build_tab in TABS:
+                name = title.lower()
+                with gr.Tab(title, id=name, elem_id=f"tab-{name}"):
+                    build_tab(resources)
+        Api(systems, problem, resources.uploads)
     blocks.queue(max_size=16)
     return blocks
 
 
-def _reader() -> tuple[Smoothed | None, str]:
-    """What gives certificates, where the weights that ship have it; else why not, if damaged."""
+def _load_smoothed() -> tuple[Smoothed | None, str]:
+    """The smoothed classifier where the weights have one; else the error, if it is damaged."""
     try:
-        has_some = smoothing.FILE in read_manifest(WEIGHTS)
-        return smoothing.load() if has_some else None, ""
+        has_file = smoothing.FILE in read_manifest(WEIGHTS)
+        return smoothing.load() if has_file else None, ""
     except WeightsError as error:
         return None, str(error)
 
 
-def _header(problem: str, is_public: bool) -> str:
+def _render_header(problem: str, is_public: bool) -> str:
     notice = wording.PUBLIC_NOTICE if is_public else wording.NOTICE
     banner = f'<div class="mf-banner" role="alert">{escape(problem)}</div>' if problem else ""
     return (

@@ -94,8 +94,8 @@ def test_a_space_with_a_shared_gpu_finds_a_function_to_give_it_to(
 
 
 def test_a_public_page_says_so_above_everything() -> None:
-    from demo.page import _header
+    from demo.page import _render_header
 
-    assert "This page is public: upload no patient data." in _header("", True)
-    own = _header("", False)
+    assert "This page is public: upload no patient data." in _render_header("", True)
+    own = _render_header("", False)
     assert "This page is public" not in own and "On a public server upload no patient data" in own

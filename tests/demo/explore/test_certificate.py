@@ -77,7 +77,7 @@ def test_weights_without_a_reader_or_with_a_damaged_manifest_open_the_page(
 ) -> None:
     monkeypatch.setattr(page, "WEIGHTS", tmp_path)
     (tmp_path / "manifest.json").write_text('{"files": {}}')
-    assert page._reader() == (None, "")
+    assert page._load_smoothed() == (None, "")
     (tmp_path / "manifest.json").write_text("{")
-    reader, problem = page._reader()
+    reader, problem = page._load_smoothed()
     assert reader is None and "damaged" in problem
