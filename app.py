@@ -1,8 +1,8 @@
-"""Opens MedFedPure in the browser: the desktop's and the Space's entry.
+"""Command line of the page, on a desktop or a Hugging Face Space.
 
 python app.py                 # http://127.0.0.1:7860
-python app.py --host 0.0.0.0  # let other machines on the network in
-python app.py --mcp           # a tool for language models as well
+python app.py --host 0.0.0.0  # reachable from other machines on the network
+python app.py --mcp           # also a tool for language models
 """
 
 from __future__ import annotations
@@ -24,24 +24,24 @@ if TYPE_CHECKING:
     import gradio as gr
 
 IS_SPACE = "SPACE_ID" in os.environ
-PASSWORD = "MEDFEDPURE_PASSWORD"
+PASSWORD_VARIABLE = "MEDFEDPURE_PASSWORD"
 AUTH_MESSAGE = "MedFedPure. Research and teaching only, not for clinical use."
-NO_BOTH = "--mcp has no password check: leave out --auth, or --mcp"
-NO_MCP = "--mcp needs a package that is missing: pip install -c requirements.txt '.[app,mcp]'"
+AUTH_WITH_MCP = "--auth and --mcp exclude each other: MCP has no password check"
+MCP_MISSING = "--mcp needs the package mcp: pip install -c requirements.txt '.[app,mcp]'"
 
 
 def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(
         prog="app.py",
-        description="Reads brain MRI scans, attacks them and defends the reading. "
+        description="Open a page that classifies brain MRI slices, attacks and defends them. "
         "Research and teaching only, not for clinical use.",
         epilog="Scans stay on this machine: uploads are decoded in memory and deleted at once.",
     )
     parser.add_argument(
         "--host",
         default=os.environ.get("GRADIO_SERVER_NAME", "127.0.0.1"),
-        help="address to listen on; 0.0.0.0 lets other machines in (default: this machine alone)",
+        help="address to listen on (default: 127.0.0.1, this machine only; 0.0.0.0: all networks)",
     )
     parser.add_argument(
         "--port",
@@ -53,29 +53,31 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--auth",
         metavar="USER",
-        help=f"ask visitors for this name and a password, which is taken from {PASSWORD} or asked "
-        "for here",
+        help="ask visitors for this name and a password (set in the environment variable "
+        f"{PASSWORD_VARIABLE}, or typed here)",
     )
     parser.add_argument(
         "--mcp",
         action="store_true",
-        help="serve the endpoint `read` to language models too (MCP; needs the extra 'mcp')",
+        help="also offer the endpoint `read` to language models (MCP; needs the extra 'mcp')",
     )
     args = parser.parse_args(argv)
     if args.mcp and importlib.util.find_spec("mcp") is None:
-        parser.error(NO_MCP)
+        parser.error(MCP_MISSING)
     if args.auth and args.mcp:
-        parser.error(NO_BOTH)
+        parser.error(AUTH_WITH_MCP)
     if args.auth:
-        password = os.environ.get(PASSWORD) or getpass.getpass(f"Password for {args.auth}: ")
+        password = os.environ.get(PASSWORD_VARIABLE) or getpass.getpass(
+            f"Password for {args.auth}: "
+        )
         if not password:
-            parser.error(f"--auth needs a password: set {PASSWORD} or type one")
+            parser.error(f"--auth needs a password: set {PASSWORD_VARIABLE} or type one")
         args.auth = (args.auth, password)
     return args
 
 
 def set_environment(folder: Path) -> None:
-    """What Gradio and the hub read when they are imported: nothing calls out, nothing is shared."""
+    """Switch off telemetry and set the upload folder, before Gradio and the hub are imported."""
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     os.environ["GRADIO_TEMP_DIR"] = str(folder)
     if not IS_SPACE:  # a Space may fetch its weights from the hub
@@ -84,7 +86,7 @@ def set_environment(folder: Path) -> None:
 
 
 def serve(make: Callable[[], gr.Blocks], args: argparse.Namespace) -> None:
-    """Serves what `make` builds until Ctrl-C or SIGTERM; the private folder is removed then."""
+    """Serve the page that `make` builds until Ctrl-C or SIGTERM, then remove its folder."""
     with PrivateFolder() as folder:
         set_environment(folder)
         from demo.serving.launch import build_launch_settings
@@ -103,12 +105,12 @@ def serve(make: Callable[[], gr.Blocks], args: argparse.Namespace) -> None:
                 auth_message=AUTH_MESSAGE if args.auth else None,
                 **build_launch_settings(IS_SPACE),
             )
-        finally:  # else a request on its way would go on while the interpreter is taken apart
+        finally:  # a request still running would outlive the interpreter
             blocks.close(verbose=False)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Serves the shipped system."""
+    """Serve the shipped system."""
 
     def make() -> gr.Blocks:
         zero_gpu.declare()

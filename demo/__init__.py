@@ -1,1 +1,4 @@
-"""The browser page: all that a visitor sees. It imports `core` alone; see `demo.page.build`."""
+"""The browser page, built by `demo.page.build`.
+
+It imports `core` only: no training and no measuring here.
+"""

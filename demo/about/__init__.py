@@ -1,0 +1,1 @@
+"""The tab About: method, results, limits. Nothing that another tab needs."""

@@ -1,17 +1,18 @@
-"""The method as a picture: the paper's figure 2(b), redrawn, with what differs here marked."""
+"""Figure of the method: the paper's figure 2(b), redrawn with the changes made here."""
 
 from __future__ import annotations
 
 from html import escape
 
 WIDTH, HEIGHT = 1000, 310
-TOP, TALL = 70, 116  # of the row of boxes
-SAID = (
+TOP, BOX_HEIGHT = 70, 116  # of the row of boxes, in SVG units
+DESCRIPTION = (
     "The scan goes to the detector, whose autoencoder predicts each patch and whose score is "
     "compared with the threshold tau. The score sets the depth t star: a little for every scan, "
     "more for a suspected one. The purifier adds noise up to t star and removes it. Three experts "
-    "look at the purified scan at three sizes, and the attention weighs their votes into the "
-    "model output. In a federation the experts are shared and the attention stays at home."
+    "look at the purified scan at three resolutions, and the attention weights their votes into "
+    "the model output. In a federation the experts are shared; the attention stays at the "
+    "hospital."
 )
 # left edge, width, title, lines
 BOXES = (
@@ -25,10 +26,10 @@ EXPERTS = (("Expert 1", "fine"), ("Expert 2", "middle"), ("Expert 3", "coarse"))
 
 
 def draw_method_figure() -> str:
-    """An inline SVG; its text takes the page's colours, so it is readable in dark and light."""
+    """Return an inline SVG whose text takes the page's colours, readable in dark and light."""
     boxes = "".join(_box(*box) for box in BOXES)
     arrows = "".join(
-        _arrow(x, TOP + TALL / 2, to, TOP + TALL / 2)
+        _arrow(x, TOP + BOX_HEIGHT / 2, to, TOP + BOX_HEIGHT / 2)
         for x, to in ((110, 150), (330, 370), (520, 560))
     )
     experts = ""
@@ -40,23 +41,23 @@ def draw_method_figure() -> str:
             f'<text x="800" y="{y + 42}">{scale}</text>'
         )
         middle = y + 27
-        experts += _arrow(720, TOP + TALL / 2, 755, middle) + _arrow(
-            845, middle, 880, TOP + TALL / 2
+        experts += _arrow(720, TOP + BOX_HEIGHT / 2, 755, middle) + _arrow(
+            845, middle, 880, TOP + BOX_HEIGHT / 2
         )
     attention = (
         '<rect class="mf-box mf-home" x="755" y="240" width="235" height="54" rx="7"/>'
         '<text class="mf-title" x="872" y="262">Attention</text>'
-        '<text x="872" y="282">how much each vote counts</text>'
-        f"{_arrow(935, 240, 935, TOP + TALL)}{_elbow()}"
+        '<text x="872" y="282">weight of each vote</text>'
+        f"{_arrow(935, 240, 935, TOP + BOX_HEIGHT)}{_elbow()}"
     )
     labels = (
         '<text class="mf-left" x="650" y="256">purified scan</text>'
         '<rect class="mf-box mf-shared" x="10" y="240" width="22" height="16" rx="3"/>'
         '<text class="mf-left" x="40" y="253">shared in a federation</text>'
         '<rect class="mf-box mf-home" x="10" y="268" width="22" height="16" rx="3"/>'
-        '<text class="mf-left" x="40" y="281">personal: never leaves a hospital</text>'
-        '<text class="mf-left" x="10" y="26">By default every scan is purified: '
-        "only what is left after purification is read.</text>"
+        '<text class="mf-left" x="40" y="281">personal: never leaves the hospital</text>'
+        '<text class="mf-left" x="10" y="26">'
+        "By default every scan is purified before it is classified.</text>"
     )
     head = (
         '<defs><marker id="mf-tip" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" '
@@ -64,7 +65,7 @@ def draw_method_figure() -> str:
     )
     return (
         f'<svg class="mf-method" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" '
-        f'aria-label="{escape(SAID)}">{head}{boxes}{arrows}{experts}{attention}{labels}</svg>'
+        f'aria-label="{escape(DESCRIPTION)}">{head}{boxes}{arrows}{experts}{attention}{labels}</svg>'
     )
 
 
@@ -75,7 +76,7 @@ def _box(x: int, width: int, title: str, lines: tuple[str, ...]) -> str:
         for i, line in enumerate(lines)
     )
     return (
-        f'<rect class="mf-box" x="{x}" y="{TOP}" width="{width}" height="{TALL}" rx="8"/>'
+        f'<rect class="mf-box" x="{x}" y="{TOP}" width="{width}" height="{BOX_HEIGHT}" rx="8"/>'
         f'<text class="mf-title" x="{middle:g}" y="{TOP + 24}">{escape(title)}</text>{text}'
     )
 
@@ -88,8 +89,8 @@ def _arrow(x1: float, y1: float, x2: float, y2: float) -> str:
 
 
 def _elbow() -> str:
-    """From the purifier down and across to the attention."""
+    """Draw the arrow from the purifier down and across to the attention."""
     return (
-        f'<polyline class="mf-flow" points="640,{TOP + TALL} 640,267 755,267" '
+        f'<polyline class="mf-flow" points="640,{TOP + BOX_HEIGHT} 640,267 755,267" '
         'marker-end="url(#mf-tip)"/>'
     )

@@ -1,4 +1,4 @@
-"""The tab About: the method, what it reaches, its limits, its weights, whom to cite."""
+"""The tab About: method, results, limits, model card, citation, licences."""
 
 from __future__ import annotations
 
@@ -9,47 +9,50 @@ from demo.about.method_figure import draw_method_figure
 from demo.rendering import wording
 
 METHOD = """
-<p>A brain-tumour classifier reads an MRI slice. An attacker changes the slice so little that
-nobody sees it, and the answer flips. MedFedPure puts a detector and a purifier in front of a
-mixture of experts that was itself trained on attacked scans, by hospitals that keep their scans.
-The method is that of Karami et al.;
-this is an independent implementation.</p>"""
+<p>A classifier says whether an MRI slice shows a brain tumour. An adversarial attack changes the
+slice so little that nobody sees it, and the answer flips. MedFedPure puts a detector and a purifier
+in front of a mixture of experts. The mixture was trained on adversarial examples, by simulated
+hospitals that share no scans (federated learning). The method is that of Karami et al.; this is an
+independent implementation.</p>"""
 DIFFERENCES = """
-<h3>Where it departs from the paper</h3>
+<h3>Departures from the paper</h3>
 <ul>
-<li>The score that decides fuses up to eight measurements. The paper's score, the mean
-reconstruction error, is computed and reported beside it.</li>
-<li>Every scan is purified a little, suspected ones more, so that slipping past the detector does
-not switch the defence off.</li>
-<li>The purifier's network is trained on attacked scans as well, and removes the noise in one
+<li>The detector's score combines up to eight features. The paper's score, the autoencoder's mean
+reconstruction error, is one of them and is reported beside it.</li>
+<li>Every scan is purified a little and flagged scans more, so that evading the detector does not
+switch the purifier off. The paper purifies flagged scans only.</li>
+<li>The purifier's network is also trained on adversarial examples and removes the noise in one
 step.</li>
-<li>The experts look at the scan at three sizes, and their operating point is calibrated on
+<li>The experts see the scan at three resolutions; their operating point is calibrated on
 validation scans.</li>
+<li>The server adds momentum to the clients' mean, which is weighted by number of scans (FedAvgM).
+The paper uses the mean alone (FedAvg, Eq. 23).</li>
 </ul>"""
-LIMITS = """
+FURTHER_LIMITS = """
+<h3>Further limits</h3>
 <ul>
-<li>Single slices of two public collections of uneven quality. Other scanners, sequences, ages and
-diseases are outside what it was made for.</li>
-<li>“Attack suspected” says that a scan is unusual for these collections. Grain raises the score
-too, and so do most scans of a source that was not trained on.</li>
-<li>Robustness is measured against the attacks listed, not proven. An attacker who knows the
-defence does better, and mostly raises no alarm.</li>
-<li>The purified picture is for the classifier. It is smoother than the scan, and nobody should
-read anatomy from it. Grad-CAM hints at what the model used, not at where a disease is: no more of
-it lies in tumours than chance would put there.</li>
-<li>A probability is calibrated on validation scans of the same collections and means nothing
-elsewhere. It is a model output, no finding.</li>
-<li>No patient identifiers exist in the data: splits are free of near-duplicates, but cannot be
-proven free of shared patients.</li>
+<li>Training and test scans share patients: the splits keep near-duplicates apart, but most known
+patients have slices in more than one part. The figures are optimistic for new patients.</li>
+<li>The data are single slices of two public collections of uneven quality. Other scanners,
+sequences, ages and diseases are not covered.</li>
+<li>“Attack suspected” means that a scan is unusual for these collections. Image noise also raises
+the score.</li>
+<li>Robustness is measured against the attacks listed, not proven.</li>
+<li>The purified picture is an input for the classifier. It is smoother than the scan; do not read
+anatomy from it.</li>
+<li>Probabilities are calibrated on validation scans of the same collections and mean nothing
+elsewhere. They are model outputs, not a diagnosis.</li>
+<li>Nothing was trained or measured on a GPU.</li>
 </ul>"""
 CARD = """
 <p>Trained on Br35H and the Brain Tumor MRI Dataset: 8,812 slices, split by groups of
 near-duplicates over both, 20 % of the groups for testing and 10 % for validation. The others were
-dealt to ten simulated hospitals, which trained every network together and shared no scan: networks
-travelled and were averaged. Attention, statistics of normalisation, the detector's threshold,
-temperatures and operating points are each hospital's own, fitted on its own scans. The tables above
-are of hospital 1. Weights are stored in half precision as safetensors, never pickled; a file whose
-sha256 is not the manifest's is refused.</p>"""
+divided among ten simulated hospitals, which trained every network together and shared no scan. Each
+round the server averages the hospitals' networks, weighted by number of scans, and adds server
+momentum (FedAvgM). Attention, batch-norm statistics, the detector's threshold, temperatures and
+operating points are each hospital's own, fitted on its own scans. The tables above are of
+hospital 1. Weights are stored in half precision as safetensors, never pickled; a file whose sha256
+differs from the manifest is refused.</p>"""
 CITATION = """
 <p>Please cite the paper for the method: M. Karami, M. R. Nemati, A. Kazemi, A. Mikaeili Barzili,
 H. Azadegan, B. Moshiri: <cite>MedFedPure: A Medical Federated Framework with MAE-based Detection
@@ -72,26 +75,26 @@ and teaching.</p>"""
 
 
 class About:
-    """One column of text, figure and tables; the numbers are read from files when it is built."""
+    """One column of text, figure and tables; figures are read from files when it is built."""
 
     def __init__(self) -> None:
         gr.HTML(render_about(), elem_id="about")
 
 
 def render_about() -> str:
-    """The whole tab as HTML."""
+    """Render the tab."""
     figures = (
         f"{results.render_robustness()}<p>{results.render_speed()} "
-        f"Accuracy at the operating point chosen on "
-        f"validation scans; intervals resample groups of near-duplicates.</p>"
+        "Accuracy is at the operating point "
+        "chosen on validation scans; intervals are 95 % and resample groups of near-duplicates.</p>"
         f"{results.render_attack_suite()}{results.render_detection()}"
-        f"<details><summary>Where these figures come from</summary>"
+        f"<details><summary>Source of the figures</summary>"
         f"{results.render_provenance()}</details>"
     )
     parts = (
         ("Method", f"{METHOD}{draw_method_figure()}{DIFFERENCES}"),
         ("Results", figures),
-        ("Limits", f"<p><b>{wording.NOTICE}</b></p>{LIMITS}"),
+        ("Limits", f"<p><b>{wording.NOTICE}</b></p>{results.render_main_limits()}{FURTHER_LIMITS}"),
         ("Model card", f"{CARD}{results.render_weights()}"),
         ("Citation", CITATION),
         ("Licences", LICENCES),

@@ -1,0 +1,1 @@
+"""The tab Batch: many scans, one table. Nothing that another tab needs."""

@@ -1,0 +1,1 @@
+"""Between visitors and the page: uploads, memory, security, the API. No page content."""

@@ -1,4 +1,4 @@
-"""The public endpoint: one scan in, one JSON object out, for programs."""
+"""Public endpoint for programs: one scan in, one JSON object out."""
 
 from __future__ import annotations
 
@@ -13,38 +13,38 @@ from demo.analysis.attack import AttackSettings
 from demo.serving.events import ON_CPU
 from demo.serving.uploads import Upload, UploadStore
 
-API_DESCRIPTION = """Reads one brain-MRI slice with the whole defence and returns one JSON object.
-Research and teaching only - not for clinical use: model outputs, no finding.
+API_DESCRIPTION = """Reads one brain MRI slice with the full pipeline and returns one JSON object.
+Research and teaching only - not for clinical use: model outputs, not a diagnosis.
 
 The object holds exactly these keys:
-- can_judge (boolean): false where the picture is unlike the brain MRI slices that the system has
-  learned from, which is novelty > novelty_limit; the outputs then mean nothing
-- tumour_probability (number): 0 to 1, of the defended reading; from 0.5 on it says tumour
-- tumour_probability_undefended (number): of a plain classifier, without any defence
-- tumour_probability_unpurified (number): of the defended mixture, on the scan as it came
-- flagged (boolean): whether an attack is suspected, which is score > tau
-- score (number): of the detector, higher is more suspicious
-- tau (number): its threshold
-- score_name (string): which score that is
+- can_judge (boolean): false if the picture is unlike the brain MRI slices of the training data
+  (novelty > novelty_limit); the outputs then mean nothing
+- tumour_probability (number): 0 to 1, with defence; 0.5 or more means tumour
+- tumour_probability_undefended (number): of the plain classifier, without defence
+- tumour_probability_unpurified (number): of the mixture on the scan as uploaded, not purified
+- flagged (boolean): attack suspected, score > tau
+- score (number): detector score, higher is more suspicious
+- tau (number): threshold of the score
+- score_name (string): name of the score that is compared with tau
 - scores (object): every score by name
-- confidence (number): share of clean validation scans that scored lower
-- novelty (number): log-odds that the picture is no brain MRI slice
-- novelty_limit (number): up to which it is judged
-- t_star (integer): how deep the scan was purified, 0 to 999
-- attention (array): weight of each expert; they add up to 1
-- expert_probabilities (array): tumour, by each expert alone, on the purified scan
+- confidence (number): share of clean validation scans with a lower score
+- novelty (number): log-odds that the picture is not a brain MRI slice
+- novelty_limit (number): largest novelty at which the scan is judged
+- t_star (integer): purification depth, in diffusion steps, 0 to 999
+- attention (array): weight of each expert; the weights add up to 1
+- expert_probabilities (array): tumour probability of each expert on the purified scan
 - timings_ms (object): milliseconds of detect, purify, classify, total
-- seed (integer): of the purifier's noise; the same scan and seed give the same numbers
+- seed (integer): seed of the purifier's noise; equal scans and seeds give equal numbers
 - kind (string): picture, DICOM or NIfTI
-- slice (integer): which one was read, counted from 1
-- slices (integer): how many the file has
-- notes (array): sentences that a reader of the file must know
-Of a federation's weights the first hospital's system reads, or the one that `hospital` names.
-A file that cannot be read is an error with one sentence."""
+- slice (integer): number of the slice that was read, from 1
+- slices (integer): number of slices in the file
+- notes (array): notes on how the file was read, as sentences
+Federated weights hold one system per hospital: `hospital` chooses one, by default the first.
+A file that cannot be read gives an error message of one sentence."""
 
 
 class Api:
-    """One public endpoint; its widgets are never shown."""
+    """The endpoint `read`; its widgets are hidden."""
 
     def __init__(self, systems: Systems, problem: str, uploads: UploadStore) -> None:
         self.systems, self.problem, self.uploads = systems, problem, uploads
@@ -75,14 +75,14 @@ class Api:
         slice: float,
         hospital: float = 0,
     ) -> dict[str, Any]:
-        """What the endpoint does; `API_DESCRIPTION` describes it to its callers.
+        """Answer one call; `API_DESCRIPTION` documents the answer.
 
         Args:
             scan: picture, DICOM or NIfTI file, or zip of DICOM slices
-            any_picture: true reads colour pictures too, which are refused otherwise
-            seed: of the purifier's noise, from 0
-            slice: of a volume, counted from 1; 0 is the middle one
-            hospital: where there are several, whose system reads, counted from 1; 0 is the first
+            any_picture: also read colour pictures, which are refused otherwise
+            seed: seed of the purifier's noise, 0 or more
+            slice: slice of a volume, from 1; 0 for the middle slice
+            hospital: hospital whose system reads, if there are several, from 1; 0 for the first
         """
         upload = self.uploads.decode(scan["path"]) if scan else None
         if not self.systems:
@@ -98,11 +98,10 @@ class Api:
 def read_once(
     system: MedFedPure, upload: Upload | None, any_picture: bool, seed: int, number: int = 0
 ) -> dict[str, Any]:
-    """One reading as the endpoint returns it, of slice `number`, counted from 1; 0: the middle.
+    """Return the endpoint's answer for slice `number`, from 1; 0 for the middle slice.
 
     Raises:
-        ValueError: no file, a file that cannot be read, no such slice, or a seed below 0; the
-            message says which.
+        ValueError: no file, a file that cannot be read, no such slice, or a seed below 0.
     """
     if upload is None:
         raise ScanError("Send one file.")

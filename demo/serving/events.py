@@ -1,4 +1,4 @@
-"""How events are served: kept out of the public API, and one computation at a time."""
+"""Settings of Gradio events: hidden from the public API, one computation at a time."""
 
 from __future__ import annotations
 

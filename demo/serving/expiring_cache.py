@@ -1,4 +1,4 @@
-"""Memory with an end: what visitors are looking at, kept for so long and only so much of it."""
+"""In-memory cache with time, count and size limits."""
 
 from __future__ import annotations
 
@@ -10,61 +10,62 @@ T = TypeVar("T")
 
 
 class ExpiringCache(Generic[T]):
-    """Things by their key, forgotten `seconds` after their last use, the oldest first when full.
+    """Thread-safe cache; drops entries `seconds` after their last use, least recently used first.
 
     Args:
-        seconds: how long a thing stays that nobody asks for.
-        count: how many things there may be.
-        size: how many bytes they may take together; a larger thing is not kept at all.
+        seconds: time from an entry's last use until it is dropped.
+        count: largest number of entries.
+        size: largest total in bytes; a larger entry is not stored at all.
     """
 
     def __init__(self, seconds: float, count: int, size: int) -> None:
         self.seconds, self.count, self.size = seconds, count, size
         self._lock = threading.Lock()
-        self._things: dict[str, tuple[float, int, T]] = {}  # the longest unused comes first
+        # (last use, bytes, value), least recently used first
+        self._entries: dict[str, tuple[float, int, T]] = {}
         self._timer: threading.Timer | None = None
 
-    def put(self, key: str, thing: T, size: int) -> None:
-        """Keeps `thing`, which takes `size` bytes; the oldest things make room for it."""
+    def put(self, key: str, value: T, size: int) -> None:
+        """Store `value`, which takes `size` bytes; drop the oldest entries if there is no room."""
         with self._lock:
-            self._things.pop(key, None)
+            self._entries.pop(key, None)
             if size <= self.size:
-                self._things[key] = (time.monotonic(), size, thing)
-            self._tidy()
+                self._entries[key] = (time.monotonic(), size, value)
+            self._evict()
 
     def get(self, key: str) -> T | None:
-        """The thing kept under `key`, or None where it is gone."""
+        """Return the value stored under `key`, or None if it is gone."""
         with self._lock:
-            self._tidy()
-            if (found := self._things.pop(key, None)) is None:
+            self._evict()
+            if (entry := self._entries.pop(key, None)) is None:
                 return None
-            self._things[key] = (time.monotonic(), *found[1:])
-            return found[2]
+            self._entries[key] = (time.monotonic(), *entry[1:])
+            return entry[2]
 
     def drop(self, key: str) -> None:
-        """Forgets the thing kept under `key`, if there is one."""
+        """Drop the entry of `key`, if there is one."""
         with self._lock:
-            self._things.pop(key, None)
+            self._entries.pop(key, None)
 
     def __len__(self) -> int:
         with self._lock:
-            self._tidy()
-            return len(self._things)
+            self._evict()
+            return len(self._entries)
 
-    def _tidy(self) -> None:
+    def _evict(self) -> None:
         oldest = time.monotonic() - self.seconds
-        total = sum(size for _, size, _ in self._things.values())
-        for key, (used, size, _) in list(self._things.items()):
-            if used > oldest and len(self._things) <= self.count and total <= self.size:
+        total = sum(size for _, size, _ in self._entries.values())
+        for key, (used, size, _) in list(self._entries.items()):
+            if used > oldest and len(self._entries) <= self.count and total <= self.size:
                 break
-            del self._things[key]
+            del self._entries[key]
             total -= size
-        if self._things and self._timer is None:  # things go though nobody comes
-            self._timer = threading.Timer(self.seconds, self._later)
+        if self._entries and self._timer is None:  # evicts even if nobody asks again
+            self._timer = threading.Timer(self.seconds, self._evict_later)
             self._timer.daemon = True
             self._timer.start()
 
-    def _later(self) -> None:
+    def _evict_later(self) -> None:
         with self._lock:
             self._timer = None
-            self._tidy()
+            self._evict()

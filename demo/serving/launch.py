@@ -1,4 +1,4 @@
-"""How the page looks, and how it is served: everything that `Blocks.launch` wants to know."""
+"""Arguments of `Blocks.launch`: theme, styles, limits, security."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from starlette.middleware import Middleware
 from core.scan import MAX_VOLUME_BYTES
 from demo.serving.middleware import SecurityMiddleware
 
-# one stylesheet for all tabs and one for each; joined by file name
-CSS = sorted(Path(__file__).parents[1].rglob("*.css"), key=lambda path: path.name)
+# one for all tabs and one for each, in the order of file names
+STYLESHEETS = sorted(Path(__file__).parents[1].rglob("*.css"), key=lambda path: path.name)
 FONT = ["ui-sans-serif", "system-ui", "Segoe UI", "Helvetica Neue", "Arial", "sans-serif"]
 MONO = ["ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace"]
 # Dark unless the address says ?__theme=light. Gradio runs this only after drawing its background,
-# so that is dark in both (see `theme`) and made light by a class: nothing flashes white.
+# so that is dark in both (see `build_theme`) and made light by a class: nothing flashes white.
 HEAD = """
 <meta name="referrer" content="no-referrer">
 <script>
@@ -30,8 +30,8 @@ HEAD = """
 """
 
 
-def theme() -> gr.themes.Base:
-    """Calm blue-greys; text colours chosen for a contrast of 4.5 and more in dark and in light."""
+def build_theme() -> gr.themes.Base:
+    """Return a blue-grey theme whose text has a contrast of 4.5 or more in dark and light."""
     return gr.themes.Base(
         primary_hue="teal",
         secondary_hue="sky",
@@ -70,13 +70,13 @@ def theme() -> gr.themes.Base:
 
 
 def build_launch_settings(on_a_space: bool = False) -> dict[str, Any]:
-    """Keyword arguments of `Blocks.launch` that the app and its tests share."""
+    """Return the keyword arguments of `Blocks.launch`."""
     return {
         "app_kwargs": {"middleware": [Middleware(SecurityMiddleware, on_a_space=on_a_space)]},
-        "theme": theme(),
-        "css": "\n".join(path.read_text(encoding="utf-8") for path in CSS),
+        "theme": build_theme(),
+        "css": "\n".join(path.read_text(encoding="utf-8") for path in STYLESHEETS),
         "head": HEAD,
-        "max_file_size": MAX_VOLUME_BYTES,  # core holds pictures to less
+        "max_file_size": MAX_VOLUME_BYTES,  # core has a lower limit for pictures
         "run_history": False,
         "footer_links": ["api"],
         "ssr_mode": False,

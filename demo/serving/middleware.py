@@ -1,4 +1,4 @@
-"""What stands before the page: headers that keep a browser's doors shut, and limits per visitor."""
+"""Security headers (CSP) and rate limits for every request."""
 
 from __future__ import annotations
 
@@ -32,29 +32,29 @@ HEADERS = {
     "permissions-policy": "camera=(), geolocation=(), microphone=(), payment=(), usb=()",
     "cache-control": "no-store",
 }
-# of Gradio's own: one keeps what it is sent beside the private folder, the other asks elsewhere
-CLOSED = ("/process_recording", "/proxy=")
+# Gradio's own: the first stores uploads outside the private folder, the second fetches addresses
+CLOSED_PATHS = ("/process_recording", "/proxy=")
 TOO_MANY = "Too many requests from your address: please wait a minute."
-MAX_VISITORS = 10_000  # remembered; the longest unseen are forgotten first
+MAX_VISITORS = 10_000  # remembered; least recently seen are dropped first
 
 
 @dataclass
 class Bucket:
-    """Tokens of one visitor, filled evenly over time."""
+    """Token bucket of one visitor, refilled evenly over time."""
 
     tokens: float
     seen: float
 
 
 class RateLimit:
-    """At most `per_minute` requests of each visitor in a minute, and as many at once."""
+    """Token-bucket limit: `per_minute` requests of each visitor a minute, in bursts up to that."""
 
     def __init__(self, per_minute: int, clock: Callable[[], float] = time.monotonic) -> None:
         self.per_minute, self.clock = per_minute, clock
-        self._buckets: dict[str, Bucket] = {}  # the longest unseen comes first
+        self._buckets: dict[str, Bucket] = {}  # least recently seen first
 
     def allows(self, visitor: str) -> bool:
-        """Counts one request; False where it is one too many."""
+        """Count one request; return False if it exceeds the limit."""
         now = self.clock()
         old = self._buckets.pop(visitor, Bucket(self.per_minute, now))
         tokens = min(self.per_minute, old.tokens + (now - old.seen) / 60 * self.per_minute)
@@ -65,14 +65,14 @@ class RateLimit:
 
 
 class SecurityMiddleware:
-    """ASGI middleware around the app.
+    """ASGI middleware that adds security headers and refuses what exceeds a rate limit.
 
     Args:
         app: the ASGI app.
-        on_a_space: lets the hub show the page in its frame, and trusts the address that the hub's
-            proxy names; elsewhere a visitor could name any.
-        uploads: files a minute from one address.
-        events: other requests to compute something a minute; playing a series makes 400.
+        on_a_space: allow the hub to frame the page, and trust the visitor's address in the header
+            that the hub's proxy sets; elsewhere a visitor could set it to anything.
+        uploads: files per minute and address.
+        events: other POST requests per minute and address; playing a series makes 400.
     """
 
     def __init__(
@@ -88,41 +88,43 @@ class SecurityMiddleware:
         self.headers = [(k.encode(), v.encode()) for k, v in headers.items()]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serves one request, or refuses it with status 429 and a sentence."""
+        """Serve one request; refuse it with status 404 (closed) or 429 (too many)."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
 
-        async def shut(message: MutableMapping[str, Any]) -> None:
+        async def send_secured(message: MutableMapping[str, Any]) -> None:
             if message["type"] == "http.response.start":
-                own = self._for(scope["path"])
+                own = self._choose_headers(scope["path"])
                 names = {name for name, _ in own}
                 kept = [pair for pair in message.get("headers", []) if pair[0].lower() not in names]
                 message["headers"] = [*kept, *own]
             await send(message)
 
-        if any(part in scope["path"] for part in CLOSED):
-            await shut({"type": "http.response.start", "status": 404, "headers": []})
+        if any(part in scope["path"] for part in CLOSED_PATHS):
+            await send_secured({"type": "http.response.start", "status": 404, "headers": []})
             await send({"type": "http.response.body", "body": b""})
             return
-        if scope["method"] == "POST" and not self._limit(scope["path"]).allows(self._who(scope)):
+        if scope["method"] == "POST" and not self._choose_limit(scope["path"]).allows(
+            self._find_address(scope)
+        ):
             start = {"type": "http.response.start", "status": 429}
-            await shut({**start, "headers": [(b"content-type", b"application/json")]})
+            await send_secured({**start, "headers": [(b"content-type", b"application/json")]})
             body = json.dumps({"detail": TOO_MANY}).encode()
             await send({"type": "http.response.body", "body": body})
             return
-        await self.app(scope, receive, shut)
+        await self.app(scope, receive, send_secured)
 
-    def _for(self, path: str) -> list[tuple[bytes, bytes]]:
-        """All headers; scripts and styles of the page itself may be cached."""
+    def _choose_headers(self, path: str) -> list[tuple[bytes, bytes]]:
+        """Return all headers, but let browsers cache the page's own scripts and styles."""
         if "/assets/" not in path:
             return self.headers
         return [pair for pair in self.headers if pair[0] != b"cache-control"]
 
-    def _limit(self, path: str) -> RateLimit:
+    def _choose_limit(self, path: str) -> RateLimit:
         return self.uploads if path.endswith("/upload") else self.events
 
-    def _who(self, scope: Scope) -> str:
+    def _find_address(self, scope: Scope) -> str:
         if self.on_a_space:
             for name, value in scope["headers"]:
                 if name == b"x-forwarded-for":

@@ -1,7 +1,7 @@
-"""The server fetches nothing that a visitor names.
+"""No downloads of addresses that a visitor sends (server-side request forgery).
 
 Gradio downloads any address that a request gives in place of a file, for every kind of input and
-before our code sees it: a visitor could make the server call others for them.
+before our code sees it.
 """
 
 from __future__ import annotations
@@ -11,15 +11,14 @@ from typing import Any, NoReturn
 import gradio as gr
 from gradio import processing_utils
 
-FOREIGN = "Files are taken from your own machine: addresses are not fetched."
+REFUSAL = "Send the file itself: addresses are not downloaded."
 
 
-async def refuse(*_: Any, **__: Any) -> NoReturn:
-    """In place of each of Gradio's ways to fetch an address."""
-    raise gr.Error(FOREIGN, print_exception=False)
+async def _refuse(*_: Any, **__: Any) -> NoReturn:
+    raise gr.Error(REFUSAL, print_exception=False)
 
 
 def disable_remote_fetch() -> None:
-    """From now on, for this process."""
-    processing_utils.async_ssrf_protected_get = refuse
-    processing_utils.async_ssrf_protected_download = refuse
+    """Disable Gradio's URL downloads for this process."""
+    processing_utils.async_ssrf_protected_get = _refuse
+    processing_utils.async_ssrf_protected_download = _refuse

@@ -1,4 +1,4 @@
-"""A private folder for what the web server puts on disk: swept while it lives, then removed."""
+"""Temporary folder for the web server's files: old files are deleted, at exit everything is."""
 
 from __future__ import annotations
 
@@ -9,19 +9,24 @@ import time
 from pathlib import Path
 from types import TracebackType
 
-MAX_AGE = 600.0  # seconds
+MAX_AGE_SECONDS = 600.0
 
 
 class PrivateFolder:
-    """`with PrivateFolder() as path:` - readable by this user alone, gone afterwards."""
+    """Context manager of a folder that only this user can read, deleted on exit.
 
-    def __init__(self, max_age: float = MAX_AGE, every: float = 60.0) -> None:
-        self.max_age, self.every = max_age, every
+    Args:
+        max_age: seconds until a file is deleted.
+        interval: seconds between two sweeps.
+    """
+
+    def __init__(self, max_age: float = MAX_AGE_SECONDS, interval: float = 60.0) -> None:
+        self.max_age, self.interval = max_age, interval
         self._done = threading.Event()
 
     def __enter__(self) -> Path:
         self.path = Path(tempfile.mkdtemp(prefix="medfedpure-"))  # mode 0700
-        self._sweeper = threading.Thread(target=self._sweep_often, daemon=True)
+        self._sweeper = threading.Thread(target=self._sweep_repeatedly, daemon=True)
         self._sweeper.start()
         return self.path
 
@@ -36,7 +41,7 @@ class PrivateFolder:
         shutil.rmtree(self.path, ignore_errors=True)
 
     def sweep(self) -> int:
-        """Deletes files older than `max_age` seconds and folders left empty; how many files."""
+        """Delete files older than `max_age` and empty folders; return the number of files."""
         count = 0
         limit = time.time() - self.max_age
         for path in sorted(self.path.rglob("*"), reverse=True):  # children before their folder
@@ -52,6 +57,6 @@ class PrivateFolder:
                 continue  # in use, not empty, or gone by now
         return count
 
-    def _sweep_often(self) -> None:
-        while not self._done.wait(self.every):
+    def _sweep_repeatedly(self) -> None:
+        while not self._done.wait(self.interval):
             self.sweep()

@@ -1,4 +1,4 @@
-"""Uploads come in here: decoded to pixels in memory, and the stored files removed at once."""
+"""Uploads: decoded to pixels in memory; the stored files are deleted at once."""
 
 from __future__ import annotations
 
@@ -21,60 +21,58 @@ from core.scan import (
 )
 from demo.serving.expiring_cache import ExpiringCache
 
-REMEMBER_SECONDS = 600
-REMEMBER_COUNT = 64
-REMEMBER_BYTES = 2**29
+CACHE_SECONDS = 600
+CACHE_COUNT = 64
+CACHE_BYTES = 2**29
 LOST = "The upload was interrupted: choose the file again."
-MANY = (
+TOO_LARGE = (
     f"At most {MAX_SLICES:,} files and {MAX_VOLUME_BYTES // 2**20} MB can be read at once: "
-    "send one series alone."
+    "choose a single series."
 )
 
 
 @dataclass(frozen=True)
 class Upload:
-    """What became of one drop: a file, or the several files of one series."""
+    """Decoded content of one file, or of the files of one series."""
 
-    levels: np.ndarray | None  # (1, 224, 224) uint8 of the middle slice; None: cannot be read
+    levels: np.ndarray | None  # (1, 224, 224) uint8, middle slice; None if it cannot be read
     refusal: str = ""  # one sentence for the visitor; empty where the scan is accepted
-    is_colour: bool = False  # readable, but refused as a colour picture: readable on request
-    volume: Volume | None = None  # all of it, where the file can be opened
+    is_colour: bool = False  # a colour picture, read only on request
+    volume: Volume | None = None  # all slices, if the file can be opened
 
 
 def decode_upload(data: bytes | Sequence[bytes]) -> Upload:
-    """Opens a file's bytes, or those of a series; every bad file becomes a refusal in words."""
+    """Decode the bytes of a file or of a series; an unreadable file gives a refusal, no error."""
     try:
-        return _opened(read_volume(data))
+        return _build_upload(read_volume(data))
     except NotAnMRIError as error:
         volume = read_volume(data, any_picture=True)
-        return Upload(_opened(volume).levels, str(error), is_colour=True, volume=volume)
+        return Upload(_build_upload(volume).levels, str(error), is_colour=True, volume=volume)
     except ScanError as error:
         return Upload(None, str(error))
 
 
-def _opened(volume: Volume) -> Upload:
+def _build_upload(volume: Volume) -> Upload:
     try:
         return Upload(to_uint8(volume.slice()), volume=volume)
-    except ScanError as error:  # the middle slice is blank: of a volume another may be chosen
+    except ScanError as error:  # the middle slice is blank; another slice can be chosen
         return Upload(None, str(error), volume=volume if len(volume) > 1 else None)
 
 
 class UploadStore:
-    """Turns stored uploads into pixels once, and deletes them.
+    """Decodes stored uploads and deletes their files.
 
-    Gradio names a stored upload after its content, so two visitors who drop the same picture share
-    one file. The pixels of the last few uploads therefore stay in memory for some minutes under
-    that secret name: the second visitor, who may wait in the queue meanwhile, still gets them.
+    Gradio names a stored upload after its content, so two visitors who upload the same picture
+    share one file. The pixels of recent uploads therefore stay in memory for some minutes under
+    that secret name, so that a second visitor in the queue still gets them.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._recent: ExpiringCache[Upload] = ExpiringCache(
-            REMEMBER_SECONDS, REMEMBER_COUNT, REMEMBER_BYTES
-        )
+        self._recent: ExpiringCache[Upload] = ExpiringCache(CACHE_SECONDS, CACHE_COUNT, CACHE_BYTES)
 
     def decode(self, stored: str | Sequence[str]) -> Upload:
-        """The decoded upload, of one path or those of a series; its files are gone afterwards."""
+        """Decode one stored file, or those of a series, and delete them."""
         paths = [Path(stored)] if isinstance(stored, str) else [Path(path) for path in stored]
         key = "\n".join(map(str, paths))
         with self._lock:
@@ -90,7 +88,7 @@ class UploadStore:
 
     def _read(self, paths: Sequence[Path]) -> Upload:
         if len(paths) > MAX_SLICES or sum(p.stat().st_size for p in paths) > MAX_VOLUME_BYTES:
-            return Upload(None, MANY)
+            return Upload(None, TOO_LARGE)
         data = [path.read_bytes() for path in paths]
         return decode_upload(data[0] if len(data) == 1 else data)
 
@@ -99,4 +97,4 @@ def _remove(path: Path) -> None:
     with contextlib.suppress(OSError):
         path.unlink()
     with contextlib.suppress(OSError):
-        path.parent.rmdir()  # where it was the last
+        path.parent.rmdir()  # if it was the last file

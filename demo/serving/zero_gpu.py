@@ -1,7 +1,7 @@
-"""Spaces with a shared GPU start only if something asks for it; nothing of this page does.
+"""Start on Spaces with a shared GPU (ZeroGPU), which must find a function that uses it.
 
-A reading takes a tenth of a second on two cores, and a visitor's daily minutes of GPU are few: the
-page runs on the Space's CPU. Elsewhere the package `spaces` is absent and this does nothing.
+The page itself runs on the CPU, where a reading takes a tenth of a second. Elsewhere the package
+`spaces` is absent and this module does nothing.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from collections.abc import Callable
 
 
 def declare() -> Callable[[], None] | None:
-    """Declares a function that could use a GPU and is never called; None outside such a Space.
+    """Declare a GPU function that is never called; return None outside such a Space.
 
-    To be called before anything initialises CUDA, that is before the weights are loaded.
+    Call it before anything initialises CUDA, that is before the weights are loaded.
     """
     if importlib.util.find_spec("spaces") is None:
         return None

@@ -44,9 +44,11 @@ def test_attackers_who_know_the_defence_are_shown_too(tmp_path: Path) -> None:
     content = {"standings": {"defence": defence}}
     (tmp_path / "ladder-multi-source.json").write_text(json.dumps(content))
     html = results.render_attack_suite(tmp_path)
-    assert cells(html)[2:4] == ["50.0 % [25.0 to 75.0] 2/4", "25.0 % [25.0 to 75.0] 1/4"]
-    assert set(cells(html)[:2] + cells(html)[4:]) == {DASH}  # of the others nothing is known
-    assert "Of 3 scans" in html and "2 raise no alarm" in html and "0.750 and 0.500" in html
+    assert cells(html)[4:] == ["50.0 % [25.0 to 75.0] 2/4", "25.0 % [25.0 to 75.0] 1/4"]
+    assert set(cells(html)[:4]) == {DASH}  # of the others nothing is known
+    assert "Of 3 scans" in html and "2 raise no alarm" in html
+    assert "0.500 without gradient signs, 0.750 with gradient signs" in html
+    assert "the full pipeline on 1 of 4. Of 3 scans" in results.render_main_limits(tmp_path)
 
 
 def test_a_missing_or_broken_file_shows_a_dash(tmp_path: Path) -> None:
@@ -58,6 +60,7 @@ def test_a_missing_or_broken_file_shows_a_dash(tmp_path: Path) -> None:
     assert set(cells(results.render_provenance(tmp_path))) == {DASH}
     assert set(cells(results.render_weights(tmp_path))) == {DASH}
     assert results.render_speed(tmp_path).count(DASH) == 4
+    assert not re.search(r"\d of \d|\d %", results.render_main_limits(tmp_path))
 
 
 def test_results_that_ship_are_all_shown() -> None:
@@ -68,7 +71,7 @@ def test_results_that_ship_are_all_shown() -> None:
         for name in results.SYSTEMS:
             k, n = systems[name]["k"], systems[name]["n"]
             assert any(cell.endswith(f"{k}/{n}") for cell in shown), (protocol, name)
-    assert DASH not in results.render_attack_suite()
+    assert DASH not in results.render_attack_suite() + results.render_main_limits()
     assert DASH not in cells(results.render_detection()) and DASH not in results.render_speed()
 
 

@@ -190,7 +190,7 @@ def test_mcp_without_its_package_is_a_sentence(
     with pytest.raises(SystemExit) as left:
         app.parse_arguments(["--mcp"])
     assert left.value.code == 2
-    assert capsys.readouterr().err.strip().endswith(app.NO_MCP)
+    assert capsys.readouterr().err.strip().endswith(app.MCP_MISSING)
     assert app.parse_arguments([]).mcp is False
 
 

@@ -92,9 +92,9 @@ def test_no_address_is_fetched(
     for name in ("async_ssrf_protected_get", "async_ssrf_protected_download"):
         monkeypatch.setattr(processing_utils, name, getattr(processing_utils, name))
     disable_remote_fetch()
-    with pytest.raises(gr.Error, match="addresses are not fetched"):
+    with pytest.raises(gr.Error, match="addresses are not downloaded"):
         asyncio.run(kind().async_move_resource_to_block_cache(address))
-    with pytest.raises(gr.Error, match="addresses are not fetched"):
+    with pytest.raises(gr.Error, match="addresses are not downloaded"):
         processing_utils.ssrf_protected_download(address, "")
 
 
@@ -107,20 +107,20 @@ def test_doors_of_gradio_s_that_the_page_does_not_need_are_shut(path: str) -> No
 def test_a_password_does_not_go_with_an_endpoint_that_asks_for_none(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv(app.PASSWORD, "secret")
+    monkeypatch.setenv(app.PASSWORD_VARIABLE, "secret")
     monkeypatch.setattr("importlib.util.find_spec", lambda *_: True)
     with pytest.raises(SystemExit):
         app.parse_arguments(["--auth", "reader", "--mcp"])
-    assert app.NO_BOTH in capsys.readouterr().err
+    assert app.AUTH_WITH_MCP in capsys.readouterr().err
 
 
 def test_a_password_is_asked_for_never_given_on_the_command_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv(app.PASSWORD, "secret")
+    monkeypatch.setenv(app.PASSWORD_VARIABLE, "secret")
     assert app.parse_arguments(["--auth", "ward"]).auth == ("ward", "secret")
     assert app.parse_arguments([]).auth is None
-    monkeypatch.delenv(app.PASSWORD)
+    monkeypatch.delenv(app.PASSWORD_VARIABLE)
     monkeypatch.setattr("getpass.getpass", lambda prompt: "")
     with pytest.raises(SystemExit):
         app.parse_arguments(["--auth", "ward"])
