@@ -1,4 +1,4 @@
-"""Repeats the analysis of a report: `python -m demo.repeat medfedpure-report.json`."""
+"""Command that repeats the analysis of a report: `python -m demo.repeat REPORT`."""
 
 from __future__ import annotations
 
@@ -18,22 +18,24 @@ NUMBERS = ("score", "t_star", "tumour_probability_undefended", "tumour_probabili
 TOLERANCE = 1e-3  # another processor or another version of PyTorch rounds differently
 
 
-def compare(stored: Mapping[str, Any], again: Analysis) -> Iterator[tuple[str, float, float]]:
-    """Each number that matters: its name, as it was, as it is now."""
-    for name, diagnosis in again.readings:
+def compare(stored: Mapping[str, Any], repeated: Analysis) -> Iterator[tuple[str, float, float]]:
+    """Yield name, stored value and new value of each number that is compared."""
+    for name, diagnosis in repeated.readings:
         for number in NUMBERS:
             yield f"{name} {number}", stored[name][number], getattr(diagnosis, number)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Returns 0 where all numbers are the same, 1 where one differs, 2 where it cannot be told."""
+    """Return 0 if all numbers agree, 1 if one differs, 2 if the report cannot be repeated."""
     parser = argparse.ArgumentParser(
         prog="python -m demo.repeat",
-        description="Repeats the analysis that a JSON report of the page describes, and compares. "
+        description="Repeat the analysis of a JSON report of the page and compare the numbers. "
         "Research and teaching only, not for clinical use.",
     )
-    parser.add_argument("report", metavar="REPORT", help="the JSON file")
-    parser.add_argument("--weights", metavar="DIR", help="folder of weights (default: those here)")
+    parser.add_argument("report", metavar="REPORT", help="JSON report")
+    parser.add_argument(
+        "--weights", metavar="DIR", help="folder of weights (default: the shipped weights)"
+    )
     args = parser.parse_args(arguments)
     try:
         stored = json.loads(Path(args.report).read_bytes())
@@ -43,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 2
     if stored.get("weights_sha256") != document.find_weight_hashes(system.info):
-        print("The report was made with other weights than these.", file=sys.stderr)
+        print("The report was made with other weights.", file=sys.stderr)
     differs = 0
     for name, was, now in rows:
         same = abs(was - now) <= TOLERANCE

@@ -1,4 +1,4 @@
-"""The tab Batch: several files in, a table out, one scan at a time."""
+"""The tab Batch: many files, one table."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ KEEP_SECONDS = 3600
 MB = 2**20
 SLICES = [("the middle slice", False), ("each slice", True)]
 NAME = "medfedpure-batch"
-NOTHING = "There is nothing to hand out: no file was dropped yet."
+EMPTY_BATCH = "There is no table yet: drop files first."
 
 
 class Batch:
-    """Every scan is an event of its own, at the end of the queue: others are served in between.
+    """A batch, read one scan at a time.
 
-    All are read with one system: of a federation's weights that is the first hospital's.
-
-    The event that reads a scan changes `turn`, which asks for the next one (a change of state is
-    only noticed of an event that was queued itself).
+    Each scan is an event of its own at the end of the queue, so that other visitors are served in
+    between. The event that reads a scan changes the state `turn`, whose change event reads the next
+    one (Gradio notices a change of state only from an event that was itself queued). All scans are
+    read with one system: of federated weights the first hospital's.
     """
 
     def __init__(self, system: MedFedPure | None, problem: str, uploads: UploadStore) -> None:
         self.system, self.problem, self.uploads = system, problem, uploads
-        # its time counts from when it was last put out, and so every event that adds to it does
+        # its time to live restarts when an event outputs it, so every event that changes it does
         self.work = gr.State(Worklist(), time_to_live=KEEP_SECONDS)
         self.turn = gr.State(0, time_to_live=KEEP_SECONDS)
         with gr.Row(elem_id="batch", equal_height=False):
@@ -52,7 +52,7 @@ class Batch:
             interactive=True,
             elem_id="batch-files",
         )
-        self.each = gr.Radio(SLICES, value=False, label="Of a volume read", elem_id="batch-each")
+        self.each = gr.Radio(SLICES, value=False, label="Of each volume read", elem_id="batch-each")
         gr.Checkbox(
             False, label="Show file names (on this page only)", elem_id="batch-names"
         )  # the page's own style shows and hides them
@@ -101,15 +101,15 @@ class Batch:
         return turn + can_read, table.render(work, each)
 
     def _step(self, work: Worklist, each: bool, turn: int) -> tuple[Any, Any, Any]:
-        """The turn stays as it is where no scan is left or the visitor has stopped it."""
-        goes_on = self.system is not None and work.step(self.system, each)
+        """Read one scan; `turn` stays unchanged if none is left or reading was stopped."""
+        continues = self.system is not None and work.step(self.system, each)
         if work.is_cleared:
             return gr.skip(), gr.skip(), gr.skip()
-        return work, turn + goes_on, table.render(work, each)
+        return work, turn + continues, table.render(work, each)
 
     def _pdf(self, work: Worklist, each: bool) -> GeneratedFile | str:
         if not work.scans or self.system is None:
-            return NOTHING
+            return EMPTY_BATCH
         from demo.batch import pdf
 
         data = pdf.render_pdf(work, each, self.system.info)
@@ -117,7 +117,9 @@ class Batch:
 
 
 def _csv(work: Worklist, each: bool) -> GeneratedFile | str:
-    return GeneratedFile(f"{NAME}.csv", "text/csv", work.to_csv(each)) if work.scans else NOTHING
+    return (
+        GeneratedFile(f"{NAME}.csv", "text/csv", work.to_csv(each)) if work.scans else EMPTY_BATCH
+    )
 
 
 def _stop(work: Worklist, each: bool) -> str:

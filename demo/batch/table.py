@@ -1,4 +1,4 @@
-"""A batch as HTML: how far it is, and one row for each scan."""
+"""HTML of a batch: its progress and one row per scan."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from html import escape
 from demo.batch.worklist import Reading, Scan, Worklist
 from demo.rendering import wording
 
-EMPTY = "Drop several files: each becomes a row, numbered in the order of arrival."
+EMPTY = "Drop several files here: each becomes a row, numbered in the order of arrival."
 HEADS = (
     "File", "Slice", "Detector score", "Attack suspected", "t*", "Without defence", "With defence",
     "Time",
@@ -15,10 +15,10 @@ HEADS = (
 
 
 def render(work: Worklist, each: bool) -> str:
-    """Progress and table."""
+    """Render progress and table."""
     if not work.scans:
         return f'<div class="mf-empty"><p>{EMPTY}</p></div>'
-    rows = work.rows(each)
+    rows = work.list_rows(each)
     heads = "".join(f'<th scope="col">{escape(head)}</th>' for head in HEADS)
     reading = next((s for s, result in rows if result is None), None) if work.running else None
     body = "".join(_row(work, scan, result, scan is reading) for scan, result in rows)
@@ -29,29 +29,29 @@ def render(work: Worklist, each: bool) -> str:
     )
 
 
-def summary(work: Worklist, each: bool) -> str:
-    """How many of what, in words."""
-    results = [result for _, result in work.rows(each)]
+def summarize(work: Worklist, each: bool) -> str:
+    """Return the counts of readings, refusals, alarms and differences as sentences."""
+    results = [result for _, result in work.list_rows(each)]
     read = [result for result in results if isinstance(result, Reading)]
     refused = sum(isinstance(result, str) for result in results)
     return (
         f"{len(read)} of {len(results)} read, {refused} refused. "
         f"Attack suspected: {sum(r.flagged for r in read)}. "
         f"Cannot judge: {sum(not r.can_judge for r in read)}. "
-        f"Outputs differ without and with defence: {sum(r.differs for r in read)}."
+        f"Class changed by the defence: {sum(r.differs for r in read)}."
     )
 
 
 def _progress(work: Worklist, each: bool) -> str:
-    total, left = len(work.rows(each)), len(work.waiting(each))
+    total, left = len(work.list_rows(each)), len(work.list_waiting(each))
     state = "Reading" if work.running else "Done" if not left else "Ready"
     if not work.running and left and work.readings:
-        state = "Stopped, what was read is kept"
+        state = "Stopped, readings are kept"
     running = " mf-running" if work.running else ""
     return (
         f'<div class="mf-progress{running}"><progress max="{total}" value="{total - left}" '
         f'aria-label="Scans done"></progress>'
-        f'<p role="status" aria-live="polite">{state}: {escape(summary(work, each))}</p></div>'
+        f'<p role="status" aria-live="polite">{state}: {escape(summarize(work, each))}</p></div>'
     )
 
 
@@ -64,22 +64,22 @@ def _row(work: Worklist, scan: Scan, result: Reading | str | None, is_next: bool
     if result is None:
         words = "is being read" if is_next else "waiting"
         return f'<tr class="mf-waiting">{head}<td colspan="6">{words}</td></tr>'
-    turned = ' class="mf-differs"' if result.differs else ""
+    changed = ' class="mf-differs"' if result.differs else ""
     return (
         f"<tr>{head}<td>{result.score:.3g} <small>(τ {result.tau:.3g})</small></td>"
         f"<td>{'<strong>yes</strong>' if result.flagged else 'no'}</td><td>{result.t_star}</td>"
-        f"<td>{output(result.tumour_probability_undefended)}</td>"
-        f"<td{turned}>{defended(result)}</td><td>{result.ms:.0f} ms</td></tr>"
+        f"<td>{format_output(result.tumour_probability_undefended)}</td>"
+        f"<td{changed}>{format_defended(result)}</td><td>{result.ms:.0f} ms</td></tr>"
     )
 
 
-def defended(result: Reading) -> str:
-    """What the defended system says of a scan."""
-    return output(result.tumour_probability) if result.can_judge else wording.NO_JUDGEMENT
+def format_defended(result: Reading) -> str:
+    """Return class and percentage with defence, or that it cannot judge."""
+    return format_output(result.tumour_probability) if result.can_judge else wording.NO_JUDGEMENT
 
 
-def output(tumour_probability: float) -> str:
-    """The class put first and its percentage."""
+def format_output(tumour_probability: float) -> str:
+    """Return the more probable class and its percentage."""
     says = wording.label(tumour_probability)
     sure = tumour_probability if says == "tumour" else 1 - tumour_probability
     return f"{says} {wording.percent(sure)}".replace(" %", "\N{NO-BREAK SPACE}%")

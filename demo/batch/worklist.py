@@ -1,4 +1,4 @@
-"""The scans of a batch and what was read of them, by file number; a CSV of it."""
+"""State of a batch: its scans, their readings, and the CSV table of both."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from demo.serving.uploads import Upload
 if TYPE_CHECKING:
     from core.pipeline import MedFedPure
 
-MAX_SCANS = 400  # about 20 MB of levels
-FULL = f"The batch is full: it holds at most {MAX_SCANS} scans. Read this file in another one."
+MAX_SCANS = 400  # 20 MB of pixels
+FULL = f"The batch is full (at most {MAX_SCANS} scans): read this file in another batch."
 
 
 @dataclass(frozen=True)
 class Scan:
-    """One row: a slice of a file that can be read, or the sentence that says why it cannot."""
+    """One row of the table: a slice, or a file that cannot be read and why."""
 
-    file: int  # counted from 1, in the order of arrival
-    slice: int = 0  # counted from 1; 0 where the file could not be opened
-    slices: int = 0  # of the whole file
+    file: int  # from 1, in the order of arrival
+    slice: int = 0  # from 1; 0 if the file could not be opened
+    slices: int = 0  # in the file
     is_middle: bool = True
     levels: np.ndarray | None = None  # (1, 224, 224) uint8
     refusal: str = ""
@@ -36,7 +36,7 @@ class Scan:
 
 @dataclass(frozen=True)
 class Reading:
-    """What the system puts out for one scan; the names are the CSV's columns."""
+    """Outputs for one scan; the field names are columns of the CSV."""
 
     score_name: str
     score: float
@@ -52,7 +52,7 @@ class Reading:
 
     @property
     def differs(self) -> bool:
-        """Whether the outputs without and with defence are on two sides of one half."""
+        """True if the classes without and with defence differ."""
         return self.can_judge and (self.tumour_probability_undefended >= 0.5) != (
             self.tumour_probability >= 0.5
         )
@@ -65,16 +65,16 @@ COLUMNS = (
 
 @dataclass
 class Worklist:
-    """Grows while it is read: files may come, and what was read stays when reading is stopped."""
+    """Mutable batch: files can be added while it is read; stopping keeps the readings."""
 
     scans: list[Scan] = field(default_factory=list)
     readings: dict[tuple[int, int], Reading | str] = field(default_factory=dict)
-    names: list[str] = field(default_factory=list)  # for the visitor's own page and nothing else
+    names: list[str] = field(default_factory=list)  # shown to the visitor only, never exported
     running: bool = False
-    is_cleared: bool = False  # whatever is still on its way has no place to go
+    is_cleared: bool = False  # a reading still running is discarded
 
     def add(self, name: str, upload: Upload) -> None:
-        """Takes a file's slices, or the middle one alone where there is no room for all."""
+        """Add a file's slices, or its middle slice if there is no room for all."""
         self.names.append(name)
         file, volume = len(self.names), upload.volume
         room = MAX_SCANS - sum(scan.levels is not None for scan in self.scans)
@@ -94,49 +94,49 @@ class Worklist:
                 is_middle = index == count // 2
                 self.scans.append(Scan(file, index + 1, count, is_middle, levels, refusal))
 
-    def rows(self, each: bool) -> list[tuple[Scan, Reading | str | None]]:
-        """The scans that are wanted, each slice or the middle ones, with what was read of them."""
-        wanted = [scan for scan in self.scans if each or scan.is_middle]
-        return [(s, s.refusal or self.readings.get((s.file, s.slice))) for s in wanted]
+    def list_rows(self, each: bool) -> list[tuple[Scan, Reading | str | None]]:
+        """Return the scans, all slices or middle slices only, with reading, refusal or None."""
+        scans = [scan for scan in self.scans if each or scan.is_middle]
+        return [(s, s.refusal or self.readings.get((s.file, s.slice))) for s in scans]
 
-    def waiting(self, each: bool) -> list[Scan]:
-        """The wanted scans that are still to be read."""
-        return [scan for scan, result in self.rows(each) if result is None]
+    def list_waiting(self, each: bool) -> list[Scan]:
+        """Return the scans that are still to be read."""
+        return [scan for scan, result in self.list_rows(each) if result is None]
 
     def start(self, each: bool) -> bool:
-        """Whether there is anything to read."""
-        self.running = bool(self.waiting(each))
+        """Start reading; return False if there is nothing to read."""
+        self.running = bool(self.list_waiting(each))
         return self.running
 
     def step(self, system: MedFedPure, each: bool, seed: int = 0) -> bool:
-        """Reads the next scan unless it was stopped; whether to go on after it."""
-        waiting = self.waiting(each)
+        """Read the next scan unless stopped; return whether scans are left."""
+        waiting = self.list_waiting(each)
         if self.running and waiting:
             scan = waiting[0]
-            self.readings[scan.file, scan.slice] = _read(system, scan, seed)
-        if not self.waiting(each):
+            self.readings[scan.file, scan.slice] = _read_scan(system, scan, seed)
+        if not self.list_waiting(each):
             self.running = False
         return self.running
 
     def stop(self) -> None:
-        """After the scan that is being read, which is kept as all before it."""
+        """Stop after the scan that is being read; all readings are kept."""
         self.running = False
 
     def clear(self) -> None:
-        """Forgets everything; a step that is on its way finds this said."""
+        """Drop everything; a step still running sees `is_cleared`."""
         self.running, self.is_cleared = False, True
         self.scans, self.names, self.readings = [], [], {}
 
     def to_csv(self, each: bool) -> bytes:
-        """One line a row, names left out; what was not read says so."""
+        """Return one line per row, without file names; rows not read are marked."""
         text = io.StringIO(newline="")
         writer = csv.DictWriter(text, COLUMNS, restval="")
         writer.writeheader()
-        writer.writerows(self._lines(each))
+        writer.writerows(self._build_lines(each))
         return text.getvalue().encode()
 
-    def _lines(self, each: bool) -> Iterator[dict[str, object]]:
-        for scan, result in self.rows(each):
+    def _build_lines(self, each: bool) -> Iterator[dict[str, object]]:
+        for scan, result in self.list_rows(each):
             line = {"file": scan.file, "slice": scan.slice or "", "slices": scan.slices or ""}
             if isinstance(result, Reading):
                 line |= {"status": "read", **asdict(result)}
@@ -145,8 +145,8 @@ class Worklist:
             yield {**line, "notice": RESEARCH}
 
 
-def _read(system: MedFedPure, scan: Scan, seed: int) -> Reading | str:
-    """What comes out, or the sentence of a reading that failed."""
+def _read_scan(system: MedFedPure, scan: Scan, seed: int) -> Reading | str:
+    """Read one scan; return its reading, or the error as a sentence."""
     assert scan.levels is not None
     try:
         d = system.read(from_uint8(scan.levels), seed)

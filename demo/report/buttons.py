@@ -1,4 +1,4 @@
-"""The buttons under the results that make a report of the analysis when they are pressed."""
+"""Buttons that make a PDF or PNG report of the current analysis."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import gradio as gr
 from demo.analysis.analysis import Analysis
 from demo.report.download import GeneratedFile, attach_download
 
-NOTHING = "There is no analysis to report: press Analyse first."
+NO_ANALYSIS = "There is no analysis to report: press Analyse first."
 
 
 class ReportButtons:
-    """PDF and PNG of the analysis that `analysis` holds, which is None where there is none."""
+    """PDF and PNG buttons; the state `analysis` holds an Analysis, or None."""
 
     def __init__(self, analysis: gr.State) -> None:
         with gr.Row(elem_id="report"):
@@ -24,7 +24,7 @@ class ReportButtons:
 
 def _pdf(analysis: Analysis | None) -> GeneratedFile | str:
     if analysis is None or analysis.clean is None:
-        return NOTHING
+        return NO_ANALYSIS
     from demo.report import document, pdf
 
     return GeneratedFile(f"{document.NAME}.pdf", "application/pdf", pdf.render_pdf(analysis))
@@ -32,7 +32,7 @@ def _pdf(analysis: Analysis | None) -> GeneratedFile | str:
 
 def _png(analysis: Analysis | None) -> GeneratedFile | str:
     if analysis is None or analysis.clean is None:
-        return NOTHING
+        return NO_ANALYSIS
     from demo.report import document, pdf
 
     return GeneratedFile(f"{document.NAME}.png", "image/png", pdf.render_png(analysis))

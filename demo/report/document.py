@@ -1,4 +1,4 @@
-"""One analysis as a JSON document that is enough to repeat it, and its repetition."""
+"""JSON report of one analysis, and its repetition from the report."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ PACKAGES = (
     "nibabel", "matplotlib", "gradio",
 )  # fmt: skip
 HASHED = "sha256 of the 224 x 224 grey levels, row by row, one byte each"
-UNTRAINED = {"none": "this system was not loaded from the shipped weights"}
-NO_REPORT = "This is no report of MedFedPure, or a damaged one"
+NO_WEIGHTS = {"none": "this system was not loaded from the shipped weights"}
+NOT_A_REPORT = "This is not a report of MedFedPure, or it is damaged"
 
 
 def build_document(a: Analysis) -> dict[str, Any]:
-    """Settings, numbers, both scans, hashes and versions; nothing of the file that was opened.
+    """Return settings, numbers, both scans, hashes and versions; nothing of the opened file.
 
     The scans are the canonical pictures that the models saw, as lossless PNG.
     """
@@ -54,12 +54,12 @@ def build_document(a: Analysis) -> dict[str, Any]:
 
 
 def to_json(a: Analysis) -> bytes:
-    """The document as a file."""
+    """Return the report as a file."""
     return json.dumps(build_document(a), indent=2, default=str).encode()
 
 
 def list_commands(a: Analysis) -> dict[str, str]:
-    """Command lines that repeat the whole, or one reading of a picture that the page hands out."""
+    """Return command lines that repeat the analysis, or the reading of a downloaded picture."""
     options = f"--seed {a.settings.seed}"
     if a.hospital is not None:
         options += f" --hospital {a.hospital}"
@@ -73,13 +73,13 @@ def list_commands(a: Analysis) -> dict[str, str]:
 
 
 def hash_levels(levels: Any) -> str:
-    """sha256 of uint8 levels (1, 224, 224); no picture format has a part in it."""
+    """Return the sha256 of uint8 levels (1, 224, 224), independent of any picture format."""
     return hashlib.sha256(levels.tobytes()).hexdigest()
 
 
 @cache
 def collect_versions() -> dict[str, str]:
-    """Python's version and those of the packages that take part."""
+    """Return the versions of Python and of the packages that affect the numbers."""
     found = {"python": python_version()}
     for name in PACKAGES:
         try:
@@ -90,11 +90,10 @@ def collect_versions() -> dict[str, str]:
 
 
 def find_weight_hashes(info: Mapping[str, Any]) -> dict[str, str]:
-    """sha256 of each weights file that read; empty for a system not loaded from the shipped ones.
+    """Return the sha256 of each weights file in use; empty if they are not the shipped ones.
 
     Args:
-        info: the system's; loading notes in it the split that the weights were trained on, and
-            whose they are.
+        info: the system's `info`, which names the split of the weights and the hospital.
     """
     try:
         files = read_manifest()
@@ -109,10 +108,10 @@ def find_weight_hashes(info: Mapping[str, Any]) -> dict[str, str]:
 
 
 def repeat_analysis(system: MedFedPure, report: Mapping[str, Any]) -> Analysis:
-    """Does again what a document describes: the reading, the attack, the reading of its result.
+    """Repeat a report: read the scan, attack it, read the attacked scan.
 
     Raises:
-        ValueError: it is no such document, or its scan is not the one it was made of.
+        ValueError: not a report, or its scan is not the one that was read.
     """
     try:
         png = base64.b64decode(report["scan"]["png"].partition(",")[2])
@@ -120,7 +119,7 @@ def repeat_analysis(system: MedFedPure, report: Mapping[str, Any]) -> Analysis:
         values = {field.name: report["attack"][field.name] for field in fields(AttackSettings)}
         settings = AttackSettings(**values)
     except (ScanError, KeyError, TypeError, AttributeError, ValueError) as error:
-        raise ValueError(f"{NO_REPORT}: {error}") from None
+        raise ValueError(f"{NOT_A_REPORT}: {error}") from None
     if hash_levels(to_uint8(scan)) != sha256:
         raise ValueError("The report's scan is not the one that was read: its sha256 differs.")
     clean = system.read(scan, settings.seed)

@@ -1,7 +1,7 @@
-"""Files that are made when they are asked for: from memory to the visitor's browser, never on disk.
+"""Downloads of files made in memory, which never touch the disk.
 
-The handler's answer is a link that holds the file. The page follows it at once and then puts a
-sentence in its place, so that nothing of the file stays in the page.
+The handler answers with a link that holds the file. A script follows it at once and replaces it by
+a sentence, so that nothing of the file stays in the page.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ SAVE = """(html) => {
   const link = holder.querySelector("a[download]");
   if (!link) return html;
   link.click();
-  holder.innerHTML = '<p class="mf-note" role="status">Handed to your browser: <b></b></p>';
+  holder.innerHTML = '<p class="mf-note" role="status">Downloaded: <b></b></p>';
   holder.querySelector("b").textContent = link.download;
   return holder.innerHTML;
 }"""
@@ -39,17 +39,17 @@ class GeneratedFile(NamedTuple):
 def attach_download(
     button: gr.Button, make: Callable[..., GeneratedFile | str], inputs: list[Any], place: gr.HTML
 ) -> None:
-    """A press of `button` hands over what `make` returns; a string says why there is no file."""
+    """Make `button` download the file that `make` returns; a string says why there is none."""
 
     def answer(*values: Any) -> str:
-        made = make(*values)
-        return said(made) if isinstance(made, str) else link(*made, made.name)
+        file = make(*values)
+        return render_note(file) if isinstance(file, str) else link(*file, file.name)
 
-    quietly = {**PRIVATE, "show_progress": "minimal", "show_progress_on": place}
-    asked = button.click(answer, inputs, place, **quietly)
-    asked.success(None, place, place, js=SAVE, **PRIVATE)
+    options = {**PRIVATE, "show_progress": "minimal", "show_progress_on": place}
+    click = button.click(answer, inputs, place, **options)
+    click.success(None, place, place, js=SAVE, **PRIVATE)
 
 
-def said(words: str) -> str:
-    """A sentence instead of a file, as HTML."""
-    return f'<p class="mf-note" role="status">{escape(words)}</p>'
+def render_note(text: str) -> str:
+    """Render a sentence in place of a file."""
+    return f'<p class="mf-note" role="status">{escape(text)}</p>'

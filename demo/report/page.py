@@ -1,4 +1,4 @@
-"""A4 pages that are drawn in inches and saved to memory: the notice is on every one of them.
+"""A4 pages drawn with Matplotlib, measured in inches, with the notice on each.
 
 Only Figure objects are used, never pyplot: no state is shared between visitors.
 """
@@ -17,11 +17,12 @@ from matplotlib.patches import Rectangle
 
 from demo.rendering.wording import RESEARCH
 
-DPI = 135  # of a page as a picture
+DPI = 135  # of a page as PNG
 WIDTH, HEIGHT = 1116 / DPI, 1578 / DPI  # A4
-LEFT, RIGHT, TOP = 0.6, 7.66, 1.3  # of what a page holds, in inches from its upper left corner
-SIDE = 224 / DPI  # of a scan: one dot for each of its pixels
-SOFT, BAR, TRACK, WARN, WARN_FILL = "#4a5663", "#2f7f9e", "#dde3e9", "#7a4b00", "#fdf0d5"
+LEFT, RIGHT, TOP = 0.6, 7.66, 1.3  # of the content, in inches from the page's upper left corner
+SIDE = 224 / DPI  # of a scan, in inches: one dot for each of its 224 pixels
+TEXT_COLOR = "#1b232c"
+MUTED, BAR, TRACK, WARN, WARN_FILL = "#4a5663", "#2f7f9e", "#dde3e9", "#7a4b00", "#fdf0d5"
 
 
 class Page:
@@ -33,32 +34,32 @@ class Page:
         self.axes.set(xlim=(0, WIDTH), ylim=(HEIGHT, 0))
         self.axes.set_axis_off()
         self.draw_text(LEFT, 0.55, title, size=15, weight="bold")
-        self.draw_text(LEFT, 0.86, subtitle, size=8, color=SOFT)
+        self.draw_text(LEFT, 0.86, subtitle, size=8, color=MUTED)
         for top in (0.55, 11.28):
             self.draw_text(
                 RIGHT, top, RESEARCH, size=9, weight="bold", color=WARN, ha="right",
                 bbox={"facecolor": WARN_FILL, "edgecolor": "none", "pad": 4},
             )  # fmt: skip
-        self.draw_text(LEFT, 11.28, f"MedFedPure, page {number} of {count}", size=8, color=SOFT)
+        self.draw_text(LEFT, 11.28, f"MedFedPure, page {number} of {count}", size=8, color=MUTED)
 
-    def draw_text(self, x: float, top: float, words: str, size: float = 9, **style: Any) -> None:
-        """One line; a dollar sign is a dollar sign."""
-        usual: dict[str, Any] = {"va": "center", "parse_math": False, "color": "#1b232c"}
-        self.axes.text(x, top, words, fontsize=size, **(usual | style))
+    def draw_text(self, x: float, top: float, text: str, size: float = 9, **style: Any) -> None:
+        """Draw one line of text; dollar signs are not read as mathematics."""
+        usual: dict[str, Any] = {"va": "center", "parse_math": False, "color": TEXT_COLOR}
+        self.axes.text(x, top, text, fontsize=size, **(usual | style))
 
-    def draw_paragraph(self, x: float, top: float, words: str, width: int = 102) -> float:
-        """A text wrapped at `width` letters; returns the top of what may follow."""
-        for line in textwrap.wrap(words, width):
+    def draw_paragraph(self, x: float, top: float, text: str, width: int = 102) -> float:
+        """Draw text wrapped at `width` letters; return the top of what follows."""
+        for line in textwrap.wrap(text, width):
             self.draw_text(x, top, line)
             top += 0.19
         return top
 
     def draw_rule(self, top: float) -> None:
-        """A thin line across the page."""
+        """Draw a thin line across the page."""
         self.axes.plot((LEFT, RIGHT), (top, top), color=TRACK, linewidth=0.8)
 
     def draw_table(self, top: float, title: str, rows: Mapping[str, Any]) -> float:
-        """Names and values under a title; returns the top of what may follow."""
+        """Draw names and values under a title; return the top of what follows."""
         self.draw_text(LEFT, top, title, size=11, weight="bold")
         top += 0.22
         for name, value in rows.items():
@@ -69,12 +70,12 @@ class Page:
         return top + 0.22
 
     def draw_meter(self, x: float, top: float, width: float, share: float) -> None:
-        """A bar from 0 to 1."""
+        """Draw a bar for a share from 0 to 1."""
         for length, colour in ((width, TRACK), (width * min(max(share, 0), 1), BAR)):
             self.axes.add_patch(Rectangle((x, top - 0.04), length, 0.08, color=colour, linewidth=0))
 
     def draw_image(self, x: float, top: float, pixels: np.ndarray, height: float = SIDE) -> None:
-        """Grey (H, W) or colours (H, W, 3), uint8, `SIDE` wide and on the PNG's grid of dots."""
+        """Draw uint8 pixels (H, W) or (H, W, 3), `SIDE` wide, aligned to the PNG's dots."""
         x, top = round(x * DPI) / DPI, round(top * DPI) / DPI
         box = (x / WIDTH, 1 - (top + height) / HEIGHT, SIDE / WIDTH, height / HEIGHT)
         axes = self.figure.add_axes(box)
@@ -85,7 +86,7 @@ class Page:
 
 
 def to_pdf(pages: Sequence[Page], title: str) -> bytes:
-    """The pages as one PDF file."""
+    """Return the pages as one PDF file."""
     buffer = io.BytesIO()
     with PdfPages(buffer, metadata={"Title": title, "Subject": RESEARCH}) as pdf:
         for page in pages:
@@ -94,7 +95,7 @@ def to_pdf(pages: Sequence[Page], title: str) -> bytes:
 
 
 def to_png(page: Page) -> bytes:
-    """One page as a picture."""
+    """Return one page as a PNG file."""
     buffer = io.BytesIO()
     page.figure.savefig(buffer, format="png", dpi=DPI, metadata={"Title": RESEARCH})
     return buffer.getvalue()

@@ -1,4 +1,4 @@
-"""One analysis on paper: a page of pictures and outputs, and a page that says how to repeat it."""
+"""PDF and PNG report of one analysis: a page of results, a page on how to repeat them."""
 
 from __future__ import annotations
 
@@ -12,45 +12,45 @@ from core.scan import to_uint8
 from demo.analysis.analysis import Analysis
 from demo.explore.results_view import verdicts
 from demo.rendering import images, wording
-from demo.report import document as report
-from demo.report.page import LEFT, SIDE, SOFT, TOP, Page, to_pdf, to_png
+from demo.report import document
+from demo.report.page import LEFT, MUTED, SIDE, TOP, Page, to_pdf, to_png
 
-TITLE = "MedFedPure: one reading"
-STEP = 1.8  # inches from one picture to the next
-COLUMNS = ("Scan", "Attack alone", "Error of the MAE", "Purified")
+TITLE = "MedFedPure: analysis of one scan"
+COLUMN_WIDTH = 1.8  # inches from one picture to the next
+COLUMNS = ("Scan", "Perturbation", "MAE error map", "Purified")
 LIMITS = (
-    "“Without defence” is a plain classifier that was trained without attacks; “with defence” is "
-    "the detector, the purifier and the mixture of experts. The rank is the share of clean "
-    "validation scans that score lower. The outputs are those of small models trained on public "
-    "scans: no finding and no advice. They are wrong for some scans, and a percentage is what a "
-    "model puts out, not how often it is right. The error map shows what the autoencoder could not "
-    "predict, not disease. Scans are shown as the models saw them: 224 x 224 pixels, grey."
+    "“Without defence” is a plain classifier trained without adversarial examples; “with defence” "
+    "is detector, purifier and mixture of experts. The rank is the share of clean validation scans "
+    "with a lower score. The outputs are those of small models trained on public scans, not a "
+    "diagnosis and no advice. They are wrong for some scans, and a percentage is a model output, "
+    "not how often it is right. The error map shows what the autoencoder could not predict, not "
+    "disease. Scans are shown as the models saw them: 224 x 224 pixels, grey."
 )
 
 
 def render_pdf(a: Analysis) -> bytes:
-    """Both pages as one file."""
+    """Return both pages as one PDF file."""
     return to_pdf(draw_pages(a), TITLE)
 
 
 def render_png(a: Analysis) -> bytes:
-    """The first page as a picture."""
+    """Return the first page as a PNG file."""
     return to_png(draw_pages(a)[0])
 
 
 def draw_pages(a: Analysis) -> list[Page]:
-    """The pages of an analysis of which at least the clean reading is there."""
-    document = report.build_document(a)
-    made_at = f"Model output, made {document['made_at']}{wording.read_as(a.hospital)}"
-    made = [Page(TITLE, made_at, n, 2) for n in (1, 2)]
-    _figure(made[0], a)
-    _provenance(made[1], a, document)
-    return made
+    """Draw the pages of an analysis that has at least its clean reading."""
+    facts = document.build_document(a)
+    made_at = f"Model output, made {facts['made_at']}{wording.read_as(a.hospital)}"
+    drawn = [Page(TITLE, made_at, n, 2) for n in (1, 2)]
+    _figure(drawn[0], a)
+    _provenance(drawn[1], a, facts)
+    return drawn
 
 
 def _figure(page: Page, a: Analysis) -> None:
     for column, name in enumerate(COLUMNS):
-        page.draw_text(LEFT + column * STEP, TOP, name, weight="bold")
+        page.draw_text(LEFT + column * COLUMN_WIDTH, TOP, name, weight="bold")
     top = TOP + 0.18
     for name, reading in a.readings:
         _pictures(page, top, name, reading, a)
@@ -64,19 +64,19 @@ def _figure(page: Page, a: Analysis) -> None:
 
 
 def _pictures(page: Page, top: float, name: str, d: Diagnosis, a: Analysis) -> None:
-    x = [LEFT + column * STEP for column in range(4)]
+    x = [LEFT + column * COLUMN_WIDTH for column in range(4)]
     page.draw_image(x[0], top, to_uint8(d.scan)[0])
     page.draw_image(x[2], top, images.error_colours(d.error_map))
     page.draw_image(x[3], top, to_uint8(d.purified)[0])
     captions = [f"{name} scan", "", "", f"t* = {d.t_star}"]
     if name == "attacked":
         page.draw_image(x[1], top, images.change_colours(a.scan, d.scan))
-        captions[1] = "attacked - clean, magnified"
+        captions[1] = "attacked minus clean, amplified"
     else:
         for row, line in enumerate(_settings(a)):
-            page.draw_text(x[1] + 0.05, top + 0.15 + 0.19 * row, line, size=8, color=SOFT)
+            page.draw_text(x[1] + 0.05, top + 0.15 + 0.19 * row, line, size=8, color=MUTED)
     for at, caption in zip(x, captions, strict=True):
-        page.draw_text(at, top + SIDE + 0.11, caption, size=8, color=SOFT)
+        page.draw_text(at, top + SIDE + 0.11, caption, size=8, color=MUTED)
 
 
 def _settings(a: Analysis) -> list[str]:
@@ -95,10 +95,10 @@ def _colour_bars(page: Page, top: float) -> None:
         (2, images.cividis(np.linspace(0, 1, 64)), "0", f"≥ {images.ERROR_TOP * 255:.0f}"),
     )
     for column, colours, low, high in scales:
-        x = LEFT + column * STEP
+        x = LEFT + column * COLUMN_WIDTH
         page.draw_image(x, top, colours[None], height=0.08)
-        page.draw_text(x, top + 0.18, low, size=7, color=SOFT)
-        page.draw_text(x + SIDE, top + 0.18, f"{high} grey levels", size=7, color=SOFT, ha="right")
+        page.draw_text(x, top + 0.18, low, size=7, color=MUTED)
+        page.draw_text(x + SIDE, top + 0.18, f"{high} grey levels", size=7, color=MUTED, ha="right")
 
 
 def _outputs(page: Page, top: float, a: Analysis) -> float:
@@ -143,7 +143,7 @@ def _detector(page: Page, top: float, a: Analysis) -> float:
 
 
 def _mixture(page: Page, top: float, a: Analysis) -> float:
-    page.draw_text(LEFT, top, "Experts of the mixture: weight and own vote", size=11, weight="bold")
+    page.draw_text(LEFT, top, "Experts of the mixture: weight and vote", size=11, weight="bold")
     for name, d in a.readings:
         top += 0.24
         page.draw_text(LEFT, top, f"{name.capitalize()} scan")
@@ -156,16 +156,16 @@ def _mixture(page: Page, top: float, a: Analysis) -> float:
     return top + 0.12
 
 
-def _provenance(page: Page, a: Analysis, document: dict[str, Any]) -> None:
+def _provenance(page: Page, a: Analysis, facts: dict[str, Any]) -> None:
     top = page.draw_table(TOP, "Settings of the attack", a.settings.to_dict())
-    scans = {"clean scan": document["scan"]["sha256"]}
+    scans = {"clean scan": facts["scan"]["sha256"]}
     if a.attacked_scan is not None:
-        scans["attacked scan"] = document["attack"]["sha256"]
-    top = page.draw_table(top, f"Scans ({report.HASHED})", scans)
-    top = page.draw_table(top, "Weights (sha256)", document["weights_sha256"] or report.UNTRAINED)
-    top = page.draw_table(top, "Versions", document["versions"])
+        scans["attacked scan"] = facts["attack"]["sha256"]
+    top = page.draw_table(top, f"Scans ({document.HASHED})", scans)
+    top = page.draw_table(top, "Weights (sha256)", facts["weights_sha256"] or document.NO_WEIGHTS)
+    top = page.draw_table(top, "Versions", facts["versions"])
     top = page.draw_table(
-        top, "Repeat it (the pictures are in the JSON report)", document["repeat"]
+        top, "How to repeat it (the pictures are in the JSON report)", facts["repeat"]
     )
     times = {f"{name} scan": _times(d) for name, d in a.readings}
     if a.attack_ms:

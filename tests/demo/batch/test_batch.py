@@ -14,8 +14,7 @@ import demo
 from core.diagnosis import Diagnosis
 from core.pipeline import MedFedPure
 from core.scan import from_uint8, to_png
-from demo.batch import pdf as batch_pages
-from demo.batch import table, worklist
+from demo.batch import pdf, table, worklist
 from demo.batch.worklist import COLUMNS, Reading, Worklist
 from demo.phantom import phantom
 from demo.rendering import wording
@@ -58,14 +57,14 @@ def test_a_bad_file_has_its_row_and_the_rest_goes_on(
     tiny_system: MedFedPure, work: Worklist
 ) -> None:
     run(tiny_system, work)
-    results = [result for _, result in work.rows(each=False)]
+    results = [result for _, result in work.list_rows(each=False)]
     assert [type(result) for result in results] == [Reading, str, Reading, Reading]
     assert results[1] == decode_upload(b"broken").refusal and results[1].endswith(".")
 
 
 def test_the_numbers_are_those_of_a_reading_alone(tiny_system: MedFedPure, work: Worklist) -> None:
     run(tiny_system, work)
-    for scan, result in work.rows(each=False):
+    for scan, result in work.list_rows(each=False):
         if scan.levels is not None:
             assert isinstance(result, Reading)
             alone = tiny_system.read(from_uint8(scan.levels), 0)
@@ -75,11 +74,11 @@ def test_the_numbers_are_those_of_a_reading_alone(tiny_system: MedFedPure, work:
 
 def test_the_middle_slice_or_each_on_request(tiny_system: MedFedPure, work: Worklist) -> None:
     run(tiny_system, work)
-    (middle,) = [(s, r) for s, r in work.rows(each=False) if s.file == 4]
+    (middle,) = [(s, r) for s, r in work.list_rows(each=False) if s.file == 4]
     assert middle[0].slice == 3
-    assert [scan.slice for scan in work.waiting(each=True)] == [2, 4]  # the first is blank
+    assert [scan.slice for scan in work.list_waiting(each=True)] == [2, 4]  # the first is blank
     run(tiny_system, work, each=True)
-    rows = [(s.slice, r) for s, r in work.rows(each=True) if s.file == 4]
+    rows = [(s.slice, r) for s, r in work.list_rows(each=True) if s.file == 4]
     assert [number for number, _ in rows] == [1, 2, 3, 4]
     assert "blank" in str(rows[0][1]) and rows[2][1] is middle[1]  # not read a second time
 
@@ -100,7 +99,7 @@ def test_stopping_keeps_what_was_read_and_reading_goes_on_from_there(
     first = dict(work.readings)
     work.stop()
     html = table.render(work, True)
-    assert "what was read is kept: 1 of 7 read" in html and len(first) == 1
+    assert "readings are kept: 1 of 7 read" in html and len(first) == 1
     assert not work.step(tiny_system, True) and work.readings == first
     run(tiny_system, work, each=True)
     assert len(work.readings) == 5 and work.readings.items() >= first.items()
@@ -121,7 +120,7 @@ def test_files_dropped_while_it_reads_are_kept(tiny_system: MedFedPure, work: Wo
     work.add("late.png", decode_upload(to_png(phantom(7, True))))
     while work.step(tiny_system, False):
         pass
-    assert [s.file for s, r in work.rows(False) if isinstance(r, Reading)] == [1, 3, 4, 5]
+    assert [s.file for s, r in work.list_rows(False) if isinstance(r, Reading)] == [1, 3, 4, 5]
 
 
 def test_a_reading_that_fails_is_one_row(
@@ -137,7 +136,7 @@ def test_a_reading_that_fails_is_one_row(
 
     monkeypatch.setattr(tiny_system, "read", sometimes)
     run(tiny_system, work)
-    results = [result for _, result in work.rows(each=False)]
+    results = [result for _, result in work.list_rows(each=False)]
     assert results[0] == "The reading failed: out of memory"
     assert all(isinstance(result, Reading) for result in results[2:])
 
@@ -168,15 +167,15 @@ def test_the_csv_tells_all_but_names(tiny_system: MedFedPure, work: Worklist) ->
 def test_the_pdf_has_a_line_for_every_row_and_the_notice_on_every_page(
     tiny_system: MedFedPure,
 ) -> None:
-    work = filled(*[to_png(phantom(n % 3, True)) for n in range(batch_pages.ROWS + 2)])
+    work = filled(*[to_png(phantom(n % 3, True)) for n in range(pdf.ROWS + 2)])
     assert work.start(False) and work.step(tiny_system, False)
-    pages = batch_pages.draw_pages(work, False, {})
+    pages = pdf.draw_pages(work, False, {})
     texts = [[t.get_text() for t in page.figure.findobj(Text)] for page in pages]
     assert len(pages) == 3 and all(t.count(wording.RESEARCH) == 2 for t in texts)
-    assert [t.count("not read") for t in texts] == [batch_pages.ROWS - 1, 2, 0]
+    assert [t.count("not read") for t in texts] == [pdf.ROWS - 1, 2, 0]
     assert "Jane" not in str(texts)
-    pdf = batch_pages.render_pdf(work, False, {})
-    assert pdf.startswith(b"%PDF-") and pdf.count(b"/Type /Page ") == 3
+    data = pdf.render_pdf(work, False, {})
+    assert data.startswith(b"%PDF-") and data.count(b"/Type /Page ") == 3
 
 
 def test_names_are_escaped_and_hidden_unless_asked_for(tiny_system: MedFedPure) -> None:
@@ -202,5 +201,5 @@ def test_what_cannot_be_judged_has_no_class(
     html = table.render(work, False)
     read = sum(isinstance(result, Reading) for result in work.readings.values())
     assert read and html.count("<td>cannot judge</td>") == read
-    assert f"Cannot judge: {read}." in html and "Outputs differ without and with defence: 0" in html
+    assert f"Cannot judge: {read}." in html and "Class changed by the defence: 0" in html
     assert work.to_csv(False).decode().count(",False,") >= read

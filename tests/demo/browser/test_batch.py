@@ -85,7 +85,7 @@ def test_a_batch_is_read_stopped_and_handed_out(
     pdf = handed(page, "#batch-pdf", tmp_path).read_bytes()
     assert pdf.startswith(b"%PDF-")
     assert b"Jane" not in table.encode() + pdf and b"Secret" not in table.encode() + pdf
-    page.wait_for_selector("#batch-file >> text=Handed to your browser")
+    page.wait_for_selector("#batch-file >> text=Downloaded")
     assert page.locator("#batch-file a").count() == 0  # nothing of the file stays in the page
     page.click("#batch-clear")
     page.wait_for_selector("text=Drop several files")
@@ -126,7 +126,7 @@ def test_the_report_is_made_when_it_is_asked_for(
         page.click('a[download="medfedpure-report.json"]')
     document = json.loads(Path(download.value.path()).read_bytes())
     assert document["attack"]["steps"] == 2 and wording.RESEARCH in document["notice"]
-    page.wait_for_selector("#report-file >> text=Handed to your browser")
+    page.wait_for_selector("#report-file >> text=Downloaded")
     assert page.locator("#report-file a").count() == 0 and served.kept() == []
     page.click("#clear")
     page.wait_for_selector("text=nothing was kept on disk")

@@ -25,9 +25,8 @@ from demo.analysis.analysis import Analysis
 from demo.analysis.attack import AttackSettings
 from demo.explore import analyse
 from demo.rendering import wording
-from demo.report import document as report
-from demo.report import pdf as report_pages
-from demo.report.buttons import NOTHING, _pdf, _png
+from demo.report import document, pdf
+from demo.report.buttons import NO_ANALYSIS, _pdf, _png
 from demo.report.download import GeneratedFile
 from demo.report.page import DPI, LEFT, SIDE, TOP, Page
 
@@ -78,13 +77,13 @@ def test_the_json_alone_repeats_the_analysis(
     loaded: MedFedPure, scan: Tensor, settings: dict[str, Any]
 ) -> None:
     before = analysed(loaded, scan, **settings)
-    again = report.repeat_analysis(loaded, json.loads(report.to_json(before)))
+    again = document.repeat_analysis(loaded, json.loads(document.to_json(before)))
     assert again.settings == before.settings and torch.equal(again.scan, before.scan)
     assert [name for name, _ in again.readings] == [name for name, _ in before.readings]
     if before.attacked_scan is not None:
         assert again.attacked_scan is not None
         assert torch.equal(again.attacked_scan, before.attacked_scan)
-    rows = list(repeat.compare(json.loads(report.to_json(before)), again))
+    rows = list(repeat.compare(json.loads(document.to_json(before)), again))
     assert len(rows) == 4 * len(before.readings)
     assert all(now == pytest.approx(was, abs=1e-5) for _, was, now in rows)
 
@@ -94,12 +93,12 @@ def test_its_command_lines_repeat_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     monkeypatch.chdir(tmp_path)
-    document = json.loads(report.to_json(done))
-    Path(f"{report.NAME}.json").write_bytes(report.to_json(done))
-    pictures = {"scan.png": document["scan"], "attacked-scan.png": document["attack"]}
+    facts = json.loads(document.to_json(done))
+    Path(f"{document.NAME}.json").write_bytes(document.to_json(done))
+    pictures = {"scan.png": facts["scan"], "attacked-scan.png": facts["attack"]}
     for name, held in pictures.items():
         Path(name).write_bytes(base64.b64decode(held["png"].partition(",")[2]))
-    whole, *readings = (line.split() for line in document["repeat"].values())
+    whole, *readings = (line.split() for line in facts["repeat"].values())
     assert whole[:3] == ["python", "-m", "demo.repeat"]
     assert repeat.main([*whole[3:], "--weights", str(folder)]) == 0
     assert "DIFFERS" not in capsys.readouterr().out
@@ -108,16 +107,16 @@ def test_its_command_lines_repeat_it(
         assert command_line.main([*line[3:], "--weights", str(folder)]) == 0
         printed = json.loads(capsys.readouterr().out)
         for number in repeat.NUMBERS:
-            assert printed[number] == pytest.approx(document[name][number], abs=1e-4)
+            assert printed[number] == pytest.approx(facts[name][number], abs=1e-4)
 
 
 def test_a_changed_number_is_found(
     done: Analysis, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    document = json.loads(report.to_json(done))
-    document["attacked"]["tumour_probability"] += 0.1
+    facts = json.loads(document.to_json(done))
+    facts["attacked"]["tumour_probability"] += 0.1
     path = tmp_path / "report.json"
-    path.write_text(json.dumps(document))
+    path.write_text(json.dumps(facts))
     assert repeat.main([str(path), "--weights", str(folder)]) == 1
     said = capsys.readouterr().out.splitlines()
     assert [line for line in said if "DIFFERS" in line] == [said[7]]
@@ -125,52 +124,52 @@ def test_a_changed_number_is_found(
 
 @pytest.mark.parametrize("change", ["scan", "sha256", "settings", "list"])
 def test_another_file_is_no_report(loaded: MedFedPure, done: Analysis, change: str) -> None:
-    document: Any = json.loads(report.to_json(done))
+    facts: Any = json.loads(document.to_json(done))
     if change == "scan":
         assert done.attacked_scan is not None
-        document["scan"]["png"] = document["attack"]["png"]
+        facts["scan"]["png"] = facts["attack"]["png"]
     elif change == "sha256":
-        del document["scan"]["sha256"]
+        del facts["scan"]["sha256"]
     elif change == "settings":
-        document["attack"]["eps"] = 9.0
+        facts["attack"]["eps"] = 9.0
     else:
-        document = [1, 2]
+        facts = [1, 2]
     with pytest.raises(ValueError, match="report"):
-        report.repeat_analysis(loaded, document)
+        document.repeat_analysis(loaded, facts)
 
 
 def test_it_says_what_it_was_made_with(
     done: Analysis, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     files = checkpoint.read_manifest(folder)
-    monkeypatch.setattr(report, "read_manifest", lambda: files)
-    document = json.loads(report.to_json(done))
-    assert document["weights_sha256"] == {name: file.sha256 for name, file in files.items()}
-    assert document["versions"]["torch"] == torch.__version__.split("+")[0]
-    assert document["versions"]["python"] == ".".join(map(str, sys.version_info[:3]))
-    assert document["scan"]["sha256"] == report.hash_levels(to_uint8(done.scan))
-    assert document["attack"]["seed"] == document["clean"]["seed"] == 5
-    assert wording.RESEARCH in document["notice"]
+    monkeypatch.setattr(document, "read_manifest", lambda: files)
+    facts = json.loads(document.to_json(done))
+    assert facts["weights_sha256"] == {name: file.sha256 for name, file in files.items()}
+    assert facts["versions"]["torch"] == torch.__version__.split("+")[0]
+    assert facts["versions"]["python"] == ".".join(map(str, sys.version_info[:3]))
+    assert facts["scan"]["sha256"] == document.hash_levels(to_uint8(done.scan))
+    assert facts["attack"]["seed"] == facts["clean"]["seed"] == 5
+    assert wording.RESEARCH in facts["notice"]
     trained_elsewhere = {"split_sha256": "another split"}
-    assert report.find_weight_hashes(trained_elsewhere) == {} == report.find_weight_hashes({})
+    assert document.find_weight_hashes(trained_elsewhere) == {} == document.find_weight_hashes({})
 
 
 def test_the_pdf_has_its_pages_and_the_notice_on_each(done: Analysis) -> None:
-    pdf = report_pages.render_pdf(done)
-    assert pdf.startswith(b"%PDF-") and pdf.count(b"/Type /Page ") == 2
-    pages = report_pages.draw_pages(done)
+    data = pdf.render_pdf(done)
+    assert data.startswith(b"%PDF-") and data.count(b"/Type /Page ") == 2
+    pages = pdf.draw_pages(done)
     assert len(pages) == 2
     for number, page in enumerate(pages, start=1):
         assert words(page).count(wording.RESEARCH) == 2  # above and below
         assert f"MedFedPure, page {number} of 2" in words(page)
     first, second = map(words, pages)
     assert {"Clean scan", "Attacked scan", "Without defence", "With defence"} <= set(first)
-    assert report.hash_levels(to_uint8(done.scan)) in second
+    assert document.hash_levels(to_uint8(done.scan)) in second
     assert "python -m demo.repeat" in str(second)
 
 
 def test_nothing_of_a_page_is_cut_off(done: Analysis) -> None:
-    for page in report_pages.draw_pages(done):
+    for page in pdf.draw_pages(done):
         page.figure.savefig(io.BytesIO(), format="png", dpi=DPI)  # measures the letters
         width, height = page.figure.get_size_inches() * DPI
         for text in page.figure.findobj(Text):
@@ -180,7 +179,7 @@ def test_nothing_of_a_page_is_cut_off(done: Analysis) -> None:
 
 
 def test_the_png_shows_the_scan_dot_for_dot(done: Analysis) -> None:
-    with Image.open(io.BytesIO(report_pages.render_png(done))) as picture:
+    with Image.open(io.BytesIO(pdf.render_png(done))) as picture:
         shown = np.asarray(picture.convert("RGB"))
     top, left, side = round((TOP + 0.18) * DPI), round(LEFT * DPI), round(SIDE * DPI)
     levels = shown[top : top + side, left : left + side]
@@ -191,10 +190,10 @@ def test_an_unattacked_or_stopped_analysis_is_reported_too(
     loaded: MedFedPure, scan: Tensor
 ) -> None:
     clean = analysed(loaded, scan, kind="none")
-    assert "Attacked scan" not in words(report_pages.draw_pages(clean)[0])
+    assert "Attacked scan" not in words(pdf.draw_pages(clean)[0])
     steps = analyse.analyse(loaded, scan, {}, AttackSettings(steps=2))
     stopped = next(s.analysis for s in steps if s.analysis and s.analysis.steps)
-    assert "The attack was stopped." in words(report_pages.draw_pages(stopped)[0])
+    assert "The attack was stopped." in words(pdf.draw_pages(stopped)[0])
 
 
 def test_no_header_of_a_file_gets_in(loaded: MedFedPure) -> None:
@@ -202,10 +201,10 @@ def test_no_header_of_a_file_gets_in(loaded: MedFedPure) -> None:
     file = dicom_maker.native(dicom_maker.data_set(stored, 12), stored)
     assert b"Nobody^Secret" in file and b"SECRET-17" in file
     done = analysed(loaded, read_volume(file).slice(), kind="none")
-    texts = report.to_json(done).decode() + str([words(p) for p in report_pages.draw_pages(done)])
+    texts = document.to_json(done).decode() + str([words(p) for p in pdf.draw_pages(done)])
     for secret in ("Nobody", "Secret", "SECRET", dicom_maker.MR):
         assert secret not in texts
-    assert b"Secret" not in report_pages.render_png(done) + report_pages.render_pdf(done)
+    assert b"Secret" not in pdf.render_png(done) + pdf.render_pdf(done)
 
 
 def test_nothing_is_left_on_disk_or_in_pyplot(
@@ -222,9 +221,9 @@ def test_nothing_is_left_on_disk_or_in_pyplot(
 
 def test_without_an_analysis_the_buttons_say_so(scan: Tensor) -> None:
     for analysis in (None, Analysis(scan, AttackSettings())):
-        assert _pdf(analysis) == NOTHING == _png(analysis)
+        assert _pdf(analysis) == NO_ANALYSIS == _png(analysis)
 
 
 def test_the_scan_in_the_report_is_a_file_that_can_be_opened(done: Analysis) -> None:
-    png = base64.b64decode(report.build_document(done)["scan"]["png"].partition(",")[2])
+    png = base64.b64decode(document.build_document(done)["scan"]["png"].partition(",")[2])
     assert torch.equal(read_scan(png), done.scan) and png == to_png(done.scan)
