@@ -1,4 +1,4 @@
-"""The lesson's computations: one synthetic scan through attack and defence, nothing canned."""
+"""Computations of the lesson: a synthetic scan through attack and defence."""
 
 from __future__ import annotations
 
@@ -18,55 +18,55 @@ if TYPE_CHECKING:
     from core.diagnosis import Diagnosis
     from core.pipeline import MedFedPure
 
-STEPS = 7  # of the attack
-MAX_LEVELS = 8  # of 255, the largest attack that the lesson offers
-MAX_T = 200  # the deepest purification that the lesson offers
+STEPS = 7  # of PGD
+MAX_LEVELS = 8  # largest eps, in levels of 255
+MAX_T = 200  # largest purification depth, in diffusion steps
 
 
 @dataclass(frozen=True)
 class Lesson:
-    """What the student has computed so far; what is not computed yet is None or empty."""
+    """Results computed so far; those still to come are None or empty."""
 
     scan: Tensor  # (1, H, W) in [0, 1]
-    tumour: bool  # as it was drawn
+    tumour: bool  # drawn with a tumour
     clean: Diagnosis | None = None
-    levels: int = 4  # what the attacker may change a pixel by, of 255
+    levels: int = 4  # eps, in levels of 255
     steps: tuple[Step, ...] = ()
     attacked: Diagnosis | None = None
-    evidence: Evidence | None = None  # of the attacked scan's reading
+    evidence: Evidence | None = None  # explains `attacked`
 
     @property
     def is_attacked(self) -> bool:
-        """Whether the attack has come to its end."""
+        """True once all steps of the attack are computed."""
         return len(self.steps) == STEPS + 1
 
     @property
     def x_adv(self) -> Tensor:
-        """The attacked scan as far as the attack has come, (1, H, W)."""
+        """The scan after the last computed step of the attack, (1, H, W)."""
         return self.steps[-1].x_adv[0].cpu()
 
 
 @dataclass(frozen=True)
 class Purification:
-    """One depth tried on the attacked scan."""
+    """The attacked scan purified at one depth."""
 
     t_star: int
     noised: Tensor  # (1, H, W), shown clipped to [0, 1]
     purified: Tensor  # (1, H, W)
     plain: float  # tumour probability of the plain classifier on the purified scan
-    mixture: float  # the same of the mixture
+    mixture: float  # tumour probability of the mixture on the purified scan
 
 
 def read_clean(system: MedFedPure, scan: Tensor, tumour: bool) -> Lesson:
-    """Step 1: the clean scan, read."""
+    """Step 1: read the clean scan."""
     return Lesson(scan, tumour, clean=system.read(scan))
 
 
 def attack(system: MedFedPure, lesson: Lesson, levels: int) -> Iterator[Lesson]:
-    """Step 2: PGD on the plain classifier, a step at a time; what came after it is forgotten.
+    """Step 2: yield the lesson after each step of PGD on the plain classifier; drop later results.
 
     Raises:
-        ValueError: levels is too many, or below 0.
+        ValueError: levels out of range.
     """
     eps = levels / 255
     settings = AttackSettings(eps=eps, alpha=max(eps / 5, 1e-3), steps=STEPS)
@@ -77,7 +77,7 @@ def attack(system: MedFedPure, lesson: Lesson, levels: int) -> Iterator[Lesson]:
 
 
 def detect(system: MedFedPure, lesson: Lesson) -> Lesson:
-    """Steps 3 and 5: the attacked scan, read and explained; attacked first if it was not yet."""
+    """Steps 3 and 5: read and explain the attacked scan; attack it first if needed."""
     if lesson.attacked is not None:
         return lesson
     if not lesson.is_attacked:
@@ -87,7 +87,7 @@ def detect(system: MedFedPure, lesson: Lesson) -> Lesson:
 
 
 def purify(system: MedFedPure, lesson: Lesson, t_star: int) -> tuple[Lesson, Purification]:
-    """Step 4: the attacked scan noised to t_star and denoised, as the system would.
+    """Step 4: noise the attacked scan up to t_star and denoise it, as the pipeline does.
 
     Raises:
         ValueError: t_star is outside [0, MAX_T].

@@ -1,4 +1,4 @@
-"""The tab Learn: a lesson of five steps on a synthetic scan, and a quiz, computed as one goes."""
+"""The tab Learn: a lesson of five steps on a synthetic scan, and a quiz."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ from demo.serving.events import ON_CPU, PRIVATE
 
 log = logging.getLogger(__name__)
 KEEP_SECONDS = 3600
-FAILED = "That computation failed: please try again."
-FIRST = "First choose a scan in step 1."
-NO_STEPS = "First attack the scan."
+FAILED = "The computation failed: please try again."
+NO_SCAN = "First choose a scan in step 1."
+NO_ATTACK = "First attack the scan."
 Computation = Callable[..., Iterator[tuple[Lesson, str]]]
-SEE, ATTACK, DETECT, PURIFY, VOTE = range(5)
+SCAN, ATTACK, DETECT, PURIFY, VOTE = range(5)
 
 
 class Learn:
-    """Five steps, each with a button of its own, and a quiz without end."""
+    """Five steps, each with its own button, and a quiz."""
 
     def __init__(self, system: MedFedPure | None, samples: Sequence[Example]) -> None:
         self.system = system
@@ -40,35 +40,42 @@ class Learn:
         self.lesson = gr.State(None, time_to_live=KEEP_SECONDS)
         self.round = gr.State(None, time_to_live=KEEP_SECONDS)
         self.tally = gr.State(Tally(), time_to_live=KEEP_SECONDS)
-        # made before they are placed: an early step clears what later ones showed
+        # created before they are placed: an early step clears the views of later ones
         self.views = [gr.HTML(elem_id=f"learned-{i}", render=False) for i in range(5)]
         self.step = gr.Slider(
             0, STEPS, STEPS, step=1, label="Step of the attack", elem_id="lesson-step", render=False
         )
-        makers = (self._see, self._attack, self._detect, self._purify, self._vote, self._quiz)
+        makers = (
+            self._build_scan,
+            self._build_attack,
+            self._build_detect,
+            self._build_purify,
+            self._build_vote,
+            self._build_quiz,
+        )
         pages = zip(makers, (*TEXTS, QUIZ), strict=True)
-        with gr.Tabs(selected=0, elem_id="lesson") as self.walk:
+        with gr.Tabs(selected=0, elem_id="lesson") as self.tabs:
             for index, (make, (label, text)) in enumerate(pages):
                 with gr.Tab(label, id=index, elem_id=f"lesson-{index}"):
                     gr.HTML(f'<div class="mf-lesson">{text}</div>')
                     make()
-                    self._turn(index, len(makers) - 1)
+                    self._build_navigation(index, len(makers) - 1)
 
-    def _see(self) -> None:
+    def _build_scan(self) -> None:
         urls = [images.scan_url(from_uint8(levels)) for levels, _ in self.scans]
         rules = (f"#look-{i} {{ background-image: url({url}); }}" for i, url in enumerate(urls))
         gr.HTML(f"<style>{''.join(rules)}</style>")
         with gr.Row(elem_id="looks"):
             for i, (levels, tumour) in enumerate(self.scans):
                 button = self._button(f"Scan {i + 1}", f"look-{i}", "secondary")
-                self._compute(button, _looker(levels, tumour), [], SEE)
-        self.views[SEE].render()
+                self._compute(button, _make_reader(levels, tumour), [], SCAN)
+        self.views[SCAN].render()
 
-    def _attack(self) -> None:
+    def _build_attack(self) -> None:
         with gr.Row(elem_classes="mf-controls"):
             levels = gr.Slider(
                 0, MAX_LEVELS, 4, step=1, elem_id="lesson-levels",
-                label="The attacker may change each pixel by at most so many of 255 levels",
+                label="Largest change of a pixel, in levels of 255 (eps)",
             )  # fmt: skip
             button = self._button("Attack the scan", "lesson-attack")
             self.step.render()
@@ -79,72 +86,72 @@ class Learn:
             trigger_mode="always_last", queue=False, **PRIVATE,
         )  # fmt: skip
 
-    def _detect(self) -> None:
+    def _build_detect(self) -> None:
         button = self._button("Ask the detector", "lesson-detect")
         self.views[DETECT].render()
         self._compute(button, _detect, [self.lesson], DETECT)
 
-    def _purify(self) -> None:
+    def _build_purify(self) -> None:
         with gr.Row(elem_classes="mf-controls"):
             depth = gr.Slider(
                 0, MAX_T, 100, step=10, elem_id="lesson-depth",
-                label="Depth t*: steps of noise, of the diffusion's 1000",
+                label="Depth t*, in diffusion steps (of 1000)",
             )  # fmt: skip
             button = self._button("Purify the attacked scan", "lesson-purify")
         self.views[PURIFY].render()
         self._compute(button, _purify, [self.lesson, depth], PURIFY)
 
-    def _vote(self) -> None:
+    def _build_vote(self) -> None:
         button = self._button("Let the experts vote", "lesson-vote")
         self.views[VOTE].render()
         self._compute(button, _vote, [self.lesson], VOTE)
 
-    def _quiz(self) -> None:
+    def _build_quiz(self) -> None:
         with gr.Row(elem_classes="mf-controls"):
             new = self._button("New pair", "quiz-new")
             guesses = [
                 gr.Button(f"{name} was attacked", interactive=False, elem_id=f"quiz-{name}")
                 for name in NAMES
             ]
-        view = gr.HTML(_said(quiz.START), elem_id="quiz-view")
+        view = gr.HTML(_render_sentence(quiz.START), elem_id="quiz-view")
         new.click(
-            self._deal, None, [self.round, view, *guesses],
+            self._draw, None, [self.round, view, *guesses],
             show_progress_on=view, api_visibility="private", **ON_CPU,
         )  # fmt: skip
         for guess, button in enumerate(guesses):
             button.click(
-                _guesser(guess), [self.round, self.tally],
+                _make_judge(guess), [self.round, self.tally],
                 [self.round, self.tally, view, *guesses], queue=False, **PRIVATE,
             )  # fmt: skip
 
-    def _turn(self, index: int, last: int) -> None:
-        """The buttons at a step's end that lead to the one before and the one after."""
+    def _build_navigation(self, index: int, last: int) -> None:
+        """Place the buttons Back and Next at a step's end."""
         with gr.Row(elem_classes="mf-turn"):
             for to, words in ((index - 1, "Back"), (index + 1, "Next")):
                 if 0 <= to <= last:
                     button = gr.Button(words, size="sm", elem_id=f"lesson-{index}-{words.lower()}")
-                    button.click(_selector(to), None, self.walk, queue=False, **PRIVATE)
+                    button.click(_make_selector(to), None, self.tabs, queue=False, **PRIVATE)
 
     def _button(self, words: str, name: str, variant: Any = "primary") -> gr.Button:
         return gr.Button(words, variant=variant, elem_id=name, interactive=self.system is not None)
 
     def _compute(self, button: gr.Button, run: Computation, inputs: list[Any], shows: int) -> None:
-        """Runs on click; a new scan and a new attack clear what later steps showed."""
+        """Run on click; a new scan and a new attack clear the views of later steps."""
         system = self.system
 
         def handle(*values: Any) -> Iterator[tuple[Any, ...]]:
             before = [gr.skip()] * shows
             after = [""] * (VOTE - shows) if shows <= ATTACK else [gr.skip()] * (VOTE - shows)
             if system is None or (values and values[0] is None):
-                yield gr.skip(), gr.skip(), *before, _said(FIRST), *after
+                yield gr.skip(), gr.skip(), *before, _render_sentence(NO_SCAN), *after
                 return
             try:
-                for now, html in run(system, *values):
-                    index = len(now.steps) - 1 if shows == ATTACK else gr.skip()
-                    yield now, index, *before, html, *after
+                for current, html in run(system, *values):
+                    index = len(current.steps) - 1 if shows == ATTACK else gr.skip()
+                    yield current, index, *before, html, *after
             except (RuntimeError, ValueError, MemoryError):
                 log.exception("a step of the lesson failed")
-                yield gr.skip(), gr.skip(), *before, _said(FAILED), *after
+                yield gr.skip(), gr.skip(), *before, _render_sentence(FAILED), *after
 
         button.click(
             handle,
@@ -156,67 +163,69 @@ class Learn:
             **ON_CPU,
         )
 
-    def _deal(self) -> tuple[Any, ...]:
+    def _draw(self) -> tuple[Any, ...]:
         if self.system is None:
-            return None, _said(FAILED), *_enabled(False)
+            return None, _render_sentence(FAILED), *_enable_guesses(False)
         try:
-            dealt = quiz.draw_round(self.system, secrets.randbelow(2**31))
+            pair = quiz.draw_round(self.system, secrets.randbelow(2**31))
         except (RuntimeError, ValueError, MemoryError):
             log.exception("a round of the quiz failed")
-            return None, _said(FAILED), *_enabled(False)
-        return dealt, quiz.render_question(dealt), *_enabled(True)
+            return None, _render_sentence(FAILED), *_enable_guesses(False)
+        return pair, quiz.render_question(pair), *_enable_guesses(True)
 
 
-def _looker(levels: np.ndarray, tumour: bool) -> Computation:
+def _make_reader(levels: np.ndarray, tumour: bool) -> Computation:
     def see(system: MedFedPure) -> Iterator[tuple[Lesson, str]]:
-        now = lesson.read_clean(system, from_uint8(levels), tumour)
-        yield now, views.render_scan(now, system.config.moe.sides)
+        current = lesson.read_clean(system, from_uint8(levels), tumour)
+        yield current, views.render_scan(current, system.config.moe.sides)
 
     return see
 
 
-def _attack(system: MedFedPure, now: Lesson, levels: float) -> Iterator[tuple[Lesson, str]]:
-    for going in lesson.attack(system, now, int(levels)):
-        yield going, views.render_attack_step(going, len(going.steps) - 1)
+def _attack(system: MedFedPure, current: Lesson, levels: float) -> Iterator[tuple[Lesson, str]]:
+    for step in lesson.attack(system, current, int(levels)):
+        yield step, views.render_attack_step(step, len(step.steps) - 1)
 
 
-def _detect(system: MedFedPure, now: Lesson) -> Iterator[tuple[Lesson, str]]:
-    now = lesson.detect(system, now)
-    yield now, views.render_detection(now)
+def _detect(system: MedFedPure, current: Lesson) -> Iterator[tuple[Lesson, str]]:
+    current = lesson.detect(system, current)
+    yield current, views.render_detection(current)
 
 
-def _purify(system: MedFedPure, now: Lesson, depth: float) -> Iterator[tuple[Lesson, str]]:
-    now, purified = lesson.purify(system, now, int(depth))
-    yield now, views.render_purification(now, purified)
+def _purify(system: MedFedPure, current: Lesson, depth: float) -> Iterator[tuple[Lesson, str]]:
+    current, purified = lesson.purify(system, current, int(depth))
+    yield current, views.render_purification(current, purified)
 
 
-def _vote(system: MedFedPure, now: Lesson) -> Iterator[tuple[Lesson, str]]:
-    now = lesson.detect(system, now)
-    yield now, views.render_mixture(now)
+def _vote(system: MedFedPure, current: Lesson) -> Iterator[tuple[Lesson, str]]:
+    current = lesson.detect(system, current)
+    yield current, views.render_mixture(current)
 
 
-def _step(now: Lesson | None, index: float) -> str:
-    """The attack's picture at another step: shown, not computed."""
-    return (views.render_attack_step(now, int(index)) if now else "") or _said(NO_STEPS)
+def _step(current: Lesson | None, index: float) -> str:
+    """Render the attack at another step, without computing."""
+    return (views.render_attack_step(current, int(index)) if current else "") or _render_sentence(
+        NO_ATTACK
+    )
 
 
-def _guesser(guess: int) -> Callable[[Round | None, Tally], tuple[Any, ...]]:
-    def judge(dealt: Round | None, tally: Tally) -> tuple[Any, ...]:
-        if dealt is None:
-            return None, tally, _said(quiz.START), *_enabled(False)
-        tally = tally.add(dealt, guess)
-        return None, tally, quiz.render_answer(dealt, guess, tally), *_enabled(False)
+def _make_judge(guess: int) -> Callable[[Round | None, Tally], tuple[Any, ...]]:
+    def judge(pair: Round | None, tally: Tally) -> tuple[Any, ...]:
+        if pair is None:
+            return None, tally, _render_sentence(quiz.START), *_enable_guesses(False)
+        tally = tally.add(pair, guess)
+        return None, tally, quiz.render_answer(pair, guess, tally), *_enable_guesses(False)
 
     return judge
 
 
-def _selector(index: int) -> Callable[[], Any]:
+def _make_selector(index: int) -> Callable[[], Any]:
     return lambda: gr.Tabs(selected=index)
 
 
-def _enabled(yes: bool) -> list[Any]:
+def _enable_guesses(yes: bool) -> list[Any]:
     return [gr.update(interactive=yes) for _ in NAMES]
 
 
-def _said(words: str) -> str:
+def _render_sentence(words: str) -> str:
     return f'<p class="mf-say">{words}</p>'

@@ -38,7 +38,7 @@ def test_the_scan_is_shown_as_numbers_and_as_the_experts_see_it(seen: Lesson, sc
 
 def test_every_grey_value_can_be_read() -> None:
     for grey in range(256):
-        letters = 0 if grey >= views.READABLE else 255
+        letters = 0 if grey >= views.BLACK_TEXT_LEVEL else 255
         assert contrast(grey, letters) >= 4.5
 
 
@@ -89,7 +89,7 @@ def test_the_detector_is_told_off_where_it_is_wrong(done: Lesson) -> None:
 
     assert done.clean is not None and done.attacked is not None
     words = {
-        (False, True): "right twice",
+        (False, True): "right on both",
         (True, True): "false alarm",
         (False, False): "missed",
         (True, False): "false alarm and the attack was missed",
@@ -101,7 +101,7 @@ def test_the_detector_is_told_off_where_it_is_wrong(done: Lesson) -> None:
             attacked=replace(done.attacked, flagged=attacked),
         )
         html = views.render_detection(case)
-        assert said in html and ("wrong here" in html) == (said != "right twice")
+        assert said in html and ("wrong here" in html) == (said != "right on both")
 
 
 def test_depth_zero_purifies_nothing_and_more_noise_is_more(
