@@ -1,0 +1,1 @@
+"""Measurements of the app: response times, load, the page in a browser."""

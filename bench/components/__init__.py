@@ -1,0 +1,1 @@
+"""Measurements of single components, each with its table: detector, purifier, certificates."""

@@ -1,0 +1,1 @@
+"""Accuracy under attack: systems, attack suite, the one loop that attacks and counts."""

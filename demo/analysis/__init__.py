@@ -1,0 +1,1 @@
+"""Analyses as data: readings, attacks, explanations. No HTML, no Gradio."""

@@ -1,0 +1,1 @@
+"""The tab Explore: controls, viewer and handlers. Results are rendered in demo.rendering."""

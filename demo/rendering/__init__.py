@@ -1,0 +1,1 @@
+"""Pure functions from data to HTML and pictures. No Gradio, no state."""

@@ -1,0 +1,1 @@
+"""Calibration on validation scans: temperatures, operating points, the detector's fusion."""

@@ -1,0 +1,1 @@
+"""Scans for training and evaluation: sources, splits, data sets, partition. No networks."""

@@ -1,0 +1,1 @@
+"""DICOM files and series: headers, frames, compressed streams. No other format."""

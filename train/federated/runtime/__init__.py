@@ -1,0 +1,1 @@
+"""Ways to run the two apps: one process, Ray, several machines. No learning in here."""

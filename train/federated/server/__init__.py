@@ -1,0 +1,1 @@
+"""The server: rounds, registration, aggregation. It never sees a scan."""
