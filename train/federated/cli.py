@@ -96,7 +96,7 @@ def _settings(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _absolute(preset: str) -> str:
-    """A file's name from anywhere; other names as they are."""
+    """Return an absolute path for a file's name; other names stay as they are."""
     base, *methods = preset.split("+")
     base = str(Path(base).resolve()) if base.endswith(".toml") else base
     return "+".join([base, *methods])

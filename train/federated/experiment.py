@@ -51,7 +51,7 @@ class Experiment:
 
     @property
     def adv_share(self) -> float:
-        """The share of a client's training scans that are attacked (pFedDef's G)."""
+        """Share of a client's training scans that are attacked (pFedDef's G)."""
         loss = self.preset.classifier.loss
         return 1 - loss.adv_clean if self.step.is_adversarial and loss.adv_eps else 0.0
 
@@ -72,7 +72,7 @@ class Experiment:
 
     @cached_property
     def family(self) -> str:
-        """Names the system that this phase is a part of: its shapes, who holds what, what travels.
+        """Digest of the system that this phase belongs to: shapes, partition, shared tensors.
 
         Phases of one family build on each other.
         """
@@ -110,26 +110,26 @@ class Experiment:
         return _digest(facts)
 
     def model(self) -> nn.Module:
-        """The phase's network as every party starts with it."""
+        """Build the phase's network with the first weights of every party."""
         return recipes.build_network(self.step, self.preset, self.seed)
 
     def shared(self, model: nn.Module) -> dict[str, Tensor]:
-        """Tensors that travel."""
+        """Return the shared tensors of a model."""
         return shared_state(model, self._share, self.config.batch_norm)
 
     def personal(self, model: nn.Module) -> dict[str, Tensor]:
-        """Tensors that stay."""
+        """Return the personal tensors of a model."""
         return personal_state(model, self._share, self.config.batch_norm)
 
     @property
     def _share(self) -> str:
-        """As the preset says; heads of 'cannot judge' have a mean, and stay apart without one."""
+        """The preset's `share`; out-of-distribution heads stay personal where they have no mean."""
         keeps = self.is_solved and not self.config.strategy.is_mean
         return "none" if keeps else self.config.share
 
 
 def read_experiment(preset: str, protocol: str, seed: int, phase: str = "mixture") -> Experiment:
-    """The experiment of a preset's name or path.
+    """Read the experiment of a preset's name or path.
 
     Raises:
         PresetError: there is no such preset, it has no such phase, or the preset is wrong.

@@ -1,4 +1,4 @@
-"""`python -m train export`: hospitals' own folders become weights that read scans.
+"""`python -m train export`: writes weights from the hospitals' state folders.
 
 Runs where the folders are, one hospital after another; nothing goes through a server. Each hospital
 alone fits what is its own on its own scans: temperatures and operating points, the detector's
@@ -24,7 +24,7 @@ from train.data.corpus import PROTOCOLS, Corpus, load_corpus
 from train.data.partition import client_corpus
 from train.data.sources import DataError, default_root
 from train.federated.client.hospital import Hospital
-from train.federated.client.local_state import Shelf
+from train.federated.client.local_state import ClientState
 from train.federated.experiment import Experiment, read_experiment
 from train.federated.hospital_weights import save_hospital, save_shared
 from train.federated.recalibrate import calibrate_own, recalibrate
@@ -81,7 +81,7 @@ def export(
     *,
     whole: bool = False,
 ) -> None:
-    """Writes the clients' shared parts once, and client c's own as hospital c + 1.
+    """Writes the shared parts once, and the personal file of client c as hospital c + 1.
 
     Raises:
         StateError: a client has not finished all phases.
@@ -100,7 +100,7 @@ def export(
                 system, out, corpus.split_sha256, lambda file, n: n not in shared.get(file, {n})
             )
             beside = set()
-            if hospital.shelf.has_finished(smoothing.PHASE.name):
+            if hospital.state.has_finished(smoothing.PHASE.name):
                 beside = {_save_smoothed(experiment, corpus, client, states, out)}
         save_hospital(system, out, client + 1, corpus.split_sha256)
         names = {*FILES.values(), *beside, *_listed(out), system_file_name(client + 1)}
@@ -131,7 +131,7 @@ def _save_smoothed(
     if not own.is_all_shared:
         raise StateError(f"with share {own.config.share!r} there is no reader that is all clients'")
     model = own.model()
-    model.load_state_dict(Shelf(states, own, client).finished(own))
+    model.load_state_dict(ClientState(states, own, client).finished(own))
     file, config = own.step.file, own.step.stored_shape(own.preset)
     save_part(model, out, file, config, corpus.split_sha256)
     return file
@@ -147,7 +147,7 @@ def _list(
 
 
 def _listed(out: Path) -> set[str]:
-    """What the folder's manifest lists already, if its shared parts are the ones that lie there."""
+    """Return the files that the folder's manifest lists, if its shared parts match the manifest."""
     if not (out / checkpoint.MANIFEST).is_file():
         return set()
     listed = set(checkpoint.read_manifest(out))
@@ -160,13 +160,13 @@ def _listed(out: Path) -> set[str]:
 
 
 def _shared_names(experiment: Experiment) -> dict[str, set[str]]:
-    """By file, the names of what has travelled: it is one and the same at every hospital."""
+    """Return the names of shared tensors by file: they are equal at every hospital."""
     phases = [replace(experiment, phase=phase) for phase in phases_of(experiment.preset)]
     return {FILES[e.phase]: set(e.shared(e.model())) for e in phases}
 
 
 def _finished(hospital: Hospital, log: Progress) -> MedFedPure:
-    """The hospital's system with all that it fits by itself."""
+    """Build the hospital's system and calibrate it on its own scans."""
     system = hospital.system()
     calibrate_own(system, hospital.experiment, hospital.corpus, hospital.client, log)
     return system

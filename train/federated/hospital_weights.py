@@ -1,4 +1,4 @@
-"""Writes one system at several hospitals: the shared parts once, a small file for each of them.
+"""Weights of several hospitals: shared parts once, a small file for each hospital.
 
 `core.weights.load` reads such a folder once `checkpoint.write_manifest` has listed `PARTS` and the
 hospitals' files.

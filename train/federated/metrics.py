@@ -1,4 +1,4 @@
-"""What a round leaves behind: each client's figures, their spread, and who failed why."""
+"""Metrics of a round: each client's, their spread, and the failures with reasons."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ LOWER_IS_BETTER = ("nll", "random", "lattice")  # and the errors at a depth, t12
 
 
 def summary(clients: Mapping[int, Mapping[str, float]]) -> dict[str, dict[str, float]]:
-    """Mean, sd, mean weighted by scans, worst, mean of the worst tenth of each figure.
+    """Summarize each metric: mean, sd, mean weighted by scans, worst, mean of the worst tenth.
 
     Over clients: each client's own model on its own scans.
     """
@@ -34,7 +34,7 @@ def summary(clients: Mapping[int, Mapping[str, float]]) -> dict[str, dict[str, f
 
 
 def line(now: int, total: int, record: Mapping[str, Any]) -> str:
-    """A round in a line."""
+    """Format a round as one line."""
     if record["skipped"]:
         return f"round {now}/{total} skipped: {record['skipped']}"
     text = f"round {now}/{total}  loss {record['loss']:.4f}"

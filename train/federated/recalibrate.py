@@ -1,4 +1,4 @@
-"""What a hospital fits on its own scans when training has ended, and how it does so once more."""
+"""Calibration of a hospital's system on its own scans, after training or again later."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def recalibrate(
 
 
 def _copy_shared(weights: Path, out: Path) -> None:
-    """What hospitals share, and the manifest, which lists it; where it lies there, it stays."""
+    """Copy the shared files and the manifest, unless they are there already."""
     files = checkpoint.read_manifest(weights)
     shared = {name: info for name, info in files.items() if not name.startswith("hospital-")}
     if (out / MANIFEST).is_file():

@@ -1,4 +1,4 @@
-"""SecAgg+ under the message API: the server learns the sum of the updates and no single one.
+"""Secure aggregation (SecAgg+): the server learns the sum of the updates and no single one.
 
 Flower has the protocol for its older API alone; a client mod and a grid carry it over. What is
 summed are updates, and each number must lie within a range: the protocol would cut it silently.
@@ -41,7 +41,7 @@ HALTED = 3  # an error's code
 
 
 def update(new: Mapping[str, Tensor], old: Mapping[str, Tensor], limit: float) -> dict[str, Tensor]:
-    """What is sent in place of the tensors: their difference from the round's.
+    """Compute the update: the tensors' difference from the round's.
 
     Raises:
         PayloadError: a number of it is beyond `limit`.
@@ -58,12 +58,12 @@ def update(new: Mapping[str, Tensor], old: Mapping[str, Tensor], limit: float) -
 
 
 def applied(delta: Mapping[str, Tensor], old: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors that an aggregated update leads to."""
+    """Add an aggregated update to the round's tensors."""
     return {name: old[name] + value for name, value in delta.items()}
 
 
 def client_mod(message: Message, context: Context, call_next: ClientAppCallable) -> Message:
-    """Lets Flower's mod answer the protocol's messages, and our app train when it is time."""
+    """Answer the protocol's messages by Flower's mod, and train by our app."""
     is_train = message.metadata.message_type == MessageType.TRAIN
     if not is_train or RECORD_KEY_CONFIGS not in message.content.config_records:
         return call_next(message, context)

@@ -1,4 +1,4 @@
-"""Tensors to and from Flower's records; nothing is believed that has not been checked."""
+"""Serialization: tensors to and from Flower's records, each checked on arrival."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ HEADER = 1024  # bytes that naming dtype and shape may take
 
 
 class PayloadError(ValueError):
-    """A payload that is not what was asked for; the message names sender and cause."""
+    """A payload with wrong names, shapes or numbers; the message names sender and cause."""
 
 
 def pack(tensors: Mapping[str, Tensor]) -> ArrayRecord:
-    """A record of the tensors, in their order."""
+    """Pack tensors into a record, in their order."""
     return ArrayRecord(
         {name: Array(t.detach().cpu().contiguous().numpy()) for name, t in tensors.items()}
     )
 
 
 def unpack(record: ArrayRecord, like: Mapping[str, Tensor], sender: str) -> dict[str, Tensor]:
-    """The tensors of a record, with the names, shapes and dtypes of `like`, in its order.
+    """Unpack a record's tensors, with the names, shapes and dtypes of `like`, in its order.
 
     Sizes are compared before anything is decoded.
 

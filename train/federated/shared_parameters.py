@@ -1,4 +1,4 @@
-"""Which tensors of a network travel: of a mixture the experts, of other networks all."""
+"""Shared and personal tensors: of a mixture the experts travel, of other networks all."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ COUNTER = "num_batches_tracked"  # steers nothing where momentum is set, and is 
 
 
 def shared_state(model: nn.Module, share: str, batch_norm: str) -> dict[str, Tensor]:
-    """What a client sends and the server averages (Eq. 23), by name, in the model's order.
+    """Return the tensors that a client sends and the server averages (Eq. 23), in order.
 
     `share` 'experts' keeps the attention at home, 'all' sends it too, 'none' sends nothing;
     `batch_norm` 'silo' keeps batch-norm's statistics at home, 'local' its weights as well.
@@ -30,7 +30,7 @@ def shared_state(model: nn.Module, share: str, batch_norm: str) -> dict[str, Ten
 
 
 def personal_state(model: nn.Module, share: str, batch_norm: str) -> dict[str, Tensor]:
-    """All the rest: what stays on the client's disk."""
+    """Return the tensors that stay on the client's disk."""
     shared = shared_state(model, share, batch_norm)
     return {name: value for name, value in model.state_dict().items() if name not in shared}
 

@@ -1,4 +1,4 @@
-"""Trained weights that a federation's first round goes on from: networks, each one's attention."""
+"""Warm start: trained weights for the first round, and each hospital's own attention."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from train.recipes import ALL_FILES
 def start_shared(
     experiment: Experiment, folder: Path, fresh: dict[str, Tensor]
 ) -> tuple[dict[str, Tensor], str]:
-    """The shared tensors that the folder's weights hold of the phase, and the file's sha256.
+    """Read the shared tensors of the phase from a weights folder, and the file's sha256.
 
     What they do not hold, as statistics that never travelled there, is as in `fresh`.
 
@@ -41,7 +41,7 @@ def start_shared(
 
 
 class Start(NamedTuple):
-    """What a hospital goes on from: its own tensors, and the sha256 of the networks' file."""
+    """A hospital's warm start: its own tensors, and the sha256 of the shared file."""
 
     own: dict[str, Tensor]
     sha256: str
@@ -56,7 +56,7 @@ class Start(NamedTuple):
 
 
 def start_own(experiment: Experiment, folder: Path, client: int) -> Start:
-    """What client number `client` kept for itself of the phase, as its file among the weights says.
+    """Read the personal tensors of client `client` from its file in a weights folder.
 
     Nothing where the weights have no file of that hospital, or it keeps nothing of this phase.
 

@@ -17,8 +17,8 @@ from train.federated.experiment import read_experiment
 from train.federated.runtime.in_process import InProcessGrid
 from train.federated.serialization import pack, unpack
 from train.federated.server.live_table import Table
-from train.federated.server.registration import Roll
-from train.federated.server.run_state import RESULT, STATE, Ledger
+from train.federated.server.registration import ClientRegistry
+from train.federated.server.run_state import RESULT, STATE, RunState
 from train.federated.state_file import read
 
 FILES = (STATE, RESULT)
@@ -125,7 +125,9 @@ def test_a_late_client_adapts_its_attention_to_experts_that_do_not_move(
 def test_who_joined_after_the_best_round_ends_with_a_network_too(
     preset, federate, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(Ledger, "best_round", property(lambda ledger: min(len(ledger.history), 1)))
+    monkeypatch.setattr(
+        RunState, "best_round", property(lambda ledger: min(len(ledger.history), 1))
+    )
     assert federate(preset("num_rounds = 4\nlate_clients = [2]\njoin_round = 2")) == 0
     final = result(tmp_path / "out")["final"]
     assert set(final["clients"]) == {"0", "1", "2"} and not final["failures"]
@@ -321,10 +323,10 @@ def test_clients_of_another_experiment_or_with_a_taken_number_are_refused(settin
     client_app.forget()
     experiment = read_experiment(settings["preset"], "leak-free", 0)
     other = InProcessGrid(client_app.app, {**settings, "seed": 1}, [{"partition-id": 0}])
-    assert Roll(other, experiment, Table()).call(0) == {}
+    assert ClientRegistry(other, experiment, Table()).call(0) == {}
     assert "client 0 has another preset, protocol or seed" in capsys.readouterr().err
     nodes = [{"partition-id": client} for client in (1, 1, 9)]
-    roll = Roll(InProcessGrid(client_app.app, settings, nodes), experiment, Table())
+    roll = ClientRegistry(InProcessGrid(client_app.app, settings, nodes), experiment, Table())
     assert roll.call(0) == {1: 1}
     errors = capsys.readouterr().err
     assert "node 2 takes no part: client 1 is there already" in errors

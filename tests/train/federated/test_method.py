@@ -23,8 +23,8 @@ from train.federated.client.batch_norm import measure
 from train.federated.client.hospital import Hospital
 from train.federated.client.replaced_scans import attacked, purified
 from train.federated.experiment import Experiment, read_experiment
-from train.federated.server.adv_propagation import propagated
-from train.federated.server.run_state import RESULT, STATE, Ledger
+from train.federated.server.adv_propagation import propagate_shares
+from train.federated.server.run_state import RESULT, STATE, RunState
 from train.federated.shared_parameters import COUNTER, STATISTICS
 from train.federated.state_file import StateError, read
 from train.recipes import FILES, build_network, phase_named
@@ -212,7 +212,7 @@ def test_with_momentum_the_server_goes_on_and_resuming_equals_never_stopping(
     path = preset("num_rounds = 2", strategy="momentum = 0.5\naverage = 0.75")
     assert federate(path, "whole") == 0
     steps = []
-    step = Ledger.step
+    step = RunState.step
 
     def watching(self, mean):
         old, new = self.shared, step(self, mean)
@@ -221,7 +221,7 @@ def test_with_momentum_the_server_goes_on_and_resuming_equals_never_stopping(
             raise KeyboardInterrupt
         return new
 
-    monkeypatch.setattr(Ledger, "step", watching)
+    monkeypatch.setattr(RunState, "step", watching)
     assert federate(path, "stopped") == 130
     assert federate(path, "stopped", "--resume") == 0
     first, second = steps[0], steps[2]
@@ -305,13 +305,13 @@ def test_fedem_weighs_shared_experts_by_each_client_s_own_scans(federate, preset
 
 def test_shares_are_propagated_to_those_who_can():
     counts = {0: 100, 1: 100, 2: 200}
-    assert propagated(0.5, [1.0] * 3, counts) == {0: 0.5, 1: 0.5, 2: 0.5}
-    found = propagated(0.5, [0.1, 1.0, 1.0], counts)
+    assert propagate_shares(0.5, [1.0] * 3, counts) == {0: 0.5, 1: 0.5, 2: 0.5}
+    found = propagate_shares(0.5, [0.1, 1.0, 1.0], counts)
     assert found[0] == 0.1 and found[1] == found[2] == pytest.approx((200 - 10) / 300)
     total = sum(found[c] * n for c, n in counts.items())
     assert total == pytest.approx(200)
-    assert propagated(0.9, [0.1, 0.2, 0.3], counts) == {0: 0.1, 1: 0.2, 2: 0.3}
-    cascade = propagated(0.5, [0.0, 0.6, 1.0], counts)
+    assert propagate_shares(0.9, [0.1, 0.2, 0.3], counts) == {0: 0.1, 1: 0.2, 2: 0.3}
+    cascade = propagate_shares(0.5, [0.0, 0.6, 1.0], counts)
     assert cascade == {0: 0.0, 1: 0.6, 2: pytest.approx(0.7)}
 
 

@@ -11,7 +11,7 @@ import torch
 
 from train.__main__ import main
 from train.federated.client.hospital import Hospital
-from train.federated.client.local_state import Shelf
+from train.federated.client.local_state import ClientState
 from train.federated.experiment import read_experiment
 from train.federated.server.run_state import RESULT, STATE
 from train.federated.state_file import StateError, read
@@ -169,7 +169,7 @@ def test_a_head_belongs_to_its_autoencoder(learned, federate, tmp_path):
     path.write_text(path.read_text().replace("[mae.fit]", "[mae.fit]\nlr = 0.01"))
     own = replace(read_experiment(str(path), "leak-free", 0), phase="novelty")
     with pytest.raises(StateError, match="other settings"):
-        Shelf(tmp_path / "out" / "clients", own, 0).finished(own)
+        ClientState(tmp_path / "out" / "clients", own, 0).finished(own)
 
 
 def test_without_the_autoencoder_it_says_what_to_train_first(preset, federate, tmp_path):

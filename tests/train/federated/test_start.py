@@ -16,7 +16,7 @@ from core.weights import PARTS, system_file_name
 from train.data.corpus import Corpus, load_corpus
 from train.federated.client.hospital import Hospital
 from train.federated.experiment import Experiment, read_experiment
-from train.federated.server.run_state import RESULT, STATE, Ledger
+from train.federated.server.run_state import RESULT, STATE, RunState
 from train.federated.state_file import StateError
 from train.federated.warm_start import Start, start_own
 
@@ -45,7 +45,7 @@ def saved(folder: Path, tensors: dict[str, torch.Tensor]) -> Path:
 
 
 def test_what_is_shared_starts_as_the_weights_hold_it(experiment, weights, tmp_path):
-    ledger = Ledger(experiment, tmp_path / "out", resume=False, start=weights)
+    ledger = RunState(experiment, tmp_path / "out", resume=False, start=weights)
     fresh = experiment.shared(experiment.model())
     held = checkpoint.load(weights / FILE).state_dict
     assert ledger.shared.keys() == fresh.keys() == held.keys()
@@ -57,7 +57,7 @@ def test_what_is_shared_starts_as_the_weights_hold_it(experiment, weights, tmp_p
 def test_a_tensor_that_the_weights_leave_out_starts_fresh(experiment, weights, tmp_path):
     held = checkpoint.load(weights / FILE).state_dict
     left_out = held.popitem()[0]
-    ledger = Ledger(experiment, tmp_path / "o", resume=False, start=saved(tmp_path / "w", held))
+    ledger = RunState(experiment, tmp_path / "o", resume=False, start=saved(tmp_path / "w", held))
     assert torch.equal(ledger.shared[left_out], experiment.shared(experiment.model())[left_out])
 
 
@@ -175,14 +175,14 @@ def test_the_command_starts_there_and_says_so(
 
 def test_going_on_with_rounds_of_other_weights_is_refused(experiment, weights, tmp_path):
     out = tmp_path / "out"
-    ledger = Ledger(experiment, out, resume=False, start=weights)
+    ledger = RunState(experiment, out, resume=False, start=weights)
     summary = {"score": {"mean": 0.5}}
     ledger.add({"round": 1, "summary": summary, "skipped": ""}, ledger.shared)
     assert (out / STATE).is_file()
-    again = Ledger(experiment, out, resume=True, start=weights)
+    again = RunState(experiment, out, resume=True, start=weights)
     assert [entry["round"] for entry in again.history] == [1]
     with pytest.raises(StateError, match="began from other weights"):
-        Ledger(experiment, out, resume=True)
+        RunState(experiment, out, resume=True)
 
 
 @pytest.mark.parametrize("change", ["shape", "name", "nothing"])
@@ -197,13 +197,13 @@ def test_another_network_is_refused(experiment, weights, tmp_path, change):
         held = {"a.stranger": held[name]}
     other = saved(tmp_path / "other", held)
     with pytest.raises(WeightsError, match="holds another network than preset 'tiny' trains"):
-        Ledger(experiment, tmp_path / "out", resume=False, start=other)
+        RunState(experiment, tmp_path / "out", resume=False, start=other)
 
 
 def test_weights_of_another_split_are_refused(experiment, weights, tmp_path):
     write_manifest(weights, [FILE], preset="tiny", protocol="paper", commit="none")
     with pytest.raises(WeightsError, match="trained on protocol 'paper'"):
-        Ledger(experiment, tmp_path / "out", resume=False, start=weights)
+        RunState(experiment, tmp_path / "out", resume=False, start=weights)
 
 
 def test_a_folder_without_weights_is_refused(preset, federate, tmp_path, capsys):

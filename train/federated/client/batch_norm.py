@@ -1,4 +1,4 @@
-"""Batch-norm statistics of averaged weights: they are nobody's average, so they are measured.
+"""Batch-norm statistics, measured on a client's scans for the averaged weights that arrive.
 
 Averaged weights send out smaller signals than the weights that were averaged, so that the mean of
 the clients' statistics fits neither. Each client measures them on its own scans when weights

@@ -1,4 +1,4 @@
-"""The client's side of the wire: unpack, let the hospital work, pack what may leave."""
+"""Flower's client app: unpacks a message, calls the hospital, packs the tensors that may leave."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ app = ClientApp(mods=[secagg.client_mod])
 
 @app.query()
 def introduce(message: Message, context: Context) -> Message:
-    """Says who this client is, in which experiment, with how many scans."""
+    """Reply with this client's number, experiment and number of scans."""
 
     def work(hospital: Hospital) -> RecordDict:
         who = ConfigRecord({"client": hospital.client, "digest": hospital.experiment.digest})
@@ -52,7 +52,7 @@ def introduce(message: Message, context: Context) -> Message:
 
 @app.train()
 def train(message: Message, context: Context) -> Message:
-    """One round of local training; replies with the experts and figures."""
+    """Train one round; reply with the shared tensors and metrics."""
 
     def work(hospital: Hospital) -> RecordDict:
         shared = _shared(message, hospital)
@@ -82,7 +82,7 @@ def train(message: Message, context: Context) -> Message:
 
 @app.evaluate()
 def evaluate(message: Message, context: Context) -> Message:
-    """Figures of what is shared with the client's own on its validation scans."""
+    """Validate the shared tensors with the client's own; reply with metrics."""
 
     def work(hospital: Hospital) -> RecordDict:
         config = message.content.config_records["config"]
@@ -127,7 +127,7 @@ def _whole(value: object) -> int:
 
 
 def _hospital(context: Context) -> Hospital:
-    """The hospital that this node stands for.
+    """Return the hospital of this node.
 
     Places come from the node's own config. Simulated nodes have none and take the run's.
     """
@@ -175,7 +175,7 @@ def _open(
 
 
 def forget() -> None:
-    """Lets go of all opened hospitals: another run may find other files in the same places."""
+    """Forget all opened hospitals: another run may find other files in the same places."""
     _open.cache_clear()
     _corpus.cache_clear()
 

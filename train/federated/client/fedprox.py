@@ -1,4 +1,4 @@
-"""FedProx on a client's side (Li et al. 2020): steps are held back towards what has arrived."""
+"""FedProx on the client (Li et al. 2020): a penalty on the distance to the round's weights."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from train.trainer import LossFn
 
 
 def proximal(function: LossFn, anchor: Mapping[str, Tensor], mu: float) -> LossFn:
-    """The loss plus mu / 2 * |theta - theta_round|^2 over what is shared (FedProx)."""
+    """Add mu / 2 * |theta - theta_round|^2 over the shared tensors to a loss (FedProx)."""
 
     def loss(model: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator) -> Tensor:
         pulls = [

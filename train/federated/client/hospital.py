@@ -1,4 +1,4 @@
-"""What one hospital does in a round: learn from its scans, keep its attention, report figures.
+"""A hospital's part of a round: train on its scans, keep its attention, report metrics.
 
 No transport in here: tensors by name come in and go out.
 """
@@ -22,7 +22,7 @@ from train.data.dataset import ScanDataset
 from train.device import pick_device
 from train.federated.client import batch_norm, replaced_scans
 from train.federated.client.fedprox import proximal
-from train.federated.client.local_state import Shelf
+from train.federated.client.local_state import ClientState
 from train.federated.experiment import Experiment
 from train.federated.state_file import StateError
 from train.federated.warm_start import Start
@@ -37,7 +37,7 @@ MOST_REFUSED = 0.1  # of validation scans: a head that says 'cannot judge' of mo
 
 
 class Hospital:
-    """Client number `client` with its own scans; what is personal lies in `folder` alone.
+    """Client number `client` with its own scans; its personal state lies in `folder` alone.
 
     It goes on from `start`, what it kept of an earlier training, or from fresh numbers.
 
@@ -60,7 +60,7 @@ class Hospital:
         self.experiment = experiment
         self.client = client
         self.start = start or Start({}, "")
-        self.shelf = Shelf(folder, experiment, client)
+        self.state = ClientState(folder, experiment, client)
         self.device = pick_device()
         if defence is not None:
             corpus = replace(corpus, train=replaced_scans.purified(corpus.train, defence))
@@ -68,21 +68,21 @@ class Hospital:
 
     @cached_property
     def like(self) -> dict[str, Tensor]:
-        """Names, shapes and dtypes of what travels, without the numbers."""
+        """Names, shapes and dtypes of the shared tensors, without the numbers."""
         shared = self.experiment.shared(self.experiment.model())
         return {name: value.to("meta") for name, value in shared.items()}
 
     def train(
         self,
         shared: State,
-        now: int,
+        round_index: int,
         *,
         has_joined: bool,
         best: int = 0,
         span: tuple[float, float] = (0.0, 1.0),
         adv_share: float | None = None,
     ) -> tuple[dict[str, Tensor], dict[str, float]]:
-        """Local epochs of round `now` from what is shared and the client's own (Eq. 9).
+        """Train the local epochs of a round from the shared tensors and the client's own (Eq. 9).
 
         A head for 'cannot judge' is solved instead, whatever arrives.
         A client that has not joined yet has no attention of its own: past the first round it
@@ -98,32 +98,34 @@ class Hospital:
             FloatingPointError: the loss is not a number.
         """
         config, model = self.experiment.config, self._model(shared)
-        before = self.shelf.latest(now - 1) if has_joined else 0
+        before = self.state.latest(round_index - 1) if has_joined else 0
         if has_joined:
             self._add_own(model, before)
         else:
-            self.shelf.clear()  # of a run that the server knows nothing of
+            self.state.clear()  # of a run that the server knows nothing of
             model.load_state_dict(self.start.own, strict=False)
-            if now > 1:
-                self._adapt(model, shared, now, span)
+            if round_index > 1:
+                self._adapt(model, shared, round_index, span)
         if isinstance(model, Novelty):
-            loss = self._solver.solve(model, self.corpus.train, self._seed(now))
+            loss = self._solver.solve(model, self.corpus.train, self._seed(round_index))
         else:
             self._prepare(model, batch_norm.FEW)
-            learn, data = self._lesson(model, now, adv_share)
+            learn, data = self._lesson(model, round_index, adv_share)
             if config.strategy.proximal_mu:
                 loss_fn = proximal(learn.loss, dict(shared), config.strategy.proximal_mu)
                 learn = replace(learn, loss=loss_fn)
-            loss = self._fit(model, data, learn, now, config.local_epochs, span)
-        self.shelf.write(now, self.experiment.personal(model))
-        self.shelf.keep_only({now, before, self.shelf.nearest(best)})
+            loss = self._fit(model, data, learn, round_index, config.local_epochs, span)
+        self.state.write(round_index, self.experiment.personal(model))
+        self.state.keep_only({round_index, before, self.state.nearest(best)})
         return _on_cpu(self.experiment.shared(model)), {
             "loss": loss,
             "num-examples": len(self.corpus.train),
         }
 
-    def evaluate(self, shared: State, now: int, *, finish: bool = False) -> dict[str, float]:
-        """Figures of what is shared with the client's own of round `now`, on validation scans.
+    def evaluate(
+        self, shared: State, round_index: int, *, finish: bool = False
+    ) -> dict[str, float]:
+        """Measure the shared tensors with the client's own of a round on validation scans.
 
         With `finish` the network is kept whole: the phase has ended, others may build on it.
 
@@ -131,7 +133,7 @@ class Hospital:
             StateError: the client's own is lost, or a head for 'cannot judge' refuses its scans.
         """
         model = self._model(shared)
-        self._add_own(model, self.shelf.nearest(now))
+        self._add_own(model, self.state.nearest(round_index))
         self._prepare(model, batch_norm.MANY)
         if isinstance(model, Novelty):
             figures = self._solver.validate(model)
@@ -141,11 +143,11 @@ class Hospital:
         else:
             figures = self._recipe.validate(model.eval())
         if finish:
-            self.shelf.finish(model.state_dict())
+            self.state.finish(model.state_dict())
         return {**figures, "num-examples": len(self.corpus.val)}
 
     def system(self, files: Iterable[str] = tuple(FILES.values())) -> MedFedPure:
-        """The system with the named parts as this hospital finished them, the others untrained.
+        """Build the system with the named parts as finished here, the others untrained.
 
         Raises:
             StateError: a part's phase has not ended here yet.
@@ -154,7 +156,7 @@ class Hospital:
         system = build(preset.system).to(self.device)
         for phase in phases_of(preset):
             if (file := FILES[phase]) in files:
-                state = self.shelf.finished(replace(self.experiment, phase=phase))
+                state = self.state.finished(replace(self.experiment, phase=phase))
                 system.get_submodule(PARTS[file]).load_state_dict(state)
         return system
 
@@ -174,22 +176,22 @@ class Hospital:
         return phase.solver(settings, self.corpus.val, self.device, self.system)
 
     def _lesson(
-        self, model: nn.Module, now: int, adv_share: float | None
+        self, model: nn.Module, round_index: int, adv_share: float | None
     ) -> tuple[Recipe, ScanDataset]:
-        """How, and from which scans, the model learns in this round."""
+        """Return the recipe and the training scans of this round."""
         config, preset = self.experiment.config, self.experiment.preset
         loss = preset.classifier.loss
         if not self.experiment.step.is_adversarial or not loss.adv_eps:
             return self._recipe, self.corpus.train
-        if now <= config.calm_rounds:
+        if round_index <= config.calm_rounds:
             return self._recipe_of(preset, calm=True), self.corpus.train
         if adv_share is not None:
             loss = replace(loss, adv_clean=1 - adv_share)
         data = self.corpus.train
         if config.refresh_every:
             assert isinstance(model, MixtureOfExperts)
-            since = now - (now - config.calm_rounds - 1) % config.refresh_every
-            path = self.shelf.attacked(since)
+            since = round_index - (round_index - config.calm_rounds - 1) % config.refresh_every
+            path = self.state.attacked(since)
             data = replaced_scans.attacked(model, data, loss, self._seed(since), path)
             loss = replace(loss, adv_eps=0.0)
         learns = preset.override(classifier=replace(preset.classifier, loss=loss))
@@ -200,21 +202,23 @@ class Hospital:
         model.load_state_dict({**self.experiment.personal(model), **shared})
         return model.to(self.device)
 
-    def _add_own(self, model: nn.Module, now: int) -> None:
-        """Adds what the client kept of round `now`, where it keeps anything."""
+    def _add_own(self, model: nn.Module, round_index: int) -> None:
+        """Add the client's personal tensors of a round, where it keeps any."""
         if not self.experiment.is_all_shared:
-            model.load_state_dict(self.shelf.read(now), strict=False)
+            model.load_state_dict(self.state.read(round_index), strict=False)
 
     def _prepare(self, model: nn.Module, scans: int) -> None:
-        """Fits a model that has just arrived to the client's scans, without a gradient."""
+        """Fit a model that has just arrived to the client's scans, without a gradient."""
         if self.experiment.config.batch_norm == "silo" and self.like:
             batch_norm.measure(model, self.corpus.train.spaced(scans), self.device)
         if isinstance(model, MixtureOfExperts) and isinstance(model.attention, ClientGate):
             weights = mixture_weights(model, self.corpus.train, self.device)
             model.attention.set_weights(weights)
 
-    def _adapt(self, model: nn.Module, shared: State, now: int, span: tuple[float, float]) -> None:
-        """Teaches a newcomer's attention the experts as they are; those do not move."""
+    def _adapt(
+        self, model: nn.Module, shared: State, round_index: int, span: tuple[float, float]
+    ) -> None:
+        """Fit a late client's attention to the experts, which do not change."""
         self._prepare(model, batch_norm.FEW)
         parameters = dict(model.named_parameters())
         own = parameters.keys() - shared.keys()
@@ -222,7 +226,7 @@ class Hospital:
             return  # nothing to learn, or nothing that a gradient teaches
         for name in parameters.keys() & shared.keys():
             parameters[name].requires_grad_(False)
-        self._fit(model, self.corpus.train, self._recipe, now, 1, span)
+        self._fit(model, self.corpus.train, self._recipe, round_index, 1, span)
         for parameter in parameters.values():
             parameter.requires_grad_(True)
         model.load_state_dict(dict(shared), strict=False)  # shared statistics have moved
@@ -232,13 +236,13 @@ class Hospital:
         model: nn.Module,
         data: ScanDataset,
         learn: Recipe,
-        now: int,
+        round_index: int,
         epochs: int,
         span: tuple[float, float],
     ) -> float:
         """Trains in place; returns the last epoch's mean loss."""
         config: FitConfig = replace(
-            learn.fit, epochs=epochs, ema=0.0, patience=0, seed=self._seed(now)
+            learn.fit, epochs=epochs, ema=0.0, patience=0, seed=self._seed(round_index)
         )
         history = fit(
             model,
@@ -252,8 +256,8 @@ class Hospital:
         )
         return history[-1]["loss"]
 
-    def _seed(self, now: int) -> int:
-        return (self.experiment.seed * ROUND_SEEDS + now) * ROUND_SEEDS + self.client
+    def _seed(self, round_index: int) -> int:
+        return (self.experiment.seed * ROUND_SEEDS + round_index) * ROUND_SEEDS + self.client
 
 
 def _on_cpu(tensors: State) -> dict[str, Tensor]:

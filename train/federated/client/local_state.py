@@ -1,4 +1,4 @@
-"""A client's own files: what is personal after each round, and each phase's finished network."""
+"""A client's local state: personal tensors of each round, and each phase's finished network."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from train.federated.experiment import Experiment
 from train.federated.state_file import StateError
 
 
-class Shelf:
-    """Files of client number `client` under `root`; every phase of a family keeps them there."""
+class ClientState:
+    """Local state of client number `client` under `root`, for every phase of a family."""
 
     def __init__(self, root: Path, experiment: Experiment, client: int) -> None:
         self.folder = root / experiment.family[:12] / f"client-{client:03d}"
@@ -21,30 +21,32 @@ class Shelf:
         self._phase = experiment.phase
         self._digest = experiment.digest
 
-    def latest(self, now: int) -> int:
-        """The last round up to `now` of which there is a file; 0 if there is none."""
-        return max((n for n in self._files() if n <= now), default=0)
+    def latest(self, round_index: int) -> int:
+        """Return the last round up to `round_index` that has a file; 0 if there is none."""
+        return max((n for n in self._files() if n <= round_index), default=0)
 
-    def nearest(self, now: int) -> int:
-        """The same, or the first round after it, of who joined later; 0 if there is no file."""
-        return self.latest(now) or min(self._files(), default=0)
+    def nearest(self, round_index: int) -> int:
+        """Return the last round up to `round_index`, else the next one; 0 without files."""
+        return self.latest(round_index) or min(self._files(), default=0)
 
-    def read(self, now: int) -> dict[str, Tensor]:
-        """What was personal after round `now`; 0 stands for a lost one.
+    def read(self, round_index: int) -> dict[str, Tensor]:
+        """Read the personal tensors of round `round_index`; 0 stands for a lost one.
 
         Raises:
             StateError: it is lost, damaged or another client's.
         """
-        if not now:
+        if not round_index:
             raise StateError(
                 f"client {self.client} trained before, but its attention is not on its disk: give "
                 "it back its state folder, or let it join anew under another client number"
             )
-        return self._checked(self._file(now), self._digest)
+        return self._checked(self._file(round_index), self._digest)
 
-    def write(self, now: int, tensors: Mapping[str, Tensor]) -> None:
-        """Keeps what is personal after round `now`."""
-        state_file.write(self._file(now), tensors, self._facts(self._digest) | {"round": now})
+    def write(self, round_index: int, tensors: Mapping[str, Tensor]) -> None:
+        """Write the personal tensors of round `round_index`."""
+        state_file.write(
+            self._file(round_index), tensors, self._facts(self._digest) | {"round": round_index}
+        )
 
     def keep_only(self, rounds: set[int]) -> None:
         """Removes the files of all other rounds."""
@@ -53,11 +55,11 @@ class Shelf:
                 path.unlink()
 
     def finish(self, tensors: Mapping[str, Tensor]) -> None:
-        """Keeps the whole network that the phase has ended with."""
+        """Write the finished network of the phase."""
         state_file.write(self._finished(self._phase), tensors, self._facts(self._digest))
 
     def finished(self, experiment: Experiment) -> dict[str, Tensor]:
-        """The whole network that a phase of the same family has ended with.
+        """Read the finished network of a phase of the same family.
 
         Raises:
             StateError: the phase has not ended here yet, or the file is damaged or of other
@@ -71,16 +73,16 @@ class Shelf:
         return self._checked(path, experiment.digest)
 
     def has_finished(self, phase: str) -> bool:
-        """Whether a phase of the same family has ended here."""
+        """Return True where a phase of the same family has finished here."""
         return self._finished(phase).is_file()
 
     def clear(self) -> None:
-        """Removes what the phase's rounds have left."""
+        """Remove the files of the phase's rounds."""
         for path in self.folder.glob(f"{self._phase}-*"):
             path.unlink()
 
     def attacked(self, since: int) -> Path:
-        """Where the training scans lie that were attacked in round `since`; older ones are gone."""
+        """Return the file of the adversarial examples of round `since`; removes older ones."""
         path = self.folder / f"{self._phase}-attacked-{since:05d}.safetensors"
         for old in self.folder.glob(f"{self._phase}-attacked-*"):
             if old != path:
@@ -100,8 +102,8 @@ class Shelf:
         files = self.folder.glob(f"{self._phase}-round-*.safetensors")
         return {int(path.stem.split("-")[-1]): path for path in files}
 
-    def _file(self, now: int) -> Path:
-        return self.folder / f"{self._phase}-round-{now:05d}.safetensors"
+    def _file(self, round_index: int) -> Path:
+        return self.folder / f"{self._phase}-round-{round_index:05d}.safetensors"
 
     def _finished(self, phase: str) -> Path:
         return self.folder / f"{phase}.safetensors"

@@ -1,4 +1,4 @@
-"""What a hospital lets out, written in a file on its own machine: no server can change it."""
+"""A hospital's policy: limits on what may leave, in a file that no server can change."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from torch import Tensor
 
 
 class PolicyError(ValueError):
-    """What was about to leave is against the hospital's policy, or the policy cannot be read."""
+    """The update violates the hospital's policy, or the policy cannot be read."""
 
 
 @dataclass(frozen=True)
 class Policy:
-    """Names that may leave (patterns), most megabytes, and noise on the update.
+    """Patterns of names that may leave, largest size in MB, clipping and noise of the update.
 
     What is personal never leaves in any case: the experiment says so. This narrows it further.
     `clip` above 0 scales a round's update to that L2 norm at most, and `noise` adds Gaussian noise
@@ -35,7 +35,7 @@ class Policy:
             raise PolicyError("max_mb, clip and noise must be 0 or more, noise needs a clip")
 
     def applied(self, new: Mapping[str, Tensor], old: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """What may leave of a round's tensors.
+        """Return a round's tensors as they may leave: checked, clipped, with noise.
 
         Raises:
             PolicyError: a name is not allowed, or it is too much.
@@ -57,7 +57,7 @@ class Policy:
 
 
 def read_policy(path: str) -> Policy:
-    """The policy in a TOML file; the default one if no file is named.
+    """Read the policy of a TOML file; without a file the default policy.
 
     Raises:
         PolicyError: the file is missing, is no TOML, or has a key that no policy has.

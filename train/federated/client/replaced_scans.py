@@ -1,4 +1,4 @@
-"""Training scans in whose place others stand: attacked ones (pFedDef), purified ones (Alg. 3)."""
+"""Replaced training scans: cached adversarial examples (pFedDef) and purified scans (Alg. 3)."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ BATCH = 50
 def attacked(
     model: MixtureOfExperts, data: ScanDataset, config: ClassifierConfig, seed: int, path: Path
 ) -> ScanDataset:
-    """The scans with a share of them attacked by PGD on the model as it is, in 8 bits.
+    """Replace a share of the scans by adversarial examples of PGD on the model, in 8 bits.
 
     What was found is kept in `path`, and read from there where it lies already: until the next
     refresh the same attacked scans are learned from, whatever the model has become.
@@ -44,7 +44,7 @@ def attacked(
 
 
 def purified(data: ScanDataset, system: MedFedPure) -> ScanDataset:
-    """The scans with those that the detector flags purified (Algorithm 3, lines 10 to 13)."""
+    """Replace scans that the detector flags by purified ones (Algorithm 3, lines 10 to 13)."""
     scans = data.scans.copy()
     for rows in batches(len(data), BATCH):
         x, _ = data.batch(rows, system.device)
@@ -61,7 +61,7 @@ def purified(data: ScanDataset, system: MedFedPure) -> ScanDataset:
 def _found(
     model: MixtureOfExperts, data: ScanDataset, rows: Tensor, config: ClassifierConfig
 ) -> Tensor:
-    """Attacked scans (n, ...) uint8 of the rows."""
+    """Compute adversarial examples (n, ...) uint8 of the rows."""
     device = next(model.parameters()).device
     was_training = model.training
     model.eval()

@@ -1,4 +1,4 @@
-"""A whole federation on one machine: SuperLink, SuperNodes, TLS, keys; thrown away afterwards."""
+"""A temporary federation on one machine: SuperLink, SuperNodes, TLS, keys."""
 
 from __future__ import annotations
 

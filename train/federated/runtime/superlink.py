@@ -1,4 +1,4 @@
-"""Flower's own processes: started with a home and ports of ours, asked what became of a run."""
+"""Flower's processes: started with their own home and ports, queried for a run's outcome."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ class Link:
         return found
 
     def _last_words(self, run: str, log: Path) -> str:
-        """The end of the run's own log, which is kept whole beside ours."""
+        """Return the end of the run's log, which is kept beside ours."""
         command = [program("flwr"), "log", run, self.name, "--show"]
         done = subprocess.run(command, env=self.environment, capture_output=True, text=True)
         kept = log.with_name("run.log")
@@ -98,7 +98,7 @@ class Link:
 
 
 def environment() -> dict[str, str]:
-    """This process' own, in which Flower's programs find each other."""
+    """Return this process' environment, in which Flower's programs find each other."""
     beside = str(Path(sys.executable).parent)
     return {**os.environ, "PATH": f"{beside}{os.pathsep}{os.environ['PATH']}"}
 
@@ -162,7 +162,7 @@ def write_config(home: Path, name: str, address: str, root_certificate: Path | N
 
 
 def program(name: str) -> str:
-    """Where a program of Flower's lies.
+    """Return the path of one of Flower's programs.
 
     Raises:
         FederationError: it is not installed.

@@ -1,4 +1,4 @@
-"""`python -m train node`: a hospital's side between hospitals; checks all it can, then waits.
+"""`python -m train node`: one hospital on its own machine; checks its input, then waits.
 
 Flower's own SuperNode does the waiting. Before it starts, each thing that it would fail on later,
 or retry for ever, is looked at here and named in a sentence.
@@ -37,7 +37,7 @@ ATTEMPTS, AGAIN_SECONDS = 7, 15.0  # a lost node counts for two heartbeats of 30
 
 
 class NodeError(ValueError):
-    """Why this hospital cannot take part."""
+    """The reason that keeps this hospital from taking part."""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -59,7 +59,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def check(args: argparse.Namespace) -> None:
-    """Everything that can be known before the start.
+    """Check everything that can be checked before the start.
 
     Raises:
         NodeError, DataError, PolicyError, WeightsError: what is wrong, in a sentence.
@@ -165,7 +165,7 @@ def keep(command: Sequence[str], own: Mapping[str, str], key: Path) -> int:
 
 
 def _supernode(command: Sequence[str], own: Mapping[str, str]) -> tuple[int, bool]:
-    """One run of it: its exit code, and whether the server refused its key."""
+    """Run it once; return its exit code, and True where the server refused its key."""
     refused = threading.Event()
     with subprocess.Popen(
         command, env=dict(own), stderr=subprocess.STDOUT, stdout=subprocess.PIPE, text=True,

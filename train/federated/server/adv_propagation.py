@@ -1,4 +1,4 @@
-"""Propagation of attacked scans from clients who can afford them to those who cannot (pFedDef)."""
+"""Propagation of adversarial examples to clients with fewer resources (pFedDef)."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from train.federated.experiment import Experiment
 
 
-def propagated(
+def propagate_shares(
     share: float, resources: Sequence[float], counts: Mapping[int, int]
 ) -> dict[int, float]:
-    """Each client's share of attacked scans, so that of all scans `share` are (Kim et al. 2023).
+    """Compute each client's share of attacked scans for a total of `share` (Kim et al. 2023).
 
     No client attacks more than its `resources` allow; what some cannot do is spread evenly over
     the others' scans, as far as they can. `counts` are the training scans by client.
@@ -28,10 +28,12 @@ def propagated(
     return shares
 
 
-def told(experiment: Experiment, counts: Mapping[int, int]) -> dict[int, dict[str, float]]:
-    """What the clients with these numbers of scans are told of their shares, if those differ."""
+def build_share_entries(
+    experiment: Experiment, counts: Mapping[int, int]
+) -> dict[int, dict[str, float]]:
+    """Build the config entries with each client's share of attacked scans, if the shares differ."""
     resources, wanted = experiment.config.resources, experiment.adv_share
     if not resources or not wanted:
         return {}
-    found = propagated(wanted, resources, counts)
+    found = propagate_shares(wanted, resources, counts)
     return {client: {"adv-share": share} for client, share in found.items()}

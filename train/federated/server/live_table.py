@@ -16,17 +16,17 @@ class Table:
         self._drawn = 0
 
     def scans(self, client: int, count: int) -> None:
-        """A client has introduced itself."""
+        """Show a client that has introduced itself."""
         self._rows[client] = {"scans": str(count), "doing": "waits"}
 
     def ask(self, clients: list[int], doing: str) -> None:
-        """These clients are asked to do something."""
+        """Show that these clients were asked to do something."""
         for client in clients:
             self._rows.setdefault(client, {})["doing"] = doing
         self._draw()
 
     def heard(self, client: int, figures: dict[str, float] | str) -> None:
-        """A client has answered with figures, or failed with a reason."""
+        """Show a client's metrics, or the reason of its failure."""
         row = self._rows.setdefault(client, {})
         what = row.get("doing", "")
         if isinstance(figures, str):
@@ -50,7 +50,7 @@ class Table:
         self._draw()
 
     def close(self) -> None:
-        """Leaves the table as it is."""
+        """Stop redrawing and leave the table as it is."""
         self._drawn = 0
 
     def _draw(self) -> None:

@@ -1,4 +1,4 @@
-"""Messages out, replies in: who answered, who failed and why, who was late. Waits no longer."""
+"""Messaging: sends messages, collects replies until a timeout, reports failures."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ HeardFn = Callable[[int, Message | str], str | None]
 
 
 class Mailbox(Protocol):
-    """What an exchange needs of Flower's Grid."""
+    """The part of Flower's Grid that an exchange uses."""
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         """Sends messages; their ids in the same order, empty where one cannot be sent."""
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        """The replies that have come to some of the messages."""
+        """Pull the replies that have arrived for some of the messages."""
 
 
 def exchange(

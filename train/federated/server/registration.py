@@ -1,4 +1,4 @@
-"""Who is there: which node is which client, asked once of each node that comes."""
+"""Client registration: maps nodes to clients; each node is asked once."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from train.federated.server.live_table import Table
 from train.federated.server.messaging import POLL, exchange
 
 
-class Roll:
-    """Calls the roll before a round. Nodes that do not belong are refused, and it is said why."""
+class ClientRegistry:
+    """Registry of connected clients; nodes that do not fit are refused with a reason."""
 
     def __init__(self, grid: Grid, experiment: Experiment, table: Table) -> None:
         self._grid = grid
@@ -25,7 +25,7 @@ class Roll:
         self.scans: dict[int, int] = {}  # client -> training scans
 
     def call(self, wanted: int) -> dict[int, int]:
-        """Client -> node of all that are there; waits until `wanted` are, or the time is up."""
+        """Map connected clients to nodes; wait until `wanted` are there, or the time is up."""
         deadline = time.monotonic() + self._experiment.config.timeout
         out = set(self._refused)
         while True:
@@ -39,16 +39,16 @@ class Roll:
             time.sleep(5 * POLL)
 
     def reasons(self) -> list[str]:
-        """Who took no part since the last time that this was asked, and why."""
+        """Return the nodes refused since the last call, with reasons."""
         said, self._reasons = self._reasons, []
         return said
 
     def _has_all(self, nodes: set[int]) -> bool:
-        """Whether nobody else can come: there are as many nodes as clients."""
+        """Return True where all clients are connected."""
         return len(nodes) >= self._experiment.config.partition.num_clients
 
     def _ask(self, nodes: list[int]) -> set[int]:
-        """Takes up those that fit; the others are on the record, each with its reason."""
+        """Register the nodes that fit; record the others with a reason."""
         if not nodes:
             return set()
         messages = {n: Message(RecordDict(), n, MessageType.QUERY) for n in nodes}

@@ -1,4 +1,4 @@
-"""What the server keeps: rounds, the shared tensors of the last and the best, who has joined."""
+"""Run state on the server: rounds, shared tensors of the last and the best, joined clients."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from train.federated.warm_start import start_shared
 STATE, RESULT = "server.safetensors", "federated.json"
 
 
-class Ledger:
-    """One experiment's state in the folder `out`, so that the next start goes on there.
+class RunState:
+    """State of one experiment in the folder `out`, resumed at the next start.
 
     The first round starts from what `start` holds of the network, a folder of weights, or from
     fresh numbers.
@@ -49,12 +49,12 @@ class Ledger:
 
     @property
     def best_round(self) -> int:
-        """The round whose mean validation score is highest, the first of equals; 0 before any."""
+        """Round with the highest mean validation score, the first of equals; 0 before any."""
         scores = {r["round"]: r["summary"]["score"]["mean"] for r in self.history if r["summary"]}
-        return max(scores, key=lambda now: scores[now]) if scores else 0
+        return max(scores, key=lambda round_index: scores[round_index]) if scores else 0
 
     def step(self, mean: dict[str, Tensor]) -> dict[str, Tensor]:
-        """What the round's aggregate leads to; with momentum, past rounds' directions too."""
+        """Apply the round's aggregate, with server momentum (FedAvgM) where it is set."""
         momentum = self.experiment.config.strategy.momentum
         if not momentum:
             return mean
@@ -63,7 +63,7 @@ class Ledger:
         return {n: t + self.velocity[n] for n, t in self.shared.items()}
 
     def averaged(self, shared: dict[str, Tensor]) -> dict[str, Tensor]:
-        """What a round that leads to `shared` is worth: with `average`, the mean over rounds."""
+        """Return the tensors to evaluate: with `average` the mean over rounds, else `shared`."""
         kept = self.experiment.config.strategy.average
         led = any(not r["skipped"] for r in self.history)
         if not kept or not led or self.experiment.is_solved:
@@ -71,7 +71,7 @@ class Ledger:
         return {n: kept * self.mean[n] + (1 - kept) * t for n, t in shared.items()}
 
     def add(self, entry: dict[str, Any], shared: dict[str, Tensor]) -> None:
-        """Takes up a round that has ended and what is shared after it."""
+        """Add a finished round and its shared tensors."""
         if not entry["skipped"]:
             self.mean = self.averaged(shared)
         self.history.append(entry)
@@ -93,7 +93,7 @@ class Ledger:
         state_file.write(self.out / STATE, tensors, facts)
 
     def write_result(self, final: dict[str, Any]) -> None:
-        """The record of the whole training; `final` is what the best round is worth."""
+        """Write the record of the training; `final` holds the metrics of the best round."""
         facts = {
             "preset": self.experiment.preset.name,
             "phase": self.experiment.phase,

@@ -1,4 +1,4 @@
-"""From a preset's words to an aggregation, made anew each round: the mean, or one of Flower's."""
+"""Aggregation strategies: the weighted mean, or one of Flower's."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ SECONDS = "seconds"  # a client's own time; shown, not kept: it differs between 
 
 
 class RunningMean:
-    """sum_i n_i / n * theta_i (Eq. 23), an answer at a time: no more than one is ever kept."""
+    """sum_i n_i / n * theta_i (Eq. 23), one answer at a time, so that none is kept."""
 
     def __init__(self) -> None:
         self._sums: dict[str, Tensor] = {}
         self._count = 0
 
     def add(self, tensors: Mapping[str, Tensor], count: int) -> None:
-        """Takes in a client's tensors, learned from `count` scans."""
+        """Add a client's tensors, learned from `count` scans."""
         for name, value in tensors.items():
             weighted = value.double() * count
             self._sums[name] = self._sums[name] + weighted if self._count else weighted
@@ -44,12 +44,12 @@ class RunningMean:
 
 
 def is_mean(config: StrategyConfig) -> bool:
-    """Whether the aggregation is a mean that can be taken an answer at a time."""
+    """Return True for a mean that can be computed one answer at a time."""
     return config.is_mean and not config.secagg
 
 
 def build(config: StrategyConfig, arrays: ArrayRecord, clients: int) -> Strategy:
-    """The aggregation of one round that started from `arrays`, with answers of `clients`."""
+    """Build the strategy of a round that started from `arrays`, with answers of `clients`."""
     if config.name == "fedmedian":
         return FedMedian()
     if config.name == "trimmed":
