@@ -17,8 +17,8 @@ from bench.components import (
     out_of_distribution,
     purifier,
 )
-from bench.federation import baseline_tables, pooled_table
-from bench.federation import tables as federation_tables
+from bench.federation import comparison, pooled
+from bench.federation import run as federation
 from bench.markdown import Renderer
 from bench.robustness import loso
 from bench.robustness import run as robustness
@@ -34,9 +34,9 @@ MEASUREMENTS: dict[str, ModuleType] = {
     "loso": loso,
     "latency": latency,
     "demo": load_test,
-    "tables": baseline_tables,
-    "pooled": pooled_table,
-    "federation": federation_tables,
+    "tables": comparison,
+    "pooled": pooled,
+    "federation": federation,
 }
 
 

@@ -1,35 +1,40 @@
-"""What hospitals learn together: poisoned, with other normalisation, with one attention for all."""
+"""Rows on what hospitals learn: a poisoning client, batch-norm, personal or shared attention."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
+from flwr.app import Context, Message
 from flwr.clientapp.typing import ClientAppCallable
+from torch import Tensor
 
 from bench.clients import test_scans
-from bench.federation.bad_clients import LOUD, altered, noise
-from bench.federation.federation_ground import PRESET, Ground
-from bench.federation.trainings import Federation
+from bench.federation.trainings import PRESET, Federation, FederationFixture
 from bench.result_file import Figures
 from core import metrics
 from train.data.dataset import ScanDataset, batches
 from train.device import pick_device
 from train.federated.client import client_app
 from train.federated.runtime import run
+from train.federated.serialization import pack
 
+Tensors = dict[str, Tensor]
+ChangeFn = Callable[[Tensors, int], Tensors]  # of trained tensors and the round
 POISONER = 3
-FAR, NEAR = 0.55, 3.0  # accuracy that counts as collapsed; points that count as unharmed
-SEEDS = 3
+NOISE_FACTOR = 10.0  # root mean square of the poisoner's noise by that of the tensor
+COLLAPSE_ACCURACY = 0.55
+MAX_LOST_POINTS = 3.0  # of a robust mean
+SEED_COUNT = 3
 BATCH = 50
 
 
-def poison(ground: Ground) -> Figures:
-    """One client of ten sends noise: the mean against the median, beside a run without it."""
-    poisoned = altered(noise, POISONER)
+def measure_poisoning(fixture: FederationFixture) -> Figures:
+    """Trains with one client of ten sending noise, averaged by mean and by median, and without."""
+    poisoned = alter_replies(make_noise, POISONER)
     runs: dict[str, tuple[list[str], ClientAppCallable]] = {
         "clean, FedAvg": ([], client_app.app),
         "poisoned, FedAvg": ([], poisoned),
@@ -37,22 +42,24 @@ def poison(ground: Ground) -> Figures:
     }
     found = {}
     for name, (methods, app) in runs.items():
-        place = ground.places.runs / ("poisoned" if name.startswith("poisoned") else "learning")
-        own = ground.under(place).federation(*methods, protocol=ground.learning)
-        found[name] = _outcome(own.train(run=partial(run.in_process, app=app)))
+        place = fixture.places.runs / ("poisoned" if name.startswith("poisoned") else "learning")
+        own = fixture.with_runs(place).build(*methods, protocol=fixture.learning)
+        found[name] = _summarize(own.train(run=partial(run.in_process, app=app)))
     clean, mean, median = (found[name]["last"]["clean"]["mean"] for name in runs)
     return {
-        "meaning": f"{ground.learning}: client {POISONER} of ten sends Gaussian noise, {LOUD:g} "
-        "times as large as its tensors; clean validation accuracy after the last round",
-        "must": f"FedAvg falls to {FAR:.0%} or below, FedMedian stays within {NEAR:g} points",
-        "met": mean <= FAR and 100 * (clean - median) <= NEAR,
+        "meaning": f"{fixture.learning}: client {POISONER} of ten sends Gaussian noise, "
+        f"{NOISE_FACTOR:g} times as large as its tensors; clean validation accuracy after the last "
+        "round",
+        "must": f"FedAvg falls to {COLLAPSE_ACCURACY:.0%} or below, FedMedian stays within "
+        f"{MAX_LOST_POINTS:g} points",
+        "met": mean <= COLLAPSE_ACCURACY and 100 * (clean - median) <= MAX_LOST_POINTS,
         "lost_points": {"FedAvg": 100 * (clean - mean), "FedMedian": 100 * (clean - median)},
         "runs": found,
     }
 
 
-def batch_norm(ground: Ground) -> Figures:
-    """What of normalisation travels: all of it, its weights, nothing."""
+def measure_batch_norm(fixture: FederationFixture) -> Figures:
+    """Trains with batch-norm shared, shared but for its statistics (silo), and local."""
     kinds = {
         "shared, no momentum": ["shared-norm"],
         "silo, no momentum": ["no-momentum"],
@@ -61,11 +68,11 @@ def batch_norm(ground: Ground) -> Figures:
     }
     found = {}
     for kind, methods in kinds.items():
-        here = ground.under(ground.places.runs / "learning")
-        own = here.federation(*methods, protocol=ground.learning)
-        found[kind] = _outcome(own.train())
+        here = fixture.with_runs(fixture.places.runs / "learning")
+        own = here.build(*methods, protocol=fixture.learning)
+        found[kind] = _summarize(own.train())
     return {
-        "meaning": f"{ground.learning}: statistics and weights of batch-norm averaged (shared; "
+        "meaning": f"{fixture.learning}: statistics and weights of batch-norm averaged (shared; "
         "with momentum of the server variances could become negative), weights alone (silo), "
         "neither (local); validation after the last round",
         "must": "",
@@ -74,16 +81,18 @@ def batch_norm(ground: Ground) -> Figures:
     }
 
 
-def personal(ground: Ground, preset: str = PRESET, count: int = SEEDS) -> Figures:
-    """Each client's own attention against one for all: hospitals of one source each."""
+def measure_personal_attention(
+    fixture: FederationFixture, preset: str = PRESET, count: int = SEED_COUNT
+) -> Figures:
+    """Compares personal with averaged attention, with hospitals of one source each."""
     found: dict[str, Any] = {}
-    seeds = range(ground.seed, ground.seed + count)
+    seeds = range(fixture.seed, fixture.seed + count)
     for name, methods in (("personal", []), ("shared", ["all-shared"])):
-        here = ground.under(ground.places.runs / "learning")
+        here = fixture.with_runs(fixture.places.runs / "learning")
         found[name] = [
-            _tested(
-                here.federation(
-                    "by-source", *methods, protocol=ground.learning, seed=seed, preset=preset
+            _test(
+                here.build(
+                    "by-source", *methods, protocol=fixture.learning, seed=seed, preset=preset
                 )
             )
             for seed in seeds
@@ -96,14 +105,41 @@ def personal(ground: Ground, preset: str = PRESET, count: int = SEEDS) -> Figure
         "met": None,
         "preset": preset,
         "seeds": list(seeds),
-        "systems": {name: _spread(runs) for name, runs in found.items()},
-        "differences": compare(found["personal"], found["shared"]),
+        "systems": {name: _summarize_seeds(runs) for name, runs in found.items()},
+        "differences": compare_paired(found["personal"], found["shared"]),
         "runs": found,
     }
 
 
-def compare(own: Sequence[Figures], one: Sequence[Figures]) -> Figures:
-    """Differences in points, paired by seed and client, and their mean's interval."""
+def alter_replies(change: ChangeFn, client: int, only: int = 0) -> ClientAppCallable:
+    """Returns the app in which `client` sends changed tensors, in all rounds or in one."""
+
+    def app(message: Message, context: Context) -> Message:
+        reply: Message = client_app.app(message, context)
+        is_altered = context.node_config["partition-id"] == client and reply.has_content()
+        if not is_altered or message.metadata.message_type != "train":
+            return reply
+        round_index = int(str(message.content.config_records["config"]["round"]))
+        if round_index == only or not only:
+            arrays = reply.content.array_records["arrays"]
+            learned = {name: torch.from_numpy(a.numpy().copy()) for name, a in arrays.items()}
+            reply.content["arrays"] = pack(change(learned, round_index))
+        return reply
+
+    return app
+
+
+def make_noise(tensors: Tensors, round_index: int) -> Tensors:
+    """Returns Gaussian noise `NOISE_FACTOR` times as large as each tensor (root mean square)."""
+    generator = torch.Generator().manual_seed(round_index)
+    return {
+        name: NOISE_FACTOR * t.square().mean().sqrt() * torch.randn(t.shape, generator=generator)
+        for name, t in tensors.items()
+    }
+
+
+def compare_paired(own: Sequence[Figures], one: Sequence[Figures]) -> Figures:
+    """Returns the mean difference in points, paired by seed and client, with its interval."""
     found = {}
     for fold in ("validation", "test"):
         pairs = [
@@ -117,8 +153,8 @@ def compare(own: Sequence[Figures], one: Sequence[Figures]) -> Figures:
     return found
 
 
-def accuracy(model: torch.nn.Module, scans: ScanDataset) -> float:
-    """Share of scans that a model reads right."""
+def measure_accuracy(model: torch.nn.Module, scans: ScanDataset) -> float:
+    """Returns the share of scans that a model classifies correctly."""
     right = 0
     for rows in batches(len(scans), BATCH):
         x, y = scans.batch(rows, pick_device())
@@ -127,20 +163,22 @@ def accuracy(model: torch.nn.Module, scans: ScanDataset) -> float:
     return right / len(scans)
 
 
-def _tested(own: Federation) -> Figures:
+def _test(own: Federation) -> Figures:
     """Accuracy by client on validation and test scans, with the best round's model."""
     training, p = own.train(), own.places
-    models, hospitals = own.models(), own.hospitals()
+    models, hospitals = own.load_models(), own.build_hospitals()
     scans = test_scans(own.experiment, own.corpus, p.data, p.cache, manifests=p.manifests)
     return {
         "best_round": training["best_round"],
-        "validation": [accuracy(m, h.corpus.val) for m, h in zip(models, hospitals, strict=True)],
-        "test": [accuracy(m, part) for m, part in zip(models, scans, strict=True)],
+        "validation": [
+            measure_accuracy(m, h.corpus.val) for m, h in zip(models, hospitals, strict=True)
+        ],
+        "test": [measure_accuracy(m, part) for m, part in zip(models, scans, strict=True)],
         "n": [len(part) for part in scans],
     }
 
 
-def _outcome(training: dict[str, Any]) -> Figures:
+def _summarize(training: dict[str, Any]) -> Figures:
     """Validation figures of the last round and of the best, over clients."""
     keys = ("mean", "worst")
     last = training["rounds"][-1]["summary"]
@@ -152,7 +190,7 @@ def _outcome(training: dict[str, Any]) -> Figures:
     }
 
 
-def _spread(runs: Sequence[Figures]) -> Figures:
+def _summarize_seeds(runs: Sequence[Figures]) -> Figures:
     """Mean over seeds of the clients' mean and of the worst client."""
     return {
         fold: {

@@ -1,4 +1,4 @@
-"""Tables I and II: every method trained on the same clients, each client's own model on its scans.
+"""The command `tables`: Tables I and II, every method trained on the same clients.
 
 The round is chosen on validation scans. Besides the paper's attack on the classifier there is one
 through the whole of each method, and each client's attack on every other's model ('internal
@@ -7,46 +7,115 @@ evasion', Kim et al. 2023).
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from bench import options
 from bench.clients import test_scans
 from bench.data import Batch
-from bench.federation import curves
 from bench.federation.cost import cost
-from bench.federation.methods import METHODS, Method, Table, in_order, preset_of
-from bench.federation.trainings import Federation, Places, decisive, federation
+from bench.federation.methods import (
+    METHODS,
+    Method,
+    Table,
+    preset_of,
+    select_methods,
+    sort_rows,
+)
+from bench.federation.methods import TABLES as KNOWN
+from bench.federation.trainings import Federation, Places, build_federation, select_settings
+from bench.markdown import Renderer, Result, Results, percent, results_of, source, span, table
 from bench.progress import say
-from bench.provenance import key_of
+from bench.provenance import key_of, machine_facts
 from bench.result_file import ResultFile
 from bench.robustness.rows import Row, attacked
 from bench.summaries import called_right
 from core import metrics
 from train.config import read_preset
-from train.data.corpus import Corpus
+from train.data.corpus import Corpus, load_corpus
 from train.data.dataset import ScanDataset, batches
 from train.device import pick_device
 from train.federated import metrics as fed_metrics
 from train.federated.experiment import read_experiment
 
 BATCH = 25
+NAMES = tuple(f"{name}-{setting}" for name in KNOWN for setting in ("paper", "reduced"))
+HELP = "Tables I and II: every method trained on the same clients, and attacked"
+LEVEL = 0.05  # of McNemar's test: what lies above is called a tie
+FIGURES = (("clean", "clean"), ("pgd", "under PGD-3"))
+COLOURS = (
+    "#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#bbbbbb", "#332288"
+)  # fmt: skip
 
 
 class Reader(NamedTuple):
-    """One client's model: what the paper's attacker differentiates, and what is deployed."""
+    """One client's model: the surrogate of the paper's attacker, and the deployed whole."""
 
     surface: Callable[[Tensor], Tensor]  # logits (B, C) of scans
     whole: Callable[[Tensor, Sequence[int]], Tensor]  # the same of scans and their noise seeds
     cost: dict[str, int]
 
 
-def run(
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of the command."""
+    add = parser.add_argument
+    add("--table", type=int, choices=(1, 2), default=2, help="table of the paper")
+    add("--dataset", choices=("br35h", "cifar10"), default="br35h", help="Table I: cifar10 alone")
+    add("--setting", choices=("reduced", "paper"), default="reduced", help="paper: on a GPU")
+    add(
+        "--methods", type=options.parse_names, metavar="LIST",
+        help="all by default, of " + ", ".join(m.name for m in METHODS),
+    )  # fmt: skip
+    add("--limit", type=int, default=0, help="largest number of test scans a client; 0: all")
+    add(
+        "--lite-limit",
+        type=int,
+        default=12,
+        help="scans a client for PGD-20",
+    )
+    add(
+        "--evasion-limit",
+        type=int,
+        default=6,
+        help="scans a client for transfer; 0: none",
+    )
+    add("--seed", type=int, default=0, help="of the training")
+    add("--runs", type=Path, default=Path("runs") / "tables", help="folder of the trainings")
+    options.add_places(parser)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Trains and attacks the methods."""
+    name = f"{args.table}-{args.dataset}"
+    if name not in KNOWN:
+        raise ValueError("Table I has CIFAR-10 alone: --dataset cifar10")
+    known, methods = KNOWN[name], select_methods(args.methods)
+    places = Places(options.root_of(args), args.cache, args.manifests, args.runs)
+    corpus = load_corpus(known.protocol, places.data, places.cache, places.manifests)
+    out = args.out or Path("results") / f"table-{name}-{args.setting}.json"
+    settings = options.settings_of(args)
+    store = ResultFile(
+        out, "tables",
+        {"split_sha256": corpus.split_sha256, "settings": settings},
+        {"dataset": corpus.protocol, "machine": machine_facts(torch.device("cpu"))},
+        args.fresh,
+    )  # fmt: skip
+    measure(
+        store, known, args.setting, methods, corpus, places, seed=args.seed, limit=args.limit,
+        lite_limit=args.lite_limit, evasion_limit=args.evasion_limit,
+    )  # fmt: skip
+    store.close()
+
+
+def measure(
     store: ResultFile,
-    table: Table,
+    known: Table,
     setting: str,
     methods: Sequence[Method],
     corpus: Corpus,
@@ -57,21 +126,23 @@ def run(
     lite_limit: int,
     evasion_limit: int,
 ) -> None:
-    """One row of `store` for each method; a killed run goes on, in the middle of a training too."""
-    presets = {m: read_preset(preset_of(table, setting, m)) for m in METHODS}
-    decides = {m.name: {"preset": decisive(p, whole=m.whole)} for m, p in presets.items()}
+    """Measures a row of `store` for each method; a stopped run resumes, also within a training."""
+    presets = {m: read_preset(preset_of(known, setting, m)) for m in METHODS}
+    key_parts = {m.name: {"preset": select_settings(p, whole=m.whole)} for m, p in presets.items()}
     # every method has the same clients
     scans = test_scans(
-        read_experiment(table.presets[setting], table.protocol, seed), corpus, places.data,
+        read_experiment(known.presets[setting], known.protocol, seed), corpus, places.data,
         places.cache, limit=limit, manifests=places.manifests,
     )  # fmt: skip
     for method in methods:
-        own = federation(preset_of(table, setting, method), table.protocol, seed, corpus, places)
+        own = build_federation(
+            preset_of(known, setting, method), known.protocol, seed, corpus, places
+        )
 
         def row(method: Method = method, own: Federation = own) -> dict[str, Any]:
             say(f"{method.name}: {own.preset}")
             training = own.train()
-            readers = _whole(own) if method.whole else _mixtures(own)
+            readers = _load_systems(own) if method.whole else _load_mixtures(own)
             found: dict[str, Any] = {
                 "meaning": method.meaning,
                 "preset": own.preset,
@@ -80,27 +151,26 @@ def run(
                 "rounds": [r["summary"] and _curve(r["summary"]) for r in training["rounds"]],
                 "cost": readers[0].cost,
                 "attacks": {
-                    a.name: _figures(readers, _fewer(scans, a, lite_limit), a)
-                    for a in table.attacks
+                    a.name: _figures(readers, _thin(scans, a, lite_limit), a) for a in known.attacks
                 },
             }
             if evasion_limit and not method.whole:
                 few = [part.spaced(evasion_limit) for part in scans]
-                found["evasion"] = evasion(readers, few, table.attacks[1])
+                found["evasion"] = evasion(readers, few, known.attacks[1])
             return found
 
-        store.row(method.name, row, **decides[method.name])
-    rows = in_order(store.content["rows"])
+        store.row(method.name, row, **key_parts[method.name])
+    rows = sort_rows(store.content["rows"])
     groups = {
-        a.name: [g for part in _fewer(scans, a, lite_limit) for g in part.groups]
-        for a in table.attacks
+        a.name: [g for part in _thin(scans, a, lite_limit) for g in part.groups]
+        for a in known.attacks
     }
     store.content["tests"] = compare(rows, groups)
-    store.content["stale"] = [n for n, r in rows.items() if r["key"] != key_of(decides[n])]
+    store.content["stale"] = [n for n, r in rows.items() if r["key"] != key_of(key_parts[n])]
     store.write()
-    curves.draw(
+    draw_curves(
         rows,
-        f"{table.dataset}, {table.backbone} clients, {setting} setting",
+        f"{known.dataset}, {known.backbone} clients, {setting} setting",
         store.path.with_suffix(".svg"),
     )
 
@@ -108,10 +178,10 @@ def run(
 def compare(
     rows: dict[str, Any], groups: dict[str, list[int]], best: str = "MedFedPure"
 ) -> dict[str, Any]:
-    """McNemar's exact test between `best` and each other method, on the same scans.
+    """Compares `best` with each other method on the same scans by McNemar's exact test.
 
     `difference` is the 95 % interval of the difference in accuracy when near-duplicate groups, by
-    attack in `groups`, are redrawn: McNemar's test takes each scan for one of its own.
+    attack in `groups`, are redrawn: McNemar's test takes scans as independent.
     """
     tests: dict[str, Any] = {}
     for name, row in rows.items():
@@ -130,7 +200,7 @@ def compare(
 
 
 def evasion(readers: Sequence[Reader], scans: Sequence[ScanDataset], attack: Row) -> dict[str, Any]:
-    """Accuracy of client j's model on its scans, attacked through client i's: rows i, columns j."""
+    """Measures client j's accuracy on its scans, attacked through client i's model: [i][j]."""
     matrix = np.zeros((len(readers), len(readers)))
     for i, attacker in enumerate(readers):
         for j, victim in enumerate(readers):
@@ -181,25 +251,25 @@ def _right(attacker: Reader, victim: Reader, scans: ScanDataset, row: Row) -> Te
     return torch.cat(out)
 
 
-def _mixtures(own: Federation) -> list[Reader]:
-    """The clients' classifiers as they finished them, nothing around them."""
+def _load_mixtures(own: Federation) -> list[Reader]:
+    """Loads the clients' mixtures alone."""
     readers, shape = [], own.corpus.shape
-    for model in own.models():
+    for model in own.load_models():
         count = cost(model, lambda m=model, s=shape: m(torch.zeros(1, *s, device=pick_device())))
         readers.append(Reader(model, lambda x, _, m=model: m(x), count._asdict()))
     return readers
 
 
-def _whole(own: Federation) -> list[Reader]:
-    """The clients' whole systems."""
+def _load_systems(own: Federation) -> list[Reader]:
+    """Loads the clients' full pipelines."""
     readers, shape = [], own.corpus.shape
-    for system in own.systems():
+    for system in own.load_systems():
         count = cost(system, lambda s=system: s.read(torch.full(shape, 0.5)))
         readers.append(Reader(system.classifier_logits, system.logits, count._asdict()))
     return readers
 
 
-def _fewer(scans: Sequence[ScanDataset], row: Row, lite_limit: int) -> list[ScanDataset]:
+def _thin(scans: Sequence[ScanDataset], row: Row, lite_limit: int) -> list[ScanDataset]:
     return [part.spaced(lite_limit) for part in scans] if row.whole else list(scans)
 
 
@@ -209,3 +279,108 @@ def _bits(figures: dict[str, Any]) -> Tensor:
 
 def _curve(summary: dict[str, Any]) -> dict[str, float]:
     return {key: summary[key]["mean"] for key in ("clean", "pgd") if key in summary}
+
+
+def methods_table(results: Results) -> str:
+    """Renders each measured table of the paper."""
+    return "\n\n".join(
+        _block(name, result) for name, result in results_of(results, "table", NAMES).items()
+    )
+
+
+def evasion_table(results: Results) -> str:
+    """Renders accuracy under attacks made with a client's own and with another's model."""
+    parts = []
+    for name, result in results_of(results, "table", NAMES).items():
+        lines = []
+        for method, row in sort_rows(result["rows"]).items():
+            if "evasion" in row:
+                found = row["evasion"]
+                lines.append([method, percent(found["diagonal"]), percent(found["off_diagonal"])])
+        if lines:
+            n = next(r["evasion"]["n"] for r in result["rows"].values() if "evasion" in r)
+            head = ["method", "own attack, %", "another client's attack, %"]
+            parts.append(f"**{_title(name)}**, n = {n}\n\n{table(head, lines)}")
+    return "\n\n".join(parts)
+
+
+def _block(name: str, result: Result) -> str:
+    known = KNOWN[name.rsplit("-", 1)[0]]
+    rows = sort_rows(result["rows"])
+    attacks = list(next(iter(rows.values()))["attacks"])
+    lines = []
+    for method, row in rows.items():
+        cells = [_cell(row["attacks"][a], result["tests"].get(method, {}).get(a)) for a in attacks]
+        cost = row["cost"]
+        published = known.published.get(method)
+        lines.append(
+            [
+                method,
+                *cells,
+                "/".join(f"{value:g}" for value in published) if published else "",
+                f"{cost['parameters'] / 1e6:.1f} M",
+                f"{cost['multiply_adds'] / 1e9:.2f} G",
+                str(row["best_round"]),
+            ]
+        )
+    head = ["method", *(f"{a}, %" for a in attacks), "paper: clean/attacked, %"]
+    head += ["parameters", "multiply-adds", "round"]
+    meanings = "; ".join(
+        f"{a}: {next(iter(rows.values()))['attacks'][a]['meaning']}" for a in attacks
+    )
+    note = (
+        "Mean over the clients, each with its own model on its own test scans [95 % of all scans, "
+        f"Wilson], sd, worst client, of ten their bottom decile. {meanings}. ≈: no difference "
+        f"from MedFedPure on the same scans (McNemar's exact test by scan, p above {LEVEL}, or an "
+        f"interval of the difference by near-duplicate group that holds 0). {source(result)}"
+    )
+    if result.get("stale"):
+        note += f" Of an earlier preset: {', '.join(result['stale'])}."
+    return f"**{_title(name)}**\n\n{table(head, lines)}\n\n{note}"
+
+
+def _cell(figures: dict[str, Any], test: dict[str, Any] | None) -> str:
+    tie = " ≈" if test and (test["p"] > LEVEL or _contains_zero(test["difference"])) else ""
+    return (
+        f"{percent(figures['mean'])}{tie} [{span(figures['interval'])}] "
+        f"± {percent(figures['sd'])}, worst {percent(figures['worst'])}"
+    )
+
+
+def _contains_zero(interval: tuple[float, float]) -> bool:
+    return interval[0] <= 0 <= interval[1]
+
+
+def _title(name: str) -> str:
+    number, dataset, setting = name.split("-")
+    known = KNOWN[f"{number}-{dataset}"]
+    numeral = {"1": "I", "2": "II"}[number]
+    return f"Table {numeral}, {known.dataset}, {known.backbone} clients, {setting} setting"
+
+
+def draw_curves(rows: dict[str, Any], title: str, path: Path) -> None:
+    """Draws the paper's figure 3, validation accuracy by round: clean and attacked, as SVG."""
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    matplotlib.rcParams["svg.hashsalt"] = title  # the same figures, the same file
+    # the full pipeline is its mixture, trained once
+    rows = {name: row for name, row in sort_rows(rows).items() if name != "MedFedPure"}
+    figure = Figure(figsize=(9.0, 3.6), layout="constrained")
+    panels = figure.subplots(1, 2, sharey=True)
+    for axes, (key, meaning) in zip(panels, FIGURES, strict=True):
+        for colour, (method, row) in zip(COLOURS, rows.items(), strict=False):
+            known = [(i, r[key]) for i, r in enumerate(row["rounds"], start=1) if r and key in r]
+            if known:
+                axes.plot(*zip(*known, strict=True), label=method, color=colour, linewidth=1.6)
+        axes.set_title(f"{meaning}, mean over the clients", fontsize=9)
+        axes.set_xlabel("round")
+        axes.set_ylim(0, 1)
+        axes.grid(alpha=0.3)
+    panels[0].set_ylabel("accuracy on validation scans")
+    panels[0].legend(fontsize=7, loc="lower right")  # all methods: not all have been attacked
+    figure.suptitle(title, fontsize=10)
+    figure.savefig(path, format="svg", metadata={"Date": None})
+
+
+TABLES: dict[str, Renderer] = {"methods": methods_table, "evasion": evasion_table}

@@ -1,44 +1,108 @@
-"""Federated against pooled training: the same preset, the same scans, the same test scans.
+"""The command `pooled`: federated against pooled training on equal presets and scans.
 
-Of the federation each test scan is read by the hospital that it falls to.
+Of the federation, each test scan is classified by the hospital that it belongs to.
 """
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from bench import options
+from bench.clients import test_scans
 from bench.data import Batch
 from bench.federation.comparison import Reader, evasion
+from bench.markdown import (
+    PROTOCOLS,
+    Results,
+    accuracy,
+    by_class,
+    number,
+    percent,
+    results_of,
+    source,
+    table,
+)
+from bench.provenance import machine_facts, weights_facts
 from bench.result_file import ResultFile
+from bench.robustness.old_tables import SYSTEM_NAMES
 from bench.robustness.rows import Row, attacked, rows_named
 from bench.summaries import by_label, called_right
-from core import metrics
+from core import load, metrics
 from core.attacks import PGD
+from core.checkpoint import WEIGHTS
 from core.diffusion import Diffusion
 from core.pipeline import MedFedPure
+from core.weights import load_all
+from train.data.corpus import load_corpus
 from train.data.dataset import ScanDataset, batches
+from train.data.split import PROTOCOLS as SPLITS
+from train.data.split import read_manifest
+from train.federated.experiment import read_experiment
 from train.phases import diffusion, mae
 from train.phases.diffusion import DiffusionConfig
 
+HELP = "a federation's weights against those of pooled training"
+KINDS = ("federated", "pooled")
 BATCH = 32
-TRANSFERRED = 8  # scans a hospital, attacked by each of the others
-T_MAX = 250  # depths at which noise is predicted: shares of this, as in training's validation
+TRANSFER_SCANS = 8  # a hospital, attacked by each of the others
+T_MAX = 250  # largest diffusion step at which noise is predicted, as in training's validation
 READERS = ("defence", "trained-mixture", "undefended")
 
 
-def run(
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of the command."""
+    add = parser.add_argument
+    add("--protocol", default="multi-source", choices=list(SPLITS), help="split to test on")
+    add("--preset", default="federated", help="preset of the federation: who holds what")
+    add("--weights", type=Path, default=WEIGHTS, help="folder of the federation's weights")
+    add("--pooled", type=Path, required=True, help="folder of weights trained on pooled scans")
+    add("--limit", type=int, default=0, help="largest number of test scans a hospital; 0: all")
+    add("--attack-eps", type=float, default=0.015, help="size of the perturbation, L-inf")
+    options.add_places(parser)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Measures both trainings on the same test scans."""
+    manifest, root = read_manifest(args.protocol, args.manifests), options.root_of(args)
+    facts = {
+        name: weights_facts(folder, manifest)
+        for name, folder in (("federated", args.weights), ("pooled", args.pooled))
+    }
+    own = load_all(args.weights)
+    experiment = read_experiment(args.preset, args.protocol, 0)
+    if len(own) != experiment.config.partition.num_clients:
+        raise ValueError(f"{args.weights} holds {len(own)} systems, not those of {args.preset!r}")
+    corpus = load_corpus(args.protocol, root, args.cache, args.manifests)
+    scans = test_scans(
+        experiment, corpus, root, args.cache, limit=args.limit, manifests=args.manifests
+    )
+    hashes = {name: f.pop("sha256") for name, f in facts.items()}
+    settings = {"limit": args.limit, "eps": args.attack_eps, "preset": args.preset}
+    machine = machine_facts(torch.device("cpu"))
+    store = ResultFile(
+        args.out or Path("results") / f"pooled-{args.protocol}.json", "pooled",
+        {"manifest_sha256": manifest.sha256, "weights": hashes, "settings": settings},
+        {"weights_facts": facts, "machine": machine}, args.fresh,
+    )  # fmt: skip
+    measure(store, list(own.values()), load(args.pooled), scans, args.attack_eps)
+    store.close()
+
+
+def measure(
     store: ResultFile,
     federated: Sequence[MedFedPure],
     pooled: MedFedPure,
     scans: Sequence[ScanDataset],
     eps: float,
 ) -> None:
-    """Rows `clean`, `A0`, `transfer`, `mae` and `diffusion`; `scans` are those of hospitals 1 to N.
+    """Measures the rows clean, A0, transfer, mae, diffusion on `scans` of hospitals 1 to N.
 
     `transfer` is internal evasion (Kim et al. 2023): hospital i attacks scans of hospital j through
     its own classifier, and the whole system of j reads them.
@@ -47,7 +111,7 @@ def run(
     for row in rows_named(["clean", "A0"], eps):
         store.row(row.name, lambda r=row: _accuracy(own, same, scans, r))
     readers = [Reader(s.classifier_logits, s.logits, {}) for s in own]
-    few = [part.spaced(TRANSFERRED) for part in scans]
+    few = [part.spaced(TRANSFER_SCANS) for part in scans]
     store.row("transfer", lambda: evasion(readers, few, _transfer(eps)))
     store.row("mae", lambda: _errors(own[0], pooled, scans, _mae_errors))
     store.row("diffusion", lambda: _errors(own[0], pooled, scans, _diffusion_errors))
@@ -100,7 +164,7 @@ def _right(system: MedFedPure, scans: ScanDataset, row: Row, reader: str) -> Ten
 def _errors(
     first: MedFedPure, pooled: MedFedPure, scans: Sequence[ScanDataset], errors: Any
 ) -> Any:
-    """The same figures of both; parts are shared, so that any hospital's are all hospitals'."""
+    """Measures errors of both trainings; these networks are equal at all hospitals."""
     every = ScanDataset(
         np.concatenate([part.scans for part in scans]),
         torch.cat([part.labels for part in scans]),
@@ -120,3 +184,45 @@ def _diffusion_errors(system: MedFedPure, scans: ScanDataset) -> dict[str, float
     validate = diffusion.validation(scans, schedule, config, system.device)
     figures = validate(system.purifier.noise_pred)
     return {name: value for name, value in figures.items() if name != "score"}
+
+
+def render(results: Results) -> str:
+    """Renders accuracies with their difference, and the errors of autoencoder and purifier."""
+    parts = []
+    for protocol, result in results_of(results, "pooled", PROTOCOLS).items():
+        lines, errors, moved = [], [], ""
+        for name, row in result["rows"].items():
+            for system, gap in row.get("difference", {}).items():
+                low, high = gap["interval_by_group"]
+                lines.append(
+                    [
+                        name,
+                        SYSTEM_NAMES[system],
+                        *(accuracy(row[system][kind]) for kind in KINDS),
+                        "; ".join(
+                            filter(
+                                None, (by_class(row[system][k].get("recall", {})) for k in KINDS)
+                            )
+                        ),
+                        f"{gap['points']:+.1f} [{low:+.1f} to {high:+.1f}]",
+                    ]
+                )
+            if "matrix" in row:
+                own, other = (percent(row[k]) for k in ("diagonal", "off_diagonal"))
+                moved = (
+                    f"\n\nA hospital reads {own} % right of its scans when attacked through "
+                    f"its own classifier, {other} % when attacked through another hospital's "
+                    f"(PGD-20, n = {row['n']}, each attacked by all)."
+                )
+            elif "difference" not in row:
+                both = row["federated"], row["pooled"]
+                errors += [[name, key, *(number(b[key], 4) for b in both)] for key in both[0]]
+        head = ["row", "system", "federated, %", "pooled, %", "tumour / no tumour of each, %",
+                "difference, points [95 % by group]"]  # fmt: skip
+        text = f"**{protocol}**\n\n{table(head, lines)}"
+        text += f"\n\n{table(['network', 'error', 'federated', 'pooled'], errors)}"
+        parts.append(f"{text}{moved}\n\n{source(result)}")
+    return "\n\n".join(parts)
+
+
+TABLES = {"pooled": render}

@@ -1,4 +1,4 @@
-"""Traffic and cost of N clients: bytes, seconds and memory.
+"""Cost of the federation engine: overhead, bytes, seconds and memory by number of clients.
 
 `python -m bench.federation.scaling SETTINGS` measures one federation in its own process, so that
 peaks of memory do not mix.
@@ -8,36 +8,54 @@ from __future__ import annotations
 
 import json
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from flwr.app import ConfigRecord, Context, Message
+from torch import Tensor
 
 from bench.app.server import peak_memory
-from bench.federation.federation_ground import Ground
+from bench.federation.trainings import Federation, FederationFixture
 from bench.progress import say
 from bench.provenance import ROOT, machine_facts
 from bench.result_file import Figures
+from train.data.corpus import load_corpus
+from train.federated import metrics, state_file
 from train.federated.client import client_app
-from train.federated.experiment import read_experiment
+from train.federated.client.hospital import Hospital
+from train.federated.experiment import Experiment, read_experiment
 from train.federated.runtime import run
 from train.federated.serialization import pack
+from train.federated.server.run_state import STATE
+from train.federated.server.strategies import RunningMean
 from train.recipes import FILES
 
+T = TypeVar("T")
+REPEATS = 5
+MAX_OVERHEAD = 1.10  # ratio of the processor's time
 CLIENTS = (10, 50, 100)
-AFTER = sys.maxsize  # all rounds
-MOST_DEVIATION = 0.15  # of a line from what was measured
-MOST_HELD = 0.5  # of a payload for each client more: no answer is kept
+AFTER_LAST_ROUND = sys.maxsize
+MAX_DEVIATION = 0.15  # share, of a fitted line
+MAX_HELD_PAYLOADS = 0.5  # for each client more: no reply is kept in memory
+THREE_HOSPITALS = """
+num_rounds = 2
+eval_every = 1
+min_clients = 2
+[federated.partition]
+num_clients = 3
+"""  # all their scans, as a message costs little beside what a hospital does
 # few scans a client, as many at each N: 100 hospitals share what there is
-MANY = """
+SCALING_CHANGES = """
 num_rounds = 3
 eval_every = 1
 min_clients = 2
@@ -51,7 +69,7 @@ batch_size = 8
 
 
 class Meter:
-    """Answers as the clients' app does; counts bytes by kind of message, and notes the times.
+    """The clients' app, counting bytes by kind of message and timing the rounds.
 
     Kinds are Flower's, and 'finish': the validation of the best round, after the last. Bytes are
     those of tensors in NumPy's format with their names, as Flower counts them; configuration,
@@ -69,11 +87,11 @@ class Meter:
         config = message.content.config_records.get("config", ConfigRecord())
         kind = "finish" if config.get("finish") else message.metadata.message_type
         if kind in ("train", "finish"):
-            now = int(str(config["round"])) if kind == "train" else AFTER
-            self._began.setdefault(now, (time.perf_counter(), time.process_time()))
-        self.down[kind] += size(message)
+            index = int(str(config["round"])) if kind == "train" else AFTER_LAST_ROUND
+            self._began.setdefault(index, (time.perf_counter(), time.process_time()))
+        self.down[kind] += count_bytes(message)
         reply: Message = client_app.app(message, context)
-        self.up[kind] += size(reply)
+        self.up[kind] += count_bytes(reply)
         if reply.has_content() and "who" in reply.content:
             who = reply.content.config_records["who"]
             self.scans += sum(int(str(who[name])) for name in ("num-train", "num-val"))
@@ -87,7 +105,7 @@ class Meter:
     @property
     def seconds(self) -> dict[str, float]:
         """The fastest round: on the clock, and of this process' own work."""
-        marks = np.array([self._began[now] for now in sorted(self._began)])
+        marks = np.array([self._began[i] for i in sorted(self._began)])
         wall, cpu = np.diff(marks, axis=0).min(axis=0)
         return {"wall": float(wall), "cpu": float(cpu)}
 
@@ -98,18 +116,18 @@ class Meter:
         return (both["train"] + both["evaluate"]) / self.rounds
 
 
-def size(message: Message) -> int:
-    """Bytes of a message's tensors; 0 of one that has none."""
+def count_bytes(message: Message) -> int:
+    """Returns the bytes of a message's tensors."""
     if not message.has_content():
         return 0
     return sum(record.count_bytes() for record in message.content.array_records.values())
 
 
-def payload(ground: Ground, preset: str = "federated") -> Figures:
-    """Bytes of what travels in each phase of the preset that ships, from packed records."""
+def measure_payload(fixture: FederationFixture, preset: str = "federated") -> Figures:
+    """Counts the bytes sent in each phase of the preset of the shipped weights."""
     phases = {}
     for phase in FILES:
-        experiment = read_experiment(preset, ground.learning, ground.seed, phase)
+        experiment = read_experiment(preset, fixture.learning, fixture.seed, phase)
         shared = experiment.shared(experiment.model())
         config, rounds = experiment.config, experiment.num_rounds
         packed = pack(shared).count_bytes()
@@ -134,17 +152,17 @@ def payload(ground: Ground, preset: str = "federated") -> Figures:
     }
 
 
-def scaling(ground: Ground, clients: Sequence[int] = CLIENTS) -> Figures:
-    """A federation of each size in a process of its own: seconds a round, peak memory, bytes."""
+def measure_scaling(fixture: FederationFixture, clients: Sequence[int] = CLIENTS) -> Figures:
+    """Measures seconds, memory and bytes of federations of several sizes, each in its process."""
     found: dict[int, Figures] = {}
     for n in clients:
         with tempfile.TemporaryDirectory() as folder:
-            own = ground.under(Path(folder)).federation(
-                changes=MANY.format(clients=n), protocol=ground.learning
+            own = fixture.with_runs(Path(folder)).build(
+                changes=SCALING_CHANGES.format(clients=n), protocol=fixture.learning
             )
-            found[n] = _in_own_process(own.settings())
+            found[n] = _run_in_own_process(own.build_settings())
             say(f"{n} clients: {found[n]}")
-    fits = {key: line(clients, [found[n][key] for n in clients]) for key in ("cpu_s", "bytes")}
+    fits = {key: fit_line(clients, [found[n][key] for n in clients]) for key in ("cpu_s", "bytes")}
     few, many = (found[n] for n in (min(clients), max(clients)))
     growth: dict[str, float] = {}
     if few["peak_mb"]:  # None outside Linux
@@ -154,14 +172,14 @@ def scaling(ground: Ground, clients: Sequence[int] = CLIENTS) -> Figures:
             max(clients) - min(clients)
         )
     return {
-        "meaning": f"{ground.learning}, 20 scans a client, 3 rounds, each N in a process of its "
+        "meaning": f"{fixture.learning}, 20 scans a client, 3 rounds, each N in a process of its "
         "own: the fastest round's seconds and a round's bytes should grow as N; memory, the "
         "clients' own scans apart, not at all. Peak: as all scans are read; resident: at the end",
-        "must": f"seconds of the processor and bytes within {MOST_DEVIATION:.0%} of a line; what "
-        f"is resident grows, scans apart, by less than {MOST_HELD:g} payloads a client",
-        "met": max(fit["largest_deviation"] for fit in fits.values()) <= MOST_DEVIATION
+        "must": f"seconds of the processor and bytes within {MAX_DEVIATION:.0%} of a line; what "
+        f"is resident grows, scans apart, by less than {MAX_HELD_PAYLOADS:g} payloads a client",
+        "met": max(fit["largest_deviation"] for fit in fits.values()) <= MAX_DEVIATION
         and bool(growth)
-        and growth["per_client_mb"] < MOST_HELD * few["payload_mb"],
+        and growth["per_client_mb"] < MAX_HELD_PAYLOADS * few["payload_mb"],
         "clients": {str(n): found[n] for n in clients},
         "fits": fits,
         "growth": growth,
@@ -169,8 +187,8 @@ def scaling(ground: Ground, clients: Sequence[int] = CLIENTS) -> Figures:
     }
 
 
-def measure(settings: Mapping[str, Any]) -> Figures:
-    """One federation in this process."""
+def run_metered(settings: Mapping[str, Any]) -> Figures:
+    """Runs a federation in this process; returns its bytes, seconds and memory."""
     meter = Meter()
     run.in_process(settings, meter)
     experiment = read_experiment(settings["preset"], settings["protocol"], settings["seed"])
@@ -188,8 +206,76 @@ def measure(settings: Mapping[str, Any]) -> Figures:
     }
 
 
-def line(xs: Sequence[float], ys: Sequence[float]) -> dict[str, float]:
-    """The least-squares line y = intercept + slope * x, and its largest deviation, as a share."""
+def measure_overhead(
+    fixture: FederationFixture, repeats: int = REPEATS, changes: str = THREE_HOSPITALS
+) -> Figures:
+    """Compares the in-process federation with a plain loop, in turns; both load the scans."""
+    times: dict[str, list[dict[str, float]]] = {"federation": [], "bare": []}
+    is_equal = True
+    for repeat in range(repeats):
+        found = {}
+        for name in sorted(times, reverse=bool(repeat % 2)):
+            with tempfile.TemporaryDirectory() as folder:
+                own = fixture.with_runs(Path(folder)).build("no-momentum", changes=changes)
+                run = _run_federation if name == "federation" else _run_plain_loop
+                found[name], seconds = _time(partial(run, own))
+                times[name].append(seconds)
+        is_equal &= are_equal(found["federation"], found["bare"])
+    ratios = {clock: _ratio(times, clock) for clock in ("wall", "cpu")}
+    return {
+        "meaning": "the in-process federation against the same hospitals' train and evaluate in a "
+        "bare loop with Eq. 23, in turns: ratio of medians, reading of the scans included",
+        "must": f"at most {MAX_OVERHEAD:g} of the processor's time, the same tensors",
+        "met": ratios["cpu"] <= MAX_OVERHEAD and is_equal,
+        "ratio": ratios,
+        "same_tensors": is_equal,
+        "times": times,
+    }
+
+
+def train_plain(experiment: Experiment, hospitals: Sequence[Hospital]) -> dict[str, Tensor]:
+    """Trains the hospitals without messages and checks; returns the final shared tensors.
+
+    The mean is computed as on the server: other last bits would lead training elsewhere.
+    Server momentum, late clients and failures are left out: the preset must have none of them.
+    """
+    config, total = experiment.config, experiment.num_rounds
+    shared = best = experiment.shared(experiment.model())
+    scores: dict[int, float] = {}
+    chosen = 0
+    for round_index in range(1, total + 1):
+        span = ((round_index - 1) / total, round_index / total)
+        mean = RunningMean()
+        for h in hospitals:
+            new, _ = h.train(
+                shared, round_index, has_joined=round_index > 1, best=chosen, span=span
+            )
+            mean.add(new, len(h.corpus.train))
+        shared = mean.result()
+        if round_index % config.eval_every and round_index < total:
+            continue
+        figures = {h.client: h.evaluate(shared, round_index) for h in hospitals}
+        scores[round_index] = metrics.summary(figures)["score"]["mean"]
+        if max(scores, key=lambda n: scores[n]) == round_index:
+            chosen, best = round_index, shared
+    for hospital in hospitals:
+        hospital.evaluate(best, chosen, finish=True)
+    return shared
+
+
+def are_equal(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> bool:
+    """Returns True for bit-identical sets of tensors."""
+    return a.keys() == b.keys() and all(torch.equal(a[n], b[n]) for n in a)
+
+
+def load_shared(own: Federation) -> dict[str, Tensor]:
+    """Loads the shared tensors after the last round of the mixture's phase."""
+    tensors, _ = state_file.read(own.phase_folder("mixture") / STATE, own.experiment.digest)
+    return {n.removeprefix("last/"): t for n, t in tensors.items() if n.startswith("last/")}
+
+
+def fit_line(xs: Sequence[float], ys: Sequence[float]) -> dict[str, float]:
+    """Fits y = intercept + slope * x by least squares; with its largest relative deviation."""
     slope, intercept = np.polyfit(xs, ys, 1)
     fitted = intercept + slope * np.asarray(xs)
     deviation = np.abs(fitted / np.asarray(ys) - 1).max()
@@ -200,17 +286,42 @@ def line(xs: Sequence[float], ys: Sequence[float]) -> dict[str, float]:
     }
 
 
-def _in_own_process(settings: Mapping[str, Any]) -> Figures:
+def _run_federation(own: Federation) -> dict[str, Tensor]:
+    own.train()
+    return load_shared(own)
+
+
+def _run_plain_loop(own: Federation) -> dict[str, Tensor]:
+    p = own.places
+    corpus = load_corpus(own.experiment.protocol, p.data, p.cache, p.manifests)
+    return train_plain(
+        own.experiment, Federation(own.experiment, own.preset, corpus, p).build_hospitals()
+    )
+
+
+def _time(call: Callable[[], T]) -> tuple[T, dict[str, float]]:
+    """Returns a call's result and its seconds: wall clock and processor."""
+    wall, cpu = time.perf_counter(), time.process_time()
+    found = call()
+    return found, {"wall": time.perf_counter() - wall, "cpu": time.process_time() - cpu}
+
+
+def _ratio(times: dict[str, list[dict[str, float]]], clock: str) -> float:
+    medians = {n: statistics.median(t[clock] for t in runs) for n, runs in times.items()}
+    return medians["federation"] / medians["bare"]
+
+
+def _run_in_own_process(settings: Mapping[str, Any]) -> Figures:
     words = [sys.executable, "-m", "bench.federation.scaling", json.dumps(dict(settings))]
     threads = {"OMP_NUM_THREADS": str(torch.get_num_threads())}
     run = subprocess.run(
         words, cwd=ROOT, env={**os.environ, **threads}, capture_output=True, text=True, check=False
     )
     if run.returncode:
-        raise RuntimeError(f"the federation broke off: {run.stderr.strip().splitlines()[-1]}")
+        raise RuntimeError(f"the federation failed: {run.stderr.strip().splitlines()[-1]}")
     figures: Figures = json.loads(run.stdout.strip().splitlines()[-1])
     return figures
 
 
 if __name__ == "__main__":
-    print(json.dumps(measure(json.loads(sys.argv[1]))))
+    print(json.dumps(run_metered(json.loads(sys.argv[1]))))

@@ -1,92 +1,33 @@
-"""The command `federation` and its tables."""
+"""Tables of `python -m bench federation`."""
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable
-from pathlib import Path
 
-import torch
-
-from bench import options
 from bench.markdown import Result, Results, number, percent, results_of, source, table
-from bench.provenance import key_of, machine_facts
-from bench.result_file import ResultFile
-from train.config import read_preset
-from train.data.split import PROTOCOLS, read_manifest
 
-HELP = "the federation engine: overhead, payload, number of clients, poisoning, faults"
 MB = 2**20
 WORDS = {True: "yes", False: "**no**", None: ""}
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """Adds the options of the command."""
-    add = parser.add_argument
-    add(
-        "--rows", type=options.parse_names, metavar="LIST",
-        help="all by default, of " + ", ".join(_FIGURE),
-    )  # fmt: skip
-    add("--protocol", default="leak-free", choices=list(PROTOCOLS), help="of the engine's rows")
-    add("--seed", type=int, default=0, help="of the trainings; of 'personal' the first of three")
-    add(
-        "--personal-preset", default="federation-bench", metavar="NAME",
-        help="preset that the row 'personal' trains; another than the default is another row",
-    )  # fmt: skip
-    add("--runs", type=Path, default=Path("runs") / "federation", help="folder of the trainings")
-    options.add_places(parser)
-
-
-def run(args: argparse.Namespace) -> None:
-    """Measures the rows."""
-    from bench.federation import run
-    from bench.federation.federation_ground import LEARNING, PRESET, Ground
-    from bench.federation.trainings import Places, decisive
-
-    names = run.rows_named(args.rows)
-    places = Places(options.root_of(args), args.cache, args.manifests, args.runs)
-    manifests = {p: read_manifest(p, args.manifests).sha256 for p in (args.protocol, LEARNING)}
-    settings = options.settings_of(args)
-    store = ResultFile(
-        args.out or Path("results") / "federation.json", "federation",
-        {
-            "manifest_sha256": manifests, "settings": settings,
-            "preset": key_of(decisive(read_preset(PRESET))),
-        },
-        {"machine": machine_facts(torch.device("cpu"))},
-        args.fresh,
-    )  # fmt: skip
-    ground = Ground(places, args.protocol, seed=args.seed)
-    run.run(store, ground, names, args.personal_preset)
-    store.close()
-
-
 def federation(results: Results) -> str:
-    """Every row in a line, and below it what has more than one figure."""
+    """Renders a line for each row, then the details of some.
+
+    Rows of removed measurements ('twice', 'simulation', 'faults') are left out.
+    """
     result = results_of(results, "federation", ("",))[""]
     lines, parts = [], []
     order = list(_FIGURE)
-    for name, row in sorted(result["rows"].items(), key=lambda r: order.index(r[0].split(":")[0])):
-        kind = name.split(":")[0]
-        figure = row["unmeasured"] if "unmeasured" in row else _FIGURE[kind](row)
-        lines.append([name, figure, row["must"], WORDS[row["met"]]])
+    kinds = {name: name.split(":")[0] for name in result["rows"]}
+    for name in sorted(
+        (n for n in kinds if kinds[n] in order), key=lambda n: order.index(kinds[n])
+    ):
+        kind, row = kinds[name], result["rows"][name]
+        lines.append([name, _FIGURE[kind](row), row["must"], WORDS[row["met"]]])
         if kind in _DETAIL:
             parts.append(f"**{name}**: {row['meaning']}.\n\n{_DETAIL[kind](row)}")
     head = ["", "measured", "must", "met"]
     return "\n\n".join([table(head, lines), *parts, source(result)])
-
-
-def _twice(row: Result) -> str:
-    return f"{row['files'] - len(row['different'])} of {row['files']} files the same"
-
-
-def _faults(row: Result) -> str:
-    met = sum(figures["met"] for figures in row["faults"].values())
-    return f"{met} of {len(row['faults'])} as they must be"
-
-
-def _simulation(row: Result) -> str:
-    return ", ".join(f"{key} {value:+.2f} points" for key, value in row["points"].items())
 
 
 def _overhead(row: Result) -> str:
@@ -125,18 +66,6 @@ def _personal(row: Result) -> str:
     test = row["differences"]["test"]
     low, high = test["interval"]
     return f"{test['points']:+.1f} points on test scans [{low:+.1f} to {high:+.1f}]"
-
-
-def _faults_detail(row: Result) -> str:
-    lines = []
-    for name, figures in row["faults"].items():
-        reasons = "; ".join(f"client {c}: {reason}" for c, reason in figures["failures"].items())
-        if "files" in figures:
-            reasons = f"{figures['files'] - len(figures['different'])} of {figures['files']} files "
-            reasons += "as in a run that was never stopped"
-        trained = ", then ".join(_and(clients) for clients in figures["trained"])
-        lines.append([name, trained, reasons])
-    return table(["", "clients that trained", "on the record"], lines)
 
 
 def _payload_detail(row: Result) -> str:
@@ -203,14 +132,7 @@ def _personal_detail(row: Result) -> str:
     return f"{table(head, lines)}\n\nThe worst client's difference on test scans, by seed: {worst}."
 
 
-def _and(clients: list[int]) -> str:
-    return ", ".join(str(client) for client in clients)
-
-
 _FIGURE: dict[str, Callable[[Result], str]] = {
-    "twice": _twice,
-    "faults": _faults,
-    "simulation": _simulation,
     "overhead": _overhead,
     "payload": _payload,
     "scaling": _scaling,
@@ -219,12 +141,9 @@ _FIGURE: dict[str, Callable[[Result], str]] = {
     "personal": _personal,
 }
 _DETAIL: dict[str, Callable[[Result], str]] = {
-    "faults": _faults_detail,
     "payload": _payload_detail,
     "scaling": _scaling_detail,
     "poison": _runs_detail,
     "batch_norm": _runs_detail,
     "personal": _personal_detail,
 }
-
-TABLES = {"federation": federation}

@@ -11,9 +11,9 @@ import torch
 pytest.importorskip("flwr", reason="the extra 'federated' is not installed")
 
 from bench.clients import test_scans as scans_of_clients
-from bench.federation import baseline_tables, comparison
-from bench.federation.methods import METHODS, TABLES, Table, in_order, methods_named, preset_of
-from bench.federation.trainings import Places, decisive
+from bench.federation import comparison
+from bench.federation.methods import METHODS, TABLES, Table, preset_of, select_methods, sort_rows
+from bench.federation.trainings import Places, select_settings
 from bench.result_file import ResultFile
 from bench.robustness.rows import Row
 from core.attacks import PGD
@@ -64,7 +64,7 @@ def corpus(places: Places):
 def run(table, corpus, places, path, methods, **options):
     store = ResultFile(path, "tables", {"a": 1}, {"machine": {"device_name": "x", "threads": 1}})
     limits = {"seed": 0, "limit": 0, "lite_limit": 2, "evasion_limit": 2} | options
-    comparison.run(store, table, "reduced", methods, corpus, places, **limits)
+    comparison.measure(store, table, "reduced", methods, corpus, places, **limits)
     return json.loads(path.read_text(encoding="utf-8"))
 
 
@@ -95,15 +95,22 @@ def test_a_row_hangs_on_what_trains_it_alone():
     other = replace(preset, novelty=replace(preset.novelty, ridge=1.0))
     bolder = replace(preset, classifier=replace(preset.classifier, loss=replace(
         preset.classifier.loss, adv_eps=0.5)))  # fmt: skip
-    assert decisive(preset) == decisive(longer) == decisive(other) != decisive(bolder)
-    whole = decisive(preset, whole=True)
-    assert whole == decisive(other, whole=True)
-    assert whole != decisive(longer, whole=True) and whole != decisive(bolder, whole=True)
+    assert (
+        select_settings(preset)
+        == select_settings(longer)
+        == select_settings(other)
+        != select_settings(bolder)
+    )
+    whole = select_settings(preset, whole=True)
+    assert whole == select_settings(other, whole=True)
+    assert whole != select_settings(longer, whole=True) and whole != select_settings(
+        bolder, whole=True
+    )
 
 
 def test_rows_stand_in_the_tables_order_whichever_came_first():
     rows = {"MedFedPure": 1, "FAT": 2, "FedAvg": 3}
-    assert list(in_order(rows).items()) == [("FedAvg", 3), ("FAT", 2), ("MedFedPure", 1)]
+    assert list(sort_rows(rows).items()) == [("FedAvg", 3), ("FAT", 2), ("MedFedPure", 1)]
 
 
 def test_the_paper_s_setting_is_the_paper_s():
@@ -113,7 +120,7 @@ def test_the_paper_s_setting_is_the_paper_s():
 
 def test_unknown_methods_are_named():
     with pytest.raises(ValueError, match="unknown method 'fedavg': choose from FedAvg"):
-        methods_named(["fedavg"])
+        select_methods(["fedavg"])
 
 
 def test_test_scans_fall_to_clients_whole_and_once(corpus, places, table):
@@ -133,7 +140,7 @@ def test_test_scans_fall_to_clients_whole_and_once(corpus, places, table):
 @pytest.mark.slow
 def test_methods_are_trained_attacked_compared_and_drawn(table, corpus, places, tmp_path):
     path = tmp_path / "table-2-br35h-reduced.json"
-    methods = methods_named(["Local", "pFedDef", "MedFedPure"])
+    methods = select_methods(["Local", "pFedDef", "MedFedPure"])
     content = run(table, corpus, places, path, methods)
     assert set(content["rows"]) == {"Local", "pFedDef", "MedFedPure"}
     for name, row in content["rows"].items():
@@ -145,9 +152,9 @@ def test_methods_are_trained_attacked_compared_and_drawn(table, corpus, places, 
     assert set(content["tests"]) == {"Local", "pFedDef"}
     low, high = content["tests"]["pFedDef"]["A3-lite"]["difference"]
     assert -1 <= low <= high <= 1
-    text = baseline_tables.methods({path.stem: content})
+    text = comparison.methods_table({path.stem: content})
     assert "Table II, Br35H, ResNet-18 clients, reduced setting" in text and "pFedDef" in text
-    assert "own attack" in baseline_tables.evasion({path.stem: content})
+    assert "own attack" in comparison.evasion_table({path.stem: content})
     assert path.with_suffix(".svg").read_text().count("pFedDef") >= 1
     before = path.read_bytes()
     run(table, corpus, places, path, methods)  # kept, not trained again
@@ -155,9 +162,9 @@ def test_methods_are_trained_attacked_compared_and_drawn(table, corpus, places, 
     assert content["rows"] == json.loads(before)["rows"] and content["stale"] == []
     content["rows"]["Local"]["key"] = "another preset's"
     path.write_text(json.dumps(content))
-    content = run(table, corpus, places, path, methods_named(["pFedDef"]))
+    content = run(table, corpus, places, path, select_methods(["pFedDef"]))
     assert content["stale"] == ["Local"]
-    assert "Of an earlier preset: Local." in baseline_tables.methods({path.stem: content})
+    assert "Of an earlier preset: Local." in comparison.methods_table({path.stem: content})
 
 
 def test_scans_of_one_group_are_one_difference_and_a_tie_is_marked():
@@ -173,7 +180,7 @@ def test_scans_of_one_group_are_one_difference_and_a_tie_is_marked():
         assert found[name]["p"] == pytest.approx(2 / 2**10, rel=1e-3)
     assert found["alike"]["difference"][0] == 0 < found["apart"]["difference"][0]
     figures = {"mean": 0.5, "interval": (0.4, 0.6), "sd": 0.1, "worst": 0.3, "bottom_decile": 0.3}
-    cells = {name: baseline_tables._cell(figures, test) for name, test in found.items()}
+    cells = {name: comparison._cell(figures, test) for name, test in found.items()}
     assert "≈" in cells["alike"] and "≈" not in cells["apart"]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from dataclasses import replace
 from functools import partial
@@ -15,15 +14,28 @@ pytest.importorskip("flwr", reason="the extra 'federated' is not installed")
 
 from bench.__main__ import main
 from bench.federation import tables as federation_tables
-from bench.federation.ablations import accuracy, batch_norm, compare, personal, poison
-from bench.federation.bad_clients import altered, noise
-from bench.federation.faults import FAULTS, failing, faults
-from bench.federation.federation_engine import bare, is_same, learned, overhead, twice
-from bench.federation.federation_ground import SHORT, Ground, differing, digests
-from bench.federation.run import ROWS, rows_named, run
-from bench.federation.scaling import MANY, line, measure, payload, scaling
-from bench.federation.trainings import Places
-from bench.result_file import ResultFile
+from bench.federation.ablations import (
+    alter_replies,
+    compare_paired,
+    make_noise,
+    measure_accuracy,
+    measure_batch_norm,
+    measure_personal_attention,
+    measure_poisoning,
+)
+from bench.federation.run import ROWS, select_rows
+from bench.federation.scaling import (
+    SCALING_CHANGES,
+    are_equal,
+    fit_line,
+    load_shared,
+    measure_overhead,
+    measure_payload,
+    measure_scaling,
+    run_metered,
+    train_plain,
+)
+from bench.federation.trainings import FederationFixture, Places
 from tests.networks import NETWORKS
 from train import config
 from train.data.sources import SOURCES, file_sha256, find_records
@@ -48,13 +60,22 @@ calm_rounds = 9
 num_clients = 4
 min_scans = 2
 """
+SHORT_RUN = """
+num_rounds = 2
+eval_every = 1
+min_clients = 2
+[federated.partition]
+num_clients = 3
+min_scans = 2
+max_scans = 40
+"""
 
 
 @pytest.fixture
-def ground(places: Places, monkeypatch: pytest.MonkeyPatch) -> Ground:
+def fixture(places: Places, monkeypatch: pytest.MonkeyPatch) -> FederationFixture:
     (places.runs / "federation-bench.toml").write_text(TINY, encoding="utf-8")
     monkeypatch.setattr(config, "PRESETS", places.runs)  # the tiny one in place of what ships
-    return Ground(places, "leak-free", learning="leak-free")
+    return FederationFixture(places, "leak-free", learning="leak-free")
 
 
 def tables(rows: dict[str, Any]) -> str:
@@ -69,113 +90,55 @@ def tables(rows: dict[str, Any]) -> str:
 
 
 @pytest.mark.slow
-def test_the_same_run_twice_leaves_the_same_bytes(ground):
-    row = twice(ground)
-    assert row["met"] and not row["different"]
-    assert "files the same | the same bytes | yes |" in tables({"twice": row})
-    # what the server keeps, and of each client its last round and its finished network
-    assert row["files"] >= 2 + 3 * 2
-
-
-def test_files_are_told_by_name_and_content_and_the_log_is_out(tmp_path):
-    for name, text in (("a/x", "1"), ("a/y/z", "2"), ("a/log.jsonl", "3"), ("b/x", "1")):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text(text)
-    a, b = digests(tmp_path / "a"), digests(tmp_path / "b")
-    assert list(a) == ["x", "y/z"] and a["x"] == b["x"] != a["y/z"]
-    assert differing(tmp_path / "a", tmp_path / "b") == ["y/z"]
-    (tmp_path / "b/x").write_text("2")
-    assert differing(tmp_path / "b", tmp_path / "a") == ["x", "y/z"]
-
-
-@pytest.mark.slow
-def test_the_bare_loop_does_what_the_federation_does(ground):
-    row = overhead(ground, 1, SHORT)
+def test_the_bare_loop_does_what_the_federation_does(fixture):
+    row = measure_overhead(fixture, 1, SHORT_RUN)
     assert row["same_tensors"] and row["ratio"]["cpu"] > 0
     assert [len(times) for times in row["times"].values()] == [1, 1]
     assert "of the processor's time, medians of 1 |" in tables({"overhead": row})
 
 
 @pytest.mark.slow
-def test_a_loop_that_leaves_a_hospital_out_is_noticed(ground, tmp_path):
-    own = ground.under(tmp_path).federation(changes=SHORT)
-    whole, few = (bare(own.experiment, own.hospitals()[:n]) for n in (3, 2))
-    assert whole.keys() == few.keys() and not is_same(whole, few)
-    assert not is_same(whole, dict(list(whole.items())[1:]))
-
-
-def test_without_ray_the_simulation_is_not_measured_and_is_asked_for_again(
-    ground, tmp_path, monkeypatch
-):
-    asked = []
-
-    def find(name: str) -> None:
-        asked.append(name)
-
-    monkeypatch.setattr(importlib.util, "find_spec", find)
-    store = ResultFile(tmp_path / "r.json", "federation", {}, {})
-    for _ in range(2):
-        run(store, ground, ["simulation"])
-    row = store.content["rows"]["simulation"]
-    assert row["met"] is None and row["unmeasured"] == "Ray is not installed"
-    assert asked == ["ray", "ray"]
-    assert "| simulation | Ray is not installed | within 1 point |  |" in tables(
-        {"simulation": row}
-    )
+def test_a_loop_that_leaves_a_hospital_out_is_noticed(fixture, tmp_path):
+    own = fixture.with_runs(tmp_path).build(changes=SHORT_RUN)
+    whole, few = (train_plain(own.experiment, own.build_hospitals()[:n]) for n in (3, 2))
+    assert whole.keys() == few.keys() and not are_equal(whole, few)
+    assert not are_equal(whole, dict(list(whole.items())[1:]))
 
 
 # --- clients that fail ---------------------------------------------------------------------------
 
 
 @pytest.mark.slow
-def test_faults_are_on_the_record(ground):
-    row = faults(ground)
-    assert row["met"], row
-    assert row["faults"]["joins late"]["trained"] == [[0, 2], [0, 1, 2]]
-    assert row["faults"]["server stopped, resumed"]["files"] >= 8
-    for name in FAULTS:
-        assert row["faults"][name]["trained"] == [[0, 1, 2], [0, 2]]
-        assert list(row["faults"][name]["failures"]) == ["1"]
-    text = tables({"faults": row})
-    assert "| faults | 5 of 5 " in text and "| joins late | 0, 2, then 0, 1, 2 |" in text
-
-
-@pytest.mark.slow
-def test_a_client_that_does_not_fail_is_no_fault(ground):
-    assert not failing(ground, lambda tensors, _: tensors, "")["met"]
-
-
-@pytest.mark.slow
-def test_one_client_s_answer_in_one_round_is_altered_and_no_other(ground, tmp_path):
+def test_one_client_s_answer_in_one_round_is_altered_and_no_other(fixture, tmp_path):
     sent: dict[int, dict[str, torch.Tensor]] = {}
 
     def remember(tensors, now):
         sent[now] = tensors
-        return noise(tensors, now)
+        return make_noise(tensors, now)
 
     runs = {}
     for name, app in (
-        ("honest", altered(lambda tensors, _: tensors, 1)),
-        ("noisy", altered(remember, 1, only=2)),
+        ("honest", alter_replies(lambda tensors, _: tensors, 1)),
+        ("noisy", alter_replies(remember, 1, only=2)),
     ):
-        own = ground.under(tmp_path / name).federation(changes=SHORT)
+        own = fixture.with_runs(tmp_path / name).build(changes=SHORT_RUN)
         runs[name] = own.train(run=partial(engines.in_process, app=app))["rounds"]
     assert list(sent) == [2]
     (honest, later), (noisy, poisoned) = (runs[name] for name in ("honest", "noisy"))
     assert noisy["clients"] == honest["clients"] and poisoned["clients"] != later["clients"]
-    loud, name = noise(sent[2], 2), "experts.0.backbone.conv1.weight"
+    loud, name = make_noise(sent[2], 2), "experts.0.backbone.conv1.weight"
     assert loud.keys() == sent[2].keys()
     assert 7 < (loud[name].square().mean() / sent[2][name].square().mean()).sqrt() < 13
 
 
 @pytest.mark.slow
-def test_a_poisoner_moves_the_mean_and_not_the_median(ground):
-    row = poison(ground)
-    here = ground.places.runs
+def test_a_poisoner_moves_the_mean_and_not_the_median(fixture):
+    row = measure_poisoning(fixture)
+    here = fixture.places.runs
     places = [(here / "learning", []), (here / "poisoned", []), (here / "poisoned", ["median"])]
     name = "experts.0.backbone.conv1.weight"
     clean, mean, median = (
-        learned(ground.under(place).federation(*methods))[name].abs().mean()
+        load_shared(fixture.with_runs(place).build(*methods))[name].abs().mean()
         for place, methods in places
     )
     assert mean > 1.5 * clean and median < 1.2 * clean
@@ -185,14 +148,14 @@ def test_a_poisoner_moves_the_mean_and_not_the_median(ground):
 
 
 @pytest.mark.slow
-def test_normalisation_is_shared_kept_or_measured(ground):
-    row = batch_norm(ground)
+def test_normalisation_is_shared_kept_or_measured(fixture):
+    row = measure_batch_norm(fixture)
     assert list(row["runs"]) == ["shared, no momentum", "silo, no momentum", "silo", "local"]
     for run_ in row["runs"].values():
         assert run_["last"]["clean"]["worst"] <= run_["last"]["clean"]["mean"]
-    here = ground.under(ground.places.runs / "learning")
+    here = fixture.with_runs(fixture.places.runs / "learning")
     shared, silo, local = (
-        learned(here.federation(*methods)).keys()
+        load_shared(here.build(*methods)).keys()
         for methods in (["shared-norm"], [], ["local-norm"])
     )
     assert shared > silo > local
@@ -203,7 +166,7 @@ def test_normalisation_is_shared_kept_or_measured(ground):
 
 
 @pytest.fixture
-def two_sources(ground, brain_folder, tmp_path) -> Ground:
+def two_sources(fixture, brain_folder, tmp_path) -> FederationFixture:
     """Both sources' phantoms, a third of them to train, to validate and to test."""
     root = brain_folder(9)
     records = find_records(root, list(SOURCES))
@@ -214,12 +177,12 @@ def two_sources(ground, brain_folder, tmp_path) -> Ground:
     text = Manifest("multi-source", tuple(entries)).to_csv()
     (tmp_path / "multi-source.csv").write_text(text, encoding="utf-8")
     places = Places(root, tmp_path / "cache", tmp_path, tmp_path / "runs")
-    return replace(ground, places=places, learning="multi-source")
+    return replace(fixture, places=places, learning="multi-source")
 
 
 @pytest.mark.slow
 def test_attention_of_one_s_own_is_compared_on_both_folds(two_sources):
-    row = personal(two_sources, count=1)
+    row = measure_personal_attention(two_sources, count=1)
     assert set(row["runs"]) == {"personal", "shared"} and row["seeds"] == [0]
     own, one = (row["runs"][name][0] for name in ("personal", "shared"))
     assert own["n"] == one["n"] and sum(own["n"]) == 18 and len(own["n"]) == 4
@@ -240,16 +203,16 @@ def test_attention_of_one_s_own_is_compared_on_both_folds(two_sources):
 def test_differences_are_paired_by_seed_and_client():
     own = [{"validation": [0.9, 0.5], "test": [0.9, 0.5]}] * 2
     one = [{"validation": [0.8, 0.4], "test": [0.5, 0.9]}] * 2
-    found = compare(own, one)
+    found = compare_paired(own, one)
     assert found["validation"]["points"] == pytest.approx(10)
     assert found["validation"]["interval"] == pytest.approx((10, 10))
     assert found["test"]["points"] == pytest.approx(0, abs=1e-4)
     assert found["test"]["interval"] == pytest.approx((-40, 40))
 
 
-def test_accuracy_is_the_share_that_is_read_right(ground):
-    scans = ground.federation(changes=SHORT).corpus.val
-    found = accuracy(lambda x: torch.eye(2)[[0] * len(x)], scans.pick([0, 1, 4]))
+def test_accuracy_is_the_share_that_is_read_right(fixture):
+    scans = fixture.build(changes=SHORT_RUN).corpus.val
+    found = measure_accuracy(lambda x: torch.eye(2)[[0] * len(x)], scans.pick([0, 1, 4]))
     assert found == pytest.approx(float((scans.labels[[0, 1, 4]] == 0).double().mean()))
 
 
@@ -257,9 +220,9 @@ def test_accuracy_is_the_share_that_is_read_right(ground):
 
 
 @pytest.mark.slow
-def test_bytes_are_counted_message_by_message(ground, tmp_path):
-    own = ground.under(tmp_path).federation(changes=MANY.format(clients=2))
-    found = measure(own.settings())
+def test_bytes_are_counted_message_by_message(fixture, tmp_path):
+    own = fixture.with_runs(tmp_path).build(changes=SCALING_CHANGES.format(clients=2))
+    found = run_metered(own.build_settings())
     packed = pack(own.experiment.shared(own.experiment.model())).count_bytes()
     asked = 2 * 3
     assert found["rounds"] == 3 and found["payload_mb"] == pytest.approx(packed / 2**20)
@@ -267,21 +230,21 @@ def test_bytes_are_counted_message_by_message(ground, tmp_path):
                              "finish": 2 * packed, "query": 0}  # fmt: skip
     assert found["up"] == {"train": asked * packed, "evaluate": 0, "finish": 0, "query": 0}
     assert found["bytes"] == 3 * 2 * packed
-    hospitals = own.hospitals()
+    hospitals = own.build_hospitals()
     held = sum(p.scans.nbytes for h in hospitals for p in (h.corpus.train, h.corpus.val))
     assert found["scans_mb"] == pytest.approx(held / 2**20)
     assert found["cpu_s"] > 0 and found["wall_s"] > 0
 
 
 def test_a_line_fits_what_is_linear_and_says_how_far_off_the_rest_is():
-    straight = line((10, 50, 100), [3 + 2 * n for n in (10, 50, 100)])
+    straight = fit_line((10, 50, 100), [3 + 2 * n for n in (10, 50, 100)])
     assert straight["slope"] == pytest.approx(2) and straight["intercept"] == pytest.approx(3)
     assert straight["largest_deviation"] < 1e-9
-    assert line((10, 50, 100), [n**2 for n in (10, 50, 100)])["largest_deviation"] > 0.5
+    assert fit_line((10, 50, 100), [n**2 for n in (10, 50, 100)])["largest_deviation"] > 0.5
 
 
 def test_payload_adds_up(places):
-    row = payload(Ground(places), "smoke")
+    row = measure_payload(FederationFixture(places), "smoke")
     assert list(row["phases"]) == list(FILES)
     for phase in row["phases"].values():
         assert phase["tensors"] < phase["packed"] == phase["up_per_round"]
@@ -289,8 +252,8 @@ def test_payload_adds_up(places):
 
 
 @pytest.mark.slow
-def test_each_size_is_measured_in_a_process_of_its_own(ground):
-    row = scaling(ground, (2, 3))
+def test_each_size_is_measured_in_a_process_of_its_own(fixture):
+    row = measure_scaling(fixture, (2, 3))
     assert row["clients"]["3"]["bytes"] == pytest.approx(1.5 * row["clients"]["2"]["bytes"])
     assert row["fits"]["bytes"]["largest_deviation"] < 0.01
     assert "| 3 | " in tables({"scaling": row}) and row["growth"]["scans_mb"] >= 0
@@ -310,11 +273,13 @@ def test_the_command_writes_rows_and_goes_on(data, tmp_path, capsys):
     assert json.loads(out.read_text())["rows"] == first["rows"]
     assert "payload: kept from" in capsys.readouterr().err
     assert main([*words, "--rows", "speed"]) == 2
-    assert "unknown row 'speed': choose from twice" in capsys.readouterr().err
+    assert "unknown row 'speed': choose from overhead" in capsys.readouterr().err
+    assert main([*words, "--rows", "twice"]) == 2
+    assert "row 'twice' was removed: tests/train/federated asserts it" in capsys.readouterr().err
     text = tables(first["rows"])
     assert "| payload | " in text and "| mixture | " in text
 
 
 def test_rows_come_in_their_order():
-    assert rows_named(["poison", "twice"]) == ["twice", "poison"]
-    assert rows_named(None) == list(ROWS)
+    assert select_rows(["poison", "overhead"]) == ["overhead", "poison"]
+    assert select_rows(None) == list(ROWS)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from bench.federation import pooled, pooled_table
+from bench.federation import pooled
 from bench.result_file import ResultFile
 from core.pipeline import MedFedPure
 from train.data.corpus import load_corpus
@@ -25,7 +25,7 @@ def test_the_same_system_is_no_better_than_itself_and_another_one_differs(
     other.classifier.bias.copy_(torch.tensor([0.0, 50.0]))  # says tumour, whatever it sees
     path = tmp_path / "pooled-leak-free.json"
     store = ResultFile(path, "pooled", {"a": 1}, {"machine": {"device_name": "x", "threads": 1}})
-    pooled.run(store, [tiny_system, other], tiny_system, scans, eps=0.015)
+    pooled.measure(store, [tiny_system, other], tiny_system, scans, eps=0.015)
     store.write()
     rows = json.loads(path.read_text())["rows"]
     assert set(rows) == {"clean", "A0", "A0-8bit", "transfer", "mae", "diffusion"}
@@ -41,7 +41,7 @@ def test_the_same_system_is_no_better_than_itself_and_another_one_differs(
     assert gap["trained-mixture"]["points"] == pytest.approx(expected)
     assert rows["mae"]["federated"] == rows["mae"]["pooled"]
     assert rows["mae"]["n"] == 5 and set(rows["mae"]["pooled"]) == {"random", "lattice"}
-    text = pooled_table.pooled({path.stem: json.loads(path.read_text())})
+    text = pooled.render({path.stem: json.loads(path.read_text())})
     assert (
         "attacked through another hospital's" in text
         and "whole defence" in text

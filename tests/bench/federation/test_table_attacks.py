@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bench.data import Batch
-from bench.federation.presets import PRESETS
+from bench.federation.methods import TABLE_ATTACKS
 from bench.robustness.rows import attacked, rows
 from core.attacks.signed_l2 import CIFAR10_STD, SignedL2
 from core.seeds import derive_seed
@@ -40,10 +40,10 @@ def length(delta: Tensor, name: str) -> Tensor:
     return delta.flatten(1).norm(dim=1) if name == "table-1-l2" else delta.flatten(1).abs().amax(1)
 
 
-@pytest.mark.parametrize("name", PRESETS)
+@pytest.mark.parametrize("name", TABLE_ATTACKS)
 def test_an_attack_keeps_its_budget_and_uses_it(name: str) -> None:
     model, (x, y) = net(), pictures()
-    attack = PRESETS[name].attack
+    attack = TABLE_ATTACKS[name].attack
     x_adv = attack(model, x, y, SEEDS)
     sizes = length(x_adv - x, name)
     assert (sizes <= attack.eps + 1e-5).all() and (sizes > attack.eps / 2).all()
@@ -53,22 +53,22 @@ def test_an_attack_keeps_its_budget_and_uses_it(name: str) -> None:
     assert (after > before).all() and not x_adv.requires_grad
 
 
-@pytest.mark.parametrize("name", PRESETS)
+@pytest.mark.parametrize("name", TABLE_ATTACKS)
 def test_an_attack_leaves_the_model_alone(name: str) -> None:
     model, (x, y) = net().train(), pictures()
     for parameter in model.parameters():
         parameter.grad = torch.ones_like(parameter)
     before = x.clone()
     with torch.no_grad():
-        PRESETS[name].attack(model, x, y, SEEDS)
+        TABLE_ATTACKS[name].attack(model, x, y, SEEDS)
     assert model.training and torch.equal(x, before)
     assert all((p.grad == 1).all() for p in model.parameters())
 
 
-@pytest.mark.parametrize("name", PRESETS)
+@pytest.mark.parametrize("name", TABLE_ATTACKS)
 def test_an_attack_follows_from_the_picture_and_its_seed(name: str) -> None:
     model, (x, y) = net(), pictures()
-    attack = PRESETS[name].attack
+    attack = TABLE_ATTACKS[name].attack
     together = attack(model, x, y, SEEDS)
     assert torch.equal(together, attack(model, x, y, SEEDS))
     for i, seed in enumerate(SEEDS):
@@ -103,26 +103,26 @@ def test_signed_l2_is_pgd_on_the_normalised_picture() -> None:
 def test_the_two_readings_of_table_1_differ_by_far() -> None:
     model, (x, y) = net(), pictures()
     wide, small = (
-        (PRESETS[name].attack(model, x, y, SEEDS) - x).flatten(1).norm(dim=1)
+        (TABLE_ATTACKS[name].attack(model, x, y, SEEDS) - x).flatten(1).norm(dim=1)
         for name in ("table-1-pfeddef", "table-1-l2")
     )
     assert (wide > 5 * small).all()
 
 
 def test_every_preset_names_itself_its_space_and_its_table() -> None:
-    for name, row in PRESETS.items():
+    for name, row in TABLE_ATTACKS.items():
         assert row.name == name and not row.whole
         assert "pixels" in row.meaning and ("Table I " in row.meaning) == ("table-1" in name)
         assert vars(row.attack)["steps"] == (10 if "table-1" in name else 7)
 
 
 def test_table_2_on_br35h_is_the_bench_s_first_row() -> None:
-    assert PRESETS["table-2-br35h"].attack == rows(0.015)["A0"].attack
+    assert TABLE_ATTACKS["table-2-br35h"].attack == rows(0.015)["A0"].attack
 
 
 def test_a_preset_is_run_as_any_row_is() -> None:
     model, (x, y) = net(), pictures()
-    row = PRESETS["table-1-pfeddef"]
+    row = TABLE_ATTACKS["table-1-pfeddef"]
     found = attacked(row, model, Batch(x, y, SEEDS))
     assert torch.equal(found, row.attack(model, x, y, SEEDS))
 
