@@ -1,4 +1,4 @@
-"""The autoencoder's error on hidden patches against filling in from visible neighbours."""
+"""Masked autoencoder: error on hidden patches against filling in from visible neighbours."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def measure(
 
 
 def choose_power(mae: MaskedAutoencoder, validation: Fold, batch_size: int = 32) -> dict[str, Any]:
-    """The exponent of distance that fills validation scans best."""
+    """Returns the exponent of distance that fills validation scans best."""
     errors = {p: compare(mae, validation, p, batch_size)["filling_mse"] for p in POWERS}
     best = min(errors, key=lambda p: errors[p])
     return {"power": best, "validation": {str(p): e for p, e in errors.items()}}
@@ -63,7 +63,7 @@ def choose_power(mae: MaskedAutoencoder, validation: Fold, batch_size: int = 32)
 def compare(
     mae: MaskedAutoencoder, fold: Fold, power: float, batch_size: int = 32, masks: str = "random"
 ) -> dict[str, Any]:
-    """Mean squared errors on the same hidden patches of both, and their ratio with its interval.
+    """Returns both mean squared errors on hidden patches, and their ratio with its interval.
 
     `masks` are the paper's random ones, or the lattice that the detector scores with.
     """
@@ -71,8 +71,8 @@ def compare(
     device = next(mae.parameters()).device
     for lazy in progress(fold.batches(batch_size, device), "hidden patches"):
         x, _, seeds = lazy()
-        ids_keep = torch.stack([_kept(mae, masks, seed) for seed in seeds]).to(device)
-        visible = visible_pixels(mae, x, ids_keep)
+        ids_keep = torch.stack([_choose_visible(mae, masks, seed) for seed in seeds]).to(device)
+        visible = mark_visible(mae, x, ids_keep)
         hidden = ~visible
         predicted = mae.unpatchify(mae(x, ids_keep))
         for out, errors in ((predicted, own), (fill_in(x, visible, power), filled)):
@@ -94,24 +94,24 @@ def compare(
     }
 
 
-def _kept(mae: MaskedAutoencoder, masks: str, seed: int) -> Tensor:
-    """Visible patches of one scan."""
+def _choose_visible(mae: MaskedAutoencoder, masks: str, seed: int) -> Tensor:
+    """Returns the visible patches of one scan."""
     if masks == "lattice":
         return mae.complementary()[seed % 4]
     return mae.random_masking(1, torch.Generator().manual_seed(seed))[0][0, : mae.config.num_kept]
 
 
-def visible_pixels(mae: MaskedAutoencoder, x: Tensor, ids_keep: Tensor) -> Tensor:
-    """Bool, shape of x (B, C, H, W): the pixels of the patches `ids_keep` (B, kept)."""
+def mark_visible(mae: MaskedAutoencoder, x: Tensor, ids_keep: Tensor) -> Tensor:
+    """Returns bool like x (B, C, H, W): the pixels of the patches `ids_keep` (B, kept)."""
     patches = torch.zeros_like(mae.patchify(x))
     patches.scatter_(1, ids_keep[:, :, None].expand(-1, -1, patches.shape[2]), 1.0)
     return mae.unpatchify(patches) > 0
 
 
 def fill_in(x: Tensor, visible: Tensor, power: float) -> Tensor:
-    """Hidden pixels as the mean of all visible ones weighted by distance^-power (Shepard 1968).
+    """Fills hidden pixels with the mean of visible ones, by distance^-power (Shepard 1968).
 
-    Both sums are convolutions of the picture with distance^-power, done by FFT.
+    Both sums are convolutions of the image with distance^-power, done by FFT.
     """
     h, w = x.shape[2:]
     dy = torch.arange(-(h - 1), h, dtype=torch.float64, device=x.device)[:, None]
@@ -130,7 +130,7 @@ def fill_in(x: Tensor, visible: Tensor, power: float) -> Tensor:
 
 
 def table(results: md.Results) -> str:
-    """Hidden patches: the autoencoder against filling in."""
+    """Renders the errors on hidden patches."""
     lines = []
     for protocol, result in md.results_of(results, "mae", md.PROTOCOLS).items():
         for name, row in result["rows"].items():

@@ -1,4 +1,4 @@
-"""Certified accuracy: of how many scans it is proven that no small perturbation turns the reading.
+"""Certified accuracy: share of scans whose reading provably no small perturbation changes.
 
 The smoothed reader alone is measured, no part of the defence: see `core.smoothing`.
 """
@@ -57,18 +57,18 @@ def run(args: argparse.Namespace) -> None:
 def measure(
     store: ResultFile, reader: Smoothed, fold: Fold, *, eps: float, n0: int, n: int, alpha: float
 ) -> None:
-    """Fills `store`: a row of what was said of each scan, and the figures that follow."""
-    said = store.row("certificates", lambda: _certificates(store, reader, fold, n0, n, alpha))
+    """Fills `store`: a certificate of each scan, then the figures that follow."""
+    said = store.row("certificates", lambda: certify_scans(store, reader, fold, n0, n, alpha))
     how = reader.reach, reader.config.sigma
-    row = store.row("accuracy", lambda: figures(said, fold, eps, n, alpha, *how), eps=eps)
+    row = store.row("accuracy", lambda: compute_figures(said, fold, eps, n, alpha, *how), eps=eps)
     if row["certified"]["balanced"] <= CONSTANT:
         store.warn(f"certified balanced accuracy at {eps:g} is no better than a constant answer's")
 
 
-def _certificates(
+def certify_scans(
     store: ResultFile, reader: Smoothed, fold: Fold, n0: int, n: int, alpha: float
 ) -> dict[str, Any]:
-    """For each scan the label ('-': nothing said) and how many of n noised copies agreed."""
+    """Returns for each scan the label ('-': abstained) and how many of n noised copies agreed."""
     device, name = next(reader.parameters()).device, "certificates"
     begun = store.begun(name, {"of": list(fold.seeds), "done": 0, "said": "", "agreed": []})
     said, agreed = begun["said"], list(begun["agreed"])
@@ -87,10 +87,10 @@ def _certificates(
     }  # fmt: skip
 
 
-def figures(
+def compute_figures(
     said: dict[str, Any], fold: Fold, eps: float, n: int, alpha: float, reach: float, sigma: float
 ) -> dict[str, Any]:
-    """Balanced certified accuracy at `eps` and along a curve; abstaining counts as wrong."""
+    """Returns certified accuracy at `eps` and along a curve; abstaining counts as wrong."""
     normal = torch.distributions.Normal(0.0, 1.0)
     least = torch.tensor([lower_bound(k, n, alpha) for k in said["agreed"]], dtype=torch.float64)
     radius = sigma * normal.icdf(least.clamp_min(0.5)) / reach  # L-inf, of the scan
@@ -98,28 +98,30 @@ def figures(
     return {
         "eps": eps,
         "constant": CONSTANT,
-        "certified": block(right & (radius >= eps), fold),
-        "clean": block(right, fold),
+        "certified": summarize_block(right & (radius >= eps), fold),
+        "clean": summarize_block(right, fold),
         "abstained": share(torch.tensor([s == "-" for s in said["said"]])),
         "largest_eps": float(sigma * normal.icdf(torch.tensor(alpha ** (1 / n))) / reach),
-        "curve": {f"{r:g}": balanced(right & (radius >= r), fold)["balanced"] for r in RADII},
+        "curve": {
+            f"{r:g}": compute_balanced(right & (radius >= r), fold)["balanced"] for r in RADII
+        },
     }
 
 
-def block(right: Tensor, fold: Fold) -> dict[str, Any]:
-    """Balanced accuracy with intervals; per class, kind of tumour and source."""
-    found = {**balanced(right, fold), "all": share(right)}
+def summarize_block(right: Tensor, fold: Fold) -> dict[str, Any]:
+    """Returns balanced accuracy with intervals; per class, kind of tumour and source."""
+    found = {**compute_balanced(right, fold), "all": share(right)}
     found["recall"] = {k: share(right[rows]) for k, rows in members(fold.subtypes).items()}
     sources = members(fold.sources)
     if len(sources) > 1:
         found["sources"] = {
-            name: balanced(right[rows], fold.pick(rows)) for name, rows in sources.items()
+            name: compute_balanced(right[rows], fold.pick(rows)) for name, rows in sources.items()
         }
     return found
 
 
-def balanced(right: Tensor, fold: Fold) -> dict[str, Any]:
-    """The mean of both classes' shares, with 95 % intervals by scan and by near-duplicate group.
+def compute_balanced(right: Tensor, fold: Fold) -> dict[str, Any]:
+    """Returns the mean of both classes' shares, with 95 % intervals by scan and by group.
 
     The classes' own intervals, Wilson's and the bootstrap's, are joined as those of independent
     shares (Newcombe 1998): each side's distances are added as squares.
@@ -133,43 +135,49 @@ def balanced(right: Tensor, fold: Fold) -> dict[str, Any]:
         parts[name] = share_by_group(right[rows], groups)
     mean = sum(part["accuracy"] for part in parts.values()) / 2
     joined = {
-        name: _joined(mean, [(part["accuracy"], part[name]) for part in parts.values()])
+        name: _join_intervals(mean, [(part["accuracy"], part[name]) for part in parts.values()])
         for name in ("interval", "interval_by_group")
     }
     return {"balanced": mean, **joined, **parts}
 
 
-def _joined(mean: float, parts: Sequence[tuple[float, Sequence[float]]]) -> tuple[float, float]:
+def _join_intervals(
+    mean: float, parts: Sequence[tuple[float, Sequence[float]]]
+) -> tuple[float, float]:
     low, high = (math.hypot(*(p - i[end] for p, i in parts)) / len(parts) for end in (0, 1))
     return mean - low, mean + high
 
 
 def table(results: md.Results) -> str:
-    """Balanced certified accuracy, per class and source, and along a curve."""
+    """Renders certified accuracy, per class and source, and along a curve."""
     parts = []
     for protocol, result in md.results_of(results, "certify", md.PROTOCOLS).items():
         said, row = result["rows"]["certificates"], result["rows"]["accuracy"]
         certified, clean = row["certified"], row["clean"]
         at = f"certified at L∞ ε = {row['eps']:g}, %"
-        lines = [["all scans, balanced", _balanced(certified), _balanced(clean)]]
+        lines = [["all scans, balanced", _format_balanced(certified), _format_balanced(clean)]]
         for name, label in (("sensitivity", "tumours"), ("specificity", "no tumour")):
             lines.append([label, md.accuracy(certified[name]), md.accuracy(clean[name])])
         lines += [
-            [f"source {name}, balanced", _balanced(part), _balanced(clean["sources"][name])]
+            [
+                f"source {name}, balanced",
+                _format_balanced(part),
+                _format_balanced(clean["sources"][name]),
+            ]
             for name, part in certified.get("sources", {}).items()
         ]
         lines.append(["one answer for every scan, balanced", *[md.percent(row["constant"])] * 2])
-        head = ["", f"{at} [95 % by scan; by group]", "read right with any radius, %"]
+        head = ["", f"{at} [95 % by scan; by group]", "correct with any radius, %"]
         curve = md.table(
             ["L∞ ε", *row["curve"]], [["balanced, %", *map(md.percent, row["curve"].values())]]
         )
         missed = row["abstained"]
         seen = f"{said['pixels']} pixels of {said['side']} x {said['side']}"
         facts = (
-            f"Sigma {said['sigma']:g} on {seen}; {said['n0']} noises choose, {said['n']} others "
-            f"bound (Clopper-Pearson, alpha {said['alpha']:g}), so that nothing above "
+            f"Sigma {said['sigma']:g} on {seen}; {said['n0']} noised copies choose the class, "
+            f"{said['n']} others bound (Clopper-Pearson, alpha {said['alpha']:g}), so nothing above "
             f"{row['largest_eps']:.4f} can be certified. Of {missed['k']} of {missed['n']} scans "
-            "nothing is said, which counts as wrong."
+            "the reader abstains, which counts as wrong."
         )
         parts.append(
             f"**{protocol}**\n\n{md.table(head, lines)}\n\n{curve}\n\n{facts} {md.source(result)}"
@@ -177,6 +185,6 @@ def table(results: md.Results) -> str:
     return "\n\n".join(parts)
 
 
-def _balanced(part: md.Result) -> str:
+def _format_balanced(part: md.Result) -> str:
     intervals = "; ".join(md.span(part[name]) for name in ("interval", "interval_by_group"))
     return f"{md.percent(part['balanced'])} [{intervals}]"

@@ -1,8 +1,9 @@
-"""What the detector sees: every score and feature, against attacks and harmless changes."""
+"""Detector: every score and feature, against attacks and harmless changes."""
 
 from __future__ import annotations
 
 import argparse
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -17,10 +18,9 @@ from bench.data import Fold
 from bench.progress import progress
 from bench.result_file import ResultFile
 from bench.robustness.filters import jpeg
-from bench.robustness.old_systems import Bench
 from bench.summaries import histogram, members, roc, separation, share_by_group
 from core import load
-from core.attacks import PGD, paper_attack
+from core.attacks import paper_attack
 from core.detector import SCORES, cut_off
 from core.diffusion import seeded_noise
 from core.features import FEATURES
@@ -29,15 +29,17 @@ from core.steganalysis import blur
 from train.calibration.fusion import carried
 
 HELP = "AUROC and false-positive rates of every detector score"
-CURVE = (0.004, 0.008, 0.015, 0.031)
 HEADLINE = 0.015
+CURVE = (HEADLINE, 0.004, 0.008, 0.031)
 SURFACES = ("plain", "trained")
-BENIGN: dict[str, Callable[[Tensor, list[int]], Tensor]] = {
+Change = Callable[[Tensor, list[int]], Tensor]
+LoadSystem = Callable[[], MedFedPure]
+BENIGN: dict[str, Change] = {
     "noise sigma .01": lambda x, seeds: x + 0.01 * seeded_noise(x.shape[1:], seeds).to(x),
     "3 x 3 blur": lambda x, _: blur(x),
     "JPEG quality 75": lambda x, _: jpeg(x, 75),
     "gamma 1.2": lambda x, _: x.pow(1.2),
-    "bias field of 20 %": lambda x, seeds: biased(x, seeds),
+    "bias field of 20 %": lambda x, seeds: add_bias_field(x, seeds),
 }
 
 
@@ -65,156 +67,144 @@ def measure(
     pipeline: MedFedPure,
     test: Fold,
     batch_size: int = 32,
-    hospitals: Mapping[int, Callable[[], MedFedPure]] | None = None,
+    hospitals: Mapping[int, LoadSystem] | None = None,
 ) -> None:
     """Fills `store`: clean scans, harmless changes, then a row per attacked classifier and eps.
 
-    `hospitals` loads each one's system: what raises an alarm is its own.
+    `hospitals` load their systems, each with thresholds of its own.
     """
-    clean = measured(pipeline, test, lambda x, y, seeds: x, "clean", batch_size)
-    store.row(
-        "clean",
-        lambda: {"n": len(test), **false_alarms(pipeline, clean, test.groups, test.sources)},
-    )
-    for number, opened in (hospitals or {}).items():
+    score = partial(score_fold, fold=test, batch_size=batch_size)
+    clean = score(pipeline, label="clean")
+    store.row("clean", lambda: measure_alarms(pipeline, clean, test.groups, test.sources))
+    for number, load_system in (hospitals or {}).items():
 
-        def own(
-            opened: Callable[[], MedFedPure] = opened, name: str = f"hospital {number}"
-        ) -> dict[str, Any]:
-            system = opened()
-            found = measured(system, test, lambda x, y, seeds: x, name, batch_size)
-            return {"n": len(test), "flagged": flagged(system, found, test.groups)}
+        def measure_hospital(load_system: LoadSystem = load_system) -> dict[str, Any]:
+            system = load_system()
+            found = score(system, label="hospital")
+            return {"n": len(test), "flagged": measure_flagged(system, found, test.groups)}
 
-        store.row(f"clean, hospital {number}", own)
+        store.row(f"clean, hospital {number}", measure_hospital)
     for name, change in BENIGN.items():
 
-        def changed(
-            change: Callable[[Tensor, list[int]], Tensor] = change, name: str = name
-        ) -> Any:
-            found = measured(
-                pipeline, test, lambda x, y, s: eight_bit(change(x, s)), name, batch_size
-            )
-            return {"n": len(test), **false_alarms(pipeline, found, test.groups)}
+        def measure_change(change: Change = change, name: str = name) -> dict[str, Any]:
+            found = score(pipeline, lambda x, y, seeds: quantize(change(x, seeds)), label=name)
+            return measure_alarms(pipeline, found, test.groups)
 
-        store.row(f"benign: {name}", changed)
-    bench = Bench(pipeline)
-    for surface in SURFACES:
-        for eps in sorted(CURVE, key=lambda e: e != HEADLINE):
-            attack = paper_attack(eps, eight_bit=True)
+        store.row(f"benign: {name}", measure_change)
+    classifiers = {"plain": pipeline.plain_logits, "trained": pipeline.classifier_logits}
+    for surface, eps in itertools.product(SURFACES, CURVE):
+        attack = partial(paper_attack(eps, eight_bit=True), classifiers[surface])
 
-            def attacked(surface: str = surface, attack: PGD = attack) -> dict[str, Any]:
-                found = measured(
-                    pipeline,
-                    test,
-                    lambda x, y, seeds: attack(lambda z: bench.classify(surface, z), x, y, seeds),
-                    f"{surface}, eps {attack.eps}",
-                    batch_size,
-                )
-                figures = detection(pipeline, clean, found, test.groups)
-                return {"attack": vars(attack), "n": len(test), **figures}
+        def measure_attack(attack: partial[Tensor] = attack, name: str = surface) -> dict[str, Any]:
+            found = score(pipeline, attack, label=name)
+            figures = measure_detection(pipeline, clean, found, test.groups)
+            return {"attack": vars(attack.func), **figures}
 
-            store.row(f"{surface}, eps {eps}", attacked)
+        store.row(f"{surface}, eps {eps}", measure_attack)
     for surface in SURFACES:
         row = store.content["rows"][f"{surface}, eps {HEADLINE}"]
         if row["scores"]["fused"]["auroc"] < row["scores"]["paper"]["auroc"]:
             store.warn(f"against {surface}, the fused score is worse than the paper's")
 
 
-def biased(x: Tensor, seeds: Sequence[int], depth: float = 0.2) -> Tensor:
-    """Scans (B, 1, H, W) brightened and darkened smoothly by up to `depth`, as a coil does."""
+def add_bias_field(x: Tensor, seeds: Sequence[int], depth: float = 0.2) -> Tensor:
+    """Scales scans (B, 1, H, W) smoothly by up to 1 +- `depth`, as a receive coil does."""
     coarse = seeded_noise((1, 3, 3), seeds).to(x)
     field = F.interpolate(coarse, size=x.shape[2:], mode="bicubic", align_corners=True)
     return x * (1 + depth * field / field.abs().amax((1, 2, 3), keepdim=True))
 
 
-def eight_bit(x: Tensor) -> Tensor:
-    """What a file holds: rounded to 256 levels."""
+def quantize(x: Tensor) -> Tensor:
+    """Rounds to the 256 levels of a file."""
     return (x.clamp(0, 1) * 255).round() / 255
 
 
 @torch.no_grad()
-def scored(pipeline: MedFedPure, x: Tensor) -> dict[str, Tensor]:
-    """Every named score and single feature of scans (B, 1, H, W), each (B,)."""
+def score_scans(pipeline: MedFedPure, x: Tensor) -> dict[str, Tensor]:
+    """Returns every named score and single feature of scans (B, 1, H, W), each (B,)."""
     found = pipeline.detect(x)
     features = {f"feature {n}": found.features[:, i] for i, n in enumerate(FEATURES)}
     return {**found.scores, **features}
 
 
-def measured(
+def score_fold(
     pipeline: MedFedPure,
+    change: Callable[[Tensor, Tensor, list[int]], Tensor] | None = None,
+    *,
     fold: Fold,
-    change: Callable[[Tensor, Tensor, list[int]], Tensor],
     label: str,
     batch_size: int,
 ) -> dict[str, Tensor]:
-    """Scores of the fold's scans after `change(x, y, seeds)`, on the CPU."""
+    """Returns the scores of the fold's scans after `change(x, y, seeds)`, on the CPU."""
     parts = []
     for lazy in progress(fold.batches(batch_size, pipeline.device), label):
         x, y, seeds = lazy()
-        parts.append(scored(pipeline, change(x, y, seeds)))
+        parts.append(score_scans(pipeline, change(x, y, seeds) if change else x))
     return {name: torch.cat([p[name] for p in parts]).cpu() for name in parts[0]}
 
 
-def false_alarms(
+def measure_alarms(
     pipeline: MedFedPure,
     found: dict[str, Tensor],
     groups: Sequence[int],
     sources: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Share of these scans above each score's stored tau (5 % of validation scans were).
+    """Returns the share of scans above each score's threshold tau, tau, and the scores' histogram.
 
-    Beside it tau itself, and how the scores are spread; the shares by source where given.
+    5 % of clean validation scans lie above tau. Shares by source where sources are given.
     """
     places = {}
     for place, rows in members(sources).items():
         part = {name: found[name][rows] for name in SCORES}
-        places[place] = {"flagged": flagged(pipeline, part, [groups[i] for i in rows])}
+        places[place] = {"flagged": measure_flagged(pipeline, part, [groups[i] for i in rows])}
     return {
+        "n": len(groups),
         **({"sources": places} if places else {}),
-        "flagged": flagged(pipeline, found, groups),
+        "flagged": measure_flagged(pipeline, found, groups),
         "deciding": pipeline.config.detector.score,
         "tau": {name: pipeline.detector.tau(name) for name in SCORES},
         "histogram": {name: histogram(found[name], name) for name in SCORES},
     }
 
 
-def flagged(system: MedFedPure, found: dict[str, Tensor], groups: Sequence[int]) -> dict[str, Any]:
-    """Share of scans above each score's stored tau."""
+def measure_flagged(
+    system: MedFedPure, found: dict[str, Tensor], groups: Sequence[int]
+) -> dict[str, Any]:
+    """Returns the share of scans above each score's stored tau."""
     return {
         name: share_by_group(found[name] > system.detector.tau(name), groups) for name in SCORES
     }
 
 
-def detection(
+def measure_detection(
     pipeline: MedFedPure,
     clean: dict[str, Tensor],
     attacked: dict[str, Tensor],
     groups: Sequence[int],
 ) -> dict[str, Any]:
-    """AUROC and detection rates of every score, attacked scans against the same scans clean.
+    """Returns AUROC and TPR of every score, attacked scans against the same scans clean.
 
-    `carried` is what each feature adds to their distance in the fused score; `flagged` is the share
-    above the stored tau.
+    `carried` is the share of each feature in their distance in the fused score.
     """
     scores = {name: separation(part, attacked[name], groups) for name, part in clean.items()}
     for name in SCORES:
         scores[name]["roc"] = roc(clean[name], attacked[name])
     share = carried(
-        pipeline.detector.weight.cpu(), *(_standardised(pipeline, f) for f in (clean, attacked))
+        pipeline.detector.weight.cpu(), *(_standardize(pipeline, f) for f in (clean, attacked))
     )
     by_name = dict(zip(FEATURES, share.tolist(), strict=True))
-    return {"scores": scores, "carried": by_name, **false_alarms(pipeline, attacked, groups)}
+    return {"scores": scores, "carried": by_name, **measure_alarms(pipeline, attacked, groups)}
 
 
-def _standardised(pipeline: MedFedPure, found: dict[str, Tensor]) -> Tensor:
-    """Features (N, F) as the fused score adds them up."""
+def _standardize(pipeline: MedFedPure, found: dict[str, Tensor]) -> Tensor:
+    """Returns features (N, F) as the fused score adds them up."""
     detector = pipeline.detector
     features = torch.stack([found[f"feature {name}"] for name in FEATURES], 1)
     return cut_off((features - detector.centre.cpu()) / detector.spread.cpu())
 
 
 def table(results: md.Results) -> str:
-    """AUROC and detection rates of the named scores, false alarms under harmless change."""
+    """Renders AUROC and TPR of the scores, and false positives under harmless changes."""
     parts = []
     for protocol, result in md.results_of(results, "detection", md.PROTOCOLS).items():
         attacked, alarms, notes = [], [], []
@@ -236,13 +226,14 @@ def table(results: md.Results) -> str:
                 for label, block in blocks.items():
                     shares = (block["flagged"][s]["accuracy"] for s in ("paper", "fused"))
                     alarms.append([label, *map(md.percent, shares)])
-        head = ["attack on", "score", "AUROC", "flagged at τ, %",
-                "found where 5 % of the clean twins raise an alarm, %", "where 1 %, %"]  # fmt: skip
+        head = ["attack on", "score", "AUROC", "flagged, %"]
+        head += ["TPR at 5 % FPR, %", "TPR at 1 % FPR, %"]
         text = f"**{protocol}**\n\n{md.table(head, attacked)}"
         text += f"\n\n{md.table(['scans', 'paper: flagged, %', 'fused: flagged, %'], alarms)}"
         n = next(row["n"] for row in result["rows"].values() if "n" in row)
-        text += f"\n\nn = {n}; intervals by near-duplicate group. "
+        text += f"\n\nn = {n}; intervals by near-duplicate group. Flagged: above the threshold "
+        text += "that 5 % of clean validation scans exceed; FPR on these very scans. "
         if notes:
-            text += f"What carries most of the fused score's distance: {'; '.join(notes)}. "
+            text += f"Feature with the largest share in the fused score: {'; '.join(notes)}. "
         parts.append(text + md.source(result))
     return "\n\n".join(parts)

@@ -1,4 +1,4 @@
-"""Where the system looks: lesions behind the purifier, explanations, tumours painted over."""
+"""Outlined tumours: contrast behind the purifier, Grad-CAM against outlines, occlusion."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ from core.gradcam import grad_cam
 from core.pipeline import MedFedPure
 
 HELP = "contrast of lesions behind the purifier, Grad-CAM against outlines, occluded tumours"
-CONTRAST = 0.05  # lesions fainter than this are left out: a ratio to nothing says nothing
-FALL = 0.1  # of the tumour's probability: what counts as a fall
-POINTS = (0.1, 0.5)  # quantiles: the tenth percentile, the median
+MIN_CONTRAST = 0.05  # fainter lesions are left out: the ratio would divide by almost nothing
+MIN_FALL = 0.1  # of the tumour's probability
+QUANTILES = (0.1, 0.5)
 ATTACK = paper_attack(eight_bit=True)
 
 
@@ -57,14 +57,14 @@ def measure(store: ResultFile, pipeline: MedFedPure, test: Fold, masks: dict[int
     """
     if not masks:
         raise ValueError("no test scan has an outline: br35h/annotations_all.json is needed")
-    store.row("lesions", lambda: lesions(pipeline, test, masks))
-    store.row("pointing", lambda: pointing(pipeline, test, masks))
-    store.row("painting", lambda: painting(pipeline, test, masks))
+    store.row("lesions", lambda: measure_lesions(pipeline, test, masks))
+    store.row("pointing", lambda: measure_pointing(pipeline, test, masks))
+    store.row("painting", lambda: measure_occlusion(pipeline, test, masks))
 
 
 @torch.no_grad()
-def lesions(pipeline: MedFedPure, test: Fold, masks: dict[int, Tensor]) -> dict[str, Any]:
-    """Contrast that clean tumours keep, with the perturbation energy that goes.
+def measure_lesions(pipeline: MedFedPure, test: Fold, masks: dict[int, Tensor]) -> dict[str, Any]:
+    """Returns the contrast that clean tumours keep, and the perturbation energy removed.
 
     Each scan at the depth that its own attacked twin gets (A0, 8 bits, on the trained mixture) if
     that is flagged, the same noise for both. Of the perturbation d the share
@@ -74,7 +74,7 @@ def lesions(pipeline: MedFedPure, test: Fold, masks: dict[int, Tensor]) -> dict[
     for row, mask in progress(list(masks.items()), "lesions"):
         x, y, seeds = test.pick([row]).batches(1, pipeline.device)[0]()
         before = measure_contrast(x[0].cpu(), mask)
-        if abs(before) < CONTRAST:
+        if abs(before) < MIN_CONTRAST:
             continue
         x_adv = ATTACK(pipeline.classifier_logits, x, y, seeds)
         score = pipeline.score(pipeline.detect(x_adv))
@@ -88,7 +88,7 @@ def lesions(pipeline: MedFedPure, test: Fold, masks: dict[int, Tensor]) -> dict[
         depths.append(int(t_star))
     if not kept:
         raise ValueError(
-            f"no outlined lesion has a contrast of {CONTRAST} or more and a twin that is flagged"
+            f"no outlined lesion has a contrast of {MIN_CONTRAST} and is flagged when attacked"
         )
     return {
         "n": len(kept),
@@ -99,8 +99,8 @@ def lesions(pipeline: MedFedPure, test: Fold, masks: dict[int, Tensor]) -> dict[
     }
 
 
-def pointing(pipeline: MedFedPure, test: Fold, masks: dict[int, Tensor]) -> dict[str, Any]:
-    """Grad-CAM of the mixture for 'tumour', on tumours that it finds.
+def measure_pointing(pipeline: MedFedPure, test: Fold, masks: dict[int, Tensor]) -> dict[str, Any]:
+    """Compares Grad-CAM of the mixture with the outlines, for 'tumour', on tumours that it finds.
 
     Pointing game (Zhang et al. 2018): is the map's highest point in the outline, widened by 3
     pixels? Beside it the share of the map inside the outline, and what both would be if the map
@@ -130,8 +130,8 @@ def pointing(pipeline: MedFedPure, test: Fold, masks: dict[int, Tensor]) -> dict
 
 
 @torch.no_grad()
-def painting(pipeline: MedFedPure, test: Fold, masks: dict[int, Tensor]) -> dict[str, Any]:
-    """Whether the tumour's probability falls by `FALL` when it is painted over.
+def measure_occlusion(pipeline: MedFedPure, test: Fold, masks: dict[int, Tensor]) -> dict[str, Any]:
+    """Returns how often the tumour's probability falls by `MIN_FALL` when the tumour is occluded.
 
     The paint is the brain's other side. Elsewhere: a patch of the same shape, painted in the same
     way where no tumour is. Of tumours that the whole system finds, that lie on one side and that
@@ -160,12 +160,12 @@ def painting(pipeline: MedFedPure, test: Fold, masks: dict[int, Tensor]) -> dict
         for name, patch in (("tumour", wide), ("elsewhere", place)):
             changed = occlude(scan, patch, shift)[None].to(x)
             after = float(pipeline.logits(changed, seeds).exp()[0, 1])
-            falls[name].append(before - after >= FALL)
+            falls[name].append(before - after >= MIN_FALL)
             changes[name].append(before - after)
     if not falls["tumour"]:
-        raise ValueError("no outlined tumour is found that has room for a patch elsewhere")
+        raise ValueError("no outlined tumour is found that leaves room for a control patch")
     return {
-        "fall": FALL,
+        "fall": MIN_FALL,
         "found": found,
         "across_the_midline": across,
         "without_room": without_room,
@@ -181,13 +181,13 @@ def _energy(delta: Tensor) -> float:
 
 
 def _quantiles(values: list[float] | list[int]) -> dict[str, float]:
-    points = torch.tensor(POINTS, dtype=torch.float64)
+    points = torch.tensor(QUANTILES, dtype=torch.float64)
     low, middle = torch.quantile(torch.tensor(values, dtype=torch.float64), points).tolist()
     return {"tenth": low, "median": middle}
 
 
 def table(results: md.Results) -> str:
-    """Lesions behind the purifier, explanations against outlines, tumours painted over."""
+    """Renders all three rows."""
     lines, notes = [], []
     for protocol, result in md.results_of(results, "looks", md.PROTOCOLS).items():
         kept, where, paint = (result["rows"][n] for n in ("lesions", "pointing", "painting"))
@@ -206,14 +206,15 @@ def table(results: md.Results) -> str:
              str(where["n"])],
         ]  # fmt: skip
         for name, title in (
-            ("tumour", "painted over from the other side: the probability falls, %"),
-            ("elsewhere", "the same patch painted elsewhere: it falls, %"),
+            ("tumour", "tumour occluded by the other side: the probability falls, %"),
+            ("elsewhere", "control patch occluded elsewhere: it falls, %"),
         ):
             lines.append([protocol, title, md.accuracy(paint[name]), str(paint[name]["n"])])
         notes.append(
             f"{protocol}: of {paint['found']} tumours that are found, "
             f"{paint['across_the_midline']} reach across the midline, where the other side is "
-            f"tumour too, and {paint['without_room']} leave no room elsewhere: not painted."
+            f"tumour too, and {paint['without_room']} leave no room for a control patch: none of "
+            "these is occluded."
         )
     head = ["protocol", "outlined tumours of the test fold", "", "n"]
     return (

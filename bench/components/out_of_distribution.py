@@ -1,8 +1,9 @@
-"""'Cannot judge': how often it is said of scans, where it is an error, and of other pictures."""
+"""Out-of-distribution head: share of scans and of other images that it refuses to judge."""
 
 from __future__ import annotations
 
 import argparse
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ from core.pipeline import MedFedPure
 from core.scan import SIZE, from_uint8
 from train.data.cifar import read_cifar
 
-HELP = "'cannot judge': share of scans and of pictures that are no brain MRI"
+HELP = "'cannot judge': share of scans and of images that are no brain MRI"
 PHOTOGRAPHS, PHANTOMS = 500, 200
 
 
@@ -50,27 +51,28 @@ def measure(
     attacked: int = 240,
     batch_size: int = 32,
 ) -> None:
-    """Fills `store`; `photographs` are CIFAR-10's test pictures (N, 3, 32, 32) uint8."""
-    scans = test.scans
-    store.row("test scans", lambda: refused(pipeline, scans, test.groups, batch_size))
+    """Fills `store`; `photographs` are CIFAR-10's test images (N, 3, 32, 32) uint8."""
     thin = test.thin(attacked)
+    chosen = _spread(len(photographs), PHOTOGRAPHS)
+    share = partial(measure_refusals, pipeline, batch_size=batch_size)
+    store.row("test scans", lambda: share(test.scans, test.groups))
     store.row(
         "test scans under A0, 8 bits",
-        lambda: refused(pipeline, _attacked(pipeline, thin, batch_size), thin.groups, batch_size),
+        lambda: share(_attack(pipeline, thin, batch_size), thin.groups),
     )
-    pictures = np.stack([_grey(photographs[i]) for i in _spread(len(photographs), PHOTOGRAPHS)])
-    store.row("grey CIFAR-10 pictures", lambda: refused(pipeline, pictures, None, batch_size))
-    organs = np.stack([phantom_of(seed) for seed in range(PHANTOMS)])
-    row = store.row("phantoms", lambda: _by_kind(pipeline, organs, batch_size))
+    images = np.stack([_to_grey(photographs[i]) for i in chosen])
+    store.row("grey CIFAR-10 pictures", lambda: share(images))
+    phantoms = np.stack([phantom_of(seed) for seed in range(PHANTOMS)])
+    row = store.row("phantoms", lambda: measure_by_kind(pipeline, phantoms, batch_size))
     if row["refused"] < 0.95:
         store.warn("phantoms of other organs or noise: fewer than 95 % refused")
 
 
-def refused(
-    pipeline: MedFedPure, scans: np.ndarray, groups: list[int] | None, batch_size: int
+def measure_refusals(
+    pipeline: MedFedPure, scans: np.ndarray, groups: list[int] | None = None, batch_size: int = 32
 ) -> dict[str, Any]:
-    """Share of pictures (N, 224, 224) uint8 that the system does not judge, with intervals."""
-    novelty = _novelty(pipeline, scans, batch_size)
+    """Returns the share of images (N, 224, 224) uint8 that are refused, with intervals."""
+    novelty = score_novelty(pipeline, scans, batch_size)
     far = (novelty > pipeline.novelty.limit.cpu()).double()
     figures = {
         "refused": float(far.mean()),
@@ -85,18 +87,16 @@ def refused(
     return figures
 
 
-def _by_kind(pipeline: MedFedPure, organs: np.ndarray, batch_size: int) -> dict[str, Any]:
-    figures = refused(pipeline, organs, None, batch_size)
-    kinds = {
-        kind: refused(pipeline, organs[k :: len(KINDS)], None, batch_size)["refused"]
-        for k, kind in enumerate(KINDS)
-    }
-    return {**figures, "kinds": kinds}
+def measure_by_kind(pipeline: MedFedPure, phantoms: np.ndarray, batch_size: int) -> dict[str, Any]:
+    """Returns the share that is refused of all phantoms, and of each kind."""
+    share = partial(measure_refusals, pipeline, batch_size=batch_size)
+    kinds = {kind: share(phantoms[k :: len(KINDS)])["refused"] for k, kind in enumerate(KINDS)}
+    return {**share(phantoms), "kinds": kinds}
 
 
 @torch.no_grad()
-def _novelty(pipeline: MedFedPure, scans: np.ndarray, batch_size: int) -> Tensor:
-    """Novelty (N,) float32 on the CPU."""
+def score_novelty(pipeline: MedFedPure, scans: np.ndarray, batch_size: int) -> Tensor:
+    """Returns novelty (N,) float32 on the CPU."""
     parts = []
     for start in progress(range(0, len(scans), batch_size), "novelty"):
         x = from_uint8(scans[start : start + batch_size])[:, None].to(pipeline.device)
@@ -104,8 +104,8 @@ def _novelty(pipeline: MedFedPure, scans: np.ndarray, batch_size: int) -> Tensor
     return torch.cat(parts)
 
 
-def _attacked(pipeline: MedFedPure, fold: Fold, batch_size: int) -> np.ndarray:
-    """The paper's PGD-7 on the mixture, in 8 bits, (N, 224, 224) uint8."""
+def _attack(pipeline: MedFedPure, fold: Fold, batch_size: int) -> np.ndarray:
+    """Returns scans under the paper's PGD-7 on the mixture, in 8 bits, (N, 224, 224) uint8."""
     attack, parts = paper_attack(eight_bit=True), []
     for lazy in progress(fold.batches(batch_size, pipeline.device), "attack"):
         x, y, seeds = lazy()
@@ -114,8 +114,8 @@ def _attacked(pipeline: MedFedPure, fold: Fold, batch_size: int) -> np.ndarray:
     return np.concatenate(parts)
 
 
-def _grey(picture: np.ndarray) -> np.ndarray:
-    """A colour picture (3, 32, 32) uint8 as grey (224, 224)."""
+def _to_grey(picture: np.ndarray) -> np.ndarray:
+    """Turns a colour image (3, 32, 32) uint8 into grey (224, 224)."""
     grey = Image.fromarray(picture.transpose(1, 2, 0)).convert("L")
     return np.asarray(grey.resize((SIZE, SIZE), Image.Resampling.BICUBIC))
 
@@ -125,7 +125,7 @@ def _spread(n: int, limit: int) -> list[int]:
 
 
 def table(results: md.Results) -> str:
-    """What the system refuses to judge."""
+    """Renders the shares that are refused."""
     parts = []
     for result in md.results_of(results, "novelty", md.PROTOCOLS).values():
         lines = []
@@ -134,6 +134,6 @@ def table(results: md.Results) -> str:
             low, high = by_group or row["interval"]  # of none or all, resampling cannot tell
             share = f"{md.percent(row['refused'])} [{md.percent(low)} to {md.percent(high)}]"
             lines.append([name, share, f"{row['k']}/{row['n']}"])
-        head = ["pictures", "'cannot judge', % [95 %]", ""]
+        head = ["images", "'cannot judge', % [95 %]", ""]
         parts.append(f"{md.table(head, lines)}\n\n{md.source(result)}")
     return "\n\n".join(parts)

@@ -1,4 +1,4 @@
-"""Is the purifier worth more than a filter? Energy removed, denoising, accuracy behind it."""
+"""Purifier against filters: perturbation energy removed, denoising, accuracy behind it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from bench.data import Fold
 from bench.progress import progress
 from bench.result_file import ResultFile
 from bench.robustness.filters import STRENGTHS, Filter
-from bench.robustness.old_systems import purified
 from bench.summaries import by_label, called_right
 from core import metrics
 from core.attacks import paper_attack
@@ -59,10 +58,12 @@ def measure(
     def best(aim: str) -> dict[str, Filter]:
         return {k: known[chosen[aim][k]["strength"]] for k, known in STRENGTHS.items()}
 
-    store.row("energy", lambda: energy(pipeline, test, best("accuracy"), batch_size))
-    store.row("denoising", lambda: denoising(pipeline, test, best("psnr"), batch_size))
-    found = store.row("accuracy", lambda: behind(pipeline, test, best("accuracy"), batch_size))
-    store.row("clean", lambda: fidelity(pipeline, test, batch_size))
+    store.row("energy", lambda: measure_energy(pipeline, test, best("accuracy"), batch_size))
+    store.row("denoising", lambda: measure_denoising(pipeline, test, best("psnr"), batch_size))
+    found = store.row(
+        "accuracy", lambda: measure_accuracy(pipeline, test, best("accuracy"), batch_size)
+    )
+    store.row("clean", lambda: measure_fidelity(pipeline, test, batch_size))
     removed = store.content["rows"]["energy"]["purifier"]["removed"]
     if removed is not None and removed < 0:
         store.warn("the purifier adds more to the perturbation than it removes")
@@ -74,30 +75,31 @@ def measure(
 def choose_strengths(
     pipeline: MedFedPure, validation: Fold, batch_size: int = 32
 ) -> dict[str, dict[str, Any]]:
-    """Each filter's best strength by PSNR at t = 50, and by the plain classifier's accuracy.
+    """Returns each filter's best strength, by PSNR at t = 50 and by the plain classifier.
 
-    Accuracy is the mean of clean and A0: a filter that blurs every tumour away would otherwise win.
+    By the classifier: its mean accuracy on clean scans and A0, or else a filter that blurs every
+    tumour away would win.
     """
     chosen: dict[str, dict[str, Any]] = {"psnr": {}, "accuracy": {}}
     for kind, strengths in STRENGTHS.items():
         filters = {str(s): f for s, f in strengths.items()}
-        noise = denoising(pipeline, validation, filters, batch_size)["psnr"]
+        noise = measure_denoising(pipeline, validation, filters, batch_size)["psnr"]
         name = max(filters, key=lambda s: noise[s]["mean"])
         chosen["psnr"][kind] = {"strength": float(name), "validation": noise[name]["mean"]}
-        systems = behind(pipeline, validation, filters, batch_size)["systems"]
+        systems = measure_accuracy(pipeline, validation, filters, batch_size)["systems"]
         score = {s: systems[s]["clean"]["accuracy"] + systems[s]["A0"]["accuracy"] for s in filters}
         name = max(filters, key=lambda s: score[s])
         chosen["accuracy"][kind] = {"strength": float(name), "validation": score[name] / 2}
     return {**chosen, "n": len(validation)}
 
 
-def energy(
+def measure_energy(
     pipeline: MedFedPure, fold: Fold, filters: dict[str, Filter], batch_size: int = 32
 ) -> dict[str, Any]:
-    """Perturbation energy removed by P on A0 scans of the plain classifier, each at its t_star.
+    """Returns the perturbation energy that P removes on A0 scans of the plain classifier.
 
-    `removed` = 1 - |P(x + d) - P(x)|^2 / |d|^2, same depth and noise for both: what is left of d.
-    `removed_and_faithful` = 1 - |P(x + d) - x|^2 / |d|^2: what P itself spoils counts too.
+    `removed` = 1 - |P(x + d) - P(x)|^2 / |d|^2, with the same depth and noise for both.
+    `removed_and_faithful` = 1 - |P(x + d) - x|^2 / |d|^2: changes by P itself count too.
     Only flagged scans count for the purifier; sums over scans are divided, not ratios averaged.
     """
     sums: dict[str, list[Tensor]] = {}
@@ -125,14 +127,14 @@ def energy(
     return {**result, "n": len(fold), "flagged": len(t), "t_star_min_median_max": spread}
 
 
-def denoising(
+def measure_denoising(
     pipeline: MedFedPure,
     fold: Fold,
     filters: dict[str, Filter],
     batch_size: int = 32,
     t: int = NOISE_T,
 ) -> dict[str, Any]:
-    """PSNR and SSIM after denoising scans noised to step t, rescaled to their own brightness."""
+    """Returns PSNR and SSIM after denoising scans noised to step t, at their own brightness."""
     one = Purifier(
         pipeline.purifier.noise_pred,
         pipeline.purifier.diffusion,
@@ -158,14 +160,14 @@ def denoising(
     return {"t": t, "n": len(fold), "psnr": _summaries(psnr), "ssim": _summaries(ssim)}
 
 
-def behind(
+def measure_accuracy(
     pipeline: MedFedPure, fold: Fold, filters: dict[str, Filter], batch_size: int = 32
 ) -> dict[str, Any]:
-    """The plain classifier behind each, on clean scans and on its own A0 scans (8 bits)."""
+    """Returns the plain classifier's accuracy behind each, clean and under its own A0 (8 bits)."""
     t_min = pipeline.purifier.config.t_min
     changes: dict[str, Change] = {
         "nothing": lambda x, _: x,
-        "purifier": lambda x, seeds: purified(pipeline, x, seeds),
+        "purifier": lambda x, seeds: purify_as_deployed(pipeline, x, seeds),
         f"purifier at t = {t_min} for all": lambda x, seeds: pipeline.purify(
             x, torch.full((len(x),), t_min, device=x.device), seeds
         ),
@@ -187,15 +189,15 @@ def behind(
     return {"attack": vars(A0_8BIT), "systems": systems}
 
 
-def fidelity(pipeline: MedFedPure, fold: Fold, batch_size: int = 32) -> dict[str, Any]:
-    """PSNR and SSIM of clean scans after the purification they get, and at each depth."""
+def measure_fidelity(pipeline: MedFedPure, fold: Fold, batch_size: int = 32) -> dict[str, Any]:
+    """Returns PSNR and SSIM of clean scans purified as deployed, and to each depth."""
     c = pipeline.purifier.config
     psnr: dict[str, list[Tensor]] = {}
     ssim: dict[str, list[Tensor]] = {}
     for lazy in progress(fold.batches(batch_size, pipeline.device), "clean scans"):
         x, _, seeds = lazy()
         with torch.no_grad():
-            outputs = {"as deployed": purified(pipeline, x, seeds)}
+            outputs = {"as deployed": purify_as_deployed(pipeline, x, seeds)}
             for t in sorted({c.t_floor, c.t_min, c.t_max} - {0}):
                 steps = torch.full((len(x),), t, device=x.device)
                 outputs[f"t = {t}"] = pipeline.purify(x, steps, seeds)
@@ -205,10 +207,15 @@ def fidelity(pipeline: MedFedPure, fold: Fold, batch_size: int = 32) -> dict[str
     return {"n": len(fold), "psnr": _summaries(psnr), "ssim": _summaries(ssim)}
 
 
+def purify_as_deployed(pipeline: MedFedPure, x: Tensor, seeds: Sequence[int]) -> Tensor:
+    """Purifies scans (B, C, H, W) to the depths that their scores ask for."""
+    return pipeline.purify(x, pipeline.t_star(pipeline.score(pipeline.detect(x)), None), seeds)
+
+
 def _add(
     sums: dict[str, list[Tensor]], name: str, x: Tensor, x_adv: Tensor, pure: Tensor, base: Tensor
 ) -> None:
-    """Energies (B, 3): of the perturbation, of what is left of it, of the distance to x."""
+    """Adds energies (B, 3): of the perturbation, of what is left of it, of the distance to x."""
     pairs = ((x_adv, x), (pure, base), (pure, x))
     energies = [(a - b).double().square().flatten(1).sum(1) for a, b in pairs]
     sums.setdefault(name, []).append(torch.stack(energies, 1).cpu())
@@ -230,17 +237,16 @@ def _summaries(values: dict[str, list[Tensor]]) -> dict[str, dict[str, float]]:
 
 
 NOTE = (
-    "Energy of a perturbation d that is removed: 1 - |P(x + d) - P(x)|² / |d|², how far the "
-    "attack still shows behind P. The same against the clean scan: 1 - |P(x + d) - x|² / |d|²; "
-    "what P itself changes counts too, and is far more than an invisible attack. On flagged A0 "
-    "scans of the plain classifier for the purifier, on all of them for the rest. Filters: at the "
-    "strength that is best on validation scans, by PSNR for the column in dB, by the plain "
-    "classifier's accuracy for the others."
+    "Perturbation energy removed: 1 - |P(x + d) - P(x)|² / |d|². Against the clean scan: "
+    "1 - |P(x + d) - x|² / |d|², where changes by P itself count too and are far larger than an "
+    "invisible attack. The purifier on flagged PGD-7 scans of the plain classifier, all others on "
+    "all of them. Filters at the strength that is best on validation scans: by PSNR for the column "
+    "in dB, by the plain classifier's accuracy for the others."
 )
 
 
 def table(results: md.Results) -> str:
-    """The purifier beside the best filters."""
+    """Renders the purifier beside the best filters."""
     parts = []
     for protocol, result in md.results_of(results, "purifier", md.PROTOCOLS).items():
         rows = result["rows"]
@@ -262,9 +268,9 @@ def table(results: md.Results) -> str:
                     md.by_class((right.get("A0") or {}).get("recall", {})),
                 ]
             )
-        head = ["", "perturbation energy removed, %", "the same against the clean scan, %",
-                f"PSNR at t = {noise['t']}, dB", "plain classifier behind it: clean, %", "A0, %",
-                "tumour / no tumour under A0, %"]  # fmt: skip
+        head = ["", "perturbation energy removed, %", "against the clean scan, %",
+                f"PSNR at t = {noise['t']}, dB", "plain classifier behind it: clean, %", "PGD-7, %",
+                "tumour / no tumour under PGD-7, %"]  # fmt: skip
         note = f"Energy and PSNR: n = {energy['n']} and {noise['n']}. {NOTE}"
         parts.append(f"**{protocol}**\n\n{md.table(head, lines)}\n\n{note} {md.source(result)}")
     return "\n\n".join(parts)

@@ -5,7 +5,7 @@ from itertools import pairwise
 import pytest
 import torch
 
-from bench.components.detector import detection, false_alarms
+from bench.components.detector import measure_alarms, measure_detection
 from bench.robustness.old_systems import Bench, systems_named
 from bench.robustness.robustness import evaluate
 from bench.robustness.rows import Row
@@ -56,12 +56,12 @@ def test_reliability_bins_hold_every_scan():
 def test_the_commands_keep_them(pipeline, test_fold):
     names = [*SCORES, *(f"feature {name}" for name in FEATURES)]
     found = {name: torch.linspace(-1, 1, len(test_fold)) for name in names}
-    row = detection(pipeline, found, found, test_fold.groups)
+    row = measure_detection(pipeline, found, found, test_fold.groups)
     for name in SCORES:
         assert len(row["scores"][name]["roc"]) == 101
         assert row["tau"][name] == pipeline.detector.tau(name)
         assert sum(row["histogram"][name]["counts"]) == len(test_fold)
-    assert "histogram" in false_alarms(pipeline, found, test_fold.groups)
+    assert "histogram" in measure_alarms(pipeline, found, test_fold.groups)
     few = test_fold.thin(4)
     row = evaluate(Bench(pipeline), few, Row("clean", ""), systems_named(["undefended"]))
     assert sum(row["systems"]["undefended"]["reliability"]["n"]) == 4

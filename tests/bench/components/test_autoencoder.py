@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from bench.components.autoencoder import choose_power, compare, fill_in, visible_pixels
+from bench.components.autoencoder import choose_power, compare, fill_in, mark_visible
 
 
 def test_filling_is_the_weighted_mean_by_hand():
@@ -29,7 +29,7 @@ def test_filling_reads_nothing_that_is_hidden(test_fold, pipeline):
     mae = pipeline.detector.mae
     x = test_fold.batches(2, pipeline.device)[0]().x
     order, _ = mae.random_masking(2, torch.Generator().manual_seed(0))
-    visible = visible_pixels(mae, x, order[:, : mae.config.num_kept])
+    visible = mark_visible(mae, x, order[:, : mae.config.num_kept])
     share = visible.flatten(1).double().mean(1)
     assert share.tolist() == [mae.config.num_kept / mae.config.num_patches] * 2
     other = torch.where(visible, x, torch.rand_like(x))

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from bench.__main__ import main
-from bench.components.certificate import balanced, figures, measure
+from bench.components.certificate import compute_balanced, compute_figures, measure
 from bench.components.certificate import table as certify
 from bench.data import Fold, load_fold
 from bench.result_file import ResultFile
@@ -40,7 +40,7 @@ def test_abstaining_and_small_radii_count_as_wrong(test_fold: Fold) -> None:
     agreed[1] = 400
     wrong = y.index(1, 2)
     said = said[:wrong] + "0" + said[wrong + 1 :]
-    row = figures({"said": said, "agreed": agreed}, test_fold, 0.015, 1000, 0.001, 28, 0.25)
+    row = compute_figures({"said": said, "agreed": agreed}, test_fold, 0.015, 1000, 0.001, 28, 0.25)
     certified = row["certified"]
     assert certified["all"]["k"] == len(y) - 3
     shares = [certified[name]["accuracy"] for name in ("sensitivity", "specificity")]
@@ -58,14 +58,14 @@ def test_abstaining_and_small_radii_count_as_wrong(test_fold: Fold) -> None:
 def test_the_interval_of_a_balanced_share_joins_those_of_its_classes(test_fold: Fold) -> None:
     right = torch.ones(len(test_fold), dtype=torch.bool)
     right[(test_fold.y == 1).nonzero()[0]] = False
-    found = balanced(right, test_fold)
+    found = compute_balanced(right, test_fold)
     tumours, healthy = int(test_fold.y.sum()), int((1 - test_fold.y).sum())
     first, second = wilson_interval(tumours - 1, tumours), wilson_interval(healthy, healthy)
     low = ((found["sensitivity"]["accuracy"] - first[0]) ** 2 + (1 - second[0]) ** 2) ** 0.5 / 2
     assert found["interval"][0] == pytest.approx(found["balanced"] - low)
     assert found["interval"][0] < found["balanced"] < found["interval"][1] <= 1
     with pytest.raises(ValueError, match="both classes"):
-        balanced(right[:1], test_fold.pick([0]))
+        compute_balanced(right[:1], test_fold.pick([0]))
 
 
 def test_a_killed_run_goes_on_and_ends_the_same(
@@ -123,7 +123,7 @@ def test_the_command_and_its_table(
     assert list(result["provenance"]["weights"]) == [FILE]
     text = certify({"certify-leak-free": result})
     assert "| one answer for every scan, balanced | 50.0 | 50.0 |" in text
-    assert "28 x 28; 10 noises choose, 50 others bound" in text
+    assert "28 x 28; 10 noised copies choose the class, 50 others bound" in text
     with pytest.raises(KeyError):
         certify({})
     changed = deepcopy(pipeline.plain.model)
@@ -142,7 +142,7 @@ def test_the_command_and_its_table(
 def test_sources_are_told_apart(data: tuple[Path, Path]) -> None:
     fold = load_fold("multi-source", "test", data[0], cache=None, manifests=data[1])
     said = {"said": "".join(map(str, fold.y.tolist())), "agreed": [1000] * len(fold)}
-    certified = figures(said, fold, 0.015, 1000, 0.001, 28, 0.25)["certified"]
+    certified = compute_figures(said, fold, 0.015, 1000, 0.001, 28, 0.25)["certified"]
     assert {name: part["balanced"] for name, part in certified["sources"].items()} == {
         "br35h": 1.0,
         "brain-tumor-mri": 1.0,

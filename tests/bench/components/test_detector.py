@@ -5,14 +5,21 @@ from copy import deepcopy
 import pytest
 import torch
 
-from bench.components.detector import biased, detection, eight_bit, false_alarms, measured, scored
+from bench.components.detector import (
+    add_bias_field,
+    measure_alarms,
+    measure_detection,
+    quantize,
+    score_fold,
+    score_scans,
+)
 from bench.result_file import ResultFile
 from core.detector import SCORES
 from core.features import FEATURES
 
 
 def test_every_score_and_feature_is_measured(pipeline, test_fold):
-    found = measured(pipeline, test_fold, lambda x, y, s: x, "clean", 3)
+    found = score_fold(pipeline, fold=test_fold, label="clean", batch_size=3)
     assert set(found) == {*SCORES, *(f"feature {n}" for n in FEATURES)}
     assert all(v.shape == (len(test_fold),) for v in found.values())
     x, _, seeds = test_fold.batches(8, pipeline.device)[0]()
@@ -23,8 +30,8 @@ def test_every_score_and_feature_is_measured(pipeline, test_fold):
 
 def test_a_scan_against_itself_is_not_detected(pipeline, test_fold):
     x = test_fold.batches(8, pipeline.device)[0]().x
-    clean = scored(pipeline, x)
-    figures = detection(pipeline, clean, clean, test_fold.groups[: len(x)])["scores"]
+    clean = score_scans(pipeline, x)
+    figures = measure_detection(pipeline, clean, clean, test_fold.groups[: len(x)])["scores"]
     assert all(f["auroc"] == 0.5 for f in figures.values())
 
 
@@ -33,9 +40,9 @@ def noisy(pipeline, test_fold):
     """What is said of strong noise."""
     x = test_fold.batches(8, pipeline.device)[0]().x
     generator = torch.Generator().manual_seed(0)
-    changed = eight_bit(x + 0.3 * torch.randn(x.shape, generator=generator))
-    clean, attacked = scored(pipeline, x), scored(pipeline, changed)
-    return detection(pipeline, clean, attacked, test_fold.groups[: len(x)])
+    changed = quantize(x + 0.3 * torch.randn(x.shape, generator=generator))
+    clean, attacked = score_scans(pipeline, x), score_scans(pipeline, changed)
+    return measure_detection(pipeline, clean, attacked, test_fold.groups[: len(x)])
 
 
 def test_strong_noise_raises_the_papers_score(noisy):
@@ -49,13 +56,13 @@ def test_strong_noise_raises_the_papers_score(noisy):
 def test_false_alarms_are_counted_at_the_stored_tau(pipeline):
     tau = pipeline.detector.tau("paper")
     found = {"paper": torch.tensor([tau + 1, tau - 1, tau]), "fused": torch.zeros(3)}
-    flagged = false_alarms(pipeline, found, [0, 1, 2])["flagged"]["paper"]
+    flagged = measure_alarms(pipeline, found, [0, 1, 2])["flagged"]["paper"]
     assert (flagged["k"], flagged["n"]) == (1, 3)
 
 
 def test_eight_bit_is_on_the_grid():
     x = torch.tensor([-0.1, 0.5, 1.2])
-    assert (eight_bit(x) * 255).tolist() == pytest.approx([0, 128, 255], abs=1e-4)
+    assert (quantize(x) * 255).tolist() == pytest.approx([0, 128, 255], abs=1e-4)
 
 
 def test_the_interval_counts_near_duplicates_once(pipeline):
@@ -65,7 +72,7 @@ def test_the_interval_counts_near_duplicates_once(pipeline):
     def width(copies: int, groups: list[int]) -> float:
         names = [*SCORES, *(f"feature {n}" for n in FEATURES)]
         pair = [dict.fromkeys(names, v.repeat_interleave(copies)) for v in (negative, positive)]
-        low, high = detection(pipeline, *pair, groups)["scores"]["paper"]["interval"]
+        low, high = measure_detection(pipeline, *pair, groups)["scores"]["paper"]["interval"]
         return high - low
 
     alone = width(1, [0, 1, 2, 3])
@@ -81,8 +88,10 @@ def test_what_features_carry_adds_up(noisy):
 
 def test_a_bias_field_is_smooth_and_each_scan_s_own():
     x = torch.full((2, 1, 32, 32), 0.5)
-    changed = biased(x, [1, 2])
-    assert torch.equal(changed, biased(x, [1, 2])) and not torch.equal(changed[0], changed[1])
+    changed = add_bias_field(x, [1, 2])
+    assert torch.equal(changed, add_bias_field(x, [1, 2])) and not torch.equal(
+        changed[0], changed[1]
+    )
     assert (changed / x - 1).abs().amax((1, 2, 3)).tolist() == pytest.approx([0.2, 0.2], abs=1e-5)
     assert float((changed[..., 1:] - changed[..., :-1]).abs().max()) < 0.03
 

@@ -78,19 +78,19 @@ def masks(test_fold) -> dict[int, Tensor]:
 @pytest.fixture
 def flagged(pipeline, monkeypatch):
     """All scans are, and of whatever contrast a lesion is, it counts."""
-    monkeypatch.setattr(explanations, "CONTRAST", 0.0)
+    monkeypatch.setattr(explanations, "MIN_CONTRAST", 0.0)
     monkeypatch.setattr(type(pipeline), "tau", -1e6)
 
 
 def test_lesions_of_scans_that_pass_are_left_out(pipeline, test_fold, masks, monkeypatch, flagged):
     monkeypatch.setattr(type(pipeline), "tau", 1e6)
-    with pytest.raises(ValueError, match="a twin that is flagged"):
-        explanations.lesions(pipeline, test_fold, masks)
+    with pytest.raises(ValueError, match="is flagged when attacked"):
+        explanations.measure_lesions(pipeline, test_fold, masks)
 
 
 @pytest.mark.usefixtures("flagged")
 def test_lesions_keep_contrast_and_lose_energy(pipeline, test_fold, masks):
-    found = explanations.lesions(pipeline, test_fold, masks)
+    found = explanations.measure_lesions(pipeline, test_fold, masks)
     assert found["n"] == len(masks) and found["not_flagged"] == 0
     for name in ("contrast_kept", "energy_removed", "t_star"):
         assert found[name]["tenth"] <= found[name]["median"]
@@ -102,7 +102,7 @@ def test_a_purifier_that_does_nothing_keeps_all_and_removes_nothing(
     pipeline, test_fold, masks, monkeypatch
 ):
     monkeypatch.setattr(pipeline, "purify", lambda x, t_star, seeds: x)
-    found = explanations.lesions(pipeline, test_fold, masks)
+    found = explanations.measure_lesions(pipeline, test_fold, masks)
     assert found["contrast_kept"] == {"tenth": 1.0, "median": 1.0}
     assert found["energy_removed"]["median"] == pytest.approx(0, abs=1e-9)
 
@@ -111,10 +111,10 @@ def test_pointing_is_measured_against_chance(pipeline, test_fold, monkeypatch):
     always = torch.tensor([[0.1, 0.9]]).log()
     monkeypatch.setattr(pipeline, "classifier_logits", lambda x: always)
     whole = {0: torch.ones(SIDE, SIDE, dtype=torch.bool)}
-    found = explanations.pointing(pipeline, test_fold, whole)
+    found = explanations.measure_pointing(pipeline, test_fold, whole)
     assert found["pointing"]["k"] == found["n"] == 1
     assert found["energy_inside"] == pytest.approx(1) and found["by_chance"] == 1
-    few = explanations.pointing(pipeline, test_fold, {0: square(90, 60), 1: square(90, 60)})
+    few = explanations.measure_pointing(pipeline, test_fold, {0: square(90, 60), 1: square(90, 60)})
     assert 0 < few["by_chance"] < 0.3 and few["n"] == 2
 
 
@@ -131,10 +131,12 @@ def test_painting_counts_falls_of_both_patches(pipeline, test_fold, masks, monke
         return torch.stack([-level, level], 1).log_softmax(1)
 
     monkeypatch.setattr(pipeline, "logits", logits)
-    found = explanations.painting(pipeline, fold, {0: square(90, 60), 1: square(90, 60)})
+    found = explanations.measure_occlusion(pipeline, fold, {0: square(90, 60), 1: square(90, 60)})
     assert found["tumour"]["k"] == 2 and found["elsewhere"]["k"] == 0
     assert found["found"] == 2 and found["without_room"] == found["across_the_midline"] == 0
-    across = explanations.painting(pipeline, fold, {0: square(90, 60), 1: square(90, 60, 110)})
+    across = explanations.measure_occlusion(
+        pipeline, fold, {0: square(90, 60), 1: square(90, 60, 110)}
+    )
     assert across["across_the_midline"] == 1 and across["tumour"]["n"] == 1
 
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from bench.components.non_brain_phantoms import KINDS, phantom_of
-from bench.components.out_of_distribution import refused
+from bench.components.out_of_distribution import measure_refusals
 from core.novelty import UNIT
 from core.pipeline import MedFedPure
 
@@ -28,7 +28,7 @@ def test_the_share_is_that_above_the_limit(pipeline: MedFedPure) -> None:
             x = torch.from_numpy(scans)[:, None].float() / 255
             scores = head(pipeline.detector.mae.encode(x)).sort().values
         head.cut.copy_((scores[2] + scores[3]) / 2 / UNIT)
-        figures = refused(pipeline, scans, [0, 0, 1, 1, 2], batch_size=2)
+        figures = measure_refusals(pipeline, scans, [0, 0, 1, 1, 2], batch_size=2)
     finally:
         head.load_state_dict(kept)
     assert (figures["k"], figures["n"], figures["refused"]) == (2, 5, 0.4)

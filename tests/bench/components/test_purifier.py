@@ -10,7 +10,12 @@ from PIL import Image
 from scipy import ndimage
 
 from bench.components.lesions import draw_mask, load_masks, measure_contrast
-from bench.components.purifier import behind, denoising, energy, fidelity
+from bench.components.purifier import (
+    measure_accuracy,
+    measure_denoising,
+    measure_energy,
+    measure_fidelity,
+)
 from bench.robustness import filters
 from core.purifier import Purifier
 
@@ -46,7 +51,7 @@ def test_energy_of_filters_with_known_answers(pipeline, test_fold):
         "half": lambda x: x / 2,
         "black": torch.zeros_like,
     }
-    row = energy(pipeline, test_fold.thin(4), known, 4)
+    row = measure_energy(pipeline, test_fold.thin(4), known, 4)
     assert row["identity"]["removed"] == 0.0
     assert row["identity"]["removed_and_faithful"] == 0.0
     assert row["half"]["removed"] == pytest.approx(0.75, abs=1e-5)
@@ -55,7 +60,9 @@ def test_energy_of_filters_with_known_answers(pipeline, test_fold):
 
 
 def test_denoising_gives_the_purifier_the_noise_that_filters_get(pipeline, test_fold):
-    row = denoising(pipeline, test_fold, {"gaussian": lambda x: filters.gaussian(x, 1.5)}, 4)
+    row = measure_denoising(
+        pipeline, test_fold, {"gaussian": lambda x: filters.gaussian(x, 1.5)}, 4
+    )
     assert row["psnr"].keys() == {"noisy", "purifier", "gaussian"}
     assert row["psnr"]["gaussian"]["mean"] > row["psnr"]["noisy"]["mean"]
     # a network that predicts no noise at all returns the noisy scan itself
@@ -65,7 +72,7 @@ def test_denoising_gives_the_purifier_the_noise_that_filters_get(pipeline, test_
     few = test_fold.thin(2)
     x, _, seeds = few.batches(2, pipeline.device)[0]()
     returned = silent(x, torch.full((2,), 50), seeds)
-    noisy = denoising(pipeline, few, {"same": lambda z: z}, 2)
+    noisy = measure_denoising(pipeline, few, {"same": lambda z: z}, 2)
     mse = (returned - x).double().square().flatten(1).mean(1)
     assert float((-10 * mse.log10()).mean()) == pytest.approx(
         noisy["psnr"]["same"]["mean"], abs=1e-3
@@ -73,14 +80,14 @@ def test_denoising_gives_the_purifier_the_noise_that_filters_get(pipeline, test_
 
 
 def test_accuracy_behind_an_identity_is_that_of_nothing(pipeline, test_fold):
-    systems = behind(pipeline, test_fold, {"identity": lambda x: x})["systems"]
+    systems = measure_accuracy(pipeline, test_fold, {"identity": lambda x: x})["systems"]
     assert systems["identity"] == systems["nothing"]
     assert systems["purifier"]["clean"]["n"] == len(test_fold)
 
 
 def test_fidelity_falls_with_depth(pipeline, test_fold):
     c = pipeline.purifier.config
-    psnr = fidelity(pipeline, test_fold.thin(4))["psnr"]
+    psnr = measure_fidelity(pipeline, test_fold.thin(4))["psnr"]
     assert psnr[f"t = {c.t_floor}"]["mean"] > psnr[f"t = {c.t_max}"]["mean"]
 
 
