@@ -13,7 +13,7 @@ from demo.rendering import wording
 from demo.report import document
 from demo.report.page import LEFT, MUTED, TOP, WARN, Page, to_pdf
 
-TITLE = "MedFedPure: batch of scans"
+TITLE = "MedFedPure: batch"
 ROWS = 48  # per page
 COLUMNS = (0.0, 0.4, 1.2, 2.4, 3.65, 4.1, 5.4, 6.55)  # inches from the left margin to each column
 

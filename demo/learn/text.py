@@ -47,7 +47,7 @@ TEXTS = (
         "<h2>Who decides?</h2>"
         "<p>Three experts vote on the purified scan, and an attention network weights the votes. "
         "The experts were trained on adversarial examples, which makes them harder to fool than "
-        "the plain classifier. Grad-CAM shows which regions influenced the output.</p>"
+        "the plain classifier. Grad-CAM hints at the regions that influenced the output.</p>"
         "<p><b>Look for.</b> Do the experts agree? Do they look where you would look? Compare the "
         "outputs with and without defence.</p>",
     ),

@@ -123,7 +123,7 @@ def render_mixture(lesson: Lesson) -> str:
         '<div class="mf-card mf-cams"><h3>Regions that influenced the output</h3>'
         f"{explanation.pictures('Grad-CAM', b, e)}"
         f'<p class="mf-note">{explanation.CAM_NOTE}</p></div></div>'
-        f"<h3>The four outputs</h3>{final}{say(outcome)}"
+        f"<h3>The four outputs (bar: tumour probability)</h3>{final}{say(outcome)}"
     )
 
 

@@ -15,7 +15,7 @@ from demo.rendering import images, wording
 from demo.report import document
 from demo.report.page import LEFT, MUTED, SIDE, TOP, Page, to_pdf, to_png
 
-TITLE = "MedFedPure: analysis of one scan"
+TITLE = "MedFedPure: one scan"
 COLUMN_WIDTH = 1.8  # inches from one picture to the next
 COLUMNS = ("Scan", "Perturbation", "MAE error map", "Purified")
 LIMITS = (
@@ -71,7 +71,7 @@ def _pictures(page: Page, top: float, name: str, d: Diagnosis, a: Analysis) -> N
     captions = [f"{name} scan", "", "", f"t* = {d.t_star}"]
     if name == "attacked":
         page.draw_image(x[1], top, images.change_colours(a.scan, d.scan))
-        captions[1] = "attacked minus clean, amplified"
+        captions[1] = "attacked - clean, amplified"
     else:
         for row, line in enumerate(_settings(a)):
             page.draw_text(x[1] + 0.05, top + 0.15 + 0.19 * row, line, size=8, color=MUTED)

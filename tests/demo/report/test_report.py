@@ -171,6 +171,11 @@ def test_the_pdf_has_its_pages_and_the_notice_on_each(done: Analysis) -> None:
 def test_nothing_of_a_page_is_cut_off(done: Analysis) -> None:
     for page in pdf.draw_pages(done):
         page.figure.savefig(io.BytesIO(), format="png", dpi=DPI)  # measures the letters
+        title, notice = (
+            next(t for t in page.figure.findobj(Text) if t.get_text() == words)
+            for words in (pdf.TITLE, wording.RESEARCH)
+        )
+        assert title.get_window_extent(dpi=DPI).x1 < notice.get_window_extent(dpi=DPI).x0
         width, height = page.figure.get_size_inches() * DPI
         for text in page.figure.findobj(Text):
             if text.get_text():
