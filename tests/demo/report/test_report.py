@@ -60,6 +60,11 @@ def done(loaded: MedFedPure, scan: Tensor) -> Analysis:
     return analysed(loaded, scan, steps=2, seed=5, aim="mixture", truth="tumour")
 
 
+@pytest.fixture(scope="module")
+def pages(done: Analysis) -> list[Page]:
+    return pdf.draw_pages(done)
+
+
 def words(page: Page) -> list[str]:
     return [text.get_text() for text in page.figure.findobj(Text) if text.get_text()]
 
@@ -154,10 +159,9 @@ def test_it_says_what_it_was_made_with(
     assert document.find_weight_hashes(trained_elsewhere) == {} == document.find_weight_hashes({})
 
 
-def test_the_pdf_has_its_pages_and_the_notice_on_each(done: Analysis) -> None:
+def test_the_pdf_has_its_pages_and_the_notice_on_each(done: Analysis, pages: list[Page]) -> None:
     data = pdf.render_pdf(done)
     assert data.startswith(b"%PDF-") and data.count(b"/Type /Page ") == 2
-    pages = pdf.draw_pages(done)
     assert len(pages) == 2
     for number, page in enumerate(pages, start=1):
         assert words(page).count(wording.RESEARCH) == 2  # above and below
@@ -168,8 +172,8 @@ def test_the_pdf_has_its_pages_and_the_notice_on_each(done: Analysis) -> None:
     assert "python -m demo.repeat" in str(second)
 
 
-def test_nothing_of_a_page_is_cut_off(done: Analysis) -> None:
-    for page in pdf.draw_pages(done):
+def test_nothing_of_a_page_is_cut_off(pages: list[Page]) -> None:
+    for page in pages:
         page.figure.savefig(io.BytesIO(), format="png", dpi=DPI)  # measures the letters
         title, notice = (
             next(t for t in page.figure.findobj(Text) if t.get_text() == words)
