@@ -1,130 +1,59 @@
-"""The scans of one fold with all that figures need: labels, groups, sources, subtypes, seeds."""
+"""Each hospital's test scans, dealt out by the rule of its training scans."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from core.scan import from_uint8
-from train.data.sources import DataError, find_records, load_scans
-from train.data.split import MANIFESTS, Entry, Manifest, check_files, read_manifest
-
-
-class Batch(NamedTuple):
-    """B scans on the device."""
-
-    x: Tensor  # (B, 1, H, W) in [0, 1]
-    y: Tensor  # (B,)
-    seeds: list[int]
+from train.data.cifar import read_cifar
+from train.data.corpus import CIFAR10, Corpus, load_fold
+from train.data.dataset import ScanDataset
+from train.data.partition import Row, assign, rows_of
+from train.data.scanner_shift import shift
+from train.federated.experiment import Experiment
 
 
-@dataclass(frozen=True)
-class Fold:
-    """Scans stay uint8 until a batch is asked for; a scan's seed is its place in the manifest."""
-
-    manifest: Manifest
-    entries: tuple[Entry, ...]
-    seeds: tuple[int, ...]
-    scans: np.ndarray  # (N, H, W) uint8
-
-    def __len__(self) -> int:
-        return len(self.entries)
-
-    @property
-    def y(self) -> Tensor:
-        """Labels (N,) int64, 1 is 'tumour'."""
-        return torch.tensor([e.record.label for e in self.entries])
-
-    @property
-    def groups(self) -> list[int]:
-        """Near-duplicate group of each scan."""
-        return [e.group for e in self.entries]
-
-    @property
-    def sources(self) -> list[str]:
-        """Source of each scan."""
-        return [e.source for e in self.entries]
-
-    @property
-    def subtypes(self) -> list[str]:
-        """Kind of tumour, or 'no tumour'."""
-        return [e.record.subtype for e in self.entries]
-
-    def batches(self, size: int, device: torch.device) -> list[_LazyBatch]:
-        """The scans in order, `size` at a time; each is decoded when called."""
-        return [
-            _LazyBatch(self, range(i, min(i + size, len(self))), device)
-            for i in range(0, len(self), size)
-        ]
-
-    def pick(self, rows: Sequence[int]) -> Fold:
-        """The fold of these rows alone."""
-        return Fold(
-            self.manifest,
-            tuple(self.entries[i] for i in rows),
-            tuple(self.seeds[i] for i in rows),
-            self.scans[list(rows)],
-        )
-
-    def thin(self, limit: int | None) -> Fold:
-        """At most `limit` scans, evenly spaced, so that classes and sources keep their shares."""
-        return self.pick(spread(len(self), limit))
-
-
-@dataclass(frozen=True)
-class _LazyBatch:
-    fold: Fold
-    rows: range
-    device: torch.device
-
-    def __call__(self) -> Batch:
-        x = from_uint8(self.fold.scans[self.rows.start : self.rows.stop])[:, None]
-        seeds = list(self.fold.seeds[self.rows.start : self.rows.stop])
-        y = self.fold.y[self.rows.start : self.rows.stop]
-        return Batch(x.to(self.device), y.to(self.device), seeds)
-
-
-def load_fold(
-    protocol: str,
-    name: str,
-    data: str | Path,
+def hospital_test_scans(
+    experiment: Experiment,
+    corpus: Corpus,
+    root: Path,
+    cache: Path | None,
     *,
-    limit: int | None = None,
-    cache: str | Path | None = ".cache",
-    manifests: Path = MANIFESTS,
-) -> Fold:
-    """Reads the scans of fold `name` ('train', 'val' or 'test') of a protocol.
+    limit: int = 0,
+    manifests: Path | None = None,
+) -> list[ScanDataset]:
+    """Return each client's test scans as its scanner shows them, at most `limit` (0: all).
 
     Raises:
-        DataError: the protocol is unknown, the fold is empty, or a file is not the manifest's.
-        ValueError: the limit is below 1.
+        DataError: the data differ from the manifest.
     """
-    manifest = read_manifest(protocol, manifests)
-    positions = manifest.fold(name)
-    if not positions:
-        raise DataError(f"the manifest of {protocol!r} has no scans in fold {name!r}")
-    positions = [positions[i] for i in spread(len(positions), limit)]
-    check_files(manifest, data, positions)
-    entries = tuple(manifest.entries[i] for i in positions)
-    if cache is None:  # decode what is asked for; a cache holds every scan, as training made it
-        scans = load_scans(data, [e.record for e in entries])
+    if experiment.protocol == CIFAR10:
+        test = _load_cifar(root, cache)
     else:
-        records = find_records(data, sorted({e.source for e in manifest.entries}))
-        where = {r.file: i for i, r in enumerate(records)}
-        scans = load_scans(data, records, cache)[[where[e.file] for e in entries]]
-    return Fold(manifest, entries, tuple(positions), scans)
+        test = load_fold(experiment.protocol, "test", root, cache=cache, manifests=manifests)
+    config, known = experiment.config.partition, rows_of(corpus)
+    rows = []
+    for cell, group in zip(test.cells, test.groups, strict=True):
+        source, label = cell.rsplit("/", 1)
+        rows.append(Row("test", source, int(label), group))
+    owners = assign([*known, *rows], config)
+    if owners[: len(known)] != assign(known, config):
+        raise ValueError("the test scans change who trains on what: the partition is not settled")
+    parts = []
+    for client in range(config.num_clients):
+        mine = [i for i, owner in enumerate(owners[len(known) :]) if owner == client]
+        part = test.pick(mine)
+        names = [i + len(known) for i in mine]
+        seen = shift(part.scans, config.scanner, config.seed, client, names)
+        parts.append(replace(part, scans=seen).thin(limit or None, truncate=True))
+    return parts
 
 
-def spread(n: int, limit: int | None) -> list[int]:
-    """At most `limit` of n positions, evenly spaced; None takes all."""
-    if limit is None or limit >= n:
-        return list(range(n))
-    if limit < 1:
-        raise ValueError(f"limit must be at least 1, got {limit}")
-    return torch.linspace(0, n - 1, limit).round().long().tolist()
+def _load_cifar(root: Path, cache: Path | None) -> ScanDataset:
+    cifar = read_cifar(root, cache)
+    cells = [f"{CIFAR10}/{label}" for label in cifar.test_labels]
+    groups = np.arange(len(cells)) + len(cifar.train)  # each picture is its own group
+    return ScanDataset(cifar.test, torch.from_numpy(cifar.test_labels), cells, groups.tolist())

@@ -8,12 +8,13 @@ from typing import Any, NamedTuple
 
 import torch
 
-from bench.data import Fold, load_fold
 from bench.provenance import machine_facts, weights_facts
 from bench.result_file import ResultFile
 from core import load
 from core.checkpoint import WEIGHTS
 from core.pipeline import MedFedPure
+from train.data.corpus import load_fold
+from train.data.dataset import ScanDataset
 from train.data.sources import DataError, default_root
 from train.data.split import MANIFESTS, PROTOCOLS, read_manifest
 
@@ -122,17 +123,19 @@ def open_system(args: argparse.Namespace, hospital: int | None = None) -> OpenSy
     return OpenSystem(pipeline, {**identity, "weights": facts.pop("sha256")}, facts)
 
 
-def open_fold(args: argparse.Namespace, protocol: str | None = None) -> Fold:
+def open_fold(args: argparse.Namespace, protocol: str | None = None) -> ScanDataset:
     """Loads the fold that is measured, the test fold unless `--fold` names another."""
     return _load_fold(args, protocol or args.protocol, getattr(args, "fold", "test"), args.limit)
 
 
-def open_validation(args: argparse.Namespace) -> Fold:
+def open_validation(args: argparse.Namespace) -> ScanDataset:
     """Loads the validation scans, on which settings are chosen."""
     return _load_fold(args, args.protocol, "val", args.val_limit)
 
 
-def _load_fold(args: argparse.Namespace, protocol: str, name: str, limit: int | None) -> Fold:
+def _load_fold(
+    args: argparse.Namespace, protocol: str, name: str, limit: int | None
+) -> ScanDataset:
     return load_fold(
         protocol, name, root_of(args), limit=limit, cache=args.cache, manifests=args.manifests
     )

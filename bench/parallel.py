@@ -9,8 +9,8 @@ from typing import TypeVar
 
 import torch
 
-from bench.data import Batch, Fold
 from bench.progress import progress
+from train.data.dataset import Batch, ScanDataset
 
 T = TypeVar("T")
 
@@ -31,16 +31,16 @@ class ParallelBatches:
         if self.batch_size < 1 or self.workers < 1:
             raise ValueError(f"batch size and workers must be 1 or more, got {self}")
 
-    def map(self, fn: Callable[[Batch], T], fold: Fold, label: str) -> Iterator[T]:
+    def map(self, fn: Callable[[Batch], T], fold: ScanDataset, label: str) -> Iterator[T]:
         """What `fn` makes of every batch of the fold, in its order, with progress shown."""
         batches = fold.batches(self.batch_size, self.device)
         if self.workers == 1:
-            for lazy in progress(batches, label):
-                yield fn(lazy())
+            for batch in progress(batches, label):
+                yield fn(batch)
             return
         pool = ThreadPoolExecutor(self.workers)
         try:
-            futures = [pool.submit(lambda b=lazy: fn(b())) for lazy in batches]
+            futures = [pool.submit(lambda i=i: fn(batches[i])) for i in range(len(batches))]
             for future in progress(futures, label):
                 yield future.result()
         finally:  # stopped: what has not begun is not begun

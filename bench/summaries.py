@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from bench.data import Fold
 from core import metrics
 from core.attacks.apgd import RESTART
+from train.data.dataset import ScanDataset
 
 ROC_STEPS = 100
 RANGES = {"paper": (0.0, 15.0), "fused": (-10.0, 20.0)}  # of each score; nearly all scans lie there
@@ -33,9 +33,9 @@ def join(readings: Sequence[Reading]) -> Reading:
     return Reading(*(None if c[0] is None else torch.cat(c).cpu() for c in columns))
 
 
-def figures(reading: Reading, fold: Fold) -> dict[str, Any]:
+def figures(reading: Reading, fold: ScanDataset) -> dict[str, Any]:
     """All figures of a row for one system; for each source too where there are several."""
-    y, right = fold.y, metrics.is_right(reading.probability, fold.y)
+    y, right = fold.labels, metrics.is_right(reading.probability, fold.labels)
     block = {**_block(reading.probability, y), **share_by_group(right, fold.groups)}
     block["recall"] = {
         name: share(right[rows])

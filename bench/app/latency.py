@@ -15,7 +15,6 @@ from torch import Tensor
 from bench import markdown as md
 from bench import options
 from bench.app.server import measure_app
-from bench.data import Fold
 from bench.progress import progress
 from bench.provenance import machine_facts
 from bench.result_file import ResultFile
@@ -23,6 +22,7 @@ from core.attacks import adaptive_logits, paper_attack
 from core.pipeline import MedFedPure, build
 from core.scan import read_scan, to_png
 from train.config import read_preset
+from train.data.dataset import ScanDataset
 
 HELP = "speed, start of the app and peak memory"
 WARM_UP = 3
@@ -58,7 +58,7 @@ def run(args: argparse.Namespace) -> None:
 def measure(
     store: ResultFile,
     pipeline: MedFedPure,
-    test: Fold,
+    test: ScanDataset,
     *,
     repeats: int = 24,
     peer: str = "paper",
@@ -84,20 +84,18 @@ def measure(
         store.warn("the machine's speed changed during the run: trust ratios, not milliseconds")
 
 
-def attacked_files(pipeline: MedFedPure, fold: Fold, count: int) -> list[bytes]:
+def attacked_files(pipeline: MedFedPure, fold: ScanDataset, count: int) -> list[bytes]:
     """PNG files of scans under the paper's attack on the plain classifier, in 8 bits."""
     files = []
-    for lazy in fold.thin(count).batches(8, pipeline.device):
-        x, y, seeds = lazy()
+    for x, y, seeds in fold.thin(count).batches(8, pipeline.device):
         files += [to_png(scan) for scan in A0_8BIT(pipeline.plain_logits, x, y, seeds)]
     return files
 
 
-def flagged_files(pipeline: MedFedPure, fold: Fold, count: int) -> list[bytes]:
+def flagged_files(pipeline: MedFedPure, fold: ScanDataset, count: int) -> list[bytes]:
     """The same, of those scans alone that the detector flags, at most `count`."""
     files: list[bytes] = []
-    for lazy in progress(fold.thin(4 * count).batches(8, pipeline.device), "flagged scans"):
-        x, y, seeds = lazy()
+    for x, y, seeds in progress(fold.thin(4 * count).batches(8, pipeline.device), "flagged scans"):
         x_adv = A0_8BIT(pipeline.plain_logits, x, y, seeds)
         for scan, diagnosis in zip(x_adv, pipeline.read_batch(x_adv, seeds), strict=True):
             if diagnosis.flagged:

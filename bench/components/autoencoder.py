@@ -10,12 +10,12 @@ from torch import Tensor
 
 from bench import markdown as md
 from bench import options
-from bench.data import Fold
 from bench.progress import progress
 from bench.result_file import ResultFile
 from core import metrics
 from core.mae import MaskedAutoencoder
 from core.pipeline import MedFedPure
+from train.data.dataset import ScanDataset
 
 HELP = "hidden patches, against filling in from visible neighbours"
 POWERS = (2.0, 3.0, 4.0, 6.0)
@@ -38,7 +38,11 @@ def run(args: argparse.Namespace) -> None:
 
 
 def measure(
-    store: ResultFile, pipeline: MedFedPure, test: Fold, validation: Fold, batch_size: int = 32
+    store: ResultFile,
+    pipeline: MedFedPure,
+    test: ScanDataset,
+    validation: ScanDataset,
+    batch_size: int = 32,
 ) -> None:
     """Fills `store`: the filling's exponent chosen on validation scans, then the test scans."""
     mae = pipeline.detector.mae
@@ -52,7 +56,9 @@ def measure(
             store.warn(f"{masks} masks: no better than filling in from visible neighbours")
 
 
-def choose_power(mae: MaskedAutoencoder, validation: Fold, batch_size: int = 32) -> dict[str, Any]:
+def choose_power(
+    mae: MaskedAutoencoder, validation: ScanDataset, batch_size: int = 32
+) -> dict[str, Any]:
     """Returns the exponent of distance that fills validation scans best."""
     errors = {p: compare(mae, validation, p, batch_size)["filling_mse"] for p in POWERS}
     best = min(errors, key=lambda p: errors[p])
@@ -61,7 +67,11 @@ def choose_power(mae: MaskedAutoencoder, validation: Fold, batch_size: int = 32)
 
 @torch.no_grad()
 def compare(
-    mae: MaskedAutoencoder, fold: Fold, power: float, batch_size: int = 32, masks: str = "random"
+    mae: MaskedAutoencoder,
+    fold: ScanDataset,
+    power: float,
+    batch_size: int = 32,
+    masks: str = "random",
 ) -> dict[str, Any]:
     """Returns both mean squared errors on hidden patches, and their ratio with its interval.
 
@@ -69,8 +79,7 @@ def compare(
     """
     own, filled = [], []
     device = next(mae.parameters()).device
-    for lazy in progress(fold.batches(batch_size, device), "hidden patches"):
-        x, _, seeds = lazy()
+    for x, _, seeds in progress(fold.batches(batch_size, device), "hidden patches"):
         ids_keep = torch.stack([_choose_visible(mae, masks, seed) for seed in seeds]).to(device)
         visible = mark_visible(mae, x, ids_keep)
         hidden = ~visible

@@ -15,12 +15,12 @@ from torch import Tensor
 
 from bench import markdown as md
 from bench import options
-from bench.data import Fold
 from bench.progress import progress
 from bench.result_file import ResultFile
 from bench.summaries import members, share, share_by_group
 from core import smoothing
 from core.smoothing import Smoothed, lower_bound
+from train.data.dataset import ScanDataset
 
 HELP = "certified accuracy of the smoothed reader: randomized smoothing at 28 x 28"
 EPS, NOISES, CHOOSE, ALPHA = 0.015, 1000, 100, 0.001
@@ -55,7 +55,14 @@ def run(args: argparse.Namespace) -> None:
 
 
 def measure(
-    store: ResultFile, reader: Smoothed, fold: Fold, *, eps: float, n0: int, n: int, alpha: float
+    store: ResultFile,
+    reader: Smoothed,
+    fold: ScanDataset,
+    *,
+    eps: float,
+    n0: int,
+    n: int,
+    alpha: float,
 ) -> None:
     """Fills `store`: a certificate of each scan, then the figures that follow."""
     said = store.row("certificates", lambda: certify_scans(store, reader, fold, n0, n, alpha))
@@ -66,15 +73,14 @@ def measure(
 
 
 def certify_scans(
-    store: ResultFile, reader: Smoothed, fold: Fold, n0: int, n: int, alpha: float
+    store: ResultFile, reader: Smoothed, fold: ScanDataset, n0: int, n: int, alpha: float
 ) -> dict[str, Any]:
     """Returns for each scan the label ('-': abstained) and how many of n noised copies agreed."""
     device, name = next(reader.parameters()).device, "certificates"
     begun = store.begun(name, {"of": list(fold.seeds), "done": 0, "said": "", "agreed": []})
     said, agreed = begun["said"], list(begun["agreed"])
-    lazies = fold.batches(1, device)[len(agreed) :]
-    for lazy in progress(lazies, "certify"):
-        x, _, seeds = lazy()
+    remaining = fold.pick(range(len(agreed), len(fold)))
+    for x, _, seeds in progress(remaining.batches(1, device), "certify"):
         found = reader.certify(x[0], n0=n0, n=n, alpha=alpha, seed=seeds[0])
         said += "-" if found.label is None else str(found.label)
         agreed.append(found.agreed)
@@ -88,13 +94,19 @@ def certify_scans(
 
 
 def compute_figures(
-    said: dict[str, Any], fold: Fold, eps: float, n: int, alpha: float, reach: float, sigma: float
+    said: dict[str, Any],
+    fold: ScanDataset,
+    eps: float,
+    n: int,
+    alpha: float,
+    reach: float,
+    sigma: float,
 ) -> dict[str, Any]:
     """Returns certified accuracy at `eps` and along a curve; abstaining counts as wrong."""
     normal = torch.distributions.Normal(0.0, 1.0)
     least = torch.tensor([lower_bound(k, n, alpha) for k in said["agreed"]], dtype=torch.float64)
     radius = sigma * normal.icdf(least.clamp_min(0.5)) / reach  # L-inf, of the scan
-    right = torch.tensor([s == str(int(y)) for s, y in zip(said["said"], fold.y, strict=True)])
+    right = torch.tensor([s == str(int(y)) for s, y in zip(said["said"], fold.labels, strict=True)])
     return {
         "eps": eps,
         "constant": CONSTANT,
@@ -108,7 +120,7 @@ def compute_figures(
     }
 
 
-def summarize_block(right: Tensor, fold: Fold) -> dict[str, Any]:
+def summarize_block(right: Tensor, fold: ScanDataset) -> dict[str, Any]:
     """Returns balanced accuracy with intervals; per class, kind of tumour and source."""
     found = {**compute_balanced(right, fold), "all": share(right)}
     found["recall"] = {k: share(right[rows]) for k, rows in members(fold.subtypes).items()}
@@ -120,7 +132,7 @@ def summarize_block(right: Tensor, fold: Fold) -> dict[str, Any]:
     return found
 
 
-def compute_balanced(right: Tensor, fold: Fold) -> dict[str, Any]:
+def compute_balanced(right: Tensor, fold: ScanDataset) -> dict[str, Any]:
     """Returns the mean of both classes' shares, with 95 % intervals by scan and by group.
 
     The classes' own intervals, Wilson's and the bootstrap's, are joined as those of independent
@@ -128,7 +140,7 @@ def compute_balanced(right: Tensor, fold: Fold) -> dict[str, Any]:
     """
     parts = {}
     for name, label in (("sensitivity", 1), ("specificity", 0)):
-        rows = (fold.y == label).nonzero().flatten().tolist()
+        rows = (fold.labels == label).nonzero().flatten().tolist()
         if not rows:
             raise ValueError("balanced accuracy needs scans of both classes: raise --limit")
         groups = [fold.groups[i] for i in rows]
@@ -175,8 +187,8 @@ def table(results: md.Results) -> str:
         seen = f"{said['pixels']} pixels of {said['side']} x {said['side']}"
         facts = (
             f"Sigma {said['sigma']:g} on {seen}; {said['n0']} noised copies choose the class, "
-            f"{said['n']} others bound (Clopper-Pearson, alpha {said['alpha']:g}), so nothing above "
-            f"{row['largest_eps']:.4f} can be certified. Of {missed['k']} of {missed['n']} scans "
+            f"{said['n']} others bound (Clopper-Pearson, alpha {said['alpha']:g}), so nothing "
+            f"above {row['largest_eps']:.4f} can be certified. Of {missed['k']} of {missed['n']} scans "
             "the reader abstains, which counts as wrong."
         )
         parts.append(

@@ -14,7 +14,6 @@ from torch import Tensor
 
 from bench import markdown as md
 from bench import options
-from bench.data import Fold
 from bench.progress import progress
 from bench.result_file import ResultFile
 from bench.robustness.filters import jpeg
@@ -27,6 +26,7 @@ from core.features import FEATURES
 from core.pipeline import MedFedPure
 from core.steganalysis import blur
 from train.calibration.fusion import carried
+from train.data.dataset import ScanDataset
 
 HELP = "AUROC and false-positive rates of every detector score"
 HEADLINE = 0.015
@@ -65,7 +65,7 @@ def run(args: argparse.Namespace) -> None:
 def measure(
     store: ResultFile,
     pipeline: MedFedPure,
-    test: Fold,
+    test: ScanDataset,
     batch_size: int = 32,
     hospitals: Mapping[int, LoadSystem] | None = None,
 ) -> None:
@@ -131,14 +131,13 @@ def score_fold(
     pipeline: MedFedPure,
     change: Callable[[Tensor, Tensor, list[int]], Tensor] | None = None,
     *,
-    fold: Fold,
+    fold: ScanDataset,
     label: str,
     batch_size: int,
 ) -> dict[str, Tensor]:
     """Returns the scores of the fold's scans after `change(x, y, seeds)`, on the CPU."""
     parts = []
-    for lazy in progress(fold.batches(batch_size, pipeline.device), label):
-        x, y, seeds = lazy()
+    for x, y, seeds in progress(fold.batches(batch_size, pipeline.device), label):
         parts.append(score_scans(pipeline, change(x, y, seeds) if change else x))
     return {name: torch.cat([p[name] for p in parts]).cpu() for name in parts[0]}
 

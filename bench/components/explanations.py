@@ -20,13 +20,13 @@ from bench.components.lesions import (
     occlude,
     widen,
 )
-from bench.data import Fold
 from bench.progress import progress
 from bench.result_file import ResultFile
 from bench.summaries import share_by_group
 from core.attacks import paper_attack
 from core.gradcam import grad_cam
 from core.pipeline import MedFedPure
+from train.data.dataset import ScanDataset
 
 HELP = "contrast of lesions behind the purifier, Grad-CAM against outlines, occluded tumours"
 MIN_CONTRAST = 0.05  # fainter lesions are left out: the ratio would divide by almost nothing
@@ -49,7 +49,9 @@ def run(args: argparse.Namespace) -> None:
     store.close()
 
 
-def measure(store: ResultFile, pipeline: MedFedPure, test: Fold, masks: dict[int, Tensor]) -> None:
+def measure(
+    store: ResultFile, pipeline: MedFedPure, test: ScanDataset, masks: dict[int, Tensor]
+) -> None:
     """Fills `store` with three rows.
 
     Raises:
@@ -63,7 +65,9 @@ def measure(store: ResultFile, pipeline: MedFedPure, test: Fold, masks: dict[int
 
 
 @torch.no_grad()
-def measure_lesions(pipeline: MedFedPure, test: Fold, masks: dict[int, Tensor]) -> dict[str, Any]:
+def measure_lesions(
+    pipeline: MedFedPure, test: ScanDataset, masks: dict[int, Tensor]
+) -> dict[str, Any]:
     """Returns the contrast that clean tumours keep, and the perturbation energy removed.
 
     Each scan at the depth that its own attacked twin gets (A0, 8 bits, on the trained mixture) if
@@ -72,7 +76,7 @@ def measure_lesions(pipeline: MedFedPure, test: Fold, masks: dict[int, Tensor]) 
     """
     kept, gone, depths, passed = [], [], [], 0
     for row, mask in progress(list(masks.items()), "lesions"):
-        x, y, seeds = test.pick([row]).batches(1, pipeline.device)[0]()
+        x, y, seeds = test.pick([row]).batches(1, pipeline.device)[0]
         before = measure_contrast(x[0].cpu(), mask)
         if abs(before) < MIN_CONTRAST:
             continue
@@ -99,7 +103,9 @@ def measure_lesions(pipeline: MedFedPure, test: Fold, masks: dict[int, Tensor]) 
     }
 
 
-def measure_pointing(pipeline: MedFedPure, test: Fold, masks: dict[int, Tensor]) -> dict[str, Any]:
+def measure_pointing(
+    pipeline: MedFedPure, test: ScanDataset, masks: dict[int, Tensor]
+) -> dict[str, Any]:
     """Compares Grad-CAM of the mixture with the outlines, for 'tumour', on tumours that it finds.
 
     Pointing game (Zhang et al. 2018): is the map's highest point in the outline, widened by 3
@@ -109,7 +115,7 @@ def measure_pointing(pipeline: MedFedPure, test: Fold, masks: dict[int, Tensor])
     hits, energies, areas, counted = [], [], [], []
     model = pipeline.classifier.model
     for row, mask in progress(list(masks.items()), "pointing"):
-        x, _, _ = test.pick([row]).batches(1, pipeline.device)[0]()
+        x, _, _ = test.pick([row]).batches(1, pipeline.device)[0]
         if float(pipeline.classifier_logits(x).exp()[0, 1]) < 0.5:
             continue
         cam = grad_cam(model, x, torch.ones(1, dtype=torch.long, device=x.device)).mixture[0].cpu()
@@ -130,7 +136,9 @@ def measure_pointing(pipeline: MedFedPure, test: Fold, masks: dict[int, Tensor])
 
 
 @torch.no_grad()
-def measure_occlusion(pipeline: MedFedPure, test: Fold, masks: dict[int, Tensor]) -> dict[str, Any]:
+def measure_occlusion(
+    pipeline: MedFedPure, test: ScanDataset, masks: dict[int, Tensor]
+) -> dict[str, Any]:
     """Returns how often the tumour's probability falls by `MIN_FALL` when the tumour is occluded.
 
     The paint is the brain's other side. Elsewhere: a patch of the same shape, painted in the same
@@ -142,7 +150,7 @@ def measure_occlusion(pipeline: MedFedPure, test: Fold, masks: dict[int, Tensor]
     counted: list[int] = []  # near-duplicate groups of those that are painted
     found = across = without_room = 0
     for row, mask in progress(list(masks.items()), "painting"):
-        x, _, seeds = test.pick([row]).batches(1, pipeline.device)[0]()
+        x, _, seeds = test.pick([row]).batches(1, pipeline.device)[0]
         before = float(pipeline.logits(x, seeds).exp()[0, 1])
         if before < 0.5:
             continue

@@ -14,9 +14,9 @@ import torch.nn.functional as F
 from PIL import Image, ImageDraw, ImageOps
 from torch import Tensor
 
-from bench.data import Fold
 from bench.robustness.filters import gaussian
 from core.scan import SIZE
+from train.data.dataset import ScanDataset
 
 ANNOTATIONS = Path("br35h") / "annotations_all.json"
 FOLDER = "br35h/yes"
@@ -56,7 +56,7 @@ def draw_mask(shapes: list[dict[str, Any]], width: int, height: int, size: int =
     return torch.from_numpy(np.asarray(small) >= 128)
 
 
-def load_masks(fold: Fold, data: str | Path) -> dict[int, Tensor]:
+def load_masks(fold: ScanDataset, data: str | Path) -> dict[int, Tensor]:
     """Returns lesion masks by row of the fold, where an outline exists and is large enough."""
     outlines = read_outlines(data)
     masks = {}

@@ -14,7 +14,6 @@ from torch import Tensor
 from bench import markdown as md
 from bench import options
 from bench.components.non_brain_phantoms import KINDS, phantom_of
-from bench.data import Fold
 from bench.progress import progress
 from bench.result_file import ResultFile
 from core import metrics
@@ -22,6 +21,7 @@ from core.attacks import paper_attack
 from core.pipeline import MedFedPure
 from core.scan import SIZE, from_uint8
 from train.data.cifar import read_cifar
+from train.data.dataset import ScanDataset, space_evenly
 
 HELP = "'cannot judge': share of scans and of images that are no brain MRI"
 PHOTOGRAPHS, PHANTOMS = 500, 200
@@ -46,14 +46,14 @@ def run(args: argparse.Namespace) -> None:
 def measure(
     store: ResultFile,
     pipeline: MedFedPure,
-    test: Fold,
+    test: ScanDataset,
     photographs: np.ndarray,
     attacked: int = 240,
     batch_size: int = 32,
 ) -> None:
     """Fills `store`; `photographs` are CIFAR-10's test images (N, 3, 32, 32) uint8."""
     thin = test.thin(attacked)
-    chosen = _spread(len(photographs), PHOTOGRAPHS)
+    chosen = space_evenly(len(photographs), PHOTOGRAPHS)
     share = partial(measure_refusals, pipeline, batch_size=batch_size)
     store.row("test scans", lambda: share(test.scans, test.groups))
     store.row(
@@ -104,11 +104,10 @@ def score_novelty(pipeline: MedFedPure, scans: np.ndarray, batch_size: int) -> T
     return torch.cat(parts)
 
 
-def _attack(pipeline: MedFedPure, fold: Fold, batch_size: int) -> np.ndarray:
+def _attack(pipeline: MedFedPure, fold: ScanDataset, batch_size: int) -> np.ndarray:
     """Returns scans under the paper's PGD-7 on the mixture, in 8 bits, (N, 224, 224) uint8."""
     attack, parts = paper_attack(eight_bit=True), []
-    for lazy in progress(fold.batches(batch_size, pipeline.device), "attack"):
-        x, y, seeds = lazy()
+    for x, y, seeds in progress(fold.batches(batch_size, pipeline.device), "attack"):
         x_adv = attack(pipeline.classifier_logits, x, y, seeds)
         parts.append((x_adv[:, 0] * 255).round().byte().cpu().numpy())
     return np.concatenate(parts)
@@ -118,10 +117,6 @@ def _to_grey(picture: np.ndarray) -> np.ndarray:
     """Turns a colour image (3, 32, 32) uint8 into grey (224, 224)."""
     grey = Image.fromarray(picture.transpose(1, 2, 0)).convert("L")
     return np.asarray(grey.resize((SIZE, SIZE), Image.Resampling.BICUBIC))
-
-
-def _spread(n: int, limit: int) -> list[int]:
-    return np.linspace(0, n - 1, min(n, limit)).round().astype(int).tolist()
 
 
 def table(results: md.Results) -> str:

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from bench import markdown as md
 from bench import options
-from bench.data import Fold
 from bench.progress import progress
 from bench.result_file import ResultFile
 from bench.robustness.filters import STRENGTHS, Filter
@@ -22,6 +21,7 @@ from core.attacks import paper_attack
 from core.diffusion import seeded_noise, to_model, to_pixels
 from core.pipeline import MedFedPure
 from core.purifier import Purifier
+from train.data.dataset import ScanDataset
 
 HELP = "energy removed, denoising and accuracy, against filters"
 NOISE_T = 50
@@ -48,8 +48,8 @@ def run(args: argparse.Namespace) -> None:
 def measure(
     store: ResultFile,
     pipeline: MedFedPure,
-    test: Fold,
-    validation: Fold,
+    test: ScanDataset,
+    validation: ScanDataset,
     batch_size: int = 32,
 ) -> None:
     """Fills `store` with five rows; the filters' strengths are chosen on validation scans first."""
@@ -73,7 +73,7 @@ def measure(
 
 
 def choose_strengths(
-    pipeline: MedFedPure, validation: Fold, batch_size: int = 32
+    pipeline: MedFedPure, validation: ScanDataset, batch_size: int = 32
 ) -> dict[str, dict[str, Any]]:
     """Returns each filter's best strength, by PSNR at t = 50 and by the plain classifier.
 
@@ -94,7 +94,7 @@ def choose_strengths(
 
 
 def measure_energy(
-    pipeline: MedFedPure, fold: Fold, filters: dict[str, Filter], batch_size: int = 32
+    pipeline: MedFedPure, fold: ScanDataset, filters: dict[str, Filter], batch_size: int = 32
 ) -> dict[str, Any]:
     """Returns the perturbation energy that P removes on A0 scans of the plain classifier.
 
@@ -104,8 +104,7 @@ def measure_energy(
     """
     sums: dict[str, list[Tensor]] = {}
     depths: list[Tensor] = []
-    for lazy in progress(fold.batches(batch_size, pipeline.device), "energy"):
-        x, y, seeds = lazy()
+    for x, y, seeds in progress(fold.batches(batch_size, pipeline.device), "energy"):
         x_adv = A0_8BIT(pipeline.plain_logits, x, y, seeds)
         with torch.no_grad():
             score = pipeline.score(pipeline.detect(x_adv))
@@ -129,7 +128,7 @@ def measure_energy(
 
 def measure_denoising(
     pipeline: MedFedPure,
-    fold: Fold,
+    fold: ScanDataset,
     filters: dict[str, Filter],
     batch_size: int = 32,
     t: int = NOISE_T,
@@ -142,8 +141,7 @@ def measure_denoising(
     )
     psnr: dict[str, list[Tensor]] = {}
     ssim: dict[str, list[Tensor]] = {}
-    for lazy in progress(fold.batches(batch_size, pipeline.device), f"denoising, t = {t}"):
-        x, _, seeds = lazy()
+    for x, _, seeds in progress(fold.batches(batch_size, pipeline.device), f"denoising, t = {t}"):
         steps = torch.full((len(x),), t, device=x.device)
         noise = seeded_noise((1, *x.shape[1:]), seeds)[:, 0].to(
             x
@@ -161,7 +159,7 @@ def measure_denoising(
 
 
 def measure_accuracy(
-    pipeline: MedFedPure, fold: Fold, filters: dict[str, Filter], batch_size: int = 32
+    pipeline: MedFedPure, fold: ScanDataset, filters: dict[str, Filter], batch_size: int = 32
 ) -> dict[str, Any]:
     """Returns the plain classifier's accuracy behind each, clean and under its own A0 (8 bits)."""
     t_min = pipeline.purifier.config.t_min
@@ -174,8 +172,7 @@ def measure_accuracy(
         **{name: lambda x, _, f=f: f(x) for name, f in filters.items()},
     }
     right: dict[str, dict[str, list[Tensor]]] = {n: {"clean": [], "A0": []} for n in changes}
-    for lazy in progress(fold.batches(batch_size, pipeline.device), "accuracy behind each"):
-        x, y, seeds = lazy()
+    for x, y, seeds in progress(fold.batches(batch_size, pipeline.device), "accuracy behind each"):
         attacked = A0_8BIT(pipeline.plain_logits, x, y, seeds)
         with torch.no_grad():
             for kind, scans in (("clean", x), ("A0", attacked)):
@@ -183,19 +180,20 @@ def measure_accuracy(
                     logits = pipeline.plain_logits(change(scans, seeds))
                     right[name][kind].append(called_right(name, logits, y))
     systems = {
-        n: {k: by_label(torch.cat(r), fold.y) for k, r in kinds.items()}
+        n: {k: by_label(torch.cat(r), fold.labels) for k, r in kinds.items()}
         for n, kinds in right.items()
     }
     return {"attack": vars(A0_8BIT), "systems": systems}
 
 
-def measure_fidelity(pipeline: MedFedPure, fold: Fold, batch_size: int = 32) -> dict[str, Any]:
+def measure_fidelity(
+    pipeline: MedFedPure, fold: ScanDataset, batch_size: int = 32
+) -> dict[str, Any]:
     """Returns PSNR and SSIM of clean scans purified as deployed, and to each depth."""
     c = pipeline.purifier.config
     psnr: dict[str, list[Tensor]] = {}
     ssim: dict[str, list[Tensor]] = {}
-    for lazy in progress(fold.batches(batch_size, pipeline.device), "clean scans"):
-        x, _, seeds = lazy()
+    for x, _, seeds in progress(fold.batches(batch_size, pipeline.device), "clean scans"):
         with torch.no_grad():
             outputs = {"as deployed": purify_as_deployed(pipeline, x, seeds)}
             for t in sorted({c.t_floor, c.t_min, c.t_max} - {0}):

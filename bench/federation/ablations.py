@@ -12,7 +12,7 @@ from flwr.app import Context, Message
 from flwr.clientapp.typing import ClientAppCallable
 from torch import Tensor
 
-from bench.clients import test_scans
+from bench.data import hospital_test_scans
 from bench.federation.trainings import PRESET, Federation, FederationFixture
 from bench.result_file import Figures
 from core import metrics
@@ -167,7 +167,7 @@ def _test(own: Federation) -> Figures:
     """Accuracy by client on validation and test scans, with the best round's model."""
     training, p = own.train(), own.places
     models, hospitals = own.load_models(), own.build_hospitals()
-    scans = test_scans(own.experiment, own.corpus, p.data, p.cache, manifests=p.manifests)
+    scans = hospital_test_scans(own.experiment, own.corpus, p.data, p.cache, manifests=p.manifests)
     return {
         "best_round": training["best_round"],
         "validation": [

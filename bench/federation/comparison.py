@@ -17,8 +17,7 @@ import torch
 from torch import Tensor
 
 from bench import options
-from bench.clients import test_scans
-from bench.data import Batch
+from bench.data import hospital_test_scans
 from bench.federation.cost import cost
 from bench.federation.methods import (
     METHODS,
@@ -39,7 +38,7 @@ from bench.summaries import called_right
 from core import metrics
 from train.config import read_preset
 from train.data.corpus import Corpus, load_corpus
-from train.data.dataset import ScanDataset, batches
+from train.data.dataset import Batch, ScanDataset, batches
 from train.device import pick_device
 from train.federated import metrics as fed_metrics
 from train.federated.experiment import read_experiment
@@ -130,7 +129,7 @@ def measure(
     presets = {m: read_preset(preset_of(known, setting, m)) for m in METHODS}
     key_parts = {m.name: {"preset": select_settings(p, whole=m.whole)} for m, p in presets.items()}
     # every method has the same clients
-    scans = test_scans(
+    scans = hospital_test_scans(
         read_experiment(known.presets[setting], known.protocol, seed), corpus, places.data,
         places.cache, limit=limit, manifests=places.manifests,
     )  # fmt: skip
@@ -155,7 +154,7 @@ def measure(
                 },
             }
             if evasion_limit and not method.whole:
-                few = [part.spaced(evasion_limit) for part in scans]
+                few = [part.thin(evasion_limit, truncate=True) for part in scans]
                 found["evasion"] = evasion(readers, few, known.attacks[1])
             return found
 
@@ -270,7 +269,7 @@ def _load_systems(own: Federation) -> list[Reader]:
 
 
 def _thin(scans: Sequence[ScanDataset], row: Row, lite_limit: int) -> list[ScanDataset]:
-    return [part.spaced(lite_limit) for part in scans] if row.whole else list(scans)
+    return [part.thin(lite_limit, truncate=True) for part in scans] if row.whole else list(scans)
 
 
 def _bits(figures: dict[str, Any]) -> Tensor:

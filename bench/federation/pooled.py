@@ -15,8 +15,7 @@ import torch
 from torch import Tensor
 
 from bench import options
-from bench.clients import test_scans
-from bench.data import Batch
+from bench.data import hospital_test_scans
 from bench.federation.comparison import Reader, evasion
 from bench.markdown import (
     PROTOCOLS,
@@ -41,7 +40,7 @@ from core.diffusion import Diffusion
 from core.pipeline import MedFedPure
 from core.weights import load_all
 from train.data.corpus import load_corpus
-from train.data.dataset import ScanDataset, batches
+from train.data.dataset import Batch, ScanDataset, batches
 from train.data.split import PROTOCOLS as SPLITS
 from train.data.split import read_manifest
 from train.federated.experiment import read_experiment
@@ -80,7 +79,7 @@ def run(args: argparse.Namespace) -> None:
     if len(own) != experiment.config.partition.num_clients:
         raise ValueError(f"{args.weights} holds {len(own)} systems, not those of {args.preset!r}")
     corpus = load_corpus(args.protocol, root, args.cache, args.manifests)
-    scans = test_scans(
+    scans = hospital_test_scans(
         experiment, corpus, root, args.cache, limit=args.limit, manifests=args.manifests
     )
     hashes = {name: f.pop("sha256") for name, f in facts.items()}
@@ -111,7 +110,7 @@ def measure(
     for row in rows_named(["clean", "A0"], eps):
         store.row(row.name, lambda r=row: _accuracy(own, same, scans, r))
     readers = [Reader(s.classifier_logits, s.logits, {}) for s in own]
-    few = [part.spaced(TRANSFER_SCANS) for part in scans]
+    few = [part.thin(TRANSFER_SCANS, truncate=True) for part in scans]
     store.row("transfer", lambda: evasion(readers, few, _transfer(eps)))
     store.row("mae", lambda: _errors(own[0], pooled, scans, _mae_errors))
     store.row("diffusion", lambda: _errors(own[0], pooled, scans, _diffusion_errors))

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 import torch
 
-from bench.data import spread
 from bench.markdown import LADDERS, Result, Results, number, results_of, span
 from bench.report import plots
 from bench.report.figure_groups import Panel, group, older, scans
@@ -16,6 +15,7 @@ from bench.robustness.old_tables import SYSTEM_NAMES
 from bench.robustness.worst_case import falls, kept, rows_of, stands
 from bench.summaries import roc
 from core import metrics
+from train.data.dataset import space_evenly
 
 READER = "defence"  # whose detector is drawn
 
@@ -124,7 +124,7 @@ def _against(row: Result, clean: Sequence[float]) -> Panel:
 
 def _clean(row: Result, n: int) -> Share:
     """The clean reading of the curve's scans, which are evenly spaced among all."""
-    return _share("clean", int(kept(row)[spread(len(row["right"]), n)].sum()), n)
+    return _share("clean", int(kept(row)[space_evenly(len(row["right"]), n)].sum()), n)
 
 
 def _share(name: str, k: int, n: int) -> Share:

@@ -13,7 +13,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bench.data import Batch
 from bench.names import require_known
 from bench.robustness.budgets import Budget
 from bench.robustness.old_checks import in_corner
@@ -21,6 +20,7 @@ from bench.robustness.systems import ClassifyFn, Gate, Target
 from core.attacks import APGD, PGD, DetectorAwarePGD, LowFrequency, Square
 from core.attacks.apgd import RESTART
 from core.attacks.base import LogitsFn, margin
+from train.data.dataset import Batch
 from train.device import autocast, autocast_logits
 
 NOISE = "noise"

@@ -10,13 +10,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bench.data import Fold, spread
 from bench.robustness.attacks import seen
 from bench.robustness.evaluate import read_after
 from bench.robustness.old_checks import in_corner
 from bench.robustness.systems import Target
 from core.attacks import APGD, PGD
 from core.attacks.base import gradient, margin
+from train.data.dataset import ScanDataset, space_evenly
 
 LARGE, STEPS = 0.25, 10  # an attack that nothing survives
 ZERO_SHARE = 0.01
@@ -30,16 +30,16 @@ ValueFn = Callable[[Tensor], Tensor]  # of scans (B, C, H, W), (B,)
 
 
 @torch.no_grad()
-def check_target(target: Target, fold: Fold, device: torch.device, limit: int = 8) -> None:
+def check_target(target: Target, fold: ScanDataset, device: torch.device, limit: int = 8) -> None:
     """Refuses what attacks cannot follow, on a few scans of each class.
 
     Raises:
         ValueError: outputs that are not numbers, probabilities in place of logits, one class, or
             one answer for all scans.
     """
-    kinds = [(fold.y == label).nonzero()[:, 0].tolist() for label in (0, 1)]
-    some = fold.pick([rows[i] for rows in kinds for i in spread(len(rows), limit)])
-    x, _, seeds = some.batches(len(some), device)[0]()
+    kinds = [(fold.labels == label).nonzero()[:, 0].tolist() for label in (0, 1)]
+    some = fold.pick([rows[i] for rows in kinds for i in space_evenly(len(rows), limit)])
+    x, _, seeds = some.batches(len(some), device)[0]
     logits = target.logits(x, seeds)
     if logits.ndim != 2 or logits.shape[1] < 2:
         raise ValueError(f"{target.name} returns {tuple(logits.shape)}, not a logit for each class")
@@ -57,7 +57,7 @@ def check_target(target: Target, fold: Fold, device: torch.device, limit: int = 
 
 
 def check_gradients(
-    target: Target, fold: Fold, eps: float, device: torch.device
+    target: Target, fold: ScanDataset, eps: float, device: torch.device
 ) -> tuple[dict[str, Any], list[str]]:
     """Figures, and a sentence for each law that is broken.
 
@@ -65,7 +65,7 @@ def check_gradients(
     """
     target = replace(target, refuses=False)
     found, warnings = {}, []
-    scans = fold.batches(len(fold), device)[0]()
+    scans = fold.batches(len(fold), device)[0]
     x, y, seeds = scans
 
     def logits(z: Tensor) -> Tensor:

@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from bench.data import Batch, Fold, spread
 from bench.parallel import ParallelBatches
 from bench.progress import say
 from bench.result_file import ResultFile
@@ -24,6 +23,7 @@ from bench.robustness.pace import Work, time_left
 from bench.robustness.systems import Target
 from bench.robustness.worst_case import kept, tried_in, unnoticed
 from core.attacks.base import to_eight_bit
+from train.data.dataset import Batch, ScanDataset, space_evenly
 
 CLEAN = "clean"
 BITS = ("right", "right_8bit", "unnoticed")
@@ -56,7 +56,7 @@ class Standing:
 
 def climb(
     store: ResultFile,
-    fold: Fold,
+    fold: ScanDataset,
     targets: Sequence[Target],
     rungs: Sequence[Rung],
     attacker: Attacker,
@@ -94,7 +94,7 @@ def climb(
 
 
 def _begin(
-    store: ResultFile, target: Target, fold: Fold, budget: Budget, lanes: ParallelBatches
+    store: ResultFile, target: Target, fold: ScanDataset, budget: Budget, lanes: ParallelBatches
 ) -> Standing:
     """Scans as they are, and after every attack that the file holds."""
     name, every = f"{CLEAN}: {target.name}", torch.ones(len(fold), dtype=torch.bool)
@@ -114,7 +114,7 @@ def _row(
     store: ResultFile,
     attack: MadeOnce,
     target: Target,
-    fold: Fold,
+    fold: ScanDataset,
     tried: Tensor,
     lanes: ParallelBatches,
 ) -> dict[str, Any]:
@@ -162,7 +162,7 @@ def attack_scans(
     store: ResultFile,
     name: str,
     target: Target,
-    fold: Fold,
+    fold: ScanDataset,
     tried: Tensor,
     attack: Callable[[Batch], Iterable[Tensor]],
     lanes: ParallelBatches,
@@ -236,10 +236,10 @@ def read_after(target: Target, scans: Batch, tries: Sequence[Tensor]) -> After:
     return After(dict(zip(BITS, bits, strict=True)), scores)
 
 
-def compared_on(fold: Fold, budget: Budget) -> tuple[Tensor, Tensor]:
+def compared_on(fold: ScanDataset, budget: Budget) -> tuple[Tensor, Tensor]:
     """Scans (N,) bool that attacks run on whatever has fallen: the few, and those dear ones do."""
-    few = spread(len(fold), budget.few_scans)
+    few = space_evenly(len(fold), budget.few_scans)
     masks = torch.zeros(2, len(fold), dtype=torch.bool)
     masks[0, few] = True
-    masks[1, [few[i] for i in spread(len(few), budget.checked)]] = True
+    masks[1, [few[i] for i in space_evenly(len(few), budget.checked)]] = True
     return masks[0], masks[1]

@@ -7,13 +7,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bench.data import Fold
 from bench.robustness.attacks import as_logits, look_of
 from bench.robustness.checks import SLOPES, ZERO_SHARE, slope_of, zero_share
 from bench.robustness.old_checks import in_corner
 from bench.robustness.systems import Target
 from core.attacks import APGD, DetectorAwarePGD, Square
 from core.attacks.base import to_eight_bit
+from train.data.dataset import ScanDataset
 
 FINE = 5e-6  # of the finite difference: the score is curved, a longer step leaves its gradient
 FAR = 1e6
@@ -21,7 +21,7 @@ STEPS, QUERIES = 30, 150  # with the gradient, and without any
 
 
 def check_gate(
-    target: Target, fold: Fold, eps: float, device: torch.device
+    target: Target, fold: ScanDataset, eps: float, device: torch.device
 ) -> tuple[dict[str, Any], list[str]]:
     """Figures, and a sentence for each law that is broken; nothing where there is no detector.
 
@@ -33,7 +33,7 @@ def check_gate(
     if target.gate is None:
         return {}, []
     gate, name = target.gate, target.name
-    scans = fold.batches(len(fold), device)[0]()
+    scans = fold.batches(len(fold), device)[0]
     x, y, seeds = scans
     look = look_of(target, scans)
 

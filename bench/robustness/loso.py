@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bench import options
-from bench.data import Fold
 from bench.result_file import ResultFile
 from bench.robustness.old_systems import Bench, System, systems_named
 from bench.robustness.old_tables import loso
@@ -15,6 +14,7 @@ from bench.robustness.robustness import evaluate
 from bench.robustness.rows import rows_named
 from bench.robustness.run import add_attacks
 from core.pipeline import MedFedPure
+from train.data.dataset import ScanDataset
 
 HELP = "leave one source out, both ways"
 TABLES = {"loso": loso}
@@ -65,7 +65,7 @@ def measure(
     store: ResultFile,
     trained_on: str,
     pipeline: MedFedPure,
-    test: Fold,
+    test: ScanDataset,
     names: Sequence[str],
     systems: Sequence[System],
     *,

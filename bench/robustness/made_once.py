@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from bench.data import Batch
 from bench.robustness.attacks import Attacker, Rung
 from bench.robustness.systems import Target
+from train.data.dataset import Batch
 
 
 def maker_of(rung: Rung, target: Target) -> object:

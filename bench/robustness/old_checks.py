@@ -8,19 +8,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bench.data import Fold
 from bench.robustness.old_systems import Bench, System
 from bench.robustness.rows import Row, measure
 from core import metrics
 from core.attacks import PGD
 from core.attacks.base import noise_in_ball
+from train.data.dataset import ScanDataset
 
 SCANS = 32  # enough to see a mask, few enough to be free
 SLACK = 0.01  # a point of accuracy
 
 
 def check_attacks(
-    bench: Bench, fold: Fold, systems: Sequence[System], eps: float, batch_size: int = 32
+    bench: Bench, fold: ScanDataset, systems: Sequence[System], eps: float, batch_size: int = 32
 ) -> tuple[dict[str, Any], list[str]]:
     """Small attacks with known outcome on each classifier.
 
@@ -32,7 +32,7 @@ def check_attacks(
 
     def right(row: Row) -> dict[str, float]:
         readings = measure(bench, few, row, alone, batch_size)
-        return {name: metrics.accuracy(r.probability, few.y) for name, r in readings.items()}
+        return {name: metrics.accuracy(r.probability, few.labels) for name, r in readings.items()}
 
     clean = right(Row("check clean", ""))
     zero = right(Row("check eps 0", "", PGD(eps=0.0)))
@@ -80,10 +80,10 @@ def in_corner(x: Tensor, eps: float, seeds: Sequence[int]) -> Tensor:
 
 @torch.no_grad()
 def _under_noise(
-    bench: Bench, fold: Fold, systems: Sequence[System], eps: float
+    bench: Bench, fold: ScanDataset, systems: Sequence[System], eps: float
 ) -> dict[str, float]:
     """Accuracy when every pixel moves by eps, up or down at random."""
-    x, _, seeds = fold.batches(len(fold), bench.pipeline.device)[0]()
+    x, _, seeds = fold.batches(len(fold), bench.pipeline.device)[0]
     noisy = in_corner(x, eps, seeds)
     readings = bench.read(systems, noisy, seeds)
-    return {n: metrics.accuracy(r.probability.cpu(), fold.y) for n, r in readings.items()}
+    return {n: metrics.accuracy(r.probability.cpu(), fold.labels) for n, r in readings.items()}

@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bench.data import Batch, Fold
 from bench.parallel import ParallelBatches
 from bench.result_file import ResultFile
 from bench.robustness.attacks import Attacker, seen
@@ -16,13 +15,14 @@ from bench.robustness.systems import Target
 from core import metrics
 from core.attacks import eot
 from core.seeds import derive_seed
+from train.data.dataset import Batch, ScanDataset
 
 DRAWS = 20
 SUBMISSIONS = (1, 5, 20)  # how often a scan is handed in
 
 
 def randomness(
-    store: ResultFile, target: Target, fold: Fold, attacker: Attacker, lanes: ParallelBatches
+    store: ResultFile, target: Target, fold: ScanDataset, attacker: Attacker, lanes: ParallelBatches
 ) -> dict[str, Any]:
     """Readings of `DRAWS` fresh noises each: clean, after A3 with EOT, after A8.
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from bench.data import Fold
 from bench.result_file import ResultFile
 from bench.robustness.old_checks import check_attacks, check_rows
 from bench.robustness.old_systems import MEANING, Bench, System
@@ -14,6 +13,7 @@ from bench.summaries import figures, reliability
 from core import metrics
 from core.attacks import PGD
 from core.pipeline import MedFedPure
+from train.data.dataset import ScanDataset
 
 PAIRS = (
     ("defence", "undefended"),
@@ -27,8 +27,8 @@ PAIRS = (
 def run(
     store: ResultFile,
     pipeline: MedFedPure,
-    test: Fold,
-    validation: Fold,
+    test: ScanDataset,
+    validation: ScanDataset,
     rows: Sequence[Row],
     systems: Sequence[System],
     *,
@@ -59,7 +59,7 @@ def run(
 
 
 def evaluate(
-    bench: Bench, fold: Fold, row: Row, systems: Sequence[System], batch_size: int = 32
+    bench: Bench, fold: ScanDataset, row: Row, systems: Sequence[System], batch_size: int = 32
 ) -> dict[str, Any]:
     """One row: every system's figures, and the exact tests between the pairs of interest.
 
@@ -67,10 +67,10 @@ def evaluate(
         ValueError: a system returns no numbers, or one answer for all scans of both classes.
     """
     readings = measure(bench, fold, row, systems, batch_size)
-    for name, reading in readings.items() if len(fold.y.unique()) > 1 else ():
+    for name, reading in readings.items() if len(fold.labels.unique()) > 1 else ():
         if bool((reading.probability == reading.probability[0]).all()):
             raise ValueError(f"{name} says the same of every scan, whatever is in it")
-    right = {name: metrics.is_right(r.probability, fold.y) for name, r in readings.items()}
+    right = {name: metrics.is_right(r.probability, fold.labels) for name, r in readings.items()}
     tests = {}
     for first, second in PAIRS:
         if first in right and second in right:
@@ -84,7 +84,7 @@ def evaluate(
             name: {
                 "meaning": MEANING[name],
                 **figures(reading, fold),
-                "reliability": reliability(reading.probability, fold.y),
+                "reliability": reliability(reading.probability, fold.labels),
             }
             for name, reading in readings.items()
         },
@@ -93,7 +93,7 @@ def evaluate(
 
 
 def choose_expert(
-    pipeline: MedFedPure, validation: Fold, eps: float, batch_size: int = 32
+    pipeline: MedFedPure, validation: ScanDataset, eps: float, batch_size: int = 32
 ) -> dict[str, Any]:
     """The expert with the best mean of clean accuracy and accuracy under A0 on validation scans."""
     alone = [System("expert", "expert")]
@@ -105,7 +105,7 @@ def choose_expert(
                 measure(Bench(pipeline, k), validation, row, alone, batch_size)[
                     "expert"
                 ].probability,
-                validation.y,
+                validation.labels,
             )
             for row in (Row(f"expert {k}", ""), attack)
         ]

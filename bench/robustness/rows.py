@@ -9,7 +9,6 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from bench.data import Batch, Fold
 from bench.names import require_known
 from bench.progress import progress
 from bench.robustness.old_systems import RANK, Bench, System
@@ -17,6 +16,7 @@ from bench.summaries import Reading, check_numbers, join
 from core.attacks import PGD
 from core.attacks.base import LogitsFn
 from core.attacks.signed_l2 import SignedL2
+from train.data.dataset import Batch, ScanDataset
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def rows_named(names: Sequence[str], eps: float = 0.015) -> list[Row]:
 
 
 def measure(
-    bench: Bench, fold: Fold, row: Row, systems: Sequence[System], batch_size: int = 32
+    bench: Bench, fold: ScanDataset, row: Row, systems: Sequence[System], batch_size: int = 32
 ) -> dict[str, Reading]:
     """Every system's reading of every scan of the fold, each attacked through its own classifier.
 
@@ -65,8 +65,7 @@ def measure(
     surfaces = dict.fromkeys(s.surface for s in systems)
     collected: dict[str, list[Reading]] = {s.name: [] for s in systems if s.policy != RANK}
     ranked = {s: list[tuple[Tensor, list[int]]]() for s in systems if s.policy == RANK}
-    for lazy in progress(fold.batches(batch_size, bench.pipeline.device), row.name):
-        scans = lazy()
+    for scans in progress(fold.batches(batch_size, bench.pipeline.device), row.name):
         for surface in surfaces if row.attack else [None]:
             sharing = [s for s in systems if surface in (None, s.surface)]
             x = attacked(row, partial(bench.classify, surface or ""), scans)

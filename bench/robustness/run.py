@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from bench import options
-from bench.data import Fold
 from bench.parallel import ParallelBatches
 from bench.progress import say
 from bench.result_file import ResultFile, ResultFileError
@@ -30,6 +29,7 @@ from bench.robustness.worst_case import Rows, compare_rows, kept, standings
 from bench.summaries import share_by_group
 from core import load
 from core.pipeline import MedFedPure
+from train.data.dataset import ScanDataset
 
 HELP = "accuracy under attack, all systems side by side"
 CURVE = (0.004, 0.008, 0.015, 0.031, 0.06)
@@ -43,7 +43,7 @@ def measure(
     store: ResultFile,
     pipeline: MedFedPure,
     others: Sequence[MedFedPure],
-    test: Fold,
+    test: ScanDataset,
     names: Sequence[str],
     systems: Sequence[str] | None,
     budget: Budget,
@@ -112,7 +112,12 @@ def forget(store: ResultFile, known: Sequence[Target], allowed: bool) -> None:
 
 
 def _check(
-    store: ResultFile, target: Target, few: Fold, budget: Budget, eps: float, device: torch.device
+    store: ResultFile,
+    target: Target,
+    few: ScanDataset,
+    budget: Budget,
+    eps: float,
+    device: torch.device,
 ) -> None:
     """The row of a target's self-checks."""
 
@@ -139,7 +144,11 @@ def _warnings(rows: Rows, known: Sequence[Target], few: Tensor, watched: Tensor)
 
 
 def _stand(
-    store: ResultFile, fold: Fold, pipeline: MedFedPure, budget: Budget, only: str | None = None
+    store: ResultFile,
+    fold: ScanDataset,
+    pipeline: MedFedPure,
+    budget: Budget,
+    only: str | None = None,
 ) -> None:
     """Writes where each system stands, or one, and which attacks that fit it are still to come."""
     rows, before = store.content["rows"], store.content.get("standings", {}) if only else {}
@@ -164,7 +173,7 @@ def _stand(
 
 def climb_curve(
     store: ResultFile,
-    few: Fold,
+    few: ScanDataset,
     target: Target,
     eps: float,
     budget: Budget,

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bench.data import Fold
 from bench.robustness.attacks import NOISE, ORDER
 from bench.summaries import members, separation, share, share_by_group
 from core import metrics
+from train.data.dataset import ScanDataset
 
 PAIRS = (  # the second leaves no more right than the first
     (NOISE, "A3"),
@@ -55,7 +55,7 @@ def worst_case(rows: Rows, system: str, form: str = "right") -> Tensor:
 
 def standings(
     rows: Rows,
-    fold: Fold,
+    fold: ScanDataset,
     taus: Mapping[str, float] | None = None,
     only: str | None = None,
     best: str = "defence",
@@ -86,7 +86,7 @@ def standings(
     return found
 
 
-def block(right: Tensor, fold: Fold) -> dict[str, Any]:
+def block(right: Tensor, fold: ScanDataset) -> dict[str, Any]:
     """Accuracy with intervals; per class, kind of tumour and source."""
     found = share_by_group(right, fold.groups)
     kinds, sources = members(fold.subtypes), members(fold.sources)

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 
-from bench.data import Fold, load_fold
 from bench.provenance import machine_facts
 from bench.result_file import ResultFile
 from bench.robustness.budgets import Budget
@@ -21,6 +20,8 @@ from core.pipeline import MedFedPure
 from core.scan import to_png
 from core.weights import PARTS, SYSTEM, save_part, save_system_file
 from demo.phantom import phantom
+from train.data.corpus import load_fold
+from train.data.dataset import ScanDataset
 from train.data.split import PROTOCOLS, Entry, Manifest, read_manifest
 
 if TYPE_CHECKING:
@@ -69,12 +70,12 @@ def _entry(root: Path, source: str, folder: str, seed: int, fold: str) -> Entry:
 
 
 @pytest.fixture(scope="session")
-def test_fold(data) -> Fold:
+def test_fold(data) -> ScanDataset:
     return load_fold("leak-free", "test", data[0], cache=None, manifests=data[1])
 
 
 @pytest.fixture(scope="session")
-def validation(data) -> Fold:
+def validation(data) -> ScanDataset:
     return load_fold("leak-free", "val", data[0], cache=None, manifests=data[1])
 
 
@@ -88,7 +89,7 @@ def tiny() -> Budget:
 
 
 @pytest.fixture(scope="module")
-def four(test_fold: Fold) -> Fold:
+def four(test_fold: ScanDataset) -> ScanDataset:
     return test_fold.thin(4)
 
 

@@ -5,8 +5,8 @@ import shutil
 import pytest
 import torch
 
-from bench.data import load_fold
 from core.scan import read_scan
+from train.data.corpus import load_fold
 from train.data.sources import DataError
 
 
@@ -19,7 +19,7 @@ def test_seeds_are_positions_in_the_manifest(test_fold):
 
 
 def test_batches_hold_the_canonical_scans(test_fold, data):
-    batches = [lazy() for lazy in test_fold.batches(3, torch.device("cpu"))]
+    batches = list(test_fold.batches(3, torch.device("cpu")))
     assert [len(b.y) for b in batches] == [3, 3, 2]
     assert [s for b in batches for s in b.seeds] == list(test_fold.seeds)
     for row, entry in enumerate(test_fold.entries):
@@ -33,7 +33,7 @@ def test_a_limit_takes_evenly_spaced_scans_of_both_classes(data, test_fold):
     assert len(few) == 4
     assert few.entries[0] == test_fold.entries[0]
     assert few.entries[-1] == test_fold.entries[-1]
-    assert set(few.y.tolist()) == {0, 1}
+    assert set(few.labels.tolist()) == {0, 1}
     assert few.seeds == test_fold.thin(4).seeds
     with pytest.raises(ValueError, match="at least 1"):
         test_fold.thin(0)

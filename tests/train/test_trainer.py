@@ -114,7 +114,7 @@ def test_the_same_seed_gives_the_same_weights_whatever_was_drawn_before(data):
 
 
 def test_no_scans_are_refused(data):
-    empty = data.spaced(0)
+    empty = data.pick([])
     with pytest.raises(ValueError, match="no scans"):
         run(empty)
 
@@ -228,7 +228,7 @@ def test_a_checkpoint_of_other_settings_or_another_shape_is_refused(data, tmp_pa
     written = path.read_bytes()
     with pytest.raises(ValueError, match=r"other settings: remove it"):
         run(data, FitConfig(**{**vars(CONFIG), "lr": 2e-2}), checkpoint=path)
-    fewer = data.spaced(30)
+    fewer = data.thin(30, truncate=True)
     with pytest.raises(ValueError, match="other settings"):
         run(fewer, checkpoint=path)
     with pytest.raises(ValueError, match="other settings"):
@@ -309,7 +309,7 @@ def test_evenly_spaced_scans_get_weights_of_their_own(limit):
     scans = np.arange(40, dtype=np.uint8).repeat(64).reshape(40, 8, 8)
     labels, groups = [i // 30 for i in range(40)], [i // 2 for i in range(40)]
     cells = [f"a/{label}" for label in labels]
-    some = ScanDataset(scans, torch.tensor(labels), cells, groups).spaced(limit)
+    some = ScanDataset(scans, torch.tensor(labels), cells, groups).thin(limit, truncate=True)
     assert len(some) == min(limit, 40) == len(some.weights)
     assert np.shares_memory(some.scans, scans) == (limit >= 40)  # all scans are held once
     assert some.scans[:, 0, 0].tolist() == sorted({int(v) for v in some.scans[:, 0, 0]})

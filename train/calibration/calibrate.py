@@ -19,7 +19,7 @@ from core.detector import SCORES, Detector
 from core.features import log_band_energy
 from core.pipeline import MedFedPure
 from train.calibration.fusion import SURE, FusionConfig, fuse
-from train.data.dataset import ScanDataset, batches, mapped
+from train.data.dataset import ScanDataset, batches, map_batches
 from train.trainer import ReportFn
 
 PARTS = 10  # of the validation scans, each left out once to choose the operating point
@@ -44,7 +44,7 @@ def calibrate(
 ) -> dict[str, float]:
     """Calibrates a trained system in place and returns what was measured on validation scans."""
     figures: dict[str, float] = {}
-    val = val.spaced(config.val_scans)
+    val = val.thin(config.val_scans, truncate=True)
     x_val, y_val = val.all(system.device)
     for name, classifier in (("classifier", system.classifier), ("plain", system.plain)):
         found = _operating_point(classifier, x_val, y_val, val.weights, val.groups)
@@ -53,7 +53,7 @@ def calibrate(
             f"{name}: temperature {float(classifier.temperature):.3f}, "
             f"{figures[f'{name}_balanced']:.4f} balanced accuracy on validation scans"
         )
-    x, y = train.spaced(config.fit_scans).all(system.device)
+    x, y = train.thin(config.fit_scans, truncate=True).all(system.device)
     _whiten(system.detector, x)
     figures["fused_largest_share"] = fuse(system, x, y, config, report)
     clean = _scores(system.detector, x_val)
@@ -80,7 +80,7 @@ def _operating_point(
     vanish. The weights are those of training.
     """
     y = y.cpu()
-    logits = mapped(classifier.model, x).double()
+    logits = map_batches(classifier.model, x).double()
     weights = weights / weights.sum()
     shift = torch.zeros(logits.shape[1], dtype=torch.float64)
     if len(shift) == 2:

@@ -19,7 +19,7 @@ from core.detector import Detector, cut_off
 from core.metrics import auroc
 from core.pipeline import MedFedPure
 from train.calibration.logistic import logistic
-from train.data.dataset import mapped
+from train.data.dataset import map_batches
 from train.device import autocast
 from train.trainer import ReportFn
 
@@ -193,4 +193,4 @@ def _apart(weight: Tensor, zeros: Tensor, ones: Tensor) -> float:
 
 
 def _features(detector: Detector, x: Tensor) -> Tensor:
-    return mapped(lambda b: detector(b).features, x)
+    return map_batches(lambda b: detector(b).features, x)

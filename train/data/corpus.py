@@ -12,7 +12,7 @@ import torch
 
 from train.data import split
 from train.data.cifar import read_cifar
-from train.data.dataset import ScanDataset
+from train.data.dataset import ScanDataset, space_evenly
 from train.data.sources import DataError, Record, file_sha256, find_folder, find_records, load_scans
 from train.data.split import Manifest, check_files, fold_of, read_manifest, split_by_group
 
@@ -60,25 +60,75 @@ def load_corpus(
         entries = split_by_group(records, file_sha256(root, records), scans)
         return _corpus(Manifest(FOLDER, tuple(entries)), records, scans)
     manifest = read_manifest(protocol, manifests)
-    records = find_records(root, sorted({e.source for e in manifest.entries}))
-    check_files(manifest, root, manifest.fold("train", "val"))
-    return _corpus(manifest, records, load_scans(root, records, cache))
+    records, scans = _read_scans(manifest, manifest.fold("train", "val"), root, cache)
+    return _corpus(manifest, records, scans)
+
+
+def load_fold(
+    protocol: str,
+    name: str,
+    root: str | Path,
+    *,
+    limit: int | None = None,
+    cache: str | Path | None = ".cache",
+    manifests: Path | None = None,
+) -> ScanDataset:
+    """Reads the scans of fold `name` ('train', 'val' or 'test') of a protocol with a manifest.
+
+    Without a cache only the fold's own files are decoded.
+
+    Raises:
+        DataError: the protocol is unknown, the fold is empty, or a file differs from the manifest.
+        ValueError: the limit is below 1.
+    """
+    manifest = read_manifest(protocol, manifests)
+    positions = manifest.fold(name)
+    if not positions:
+        raise DataError(f"the manifest of {protocol!r} has no scans in fold {name!r}")
+    positions = [positions[i] for i in space_evenly(len(positions), limit)]
+    records, scans = _read_scans(manifest, positions, root, cache)
+    return _dataset(manifest, positions, records, scans)
+
+
+def _read_scans(
+    manifest: Manifest, positions: Sequence[int], root: str | Path, cache: str | Path | None
+) -> tuple[list[Record], np.ndarray]:
+    """The verified scans of the positions at least; a cache holds all scans of the sources."""
+    if cache is None:
+        check_files(manifest, root, positions)
+        records = [manifest.entries[i].record for i in positions]
+    else:
+        records = find_records(root, sorted({e.source for e in manifest.entries}))
+        check_files(manifest, root, positions)
+    return records, load_scans(root, records, cache)
 
 
 def _corpus(manifest: Manifest, records: Sequence[Record], scans: np.ndarray) -> Corpus:
-    where = {r.file: i for i, r in enumerate(records)}
-
     def fold(name: str) -> ScanDataset:
-        entries = [manifest.entries[i] for i in manifest.fold(name)]
-        if not entries:
+        positions = manifest.fold(name)
+        if not positions:
             raise DataError(f"the {name} fold of {manifest.protocol!r} is empty: more scans needed")
-        rows = [where[e.file] for e in entries]
-        labels = [records[i].label for i in rows]
-        cells = [f"{records[i].source}/{records[i].label}" for i in rows]
-        groups = [e.group for e in entries]
-        return ScanDataset(np.ascontiguousarray(scans[rows]), torch.tensor(labels), cells, groups)
+        return _dataset(manifest, positions, records, scans)
 
     return Corpus(fold("train"), fold("val"), manifest.sha256, manifest.protocol)
+
+
+def _dataset(
+    manifest: Manifest, positions: Sequence[int], records: Sequence[Record], scans: np.ndarray
+) -> ScanDataset:
+    row_of = {r.file: i for i, r in enumerate(records)}
+    entries = tuple(manifest.entries[i] for i in positions)
+    rows = [row_of[e.file] for e in entries]
+    labels = [records[i].label for i in rows]
+    return ScanDataset(
+        np.ascontiguousarray(scans[rows]),
+        torch.tensor(labels),
+        [f"{e.source}/{label}" for e, label in zip(entries, labels, strict=True)],
+        [e.group for e in entries],
+        tuple(positions),
+        entries,
+        manifest,
+    )
 
 
 def _from_cifar(root: Path, cache: Path | None) -> Corpus:

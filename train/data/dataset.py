@@ -1,4 +1,4 @@
-"""The scans of one fold: what they show, how much each counts, and batches of them."""
+"""One fold's scans with their labels, weights and seeds, and batches of them."""
 
 from __future__ import annotations
 
@@ -6,63 +6,130 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from core.scan import from_uint8
+from train.data.split import Entry, Manifest
+
+
+class Batch(NamedTuple):
+    """B scans on the device."""
+
+    x: Tensor  # (B, C, H, W) in [0, 1]
+    y: Tensor  # (B,)
+    seeds: list[int]
 
 
 @dataclass(frozen=True)
 class ScanDataset:
-    """Scans of one fold with labels; uint8 until a batch is drawn."""
+    """Scans of one fold with labels; uint8 until a batch is drawn.
+
+    Scans of a manifest also have its entries; the seed of each is its position in the manifest.
+    """
 
     scans: np.ndarray  # (N, H, W) or (N, C, H, W) uint8
-    labels: Tensor  # (N,) int64
-    cells: Sequence[str]  # (N,) 'source/label': what shall count the same
+    labels: Tensor  # (N,) int64; of brain scans 1 is 'tumour'
+    cells: Sequence[str]  # (N,) 'source/label': cells share the weight equally
     groups: Sequence[int]  # (N,) near-duplicates share a number
+    seeds: Sequence[int] = ()  # (N,), or none
+    entries: Sequence[Entry] = ()  # (N,), or none
+    manifest: Manifest | None = None
 
     @cached_property
     def weights(self) -> Tensor:
-        """How much each scan counts, (N,) float64: see `balanced_weights`."""
+        """Weight of each scan in training, (N,) float64: see `balanced_weights`."""
         return balanced_weights(self.cells, self.groups)
 
-    def spaced(self, limit: int) -> ScanDataset:
-        """At most `limit` of the scans, evenly spaced, first and last among them."""
-        if limit >= len(self):
+    @property
+    def sources(self) -> list[str]:
+        """Source of each scan."""
+        return [cell.rsplit("/", 1)[0] for cell in self.cells]
+
+    @property
+    def subtypes(self) -> list[str]:
+        """Kind of tumour, or 'no tumour', of each scan of a manifest."""
+        return [entry.record.subtype for entry in self.entries]
+
+    def thin(self, limit: int | None, *, truncate: bool = False) -> ScanDataset:
+        """Return at most `limit` scans: `space_evenly`; classes and sources keep their shares.
+
+        Raises:
+            ValueError: the limit is below 1.
+        """
+        if limit is None or limit >= len(self):
             return self  # a copy would hold all scans twice
-        return self.pick(torch.linspace(0, len(self) - 1, limit).long().tolist())
+        return self.pick(space_evenly(len(self), limit, truncate=truncate))
 
     def pick(self, rows: Sequence[int]) -> ScanDataset:
-        """The scans of these rows; they get weights of their own."""
+        """Return the scans of these rows, with weights of their own."""
         index = list(rows)
         cells, groups = [self.cells[i] for i in index], [self.groups[i] for i in index]
-        return ScanDataset(self.scans[index], self.labels[index], cells, groups)
+        seeds = tuple(self.seeds[i] for i in index) if self.seeds else ()
+        entries = tuple(self.entries[i] for i in index) if self.entries else ()
+        scans, labels = self.scans[index], self.labels[index]
+        return ScanDataset(scans, labels, cells, groups, seeds, entries, self.manifest)
 
     def all(self, device: torch.device) -> tuple[Tensor, Tensor]:
-        """The one batch that holds all of it."""
+        """Return all scans and labels as one batch."""
         return self.batch(range(len(self)), device)
 
     def batch(self, index: Sequence[int] | Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Float32 scans (B, C, H, W) in [0, 1] and labels (B,)."""
+        """Return float32 scans (B, C, H, W) in [0, 1] and labels (B,) on the device."""
         rows = np.asarray(index)
         x = from_uint8(self.scans[rows])
         x = x[:, None] if x.ndim == 3 else x
         return x.to(device), self.labels[torch.as_tensor(rows)].to(device)
 
+    def batches(self, size: int, device: torch.device) -> Sequence[Batch]:
+        """Return the scans in order, `size` at a time; each batch is decoded when it is read."""
+        return _Batches(self, list(batches(len(self), size)), device)
+
     def __len__(self) -> int:
         return len(self.labels)
 
 
+@dataclass(frozen=True)
+class _Batches(Sequence[Batch]):
+    data: ScanDataset
+    rows: list[range]
+    device: torch.device
+
+    def __getitem__(self, position: int) -> Batch:  # type: ignore[override]
+        rows = self.rows[position]
+        return Batch(*self.data.batch(rows, self.device), [self.data.seeds[i] for i in rows])
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+
+def space_evenly(n: int, limit: int | None, *, truncate: bool = False) -> list[int]:
+    """Return at most `limit` of n positions, first and last among them; None takes all.
+
+    Positions between two scans are rounded to the nearest, or down with `truncate` as in training.
+
+    Raises:
+        ValueError: the limit is below 1.
+    """
+    if limit is None or limit >= n:
+        return list(range(n))
+    if limit < 1:
+        raise ValueError(f"limit must be at least 1, got {limit}")
+    positions = torch.linspace(0, n - 1, limit)
+    return (positions if truncate else positions.round()).long().tolist()
+
+
 def batches(n: int, size: int) -> Iterator[range]:
-    """Positions 0..n-1 in order, in runs of `size`; the last may be shorter."""
+    """Yield positions 0..n-1 in order, `size` at a time; the last range may be shorter."""
     for start in range(0, n, size):
         yield range(start, min(start + size, n))
 
 
 def balanced_weights(cells: Sequence[object], groups: Sequence[int]) -> Tensor:
-    """Weights (N,) float64: cells share equally; n near-duplicates in a cell count as sqrt(n)."""
+    """Return weights (N,) float64: equal for all cells; n near-duplicates count as sqrt(n)."""
     sizes = Counter(zip(cells, groups, strict=True))
     weights = torch.tensor(
         [sizes[key] ** -0.5 for key in zip(cells, groups, strict=True)], dtype=torch.float64
@@ -74,6 +141,6 @@ def balanced_weights(cells: Sequence[object], groups: Sequence[int]) -> Tensor:
 
 
 @torch.no_grad()
-def mapped(fn: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    """`fn` of scans (N, C, H, W), 50 at a time, on the CPU: (N, ...)."""
+def map_batches(fn: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """Return `fn` of scans (N, C, H, W), computed 50 at a time, on the CPU: (N, ...)."""
     return torch.cat([fn(b) for b in x.split(50)]).cpu()

@@ -116,7 +116,10 @@ def client_corpus(corpus: Corpus, config: PartitionConfig, client: int) -> Corpu
 
     train, val = fold(corpus.train, inside[0], 0), fold(corpus.val, inside[1], cut)
     if config.max_scans:
-        train, val = train.spaced(config.max_scans), val.spaced(config.max_scans // 10)
+        train, val = (
+            train.thin(config.max_scans, truncate=True),
+            val.thin(config.max_scans // 10, truncate=True),
+        )
     return replace(corpus, train=train, val=val)
 
 

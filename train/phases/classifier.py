@@ -124,7 +124,7 @@ def validation(
     With `eps` 0 nothing is attacked and clean accuracy alone picks it: a model that has learned
     nothing yet is the hardest to mislead, and must not win for it.
     """
-    data = data.spaced(limit)
+    data = data.thin(limit, truncate=True)
     weights = data.weights / data.weights.sum()
 
     def mean(values: list[float]) -> float:

@@ -81,7 +81,7 @@ def validation(
     data: ScanDataset, system: MedFedPure, device: torch.device, limit: int = 96
 ) -> Callable[[nn.Module], dict[str, float]]:
     """AUROC on validation scans under the paper's attack in 8 bits, on either classifier."""
-    x, y = data.spaced(limit).all(device)
+    x, y = data.thin(limit, truncate=True).all(device)
     attack = paper_attack(eight_bit=True)
     surfaces = {"trained": system.classifier_logits, "plain": system.plain_logits}
     hit = {

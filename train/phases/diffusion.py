@@ -95,7 +95,7 @@ def validation(
     With attacks in training, every other scan is attacked, each surface in its turn.
     """
     depths = [int(config.t_max * share) for share in (0.05, 0.2, 0.4, 0.8)]
-    x, y = data.spaced(limit).all(device)
+    x, y = data.thin(limit, truncate=True).all(device)
     hit = x.clone()
     if config.adv_share:
         for i, surface in enumerate(surfaces):

@@ -61,7 +61,7 @@ def validation(
     data: ScanDataset, device: torch.device, limit: int = 200
 ) -> Callable[[nn.Module], dict[str, float]]:
     """Error on validation scans: of random masks and of the complementary masks that score."""
-    data = data.spaced(limit)
+    data = data.thin(limit, truncate=True)
 
     def validate(model: nn.Module) -> dict[str, float]:
         if not isinstance(model, MaskedAutoencoder):

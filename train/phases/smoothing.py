@@ -75,7 +75,7 @@ def validation(
     'noised' is the share of copies read right, 'smoothed' that of scans whose majority is, and
     'score' that of scans of which enough are for a certificate at `eps`, were the copies endless.
     """
-    data = data.spaced(limit)
+    data = data.thin(limit, truncate=True)
     weights = data.weights / data.weights.sum()
 
     @torch.no_grad()

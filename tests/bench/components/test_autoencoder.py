@@ -27,7 +27,7 @@ def test_filling_is_the_weighted_mean_by_hand():
 
 def test_filling_reads_nothing_that_is_hidden(test_fold, pipeline):
     mae = pipeline.detector.mae
-    x = test_fold.batches(2, pipeline.device)[0]().x
+    x = test_fold.batches(2, pipeline.device)[0].x
     order, _ = mae.random_masking(2, torch.Generator().manual_seed(0))
     visible = mark_visible(mae, x, order[:, : mae.config.num_kept])
     share = visible.flatten(1).double().mean(1)

@@ -13,13 +13,14 @@ import torch
 from bench.__main__ import main
 from bench.components.certificate import compute_balanced, compute_figures, measure
 from bench.components.certificate import table as certify
-from bench.data import Fold, load_fold
 from bench.result_file import ResultFile
 from core import checkpoint
 from core.metrics import wilson_interval
 from core.pipeline import MedFedPure
 from core.smoothing import FILE, Certificate, Smoothed, SmoothedConfig, lower_bound
 from core.weights import PARTS, SYSTEM, save_part, save_system_file
+from train.data.corpus import load_fold
+from train.data.dataset import ScanDataset
 from train.data.split import read_manifest
 
 TINY = SmoothedConfig(sigma=0.25, unet_channels=(8, 8), time_dim=8, channels=(8, 8, 8, 8), hidden=8)
@@ -31,8 +32,8 @@ def reader() -> Smoothed:
     return Smoothed(TINY).eval()
 
 
-def test_abstaining_and_small_radii_count_as_wrong(test_fold: Fold) -> None:
-    y = test_fold.y.tolist()
+def test_abstaining_and_small_radii_count_as_wrong(test_fold: ScanDataset) -> None:
+    y = test_fold.labels.tolist()
     said = "".join(map(str, y))
     agreed = [1000] * len(y)
     agreed[0] = 900  # right, of a radius that is too small
@@ -55,11 +56,13 @@ def test_abstaining_and_small_radii_count_as_wrong(test_fold: Fold) -> None:
     assert row["largest_eps"] == pytest.approx(float(reach), rel=1e-5)
 
 
-def test_the_interval_of_a_balanced_share_joins_those_of_its_classes(test_fold: Fold) -> None:
+def test_the_interval_of_a_balanced_share_joins_those_of_its_classes(
+    test_fold: ScanDataset,
+) -> None:
     right = torch.ones(len(test_fold), dtype=torch.bool)
-    right[(test_fold.y == 1).nonzero()[0]] = False
+    right[(test_fold.labels == 1).nonzero()[0]] = False
     found = compute_balanced(right, test_fold)
-    tumours, healthy = int(test_fold.y.sum()), int((1 - test_fold.y).sum())
+    tumours, healthy = int(test_fold.labels.sum()), int((1 - test_fold.labels).sum())
     first, second = wilson_interval(tumours - 1, tumours), wilson_interval(healthy, healthy)
     low = ((found["sensitivity"]["accuracy"] - first[0]) ** 2 + (1 - second[0]) ** 2) ** 0.5 / 2
     assert found["interval"][0] == pytest.approx(found["balanced"] - low)
@@ -69,7 +72,7 @@ def test_the_interval_of_a_balanced_share_joins_those_of_its_classes(test_fold: 
 
 
 def test_a_killed_run_goes_on_and_ends_the_same(
-    reader: Smoothed, test_fold: Fold, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    reader: Smoothed, test_fold: ScanDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("bench.components.certificate.KEEP_EVERY", 2)
     asked: list[int] = []
@@ -141,7 +144,7 @@ def test_the_command_and_its_table(
 
 def test_sources_are_told_apart(data: tuple[Path, Path]) -> None:
     fold = load_fold("multi-source", "test", data[0], cache=None, manifests=data[1])
-    said = {"said": "".join(map(str, fold.y.tolist())), "agreed": [1000] * len(fold)}
+    said = {"said": "".join(map(str, fold.labels.tolist())), "agreed": [1000] * len(fold)}
     certified = compute_figures(said, fold, 0.015, 1000, 0.001, 28, 0.25)["certified"]
     assert {name: part["balanced"] for name, part in certified["sources"].items()} == {
         "br35h": 1.0,

@@ -22,14 +22,14 @@ def test_every_score_and_feature_is_measured(pipeline, test_fold):
     found = score_fold(pipeline, fold=test_fold, label="clean", batch_size=3)
     assert set(found) == {*SCORES, *(f"feature {n}" for n in FEATURES)}
     assert all(v.shape == (len(test_fold),) for v in found.values())
-    x, _, seeds = test_fold.batches(8, pipeline.device)[0]()
+    x, _, seeds = test_fold.batches(8, pipeline.device)[0]
     diagnoses = pipeline.read_batch(x, seeds)
     for name in SCORES:
         assert found[name].tolist() == pytest.approx([d.scores[name] for d in diagnoses], abs=1e-3)
 
 
 def test_a_scan_against_itself_is_not_detected(pipeline, test_fold):
-    x = test_fold.batches(8, pipeline.device)[0]().x
+    x = test_fold.batches(8, pipeline.device)[0].x
     clean = score_scans(pipeline, x)
     figures = measure_detection(pipeline, clean, clean, test_fold.groups[: len(x)])["scores"]
     assert all(f["auroc"] == 0.5 for f in figures.values())
@@ -38,7 +38,7 @@ def test_a_scan_against_itself_is_not_detected(pipeline, test_fold):
 @pytest.fixture(scope="module")
 def noisy(pipeline, test_fold):
     """What is said of strong noise."""
-    x = test_fold.batches(8, pipeline.device)[0]().x
+    x = test_fold.batches(8, pipeline.device)[0].x
     generator = torch.Generator().manual_seed(0)
     changed = quantize(x + 0.3 * torch.randn(x.shape, generator=generator))
     clean, attacked = score_scans(pipeline, x), score_scans(pipeline, changed)

@@ -70,7 +70,7 @@ def test_denoising_gives_the_purifier_the_noise_that_filters_get(pipeline, test_
         lambda x, t: torch.zeros_like(x), pipeline.purifier.diffusion, pipeline.purifier.config
     )
     few = test_fold.thin(2)
-    x, _, seeds = few.batches(2, pipeline.device)[0]()
+    x, _, seeds = few.batches(2, pipeline.device)[0]
     returned = silent(x, torch.full((2,), 50), seeds)
     noisy = measure_denoising(pipeline, few, {"same": lambda z: z}, 2)
     mse = (returned - x).double().square().flatten(1).mean(1)

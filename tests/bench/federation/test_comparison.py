@@ -10,7 +10,7 @@ import torch
 
 pytest.importorskip("flwr", reason="the extra 'federated' is not installed")
 
-from bench.clients import test_scans as scans_of_clients
+from bench.data import hospital_test_scans
 from bench.federation import comparison
 from bench.federation.methods import METHODS, TABLES, Table, preset_of, select_methods, sort_rows
 from bench.federation.trainings import Places, select_settings
@@ -126,14 +126,14 @@ def test_unknown_methods_are_named():
 def test_test_scans_fall_to_clients_whole_and_once(corpus, places, table):
     experiment = read_experiment(table.presets["reduced"], "leak-free", 0)
     arguments = (experiment, corpus, places.data, places.cache)
-    parts = scans_of_clients(*arguments, manifests=places.manifests)
+    parts = hospital_test_scans(*arguments, manifests=places.manifests)
     assert sum(len(part) for part in parts) == 8
     groups = [set(part.groups) for part in parts]
     for client, part in enumerate(groups):
         own = client_corpus(corpus, experiment.config.partition, client)
         assert not part & set(own.train.groups), "test scans are nobody's training scans"
     assert not groups[0] & groups[1]
-    few = scans_of_clients(*arguments, manifests=places.manifests, limit=1)
+    few = hospital_test_scans(*arguments, manifests=places.manifests, limit=1)
     assert [len(part) for part in few] == [1, 1]
 
 

@@ -9,11 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bench.data import Batch
 from bench.federation.methods import TABLE_ATTACKS
 from bench.robustness.rows import attacked, rows
 from core.attacks.signed_l2 import CIFAR10_STD, SignedL2
 from core.seeds import derive_seed
+from train.data.dataset import Batch
 
 STD = torch.tensor(CIFAR10_STD).view(1, 3, 1, 1)
 SIDE = 32

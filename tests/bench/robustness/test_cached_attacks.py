@@ -7,11 +7,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from bench.data import Batch
 from bench.parallel import ParallelBatches
 from bench.robustness.attacks import RUNGS, Attacker
 from bench.robustness.evaluate import climb
 from bench.robustness.made_once import MadeOnce
+from train.data.dataset import Batch
 
 EPS = 0.015
 CPU = torch.device("cpu")
@@ -19,7 +19,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture
 def scans(four):
-    return four.batches(4, CPU)[0]()
+    return four.batches(4, CPU)[0]
 
 
 def _picked(scans, rows):

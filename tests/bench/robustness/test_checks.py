@@ -44,7 +44,7 @@ def test_a_gradient_that_lies_is_caught(four):
 
 def test_attacks_that_reach_nothing_or_never_settle_are_caught(four, monkeypatch):
     """A planted reader for each law that is left."""
-    x, y, _ = four.batches(4, CPU)[0]()
+    x, y, _ = four.batches(4, CPU)[0]
     truth = torch.stack([0.5 - y.float(), y.float() - 0.5], 1)
 
     def stubborn(z):  # right whatever is done to it

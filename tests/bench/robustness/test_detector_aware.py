@@ -9,7 +9,6 @@ from dataclasses import replace
 import pytest
 import torch
 
-from bench.data import Batch
 from bench.parallel import ParallelBatches
 from bench.provenance import machine_facts
 from bench.result_file import ResultFile
@@ -24,6 +23,7 @@ from bench.robustness.systems import Gate, GateReading, Target
 from bench.robustness.worst_case import PAIRS, compare_rows
 from core.attacks import DetectorAwarePGD
 from core.attacks.base import margin, to_eight_bit
+from train.data.dataset import Batch
 
 EPS = 0.015
 CPU = torch.device("cpu")
@@ -284,7 +284,7 @@ def test_attacks_that_do_not_work_are_warnings(pipeline, test_fold):
     """The classifiers' own checks, each with a reader that breaks the law."""
     systems = systems_named(["undefended"])
     fold = test_fold.thin(4)
-    x, y, _ = fold.batches(4, CPU)[0]()
+    x, y, _ = fold.batches(4, CPU)[0]
     truth = torch.stack([0.5 - y.float(), y.float() - 0.5], 1)
 
     def said(reader):
@@ -305,7 +305,7 @@ def test_attacks_that_do_not_work_are_warnings(pipeline, test_fold):
     def rough(z):
         return (z[..., 1:] - z[..., :-1]).abs().mean((1, 2, 3))
 
-    seeds = fold.batches(4, CPU)[0]().seeds
+    seeds = fold.batches(4, CPU)[0].seeds
     grain = 0.9 * (rough(in_corner(x, EPS, seeds)) - rough(x))
 
     def grainy(z):  # the coarsest noise misleads it; its gradient leads nowhere

@@ -241,14 +241,14 @@ def test_other_budgets_are_other_rows(store, four, known, tiny):
 
 
 def test_numbers_that_are_none_under_attack_are_refused(four):
-    scans = four.batches(4, CPU)[0]()
+    scans = four.batches(4, CPU)[0]
     odd = Target("odd", "", lambda x: x.flatten(1)[:, :2].log())
     with pytest.raises(ValueError, match="no number for an attacked scan"):
         read_after(odd, scans, [scans.x * 0 - 1])
 
 
 def test_eight_bits_are_read_beside(four, known):
-    scans = four.batches(4, CPU)[0]()
+    scans = four.batches(4, CPU)[0]
     bits, scores = read_after(known["undefended"], scans, [scans.x, scans.x])
     assert bits["right"] == bits["right_8bit"] and len(bits["right"]) == 4 and scores == []
     _, scores = read_after(known["defence"], scans, [scans.x, scans.x])
@@ -257,7 +257,7 @@ def test_eight_bits_are_read_beside(four, known):
 
 def test_what_is_flagged_is_not_unnoticed_and_not_read_where_flagged_scans_are_refused(four, known):
     """A gate that sees the mean: above .5 all is flagged."""
-    scans = four.batches(4, CPU)[0]()
+    scans = four.batches(4, CPU)[0]
 
     def read(x, seeds):
         logits = torch.stack([torch.zeros(len(x)), 1 - 2.0 * scans.y], 1)  # always wrong

@@ -30,7 +30,7 @@ def test_noise_drawn_anew_is_read_more_than_once(store, four, known, tiny):
 
 
 def _of(fold, draw):
-    x, _, seeds = fold.thin(2).batches(2, CPU)[0]()
+    x, _, seeds = fold.thin(2).batches(2, CPU)[0]
     return x, drawn(seeds, draw)
 
 

@@ -7,13 +7,13 @@ import torch
 import torch.nn.functional as F
 
 from bench.components.detector import scored
-from bench.data import load_fold
 from bench.robustness.old_checks import check_rows
 from bench.robustness.old_systems import MEANING, RANK, SYSTEMS, Bench, systems_named
 from bench.robustness.robustness import PAIRS, choose_expert, evaluate
 from bench.robustness.rows import attacked, measure, rows, rows_named
 from bench.summaries import Reading, figures, join
 from core import metrics
+from train.data.corpus import load_fold
 
 EPS = 0.015
 ALONE = [s for s in SYSTEMS if s.policy != RANK]  # those that read a scan without any other
@@ -54,7 +54,7 @@ def test_what_says_nothing_of_the_scans_is_refused(
 
 
 def test_one_answer_to_scans_of_one_class_is_none_to_refuse(bench, test_fold, monkeypatch):
-    ill = test_fold.pick(test_fold.y.nonzero()[:, 0].tolist())
+    ill = test_fold.pick(test_fold.labels.nonzero()[:, 0].tolist())
     said = Reading(torch.ones(len(ill)))
     monkeypatch.setattr(bench, "read", lambda *_: {"undefended": said})
     found = evaluate(bench, ill, rows()["clean"], systems_named(["undefended"]))
@@ -62,7 +62,7 @@ def test_one_answer_to_scans_of_one_class_is_none_to_refuse(bench, test_fold, mo
 
 
 def test_readings_agree_with_the_pipelines_own(bench, pipeline, test_fold):
-    x, _, seeds = test_fold.batches(4, pipeline.device)[0]()
+    x, _, seeds = test_fold.batches(4, pipeline.device)[0]
     readings = bench.read(ALONE, x, seeds)
     diagnoses = pipeline.read_batch(x, seeds)
     policy = pipeline.config.purifier.policy
@@ -85,7 +85,7 @@ def test_readings_agree_with_the_pipelines_own(bench, pipeline, test_fold):
 def test_sharing_the_detector_and_purifier_changes_no_reading(
     bench, pipeline, test_fold, order, monkeypatch
 ):
-    x, _, seeds = test_fold.batches(8, pipeline.device)[0]()
+    x, _, seeds = test_fold.batches(8, pipeline.device)[0]
     scores = pipeline.detect(x).scores["fused"]
     # a threshold in the middle: some scans are flagged, some are not
     monkeypatch.setattr(
@@ -101,7 +101,7 @@ def test_sharing_the_detector_and_purifier_changes_no_reading(
 
 
 def test_uniform_attention_is_the_mean_of_the_experts(bench, pipeline, test_fold):
-    x = test_fold.batches(4, pipeline.device)[0]().x
+    x = test_fold.batches(4, pipeline.device)[0].x
     experts = [Bench(pipeline, k).classify("expert", x).exp() for k in range(3)]
     assert torch.allclose(
         bench.classify("uniform", x).exp(), torch.stack(experts).mean(0), atol=1e-5
@@ -120,7 +120,7 @@ def test_the_published_gate_purifies_a_share_of_all_scans_whatever_they_are(
         )
         found = whole["defence-published-gate"]
         if name == "clean":
-            score = scored(pipeline, test_fold.batches(n, pipeline.device)[0]().x)["paper"]
+            score = scored(pipeline, test_fold.batches(n, pipeline.device)[0].x)["paper"]
             top = score.topk(n // 4).indices.sort().values
             assert torch.equal(found.flagged.nonzero()[:, 0], top)
             depths = found.t_star[top]
@@ -145,7 +145,7 @@ def test_a_row_is_the_same_in_any_batch_size(bench, test_fold):
 
 
 def test_attacks_raise_the_loss(bench, pipeline, test_fold):
-    scans = test_fold.batches(8, pipeline.device)[0]()
+    scans = test_fold.batches(8, pipeline.device)[0]
 
     def logits(z):
         return bench.classify("plain", z)
@@ -175,7 +175,7 @@ def test_a_row_holds_every_figure(bench, test_fold):
 
 
 def test_figures_of_a_single_class_leave_out_what_needs_two(test_fold):
-    healthy = test_fold.pick([i for i, y in enumerate(test_fold.y.tolist()) if y == 0])
+    healthy = test_fold.pick([i for i, y in enumerate(test_fold.labels.tolist()) if y == 0])
     block = figures(Reading(torch.full((len(healthy),), 0.2)), healthy)
     assert block["specificity"] == 1.0
     assert "auc" not in block
@@ -184,7 +184,7 @@ def test_figures_of_a_single_class_leave_out_what_needs_two(test_fold):
 
 def test_sources_stand_apart_where_there_are_several(data):
     fold = load_fold("multi-source", "test", data[0], cache=None, manifests=data[1])
-    block = figures(Reading(fold.y * 0.8 + 0.1), fold)
+    block = figures(Reading(fold.labels * 0.8 + 0.1), fold)
     assert {name: part["n"] for name, part in block["sources"].items()} == {
         "br35h": 8,
         "brain-tumor-mri": 4,
@@ -219,6 +219,6 @@ def test_a_stronger_row_with_more_right_scans_is_a_warning():
 def test_mcnemar_of_a_row_counts_scans(bench, test_fold):
     systems = systems_named(["defence", "undefended"])
     readings = measure(bench, test_fold, rows(EPS)["clean"], systems)
-    right = {n: metrics.is_right(r.probability, test_fold.y) for n, r in readings.items()}
+    right = {n: metrics.is_right(r.probability, test_fold.labels) for n, r in readings.items()}
     b, c, _ = metrics.mcnemar(right["defence"], right["undefended"])
     assert b - c == int(right["defence"].sum()) - int(right["undefended"].sum())

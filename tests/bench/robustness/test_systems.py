@@ -23,7 +23,7 @@ def test_attackers_see_the_system_at_its_own_depth(four, known):
         looks.append(len(x))
         return target.depth(x)
 
-    watched, scans = replace(target, depth=depth), four.batches(2, CPU)[0]()
+    watched, scans = replace(target, depth=depth), four.batches(2, CPU)[0]
     exact = target.logits(scans.x, scans.seeds)
     for fine in (False, True):
         found = seen(watched, scans, fine=fine)(scans.x)
@@ -34,7 +34,7 @@ def test_attackers_see_the_system_at_its_own_depth(four, known):
 @pytest.mark.parametrize("path", PATHS)
 def test_ways_back_differ_and_the_way_forward_does_not(pipeline, four, known, path):
     target = known["plain-purified"]
-    x, _, seeds = four.batches(2, CPU)[0]()
+    x, _, seeds = four.batches(2, CPU)[0]
     grads = {}
     for way in ("exact", path):
         z = x.clone().requires_grad_()
@@ -47,7 +47,7 @@ def test_ways_back_differ_and_the_way_forward_does_not(pipeline, four, known, pa
 def test_the_paths_add_up(four, known):
     """What the identity and the predicted noise carry back is all that there is."""
     target = known["purify-all"]
-    x, _, seeds = four.batches(2, CPU)[0]()
+    x, _, seeds = four.batches(2, CPU)[0]
     grads = {}
     for way in PATHS:
         z = x.clone().requires_grad_()
@@ -63,7 +63,7 @@ def test_the_paths_add_up(four, known):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_gradients_reach_the_scan_through_every_target(known, four, name):
-    x, _, seeds = four.batches(2, CPU)[0]()
+    x, _, seeds = four.batches(2, CPU)[0]
     x.requires_grad_()
     known[name].logits(x, seeds)[:, 1].sum().backward()
     assert (x.grad.flatten(1).abs().sum(1) > 0).all()
@@ -74,7 +74,7 @@ def test_gradients_reach_the_scan_through_every_target(known, four, name):
              "undefended", "plain-purified"],
 )  # fmt: skip
 def test_what_is_attacked_is_what_is_read(pipeline, known, four, name):
-    x, _, seeds = four.batches(4, CPU)[0]()
+    x, _, seeds = four.batches(4, CPU)[0]
     reading = Bench(pipeline).read(systems_named([name]), x, seeds)[name]
     with torch.no_grad():
         logits = known[name].logits(x, seeds)

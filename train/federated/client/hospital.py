@@ -210,7 +210,7 @@ class Hospital:
     def _prepare(self, model: nn.Module, scans: int) -> None:
         """Fit a model that has just arrived to the client's scans, without a gradient."""
         if self.experiment.config.batch_norm == "silo" and self.like:
-            batch_norm.measure(model, self.corpus.train.spaced(scans), self.device)
+            batch_norm.measure(model, self.corpus.train.thin(scans, truncate=True), self.device)
         if isinstance(model, MixtureOfExperts) and isinstance(model.attention, ClientGate):
             weights = mixture_weights(model, self.corpus.train, self.device)
             model.attention.set_weights(weights)
