@@ -188,8 +188,8 @@ def table(results: md.Results) -> str:
         facts = (
             f"Sigma {said['sigma']:g} on {seen}; {said['n0']} noised copies choose the class, "
             f"{said['n']} others bound (Clopper-Pearson, alpha {said['alpha']:g}), so nothing "
-            f"above {row['largest_eps']:.4f} can be certified. Of {missed['k']} of {missed['n']} scans "
-            "the reader abstains, which counts as wrong."
+            f"above {row['largest_eps']:.4f} can be certified. Of {missed['k']} of {missed['n']} "
+            "scans the reader abstains, which counts as wrong."
         )
         parts.append(
             f"**{protocol}**\n\n{md.table(head, lines)}\n\n{curve}\n\n{facts} {md.source(result)}"
