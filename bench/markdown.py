@@ -94,4 +94,5 @@ def source(result: Result) -> str:
 def _commit(facts: Result) -> str:
     if not facts["commit"]:
         return "unknown"
-    return facts["commit"][:10] + (" with changes" if facts.get("dirty") else "")
+    commit: str = facts["commit"][:10]
+    return commit + (" with changes" if facts.get("dirty") else "")

@@ -1,1 +1,1 @@
-"""Commands run by hand: they build the Space, the examples and the figures."""
+"""Commands of the maintainers that may import every package; nothing imports them."""

@@ -1,1 +1,1 @@
-"""Measurements of the app: response times, load, the page in a browser."""
+"""Measurements of the app as users run it."""

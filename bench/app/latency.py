@@ -1,4 +1,4 @@
-"""Speed as deployed: from the bytes of a file to a Diagnosis, one scan at a time, warm."""
+"""Latency as deployed: from the bytes of a file to a Diagnosis, one scan at a time, warm."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import itertools
 import os
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -50,7 +51,7 @@ def run(args: argparse.Namespace) -> None:
         repeats=args.repeats, peer=args.peer, peer_repeats=args.peer_repeats,
     )  # fmt: skip
     if not args.no_app:
-        files = attacked_files(system.pipeline, test, 5)
+        files = make_attacked_files(system.pipeline, test, 5)
         store.row("app", lambda: measure_app(files))
     store.close()
 
@@ -67,33 +68,35 @@ def measure(
     """Fills `store`: the machine's rate, reading, the peer preset as a ratio, and the attacks."""
     device = pipeline.device
     store.row("machine", lambda: measure_machine(device))
-    files = flagged_files(pipeline, test, repeats)
+    files = make_flagged_files(pipeline, test, repeats)
     if not files:
         store.warn("no attacked scan was flagged: reading was timed on attacked scans all the same")
-        files = attacked_files(pipeline, test, repeats)
-    store.row("read", lambda: reading(pipeline, files))
+        files = make_attacked_files(pipeline, test, repeats)
+    store.row("read", lambda: measure_reading(pipeline, files))
     if peer:
-        store.row(f"{peer} preset", lambda: ratio(pipeline, peer, files[:peer_repeats]))
+        store.row(f"{peer} preset", lambda: compare_preset(pipeline, peer, files[:peer_repeats]))
     scans = [read_scan(data) for data in files]
-    store.row("PGD-7, classifier", lambda: attack(pipeline.classifier_logits, scans, device))
+    store.row(
+        "PGD-7, classifier", lambda: measure_attack(pipeline.classifier_logits, scans, device)
+    )
     whole = adaptive_logits(pipeline, itertools.count(1))
-    store.row("PGD-7, knows the defence", lambda: attack(whole, scans, device))
+    store.row("PGD-7, knows the defence", lambda: measure_attack(whole, scans, device))
     store.row("machine, after", lambda: measure_machine(device))
     before, after = (store.content["rows"][n]["best_gflops"] for n in ("machine", "machine, after"))
     if not 0.7 < before / after < 1.4:
         store.warn("the machine's speed changed during the run: trust ratios, not milliseconds")
 
 
-def attacked_files(pipeline: MedFedPure, fold: ScanDataset, count: int) -> list[bytes]:
-    """PNG files of scans under the paper's attack on the plain classifier, in 8 bits."""
+def make_attacked_files(pipeline: MedFedPure, fold: ScanDataset, count: int) -> list[bytes]:
+    """Returns PNG files of scans under the paper's attack on the plain classifier, in 8 bits."""
     files = []
     for x, y, seeds in fold.thin(count).batches(8, pipeline.device):
         files += [to_png(scan) for scan in A0_8BIT(pipeline.plain_logits, x, y, seeds)]
     return files
 
 
-def flagged_files(pipeline: MedFedPure, fold: ScanDataset, count: int) -> list[bytes]:
-    """The same, of those scans alone that the detector flags, at most `count`."""
+def make_flagged_files(pipeline: MedFedPure, fold: ScanDataset, count: int) -> list[bytes]:
+    """Returns at most `count` PNG files of attacked scans that the detector flags."""
     files: list[bytes] = []
     for x, y, seeds in progress(fold.thin(4 * count).batches(8, pipeline.device), "flagged scans"):
         x_adv = A0_8BIT(pipeline.plain_logits, x, y, seeds)
@@ -105,8 +108,8 @@ def flagged_files(pipeline: MedFedPure, fold: ScanDataset, count: int) -> list[b
     return files[:count]
 
 
-def reading(pipeline: MedFedPure, files: Sequence[bytes]) -> dict[str, Any]:
-    """File to Diagnosis, and the medians of its stages."""
+def measure_reading(pipeline: MedFedPure, files: Sequence[bytes]) -> dict[str, Any]:
+    """Returns the time from file to Diagnosis, and the medians of its stages."""
     stages: dict[str, list[float]] = {}
 
     def read(data: bytes) -> None:
@@ -116,15 +119,15 @@ def reading(pipeline: MedFedPure, files: Sequence[bytes]) -> dict[str, Any]:
     for data in files[:WARM_UP]:
         read(data)
     stages.clear()
-    times = [time_call(lambda d=data: read(d)) for data in progress(files, "reading")]
+    times = [time_call(partial(read, data)) for data in progress(files, "reading")]
     return {
         **summarize(times),
         "stages_median_ms": {n: summarize(t)["median_ms"] for n, t in stages.items()},
     }
 
 
-def ratio(pipeline: MedFedPure, preset: str, files: Sequence[bytes]) -> dict[str, Any]:
-    """The same files by turns with another preset: random weights, every scan flagged."""
+def compare_preset(pipeline: MedFedPure, preset: str, files: Sequence[bytes]) -> dict[str, Any]:
+    """Returns times of another preset on the same files: random weights, every scan flagged."""
     torch.manual_seed(0)
     peer = build(read_preset(preset).system).to(pipeline.device)
     flag_everything(peer)
@@ -132,10 +135,14 @@ def ratio(pipeline: MedFedPure, preset: str, files: Sequence[bytes]) -> dict[str
     pipeline.read(read_scan(files[0]))
     own, theirs = [], []
     for data in progress(files, f"{preset} preset"):
-        own.append(time_call(lambda d=data: pipeline.read(read_scan(d))))
-        theirs.append(time_call(lambda d=data: peer.read(read_scan(d))))
-    figures = {"own": summarize(own), "peer": summarize(theirs), "preset": preset}
+        own.append(time_call(partial(_read_file, pipeline, data)))
+        theirs.append(time_call(partial(_read_file, peer, data)))
+    figures: dict[str, Any] = {"own": summarize(own), "peer": summarize(theirs), "preset": preset}
     return {**figures, "ratio": figures["peer"]["median_ms"] / figures["own"]["median_ms"]}
+
+
+def _read_file(pipeline: MedFedPure, data: bytes) -> None:
+    pipeline.read(read_scan(data))
 
 
 def flag_everything(pipeline: MedFedPure) -> None:
@@ -145,10 +152,10 @@ def flag_everything(pipeline: MedFedPure) -> None:
             buffer.fill_(-1e6)
 
 
-def attack(
+def measure_attack(
     logits: Callable[[Tensor], Tensor], scans: Sequence[Tensor], device: torch.device
 ) -> dict[str, Any]:
-    """PGD-7 on single scans, away from what the attacked function says of them."""
+    """Returns times of PGD-7 on single scans, away from their predicted class."""
 
     def once(scan: Tensor) -> None:
         x = scan[None].to(device)
@@ -157,11 +164,11 @@ def attack(
         A0_8BIT(logits, x, y)
 
     once(scans[0])
-    return summarize([time_call(lambda s=scan: once(s)) for scan in progress(scans, "PGD-7")])
+    return summarize([time_call(partial(once, scan)) for scan in progress(scans, "PGD-7")])
 
 
 def time_call(call: Callable[[], Any]) -> float:
-    """Milliseconds of one call, the accelerator's queue emptied before and after."""
+    """Returns the milliseconds of one call, the accelerator's queue emptied before and after."""
     _wait()
     start = time.perf_counter()
     call()
@@ -170,14 +177,14 @@ def time_call(call: Callable[[], Any]) -> float:
 
 
 def summarize(milliseconds: list[float]) -> dict[str, Any]:
-    """Median, p95, fastest and number of measurements."""
+    """Returns median, p95, fastest and number of measurements."""
     values = torch.tensor(milliseconds, dtype=torch.float64)
     median, p95 = torch.quantile(values, torch.tensor([0.5, 0.95], dtype=torch.float64)).tolist()
     return {"median_ms": median, "p95_ms": p95, "fastest_ms": min(milliseconds), "n": len(values)}
 
 
 def measure_machine(device: torch.device, side: int = 1024, repeats: int = 8) -> dict[str, Any]:
-    """Rate of float32 matrix products of this side, best and median, in GFLOP/s; and the load."""
+    """Returns the best and median rate of float32 matrix products in GFLOP/s, and the load."""
     a = torch.randn(side, side, device=device)
     times = [time_call(lambda: a @ a) for _ in range(repeats + 1)][1:]
     work = 2 * side**3 / 1e6  # GFLOP/s = FLOP / 1e9 / s, with times in ms
@@ -196,14 +203,14 @@ def _wait() -> None:
 
 
 def table(results: md.Results) -> str:
-    """Times of single scans."""
+    """Renders times of single scans."""
     parts = []
     for result in md.results_of(results, "latency", md.PROTOCOLS).values():
         rows, lines = result["rows"], []
         for name, label in (
             ("read", "flagged file to Diagnosis"),
             ("PGD-7, classifier", "PGD-7 on the classifier"),
-            ("PGD-7, knows the defence", "PGD-7 knowing the defence"),
+            ("PGD-7, knows the defence", "PGD-7, defence known"),
         ):
             if name in rows:
                 row = rows[name]

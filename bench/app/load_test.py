@@ -9,6 +9,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from bench.provenance import ROOT, machine_facts
 from bench.result_file import ResultFile
 from core.checkpoint import WEIGHTS, read_manifest
 
-HELP = "the page in a browser: times, ten visitors at once, memory"
+HELP = "load test of the page: times, ten visitors at once, memory"
 EXAMPLES = ROOT / "demo" / "examples"
 TIMED = 6  # readings on the page
 NUMBERS = ("tumour_probability", "tumour_probability_undefended", "score", "novelty")
@@ -58,15 +59,15 @@ def measure(store: ResultFile, visitors: int, seconds: float) -> None:
 
 
 def measure_page() -> dict[str, Any]:
-    """Times on the page, requests that leave, and files that outlive the app."""
+    """Returns times on the page, requests to other machines, and files left after closing."""
     first, whole = [], []
     data = make_scans(1)[0]
     with tempfile.TemporaryDirectory() as folder:
         with running(TMPDIR=folder, HF_HUB_OFFLINE="1") as served, visitor() as guest:
             for _ in range(TIMED):
                 page = guest.open(served.url)
-                first.append(time_call(lambda p=page: drop_scan(p, data)))
-                whole.append(time_call(lambda p=page: analyse(p)))
+                first.append(time_call(partial(drop_scan, page, data)))
+                whole.append(time_call(partial(analyse, page)))
                 page.context.close()
             kept = sum(p.is_file() for p in Path(folder).rglob("*"))
         left = sum(1 for _ in Path(folder).rglob("*"))
@@ -82,7 +83,7 @@ def measure_page() -> dict[str, Any]:
 
 
 def measure_visitors(count: int, seconds: float) -> dict[str, Any]:
-    """So many at once, each with a scan of its own again and again; whose result is whose."""
+    """Returns the readings of visitors at once, each of its own scan, and results mixed up."""
     scans = make_scans(count)
     with running() as served:
         alone = [open_client(served.url)(data) for data in scans]
@@ -112,7 +113,7 @@ def measure_visitors(count: int, seconds: float) -> dict[str, Any]:
 
 
 class _Visitor:
-    """One of them."""
+    """A visitor that reads one scan repeatedly."""
 
     def __init__(self, served: Running, data: bytes, expected: dict[str, Any]) -> None:
         self.served, self.data, self.expected = served, data, expected
@@ -142,7 +143,7 @@ class _Memory:
         self.after: dict[int, float | None] = {}
 
     def look(self) -> None:
-        """Notes it where a mark has been passed."""
+        """Records the memory after 20 and 200 readings."""
         done = sum(len(v.times) for v in self.visits)
         now = peak_memory(self.served.process.pid, "VmRSS")
         for mark in (20, 200):
@@ -151,7 +152,7 @@ class _Memory:
         self.last = now
 
     def figures(self) -> dict[str, Any]:
-        """In MB, and the growth from 20 to 200 readings."""
+        """Returns memory in MB, and its growth from 20 to 200 readings."""
         early, late = self.after.get(20), self.after.get(200)
         return {
             "memory_mb_after_20": early,
@@ -162,7 +163,7 @@ class _Memory:
 
 
 def open_client(url: str) -> Callable[[bytes], dict[str, Any]]:
-    """A visitor's own session with the public endpoint."""
+    """Opens a session with the public endpoint; returns its reading function."""
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     from gradio_client import Client, handle_file
 
@@ -181,12 +182,12 @@ def open_client(url: str) -> Callable[[bytes], dict[str, Any]]:
 
 
 def make_scans(count: int) -> list[bytes]:
-    """The synthetic examples as PNG, then their mirror images, then both upside down."""
+    """Returns the synthetic examples as PNG, then mirrored, then both upside down."""
     files = sorted(EXAMPLES.glob("*.png"))
     turns = [[], [0], [1], [0, 1]]
     made = []
     for k in range(count):
-        picture = Image.open(files[k % len(files)])
+        picture: Image.Image = Image.open(files[k % len(files)])
         for turn in turns[k // len(files) % 4]:
             picture = picture.transpose(Image.Transpose(turn))
         buffer = io.BytesIO()
@@ -207,7 +208,7 @@ def analyse(page: Any) -> None:
 
 
 def table(results: md.Results) -> str:
-    """The page as visitors meet it."""
+    """Renders times, readings and memory."""
     result = md.results_of(results, "demo", ("",))[""]
     rows = result["rows"]
     page = rows["page"]
@@ -224,8 +225,8 @@ def table(results: md.Results) -> str:
         ["requests of the browser that left the machine", str(page["requests_that_leave"])],
         ["files left after closing", str(page["left_after_close"])],
         [
-            f"{name} of the endpoint `read` for {crowd['seconds']:.0f} s: asked, read, errors, "
-            "another's results",
+            f"{name} of the endpoint `read` for {crowd['seconds']:.0f} s: requests, results, "
+            "errors, mixed-up results",
             f"{crowd['asked']}, {crowd['readings']}, {crowd['errors']}, {crowd['mixed']}",
         ],
         ["their wait for a reading, median", f"{wait['median_ms'] / 1e3:.1f} s"],

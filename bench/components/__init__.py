@@ -1,1 +1,1 @@
-"""Measurements of single components, each with its table: detector, purifier, certificates."""
+"""Measurements of single parts of the system, each with its command and table."""
