@@ -1,144 +1,250 @@
-"""The ladder's plots: accuracy by eps, the worst case as rows are added, ROC against its rows."""
+"""Four figures of the docs, drawn from the result files as SVG."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+import io
+import json
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
 
 import torch
 
-from bench.markdown import LADDERS, Result, Results, number, results_of, span
-from bench.report import plots
-from bench.report.figure_groups import Panel, group, older, scans
-from bench.report.plots import Curve, Share
-from bench.robustness.attacks import ORDER
-from bench.robustness.old_tables import SYSTEM_NAMES
-from bench.robustness.worst_case import falls, kept, rows_of, stands
+from bench.markdown import Result, Results
+from bench.report.headline import SUITE, read_scores
+from bench.robustness.worst_case import kept
 from bench.summaries import roc
 from core import metrics
 from train.data.dataset import space_evenly
 
-READER = "defence"  # whose detector is drawn
+Data = dict[str, Any]
+DETECTION, CERTIFICATE = "detection-multi-source", "certify-multi-source"
+# Okabe and Ito's palette, told apart with any colour vision
+BLUE, ORANGE, GREEN, PURPLE, GREY = "#0072B2", "#D55E00", "#009E73", "#AA4499", "#777777"
+SYSTEMS = {
+    "undefended": ("plain classifier", GREY, "s", "-"),
+    "trained-mixture": ("adversarially trained mixture", BLUE, "o", "-"),
+    "defence": ("full pipeline", ORANGE, "D", "--"),
+}
+STYLE = {
+    "font.size": 11, "axes.grid": True, "grid.alpha": 0.3, "axes.axisbelow": True,
+    "axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False,
+    "svg.fonttype": "path", "svg.hashsalt": "medfedpure",
+}  # fmt: skip
+WIDTH = 7.3  # inches; about 700 pixels
 
 
-def eps_curve(results: Results) -> str:
-    """Accuracy by size of the perturbation, attacked through the whole of each system (A3)."""
-    parts = []
-    for protocol, result in results_of(results, "ladder", LADDERS).items():
-        rows = result["rows"]
-        found: dict[str, list[tuple[float, Share]]] = {}
-        for row in sorted((r for r in rows.values() if "curve" in r), key=lambda r: r["eps"]):
-            name = _named(row["curve"], result)
-            if name not in found:
-                found[name] = [(0.0, _clean(rows[f"clean: {row['curve']}"], row["n"]))]
-            found[name].append((row["eps"], Share(name, row["accuracy"], row["interval"])))
-        if not found:
-            parts.append(older(f"ladder-{protocol}", "row at other sizes of perturbation"))
-            continue
-        n = max(row["n"] for row in rows.values() if "curve" in row)
-        panel = Panel(
-            "Accuracy against eps", plots.over_eps(found),
-            f"n = {n} for each system and eps. 0 is the same scans clean.",
-        )  # fmt: skip
-        note = (
-            "Attack A3: Auto-PGD, exact gradients through the whole of each system. Whiskers: 95 % "
-            "by scan (Wilson); systems at one eps are drawn side by side."
-        )
-        parts.append(group(f"ladder-{protocol}", result, scans(n), [panel], note))
-    return "\n".join(parts)
+def draw_all(results: Results) -> dict[str, bytes]:
+    """Returns the SVG of each figure whose results exist, by file name."""
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    drawn = {}
+    for name, (read, draw, height) in FIGURES.items():
+        with suppress(KeyError):
+            data = read(results)
+            file = io.BytesIO()
+            with matplotlib.rc_context(STYLE):
+                figure = Figure(figsize=(WIDTH, height), layout="constrained")
+                draw(figure, data)
+                facts = {"Date": None, "Description": f"data {data_key(data)}"}
+                figure.savefig(file, format="svg", metadata=facts)
+            drawn[name] = file.getvalue()
+    return drawn
 
 
-def worst_case(results: Results) -> str:
-    """Each system's accuracy clean, and after every further row of the ladder."""
-    parts = []
-    for protocol, result in results_of(results, "ladder", LADDERS).items():
-        panels, n = [], 0
-        systems = list(dict.fromkeys(r["system"] for r in result["rows"].values() if "system" in r))
-        for system in systems:
-            shares = standing_after(result, system)
-            n = max(row["n"] for row in result["rows"].values() if row.get("system") == system)
-            caption = f"n = {n}; after all rows {100 * shares[-1].share:.1f} %"
-            block = result.get("standings", {}).get(system, {}).get("worst", {})
-            if 0 < block.get("k", 0) < n:  # of none or all, resampling groups cannot tell
-                caption += f", 95 % by near-duplicate group {span(block['interval_by_group'])}"
-            name = _named(system, result)
-            panels.append(Panel(name, plots.bars(f"Worst case of {name}", shares), f"{caption}."))
-        note = (
-            "Each bar is the share of scans still read right after this row and all above it, in "
-            "full precision and in 8 bits; it can only fall, and is no accuracy under the row "
-            "alone: a row is tried on the scans that are still right (and a few others), A9b and "
-            f"A10 on fewer. Whiskers: 95 % by scan (Wilson). {_meanings(result)}."
-        )
-        if not panels:
-            parts.append(older(f"ladder-{protocol}", "row of an attack"))
-            continue
-        parts.append(group(f"ladder-{protocol}", result, scans(n), panels, note))
-    return "\n".join(parts)
+def data_key(data: Data) -> str:
+    """Returns a short hash of a figure's data, which its SVG holds."""
+    return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def standing_after(result: Result, system: str) -> list[Share]:
-    """The worst case so far: clean, then after each row in the ladder's order."""
-    own = rows_of(result["rows"], system)
-    left, n = int(stands(own["clean"]).sum()), own["clean"]["n"]
-    found = [_share("clean", left, n)]
-    for name, row in falls(own).items():
-        left -= row["fell"]
-        found.append(_share(name, left, n))
-    return found
+def data_keys(results: Results) -> dict[str, str]:
+    """Returns the hash of each figure's data, by file name; of those whose results exist."""
+    keys = {}
+    for name, (read, _, _) in FIGURES.items():
+        with suppress(KeyError):
+            keys[name] = data_key(read(results))
+    return keys
 
 
-def detector_on_ladder(results: Results) -> str:
-    """ROC of the deciding score for every row of the ladder against the whole defence."""
-    parts = []
-    for protocol, result in results_of(results, "ladder", LADDERS).items():
-        own = {r["row"]: r for r in result["rows"].values() if r.get("system") == READER}
-        rows = [own[name] for name in ORDER if own.get(name, {}).get("scores")]
-        if "clean" not in own or not own["clean"].get("scores") or not rows:
-            parts.append(older(f"ladder-{protocol}", "scores of the whole defence's detector"))
-            continue
-        panels = [_against(row, own["clean"]["scores"][0]) for row in rows]
-        score = result["provenance"].get("system", {}).get("score", "deciding")
-        note = (
-            f"Score: {score}. Each row's attacked scans against the same scans clean: the scans "
-            "that were still right when the row came, and a few others, so n falls from row to "
-            "row. A curve for each try of a row; no intervals are known here."
-        )
-        n = f"up to {len(own['clean']['right'])} scans"
-        parts.append(group(f"ladder-{protocol}", result, n, panels, note))
-    return "\n".join(parts)
+def read_robust_accuracy(results: Results) -> Data:
+    """Returns accuracy clean, under PGD-7 and in the worst case, of the README's systems."""
+    series: Data = {"clean": [], "PGD-7 on the classifier": [], "worst case of all attacks": []}
+    scores = read_scores(results)
+    for score in scores:
+        for blocks, block in zip(series.values(), score[1:], strict=True):
+            blocks.append(block and [block["accuracy"], *block["interval_by_group"], block["n"]])
+    return {"systems": [s.name for s in scores], "series": series}
 
 
-def _against(row: Result, clean: Sequence[float]) -> Panel:
-    negative = torch.tensor([s for s, bit in zip(clean, row["right"], strict=True) if bit != "-"])
-    y = torch.cat([torch.zeros(len(negative)), torch.ones(len(negative))]).long()
-    curves = []
-    for i, scores in enumerate(row["scores"]):
-        positive = torch.tensor(scores)
-        area = number(metrics.auroc(torch.cat([negative, positive]), y))
-        name = f"try {i + 1}: AUROC {area}" if len(row["scores"]) > 1 else f"AUROC {area}"
-        curves.append(Curve(name, roc(negative, positive), i))
-    svg = plots.roc(f"ROC of the detector, {row['row']}", curves)
-    return Panel(
-        row["row"], svg, f"n = {len(negative)} attacked, the same clean; {row['meaning']}."
-    )
+def draw_robust_accuracy(figure: Any, data: Data) -> None:
+    """Draws a group of bars for each system."""
+    axes = figure.subplots()
+    width = 0.26
+    colours = (BLUE, ORANGE, GREY)
+    for i, (colour, (name, blocks)) in enumerate(zip(colours, data["series"].items(), strict=True)):
+        n = next(b[3] for b in blocks if b)
+        for j, block in enumerate(blocks):
+            place = j + (i - 1) * width
+            if block is None:
+                axes.text(
+                    place, 2, "not measured", rotation=90, ha="center", fontsize=9, color=GREY
+                )
+                continue
+            value, low, high = (100 * v for v in block[:3])
+            label = f"{name} (n = {n})" if j == 0 else None
+            axes.bar(place, value, width * 0.92, color=colour, label=label)
+            errors = [[max(value - low, 0)], [max(high - value, 0)]]
+            axes.errorbar(place, value, errors, color="black", capsize=3, linewidth=1)
+            axes.text(place, max(high, value) + 1.5, f"{value:.1f}", ha="center", fontsize=9)
+    labels = [name.replace(" + ", "\n+ ").replace(": ", ":\n") for name in data["systems"]]
+    labels = [
+        label.replace("trained ", "trained\n").replace("and p", "\nand p") for label in labels
+    ]
+    axes.set_xticks(range(len(labels)), labels, fontsize=10)
+    axes.set(ylabel="accuracy, %", ylim=(0, 107), yticks=range(0, 101, 20))
+    axes.grid(axis="x", visible=False)
+    figure.legend(loc="outside upper center", ncols=3, fontsize=10, columnspacing=1.2)
 
 
-def _clean(row: Result, n: int) -> Share:
-    """The clean reading of the curve's scans, which are evenly spaced among all."""
-    return _share("clean", int(kept(row)[space_evenly(len(row["right"]), n)].sum()), n)
+def read_accuracy_by_eps(results: Results) -> Data:
+    """Returns accuracy under APGD-CE through each whole system, by size of the perturbation."""
+    rows = results[SUITE]["rows"]
+    data: Data = {}
+    for system in SYSTEMS:
+        curve = sorted((r for r in rows.values() if r.get("curve") == system),
+                       key=lambda r: r["eps"])  # fmt: skip
+        n = curve[0]["n"] if curve else 0
+        points = [_read_clean(rows[f"clean: {system}"], n)] if curve else []
+        data[system] = points + [[r["eps"], r["accuracy"], *r["interval"], r["n"]] for r in curve]
+    return data
 
 
-def _share(name: str, k: int, n: int) -> Share:
-    return Share(name, k / n, metrics.wilson_interval(k, n))
+def draw_accuracy_by_eps(figure: Any, data: Data) -> None:
+    """Draws a line with whiskers for each system, at evenly spaced sizes."""
+    axes = figure.subplots()
+    sizes = [point[0] for point in data["defence"]]
+    for i, (system, points) in enumerate(data.items()):
+        name, colour, marker, line = SYSTEMS[system]
+        x = [j + (i - 1) * 0.07 for j in range(len(points))]
+        _, y, low, high, _ = zip(*points, strict=True)
+        errors = [[100 * max(v - e, 0) for v, e in zip(y, low, strict=True)],
+                  [100 * max(e - v, 0) for v, e in zip(y, high, strict=True)]]  # fmt: skip
+        axes.errorbar(x, [100 * v for v in y], errors, label=name, color=colour, marker=marker,
+                      linestyle=line, capsize=3, linewidth=1.8)  # fmt: skip
+    axes.set_xticks(range(len(sizes)), ["0\n(clean)", *(f"{size:g}" for size in sizes[1:])])
+    axes.set(xlabel="L∞ size ε of the perturbation (pixels in [0, 1])", ylabel="accuracy, %")
+    axes.set(ylim=(-3, 103), yticks=range(0, 101, 20))
+    n = data["defence"][0][4]
+    axes.set_title(f"APGD-CE through the whole system, n = {n}", fontsize=11)
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.3), ncols=3, fontsize=10)
 
 
-def _meanings(result: Result) -> str:
-    said = {r["row"]: r["meaning"] for r in result["rows"].values() if r.get("row") in ORDER}
-    return "; ".join(f"{name}: {said[name]}" for name in ORDER if name in said)
+def read_detector(results: Results) -> Data:
+    """Returns the fused score's histograms and its ROC, under unaware and aware attacks."""
+    if DETECTION not in results:
+        raise KeyError(DETECTION)
+    rows = results[DETECTION]["rows"]
+    suite = results[SUITE]["rows"]
+    names = {"clean": "clean", "trained, eps 0.004": "PGD-7, ε = 0.004",
+             "trained, eps 0.015": "PGD-7, ε = 0.015"}  # fmt: skip
+    aware, clean = suite["A9: defence"], suite["clean: defence"]["scores"][0]
+    negative = [s for s, bit in zip(clean, aware["right"], strict=True) if bit != "-"]
+    curves = {}
+    for scores in aware["scores"]:
+        area = _area(negative, scores)
+        curves[area] = roc(torch.tensor(negative), torch.tensor(scores))
+    worst = min(curves)
+    return {
+        "n": rows["clean"]["n"],
+        "tau": rows["clean"]["tau"]["fused"],
+        "histograms": {name: rows[row]["histogram"]["fused"] for row, name in names.items()},
+        "roc": {
+            "PGD-7, ε = 0.015": _curve(rows["trained, eps 0.015"]["scores"]["fused"]),
+            "PGD-7, ε = 0.004": _curve(rows["trained, eps 0.004"]["scores"]["fused"]),
+            "PGD-7, ε = 0.015, paper's score": _curve(
+                rows["trained, eps 0.015"]["scores"]["paper"]
+            ),
+            "detector-aware, ε = 0.015": [worst, curves[worst]],
+        },
+        "aware_n": len(negative),
+    }
 
 
-def _named(system: str, result: Result) -> str:
-    rows = result["rows"].values()
-    meaning = next(
-        r["meaning"] for r in rows if (r.get("row"), r.get("system")) == ("clean", system)
-    )
-    return SYSTEM_NAMES.get(system, str(meaning))
+def draw_detector(figure: Any, data: Data) -> None:
+    """Draws score histograms beside ROC curves."""
+    left, right = figure.subplots(1, 2)
+    colours = (GREY, BLUE, ORANGE)
+    for colour, (name, bins) in zip(colours, data["histograms"].items(), strict=True):
+        counts, low, high = bins["counts"], bins["low"], bins["high"]
+        edges = [low + (high - low) * i / len(counts) for i in range(len(counts) + 1)]
+        shares = [100 * count / data["n"] for count in counts]
+        left.stairs(shares, edges, color=colour, fill=True, alpha=0.35)
+        left.stairs(shares, edges, color=colour, label=name, linewidth=1.6)
+    left.axvline(data["tau"], color="black", linestyle=":", label="threshold τ of the alarm")
+    left.set(xlabel="fused detector score", ylabel=f"scans, % (n = {data['n']} each)")
+    left.set(xlim=(-8, 9))
+    left.legend(fontsize=8.5, loc="upper center", bbox_to_anchor=(0.5, -0.2), title="scans",
+                title_fontsize=9)  # fmt: skip
+    styles = ((ORANGE, "-"), (BLUE, "--"), (GREY, "-."), (PURPLE, "-"))
+    for (colour, line), (name, (area, curve)) in zip(styles, data["roc"].items(), strict=True):
+        label = f"{name}: {area:.2f}"
+        right.plot(range(101), [100 * v for v in curve], color=colour, linestyle=line,
+                   label=label, linewidth=1.8)  # fmt: skip
+    right.set(xlabel="false-positive rate, %", ylabel="true-positive rate, %")
+    right.set(xlim=(-2, 100), ylim=(-2, 102))
+    right.legend(fontsize=8.5, loc="upper center", bbox_to_anchor=(0.5, -0.2),
+                 title="attack: AUROC", title_fontsize=9)  # fmt: skip
+
+
+def read_certified_accuracy(results: Results) -> Data:
+    """Returns balanced certified accuracy by radius."""
+    if CERTIFICATE not in results:
+        raise KeyError(CERTIFICATE)
+    row = results[CERTIFICATE]["rows"]["accuracy"]
+    return {"curve": row["curve"], "constant": row["constant"], "largest": row["largest_eps"],
+            "eps": row["eps"], "n": row["abstained"]["n"],
+            "certified": [row["certified"]["balanced"], *row["certified"]["interval_by_group"]],
+            }  # fmt: skip
+
+
+def draw_certified_accuracy(figure: Any, data: Data) -> None:
+    """Draws the curve, its interval at the attacks' size, and what a constant answer reaches."""
+    axes = figure.subplots()
+    radii, values = [float(r) for r in data["curve"]], [100 * v for v in data["curve"].values()]
+    label = f"smoothed classifier (n = {data['n']})"
+    axes.plot(radii, values, color=BLUE, marker="o", linewidth=1.8, label=label)
+    value, low, high = (100 * v for v in data["certified"])
+    axes.errorbar(data["eps"], value, [[value - low], [high - value]], color=BLUE, capsize=4)
+    axes.annotate(f"{value:.1f} % [{low:.1f} to {high:.1f}]\nat ε = {data['eps']:g}",
+                  (data["eps"], high), (6, 6), textcoords="offset points", fontsize=10)  # fmt: skip
+    constant = 100 * data["constant"]
+    axes.axhline(constant, color=GREY, linestyle="--", label="one answer for every scan")
+    axes.axvline(data["largest"], color=ORANGE, linestyle=":", label="largest certifiable radius")
+    axes.set(xlabel="certified L∞ radius ε (pixels in [0, 1])")
+    axes.set(ylabel="certified balanced accuracy, %", ylim=(0, 103), yticks=range(0, 101, 20))
+    axes.legend(loc="lower left", fontsize=10)
+
+
+def _read_clean(row: Result, n: int) -> list[float]:
+    """Returns the point at eps 0 on the curve's scans, which are evenly spaced among all."""
+    k = int(kept(row)[space_evenly(len(row["right"]), n)].sum())
+    return [0.0, k / n, *metrics.wilson_interval(k, n), n]
+
+
+def _curve(score: Result) -> list[Any]:
+    return [score["auroc"], score["roc"]]
+
+
+def _area(negative: list[float], positive: list[float]) -> float:
+    y = torch.tensor([0] * len(negative) + [1] * len(positive))
+    return metrics.auroc(torch.tensor([*negative, *positive]), y)
+
+
+FIGURES: dict[str, tuple[Callable[[Results], Data], Callable[[Any, Data], None], float]] = {
+    "robust-accuracy.svg": (read_robust_accuracy, draw_robust_accuracy, 3.9),
+    "accuracy-eps.svg": (read_accuracy_by_eps, draw_accuracy_by_eps, 3.6),
+    "detector-scores.svg": (read_detector, draw_detector, 4.2),
+    "certified-accuracy.svg": (read_certified_accuracy, draw_certified_accuracy, 3.4),
+}

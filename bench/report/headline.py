@@ -1,110 +1,59 @@
-"""README table of what matters most: the published figures, no defence, the whole defence."""
+"""The README's table: four systems, clean, under PGD-7 and under the worst case of all attacks."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import suppress
+from typing import NamedTuple
 
-from bench.markdown import Result, Results, number, percent, table
+from bench.markdown import Result, Results, percent, span, table
 
-# Karami et al., Br35H: without an attack, and under PGD-7 (A0)
-PUBLISHED = {"clean": 0.9767, "A0": 0.8733}
-SYSTEMS = ("undefended", "defence")
-SOURCES = {"br35h": "Br35H", "brain-tumor-mri": "the second source"}
-Line = list[str]
-
-
-def glance(results: Results) -> str:
-    """A line for each question, of those that have been measured. Raises KeyError for none."""
-    lines: list[Line] = []
-    for stem, render in _RENDERERS.items():
-        with suppress(KeyError):  # not measured, or not all of it
-            lines += render(results[stem])
-    if not lines:
-        raise KeyError(" or ".join(f"{stem}.json" for stem in _RENDERERS))
-    return table(["", "published", "no defence", "whole defence"], lines)
+READINGS, SUITE = "robustness-multi-source", "ladder-multi-source"
+SYSTEMS = {
+    "undefended": "plain classifier",
+    "plain-purified": "plain classifier + detector and purifier",
+    "trained-mixture": "adversarially trained mixture",
+    "defence": "full pipeline: detector, purifier, mixture",
+}
 
 
-def _published_split(result: Result) -> list[Line]:
-    """The published kind of split: near-duplicates of test scans are in training."""
-    clean, attacked = (result["rows"][name]["systems"] for name in PUBLISHED)
-    cells = [_pair(clean[s], attacked[s]) for s in SYSTEMS]
-    what = f"Br35H, the published kind of split, pooled training, n = {clean['defence']['n']}"
-    published = " / ".join(f"{100 * share:.2f}" for share in PUBLISHED.values())
-    return [[f"{what}: right as they are / under A0, %", published, *cells]]
+class Scores(NamedTuple):
+    """A system's accuracy blocks; `worst` is None where the attack suite was not run."""
+
+    name: str
+    clean: Result
+    pgd: Result
+    worst: Result | None
 
 
-def _apart(result: Result) -> list[Line]:
-    """Folds without near-duplicates, the weights that ship."""
-    clean, attacked = (result["rows"][name]["systems"] for name in PUBLISHED)
-    lines = []
-    for source, label in SOURCES.items():
-        blocks = [[row[s]["sources"][source] for row in (clean, attacked)] for s in SYSTEMS]
-        what = f"{label}, near-duplicates kept apart, ten hospitals, n = {blocks[0][0]['n']}"
-        lines.append([f"{what}: the same", "", *(_pair(*pair) for pair in blocks)])
-    return lines
-
-
-def _ladder(result: Result) -> list[Line]:
-    """Attackers who know the defence, on the ladder's own scans."""
-    found, lines = result["standings"], []
-    for source, label in SOURCES.items():
-        blocks = [[found[s][key]["sources"][source] for key in ("clean", "worst")] for s in SYSTEMS]
-        what = f"{label}, n = {blocks[0][0]['n']} of the same fold"
-        waits = [name for name in found["defence"]["to_come"] if name != "A8"]  # of fresh noise
-        attacks = "every attack"
-        if waits:
-            attacks = f"all attacks tried so far (to come: {' and '.join(waits)})"
-        lines.append([f"{what}: right as they are / after {attacks} of the ladder, %", "",
-                      *(_pair(*pair) for pair in blocks)])  # fmt: skip
-    areas = {n: row["auroc"] for n, row in found["defence"]["detection"].items() if "auroc" in row}
-    first, second = (areas.get(f"A9 ({way})") for way in (1, 2))
-    least = min((a for name, a in areas.items() if name.startswith("A9b")), default=None)
-    what = "detected, AUROC: attacks that know the detector (A9, its two ways / the worst of A9b's)"
-    cells = " / ".join(map(number, (first, second, least, areas["worst"])))
-    lines.append([f"{what} / each scan's least suspicious attack of all", "", "", cells])
-    return lines
-
-
-def _detection(result: Result) -> list[Line]:
-    """Attacks on the mixture alone, as files in 8 bits."""
-    rows = [result["rows"][f"trained, eps {eps}"] for eps in ("0.015", "0.004")]
-    areas = [number(row["scores"]["fused"]["auroc"]) for row in rows]
-    alarms = [percent(row["flagged"]["fused"]["accuracy"]) for row in rows]
-    what = f"PGD-7 on the mixture, 8-bit files, eps .015 / .004, n = {rows[0]['n']}"
+def read_scores(results: Results) -> list[Scores]:
+    """Returns the four systems' scores. Raises KeyError, naming the file, where one is missing."""
+    for stem in (READINGS, SUITE):
+        if stem not in results:
+            raise KeyError(f"{stem}.json")
+    clean, pgd = (results[READINGS]["rows"][row]["systems"] for row in ("clean", "A0"))
+    worst = results[SUITE]["standings"]
     return [
-        [f"{what}: detected, AUROC", "", "", " / ".join(areas)],
-        ["the same: an alarm is raised, %", "", "", " / ".join(alarms)],
+        Scores(name, clean[key], pgd[key], worst[key]["worst"] if key in worst else None)
+        for key, name in SYSTEMS.items()
     ]
 
 
-def _looks(result: Result) -> list[Line]:
-    """Outlined tumours of Br35H."""
-    lesions, painting = result["rows"]["lesions"], result["rows"]["painting"]
-    kept, gone = lesions["contrast_kept"], lesions["energy_removed"]
-    falls = [percent(painting[k]["accuracy"]) for k in ("tumour", "elsewhere")]
-    contrast = f"{percent(kept['median'])} / {percent(kept['tenth'])}"
-    what = f"{lesions['n']} flagged tumours, purified: contrast kept, median / 10th percentile, %"
-    painted = (
-        f"of {painting['tumour']['n']} tumours (of {painting['found']} found, those on one side)"
+def headline(results: Results) -> str:
+    """Renders accuracy with 95 % intervals by near-duplicate group; equal scans in a column."""
+    scores = read_scores(results)
+    n = scores[0].clean["n"]
+    worst_n = next(s.worst["n"] for s in scores if s.worst)
+    head = ["system", f"clean, n = {n}", f"PGD-7 on the classifier, n = {n}",
+            f"worst case of all attacks, n = {worst_n}"]  # fmt: skip
+    lines = [[s.name, *(_cell(block) for block in (s.clean, s.pgd, s.worst))] for s in scores]
+    note = (
+        "Accuracy in %, 95 % intervals by near-duplicate group; L∞ ε = 0.015; every system on the "
+        f"same scans. Worst case: a scan counts as correct if no attack of the suite succeeds, "
+        f"adaptive attacks on the whole system among them; {worst_n} scans of the same fold."
     )
-    return [
-        [what, "", "", contrast],
-        ["and an attack's energy removed from the same scans, median, %", "", "",
-         percent(gone["median"])],
-        [f"{painted} painted over / as much painted elsewhere: the probability falls by .1 or "
-         "more in, %", "", "", " / ".join(falls)],
-    ]  # fmt: skip
+    return f"{table(head, lines)}\n\n{note}"
 
 
-def _pair(first: Result, second: Result) -> str:
-    return f"{percent(first['accuracy'])} / {percent(second['accuracy'])}"
-
-
-_RENDERERS: dict[str, Callable[[Result], list[Line]]] = {
-    "robustness-paper": _published_split,
-    "robustness-multi-source": _apart,
-    "ladder-multi-source": _ladder,
-    "detection-multi-source": _detection,
-    "looks-multi-source": _looks,
-}
+def _cell(block: Result | None) -> str:
+    if block is None:
+        return "not measured"
+    return f"{percent(block['accuracy'])} [{span(block['interval_by_group'])}]"

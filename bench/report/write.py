@@ -1,4 +1,4 @@
-"""Writes the report page, and tables between `<!-- results:NAME -->` and `<!-- /results -->`."""
+"""Draws the figures; writes tables between `<!-- results:NAME -->` and `<!-- /results -->`."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from pathlib import Path
 from bench import commands
 from bench.markdown import Renderer, Results
 from bench.progress import say
-from bench.report import headline, page
+from bench.report import figures, headline
 from core.checkpoint import write_atomic
 
-HELP = "draws results/report.html and writes the documents' tables"
+HELP = "draws the figures and writes the tables of the docs"
 PAGES = (Path("README.md"), Path("docs") / "results.md", Path("docs") / "federation.md")
-REPORT = "report.html"  # beside the results
+FIGURES = Path("docs")
 _BLOCK = re.compile(r"(<!-- results:([\w-]+) -->\n)(.*?)(<!-- /results -->)", re.DOTALL)
 
 
@@ -29,55 +29,63 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--pages", type=Path, nargs="+", metavar="FILE",
         help="files that hold the markers; by default " + " and ".join(map(str, PAGES)),
     )  # fmt: skip
+    add("--figures", type=Path, default=FIGURES, metavar="FOLDER", help="folder of the figures")
     add("--check", action="store_true", help="change nothing; exit 1 if anything is out of date")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Writes the report and the tables."""
-    return write(args.results, args.pages or PAGES, args.check)
+    """Writes the tables and the figures."""
+    return write(args.results, args.pages or PAGES, args.figures, args.check)
 
 
 def tables() -> dict[str, Renderer]:
     """Returns the renderer of every marker."""
-    return {"glance": headline.glance, **commands.tables()}
+    return {"headline": headline.headline, **commands.tables()}
 
 
-def write(results: Path, pages: Sequence[Path], check: bool = False) -> int:
-    """Writes the report page and replaces every table between markers.
+def write(results: Path, pages: Sequence[Path], folder: Path = FIGURES, check: bool = False) -> int:
+    """Replaces every table between markers and draws the figures whose results exist.
 
-    With `check` it only compares, and returns 1 where one differs.
+    With `check` it only compares, figures by the data that they are drawn from, and returns 1
+    where one differs.
 
     Raises:
         ValueError: a page is missing, or a marker names no known table; nothing is written then.
     """
-    found, written = read_results(results), {}
+    content = read_results(results)
+    written: dict[Path, bytes] = {}
     for target in pages:
         if not target.is_file():
             raise ValueError(f"there is no {target}")
         before = target.read_text(encoding="utf-8")
-        after = fill(before, found)
+        after = fill(before, content)
         if before != after:
-            written[target] = after
-    report, drawn = results / REPORT, page.page(found)
-    if not report.is_file() or report.read_text(encoding="utf-8") != drawn:
-        written[report] = drawn
-    for target, text in written.items():
-        if check:
+            written[target] = after.encode()
+    stale = [folder / name for name, key in figures.data_keys(content).items()
+             if not _holds(folder / name, key)]  # fmt: skip
+    if check:
+        for target in (*written, *stale):
             print(f"{target} is out of date: run `python -m bench report`", file=sys.stderr)
-        else:
-            write_atomic(target, text.encode())
-            say(f"wrote {target}" if target == report else f"wrote the tables of {target}")
-    return int(check and bool(written))
+        return int(bool(written or stale))
+    written |= {folder / name: svg for name, svg in figures.draw_all(content).items()}
+    for target, data in written.items():
+        write_atomic(target, data)
+        say(f"wrote {target}")
+    return 0
+
+
+def _holds(figure: Path, key: str) -> bool:
+    return figure.is_file() and f"data {key}" in figure.read_text(encoding="utf-8")
 
 
 def read_results(folder: Path) -> Results:
-    """The content of every result file by its stem."""
+    """Reads every result file, by its stem."""
     files = sorted(folder.glob("*.json"))
     return {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in files}
 
 
 def fill(text: str, results: Results) -> str:
-    """`text` with each marked block replaced by its table, or by a line where none is measured."""
+    """Returns `text` with each marked block replaced by its table, or by a line if not measured."""
     if text.count("<!-- results:") != len(_BLOCK.findall(text)):
         raise ValueError("every `<!-- results:NAME -->` needs its `<!-- /results -->`")
 
