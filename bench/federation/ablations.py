@@ -44,7 +44,7 @@ def measure_poisoning(fixture: FederationFixture) -> Figures:
     for name, (methods, app) in runs.items():
         place = fixture.places.runs / ("poisoned" if name.startswith("poisoned") else "learning")
         own = fixture.with_runs(place).build(*methods, protocol=fixture.learning)
-        found[name] = _summarize(own.train(run=partial(run.in_process, app=app)))
+        found[name] = _summarize(own.train(run=partial(run.run_in_process, app=app)))
     clean, mean, median = (found[name]["last"]["clean"]["mean"] for name in runs)
     return {
         "meaning": f"{fixture.learning}: client {POISONER} of ten sends Gaussian noise, "

@@ -227,7 +227,7 @@ def _figures(
     groups = [group for part in scans for group in part.groups]
     return {
         "meaning": attack.meaning,
-        **fed_metrics.summary(clients)["accuracy"],
+        **fed_metrics.summarize(clients)["accuracy"],
         "k": k,
         "n": n,
         "interval": metrics.wilson_interval(k, n),

@@ -128,7 +128,7 @@ def measure_payload(fixture: FederationFixture, preset: str = "federated") -> Fi
     phases = {}
     for phase in FILES:
         experiment = read_experiment(preset, fixture.learning, fixture.seed, phase)
-        shared = experiment.shared(experiment.model())
+        shared = experiment.select_shared(experiment.build_model())
         config, rounds = experiment.config, experiment.num_rounds
         packed = pack(shared).count_bytes()
         measured = len({*range(config.eval_every, rounds + 1, config.eval_every), rounds})
@@ -190,9 +190,9 @@ def measure_scaling(fixture: FederationFixture, clients: Sequence[int] = CLIENTS
 def run_metered(settings: Mapping[str, Any]) -> Figures:
     """Runs a federation in this process; returns its bytes, seconds and memory."""
     meter = Meter()
-    run.in_process(settings, meter)
+    run.run_in_process(settings, meter)
     experiment = read_experiment(settings["preset"], settings["protocol"], settings["seed"])
-    shared, moe = experiment.shared(experiment.model()), experiment.preset.system.moe
+    shared, moe = experiment.select_shared(experiment.build_model()), experiment.preset.system.moe
     return {
         **{f"{clock}_s": seconds for clock, seconds in meter.seconds.items()},
         "bytes": meter.bytes,
@@ -240,7 +240,7 @@ def train_plain(experiment: Experiment, hospitals: Sequence[Hospital]) -> dict[s
     Server momentum, late clients and failures are left out: the preset must have none of them.
     """
     config, total = experiment.config, experiment.num_rounds
-    shared = best = experiment.shared(experiment.model())
+    shared = best = experiment.select_shared(experiment.build_model())
     scores: dict[int, float] = {}
     chosen = 0
     for round_index in range(1, total + 1):
@@ -255,7 +255,7 @@ def train_plain(experiment: Experiment, hospitals: Sequence[Hospital]) -> dict[s
         if round_index % config.eval_every and round_index < total:
             continue
         figures = {h.client: h.evaluate(shared, round_index) for h in hospitals}
-        scores[round_index] = metrics.summary(figures)["score"]["mean"]
+        scores[round_index] = metrics.summarize(figures)["score"]["mean"]
         if max(scores, key=lambda n: scores[n]) == round_index:
             chosen, best = round_index, shared
     for hospital in hospitals:

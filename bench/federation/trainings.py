@@ -79,7 +79,7 @@ class Federation:
         Returns the record of all its rounds.
         """
         if run is None:
-            from train.federated.runtime.run import in_process as run  # Flower is an extra
+            from train.federated.runtime.run import run_in_process as run  # Flower is an extra
         run(self.build_settings(phase))
         record: dict[str, Any] = json.loads((self.phase_folder(phase) / RESULT).read_text("utf-8"))
         return record
@@ -94,8 +94,8 @@ class Federation:
         """Loads each client's final network of the mixture's phase, for inference."""
         models = []
         for hospital in self.build_hospitals():
-            model = self.experiment.model()
-            model.load_state_dict(hospital.shelf.finished(self.experiment))
+            model = self.experiment.build_model()
+            model.load_state_dict(hospital.local_state.read_finished(self.experiment))
             models.append(model.to(pick_device()).eval().requires_grad_(False))
         return models
 

@@ -50,7 +50,7 @@ from train.federated.experiment import read_experiment
 
 assert read_preset("smoke").mean.fit.epochs == 1
 assert read_preset("smoke").federated.rounds.mean == 0
-assert read_experiment("smoke", "folder", 0, "mean").model().level.shape == (1,)
+assert read_experiment("smoke", "folder", 0, "mean").build_model().level.shape == (1,)
 sys.exit(main(sys.argv[1:]))
 """
 

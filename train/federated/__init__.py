@@ -1,1 +1,1 @@
-"""Federated training: what server and clients share. Learning is in client/, rounds in server/."""
+"""Federated training: what clients and server share, and the commands. No networks, no losses."""

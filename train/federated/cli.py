@@ -1,4 +1,4 @@
-"""`python -m train federated`: one experiment, in this process or on one of Flower's engines."""
+"""Federated training: `python -m train federated`, in this process or on a Flower engine."""
 
 from __future__ import annotations
 
@@ -16,71 +16,69 @@ from train.config import PresetError, preset_names, read_preset
 from train.data import split
 from train.data.corpus import PROTOCOLS
 from train.data.sources import DataError, default_root
-from train.federated.experiment import Experiment
+from train.federated.experiment import Experiment, FederationError
+from train.federated.runtime.superlink import NO_TELEMETRY
 from train.recipes import ALL_FILES, FILES, OPTIONAL_FILES, phases_of
 
 ALL = "all"
 RUNTIMES = ("in-process", "simulation", "deployment")
-# Flower asks its maker's servers about updates and tells them of runs, unless it is told not to
-QUIET = {
-    "FLWR_TELEMETRY_ENABLED": "0",
-    "FLWR_DISABLE_UPDATE_CHECK": "1",
-    "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
-    "RAY_USAGE_STATS_ENABLED": "0",
-}
 
 
 def main(argv: list[str]) -> int:
-    """Runs the command line.
+    """Run the command line.
 
     Returns:
-        0 when every round was aggregated, 1 when one was skipped or the federation broke off,
-        2 with a sentence where input or disk are at fault, 130 when stopped.
+        0 if every round was aggregated, 1 if one was skipped or the federation stopped early,
+        2 with one sentence if input or disk are at fault, 130 when stopped.
     """
     args = _parser().parse_args(argv)
-    os.environ.update({name: os.environ.get(name, value) for name, value in QUIET.items()})
+    os.environ.update({name: os.environ.get(name, value) for name, value in NO_TELEMETRY.items()})
     if args.threads:
         torch.set_num_threads(args.threads)
     try:
         from train.federated.runtime import run
-        from train.federated.server.server_app import FederationError
     except ModuleNotFoundError as error:
         print(f"error: {error.name} is missing: pip install '.[federated]'", file=sys.stderr)
         return 2
     logging.getLogger("flwr").setLevel(logging.WARNING)
     try:
-        settings, skipped, preset = _settings(args), [], read_preset(args.preset)
+        settings, skipped, preset = _build_settings(args), [], read_preset(args.preset)
         phases = phases_of(preset) if args.phase == ALL else [args.phase]
         for phase in phases:
-            Experiment(preset, args.protocol, args.seed, phase)  # refused before anything starts
+            Experiment(
+                preset, args.protocol, args.seed, phase
+            )  # checks all phases before the first starts
         for phase in phases:
-            own = {**settings, "phase": phase, "out": str(Path(settings["out"]) / phase)}
-            skipped += [f"{n} of {phase}" for n in run.RUN[args.runtime](own)]
+            phase_settings = {**settings, "phase": phase, "out": str(Path(settings["out"]) / phase)}
+            skipped += [f"{n} of {phase}" for n in run.RUNNERS[args.runtime](phase_settings)]
     except FederationError as error:
-        print(f"error: {error}; --resume goes on from the last round", file=sys.stderr)
+        print(f"error: {error}; --resume continues after the last round", file=sys.stderr)
         return 1
     except (DataError, PresetError, WeightsError, ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("\nstopped; the same command with --resume goes on", file=sys.stderr)
+        print("\nstopped; the same command with --resume continues", file=sys.stderr)
         return 130
     if skipped:
-        print(f"error: skipped rounds: {', '.join(skipped)}; the others count", file=sys.stderr)
+        print(
+            f"error: skipped rounds: {', '.join(skipped)}; all others were aggregated",
+            file=sys.stderr,
+        )
         return 1
     print(f"written to {settings['out']}", file=sys.stderr)
     return 0
 
 
-def _settings(args: argparse.Namespace) -> dict[str, Any]:
-    """The run's settings as the apps read them: words, numbers and absolute paths."""
+def _build_settings(args: argparse.Namespace) -> dict[str, Any]:
+    """Return the run's settings for the apps: strings, numbers and absolute paths."""
     root = args.data or default_root()
     if root is None and args.runtime != "deployment":
         raise DataError("name the data folder with --data, or set MEDFEDPURE_DATA")
     name = Path(args.preset).name.replace(".toml", "")
     out = (args.out or Path("runs") / f"{name}-{args.protocol}-federated").resolve()
     return {
-        "preset": _absolute(args.preset),
+        "preset": _resolve_preset(args.preset),
         "protocol": args.protocol,
         "seed": args.seed,
         "out": str(out),
@@ -95,8 +93,8 @@ def _settings(args: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def _absolute(preset: str) -> str:
-    """Return an absolute path for a file's name; other names stay as they are."""
+def _resolve_preset(preset: str) -> str:
+    """Return a preset's file as an absolute path; preset names are not changed."""
     base, *methods = preset.split("+")
     base = str(Path(base).resolve()) if base.endswith(".toml") else base
     return "+".join([base, *methods])
@@ -105,8 +103,9 @@ def _absolute(preset: str) -> str:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m train federated",
-        description="Hospitals train together: networks are averaged, attention and scans stay.",
-        epilog="Ctrl-C or SIGTERM stop between two clients; --resume goes on from the last round.\n"
+        description="Trains networks among hospitals: they send networks, which are averaged;\n"
+        "attention and scans stay local.",
+        epilog="Ctrl-C or SIGTERM stop between two clients; --resume continues the rounds.\n"
         "Exit code 0: every round was aggregated; 1: one was not; 2: the input was at fault.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -130,7 +129,7 @@ def _parser() -> argparse.ArgumentParser:
         "--superlink",
         default="loopback",
         metavar="NAME",
-        help="deployment: a connection in Flower's config.toml; 'loopback' starts one here",
+        help="deployment: a connection in Flower's config.toml; 'loopback' starts a server here",
     )
     parser.add_argument("--data", type=Path, help="data folder (default: MEDFEDPURE_DATA)")
     parser.add_argument("--out", type=Path, help="default: runs/PRESET-PROTOCOL-federated")
@@ -138,16 +137,18 @@ def _parser() -> argparse.ArgumentParser:
         "--defence",
         type=Path,
         metavar="DIR",
-        help="trained weights to purify flagged training scans with, where the preset says so",
+        help="weights that purify flagged training scans (Algorithm 3), if the preset sets purify",
     )
     parser.add_argument(
         "--start",
         type=Path,
         metavar="DIR",
-        help="weights whose networks, and hospitals' own attention, the first round starts from",
+        help="weights to start from: networks, and each hospital's own attention",
     )
     parser.add_argument("--cache", type=Path, default=Path(".cache"), help="default: .cache")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=0, help="CPU threads")
-    parser.add_argument("--resume", action="store_true", help="goes on after the last round")
+    parser.add_argument(
+        "--resume", action="store_true", help="continues after the last finished round"
+    )
     return parser

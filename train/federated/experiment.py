@@ -1,4 +1,4 @@
-"""The settings that server and clients must agree on before they train together."""
+"""Experiment: the settings that server and clients must share to train together."""
 
 from __future__ import annotations
 
@@ -12,9 +12,13 @@ from torch import Tensor, nn
 
 from train import recipes
 from train.config import Preset, PresetError, read_preset
-from train.federated.shared_parameters import personal_state, shared_state
+from train.federated import shared_parameters
 from train.federated_config import FederatedConfig
 from train.phases.phase import Phase
+
+
+class FederationError(RuntimeError):
+    """The federation cannot continue."""
 
 
 @dataclass(frozen=True)
@@ -51,13 +55,13 @@ class Experiment:
 
     @property
     def adv_share(self) -> float:
-        """Share of a client's training scans that are attacked (pFedDef's G)."""
+        """Share of adversarial examples in a client's training (pFedDef's G)."""
         loss = self.preset.classifier.loss
         return 1 - loss.adv_clean if self.step.is_adversarial and loss.adv_eps else 0.0
 
     @property
     def batch_size(self) -> int:
-        """Scans of one step of this phase; 1 where there are no steps."""
+        """Scans of one step of this phase; 1 for a phase without steps."""
         return 1 if self.is_solved else int(self.step.settings(self.preset).fit.batch_size)
 
     @property
@@ -67,12 +71,12 @@ class Experiment:
 
     @property
     def is_all_shared(self) -> bool:
-        """True where clients keep nothing: a client that missed a round has missed nothing."""
-        return not self.personal(self.model())
+        """True if clients keep no personal tensors, so that a missed round costs them none."""
+        return not self.select_personal(self.build_model())
 
     @cached_property
     def family(self) -> str:
-        """Digest of the system that this phase belongs to: shapes, partition, shared tensors.
+        """Identifies the system that this phase belongs to: shapes, partition, shared tensors.
 
         Phases of one family build on each other.
         """
@@ -92,47 +96,47 @@ class Experiment:
     def digest(self) -> str:
         """Names the experiment: equal on two machines if, and only if, they can train together.
 
-        Rounds, waiting and the mean over rounds are left out: the server alone decides them.
+        Rounds, timeout and the mean over rounds are left out: the server alone decides them.
         """
         federated = asdict(self.config)
         for name in ("num_rounds", "rounds", "timeout"):
             del federated[name]
         del federated["strategy"]["average"]
-        learn = asdict(self.step.settings(self.preset))
+        settings = asdict(self.step.settings(self.preset))
         facts: dict[str, Any] = {
             "family": self.family,
             "federated": federated,
-            "learn": learn,
+            "learn": settings,
             "phase": self.phase,
         }
-        if self.is_solved:  # on one autoencoder's tokens: on another's it means nothing
+        if self.is_solved:  # valid for the tokens of one autoencoder only
             facts["beneath"] = [asdict(self.preset.mae), self.config.rounds_of("mae")]
         return _digest(facts)
 
-    def model(self) -> nn.Module:
-        """Build the phase's network with the first weights of every party."""
+    def build_model(self) -> nn.Module:
+        """Build the phase's network with its initial weights, equal for all parties."""
         return recipes.build_network(self.step, self.preset, self.seed)
 
-    def shared(self, model: nn.Module) -> dict[str, Tensor]:
-        """Return the shared tensors of a model."""
-        return shared_state(model, self._share, self.config.batch_norm)
+    def select_shared(self, model: nn.Module) -> dict[str, Tensor]:
+        """Return the tensors that are sent to the server."""
+        return shared_parameters.select_shared(model, self._share, self.config.batch_norm)
 
-    def personal(self, model: nn.Module) -> dict[str, Tensor]:
-        """Return the personal tensors of a model."""
-        return personal_state(model, self._share, self.config.batch_norm)
+    def select_personal(self, model: nn.Module) -> dict[str, Tensor]:
+        """Return the tensors that stay with the client."""
+        return shared_parameters.select_personal(model, self._share, self.config.batch_norm)
 
     @property
     def _share(self) -> str:
-        """The preset's `share`; out-of-distribution heads stay personal where they have no mean."""
-        keeps = self.is_solved and not self.config.strategy.is_mean
-        return "none" if keeps else self.config.share
+        """The preset's share; an out-of-distribution head is shared wherever a mean is taken."""
+        is_local = self.is_solved and not self.config.strategy.is_mean
+        return "none" if is_local else self.config.share
 
 
 def read_experiment(preset: str, protocol: str, seed: int, phase: str = "mixture") -> Experiment:
     """Read the experiment of a preset's name or path.
 
     Raises:
-        PresetError: there is no such preset, it has no such phase, or the preset is wrong.
+        PresetError: there is no such preset, it has no such phase, or the preset is invalid.
     """
     return Experiment(read_preset(preset), protocol, seed, phase)
 

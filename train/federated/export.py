@@ -1,9 +1,9 @@
-"""`python -m train export`: writes weights from the hospitals' state folders.
+"""Export of weights from the hospitals' state folders: `python -m train export`.
 
-Runs where the folders are, one hospital after another; nothing goes through a server. Each hospital
-alone fits what is its own on its own scans: temperatures and operating points, the detector's
-fusion, tau. The smoothed reader is one and the same at all of them, and comes along where they have
-learned it. With --recalibrate weights that were written so are calibrated anew.
+Runs where the folders are, one hospital after another, without a server. Each hospital calibrates
+on its own scans: temperatures and operating points, the detector's fusion, tau. The smoothed
+classifier is the same at all hospitals and is added where they have trained it. With --recalibrate,
+exported weights are calibrated again.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ from train.recipes import FILES, phases_of
 
 
 def main(argv: list[str]) -> int:
-    """Runs the command line.
+    """Run the command line.
 
     Returns:
-        0 when all went well, 2 with a sentence where input or disk are at fault, 130 when stopped.
+        0 on success, 2 with one sentence if input or disk are at fault, 130 when stopped.
     """
     parser = _parser()
     args = parser.parse_args(argv)
@@ -66,7 +66,7 @@ def main(argv: list[str]) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("\nstopped; the same command starts with the first hospital again", file=sys.stderr)
+        print("\nstopped; the same command starts again with the first hospital", file=sys.stderr)
         return 130
     print(f"written to {args.out}", file=sys.stderr)
     return 0
@@ -81,11 +81,11 @@ def export(
     *,
     whole: bool = False,
 ) -> None:
-    """Writes the shared parts once, and the personal file of client c as hospital c + 1.
+    """Write the clients' shared parts once, and client c's personal tensors as hospital c + 1.
 
     Raises:
         StateError: a client has not finished all phases.
-        ValueError: two clients differ in what they share.
+        ValueError: two clients differ in a shared tensor.
     """
     out.mkdir(parents=True, exist_ok=True)
     log = Progress("export", out / "log.jsonl")
@@ -93,27 +93,27 @@ def export(
     for client in clients:
         own = corpus if whole else client_corpus(corpus, experiment.config.partition, client)
         hospital = Hospital(experiment, own, client, states)
-        log.report(f"hospital {client + 1} finishes on {len(own.train)} scans of its own")
-        system = _finished(hospital, log)
+        log.report(f"hospital {client + 1} calibrates on its own {len(own.train)} scans")
+        system = _calibrate(hospital, log)
         if client == clients[0]:
             save_shared(
                 system, out, corpus.split_sha256, lambda file, n: n not in shared.get(file, {n})
             )
-            beside = set()
-            if hospital.state.has_finished(smoothing.PHASE.name):
-                beside = {_save_smoothed(experiment, corpus, client, states, out)}
+            extra = set()
+            if hospital.local_state.has_finished(smoothing.PHASE.name):
+                extra = {_save_smoothed(experiment, corpus, client, states, out)}
         save_hospital(system, out, client + 1, corpus.split_sha256)
-        names = {*FILES.values(), *beside, *_listed(out), system_file_name(client + 1)}
-        _list(out, names, experiment, corpus)
+        names = {*FILES.values(), *extra, *_read_listed(out), system_file_name(client + 1)}
+        _write_manifest(out, names, experiment, corpus)
 
 
 def add_smoothed(
     experiment: Experiment, corpus: Corpus, client: int, states: Path, out: Path
 ) -> None:
-    """Adds the smoothed reader, as a client has finished it, to the weights in `out`.
+    """Add the smoothed classifier that a client has finished to the weights in `out`.
 
     Raises:
-        StateError: the client has not finished it, or the hospitals share none.
+        StateError: the client has not finished it, or the hospitals do not share it.
         WeightsError: the weights in `out` are of another split.
     """
     if (out / checkpoint.MANIFEST).is_file():
@@ -121,7 +121,7 @@ def add_smoothed(
         if not splits <= {corpus.split_sha256}:
             raise WeightsError(f"The weights in {out} were trained on another split.")
     file = _save_smoothed(experiment, corpus, client, states, out)
-    _list(out, {file}, experiment, corpus, keep=True)
+    _write_manifest(out, {file}, experiment, corpus, keep=True)
 
 
 def _save_smoothed(
@@ -129,15 +129,17 @@ def _save_smoothed(
 ) -> str:
     own = replace(experiment, phase=smoothing.PHASE.name)
     if not own.is_all_shared:
-        raise StateError(f"with share {own.config.share!r} there is no reader that is all clients'")
-    model = own.model()
-    model.load_state_dict(ClientState(states, own, client).finished(own))
+        raise StateError(
+            f"with share {own.config.share!r} the clients have no common smoothed classifier"
+        )
+    model = own.build_model()
+    model.load_state_dict(ClientState(states, own, client).read_finished(own))
     file, config = own.step.file, own.step.stored_shape(own.preset)
     save_part(model, out, file, config, corpus.split_sha256)
     return file
 
 
-def _list(
+def _write_manifest(
     out: Path, names: set[str], experiment: Experiment, corpus: Corpus, *, keep: bool = False
 ) -> None:
     checkpoint.write_manifest(
@@ -146,8 +148,8 @@ def _list(
     )  # fmt: skip
 
 
-def _listed(out: Path) -> set[str]:
-    """Return the files that the folder's manifest lists, if its shared parts match the manifest."""
+def _read_listed(out: Path) -> set[str]:
+    """Return the files of the folder's manifest, if its shared parts are intact."""
     if not (out / checkpoint.MANIFEST).is_file():
         return set()
     listed = set(checkpoint.read_manifest(out))
@@ -160,14 +162,14 @@ def _listed(out: Path) -> set[str]:
 
 
 def _shared_names(experiment: Experiment) -> dict[str, set[str]]:
-    """Return the names of shared tensors by file: they are equal at every hospital."""
+    """Return the names of the shared tensors by file: these are equal at every hospital."""
     phases = [replace(experiment, phase=phase) for phase in phases_of(experiment.preset)]
-    return {FILES[e.phase]: set(e.shared(e.model())) for e in phases}
+    return {FILES[e.phase]: set(e.select_shared(e.build_model())) for e in phases}
 
 
-def _finished(hospital: Hospital, log: Progress) -> MedFedPure:
-    """Build the hospital's system and calibrate it on its own scans."""
-    system = hospital.system()
+def _calibrate(hospital: Hospital, log: Progress) -> MedFedPure:
+    """Return the hospital's system, calibrated on its own scans."""
+    system = hospital.build_system()
     calibrate_own(system, hospital.experiment, hospital.corpus, hospital.client, log)
     return system
 
@@ -175,7 +177,7 @@ def _finished(hospital: Hospital, log: Progress) -> MedFedPure:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m train export",
-        description="Hospitals' folders become weights for core.load(OUT, hospital=N).",
+        description="Writes weights for core.load(OUT, hospital=N) from hospitals' state folders.",
     )
     parser.add_argument(
         "--preset", default="federated", metavar="NAME", help=", ".join(preset_names())
@@ -187,7 +189,7 @@ def _parser() -> argparse.ArgumentParser:
         "--recalibrate",
         type=Path,
         metavar="DIR",
-        help="weights of hospitals: OUT gets them calibrated anew, all else as it is",
+        help="exported weights: recalibrates them into OUT, trains nothing",
     )
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="weights folder")
     parser.add_argument(
@@ -195,7 +197,7 @@ def _parser() -> argparse.ArgumentParser:
         type=int,
         action="append",
         metavar="N",
-        help="a client's number, from 0; may be given again (default: all)",
+        help="a client's number, from 0; repeat for several (default: all)",
     )
     parser.add_argument(
         "--whole", action="store_true", help="all scans in the data folder are the client's own"
@@ -203,7 +205,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--smoothed",
         action="store_true",
-        help="only adds the smoothed reader to the weights in OUT, calibrates nothing",
+        help="only adds the smoothed classifier to the weights in OUT, without calibration",
     )
     parser.add_argument("--data", type=Path, help="data folder (default: MEDFEDPURE_DATA)")
     parser.add_argument("--cache", type=Path, default=Path(".cache"), help="default: .cache")

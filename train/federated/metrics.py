@@ -1,4 +1,4 @@
-"""Metrics of a round: each client's, their spread, and the failures with reasons."""
+"""Metric names in messages, and the summary of one round over its clients."""
 
 from __future__ import annotations
 
@@ -8,36 +8,38 @@ from typing import Any
 
 import numpy as np
 
-COUNT = "num-examples"
-LOWER_IS_BETTER = ("nll", "random", "lattice")  # and the errors at a depth, t12 and so on
+COUNT = "num-examples"  # a client's weight in Eq. 23
+EQUAL = "one"  # the same weight for every client, needed to bound one client's influence
+SECONDS = "seconds"  # a client's own time: displayed only, since equal runs differ in it
+LOWER_IS_BETTER = ("nll", "random", "lattice")  # and the errors at a depth: t12 and so on
 
 
-def summary(clients: Mapping[int, Mapping[str, float]]) -> dict[str, dict[str, float]]:
-    """Summarize each metric: mean, sd, mean weighted by scans, worst, mean of the worst tenth.
+def summarize(clients: Mapping[int, Mapping[str, float]]) -> dict[str, dict[str, float]]:
+    """Return mean, sd, scan-weighted mean, worst and bottom-decile mean of each metric.
 
-    Over clients: each client's own model on its own scans.
+    The statistics are over clients: each client's own model on its own scans.
     """
-    found = {}
+    summary = {}
     counts = np.array([figures[COUNT] for figures in clients.values()], dtype=float)
     keys = set.intersection(*(set(figures) for figures in clients.values())) - {COUNT}
     for key in sorted(keys):
         values = np.array([figures[key] for figures in clients.values()])
         ordered = -np.sort(-values) if _is_error(key) else np.sort(values)
-        found[key] = {
+        summary[key] = {
             "mean": float(values.mean()),
             "sd": float(values.std()),
             "weighted": float((values * counts).sum() / counts.sum()),
             "worst": float(ordered[0]),
             "bottom_decile": float(ordered[: math.ceil(len(values) / 10)].mean()),
         }
-    return found
+    return summary
 
 
-def line(now: int, total: int, record: Mapping[str, Any]) -> str:
-    """Format a round as one line."""
+def format_round(round_index: int, total: int, record: Mapping[str, Any]) -> str:
+    """Return one line of text for a round's record."""
     if record["skipped"]:
-        return f"round {now}/{total} skipped: {record['skipped']}"
-    text = f"round {now}/{total}  loss {record['loss']:.4f}"
+        return f"round {round_index}/{total} skipped: {record['skipped']}"
+    text = f"round {round_index}/{total}  loss {record['loss']:.4f}"
     shown = [key for key in ("clean", "pgd") if key in record["summary"]] or ["score"]
     for key in shown:
         if key in record["summary"]:

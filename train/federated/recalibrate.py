@@ -1,4 +1,4 @@
-"""Calibration of a hospital's system on its own scans, after training or again later."""
+"""Calibration of a hospital's system on its own scans, after training and again later."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from train.provenance import commit
 
 
 def calibrate_own(
-    system: MedFedPure, experiment: Experiment, own: Corpus, client: int, log: Progress
+    system: MedFedPure, experiment: Experiment, corpus: Corpus, client: int, log: Progress
 ) -> None:
-    """Calibrates client `client`'s system in place on its own scans, and notes how."""
+    """Calibrate client `client`'s system in place on its own scans, and record the result."""
     preset = experiment.preset
-    figures = calibrate(system, own.train, own.val, preset.calibrate, log.report)
-    system.info = {**_origin(experiment, own), "validation": figures}
+    figures = calibrate(system, corpus.train, corpus.val, preset.calibrate, log.report)
+    system.info = {**_origin(experiment, corpus), "validation": figures}
     log.write(hospital=client + 1, **figures)
 
 
@@ -37,29 +37,29 @@ def recalibrate(
     *,
     whole: bool = False,
 ) -> None:
-    """Writes the hospitals' weights in `weights` to `out`, calibrated anew on their own scans.
+    """Write the hospitals' weights in `weights` to `out`, recalibrated on their own scans.
 
-    By default all hospitals. `weights` stays as it is, so that nothing is lost on the way.
+    By default all hospitals. `weights` is not changed.
 
     Raises:
-        WeightsError: these are no hospitals' weights, or not of the experiment's preset, seed,
-            partition and split; or in `out` lie others.
+        WeightsError: these are not weights of hospitals, or not of the experiment's preset, seed,
+            partition and split; or `out` holds other weights.
     """
     if clients is None:
         clients = [number - 1 for number in load(weights, "cpu").info.get("hospitals", [])]
         if not clients:
-            raise WeightsError(f"The weights in {weights} are no hospitals'.")
+            raise WeightsError(f"The weights in {weights} are not weights of hospitals.")
     wanted = {**_origin(experiment, corpus), "split_sha256": corpus.split_sha256}
-    for client in clients:  # all, before the first one takes its minutes
-        ties = load_system_file(weights, client + 1)
-        info = {**ties.config["info"], "split_sha256": ties.split_sha256}
+    for client in clients:  # check all before the first calibration, which takes minutes
+        system_file = load_system_file(weights, client + 1)
+        info = {**system_file.config["info"], "split_sha256": system_file.split_sha256}
         if differ := sorted(key for key in wanted if info.get(key) != wanted[key]):
-            raise WeightsError(f"{system_file_name(client + 1)} is of another {', '.join(differ)}.")
+            raise WeightsError(f"{system_file_name(client + 1)} has another {', '.join(differ)}.")
     _copy_shared(weights, out)
     log, partition = Progress("recalibrate", out / "log.jsonl"), experiment.config.partition
     for client in clients:
         own = corpus if whole else client_corpus(corpus, partition, client)
-        log.report(f"hospital {client + 1} calibrates on {len(own.train)} scans of its own")
+        log.report(f"hospital {client + 1} calibrates on its own {len(own.train)} scans")
         system = load(weights, hospital=client + 1)
         calibrate_own(system, experiment, own, client, log)
         save_hospital(system, out, client + 1, corpus.split_sha256)
@@ -70,13 +70,15 @@ def recalibrate(
 
 
 def _copy_shared(weights: Path, out: Path) -> None:
-    """Copy the shared files and the manifest, unless they are there already."""
+    """Copy the shared parts and the manifest, unless `out` holds them already."""
     files = checkpoint.read_manifest(weights)
     shared = {name: info for name, info in files.items() if not name.startswith("hospital-")}
     if (out / MANIFEST).is_file():
-        there = checkpoint.read_manifest(out)
-        if any(name not in there or there[name].sha256 != shared[name].sha256 for name in shared):
-            raise WeightsError(f"In {out} lie other weights: name another --out.")
+        existing = checkpoint.read_manifest(out)
+        if any(
+            name not in existing or existing[name].sha256 != shared[name].sha256 for name in shared
+        ):
+            raise WeightsError(f"{out} holds other weights: name another --out.")
         return
     for name in shared:
         checkpoint.load_verified(name, weights)

@@ -1,8 +1,8 @@
 """Secure aggregation (SecAgg+): the server learns the sum of the updates and no single one.
 
-Flower has the protocol for its older API alone; a client mod and a grid carry it over. What is
-summed are updates, and each number must lie within a range: the protocol would cut it silently.
-Semi-honest; sample counts and figures stay in clear.
+Flower offers the protocol for its older API only; a client mod and a grid adapt it to messages.
+Updates are summed, and each number must lie within a range: the protocol would clip it silently.
+The server is assumed semi-honest; sample counts and metrics are sent in clear.
 """
 
 from __future__ import annotations
@@ -33,43 +33,46 @@ from flwr.server.workflow.secure_aggregation.secaggplus_workflow import Workflow
 from flwr.serverapp import Grid
 from torch import Tensor
 
+from train.federated.metrics import COUNT
 from train.federated.serialization import PayloadError
-from train.federated.server.strategies import COUNT
 
-SHARES, NEEDED = 1.0, 0.6  # of the clients: who hold a share of each key, who must stay to the end
-HALTED = 3  # an error's code
+# shares of the clients: holders of a share of each key, and survivors needed to recover it
+KEY_SHARES, RECONSTRUCTION_THRESHOLD = 1.0, 0.6
+ABORTED = 3  # an error's code
 
 
-def update(new: Mapping[str, Tensor], old: Mapping[str, Tensor], limit: float) -> dict[str, Tensor]:
-    """Compute the update: the tensors' difference from the round's.
+def compute_update(
+    new: Mapping[str, Tensor], old: Mapping[str, Tensor], limit: float
+) -> dict[str, Tensor]:
+    """Return the tensors' difference from the round's, which is sent in their place.
 
     Raises:
-        PayloadError: a number of it is beyond `limit`.
+        PayloadError: a value of it exceeds `limit`.
     """
     delta = {name: value - old[name] for name, value in new.items()}
     largest = max(delta, key=lambda name: float(delta[name].abs().max()))
-    most = float(delta[largest].abs().max())
-    if not most <= limit:
+    peak = float(delta[largest].abs().max())
+    if not peak <= limit:
         raise PayloadError(
-            f"the update of {largest!r} is {most:.3g}, beyond secagg_range {limit:g}: raise that, "
+            f"the update of {largest!r} is {peak:.3g}, beyond secagg_range {limit:g}: raise it, "
             "or lower lr"
         )
     return delta
 
 
-def applied(delta: Mapping[str, Tensor], old: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Add an aggregated update to the round's tensors."""
+def add_update(delta: Mapping[str, Tensor], old: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors plus an aggregated update."""
     return {name: old[name] + value for name, value in delta.items()}
 
 
 def client_mod(message: Message, context: Context, call_next: ClientAppCallable) -> Message:
-    """Answer the protocol's messages by Flower's mod, and train by our app."""
+    """Pass the protocol's messages to Flower's mod, which calls our app for the training."""
     is_train = message.metadata.message_type == MessageType.TRAIN
     if not is_train or RECORD_KEY_CONFIGS not in message.content.config_records:
         return call_next(message, context)
 
-    def trained(inner: Message, its_context: Context) -> Message:
-        reply = call_next(inner, its_context)
+    def train(inner: Message, inner_context: Context) -> Message:
+        reply = call_next(inner, inner_context)
         if reply.has_error():
             raise PayloadError(reply.error.reason or "failed")
         metrics = dict(reply.content.metric_records["metrics"])
@@ -82,46 +85,46 @@ def client_mod(message: Message, context: Context, call_next: ClientAppCallable)
         return Message(RecordDict(cast(Any, content)), reply_to=inner)
 
     try:
-        return secaggplus_mod(message, context, trained)
+        return secaggplus_mod(message, context, train)
     except PayloadError as error:
-        return Message(Error(HALTED, str(error)), reply_to=message)
+        return Message(Error(ABORTED, str(error)), reply_to=message)
 
 
 class SecAggGrid:
-    """A grid whose training messages go through the protocol; all replies carry the same mean."""
+    """Grid that sends training messages through the protocol; all replies carry the same mean."""
 
     def __init__(
-        self, grid: Grid, like: Mapping[str, Tensor], limit: float, max_weight: float
+        self, grid: Grid, spec: Mapping[str, Tensor], limit: float, max_weight: float
     ) -> None:
         self._grid = grid
-        self._like = like
+        self._spec = spec
         self._limit, self._max_weight = limit, max_weight
         self._replies: dict[str, Message] = {}
 
     def push_messages(self, messages: Iterable[Message]) -> list[str]:
-        """Runs the whole protocol; the replies are there to be pulled."""
+        """Run the whole protocol; the replies can be pulled afterwards."""
         sent = {m.metadata.dst_node_id: m for m in messages}
         for number, message in enumerate(sent.values(), start=1):
             message.metadata.__dict__["_message_id"] = f"secagg-{number}"
-        self._replies = {m.metadata.message_id: self._halted(m) for m in sent.values()}
+        self._replies = {m.metadata.message_id: self._build_abort(m) for m in sent.values()}
         for node, content in self._run(sent).items():
             self._replies[sent[node].metadata.message_id] = Message(content, reply_to=sent[node])
         return list(self._replies)
 
     def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
-        """The replies of the named messages."""
+        """Return the replies to the named messages."""
         return [self._replies.pop(name) for name in list(message_ids) if name in self._replies]
 
     @staticmethod
-    def _halted(message: Message) -> Message:
+    def _build_abort(message: Message) -> Message:
         reason = "dropped out of secure aggregation, or too many others did"
-        return Message(Error(HALTED, reason), reply_to=message)
+        return Message(Error(ABORTED, reason), reply_to=message)
 
     def _run(self, sent: Mapping[int, Message]) -> dict[int, RecordDict]:
-        found: dict[str, Any] = {}
+        outcome: dict[str, Any] = {}
 
         def aggregate_fit(_: int, results: Any, __: Any) -> tuple[None, dict[str, Any]]:
-            found["results"] = results
+            outcome["results"] = results
             return None, {}
 
         def configure_fit(*_: Any) -> list[tuple[SimpleNamespace, FitIns]]:
@@ -140,11 +143,12 @@ class SecAggGrid:
             client_manager=SimpleNamespace(num_available=lambda: len(sent)),
             history=None,
         )
-        its_state, workflow = (
-            WorkflowState(),
-            SecAggPlusWorkflow(
-                SHARES, NEEDED, max_weight=self._max_weight, clipping_range=self._limit
-            ),
+        state = WorkflowState()
+        workflow = SecAggPlusWorkflow(
+            KEY_SHARES,
+            RECONSTRUCTION_THRESHOLD,
+            max_weight=self._max_weight,
+            clipping_range=self._limit,
         )
         stages = (
             workflow.setup_stage,
@@ -153,19 +157,19 @@ class SecAggGrid:
             workflow.unmask_stage,
         )
         for number, stage in enumerate(stages):
-            if not stage(self._grid, cast(Any, context), its_state):
+            if not stage(self._grid, cast(Any, context), state):
                 return {}
             if number == 0:
-                its_state.nid_to_fitins = {node: m.content for node, m in sent.items()}
-        return self._contents(found.get("results", []))
+                state.nid_to_fitins = {node: m.content for node, m in sent.items()}
+        return self._build_contents(outcome.get("results", []))
 
-    def _contents(self, results: Any) -> dict[int, RecordDict]:
+    def _build_contents(self, results: Any) -> dict[int, RecordDict]:
         contents = {}
         for proxy, result in results:
             mean = parameters_to_ndarrays(result.parameters)
             arrays = {
                 name: Array(np.asarray(value, dtype=np.float32))
-                for name, value in zip(self._like, mean, strict=True)
+                for name, value in zip(self._spec, mean, strict=True)
             }
             metrics = MetricRecord({COUNT: result.num_examples, **result.metrics})
             contents[proxy.node_id] = RecordDict(

@@ -1,4 +1,4 @@
-"""Shared and personal tensors: of a mixture the experts travel, of other networks all."""
+"""Shared and personal tensors of a network: what is sent to the server, what stays."""
 
 from __future__ import annotations
 
@@ -8,34 +8,34 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from core.moe import is_personal
 
 STATISTICS = ("running_mean", "running_var")
-COUNTER = "num_batches_tracked"  # steers nothing where momentum is set, and is no mean
+COUNTER = "num_batches_tracked"  # without effect where momentum is set; a count has no mean
 
 
-def shared_state(model: nn.Module, share: str, batch_norm: str) -> dict[str, Tensor]:
-    """Return the tensors that a client sends and the server averages (Eq. 23), in order.
+def select_shared(model: nn.Module, share: str, batch_norm: str) -> dict[str, Tensor]:
+    """Return the tensors that a client sends and the server averages (Eq. 23), in model order.
 
-    `share` 'experts' keeps the attention at home, 'all' sends it too, 'none' sends nothing;
-    `batch_norm` 'silo' keeps batch-norm's statistics at home, 'local' its weights as well.
+    `share` 'experts' leaves out the attention, 'all' sends it too, 'none' sends nothing;
+    `batch_norm` 'silo' leaves out batch-norm's statistics, 'local' its weights as well.
     """
     if share == "none":
         return {}
-    at_home = _at_home(model, batch_norm)
+    unshared = _find_unshared_norms(model, batch_norm)
     return {
         name: value
         for name, value in model.state_dict().items()
         if (share == "all" or not is_personal(name))
-        and name not in at_home
+        and name not in unshared
         and name.split(".")[-1] != COUNTER
     }
 
 
-def personal_state(model: nn.Module, share: str, batch_norm: str) -> dict[str, Tensor]:
-    """Return the tensors that stay on the client's disk."""
-    shared = shared_state(model, share, batch_norm)
+def select_personal(model: nn.Module, share: str, batch_norm: str) -> dict[str, Tensor]:
+    """Return the tensors that stay on the client's disk: all that are not shared."""
+    shared = select_shared(model, share, batch_norm)
     return {name: value for name, value in model.state_dict().items() if name not in shared}
 
 
-def _at_home(model: nn.Module, batch_norm: str) -> set[str]:
+def _find_unshared_norms(model: nn.Module, batch_norm: str) -> set[str]:
     return {
         f"{place}.{name}"
         for place, module in model.named_modules()

@@ -1,4 +1,4 @@
-"""Tensors and facts in one file, whole after a kill, with the same bytes for the same content."""
+"""State file: tensors and JSON facts, written atomically, equal bytes for equal content."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from core.checkpoint import write_atomic
 
 
 class StateError(ValueError):
-    """A state on disk that is damaged, missing, or another experiment's."""
+    """A state on disk is damaged, missing, or belongs to another experiment."""
 
 
 def write(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
-    """Replaces the file in one step.
+    """Write the file atomically.
 
     Raises:
-        OSError: it cannot be written; what was there is kept.
+        OSError: it cannot be written; the previous file is kept.
     """
-    kept = {name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}
-    write_atomic(path, safetensors.save(kept, {"facts": json.dumps(facts, sort_keys=True)}))
+    stored = {name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}
+    write_atomic(path, safetensors.save(stored, {"facts": json.dumps(facts, sort_keys=True)}))
 
 
 def read(path: Path, digest: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The tensors and facts of a file that belongs to the experiment `digest`.
+    """Read the tensors and facts of a file that belongs to the experiment `digest`.
 
     Raises:
         StateError: the file is damaged or belongs to other settings.
@@ -42,6 +42,6 @@ def read(path: Path, digest: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise StateError(f"{path} is damaged: remove it to start again") from None
     if facts.get("digest") != digest:
         raise StateError(
-            f"{path} was written with other settings: name another folder, or remove it"
+            f"{path} was written with other settings: use another folder, or remove it"
         )
     return tensors, facts

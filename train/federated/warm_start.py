@@ -1,4 +1,4 @@
-"""Warm start: trained weights for the first round, and each hospital's own attention."""
+"""Warm start: trained networks and personal attention that a federation's first round uses."""
 
 from __future__ import annotations
 
@@ -18,36 +18,36 @@ from train.federated.state_file import StateError
 from train.recipes import ALL_FILES
 
 
-def start_shared(
+def load_shared_start(
     experiment: Experiment, folder: Path, fresh: dict[str, Tensor]
 ) -> tuple[dict[str, Tensor], str]:
-    """Read the shared tensors of the phase from a weights folder, and the file's sha256.
+    """Load the phase's shared tensors from a folder of weights, and the file's sha256.
 
-    What they do not hold, as statistics that never travelled there, is as in `fresh`.
+    Tensors that the file does not hold, such as unshared statistics, come from `fresh`.
 
     Raises:
         WeightsError: `folder` holds no such network, or one of another split.
     """
     file = ALL_FILES[experiment.phase]
-    found = checkpoint.load_verified(file, folder).state_dict
+    loaded = checkpoint.load_verified(file, folder).state_dict
     _check_protocol(experiment, folder, file)
     shapes = {n: tuple(t.shape) for n, t in fresh.items()}
-    if not found or any(shapes.get(n) != tuple(t.shape) for n, t in found.items()):
+    if not loaded or any(shapes.get(n) != tuple(t.shape) for n, t in loaded.items()):
         raise WeightsError(
             f"{folder / file} holds another network than preset {experiment.preset.name!r} trains"
         )
-    started = {n: found[n].to(t.dtype) if n in found else t for n, t in fresh.items()}
+    started = {n: loaded[n].to(t.dtype) if n in loaded else t for n, t in fresh.items()}
     return started, checkpoint.read_manifest(folder)[file].sha256
 
 
-class Start(NamedTuple):
-    """A hospital's warm start: its own tensors, and the sha256 of the shared file."""
+class WarmStart(NamedTuple):
+    """A hospital's personal tensors to start from, and the sha256 of the networks' file."""
 
-    own: dict[str, Tensor]
+    personal: dict[str, Tensor]
     sha256: str
 
     def check(self, theirs: str, client: int) -> None:
-        """Raises StateError if the federation starts from another file than this hospital."""
+        """Raise StateError if the federation starts from another file than this hospital."""
         if theirs != self.sha256:
             raise StateError(
                 f"the federation starts from {'other weights' if theirs else 'no weights'}, client "
@@ -55,10 +55,10 @@ class Start(NamedTuple):
             )
 
 
-def start_own(experiment: Experiment, folder: Path, client: int) -> Start:
-    """Read the personal tensors of client `client` from its file in a weights folder.
+def load_personal_start(experiment: Experiment, folder: Path, client: int) -> WarmStart:
+    """Load the phase's personal tensors of client number `client` from a folder of weights.
 
-    Nothing where the weights have no file of that hospital, or it keeps nothing of this phase.
+    Empty if the folder has no file of that hospital, or the phase has no personal tensors.
 
     Raises:
         WeightsError: the file is another hospital's, of another split, network or federation.
@@ -67,24 +67,24 @@ def start_own(experiment: Experiment, folder: Path, client: int) -> Start:
     files = checkpoint.read_manifest(folder)
     sha256 = files[phase].sha256 if phase in files else ""
     if phase not in PARTS or file not in files:
-        return Start({}, sha256)
+        return WarmStart({}, sha256)
     place = f"{PARTS[phase]}."
-    found = load_system_file(folder, client + 1)
+    loaded = load_system_file(folder, client + 1)
     _check_protocol(experiment, folder, file)
-    if found.config["info"].get("federated") != json.loads(
+    if loaded.config["info"].get("federated") != json.loads(
         json.dumps(asdict(experiment.config.partition))
     ):
         raise WeightsError(
             f"{folder / file} is of a federation whose hospitals hold other scans than those of "
             f"preset {experiment.preset.name!r}"
         )
-    state = {n[len(place) :]: t for n, t in found.state_dict.items() if n.startswith(place)}
-    fresh = experiment.personal(experiment.model())
+    state = {n[len(place) :]: t for n, t in loaded.state_dict.items() if n.startswith(place)}
+    fresh = experiment.select_personal(experiment.build_model())
     if {n: t.shape for n, t in state.items()} != {n: t.shape for n, t in fresh.items()}:
         raise WeightsError(
             f"{folder / file} holds another attention than preset {experiment.preset.name!r} trains"
         )
-    return Start(state, sha256)
+    return WarmStart(state, sha256)
 
 
 def _check_protocol(experiment: Experiment, folder: Path, file: str) -> None:

@@ -122,7 +122,7 @@ def test_one_client_s_answer_in_one_round_is_altered_and_no_other(fixture, tmp_p
         ("noisy", alter_replies(remember, 1, only=2)),
     ):
         own = fixture.with_runs(tmp_path / name).build(changes=SHORT_RUN)
-        runs[name] = own.train(run=partial(engines.in_process, app=app))["rounds"]
+        runs[name] = own.train(run=partial(engines.run_in_process, app=app))["rounds"]
     assert list(sent) == [2]
     (honest, later), (noisy, poisoned) = (runs[name] for name in ("honest", "noisy"))
     assert noisy["clients"] == honest["clients"] and poisoned["clients"] != later["clients"]
@@ -223,7 +223,7 @@ def test_accuracy_is_the_share_that_is_read_right(fixture):
 def test_bytes_are_counted_message_by_message(fixture, tmp_path):
     own = fixture.with_runs(tmp_path).build(changes=SCALING_CHANGES.format(clients=2))
     found = run_metered(own.build_settings())
-    packed = pack(own.experiment.shared(own.experiment.model())).count_bytes()
+    packed = pack(own.experiment.select_shared(own.experiment.build_model())).count_bytes()
     asked = 2 * 3
     assert found["rounds"] == 3 and found["payload_mb"] == pytest.approx(packed / 2**20)
     assert found["down"] == {"train": asked * packed, "evaluate": asked * packed,

@@ -42,7 +42,7 @@ class Fused:
         self.offset = torch.zeros(())
 
 
-def build_share_entries(gaps: list[float], n: int = 400) -> tuple[Tensor, Tensor]:
+def draw_features(gaps: list[float], n: int = 400) -> tuple[Tensor, Tensor]:
     """Features of clean and attacked scans that lie so many standard deviations apart."""
     g = torch.Generator().manual_seed(0)
     clean, attacked = torch.randn(2, n, len(gaps), generator=g)
@@ -51,7 +51,7 @@ def build_share_entries(gaps: list[float], n: int = 400) -> tuple[Tensor, Tensor
 
 def fused(gaps: list[float], n: int = 400) -> tuple[float, Tensor, float]:
     """The largest share, the weights, and the AUROC on scans that were not fitted on."""
-    made, (clean, attacked) = Fused(len(gaps)), build_share_entries(gaps, 2 * n)
+    made, (clean, attacked) = Fused(len(gaps)), draw_features(gaps, 2 * n)
     share = fit(made, clean[:n], [attacked[:n]], 1e-2)
     score = torch.cat([clean[n:], attacked[n:]]) @ made.weight
     return share, made.weight, auroc(score, torch.arange(2).repeat_interleave(n))
@@ -59,7 +59,7 @@ def fused(gaps: list[float], n: int = 400) -> tuple[float, Tensor, float]:
 
 def test_no_feature_carries_more_than_half_of_the_score():
     gaps = [2.5, 1.5, 1.2, 1.0, 0.0]
-    clean, attacked = build_share_entries(gaps)
+    clean, attacked = draw_features(gaps)
     free, _ = logistic(clean, attacked, 1e-2)
     share, weight, found = fused(gaps)
     assert carried(free, clean, attacked).max() > 0.55  # it would
@@ -81,14 +81,14 @@ def test_a_feature_that_alone_tells_much_is_not_given_up_for_those_that_do_not(o
 
 
 def test_chance_carries_nothing():
-    clean, attacked = build_share_entries([2.0, 0.0, 0.0])
+    clean, attacked = draw_features([2.0, 0.0, 0.0])
     share = carried(torch.tensor([1.0, 1.0, -1.0]), clean, attacked)
     assert share.tolist() == [1.0, 0.0, 0.0]
 
 
 def test_no_weight_is_below_zero():
     """Attacks lower the second feature: a free fit would let whoever raises it hide."""
-    clean, attacked = build_share_entries([1.5, -1.5, 1.5, 1.5])
+    clean, attacked = draw_features([1.5, -1.5, 1.5, 1.5])
     free, _ = logistic(clean, attacked, 1e-2)
     made = Fused(4)
     fit(made, clean, [attacked], 1e-2)
@@ -99,7 +99,7 @@ def test_no_weight_is_below_zero():
 
 def test_where_nothing_rises_nothing_is_weighed():
     made = Fused(2)
-    clean, attacked = build_share_entries([-2.0, -2.0])
+    clean, attacked = draw_features([-2.0, -2.0])
     assert fit(made, clean, [attacked], 1e-2) == 0
     assert not made.weight.any() and torch.isfinite(made.offset)
 
@@ -126,8 +126,8 @@ def test_weights_are_the_best_of_those_that_are_not_below_zero():
 
 def test_a_few_that_hide_weigh_as_much_as_many_that_do_not():
     """Four in a hundred move what the others leave alone."""
-    clean, ordinary = build_share_entries([2.0, 0.0])
-    _, hiding = build_share_entries([0.0, 2.0], 16)
+    clean, ordinary = draw_features([2.0, 0.0])
+    _, hiding = draw_features([0.0, 2.0], 16)
     weights = []
     for families in ([ordinary], [torch.cat([ordinary, hiding])], [ordinary, hiding]):
         made = Fused(2)

@@ -12,9 +12,15 @@ import pytest
 from flwr.cli.build import build_fab_from_disk
 from flwr.cli.config_utils import load_and_validate
 
-from train.federated.runtime.superlink import APP, Link, free_port, processes, wait_for_port
+from train.federated.experiment import FederationError
+from train.federated.runtime.superlink import (
+    APP,
+    SuperLink,
+    find_free_port,
+    run_processes,
+    wait_for_port,
+)
 from train.federated.server.run_state import RESULT
-from train.federated.server.server_app import FederationError
 
 
 def result(out: Path) -> dict:
@@ -36,14 +42,16 @@ def test_the_bundle_holds_core_train_and_presets_and_nothing_else():
 
 def test_an_engine_that_is_not_there_is_named(tmp_path):
     with pytest.raises(FederationError, match="nowhere"):
-        Link("nowhere", tmp_path).flwr("ls", "nowhere")
+        SuperLink("nowhere", tmp_path).run_flwr("ls", "nowhere")
 
 
 def test_a_superlink_that_does_not_start_says_why(tmp_path):
-    port = free_port()
+    port = find_free_port()
     words = ["flower-superlink", "--ssl-certfile", "none.crt", "--port", str(port)]
     with (
-        processes({"superlink": words}, Link("x", tmp_path).environment, tmp_path) as started,
+        run_processes(
+            {"superlink": words}, SuperLink("x", tmp_path).environment, tmp_path
+        ) as started,
         pytest.raises(FederationError, match=f"port {port}"),
     ):
         wait_for_port(port, started["superlink"], tmp_path / "superlink.log")

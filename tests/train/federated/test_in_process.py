@@ -16,7 +16,7 @@ from train.federated.client.hospital import Hospital
 from train.federated.experiment import read_experiment
 from train.federated.runtime.in_process import InProcessGrid
 from train.federated.serialization import pack, unpack
-from train.federated.server.live_table import Table
+from train.federated.server.live_table import LiveTable
 from train.federated.server.registration import ClientRegistry
 from train.federated.server.run_state import RESULT, STATE, RunState
 from train.federated.state_file import read
@@ -125,9 +125,7 @@ def test_a_late_client_adapts_its_attention_to_experts_that_do_not_move(
 def test_who_joined_after_the_best_round_ends_with_a_network_too(
     preset, federate, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(
-        RunState, "best_round", property(lambda ledger: min(len(ledger.history), 1))
-    )
+    monkeypatch.setattr(RunState, "best_round", property(lambda state: min(len(state.history), 1)))
     assert federate(preset("num_rounds = 4\nlate_clients = [2]\njoin_round = 2")) == 0
     final = result(tmp_path / "out")["final"]
     assert set(final["clients"]) == {"0", "1", "2"} and not final["failures"]
@@ -182,7 +180,7 @@ def test_every_strategy_runs_and_moves_the_experts(preset, federate, tmp_path, s
     first = result(tmp_path / "out")["rounds"][0]
     assert first["trained"] == [0, 1, 2] and not first["failures"]
     start = read_experiment(str(path), "leak-free", 0)
-    before = start.shared(start.model())
+    before = start.select_shared(start.build_model())
     after = experts(tmp_path / "out", path)
     assert after.keys() == before.keys()
     assert all(torch.isfinite(t).all() for t in after.values())
@@ -210,7 +208,7 @@ def test_going_on_after_a_round_or_a_kill_within_one_equals_never_stopping(
             patch.setattr(Hospital, "train", killed)
             assert federate(path, "stopped", *(["--resume"] if place[0] else [])) == 130
     assert federate(path, "stopped") == 2
-    assert "--resume goes on" in capsys.readouterr().err
+    assert "--resume continues" in capsys.readouterr().err
     assert federate(path, "stopped", "--resume") == 0
     assert bytes_of(tmp_path / "stopped") == bytes_of(tmp_path / "whole")
 
@@ -234,7 +232,7 @@ def test_other_settings_and_damaged_states_do_not_go_on(preset, federate, tmp_pa
         ("crash", "RuntimeError: the power went"),
         ("nan", "client 1 sent 'experts.0.backbone.conv1.weight' with numbers that are not finite"),
         ("shape", r"of shape (1,)"),
-        ("weight", "client 1 weighs itself 1000000 scans, it said 8"),
+        ("weight", "client 1 reports 1000000 scans, it registered with 8"),
         ("personal", "something personal was about to leave"),
     ],
 )
@@ -320,34 +318,36 @@ def settings(world, tmp_path, preset) -> dict:
 
 
 def test_clients_of_another_experiment_or_with_a_taken_number_are_refused(settings, capsys):
-    client_app.forget()
+    client_app.clear_cache()
     experiment = read_experiment(settings["preset"], "leak-free", 0)
     other = InProcessGrid(client_app.app, {**settings, "seed": 1}, [{"partition-id": 0}])
-    assert ClientRegistry(other, experiment, Table()).call(0) == {}
+    assert ClientRegistry(other, experiment, LiveTable()).present(0) == {}
     assert "client 0 has another preset, protocol or seed" in capsys.readouterr().err
     nodes = [{"partition-id": client} for client in (1, 1, 9)]
-    roll = ClientRegistry(InProcessGrid(client_app.app, settings, nodes), experiment, Table())
-    assert roll.call(0) == {1: 1}
+    registry = ClientRegistry(
+        InProcessGrid(client_app.app, settings, nodes), experiment, LiveTable()
+    )
+    assert registry.present(0) == {1: 1}
     errors = capsys.readouterr().err
     assert "node 2 takes no part: client 1 is there already" in errors
     assert "node 3 takes no part" in errors
-    told = roll.reasons()
-    assert "node 2 takes no part: client 1 is there already" in told and len(told) == 2
-    assert roll.reasons() == []  # each is put on the record once
+    refusals = registry.take_refusals()
+    assert "node 2 takes no part: client 1 is there already" in refusals and len(refusals) == 2
+    assert registry.take_refusals() == []  # each is put on the record once
 
 
 def test_a_hospital_s_policy_has_the_last_word(settings, tmp_path):
     (tmp_path / "policy.toml").write_text('allow = ["nothing.*"]')
-    client_app.forget()
+    client_app.clear_cache()
     node = {"partition-id": 0, "policy": str(tmp_path / "policy.toml")}
     grid = InProcessGrid(client_app.app, settings, [node])
     experiment = read_experiment(settings["preset"], "leak-free", 0)
     asked = {
-        "arrays": pack(experiment.shared(experiment.model())),
+        "arrays": pack(experiment.select_shared(experiment.build_model())),
         "config": ConfigRecord({"round": 1, "best": 0, "joined": [], "from": 0.0, "to": 1.0}),
     }
     reply = grid.send_and_receive([Message(RecordDict(asked), 1, "train")])[0]
-    assert reply.has_error() and "lets no 'experts." in reply.error.reason
+    assert reply.has_error() and "does not allow 'experts." in reply.error.reason
 
 
 def test_too_many_hospitals_for_the_scans(preset, federate, capsys):

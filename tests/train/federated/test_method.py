@@ -18,10 +18,11 @@ from core.weights import PARTS, load
 from train.__main__ import main
 from train.config import read_preset
 from train.data.corpus import load_corpus
-from train.federated.client import replaced_scans
+from train.federated.client import adversarial_cache
+from train.federated.client.adversarial_cache import attack_training_scans
 from train.federated.client.batch_norm import measure
 from train.federated.client.hospital import Hospital
-from train.federated.client.replaced_scans import attacked, purified
+from train.federated.client.purify_training_scans import purify_training_scans
 from train.federated.experiment import Experiment, read_experiment
 from train.federated.server.adv_propagation import propagate_shares
 from train.federated.server.run_state import RESULT, STATE, RunState
@@ -69,7 +70,7 @@ def test_all_phases_are_learned_together_and_each_hospital_ends_with_a_whole_sys
     hospitals = [
         Hospital(experiment, corpus, client, tmp_path / "out" / "clients") for client in (0, 1)
     ]
-    first, second = (hospital.system().state_dict() for hospital in hospitals)
+    first, second = (hospital.build_system().state_dict() for hospital in hospitals)
     fresh = build(experiment.preset.system).state_dict()
     for file, place in PARTS.items():
         if file not in FILES.values():
@@ -212,7 +213,7 @@ def test_with_momentum_the_server_goes_on_and_resuming_equals_never_stopping(
     path = preset("num_rounds = 2", strategy="momentum = 0.5\naverage = 0.75")
     assert federate(path, "whole") == 0
     steps = []
-    step = RunState.step
+    step = RunState.apply_momentum
 
     def watching(self, mean):
         old, new = self.shared, step(self, mean)
@@ -221,7 +222,7 @@ def test_with_momentum_the_server_goes_on_and_resuming_equals_never_stopping(
             raise KeyboardInterrupt
         return new
 
-    monkeypatch.setattr(RunState, "step", watching)
+    monkeypatch.setattr(RunState, "apply_momentum", watching)
     assert federate(path, "stopped") == 130
     assert federate(path, "stopped", "--resume") == 0
     first, second = steps[0], steps[2]
@@ -238,7 +239,7 @@ def test_with_an_average_the_mean_over_rounds_is_what_is_kept(federate, preset, 
     experiment = read_experiment(str(path), "leak-free", 0)
     assert federate(path) == 0
     first, _ = read(tmp_path / "out/mixture/server.safetensors", experiment.digest)
-    names = experiment.shared(experiment.model())
+    names = experiment.select_shared(experiment.build_model())
     for n in names:  # no share of the fresh numbers that it began from
         assert torch.equal(first[f"mean/{n}"], first[f"last/{n}"])
     path = preset("num_rounds = 2", strategy="average = 0.75")
@@ -330,13 +331,13 @@ def test_each_client_is_told_its_share(federate, preset, tmp_path, monkeypatch):
 
 def test_attacked_scans_stay_until_they_are_refreshed(federate, preset, tmp_path, monkeypatch):
     made = []
-    found = replaced_scans._found
+    attack = adversarial_cache._attack_rows
 
     def counting(model, data, rows, config):
         made.append(len(rows))
-        return found(model, data, rows, config)
+        return attack(model, data, rows, config)
 
-    monkeypatch.setattr(replaced_scans, "_found", counting)
+    monkeypatch.setattr(adversarial_cache, "_attack_rows", counting)
     path = preset("num_rounds = 4\ncalm_rounds = 1\nrefresh_every = 2\nmin_clients = 1", clients=1)
     assert federate(path) == 0
     assert made == [18] * 2  # of its 24 scans, in rounds 2 and 4
@@ -348,17 +349,17 @@ def test_attacked_scans_lie_in_the_ball_and_the_rest_is_untouched(corpus, tmp_pa
     preset = read_preset("smoke")
     model = build_network(phase_named("mixture"), preset, 0)
     loss, data = preset.classifier.loss, corpus.train
-    out = attacked(model, data, loss, 3, tmp_path / "a.safetensors")
+    out = attack_training_scans(model, data, loss, 3, tmp_path / "a.safetensors")
     moved = np.abs(out.scans.astype(int) - data.scans.astype(int)).reshape(len(data), -1).max(1)
     assert moved.max() == int(loss.adv_eps * 255)
     assert (moved > 0).sum() == round(len(data) * (1 - loss.adv_clean))
-    again = attacked(
+    again = attack_training_scans(
         build_network(phase_named("mixture"), preset, 1), data, loss, 4, tmp_path / "a.safetensors"
     )
     assert np.array_equal(again.scans, out.scans)
     (tmp_path / "a.safetensors").write_bytes(b"nothing")
     with pytest.raises(StateError, match="damaged"):
-        attacked(model, data, loss, 3, tmp_path / "a.safetensors")
+        attack_training_scans(model, data, loss, 3, tmp_path / "a.safetensors")
 
 
 # --- Algorithm 3 ---------------------------------------------------------------------------------
@@ -373,7 +374,7 @@ def test_flagged_training_scans_are_purified_and_no_others(corpus):
     system.detector.set_validation(system.config.detector.score, scores, scores + 1)
     flagged = scores > system.tau
     assert 0 < int(flagged.sum()) < len(x)
-    out = purified(corpus.train, system)
+    out = purify_training_scans(corpus.train, system)
     changed = (out.scans != corpus.train.scans).reshape(len(x), -1).any(1)
     assert changed.tolist() == flagged.tolist()
 

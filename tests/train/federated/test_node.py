@@ -12,14 +12,19 @@ from pathlib import Path
 import pytest
 
 from train.federated.runtime import loopback, supernode
-from train.federated.runtime.superlink import Link, free_port, processes, wait_for_port
+from train.federated.runtime.superlink import (
+    SuperLink,
+    find_free_port,
+    run_processes,
+    wait_for_port,
+)
 
 
 @pytest.fixture(scope="module")
 def trust(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("trust")
-    loopback.certificates(folder)
-    loopback.keys(folder / "hospital")
+    loopback.write_certificates(folder)
+    loopback.write_keys(folder / "hospital")
     return folder
 
 
@@ -60,7 +65,7 @@ def join(world: Path, trust: Path, tmp_path: Path) -> Callable[..., int]:
         given = {
             "superlink": f"127.0.0.1:{server}", "root-certificates": trust / "ca.crt",
             "key": trust / "hospital", "client": 3, "data": world / "data" / "br35h",
-            "state": tmp_path / "state", "port": free_port(), **other,
+            "state": tmp_path / "state", "port": find_free_port(), **other,
         }  # fmt: skip
         return supernode.main([word for k, v in given.items() for word in (f"--{k}", str(v))])
 
@@ -70,26 +75,26 @@ def join(world: Path, trust: Path, tmp_path: Path) -> Callable[..., int]:
 def test_a_server_that_is_to_trust_passes(server, trust):
     supernode.check_server(f"127.0.0.1:{server()}", trust / "ca.crt")
     supernode.check_key(trust / "hospital")
-    supernode.check_port(free_port())
+    supernode.check_port(find_free_port())
 
 
 def test_another_authority_s_certificate(server, join, tmp_path, capsys):
-    loopback.certificates(tmp_path)
+    loopback.write_certificates(tmp_path)
     assert join(server(tmp_path)) == 2
     error = capsys.readouterr().err
     assert "error: client 3: the certificate of 127.0.0.1:" in error
-    assert "is not to trust: " in error and "ask the coordinator" in error
+    assert "is not trusted: " in error and "ask the coordinator" in error
 
 
 def test_an_expired_certificate(server, join, tmp_path, capsys):
     last_week = datetime.datetime.now(datetime.UTC) - datetime.timedelta(days=7)
-    loopback.certificates(tmp_path, last_week)
+    loopback.write_certificates(tmp_path, last_week)
     assert join(server(tmp_path), **{"root-certificates": tmp_path / "ca.crt"}) == 2
     assert "certificate has expired" in capsys.readouterr().err
 
 
 def test_nobody_there_no_tls_and_no_address(join, capsys):
-    assert join(free_port()) == 2
+    assert join(find_free_port()) == 2
     assert "error: client 3: nothing answers at 127.0.0.1:" in capsys.readouterr().err
     assert join(0, superlink="nowhere") == 2
     assert "--superlink must be HOST:PORT, got 'nowhere'" in capsys.readouterr().err
@@ -99,7 +104,7 @@ def test_nobody_there_no_tls_and_no_address(join, capsys):
     ("option", "content", "message"),
     [
         ("root-certificates", b"nothing", "holds no certificate"),
-        ("key", b"nothing", "is no private key without a password"),
+        ("key", b"nothing", "is not a private key without a password"),
         ("key", None, "there is no key"),
         ("policy", b"alow = []", "unknown key 'alow' in the policy"),
         ("start", None, "There are no weights in"),
@@ -127,15 +132,15 @@ def test_a_port_in_use_and_a_folder_without_scans(server, join, tmp_path, capsys
 @pytest.mark.slow
 def test_a_key_that_nobody_registered(join, trust, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(supernode, "ATTEMPTS", 2)
-    monkeypatch.setattr(supernode, "AGAIN_SECONDS", 0.1)
-    port, link = free_port(), Link("x", tmp_path)
+    monkeypatch.setattr(supernode, "RETRY_SECONDS", 0.1)
+    port, link = find_free_port(), SuperLink("x", tmp_path)
     words = ["flower-superlink", "--enable-supernode-auth", "--host", "127.0.0.1"]
     words += ["--port", str(port), "--ssl-ca-certfile", str(trust / "ca.crt")]
     words += ["--ssl-certfile", str(trust / "server.crt")]
     words += ["--ssl-keyfile", str(trust / "server.key")]
-    with processes({"superlink": words}, link.environment, tmp_path) as started:
+    with run_processes({"superlink": words}, link.environment, tmp_path) as started:
         wait_for_port(port, started["superlink"], tmp_path / "superlink.log")
         assert join(port) == 2
     error = capsys.readouterr().err
-    assert error.count("does not let this key in yet") == 1
+    assert error.count("refuses this key: a lost node") == 1
     assert "error: client 3: the coordinator does not know this key: send " in error

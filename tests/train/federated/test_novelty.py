@@ -57,7 +57,9 @@ def heads(out: Path) -> list[dict[str, torch.Tensor]]:
     return [read(path, record(out)["digest"])[0] for path in files]
 
 
-def told(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, dict[str, torch.Tensor]]]:
+def record_solved(
+    monkeypatch: pytest.MonkeyPatch,
+) -> list[tuple[int, dict[str, torch.Tensor]]]:
     """Every head that a client has solved from now on, with the number of its scans."""
     found, solve = [], Solver.solve
 
@@ -71,7 +73,7 @@ def told(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, dict[str, torch.Ten
 
 
 def test_one_round_leads_to_the_mean_of_the_heads(learned, federate, tmp_path, monkeypatch):
-    path, solved = learned("num_rounds = 3\nfraction = 0.6"), told(monkeypatch)
+    path, solved = learned("num_rounds = 3\nfraction = 0.6"), record_solved(monkeypatch)
     assert federate(path, "out", "novelty") == 0
     facts, kept = record(tmp_path / "out"), heads(tmp_path / "out")
     assert [r["trained"] for r in facts["rounds"]] == [[0, 1, 2]]  # all of them, whatever the share
@@ -89,7 +91,7 @@ def test_where_no_mean_is_taken_each_keeps_its_own(learned, federate, tmp_path, 
     is_share = way.startswith("share")
     words = "num_rounds = 1\nmin_clients = 3" + (f"\n{way}" if is_share else "")
     strategy = "" if is_share else f'name = "{way}"' if way == "fedmedian" else way
-    path, solved = learned(words, strategy), told(monkeypatch)
+    path, solved = learned(words, strategy), record_solved(monkeypatch)
     assert federate(path, "out", "novelty") == 0
     assert not read(tmp_path / "out/novelty" / STATE, record(tmp_path / "out")["digest"])[0]
     for (_, own), kept in zip(solved, heads(tmp_path / "out"), strict=True):
@@ -140,7 +142,7 @@ def test_a_phase_that_nothing_came_of_is_no_phase_and_can_be_asked_for_again(
     with monkeypatch.context() as broken:
         broken.setattr(Hospital, step, failing)
         assert federate(path, "out", "novelty") == 1
-    assert f"error: nothing came of 1 rounds: {why}" in capsys.readouterr().err
+    assert f"error: 1 rounds led to no network: {why}" in capsys.readouterr().err
     assert federate(path, "out", "novelty", "--resume") == 0
     assert record(tmp_path / "out")["rounds"][0]["trained"] == [0, 1, 2]
     assert len(heads(tmp_path / "out")) == 3
@@ -169,7 +171,7 @@ def test_a_head_belongs_to_its_autoencoder(learned, federate, tmp_path):
     path.write_text(path.read_text().replace("[mae.fit]", "[mae.fit]\nlr = 0.01"))
     own = replace(read_experiment(str(path), "leak-free", 0), phase="novelty")
     with pytest.raises(StateError, match="other settings"):
-        ClientState(tmp_path / "out" / "clients", own, 0).finished(own)
+        ClientState(tmp_path / "out" / "clients", own, 0).read_finished(own)
 
 
 def test_without_the_autoencoder_it_says_what_to_train_first(preset, federate, tmp_path):

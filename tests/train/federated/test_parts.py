@@ -12,8 +12,8 @@ from train.federated import metrics, secagg, state_file
 from train.federated.client.policy import Policy, PolicyError, read_policy
 from train.federated.runtime.in_process import InProcessGrid
 from train.federated.serialization import PayloadError, pack, unpack
-from train.federated.server.strategies import RunningMean, build
-from train.federated.shared_parameters import personal_state, shared_state
+from train.federated.server.strategies import RunningMean, build_strategy
+from train.federated.shared_parameters import select_personal, select_shared
 from train.federated_config import StrategyConfig
 
 LIKE = {"experts.a": torch.zeros(2, 3), "experts.b": torch.zeros(4)}
@@ -32,8 +32,8 @@ def model() -> MixtureOfExperts:
 @pytest.mark.parametrize("batch_norm", ["shared", "silo", "local"])
 def test_every_tensor_is_either_shared_or_personal(model, batch_norm):
     shared, personal = (
-        shared_state(model, "experts", batch_norm),
-        personal_state(model, "experts", batch_norm),
+        select_shared(model, "experts", batch_norm),
+        select_personal(model, "experts", batch_norm),
     )
     assert shared.keys() | personal.keys() == model.state_dict().keys()
     assert not shared.keys() & personal.keys()
@@ -44,8 +44,8 @@ def test_every_tensor_is_either_shared_or_personal(model, batch_norm):
 
 def test_local_normalisation_keeps_weights_and_statistics_but_not_convolutions(model):
     gone = (
-        shared_state(model, "experts", "shared").keys()
-        - shared_state(model, "experts", "local").keys()
+        select_shared(model, "experts", "shared").keys()
+        - select_shared(model, "experts", "local").keys()
     )
     assert any(name.endswith("bn1.weight") for name in gone)
     assert not any("conv" in name.split(".")[-2] for name in gone)
@@ -55,7 +55,7 @@ def test_local_normalisation_keeps_weights_and_statistics_but_not_convolutions(m
 
 
 def test_a_real_network_survives_the_wire_bit_for_bit(model):
-    shared = shared_state(model, "experts", "shared")
+    shared = select_shared(model, "experts", "shared")
     back = unpack(pack(shared), shared, "client 1")
     assert list(back) == list(shared)
     assert all(torch.equal(back[name], shared[name]) for name in shared)
@@ -70,7 +70,7 @@ def test_a_real_network_survives_the_wire_bit_for_bit(model):
         ({"experts.b": np.array([1, np.nan, 0, 0])}, "not finite"),
         ({"experts.b": np.array([1, np.inf, 0, 0])}, "not finite"),
         ({"experts.b": np.array([1e300, 0, 0, 0])}, "not finite"),
-        ({"experts.b": np.array(["a", "b", "c", "d"])}, "as no array"),
+        ({"experts.b": np.array(["a", "b", "c", "d"])}, "an invalid array"),
     ],
 )
 def test_a_wrong_payload_names_sender_and_cause(changes, message):
@@ -86,7 +86,7 @@ def test_a_huge_or_broken_payload_is_refused_before_it_is_decoded():
     with pytest.raises(PayloadError, match="10000 bytes"):
         unpack(sent, LIKE, "client 1")
     sent["experts.b"] = Array("float32", (4,), "numpy.ndarray", b"x" * 100)
-    with pytest.raises(PayloadError, match="as no array"):
+    with pytest.raises(PayloadError, match="an invalid array"):
         unpack(sent, LIKE, "client 1")
 
 
@@ -94,12 +94,12 @@ def test_a_huge_or_broken_payload_is_refused_before_it_is_decoded():
 
 
 def test_a_hospital_s_policy_bars_names_and_sizes(tmp_path):
-    with pytest.raises(PolicyError, match=r"lets no 'attention\.0'"):
-        Policy(("experts.*",)).applied(
+    with pytest.raises(PolicyError, match=r"does not allow 'attention\.0'"):
+        Policy(("experts.*",)).apply(
             {"experts.a": torch.zeros(1), "attention.0": torch.zeros(1)}, {}
         )
-    with pytest.raises(PolicyError, match="MB out"):
-        Policy(max_mb=1e-6).applied(LIKE, LIKE)
+    with pytest.raises(PolicyError, match="allows 1e-06 MB"):
+        Policy(max_mb=1e-6).apply(LIKE, LIKE)
     path = tmp_path / "policy.toml"
     path.write_text('allow = ["experts.a"]\nmax_mb = 1.5')
     assert read_policy(str(path)) == Policy(("experts.a",), 1.5)
@@ -112,9 +112,9 @@ def test_a_hospital_s_policy_bars_names_and_sizes(tmp_path):
 
 def test_a_policy_bounds_an_update():
     new = {name: value + 3 for name, value in LIKE.items()}
-    out = Policy(clip=0.5).applied(new, LIKE)
+    out = Policy(clip=0.5).apply(new, LIKE)
     assert float(torch.cat([t.flatten() for t in out.values()]).norm()) == pytest.approx(0.5)
-    assert Policy(clip=100.0).applied(new, LIKE)["experts.b"].tolist() == [3.0] * 4
+    assert Policy(clip=100.0).apply(new, LIKE)["experts.b"].tolist() == [3.0] * 4
 
 
 # --- state files ---------------------------------------------------------------------------------
@@ -156,7 +156,9 @@ def replies(states: list[dict[str, torch.Tensor]], counts: list[int]) -> list[Me
 
 
 def aggregated(config: StrategyConfig, states, counts) -> dict[str, torch.Tensor]:
-    arrays, _ = build(config, pack(LIKE), len(states)).aggregate_train(1, replies(states, counts))
+    arrays, _ = build_strategy(config, pack(LIKE), len(states)).aggregate_train(
+        1, replies(states, counts)
+    )
     assert arrays is not None
     return unpack(arrays, LIKE, "the aggregation")
 
@@ -218,8 +220,8 @@ def test_server_side_clipping_bounds_every_client_whatever_its_size(honest):
 def test_an_update_beyond_the_range_of_secure_aggregation_is_refused_not_cut():
     new = {"experts.a": torch.full((2, 3), 0.5), "experts.b": torch.full((4,), 3.0)}
     with pytest.raises(PayloadError, match=r"'experts\.b' is 3, beyond secagg_range 1"):
-        secagg.update(new, LIKE, 1.0)
-    back = secagg.applied(secagg.update(new, LIKE, 4.0), LIKE)
+        secagg.compute_update(new, LIKE, 1.0)
+    back = secagg.add_update(secagg.compute_update(new, LIKE, 4.0), LIKE)
     assert all(torch.equal(back[n], new[n]) for n in LIKE)
 
 
@@ -230,7 +232,7 @@ def test_the_spread_over_clients():
     clients = {
         i: {"clean": i / 10, "nll": i / 10, "num-examples": 1 + 9 * (i == 9)} for i in range(10)
     }
-    found = metrics.summary(clients)
+    found = metrics.summarize(clients)
     assert found["clean"]["mean"] == pytest.approx(0.45)
     assert found["clean"]["weighted"] == pytest.approx((4.5 + 9 * 0.9) / 19)
     assert found["clean"]["worst"] == found["clean"]["bottom_decile"] == 0.0

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from train.federated.runtime.supernode import keep
+from train.federated.runtime.supernode import run_supernode
 from train.federated.server.run_state import RESULT
 
 WHO = 1
@@ -41,7 +41,7 @@ def kill_and_start_again(log: Path, codes: list[int]) -> None:
     pairs = Path(f"/proc/{pid}/environ").read_bytes().decode().split("\0")
     environment = dict(pair.split("=", 1) for pair in pairs if pair)
     os.killpg(pid, signal.SIGKILL)
-    codes.append(keep(words, environment, Path(words[words.index(KEY) + 1])))
+    codes.append(run_supernode(words, environment, Path(words[words.index(KEY) + 1])))
 
 
 @pytest.mark.slow
@@ -63,7 +63,7 @@ def test_a_node_that_is_killed_and_started_again_takes_part_again(
             os.kill(pid, signal.SIGTERM)
         killer.join(60)
     assert len(codes) == 1
-    assert "does not let this key in yet" in capsys.readouterr().err
+    assert "refuses this key: a lost node" in capsys.readouterr().err
     record = json.loads((tmp_path / "out" / "mixture" / RESULT).read_text(encoding="utf-8"))
     trained = [entry["trained"] for entry in record["rounds"]]
     assert len(trained) == rounds

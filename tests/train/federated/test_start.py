@@ -18,7 +18,7 @@ from train.federated.client.hospital import Hospital
 from train.federated.experiment import Experiment, read_experiment
 from train.federated.server.run_state import RESULT, STATE, RunState
 from train.federated.state_file import StateError
-from train.federated.warm_start import Start, start_own
+from train.federated.warm_start import WarmStart, load_personal_start
 
 FILE = "classifier.safetensors"
 PLACE = PARTS[FILE]
@@ -32,7 +32,7 @@ def experiment(preset) -> Experiment:
 @pytest.fixture
 def weights(experiment: Experiment, tmp_path: Path) -> Path:
     """A folder of weights in half precision whose experts hold other numbers than fresh ones."""
-    shared = experiment.shared(experiment.model())
+    shared = experiment.select_shared(experiment.build_model())
     g = torch.Generator().manual_seed(1)
     moved = {n: t + 0.01 * torch.randn(t.shape, generator=g) for n, t in shared.items()}
     return saved(tmp_path / "weights", moved)
@@ -45,11 +45,11 @@ def saved(folder: Path, tensors: dict[str, torch.Tensor]) -> Path:
 
 
 def test_what_is_shared_starts_as_the_weights_hold_it(experiment, weights, tmp_path):
-    ledger = RunState(experiment, tmp_path / "out", resume=False, start=weights)
-    fresh = experiment.shared(experiment.model())
+    state = RunState(experiment, tmp_path / "out", resume=False, start=weights)
+    fresh = experiment.select_shared(experiment.build_model())
     held = checkpoint.load(weights / FILE).state_dict
-    assert ledger.shared.keys() == fresh.keys() == held.keys()
-    for name, tensor in ledger.shared.items():
+    assert state.shared.keys() == fresh.keys() == held.keys()
+    for name, tensor in state.shared.items():
         assert tensor.dtype == fresh[name].dtype and torch.equal(tensor, held[name].to(tensor))
         assert not torch.equal(tensor, fresh[name])
 
@@ -57,8 +57,10 @@ def test_what_is_shared_starts_as_the_weights_hold_it(experiment, weights, tmp_p
 def test_a_tensor_that_the_weights_leave_out_starts_fresh(experiment, weights, tmp_path):
     held = checkpoint.load(weights / FILE).state_dict
     left_out = held.popitem()[0]
-    ledger = RunState(experiment, tmp_path / "o", resume=False, start=saved(tmp_path / "w", held))
-    assert torch.equal(ledger.shared[left_out], experiment.shared(experiment.model())[left_out])
+    state = RunState(experiment, tmp_path / "o", resume=False, start=saved(tmp_path / "w", held))
+    assert torch.equal(
+        state.shared[left_out], experiment.select_shared(experiment.build_model())[left_out]
+    )
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +74,7 @@ def corpus(world: Path) -> Corpus:
 @pytest.fixture
 def kept(experiment: Experiment, weights: Path) -> dict[str, torch.Tensor]:
     """Hospital 2's own attention, among the weights; hospital 1 has none there."""
-    fresh = experiment.personal(experiment.model())
+    fresh = experiment.select_personal(experiment.build_model())
     own = {n: torch.full_like(t, 0.5) for n, t in fresh.items()}
     file = system_file_name(2)
     config = {"info": {"hospital": 2, "federated": asdict(experiment.config.partition)}}
@@ -82,31 +84,31 @@ def kept(experiment: Experiment, weights: Path) -> dict[str, torch.Tensor]:
 
 
 def test_a_hospital_finds_its_own_attention_and_no_other_s(experiment, weights, kept):
-    own = start_own(experiment, weights, 1).own
+    own = load_personal_start(experiment, weights, 1).personal
     assert own.keys() == kept.keys() and own
     assert all(torch.equal(own[n], kept[n]) for n in kept)
-    nothing = start_own(experiment, weights, 0)
-    assert not nothing.own and nothing.sha256 == checkpoint.read_manifest(weights)[FILE].sha256
+    nothing = load_personal_start(experiment, weights, 0)
+    assert not nothing.personal and nothing.sha256 == checkpoint.read_manifest(weights)[FILE].sha256
 
 
 def test_its_first_round_starts_from_it_and_a_later_one_does_not(
     experiment, weights, kept, corpus, tmp_path, monkeypatch
 ):
-    start = start_own(experiment, weights, 1)
+    start = load_personal_start(experiment, weights, 1)
     hospital = Hospital(experiment, corpus, 1, tmp_path / "states", start=start)
     seen: list[dict[str, torch.Tensor]] = []
 
     def fit(model: torch.nn.Module, *_: object) -> float:
-        seen.append({n: t.clone() for n, t in experiment.personal(model).items()})
+        seen.append({n: t.clone() for n, t in experiment.select_personal(model).items()})
         for parameter in model.parameters():
             parameter.data += 1
         return 0.0
 
     monkeypatch.setattr(hospital, "_fit", fit)
-    shared = experiment.shared(experiment.model())
+    shared = experiment.select_shared(experiment.build_model())
     hospital.train(shared, 1, has_joined=False)
     hospital.train(shared, 2, has_joined=True)
-    learned = {n for n, _ in experiment.model().named_parameters()} & kept.keys()
+    learned = {n for n, _ in experiment.build_model().named_parameters()} & kept.keys()
     assert learned
     for name in learned:
         assert torch.equal(seen[0][name], kept[name]) and torch.equal(seen[1][name], kept[name] + 1)
@@ -135,11 +137,11 @@ def test_what_another_hospital_kept_is_refused(experiment, weights, kept, change
     checkpoint.save(weights / file, state, {"info": info})
     write_manifest(weights, [FILE, file], preset="tiny", protocol=protocol, commit="none")
     with pytest.raises(WeightsError, match=message):
-        start_own(experiment, weights, 1)
+        load_personal_start(experiment, weights, 1)
 
 
 def test_a_federation_and_a_hospital_start_from_the_same(experiment, weights):
-    start, none = start_own(experiment, weights, 0), Start({}, "")
+    start, none = load_personal_start(experiment, weights, 0), WarmStart({}, "")
     start.check(checkpoint.read_manifest(weights)[FILE].sha256, 0)
     none.check("", 0)
     for own, theirs in ((start, ""), (start, "f" * 64), (none, "f" * 64)):
@@ -175,13 +177,13 @@ def test_the_command_starts_there_and_says_so(
 
 def test_going_on_with_rounds_of_other_weights_is_refused(experiment, weights, tmp_path):
     out = tmp_path / "out"
-    ledger = RunState(experiment, out, resume=False, start=weights)
+    state = RunState(experiment, out, resume=False, start=weights)
     summary = {"score": {"mean": 0.5}}
-    ledger.add({"round": 1, "summary": summary, "skipped": ""}, ledger.shared)
+    state.add_round({"round": 1, "summary": summary, "skipped": ""}, state.shared)
     assert (out / STATE).is_file()
     again = RunState(experiment, out, resume=True, start=weights)
     assert [entry["round"] for entry in again.history] == [1]
-    with pytest.raises(StateError, match="began from other weights"):
+    with pytest.raises(StateError, match="started from other weights"):
         RunState(experiment, out, resume=True)
 
 

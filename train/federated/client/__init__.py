@@ -1,1 +1,1 @@
-"""One hospital: local training, personal state, its policy. Transport is in client_app alone."""
+"""A hospital's side: local training, its own files, its policy. Flower in `client_app` alone."""

@@ -1,8 +1,8 @@
-"""Batch-norm statistics, measured on a client's scans for the averaged weights that arrive.
+"""Batch-norm statistics of averaged weights, measured on each client's scans (SiloBN).
 
-Averaged weights send out smaller signals than the weights that were averaged, so that the mean of
-the clients' statistics fits neither. Each client measures them on its own scans when weights
-arrive, and keeps them to itself (SiloBN, Andreux et al. 2020).
+Activations of averaged weights are smaller than those of the weights averaged, so the mean of the
+clients' statistics does not fit them. Each client measures the statistics on its own scans when
+weights arrive, and does not share them (Andreux et al. 2020).
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from train.data.dataset import ScanDataset, batches
 
-FEW, MANY = 32, 256  # scans that will do while a round's own batches follow, and for reading
+BN_SCANS_TRAIN, BN_SCANS_EVAL = 32, 256  # before training, whose batches follow; before evaluation
 BATCH = 64
 
 
 @torch.no_grad()
-def measure(model: nn.Module, data: ScanDataset, device: torch.device) -> None:
-    """Sets all running means and variances in place to those of the scans."""
+def measure_statistics(model: nn.Module, data: ScanDataset, device: torch.device) -> None:
+    """Set all running means and variances in place to those of the scans."""
     norms = [m for m in model.modules() if isinstance(m, _BatchNorm)]
     if not norms:
         return

@@ -1,4 +1,4 @@
-"""Flower's client app: unpacks a message, calls the hospital, packs the tensors that may leave."""
+"""Client app: unpack a message, let the hospital work, pack a reply that may leave."""
 
 from __future__ import annotations
 
@@ -22,40 +22,40 @@ from train.federated import secagg
 from train.federated.client.hospital import Hospital
 from train.federated.client.policy import PolicyError, read_policy
 from train.federated.experiment import read_experiment
+from train.federated.metrics import COUNT, EQUAL, SECONDS
 from train.federated.serialization import PayloadError, pack, unpack
-from train.federated.server.strategies import COUNT, EQUAL, SECONDS
 from train.federated.state_file import StateError
-from train.federated.warm_start import start_own
+from train.federated.warm_start import load_personal_start
 
-REFUSED = 2  # an error's code: the client says why in a sentence
-# where a hospital keeps things, and whether all scans there are its own: its node config says
+REFUSED = 2  # an error's code: the reason is a sentence for the server
+# keys of the node config: a hospital's folders, and whether all scans there are its own
 PLACES = ("data", "cache", "state", "manifests", "whole", "defence", "start")
-UNSAID = (DataError, WeightsError, OSError)  # may name files, and files may name patients
-# errors whose sentence may leave
-SAID = (StateError, PayloadError, PolicyError, PresetError, FloatingPointError)
+PRIVATE_ERRORS = (DataError, WeightsError, OSError)  # stay here: a file's name may hold a patient's
+# errors whose message is sent to the server
+REPORTED_ERRORS = (StateError, PayloadError, PolicyError, PresetError, FloatingPointError)
 
 app = ClientApp(mods=[secagg.client_mod])
 
 
 @app.query()
 def introduce(message: Message, context: Context) -> Message:
-    """Reply with this client's number, experiment and number of scans."""
+    """Reply with the client's number, its experiment and its number of scans."""
 
     def work(hospital: Hospital) -> RecordDict:
-        who = ConfigRecord({"client": hospital.client, "digest": hospital.experiment.digest})
-        who["num-train"] = len(hospital.corpus.train)
-        who["num-val"] = len(hospital.corpus.val)
-        return RecordDict({"who": who})
+        identity = ConfigRecord({"client": hospital.client, "digest": hospital.experiment.digest})
+        identity["num-train"] = len(hospital.corpus.train)
+        identity["num-val"] = len(hospital.corpus.val)
+        return RecordDict({"who": identity})
 
     return _answer(message, context, work)
 
 
 @app.train()
 def train(message: Message, context: Context) -> Message:
-    """Train one round; reply with the shared tensors and metrics."""
+    """Run one round of local training; reply with the shared tensors and metrics."""
 
     def work(hospital: Hospital) -> RecordDict:
-        shared = _shared(message, hospital)
+        shared = _unpack_shared(message, hospital)
         config = message.content.config_records["config"]
         joined = config["joined"]
         has_joined = isinstance(joined, list) and hospital.client in joined
@@ -63,17 +63,19 @@ def train(message: Message, context: Context) -> Message:
             hospital.start.check(str(config.get("start", "")), hospital.client)
         new, figures = hospital.train(
             shared,
-            _whole(config["round"]),
+            _read_int(config["round"]),
             has_joined=has_joined,
-            best=_whole(config["best"]),
-            span=(_share(config["from"]), _share(config["to"])),
-            adv_share=_share(config["adv-share"]) if "adv-share" in config else None,
+            best=_read_int(config["best"]),
+            span=(_read_share(config["from"]), _read_share(config["to"])),
+            adv_share=_read_share(config["adv-share"]) if "adv-share" in config else None,
         )
-        if new.keys() != hospital.like.keys():
+        if new.keys() != hospital.spec.keys():
             raise PayloadError("something personal was about to leave: nothing was sent")
-        new = read_policy(str(context.node_config.get("policy", ""))).applied(new, shared)
+        new = read_policy(str(context.node_config.get("policy", ""))).apply(new, shared)
         if hospital.experiment.config.strategy.secagg:
-            new = secagg.update(new, shared, hospital.experiment.config.strategy.secagg_range)
+            new = secagg.compute_update(
+                new, shared, hospital.experiment.config.strategy.secagg_range
+            )
         metrics = MetricRecord({COUNT: int(figures.pop(COUNT)), EQUAL: 1, **figures})
         return RecordDict({"arrays": pack(new), "metrics": metrics})
 
@@ -82,12 +84,14 @@ def train(message: Message, context: Context) -> Message:
 
 @app.evaluate()
 def evaluate(message: Message, context: Context) -> Message:
-    """Validate the shared tensors with the client's own; reply with metrics."""
+    """Reply with metrics of the client's model on its validation scans."""
 
     def work(hospital: Hospital) -> RecordDict:
         config = message.content.config_records["config"]
         figures = hospital.evaluate(
-            _shared(message, hospital), _whole(config["round"]), finish=bool(config["finish"])
+            _unpack_shared(message, hospital),
+            _read_int(config["round"]),
+            finish=bool(config["finish"]),
         )
         metrics = MetricRecord({COUNT: int(figures.pop(COUNT)), **figures})
         return RecordDict({"metrics": metrics})
@@ -98,42 +102,42 @@ def evaluate(message: Message, context: Context) -> Message:
 def _answer(message: Message, context: Context, work: Callable[[Hospital], RecordDict]) -> Message:
     start = time.monotonic()
     try:
-        content = work(_hospital(context))
+        content = work(_get_hospital(context))
         for metrics in content.metric_records.values():
             metrics[SECONDS] = time.monotonic() - start
         return Message(content, reply_to=message)
-    except UNSAID as error:
+    except PRIVATE_ERRORS as error:
         print(f"error: {error}", file=sys.stderr)
         reason = "its scans, weights or folders cannot be read; its own log says which"
-    except SAID as error:
+    except REPORTED_ERRORS as error:
         reason = str(error)
     return Message(Error(REFUSED, reason), reply_to=message)
 
 
-def _shared(message: Message, hospital: Hospital) -> dict[str, Tensor]:
-    return unpack(message.content.array_records["arrays"], hospital.like, "the server")
+def _unpack_shared(message: Message, hospital: Hospital) -> dict[str, Tensor]:
+    return unpack(message.content.array_records["arrays"], hospital.spec, "the server")
 
 
-def _share(value: object) -> float:
+def _read_share(value: object) -> float:
     if not isinstance(value, float) or not 0 <= value <= 1:
-        raise PayloadError(f"the server sent {value!r} where a share belongs")
+        raise PayloadError(f"the server sent {value!r} in place of a share")
     return value
 
 
-def _whole(value: object) -> int:
+def _read_int(value: object) -> int:
     if not isinstance(value, int):
-        raise PayloadError(f"the server sent {value!r} where a whole number belongs")
+        raise PayloadError(f"the server sent {value!r} in place of a whole number")
     return value
 
 
-def _hospital(context: Context) -> Hospital:
-    """Return the hospital of this node.
+def _get_hospital(context: Context) -> Hospital:
+    """Return this node's hospital.
 
-    Places come from the node's own config. Simulated nodes have none and take the run's.
+    Folders come from the node's config; simulated nodes have none and take the run's.
     """
     node, run = context.node_config, context.run_config
     places = {name: str((node if "data" in node else run).get(name, "")) for name in PLACES}
-    return _open(
+    return _open_hospital(
         str(run["preset"]),
         str(run["protocol"]),
         int(run["seed"]),
@@ -144,7 +148,7 @@ def _hospital(context: Context) -> Hospital:
 
 
 @cache
-def _open(
+def _open_hospital(
     preset: str,
     protocol: str,
     seed: int,
@@ -159,7 +163,7 @@ def _open(
     start: str,
 ) -> Hospital:
     experiment = read_experiment(preset, protocol, seed, phase)
-    corpus = _corpus(protocol, data, cache, manifests)
+    corpus = _load_corpus(protocol, data, cache, manifests)
     if whole.lower() not in ("true", "1"):
         corpus = client_corpus(corpus, experiment.config.partition, client)
     system = None
@@ -167,21 +171,21 @@ def _open(
         if not defence:
             raise PresetError(f"client {client}: purify needs weights to purify with: --defence")
         system = load(defence)
-    own = start_own(experiment, Path(start), client) if start else None
+    own = load_personal_start(experiment, Path(start), client) if start else None
     try:
         return Hospital(experiment, corpus, client, Path(state or "state"), system, own)
     except ValueError as error:
         raise PresetError(f"client {client}: {error}") from None
 
 
-def forget() -> None:
-    """Forget all opened hospitals: another run may find other files in the same places."""
-    _open.cache_clear()
-    _corpus.cache_clear()
+def clear_cache() -> None:
+    """Close all opened hospitals: the next run may find other files in their folders."""
+    _open_hospital.cache_clear()
+    _load_corpus.cache_clear()
 
 
 @lru_cache(maxsize=1)
-def _corpus(protocol: str, data: str, cache: str, manifests: str) -> Corpus:
+def _load_corpus(protocol: str, data: str, cache: str, manifests: str) -> Corpus:
     root = Path(data) if data else default_root()
     if root is None:
         raise DataError("name the data folder in the node's config, or set MEDFEDPURE_DATA")

@@ -1,4 +1,4 @@
-"""FedProx on the client (Li et al. 2020): a penalty on the distance to the round's weights."""
+"""FedProx (Li et al. 2020): a loss that pulls local steps towards the round's shared tensors."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from train.trainer import LossFn
 
 
-def proximal(function: LossFn, anchor: Mapping[str, Tensor], mu: float) -> LossFn:
-    """Add mu / 2 * |theta - theta_round|^2 over the shared tensors to a loss (FedProx)."""
+def add_proximal_term(function: LossFn, anchor: Mapping[str, Tensor], mu: float) -> LossFn:
+    """Return the loss plus mu / 2 * |theta - theta_round|^2 over the shared parameters."""
 
     def loss(model: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator) -> Tensor:
         pulls = [

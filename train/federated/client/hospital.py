@@ -1,4 +1,4 @@
-"""A hospital's part of a round: train on its scans, keep its attention, report metrics.
+"""A hospital in a round: trains on its scans, keeps its attention, reports metrics.
 
 No transport in here: tensors by name come in and go out.
 """
@@ -20,29 +20,32 @@ from train.config import Preset, check_fit
 from train.data.corpus import Corpus
 from train.data.dataset import ScanDataset
 from train.device import pick_device
-from train.federated.client import batch_norm, replaced_scans
-from train.federated.client.fedprox import proximal
+from train.federated.client import batch_norm
+from train.federated.client.adversarial_cache import attack_training_scans
+from train.federated.client.fedprox import add_proximal_term
 from train.federated.client.local_state import ClientState
+from train.federated.client.purify_training_scans import purify_training_scans
 from train.federated.experiment import Experiment
+from train.federated.metrics import COUNT
 from train.federated.state_file import StateError
-from train.federated.warm_start import Start
+from train.federated.warm_start import WarmStart
 from train.phases.fedem import mixture_weights
 from train.phases.phase import Recipe, Solver
 from train.recipes import FILES, build_recipe, phases_of
 from train.trainer import FitConfig, fit
 
 State = Mapping[str, Tensor]
-ROUND_SEEDS = 10_000  # clients and rounds that have seeds of their own
-MOST_REFUSED = 0.1  # of validation scans: a head that says 'cannot judge' of more is spoilt
+SEED_STRIDE = 10_000  # clients and rounds that get different seeds
+MAX_REFUSED_SHARE = 0.1  # of validation scans: reject an OOD head that refuses more
 
 
 class Hospital:
-    """Client number `client` with its own scans; its personal state lies in `folder` alone.
+    """Client number `client` with its own scans; its personal tensors are stored in `folder` alone.
 
-    It goes on from `start`, what it kept of an earlier training, or from fresh numbers.
+    It starts from `start`, its tensors of an earlier training, or from initial weights.
 
     Raises:
-        ValueError: the preset's networks do not fit the scans, or they are fewer than a batch.
+        ValueError: the preset's networks do not fit the scans, or the scans are fewer than a batch.
     """
 
     def __init__(
@@ -52,24 +55,24 @@ class Hospital:
         client: int,
         folder: Path,
         defence: MedFedPure | None = None,
-        start: Start | None = None,
+        start: WarmStart | None = None,
     ) -> None:
         check_fit(experiment.preset, corpus)
         if (batch := experiment.batch_size) > (n := len(corpus.train)):
             raise ValueError(f"{n} training scans are fewer than a batch of {batch}")
         self.experiment = experiment
         self.client = client
-        self.start = start or Start({}, "")
-        self.state = ClientState(folder, experiment, client)
+        self.start = start or WarmStart({}, "")
+        self.local_state = ClientState(folder, experiment, client)
         self.device = pick_device()
         if defence is not None:
-            corpus = replace(corpus, train=replaced_scans.purified(corpus.train, defence))
+            corpus = replace(corpus, train=purify_training_scans(corpus.train, defence))
         self.corpus = corpus
 
     @cached_property
-    def like(self) -> dict[str, Tensor]:
-        """Names, shapes and dtypes of the shared tensors, without the numbers."""
-        shared = self.experiment.shared(self.experiment.model())
+    def spec(self) -> dict[str, Tensor]:
+        """Names, shapes and dtypes of the shared tensors, on the meta device."""
+        shared = self.experiment.select_shared(self.experiment.build_model())
         return {name: value.to("meta") for name, value in shared.items()}
 
     def train(
@@ -82,135 +85,138 @@ class Hospital:
         span: tuple[float, float] = (0.0, 1.0),
         adv_share: float | None = None,
     ) -> tuple[dict[str, Tensor], dict[str, float]]:
-        """Train the local epochs of a round from the shared tensors and the client's own (Eq. 9).
+        """Train one round's local epochs from the shared and the personal tensors (Eq. 9).
 
-        A head for 'cannot judge' is solved instead, whatever arrives.
-        A client that has not joined yet has no attention of its own: past the first round it
-        adapts one to the experts before it trains. What is personal in round `best` is kept too.
+        An out-of-distribution head is solved in closed form instead.
+        A client that has not joined yet has no attention: after the first round it adapts one to
+        the experts before it trains. The personal tensors of round `best` are kept too.
         `span` is the round's part of the learning rate's schedule, `adv_share` the share of
-        attacked scans where it is not the preset's.
+        adversarial examples if it differs from the preset's.
 
         Returns:
-            What is shared, and figures: 'loss' and the number of training scans.
+            The shared tensors, and metrics: 'loss' and the number of training scans.
 
         Raises:
             StateError: the attention of an earlier round is lost.
             FloatingPointError: the loss is not a number.
         """
         config, model = self.experiment.config, self._model(shared)
-        before = self.state.latest(round_index - 1) if has_joined else 0
+        before = self.local_state.find_latest(round_index - 1) if has_joined else 0
         if has_joined:
-            self._add_own(model, before)
+            self._load_personal(model, before)
         else:
-            self.state.clear()  # of a run that the server knows nothing of
-            model.load_state_dict(self.start.own, strict=False)
+            self.local_state.clear()  # of a run that this server does not continue
+            model.load_state_dict(self.start.personal, strict=False)
             if round_index > 1:
                 self._adapt(model, shared, round_index, span)
         if isinstance(model, Novelty):
             loss = self._solver.solve(model, self.corpus.train, self._seed(round_index))
         else:
-            self._prepare(model, batch_norm.FEW)
-            learn, data = self._lesson(model, round_index, adv_share)
+            self._prepare(model, batch_norm.BN_SCANS_TRAIN)
+            recipe, data = self._choose_recipe(model, round_index, adv_share)
             if config.strategy.proximal_mu:
-                loss_fn = proximal(learn.loss, dict(shared), config.strategy.proximal_mu)
-                learn = replace(learn, loss=loss_fn)
-            loss = self._fit(model, data, learn, round_index, config.local_epochs, span)
-        self.state.write(round_index, self.experiment.personal(model))
-        self.state.keep_only({round_index, before, self.state.nearest(best)})
-        return _on_cpu(self.experiment.shared(model)), {
+                loss_fn = add_proximal_term(recipe.loss, dict(shared), config.strategy.proximal_mu)
+                recipe = replace(recipe, loss=loss_fn)
+            loss = self._fit(model, data, recipe, round_index, config.local_epochs, span)
+        self.local_state.write(round_index, self.experiment.select_personal(model))
+        self.local_state.keep_rounds({round_index, before, self.local_state.find_nearest(best)})
+        return _on_cpu(self.experiment.select_shared(model)), {
             "loss": loss,
-            "num-examples": len(self.corpus.train),
+            COUNT: len(self.corpus.train),
         }
 
     def evaluate(
         self, shared: State, round_index: int, *, finish: bool = False
     ) -> dict[str, float]:
-        """Measure the shared tensors with the client's own of a round on validation scans.
+        """Return validation metrics of the shared tensors with the personal ones of a round.
 
-        With `finish` the network is kept whole: the phase has ended, others may build on it.
+        With `finish` the whole network is written: the phase has ended, other phases may need it.
 
         Raises:
-            StateError: the client's own is lost, or a head for 'cannot judge' refuses its scans.
+            StateError: the personal tensors are lost, or an out-of-distribution head refuses too
+                many of the validation scans.
         """
         model = self._model(shared)
-        self._add_own(model, self.state.nearest(round_index))
-        self._prepare(model, batch_norm.MANY)
+        self._load_personal(model, self.local_state.find_nearest(round_index))
+        self._prepare(model, batch_norm.BN_SCANS_EVAL)
         if isinstance(model, Novelty):
             figures = self._solver.validate(model)
-            if figures["val_refused"] > MOST_REFUSED:
+            if figures["val_refused"] > MAX_REFUSED_SHARE:
                 share = f"{figures['val_refused']:.0%} of client {self.client}'s validation scans"
                 raise StateError(f"the head would refuse {share}: it is not kept")
         else:
             figures = self._recipe.validate(model.eval())
         if finish:
-            self.state.finish(model.state_dict())
-        return {**figures, "num-examples": len(self.corpus.val)}
+            self.local_state.write_finished(model.state_dict())
+        return {**figures, COUNT: len(self.corpus.val)}
 
-    def system(self, files: Iterable[str] = tuple(FILES.values())) -> MedFedPure:
-        """Build the system with the named parts as finished here, the others untrained.
+    def build_system(self, files: Iterable[str] = tuple(FILES.values())) -> MedFedPure:
+        """Return the system with this hospital's finished parts; parts not named are untrained.
 
         Raises:
-            StateError: a part's phase has not ended here yet.
+            StateError: this hospital has not finished a part's phase.
         """
         preset = self.experiment.preset
         system = build(preset.system).to(self.device)
         for phase in phases_of(preset):
             if (file := FILES[phase]) in files:
-                state = self.state.finished(replace(self.experiment, phase=phase))
+                state = self.local_state.read_finished(replace(self.experiment, phase=phase))
                 system.get_submodule(PARTS[file]).load_state_dict(state)
         return system
 
     @cached_property
     def _recipe(self) -> Recipe:
-        return self._recipe_of(self.experiment.preset)
+        return self._build_recipe(self.experiment.preset)
 
-    def _recipe_of(self, preset: Preset, *, calm: bool = False) -> Recipe:
+    def _build_recipe(self, preset: Preset, *, calm: bool = False) -> Recipe:
         phase = self.experiment.step
-        return build_recipe(phase, preset, self.corpus, self.device, self.system, calm=calm)
+        return build_recipe(phase, preset, self.corpus, self.device, self.build_system, calm=calm)
 
     @cached_property
     def _solver(self) -> Solver:
         phase = self.experiment.step
         assert phase.solver is not None
         settings = phase.settings(self.experiment.preset)
-        return phase.solver(settings, self.corpus.val, self.device, self.system)
+        return phase.solver(settings, self.corpus.val, self.device, self.build_system)
 
-    def _lesson(
+    def _choose_recipe(
         self, model: nn.Module, round_index: int, adv_share: float | None
     ) -> tuple[Recipe, ScanDataset]:
-        """Return the recipe and the training scans of this round."""
+        """Return the loss settings and the training scans of this round."""
         config, preset = self.experiment.config, self.experiment.preset
         loss = preset.classifier.loss
         if not self.experiment.step.is_adversarial or not loss.adv_eps:
             return self._recipe, self.corpus.train
         if round_index <= config.calm_rounds:
-            return self._recipe_of(preset, calm=True), self.corpus.train
+            return self._build_recipe(preset, calm=True), self.corpus.train
         if adv_share is not None:
             loss = replace(loss, adv_clean=1 - adv_share)
         data = self.corpus.train
         if config.refresh_every:
             assert isinstance(model, MixtureOfExperts)
             since = round_index - (round_index - config.calm_rounds - 1) % config.refresh_every
-            path = self.state.attacked(since)
-            data = replaced_scans.attacked(model, data, loss, self._seed(since), path)
+            path = self.local_state.adversarial_cache(since)
+            data = attack_training_scans(model, data, loss, self._seed(since), path)
             loss = replace(loss, adv_eps=0.0)
-        learns = preset.override(classifier=replace(preset.classifier, loss=loss))
-        return replace(self._recipe, loss=self._recipe_of(learns).loss), data
+        trained = preset.override(classifier=replace(preset.classifier, loss=loss))
+        return replace(self._recipe, loss=self._build_recipe(trained).loss), data
 
     def _model(self, shared: State) -> nn.Module:
-        model = self.experiment.model()
-        model.load_state_dict({**self.experiment.personal(model), **shared})
+        model = self.experiment.build_model()
+        model.load_state_dict({**self.experiment.select_personal(model), **shared})
         return model.to(self.device)
 
-    def _add_own(self, model: nn.Module, round_index: int) -> None:
-        """Add the client's personal tensors of a round, where it keeps any."""
+    def _load_personal(self, model: nn.Module, round_index: int) -> None:
+        """Load the personal tensors of a round, if the phase has any."""
         if not self.experiment.is_all_shared:
-            model.load_state_dict(self.state.read(round_index), strict=False)
+            model.load_state_dict(self.local_state.read(round_index), strict=False)
 
     def _prepare(self, model: nn.Module, scans: int) -> None:
-        """Fit a model that has just arrived to the client's scans, without a gradient."""
-        if self.experiment.config.batch_norm == "silo" and self.like:
-            batch_norm.measure(model, self.corpus.train.thin(scans, truncate=True), self.device)
+        """Set batch-norm statistics and EM weights from the client's scans, without a gradient."""
+        if self.experiment.config.batch_norm == "silo" and self.spec:
+            batch_norm.measure_statistics(
+                model, self.corpus.train.thin(scans, truncate=True), self.device
+            )
         if isinstance(model, MixtureOfExperts) and isinstance(model.attention, ClientGate):
             weights = mixture_weights(model, self.corpus.train, self.device)
             model.attention.set_weights(weights)
@@ -218,12 +224,12 @@ class Hospital:
     def _adapt(
         self, model: nn.Module, shared: State, round_index: int, span: tuple[float, float]
     ) -> None:
-        """Fit a late client's attention to the experts, which do not change."""
-        self._prepare(model, batch_norm.FEW)
+        """Train the attention of a late client on fixed experts."""
+        self._prepare(model, batch_norm.BN_SCANS_TRAIN)
         parameters = dict(model.named_parameters())
         own = parameters.keys() - shared.keys()
         if not own or self.experiment.preset.classifier.loss.objective == "em":
-            return  # nothing to learn, or nothing that a gradient teaches
+            return  # no personal parameter, or none trained by a gradient
         for name in parameters.keys() & shared.keys():
             parameters[name].requires_grad_(False)
         self._fit(model, self.corpus.train, self._recipe, round_index, 1, span)
@@ -235,19 +241,19 @@ class Hospital:
         self,
         model: nn.Module,
         data: ScanDataset,
-        learn: Recipe,
+        recipe: Recipe,
         round_index: int,
         epochs: int,
         span: tuple[float, float],
     ) -> float:
-        """Trains in place; returns the last epoch's mean loss."""
+        """Train in place; return the last epoch's mean loss."""
         config: FitConfig = replace(
-            learn.fit, epochs=epochs, ema=0.0, patience=0, seed=self._seed(round_index)
+            recipe.fit, epochs=epochs, ema=0.0, patience=0, seed=self._seed(round_index)
         )
         history = fit(
             model,
             data,
-            learn.loss,
+            recipe.loss,
             config,
             validate=lambda _: {"score": 0.0},  # the last epoch is what the server averages
             report=lambda _: None,
@@ -257,7 +263,7 @@ class Hospital:
         return history[-1]["loss"]
 
     def _seed(self, round_index: int) -> int:
-        return (self.experiment.seed * ROUND_SEEDS + round_index) * ROUND_SEEDS + self.client
+        return (self.experiment.seed * SEED_STRIDE + round_index) * SEED_STRIDE + self.client
 
 
 def _on_cpu(tensors: State) -> dict[str, Tensor]:

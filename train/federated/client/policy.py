@@ -1,4 +1,4 @@
-"""A hospital's policy: limits on what may leave, in a file that no server can change."""
+"""Outgoing policy of a hospital: a file on its own machine that no server can change."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from torch import Tensor
 
 
 class PolicyError(ValueError):
-    """The update violates the hospital's policy, or the policy cannot be read."""
+    """A reply violates the hospital's policy, or the policy cannot be read."""
 
 
 @dataclass(frozen=True)
 class Policy:
-    """Patterns of names that may leave, largest size in MB, clipping and noise of the update.
+    """Allowed tensor names (patterns), payload limit in megabytes, clipping and noise of updates.
 
-    What is personal never leaves in any case: the experiment says so. This narrows it further.
-    `clip` above 0 scales a round's update to that L2 norm at most, and `noise` adds Gaussian noise
-    of standard deviation noise * clip to each number of it.
+    Personal tensors never leave, whatever the policy says. `clip` above 0 scales a round's update
+    to that L2 norm at most, and `noise` adds Gaussian noise of standard deviation noise * clip to
+    each number of it.
     """
 
     allow: tuple[str, ...] = ("*",)
@@ -34,18 +34,18 @@ class Policy:
         if min(self.max_mb, self.clip, self.noise) < 0 or (self.noise and not self.clip):
             raise PolicyError("max_mb, clip and noise must be 0 or more, noise needs a clip")
 
-    def applied(self, new: Mapping[str, Tensor], old: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return a round's tensors as they may leave: checked, clipped, with noise.
+    def apply(self, new: Mapping[str, Tensor], old: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return a round's tensors, clipped and with noise as the policy says.
 
         Raises:
-            PolicyError: a name is not allowed, or it is too much.
+            PolicyError: a name is not allowed, or the payload is too large.
         """
         barred = [n for n in new if not any(fnmatchcase(n, pattern) for pattern in self.allow)]
         if barred:
-            raise PolicyError(f"the policy of this hospital lets no {barred[0]!r} out")
+            raise PolicyError(f"the policy of this hospital does not allow {barred[0]!r} to leave")
         size = sum(t.nbytes for t in new.values()) / 1e6
         if size > self.max_mb:
-            raise PolicyError(f"the policy of this hospital lets {self.max_mb} MB out, not {size}")
+            raise PolicyError(f"the policy of this hospital allows {self.max_mb} MB, not {size}")
         if not self.clip:
             return dict(new)
         delta = {name: value - old[name] for name, value in new.items()}
@@ -57,10 +57,10 @@ class Policy:
 
 
 def read_policy(path: str) -> Policy:
-    """Read the policy of a TOML file; without a file the default policy.
+    """Read the policy in a TOML file; the default one if no file is named.
 
     Raises:
-        PolicyError: the file is missing, is no TOML, or has a key that no policy has.
+        PolicyError: the file is missing, is not TOML, or has an unknown key.
     """
     if not path:
         return Policy()

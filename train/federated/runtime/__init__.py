@@ -1,1 +1,1 @@
-"""Ways to run the two apps: one process, Ray, several machines. No learning in here."""
+"""Runtimes of the two apps: one process, Ray, several machines. No learning, no aggregation."""

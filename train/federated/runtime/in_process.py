@@ -1,7 +1,7 @@
-"""Flower's Grid in one process: the same apps without servers, sockets or Ray, one client a time.
+"""In-process runtime: Flower's Grid without servers, sockets or Ray, one client at a time.
 
-Messages are handled when their replies are pulled, in the order they were sent: deterministic, and
-a stop between two clients is a stop.
+A message is handled when its reply is pulled, in the order of sending: deterministic, and a run can
+be stopped between two clients.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from flwr.clientapp.typing import ClientAppCallable
 from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 
-# private to Flower, which wants it set wherever a Message is made outside its own processes
+# private to Flower, but required for a Message made outside Flower's own processes
 from flwr.supercore.task_identity import TaskIdentity
 
 RUN_ID = 1
@@ -42,7 +42,7 @@ class InProcessGrid(Grid):
         }
 
     def set_run(self, run: Run) -> None:
-        """Sets the run that the grid belongs to."""
+        """Set the run that the grid belongs to."""
         self._run = run
 
     @property
@@ -58,15 +58,15 @@ class InProcessGrid(Grid):
         group_id: str,
         ttl: float | None = None,
     ) -> Message:
-        """Create a message to one node."""
+        """Return a message to one node."""
         return Message(content, dst_node_id, message_type, group_id=group_id, ttl=ttl)
 
     def get_node_ids(self) -> list[int]:
-        """All nodes: none ever goes away."""
+        """Return all nodes; none disconnects."""
         return list(self._contexts)
 
     def push_messages(self, messages: Iterable[Message]) -> list[str]:
-        """Queues messages; each is copied when its turn comes, so that one copy is all there is."""
+        """Queue messages; each is copied when it is handled, so that one copy exists at a time."""
         names = []
         for message in messages:
             self._sent += 1
@@ -76,7 +76,7 @@ class InProcessGrid(Grid):
         return names
 
     def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
-        """Lets one client answer the first of the named messages that still waits."""
+        """Handle the first waiting message of those named and return its reply."""
         for name in message_ids:
             if name in self._waiting:
                 return [self._answer(self._waiting.pop(name))]
@@ -85,14 +85,14 @@ class InProcessGrid(Grid):
     def send_and_receive(
         self, messages: Iterable[Message], *, timeout: float | None = None
     ) -> list[Message]:
-        """All replies, in the order of the messages."""
+        """Return all replies, in the order of the messages."""
         names = self.push_messages(messages)
         return [reply for name in names for reply in self.pull_messages([name])]
 
     def _answer(self, message: Message) -> Message:
         context = self._contexts[message.metadata.dst_node_id]
         try:
-            # an engine would serialise, and clients may change what they get
+            # engines serialize; clients may change a message's content
             return copy.deepcopy(self._app(copy.deepcopy(message), context))
-        except Exception as error:  # as an engine does: a broken client ends in an error reply
+        except Exception as error:  # as on an engine: an exception becomes an error reply
             return Message(Error(FAILED, f"{type(error).__name__}: {error}"), reply_to=message)

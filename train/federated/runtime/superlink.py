@@ -1,4 +1,4 @@
-"""Flower's processes: started with their own home and ports, queried for a run's outcome."""
+"""Flower's SuperLink and commands as subprocesses: start, submit a run, wait for its end."""
 
 from __future__ import annotations
 
@@ -14,26 +14,33 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from train.federated.server.server_app import FederationError
+from train.federated.experiment import FederationError
 
 APP = Path(__file__).parents[3]
-# of a run's settings, what the server needs; places are each node's own
+# settings that the server needs; folders come from each node's config
 RUN_KEYS = ("preset", "protocol", "seed", "phase", "out", "resume", "start")
 START_SECONDS = 120.0
-POLL = 10.0  # seconds; each look starts a Python
+POLL_SECONDS = 10.0  # each poll starts a Python process
+# Flower reports runs to its maker and asks for updates unless these are set
+NO_TELEMETRY = {
+    "FLWR_TELEMETRY_ENABLED": "0",
+    "FLWR_DISABLE_UPDATE_CHECK": "1",
+    "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
+    "RAY_USAGE_STATS_ENABLED": "0",
+}
 
 
-class Link:
-    """A SuperLink by the name it has in Flower's config.toml under `home` (default: the user's)."""
+class SuperLink:
+    """SuperLink named in Flower's config.toml under `home` (default: the user's)."""
 
     def __init__(self, name: str, home: Path | None = None) -> None:
         self.name = name
-        self.environment = environment()
+        self.environment = build_environment()
         if home:
             self.environment["FLWR_HOME"] = str(home)
 
     def run(self, settings: Mapping[str, Any], federation: str = "") -> None:
-        """Submits the app and waits until the run has ended, showing the rounds' lines.
+        """Submit the app and print each round's line until the run has ended.
 
         Raises:
             FederationError: the run did not end well.
@@ -43,78 +50,78 @@ class Link:
         words = " ".join(f"{k}={json.dumps(v)}" for k, v in settings.items())
         options = ["--run-config", words]
         options += ["--federation-config", federation] if federation else []
-        run = self.flwr("run", str(APP), self.name, *options)["run-id"]
+        run = self.run_flwr("run", str(APP), self.name, *options)["run-id"]
         log, seen = Path(settings["out"]) / "log.jsonl", 0
-        seen = len(_lines(log))
+        seen = len(_read_lines(log))
         try:
             while True:
-                status, lines = self._status(run), _lines(log)
+                status, lines = self._read_status(run), _read_lines(log)
                 for line in lines[seen:]:
-                    sys.stderr.write(_shown(line) + "\n")
+                    sys.stderr.write(_format_line(line) + "\n")
                 seen = len(lines)
                 if status.startswith("finished"):
                     break
-                time.sleep(POLL)
+                time.sleep(POLL_SECONDS)
         except KeyboardInterrupt:
-            self.flwr("stop", run, self.name)
+            self.run_flwr("stop", run, self.name)
             raise
         if status != "finished:completed":
-            raise FederationError(f"run {run} ended as {status}: {self._last_words(run, log)}")
+            raise FederationError(f"run {run} ended as {status}: {self._read_log_end(run, log)}")
 
-    def flwr(self, *words: str) -> dict[str, Any]:
-        """One command of Flower's, its JSON.
+    def run_flwr(self, *words: str) -> dict[str, Any]:
+        """Run one `flwr` command and return its JSON.
 
         Raises:
-            FederationError: the command failed; its own words say why.
+            FederationError: the command failed; the message is the command's own.
         """
         done = subprocess.run(
-            [program("flwr"), *words, "--format", "json"],
+            [find_program("flwr"), *words, "--format", "json"],
             env=self.environment,
             capture_output=True,
             text=True,
             check=False,
         )
         try:
-            found: dict[str, Any] = json.loads(done.stdout[done.stdout.index("{") :])
+            reply: dict[str, Any] = json.loads(done.stdout[done.stdout.index("{") :])
         except ValueError:
-            found = {}
-        if done.returncode or not found.get("success"):
-            reason = found.get("error-message") or done.stderr.strip() or done.stdout.strip()
+            reply = {}
+        if done.returncode or not reply.get("success"):
+            reason = reply.get("error-message") or done.stderr.strip() or done.stdout.strip()
             raise FederationError(f"flwr {words[0]}: {reason}")
-        return found
+        return reply
 
-    def _last_words(self, run: str, log: Path) -> str:
-        """Return the end of the run's log, which is kept beside ours."""
-        command = [program("flwr"), "log", run, self.name, "--show"]
+    def _read_log_end(self, run: str, log: Path) -> str:
+        """Write the run's own log beside ours and return its last lines."""
+        command = [find_program("flwr"), "log", run, self.name, "--show"]
         done = subprocess.run(command, env=self.environment, capture_output=True, text=True)
-        kept = log.with_name("run.log")
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        kept.write_text(done.stdout + done.stderr, encoding="utf-8")
-        return f"{' / '.join(done.stdout.strip().splitlines()[-3:])} (all of it: {kept})"
+        copy = log.with_name("run.log")
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_text(done.stdout + done.stderr, encoding="utf-8")
+        return f"{' / '.join(done.stdout.strip().splitlines()[-3:])} (full log: {copy})"
 
-    def _status(self, run: str) -> str:
-        runs = self.flwr("ls", self.name, "--run-id", run)["runs"]
+    def _read_status(self, run: str) -> str:
+        runs = self.run_flwr("ls", self.name, "--run-id", run)["runs"]
         return str(runs[0]["status"]) if runs else "unknown"
 
 
-def environment() -> dict[str, str]:
-    """Return this process' environment, in which Flower's programs find each other."""
+def build_environment() -> dict[str, str]:
+    """Return this process' environment with Flower's programs in PATH."""
     beside = str(Path(sys.executable).parent)
     return {**os.environ, "PATH": f"{beside}{os.pathsep}{os.environ['PATH']}"}
 
 
 @contextmanager
-def processes(
+def run_processes(
     commands: Mapping[str, Sequence[str]], environment: Mapping[str, str], logs: Path
 ) -> Iterator[dict[str, subprocess.Popen[bytes]]]:
-    """Starts programs of Flower's, each with a log of its name, and stops what it started."""
+    """Run Flower's programs, each with a log of its name; stops them on exit."""
     started: dict[str, subprocess.Popen[bytes]] = {}
     logs.mkdir(parents=True, exist_ok=True)
     try:
         for name, words in commands.items():
             with (logs / f"{name}.log").open("wb") as log:
                 started[name] = subprocess.Popen(
-                    [program(words[0]), *words[1:]],
+                    [find_program(words[0]), *words[1:]],
                     env=dict(environment),
                     stdout=log,
                     stderr=subprocess.STDOUT,
@@ -123,14 +130,14 @@ def processes(
         yield started
     finally:
         for process in reversed(started.values()):
-            stop(process)
+            stop_process(process)
 
 
 def wait_for_port(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
-    """Returns once something listens on the port.
+    """Wait until a process listens on the port.
 
     Raises:
-        FederationError: the process ended, or nothing listens after two minutes.
+        FederationError: the process ended, or no process listens after two minutes.
     """
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline:
@@ -144,15 +151,15 @@ def wait_for_port(port: int, process: subprocess.Popen[bytes], log: Path) -> Non
     raise FederationError(f"the SuperLink does not listen on port {port}: {' / '.join(last)}")
 
 
-def free_port() -> int:
-    """A port on loopback that nothing listens on."""
+def find_free_port() -> int:
+    """Return a free port on loopback."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
 def write_config(home: Path, name: str, address: str, root_certificate: Path | None) -> None:
-    """Flower's config.toml with one connection."""
+    """Write Flower's config.toml with one connection."""
     trust = f'root-certificates = "{root_certificate}"' if root_certificate else "insecure = true"
     home.mkdir(parents=True, exist_ok=True)
     text = (
@@ -161,7 +168,7 @@ def write_config(home: Path, name: str, address: str, root_certificate: Path | N
     (home / "config.toml").write_text(text, encoding="utf-8")
 
 
-def program(name: str) -> str:
+def find_program(name: str) -> str:
     """Return the path of one of Flower's programs.
 
     Raises:
@@ -174,8 +181,8 @@ def program(name: str) -> str:
     return found
 
 
-def stop(process: subprocess.Popen[Any]) -> None:
-    """Ends a process, by force after twenty seconds."""
+def stop_process(process: subprocess.Popen[Any]) -> None:
+    """Terminate a process; kill it after twenty seconds."""
     if process.poll() is None:
         process.terminate()
         try:
@@ -185,12 +192,12 @@ def stop(process: subprocess.Popen[Any]) -> None:
             process.wait()
 
 
-def _lines(log: Path) -> list[str]:
+def _read_lines(log: Path) -> list[str]:
     return log.read_text(encoding="utf-8").splitlines() if log.is_file() else []
 
 
-def _shown(line: str) -> str:
+def _format_line(line: str) -> str:
     from train.federated import metrics
 
     entry = json.loads(line)
-    return metrics.line(entry["round"], entry["of"], entry)
+    return metrics.format_round(entry["round"], entry["of"], entry)

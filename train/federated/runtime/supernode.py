@@ -1,7 +1,7 @@
-"""`python -m train node`: one hospital on its own machine; checks its input, then waits.
+"""Node of one hospital: `python -m train node` checks the setup, then runs Flower's SuperNode.
 
-Flower's own SuperNode does the waiting. Before it starts, each thing that it would fail on later,
-or retry for ever, is looked at here and named in a sentence.
+Problems on which the SuperNode would fail later, or retry for ever, are found before it starts and
+reported in one sentence.
 """
 
 from __future__ import annotations
@@ -26,25 +26,29 @@ from cryptography.hazmat.primitives.serialization import load_ssh_private_key
 
 from core.checkpoint import WeightsError, read_manifest
 from train.data.sources import DataError, find_folder
-from train.federated.cli import QUIET
 from train.federated.client.policy import PolicyError, read_policy
-from train.federated.runtime.superlink import environment, program, stop
+from train.federated.runtime.superlink import (
+    NO_TELEMETRY,
+    build_environment,
+    find_program,
+    stop_process,
+)
 
-SECONDS = 10.0  # to answer the first knock
-# what Flower says to a key that nobody registered, and to one whose node still counts as connected
+CONNECT_SECONDS = 10.0
+# Flower's message for an unregistered key, and for one whose node still counts as connected
 REFUSED = "Failed to activate SuperNode"
-ATTEMPTS, AGAIN_SECONDS = 7, 15.0  # a lost node counts for two heartbeats of 30 s
+ATTEMPTS, RETRY_SECONDS = 7, 15.0  # a lost node stays registered for two heartbeats of 30 s
 
 
 class NodeError(ValueError):
-    """The reason that keeps this hospital from taking part."""
+    """The hospital cannot take part; the message says why."""
 
 
 def main(argv: Sequence[str]) -> int:
-    """Runs the command line.
+    """Run the command line.
 
     Returns:
-        Flower's exit code; 2 with a sentence where something here is at fault, 130 when stopped.
+        Flower's exit code; 2 with one sentence if the setup is at fault, 130 when stopped.
     """
     args = _parser().parse_args(argv)
     try:
@@ -59,10 +63,10 @@ def main(argv: Sequence[str]) -> int:
 
 
 def check(args: argparse.Namespace) -> None:
-    """Check everything that can be checked before the start.
+    """Check data, policy, weights, state folder, key, port and server.
 
     Raises:
-        NodeError, DataError, PolicyError, WeightsError: what is wrong, in a sentence.
+        NodeError, DataError, PolicyError, WeightsError: the first problem, in one sentence.
     """
     records = find_folder(args.data)
     print(f"client {args.client}: {len(records)} scans in {args.data}", file=sys.stderr)
@@ -78,27 +82,29 @@ def check(args: argparse.Namespace) -> None:
 
 
 def check_key(path: Path) -> None:
-    """Raises NodeError where the file holds no private key that Flower can use."""
-    how = f"make one with ssh-keygen -t ecdsa -b 384 -N '' -f {path}"
+    """Raise NodeError if the file holds no private key that Flower can use."""
+    advice = f"make one with ssh-keygen -t ecdsa -b 384 -N '' -f {path}"
     try:
         key = load_ssh_private_key(path.read_bytes(), None)
     except FileNotFoundError:
-        raise NodeError(f"there is no key {path}: {how}") from None
+        raise NodeError(f"there is no key {path}: {advice}") from None
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:
-        raise NodeError(f"{path} is no private key without a password ({error}): {how}") from None
+        raise NodeError(
+            f"{path} is not a private key without a password ({error}): {advice}"
+        ) from None
     if not isinstance(key, ec.EllipticCurvePrivateKey):
-        raise NodeError(f"{path} is no elliptic-curve key: {how}")
+        raise NodeError(f"{path} is not an elliptic-curve key: {advice}")
 
 
 def check_port(port: int) -> None:
-    """Raises NodeError where something listens on the port already."""
+    """Raise NodeError if the port is in use."""
     with socket.socket() as probe:
         if probe.connect_ex(("127.0.0.1", port)) == 0:
             raise NodeError(f"port {port} is in use: name another with --port")
 
 
 def check_server(address: str, root_certificates: Path) -> None:
-    """Raises NodeError where no server answers at HOST:PORT, or its certificate is not to trust."""
+    """Raise NodeError if no server answers at HOST:PORT or its certificate is not trusted."""
     host, _, port = address.rpartition(":")
     if not host or not port.isdigit():
         raise NodeError(f"--superlink must be HOST:PORT, got {address!r}")
@@ -109,14 +115,14 @@ def check_server(address: str, root_certificates: Path) -> None:
     context.set_alpn_protocols(["h2"])
     try:
         with (
-            socket.create_connection((host, int(port)), SECONDS) as plain,
+            socket.create_connection((host, int(port)), CONNECT_SECONDS) as plain,
             context.wrap_socket(plain, server_hostname=host),
         ):
             return
     except ssl.SSLCertVerificationError as error:
         raise NodeError(
-            f"the certificate of {address} is not to trust: {error.verify_message}; ask the "
-            "coordinator for a valid one, and for its authority's ca.crt"
+            f"the certificate of {address} is not trusted: {error.verify_message}; ask the "
+            "coordinator for a valid one and for its authority's ca.crt"
         ) from None
     except ssl.SSLError as error:
         raise NodeError(f"{address} does not speak TLS: {error.reason}") from None
@@ -125,50 +131,50 @@ def check_server(address: str, root_certificates: Path) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Starts the SuperNode and passes on what it says until it ends."""
-    places = {name: getattr(args, name) for name in ("data", "state", "cache", "policy", "start")}
-    known = {name: str(path.resolve()) for name, path in places.items() if path}
+    """Run the SuperNode and pass on its output until it ends."""
+    folders = {name: getattr(args, name) for name in ("data", "state", "cache", "policy", "start")}
+    known = {name: str(path.resolve()) for name, path in folders.items() if path}
     words = [f"partition-id={args.client}", "whole=true"]
     words += [f"{name}={json.dumps(value)}" for name, value in known.items()]
-    command = [program("flower-supernode"), "--superlink", args.superlink]
+    command = [find_program("flower-supernode"), "--superlink", args.superlink]
     command += ["--root-certificates", str(args.root_certificates)]
     command += ["--auth-supernode-private-key", str(args.key)]
     command += ["--port", str(args.port), "--node-config", " ".join(words)]
-    own = QUIET | environment() | {"PYTHONUNBUFFERED": "1"}  # each line when it is said
-    return keep(command, own, args.key)
+    environment = NO_TELEMETRY | build_environment() | {"PYTHONUNBUFFERED": "1"}  # prints at once
+    return run_supernode(command, environment, args.key)
 
 
-def keep(command: Sequence[str], own: Mapping[str, str], key: Path) -> int:
-    """Runs a SuperNode; waits where the server still counts a lost one of the same key.
+def run_supernode(command: Sequence[str], environment: Mapping[str, str], key: Path) -> int:
+    """Run a SuperNode; retry while the server still counts a lost node of the same key.
 
     Returns:
         Its exit code.
 
     Raises:
-        NodeError: the server does not let the key in, for longer than it counts a lost node.
+        NodeError: the server refuses the key for longer than it counts a lost node.
     """
     for attempt in range(ATTEMPTS):
         if attempt:
             print(
-                "the server does not let this key in yet: a node of it that was lost counts as "
-                f"connected for a minute; trying again in {AGAIN_SECONDS:g} s",
+                "the server refuses this key: a lost node counts as connected for a minute; "
+                f"trying again in {RETRY_SECONDS:g} s",
                 file=sys.stderr,
             )
-            time.sleep(AGAIN_SECONDS)
-        code, is_refused = _supernode(command, own)
+            time.sleep(RETRY_SECONDS)
+        code, is_refused = _run_once(command, environment)
         if not is_refused:
             return code
     raise NodeError(
-        f"the coordinator does not know this key: send {key}.pub and have it registered; or "
-        "another node is connected with it: each needs a key of its own"
+        f"the coordinator does not know this key: send {key}.pub to be registered; or another "
+        "node is connected with it: each node needs its own key"
     )
 
 
-def _supernode(command: Sequence[str], own: Mapping[str, str]) -> tuple[int, bool]:
-    """Run it once; return its exit code, and True where the server refused its key."""
+def _run_once(command: Sequence[str], environment: Mapping[str, str]) -> tuple[int, bool]:
+    """Run a SuperNode; return its exit code, and True if the server refused its key."""
     refused = threading.Event()
     with subprocess.Popen(
-        command, env=dict(own), stderr=subprocess.STDOUT, stdout=subprocess.PIPE, text=True,
+        command, env=dict(environment), stderr=subprocess.STDOUT, stdout=subprocess.PIPE, text=True,
         start_new_session=True,
     ) as process:  # fmt: skip
 
@@ -183,8 +189,8 @@ def _supernode(command: Sequence[str], own: Mapping[str, str]) -> tuple[int, boo
         try:
             process.wait()
         finally:
-            stop(process)
-            with suppress(ProcessLookupError):  # what it started may outlive it, and its output
+            stop_process(process)
+            with suppress(ProcessLookupError):  # its own child processes may still run
                 os.killpg(process.pid, signal.SIGKILL)
             listener.join()
     return process.returncode, refused.is_set()
@@ -193,18 +199,18 @@ def _supernode(command: Sequence[str], own: Mapping[str, str]) -> tuple[int, boo
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m train node",
-        description="One hospital between hospitals: joins a federation with its own scans.",
+        description="Joins a federation as one hospital with its own scans.",
         epilog="Runs until stopped; see docs/federation.md.",
     )
     add = parser.add_argument
     add("--superlink", required=True, metavar="HOST:PORT", help="the coordinator's server")
-    add("--root-certificates", required=True, type=Path, metavar="FILE", help="its ca.crt")
+    add("--root-certificates", required=True, type=Path, metavar="FILE", help="the server's ca.crt")
     add("--key", required=True, type=Path, metavar="FILE", help="this hospital's private key")
-    add("--client", required=True, type=int, metavar="N", help="its number, from 0")
-    add("--data", required=True, type=Path, metavar="DIR", help="a folder per class; all its own")
-    add("--state", required=True, type=Path, metavar="DIR", help="keeps the attention; must last")
+    add("--client", required=True, type=int, metavar="N", help="the hospital's number, from 0")
+    add("--data", required=True, type=Path, metavar="DIR", help="scans, one folder a class")
+    add("--state", required=True, type=Path, metavar="DIR", help="personal attention; keep it")
     add("--cache", type=Path, default=Path(".cache"), help="decoded scans (default: .cache)")
     add("--policy", type=Path, metavar="FILE", help="what may leave; see docs/federation.md")
-    add("--start", type=Path, metavar="DIR", help="its weights, where the federation goes on")
-    add("--port", type=int, default=18100, help="a free one on this machine (default: 18100)")
+    add("--start", type=Path, metavar="DIR", help="weights to start from, if the federation does")
+    add("--port", type=int, default=18100, help="free port of this machine (default: 18100)")
     return parser

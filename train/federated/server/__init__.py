@@ -1,1 +1,1 @@
-"""The server: rounds, registration, aggregation. It never sees a scan."""
+"""The server's side: registration, rounds, aggregation, the live table. No scans, no training."""

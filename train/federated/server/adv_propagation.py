@@ -1,4 +1,4 @@
-"""Propagation of adversarial examples to clients with fewer resources (pFedDef)."""
+"""Propagation of adversarial training (pFedDef): clients with resources attack more scans."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from train.federated.experiment import Experiment
 def propagate_shares(
     share: float, resources: Sequence[float], counts: Mapping[int, int]
 ) -> dict[int, float]:
-    """Compute each client's share of attacked scans for a total of `share` (Kim et al. 2023).
+    """Return each client's share of adversarial examples, `share` over all (Kim et al. 2023).
 
-    No client attacks more than its `resources` allow; what some cannot do is spread evenly over
-    the others' scans, as far as they can. `counts` are the training scans by client.
+    No client attacks more than its `resources` allow; the remainder is spread evenly over the
+    other clients' scans, as far as they can. `counts` are the training scans by client.
     """
     left, open_ = share * sum(counts.values()), dict(counts)
     shares: dict[int, float] = {}
@@ -28,12 +28,15 @@ def propagate_shares(
     return shares
 
 
-def build_share_entries(
+def adv_shares_message(
     experiment: Experiment, counts: Mapping[int, int]
 ) -> dict[int, dict[str, float]]:
-    """Build the config entries with each client's share of attacked scans, if the shares differ."""
+    """Return config entries with each client's share of adversarial examples, by client.
+
+    Empty where the preset names no `resources` or the phase trains without attacks.
+    """
     resources, wanted = experiment.config.resources, experiment.adv_share
     if not resources or not wanted:
         return {}
-    found = propagate_shares(wanted, resources, counts)
-    return {client: {"adv-share": share} for client, share in found.items()}
+    shares = propagate_shares(wanted, resources, counts)
+    return {client: {"adv-share": share} for client, share in shares.items()}

@@ -1,56 +1,64 @@
-"""The live table: a line a client, redrawn on a terminal, printed as it comes elsewhere."""
+"""Live table of the clients: redrawn on a terminal, printed line by line elsewhere."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
+
+from train.federated.metrics import SECONDS
 
 HEADER = "client   scans  loss     score    clean    pgd      seconds  doing"
+SHOWN = ("loss", "clean", "pgd", SECONDS)  # metrics of a reply
 
 
-class Table:
-    """Shows what each client does; `say` prints a line above that stays."""
+class LiveTable:
+    """Activity and last metrics of each client."""
 
     def __init__(self) -> None:
         self._is_terminal = sys.stderr.isatty()
         self._rows: dict[int, dict[str, str]] = {}
         self._drawn = 0
 
-    def scans(self, client: int, count: int) -> None:
-        """Show a client that has introduced itself."""
-        self._rows[client] = {"scans": str(count), "doing": "waits"}
+    def add_client(self, client: int, scans: int) -> None:
+        """Add a row for a client that has registered with `scans` training scans."""
+        self._rows[client] = {"scans": str(scans), "doing": "waits"}
 
-    def ask(self, clients: list[int], doing: str) -> None:
-        """Show that these clients were asked to do something."""
+    def set_activity(self, clients: list[int], doing: str) -> None:
+        """Show the clients' activity."""
         for client in clients:
             self._rows.setdefault(client, {})["doing"] = doing
         self._draw()
 
-    def heard(self, client: int, figures: dict[str, float] | str) -> None:
-        """Show a client's metrics, or the reason of its failure."""
+    def show_reply(self, client: int, reply: Mapping[str, float] | str) -> None:
+        """Show a client's metrics, or the reason why it failed."""
         row = self._rows.setdefault(client, {})
-        what = row.get("doing", "")
-        if isinstance(figures, str):
+        activity = row.get("doing", "")
+        if isinstance(reply, str):
             row["doing"] = "failed"
-            self.say(f"client {client}: {figures}")
+            self.print_line(f"client {client}: {reply}")
             return
-        shown = {k: f"{v:.1f}" if k == "seconds" else f"{v:.4f}" for k, v in figures.items()}
+        shown = {
+            name: f"{value:.1f}" if name == SECONDS else f"{value:.4f}"
+            for name, value in reply.items()
+            if name in SHOWN
+        }
         row |= shown
         row["doing"] = "waits"
         if self._is_terminal:
             self._draw()
         else:
             text = "  ".join(f"{name} {value}" for name, value in shown.items())
-            self.say(f"client {client} {what}: {text}")
+            self.print_line(f"client {client} {activity}: {text}")
 
-    def say(self, text: str) -> None:
-        """Prints a line that stays."""
+    def print_line(self, text: str) -> None:
+        """Print a line above the table that stays."""
         self._erase()
         sys.stderr.write(text + "\n")
         sys.stderr.flush()
         self._draw()
 
     def close(self) -> None:
-        """Stop redrawing and leave the table as it is."""
+        """Leave the table on the screen as it is."""
         self._drawn = 0
 
     def _draw(self) -> None:

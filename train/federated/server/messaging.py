@@ -1,4 +1,4 @@
-"""Messaging: sends messages, collects replies until a timeout, reports failures."""
+"""Message exchange with the clients: replies until a timeout, failures with their reasons."""
 
 from __future__ import annotations
 
@@ -8,63 +8,63 @@ from typing import Protocol
 
 from flwr.app import Message
 
-POLL = 0.2  # seconds between two looks at the mailbox
-Answers = dict[int, Message]
+POLL_SECONDS = 0.2
+Replies = dict[int, Message]
 Failures = dict[int, str]
-HeardFn = Callable[[int, Message | str], str | None]
+ReplyFn = Callable[[int, Message | str], str | None]
 
 
 class Mailbox(Protocol):
-    """The part of Flower's Grid that an exchange uses."""
+    """The part of Flower's Grid that an exchange needs."""
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
-        """Sends messages; their ids in the same order, empty where one cannot be sent."""
+        """Send messages; return their ids in the same order, empty where one cannot be sent."""
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        """Pull the replies that have arrived for some of the messages."""
+        """Return the replies that have arrived for the named messages."""
 
 
 def exchange(
     mailbox: Mailbox,
     messages: Mapping[int, Message],
     timeout: float,
-    heard: HeardFn,
-) -> tuple[Answers, Failures]:
-    """Sends one message to each client and collects what comes back within `timeout` seconds.
+    on_reply: ReplyFn,
+) -> tuple[Replies, Failures]:
+    """Send messages, collect replies until `timeout` seconds have passed, and report failures.
 
-    `heard` is called as each answer, or the reason why there is none, arrives; it may return why an
-    answer does not count.
+    `on_reply` is called as each reply arrives, or with the reason why there is none; it may return
+    a reason to reject the reply.
 
     Returns:
-        Replies and failures by client, in order of their numbers: whoever was first, the last bits
-        of a sum stay the same.
+        Replies and failures by client, in the order of their numbers, so that the order of arrival
+        does not change the last bits of a sum.
     """
     names = list(mailbox.push_messages(list(messages.values()))) or [""] * len(messages)
     waiting = {name: client for name, client in zip(names, messages, strict=True) if name}
-    answers: Answers = {}
+    replies: Replies = {}
     failures: Failures = {}
 
-    def failed(client: int, reason: str) -> None:
+    def record_failure(client: int, reason: str) -> None:
         failures[client] = reason
-        heard(client, reason)
+        on_reply(client, reason)
 
     for client in set(messages) - set(waiting.values()):
-        failed(client, "could not be reached")
+        record_failure(client, "could not be reached")
     deadline = time.monotonic() + timeout
     while waiting:
-        replies = list(mailbox.pull_messages(list(waiting)))
-        for reply in replies:
+        arrived = list(mailbox.pull_messages(list(waiting)))
+        for reply in arrived:
             client = waiting.pop(reply.metadata.reply_to_message_id)
             if reply.has_error():
-                failed(client, reply.error.reason or f"error {reply.error.code}")
-            elif reason := heard(client, reply):
+                record_failure(client, reply.error.reason or f"error {reply.error.code}")
+            elif reason := on_reply(client, reply):
                 failures[client] = reason
             else:
-                answers[client] = reply
-        if not replies:
+                replies[client] = reply
+        if not arrived:
             if time.monotonic() > deadline:
                 break
-            time.sleep(POLL)
+            time.sleep(POLL_SECONDS)
     for client in waiting.values():
-        failed(client, f"did not answer within {timeout:g} s")
-    return dict(sorted(answers.items())), dict(sorted(failures.items()))
+        record_failure(client, f"did not answer within {timeout:g} s")
+    return dict(sorted(replies.items())), dict(sorted(failures.items()))
