@@ -20,7 +20,7 @@ from train.config import read_preset
 from train.data.corpus import load_corpus
 from train.federated.client import adversarial_cache
 from train.federated.client.adversarial_cache import attack_training_scans
-from train.federated.client.batch_norm import measure
+from train.federated.client.batch_norm import measure_statistics
 from train.federated.client.hospital import Hospital
 from train.federated.client.purify_training_scans import purify_training_scans
 from train.federated.experiment import Experiment, read_experiment
@@ -275,7 +275,7 @@ def test_the_best_round_is_what_each_hospital_keeps(federate, preset, tmp_path):
 def test_statistics_of_averaged_weights_are_those_of_the_client_s_scans(corpus):
     model = build_network(phase_named("plain"), read_preset("smoke"), 0)
     before = {n: t.clone() for n, t in model.state_dict().items()}
-    measure(model, corpus.train, torch.device("cpu"))
+    measure_statistics(model, corpus.train, torch.device("cpu"))
     after = model.state_dict()
     moved = {n for n in after if not torch.equal(after[n], before[n])}
     assert moved == {n for n in after if n.split(".")[-1] in (*STATISTICS, COUNTER)}
