@@ -12,9 +12,9 @@ from train.federated import metrics, secagg, state_file
 from train.federated.client.policy import Policy, PolicyError, read_policy
 from train.federated.runtime.in_process import InProcessGrid
 from train.federated.serialization import PayloadError, pack, unpack
-from train.federated.server.strategies import RunningMean, build_strategy
+from train.federated.server.strategies import BUILDERS, RunningMean, build_strategy
 from train.federated.shared_parameters import select_personal, select_shared
-from train.federated_config import StrategyConfig
+from train.federated_config import STRATEGIES, StrategyConfig
 
 LIKE = {"experts.a": torch.zeros(2, 3), "experts.b": torch.zeros(4)}
 
@@ -170,6 +170,10 @@ def honest() -> list[dict[str, torch.Tensor]]:
         {n: 1 + 0.1 * torch.randn(t.shape, generator=draws) for n, t in LIKE.items()}
         for _ in range(9)
     ]
+
+
+def test_every_strategy_of_a_preset_has_a_builder():
+    assert tuple(BUILDERS) == STRATEGIES
 
 
 def test_the_mean_taken_an_answer_at_a_time_is_flower_s(honest):
