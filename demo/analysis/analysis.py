@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor
@@ -12,8 +12,7 @@ from core.attacks import Step
 from core.diagnosis import Diagnosis
 from demo.analysis.attack import AttackSettings
 from demo.analysis.explanation import Evidence
-from demo.explore.hospitals_view import AtHospital
-from demo.rendering import wording
+from demo.analysis.hospitals import AtHospital
 
 
 @dataclass(frozen=True)
@@ -54,21 +53,3 @@ class Analysis:
         delta = (self.attacked_scan - self.scan) * 255
         share = float((delta.abs() > 0.5).float().mean())
         return share, round(float(delta.abs().max())), float(delta.norm()) / 255
-
-    def report(self) -> dict[str, Any]:
-        """Everything but the pictures, ready for JSON."""
-        changed, largest, length = self.change
-        elsewhere = {name: [asdict(at) for at in all_] for name, all_ in self.elsewhere.items()}
-        return {
-            "notice": wording.NOTICE,
-            "attack": {
-                **self.settings.to_dict(),
-                "changed_share": changed,
-                "largest_change_levels": largest,
-                "l2_length": length,
-                "ms": self.attack_ms,
-            },
-            "clean": self.clean.to_dict() if self.clean else None,
-            "attacked": self.attacked.to_dict() if self.attacked else None,
-            "system": self.info,
-        } | ({"at_each_hospital": elsewhere} if elsewhere else {})

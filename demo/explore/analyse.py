@@ -13,12 +13,11 @@ from torch import Tensor
 from demo.analysis.analysis import Analysis
 from demo.analysis.attack import AttackSettings, trajectory
 from demo.analysis.explanation import evidence
+from demo.analysis.hospitals import read_at_each
 from demo.analysis.staged_reading import DEFENCE, reading
 from demo.explore import results_view, viewer
-from demo.explore.hospitals_view import read_at_each
 from demo.explore.progress_strip import HOSPITALS, Stages
 from demo.rendering import wording
-from demo.rendering.explanation import decision
 
 if TYPE_CHECKING:
     from core.diagnosis import Diagnosis
@@ -67,7 +66,7 @@ def analyse(
                 stages.html(),
                 {**view, **viewer.results(analysis)},
                 results_view.render(analysis),
-                decision(analysis),
+                results_view.decision(analysis),
                 analysis,
             )
     except (RuntimeError, ValueError, MemoryError) as error:

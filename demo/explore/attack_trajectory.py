@@ -16,8 +16,9 @@ from demo.analysis.analysis import Analysis
 from demo.analysis.attack import AttackSettings, smallest
 from demo.explore.cancellation import Turn
 from demo.rendering import wording
+from demo.rendering.html import say
 from demo.rendering.images import CHANGE_TOP
-from demo.rendering.trajectory import say, walk
+from demo.rendering.trajectory import walk
 from demo.serving.events import ON_CPU, PRIVATE
 
 log = logging.getLogger(__name__)

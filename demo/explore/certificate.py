@@ -14,7 +14,7 @@ from core.smoothing import Certificate, Smoothed
 from demo.analysis.analysis import Analysis
 from demo.explore.cancellation import Turn
 from demo.rendering import wording
-from demo.rendering.trajectory import say
+from demo.rendering.html import say
 from demo.serving.events import ON_CPU
 
 log = logging.getLogger(__name__)

@@ -1,55 +1,23 @@
-"""The same scan at each hospital of a federation (simulated): read, and shown as bars."""
+"""Table of the readings at each hospital of a (simulated) federation, as HTML."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
-
-from core.memoize import shared_computation
 from demo.rendering import wording
+from demo.rendering.html import meter
 
 if TYPE_CHECKING:
-    from core.weights import Systems
     from demo.analysis.analysis import Analysis
+    from demo.analysis.hospitals import AtHospital
 
 TITLE = "The same scan at each hospital"
 
 
-@dataclass(frozen=True)
-class AtHospital:
-    """What one hospital's own system says of a scan."""
-
-    hospital: int
-    can_judge: bool
-    tumour_probability: float
-    flagged: bool
-    score: float
-    tau: float
-    t_star: int
-
-
-@torch.no_grad()
-def read_at_each(systems: Systems, scan: Tensor, seed: int) -> tuple[AtHospital, ...]:
-    """Reads a scan (1, 224, 224) at every hospital, each as its system's own `read` does.
-
-    What the hospitals share computes each of its inputs once; each has gradients of its own
-    classifiers, so that ten take about six times as long as one.
-    """
-    with shared_computation():
-        readings = {n: system.read(scan, seed) for n, system in systems.items() if n is not None}
-    return tuple(
-        AtHospital(n, d.can_judge, d.tumour_probability, d.flagged, d.score, d.tau, d.t_star)
-        for n, d in readings.items()
-    )
-
-
 def card(a: Analysis) -> str:
-    """A row a hospital, a bar a reading; empty as long as only one hospital has read."""
+    """Renders a row per hospital and a bar per reading; empty without hospitals."""
     if not a.elsewhere:
         return ""
     heads = "".join(f'<th scope="col">{name.capitalize()} scan</th>' for name in a.elsewhere)
@@ -81,8 +49,7 @@ def _cell(at: AtHospital) -> str:
         mark = f'<em title="attack suspected"><span aria-hidden="true">!</span>{said}</em>'
     if not at.can_judge:
         return f"<td>{wording.NO_JUDGEMENT}{mark}</td>"
-    share = min(max(at.tumour_probability, 0), 1) * 100
     return (
-        f'<td><div class="mf-meter" aria-hidden="true"><i style="width:{share:.1f}%"></i></div>'
+        f"<td>{meter(at.tumour_probability)}"
         f"<span>{escape(wording.percent(at.tumour_probability))}</span>{mark}</td>"
     )

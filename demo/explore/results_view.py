@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import base64
 from html import escape
 
 from core.diagnosis import Diagnosis
 from core.scan import to_png
 from demo.analysis.analysis import Analysis
-from demo.rendering import wording
-from demo.rendering.explanation import votes
+from demo.explore import hospitals_view
+from demo.rendering import explanation, wording
+from demo.rendering.html import link, meter
+from demo.rendering.verdicts import outputs_of, verdicts
 from demo.report import document
 
 UNJUDGED = f'<td data-says="{wording.NO_JUDGEMENT}"><strong>{wording.NO_JUDGEMENT}</strong></td>'
@@ -28,6 +29,27 @@ def empty(sentence: str) -> str:
     return f'<div class="mf-empty"><p>{escape(sentence)}</p></div>'
 
 
+def decision(analysis: Analysis) -> str:
+    """Renders the explanation under the pictures; empty before the first reading."""
+    known = [(n, d, analysis.evidence[n]) for n, d in analysis.readings if n in analysis.evidence]
+    if not known:
+        return ""
+    maps = "".join(
+        explanation.pictures(f"{name.capitalize()} scan", d, e)
+        if d.can_judge
+        else f"<h4>{name.capitalize()} scan</h4><p>{wording.cannot_judge(name)[1]}</p>"
+        for name, d, e in known
+    )
+    return (
+        '<section class="mf-decision" aria-label="How the output came about">'
+        f'<div class="mf-card mf-cams"><h3>What spoke for the output (Grad-CAM)</h3>{maps}'
+        f"{explanation.colour_bar()}</div>"
+        f'<div class="mf-card"><h3>The score among those of clean scans</h3>'
+        f"{explanation.scores([(f'{name} scan', d) for name, d, _ in known], known[0][2])}</div>"
+        f"{hospitals_view.card(analysis)}</section>"
+    )
+
+
 def _outputs(a: Analysis) -> str:
     """Final outputs, clean and attacked, without and with defence, and the verdicts in words."""
     rows = _row("Clean scan", a.clean, a.clean) + _row("Attacked scan", a.attacked, a.clean)
@@ -44,33 +66,10 @@ def _outputs(a: Analysis) -> str:
     )
 
 
-def verdicts(a: Analysis) -> list[tuple[str, str]]:
-    """What the attack and the defence did, each as tone ('good', 'bad', 'note') and a sentence."""
-    if a.clean is None:
-        return []
-    if not a.clean.can_judge:
-        return [wording.cannot_judge("Clean")]
-    truth, before = a.settings.truth, _labels(a.clean)
-    verdicts = [wording.harm(*before, truth)]
-    if a.attacked is not None and not a.attacked.can_judge:
-        verdicts.append(wording.cannot_judge("Attacked"))
-    elif a.attacked is not None:
-        after = _labels(a.attacked)
-        aim = a.settings.aim
-        verdicts.append(wording.attack_outcome(before[0], after[0], truth, aim))
-        verdicts.append(wording.defence_outcome(before[1], after[1], truth, aim))
-    return verdicts
-
-
-def _labels(d: Diagnosis) -> tuple[str, str]:
-    """The outputs without and with defence."""
-    return wording.label(d.tumour_probability_undefended), wording.defended(d)
-
-
 def _row(name: str, d: Diagnosis | None, clean: Diagnosis | None) -> str:
     cells = "<td>&ndash;</td><td>&ndash;</td>"
     if d is not None:
-        was = _labels(clean or d)
+        was = outputs_of(clean or d)
         cells = _cell(d.tumour_probability_undefended, was[0])
         cells += _cell(d.tumour_probability, was[1]) if d.can_judge else UNJUDGED
     return f'<tr><th scope="row">{name}</th>{cells}</tr>'
@@ -81,17 +80,9 @@ def _cell(tumour_probability: float, was: str) -> str:
     sure = tumour_probability if says == "tumour" else 1 - tumour_probability
     turned = was in wording.CLASSES and says != was
     mark = '<em class="mf-turned">turned</em>' if turned else ""
-    bar = _meter(tumour_probability, "tumour probability")
+    bar = meter(tumour_probability, "tumour probability")
     share = f"<span>{wording.percent(sure)}</span>"
     return f'<td data-says="{says}"><strong>{says}</strong> {share} {mark}{bar}</td>'
-
-
-def _meter(share: float, what: str) -> str:
-    """A bar from 0 to 1, with its value in words for screen readers."""
-    return (
-        f'<div class="mf-meter" role="img" aria-label="{escape(what)} {wording.percent(share)}">'
-        f'<i style="width:{min(max(share, 0), 1) * 100:.1f}%"></i></div>'
-    )
 
 
 def _downloads(a: Analysis) -> str:
@@ -107,12 +98,6 @@ def _downloads(a: Analysis) -> str:
     return f'<p class="mf-downloads">{"".join(links)}</p>'
 
 
-def link(name: str, kind: str, data: bytes, words: str) -> str:
-    """A link that holds its file."""
-    url = f"data:{kind};base64,{base64.b64encode(data).decode('ascii')}"
-    return f'<a download="{escape(name)}" href="{url}">{escape(words)}</a>'
-
-
 def _detector(a: Analysis) -> str:
     rows, title = "", "Attack detector"
     for name, d in a.readings:
@@ -124,7 +109,7 @@ def _detector(a: Analysis) -> str:
         rows += (
             f"<dt>{name.capitalize()} scan</dt>"
             f"<dd><strong>{'attack suspected' if d.flagged else 'not suspected'}</strong> "
-            f'<em class="mf-{tone}">{words}</em>{_meter(d.confidence, "rank of the score")}'
+            f'<em class="mf-{tone}">{words}</em>{meter(d.confidence, "rank of the score")}'
             f"<small>score {d.score:.3g}, threshold τ {d.tau:.3g}; scores above "
             f"{wording.percent(d.confidence)} of clean scans; "
             f"purified at t* = {d.t_star}; novelty {d.novelty:.1f}, judged up to "
@@ -150,7 +135,7 @@ def _mixture(a: Analysis) -> str:
     body = ""
     for name, d in a.readings:
         if name in a.evidence:
-            body += votes(f"{name.capitalize()} scan", d, a.evidence[name])
+            body += explanation.votes(f"{name.capitalize()} scan", d, a.evidence[name])
             if d.can_judge:
                 unpurified = wording.percent(d.tumour_probability_unpurified)
                 body += f'<p class="mf-note">The same without purifier: tumour {unpurified}.</p>'

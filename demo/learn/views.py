@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from html import escape
-
 import torch.nn.functional as F
 
 from core.diagnosis import Diagnosis
 from core.scan import to_uint8
 from demo.learn.lesson import MAX_LEVELS, STEPS, Lesson, Purification
 from demo.rendering import explanation, images, wording
-from demo.rendering.trajectory import figure, picture, say, strip, walk
+from demo.rendering.html import figure, output, picture, say, strip
+from demo.rendering.trajectory import walk
 
 PATCH = 10  # side of the square whose grey values are written out, in pixels
 BLACK_TEXT_LEVEL = 118  # grey level from which black text has the better contrast (>= 4.5)
@@ -47,11 +46,11 @@ def render_scan(lesson: Lesson, sides: tuple[int, ...]) -> str:
     for k, side in enumerate(sides, start=1):
         small = F.avg_pool2d(scan[None], scan.shape[-1] // side)[0]
         shown += picture(small, f"expert {k} sees", f"{side} x {side} pixels")
-    output = _render_output("The plain classifier", d.tumour_probability_undefended)
+    shown_output = output("The plain classifier", d.tumour_probability_undefended)
     drawn = f"The scan was drawn with{'' if lesson.tumour else 'out'} a tumour."
     right = wording.label(d.tumour_probability_undefended) == wording.CLASSES[lesson.tumour]
     verdict = f"{drawn} {'The classifier is right.' if right else 'The classifier is wrong.'}"
-    return strip(shown) + output + say(verdict)
+    return strip(shown) + shown_output + say(verdict)
 
 
 def render_attack_step(lesson: Lesson, index: int) -> str:
@@ -99,8 +98,8 @@ def render_purification(lesson: Lesson, p: Purification) -> str:
     if lesson.attacked is not None:
         own = f"For this scan the system chooses t* = {lesson.attacked.t_star}."
     return (
-        f"{strip(shown)}{_render_output('The plain classifier on the purified scan', p.plain)}"
-        f"{_render_output('The mixture on the purified scan', p.mixture)}{say(own)}"
+        f"{strip(shown)}{output('The plain classifier on the purified scan', p.plain)}"
+        f"{output('The mixture on the purified scan', p.mixture)}{say(own)}"
     )
 
 
@@ -110,10 +109,10 @@ def render_mixture(lesson: Lesson) -> str:
     if a is None or b is None or e is None:
         return ""
     final = (
-        _render_output("Without defence, original", a.tumour_probability_undefended)
-        + _render_output("Without defence, attacked", b.tumour_probability_undefended)
-        + _render_output("With defence, original", a.tumour_probability)
-        + _render_output("With defence, attacked", b.tumour_probability)
+        output("Without defence, original", a.tumour_probability_undefended)
+        + output("Without defence, attacked", b.tumour_probability_undefended)
+        + output("With defence, original", a.tumour_probability)
+        + output("With defence, attacked", b.tumour_probability)
     )
     before, after = wording.label(a.tumour_probability), wording.label(b.tumour_probability)
     _, outcome = wording.defence_outcome(before, after, "unknown", "plain")
@@ -134,13 +133,3 @@ def _describe_detection(a: Diagnosis, b: Diagnosis) -> str:
         not b.flagged
     )
     return f"The detector is wrong here: {' and '.join(wrong)}."
-
-
-def _render_output(name: str, tumour: float) -> str:
-    """Render one output as a bar with class and percentage."""
-    says, sure = wording.label(tumour), wording.percent(max(tumour, 1 - tumour))
-    return (
-        f'<p class="mf-output" data-says="{says}"><span>{escape(name)}</span>'
-        f'<span class="mf-meter mf-half" aria-hidden="true"><i style="width:{tumour * 100:.1f}%">'
-        f"</i></span><b>{says} {escape(sure)}</b></p>"
-    )

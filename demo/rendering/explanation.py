@@ -1,4 +1,4 @@
-"""The decision made visible, as HTML: votes, Grad-CAM, the score among others', hospitals."""
+"""Explanation of one reading as HTML: expert votes, Grad-CAM and the detector's score."""
 
 from __future__ import annotations
 
@@ -7,35 +7,13 @@ from html import escape
 import numpy as np
 
 from core.diagnosis import Diagnosis
-from demo.analysis.analysis import Analysis
 from demo.analysis.explanation import Evidence
-from demo.explore.hospitals_view import card
 from demo.rendering import images, wording
 from demo.rendering.charts import Mark, histogram
+from demo.rendering.html import meter
 
 CAM_BAR = images.gradient_css(images.cividis(np.linspace(0, 1, 17)))
 CAM_NOTE = "Shows what the model used, not where a disease is. Coarse: 4 to 7 cells a side."
-
-
-def decision(analysis: Analysis) -> str:
-    """The section under the pictures; empty as long as no reading is explained."""
-    known = [(n, d, analysis.evidence[n]) for n, d in analysis.readings if n in analysis.evidence]
-    if not known:
-        return ""
-    maps = "".join(
-        pictures(f"{name.capitalize()} scan", d, e)
-        if d.can_judge
-        else f"<h4>{name.capitalize()} scan</h4><p>{wording.cannot_judge(name)[1]}</p>"
-        for name, d, e in known
-    )
-    return (
-        '<section class="mf-decision" aria-label="How the output came about">'
-        f'<div class="mf-card mf-cams"><h3>What spoke for the output (Grad-CAM)</h3>{maps}'
-        f"{_bar()}</div>"
-        f'<div class="mf-card"><h3>The score among those of clean scans</h3>'
-        f"{scores([(f'{name} scan', d) for name, d, _ in known], known[0][2])}</div>"
-        f"{card(analysis)}</section>"
-    )
 
 
 def votes(title: str, d: Diagnosis, e: Evidence) -> str:
@@ -45,7 +23,7 @@ def votes(title: str, d: Diagnosis, e: Evidence) -> str:
     for k, (weight, tumour, side) in enumerate(pairs, start=1):
         rows += (
             f'<tr><th scope="row">Expert {k}<small>sees {side} x {side}</small></th>'
-            f"<td>{_bar_of(weight)}<span>{weight:.2f}</span></td>"
+            f"<td>{meter(weight)}<span>{weight:.2f}</span></td>"
             f"{_vote(tumour) if d.can_judge else '<td>&ndash;</td>'}</tr>"
         )
     total = _vote(d.tumour_probability) if d.can_judge else f"<td>{wording.NO_JUDGEMENT}</td>"
@@ -108,18 +86,10 @@ def rank(name: str, d: Diagnosis) -> str:
 
 def _vote(tumour: float) -> str:
     says = f"{wording.label(tumour)} {wording.percent(max(tumour, 1 - tumour))}"
-    return f'<td>{_bar_of(tumour, "mf-half")}<span class="mf-says">{escape(says)}</span></td>'
+    return f'<td>{meter(tumour, kind="mf-half")}<span class="mf-says">{escape(says)}</span></td>'
 
 
-def _bar_of(share: float, kind: str = "") -> str:
-    """A bar from 0 to 1; the number beside it says the same, so it is hidden from readers."""
-    return (
-        f'<div class="mf-meter {kind}" aria-hidden="true">'
-        f'<i style="width:{min(max(share, 0), 1) * 100:.1f}%"></i></div>'
-    )
-
-
-def _bar() -> str:
+def colour_bar() -> str:
     """The maps' colour bar: one scale for all maps of one scan."""
     return (
         f'<div class="mf-bar" style="background:{CAM_BAR}"></div><div class="mf-ticks">'

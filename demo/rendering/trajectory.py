@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from html import escape
 
 from torch import Tensor
 
 from core.attacks import Step
 from demo.rendering import images, wording
 from demo.rendering.charts import curve
+from demo.rendering.html import figure, picture, say, strip
 
 
 def walk(scan: Tensor, steps: Sequence[Step], index: int, total: int, victim: str, top: int) -> str:
@@ -44,29 +44,6 @@ def walk(scan: Tensor, steps: Sequence[Step], index: int, total: int, victim: st
         f"{curve(loss, index, 0, float(f'{highest:.1f}'), _series(loss))}</div>"
     )
     return f'{say(sentence)}{strip(pictures)}<div class="mf-curves">{charts}</div>'
-
-
-def strip(figures_: str) -> str:
-    """Figures side by side."""
-    return f'<div class="mf-strip">{figures_}</div>'
-
-
-def say(words: str) -> str:
-    """A sentence of its own; nothing where there are no words."""
-    return f'<p class="mf-say">{escape(words)}</p>' if words else ""
-
-
-def picture(scan: Tensor, name: str, note: str, over: str = "") -> str:
-    """A scan (1, H, W) with its name, a smaller note and, if given, HTML laid over it."""
-    return figure(images.scan_url(scan), name, note, over)
-
-
-def figure(url: str, name: str, note: str, over: str = "") -> str:
-    """The same of a picture's data URL."""
-    return (
-        f'<figure><div class="mf-pic"><img src="{url}" alt="{escape(f"{name} {note}".strip())}">'
-        f"{over}</div><figcaption>{escape(name)}<small>{escape(note)}</small></figcaption></figure>"
-    )
 
 
 def _series(values: Sequence[float]) -> str:

@@ -6,7 +6,7 @@ import base64
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import fields, replace
+from dataclasses import asdict, fields, replace
 from datetime import UTC, datetime
 from functools import cache
 from importlib import metadata
@@ -20,6 +20,7 @@ from core.scan import ScanError, read_scan, to_png, to_uint8
 from core.weights import PARTS, system_file_name
 from demo.analysis.analysis import Analysis
 from demo.analysis.attack import AttackSettings, trajectory
+from demo.rendering import wording
 
 if TYPE_CHECKING:
     from core.pipeline import MedFedPure
@@ -39,7 +40,7 @@ def build_document(a: Analysis) -> dict[str, Any]:
 
     The scans are the canonical pictures that the models saw, as lossless PNG.
     """
-    described = a.report()
+    described = describe_analysis(a)
     if a.attacked_scan is not None:
         described["attack"] |= _picture(a.attacked_scan)
     return {
@@ -51,6 +52,25 @@ def build_document(a: Analysis) -> dict[str, Any]:
         "weights_sha256": find_weight_hashes(a.info),
         "versions": collect_versions(),
     }
+
+
+def describe_analysis(a: Analysis) -> dict[str, Any]:
+    """Return all numbers of an analysis, without pictures, ready for JSON."""
+    changed, largest, length = a.change
+    elsewhere = {name: [asdict(at) for at in readings] for name, readings in a.elsewhere.items()}
+    return {
+        "notice": wording.NOTICE,
+        "attack": {
+            **a.settings.to_dict(),
+            "changed_share": changed,
+            "largest_change_levels": largest,
+            "l2_length": length,
+            "ms": a.attack_ms,
+        },
+        "clean": a.clean.to_dict() if a.clean else None,
+        "attacked": a.attacked.to_dict() if a.attacked else None,
+        "system": a.info,
+    } | ({"at_each_hospital": elsewhere} if elsewhere else {})
 
 
 def to_json(a: Analysis) -> bytes:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from html import escape
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from demo.explore.results_view import link
+from demo.rendering.html import link
 from demo.serving.events import PRIVATE
 
 if TYPE_CHECKING:

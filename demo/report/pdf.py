@@ -10,8 +10,8 @@ import numpy as np
 from core.diagnosis import Diagnosis
 from core.scan import to_uint8
 from demo.analysis.analysis import Analysis
-from demo.explore.results_view import verdicts
 from demo.rendering import images, wording
+from demo.rendering.verdicts import verdicts
 from demo.report import document
 from demo.report.page import LEFT, MUTED, SIDE, TOP, Page, to_pdf, to_png
 

@@ -27,12 +27,12 @@ from core.weights import Systems, load_all
 from demo import repeat
 from demo.analysis.analysis import Analysis
 from demo.analysis.attack import AttackSettings, trajectory
+from demo.analysis.hospitals import AtHospital
 from demo.batch import pdf as batch_pages
 from demo.batch.worklist import Worklist
 from demo.explore import analyse, hospitals_view, slices
 from demo.explore.attack_trajectory import AttackSteps
 from demo.explore.cancellation import Turn
-from demo.explore.hospitals_view import AtHospital
 from demo.explore.progress_strip import NAMES, Stages
 from demo.explore.series import of_levels
 from demo.explore.tab import Explore

@@ -20,7 +20,7 @@ from demo.analysis.explanation import Evidence, evidence
 from demo.explore import results_view
 from demo.rendering import images
 from demo.rendering.charts import Mark, curve, histogram
-from demo.rendering.explanation import alarms, decision, rank, votes
+from demo.rendering.explanation import alarms, rank, votes
 
 EndsAt = Callable[[Tensor], tuple[Step, ...]]
 
@@ -42,12 +42,12 @@ def bars(svg: str, kind: str) -> list[tuple[float, float, float]]:
 
 
 def test_each_reading_is_explained(analysis: Analysis) -> None:
-    html = decision(analysis)
+    html = results_view.decision(analysis)
     assert html.count("<img") == 2 * (2 + 3)  # purified, mixture, experts
     assert "not where a disease is" in html and "file:" not in html
-    only = decision(replace(analysis, evidence={"clean": analysis.evidence["clean"]}))
+    only = results_view.decision(replace(analysis, evidence={"clean": analysis.evidence["clean"]}))
     assert only.count("<img") == 5 and "Attacked scan" not in only
-    assert decision(replace(analysis, evidence={})) == ""
+    assert results_view.decision(replace(analysis, evidence={})) == ""
     page = results_view.render(analysis)
     assert page.count("Expert 1") == page.count("Expert 3") == 2  # clean and attacked
 
@@ -55,7 +55,7 @@ def test_each_reading_is_explained(analysis: Analysis) -> None:
 def test_where_it_cannot_judge_nothing_speaks_for_a_class(analysis: Analysis) -> None:
     assert analysis.clean
     far = replace(analysis.clean, novelty=analysis.clean.novelty_limit + 1)
-    html = decision(replace(analysis, clean=far))
+    html = results_view.decision(replace(analysis, clean=far))
     assert html.count("<img") == 2 + 3 and "Clean scan: cannot judge" in html
     table = votes("Clean", far, analysis.evidence["clean"])
     assert "tumour" not in table and "cannot judge" in table
