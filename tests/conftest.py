@@ -47,18 +47,11 @@ def tiny_system() -> MedFedPure:
     """An untrained system, real in every part and quick; its attention varies with the scan."""
     import torch
 
-    from core.mae import MAEConfig
-    from core.moe import MoEConfig
-    from core.pipeline import PipelineConfig, build
-    from core.unet import UNetConfig
+    from core.pipeline import build
+    from tests.small_system import small_config
 
     torch.manual_seed(0)
-    moe = MoEConfig(sides=(56, 28, 14), channels=(8, 8, 8, 8), hidden=8, attention_hidden=4)
-    mae = MAEConfig(
-        embed_dim=16, depth=1, num_heads=2, decoder_dim=16, decoder_depth=1, decoder_heads=2
-    )
-    unet = UNetConfig(unshuffle=8, channels=(8, 16), time_dim=16)
-    system = build(PipelineConfig(moe=moe, plain=moe, mae=mae, unet=unet), {"preset": "tiny"})
+    system = build(small_config(), {"preset": "tiny"})
     for network in system.classifier.model.attention:
         torch.nn.init.normal_(network[-1].weight)
     return system

@@ -10,16 +10,17 @@ from PIL import Image
 
 from bench.app.browser import CHROMIUM, FLAGS, Visitor
 from core.attacks import Step
-from core.pipeline import MedFedPure, PipelineConfig, build
+from core.pipeline import MedFedPure, build
 from demo.phantom import phantom
 from tests.demo.browser.browsing import Served
+from tests.small_system import small_config
 
 
 @pytest.fixture(scope="session")
 def system() -> MedFedPure:
     """A whole pipeline, untrained: the page promises its layout and its words, not its outputs."""
     torch.manual_seed(0)
-    return build(PipelineConfig(), {"preset": "untrained"})
+    return build(small_config((112, 56, 28)), {"preset": "untrained"})
 
 
 @pytest.fixture(scope="session")

@@ -26,13 +26,14 @@ def make() -> gr.Blocks:
     from gradio import networking
 
     from core.checkpoint import WeightsError
-    from core.pipeline import PipelineConfig, build
+    from core.pipeline import build
     from core.scan import to_uint8
     from core.weights import load_all
     from demo import page
     from demo.examples import Example
     from demo.phantom import phantom
     from tests.hospitals import write
+    from tests.small_system import small_config
 
     networking.url_ok = lambda url: True  # tests wait for a slow machine longer than Gradio does
     samples = [
@@ -47,7 +48,7 @@ def make() -> gr.Blocks:
         page.load_all = refuse  # type: ignore[assignment]
         return page.build(samples=samples)
     torch.manual_seed(0)
-    system = build(PipelineConfig(), {"preset": "untrained"})
+    system = build(small_config((112, 56, 28)), {"preset": "untrained"})
     if "--hospitals" in sys.argv:
         with tempfile.TemporaryDirectory() as folder:
             write(system, Path(folder))

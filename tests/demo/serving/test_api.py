@@ -17,13 +17,14 @@ import pytest
 import torch
 
 import app
-from core.pipeline import MedFedPure, PipelineConfig
+from core.pipeline import MedFedPure
 from core.pipeline import build as build_system
 from core.scan import ScanError, read_volume, to_png
 from demo.phantom import phantom
 from demo.serving.api import API_DESCRIPTION, read_once
 from demo.serving.uploads import decode_upload
 from tests.demo.browser.browsing import Served
+from tests.small_system import small_config
 
 # what the README shows, word for word
 EXAMPLE = """
@@ -61,7 +62,7 @@ def volume() -> bytes:
 def twin() -> MedFedPure:
     """The system that `tests.demo.browser.serve` serves."""
     torch.manual_seed(0)
-    return build_system(PipelineConfig(), {"preset": "untrained"})
+    return build_system(small_config((112, 56, 28)), {"preset": "untrained"})
 
 
 @pytest.fixture(scope="module")
