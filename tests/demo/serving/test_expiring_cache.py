@@ -30,9 +30,9 @@ def test_things_go_by_themselves() -> None:
     cache: ExpiringCache[str] = ExpiringCache(seconds=0.1, count=9, size=100)
     cache.put("a", "A", 1)
     deadline = time.monotonic() + 5
-    while cache._things and time.monotonic() < deadline:  # not asked: asking would tidy up
+    while cache._entries and time.monotonic() < deadline:  # not asked: asking would tidy up
         time.sleep(0.02)
-    assert not cache._things
+    assert not cache._entries
 
 
 def test_what_is_dropped_is_gone() -> None:
