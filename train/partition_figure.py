@@ -1,4 +1,4 @@
-"""`python -m train partition`: who holds what, as a table and as a picture in results/."""
+"""`python -m train partition`: each client's scans, as a table and as a picture in results/."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def main(argv: list[str]) -> int:
     """
     parser = argparse.ArgumentParser(
         prog="python -m train partition",
-        description="Deals a protocol's scans to a preset's clients; draws who holds what.",
+        description="Deals a protocol's scans to a preset's clients; draws each client's share.",
     )
     parser.add_argument(
         "--preset", default="federated", metavar="NAME", help=", ".join(preset_names())

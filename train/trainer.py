@@ -86,7 +86,7 @@ def fit(
 
     `validate` returns figures of which 'score' (higher is better) picks the epoch. With
     `checkpoint`, the state is written after every epoch and every two minutes, and a later call
-    goes on from there.
+    resumes from there.
 
     `settings` names what else the checkpoint belongs to; one of other settings is refused. `span`
     is the part of the learning rate's schedule that this call goes through: a round of many.

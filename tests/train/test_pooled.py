@@ -226,7 +226,7 @@ def test_sigterm_stops_at_the_last_checkpoint_with_one_sentence(world, tmp_path)
     process.send_signal(signal.SIGTERM)
     errors = process.communicate(timeout=30)[1]
     assert process.returncode == 130, errors
-    assert "goes on from the last checkpoint" in errors and "Traceback" not in errors
+    assert "resumes from the last checkpoint" in errors and "Traceback" not in errors
     assert state.is_file()
     assert not state.with_suffix(".partial").exists()
 

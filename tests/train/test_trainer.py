@@ -1,4 +1,4 @@
-"""Fitting learns, stops early, and goes on after a kill as if nothing had happened."""
+"""Fitting learns, stops early, and resumes after a kill without a difference."""
 
 from __future__ import annotations
 

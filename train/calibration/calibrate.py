@@ -1,6 +1,6 @@
 """Calibration: temperatures and operating points, the fused detector, tau and the purifier's span.
 
-The fusion is fitted on training scans and their attacked twins; every threshold and temperature is
+The fusion is fitted on clean and attacked training scans; every threshold and temperature is
 chosen on validation scans. Test scans are never touched.
 """
 
@@ -18,7 +18,7 @@ from core.classifier import Calibrated
 from core.detector import SCORES, Detector
 from core.features import log_band_energy
 from core.pipeline import MedFedPure
-from train.calibration.fusion import SURE, FusionConfig, fuse
+from train.calibration.fusion import CHANCE_ERRORS, FusionConfig, fuse
 from train.data.dataset import ScanDataset, batches, map_batches
 from train.trainer import ReportFn
 
@@ -29,7 +29,7 @@ SPREAD = 0.5  # of a temperature's logarithm, before any scan is seen
 
 @dataclass(frozen=True)
 class CalibrateConfig(FusionConfig):
-    """How many training scans the detector's fusion is fitted on, and validation scans all else."""
+    """Number of training scans for the detector's fusion and of validation scans for all else."""
 
     fit_scans: int = 240
     val_scans: int = 480
@@ -100,7 +100,7 @@ def _operating_point(
 
 
 def _cut(margin: Tensor, y: Tensor, weights: Tensor, groups: Tensor) -> float:
-    """The margin above which 'tumour' is said: the best one where that holds for scans left out.
+    """Return the margin above which the answer is 'tumour', chosen by cross-validation.
 
     The best cut on few scans is a bad one: each of `PARTS` parts of the groups of near-duplicates
     is read at the cut that is best on the others. It stays 0 unless that is better by more than
@@ -116,12 +116,14 @@ def _cut(margin: Tensor, y: Tensor, weights: Tensor, groups: Tensor) -> float:
         said[out] = margin[out] > _best_cut(margin[~out], y[~out], weights[~out])
     better = (said == (y == 1)).double() - ((margin > 0) == (y == 1)).double()
     gains = torch.zeros(len(unique), dtype=torch.float64).index_add(0, of_group, weights * better)
-    enough = max(TIE, SURE * float(gains.norm()))  # the norm: a sum of so many signs by chance
+    enough = max(
+        TIE, CHANCE_ERRORS * float(gains.norm())
+    )  # the norm: a sum of so many signs by chance
     return _best_cut(margin, y, weights) if gains.sum() > enough else 0.0
 
 
 def _best_cut(margin: Tensor, y: Tensor, weights: Tensor) -> float:
-    """The middle one of the cuts with the best weighted accuracy.
+    """Return the middle one of the cuts with the best weighted accuracy.
 
     Between neighbouring margins accuracy is constant, so the midpoints are all there is to try;
     differences of up to `TIE` count as none.

@@ -1,7 +1,8 @@
-"""The detector's fused score: a logistic regression on training scans and their attacked twins.
+"""The detector's fused score: a logistic regression on clean and attacked training scans.
 
-Twins of two kinds weigh the same: ordinary attacks, and scans that hide from the detector as it
-was fused so far, steps in turn against it and the classifier. What hides teaches the next fit.
+Ordinary and detector-aware adversarial examples get half of the weight each. Detector-aware ones
+are made against the previous fit, with steps in turn against detector and classifier; those of each
+round are added to the next fit.
 """
 
 from __future__ import annotations
@@ -18,21 +19,21 @@ from core.attacks.base import to_eight_bit
 from core.detector import Detector, cut_off
 from core.metrics import auroc
 from core.pipeline import MedFedPure
-from train.calibration.logistic import logistic
-from train.data.dataset import map_batches
+from train.calibration.logistic import fit_logistic
+from train.data.dataset import map_batches, space_evenly
 from train.device import autocast
 from train.trainer import ReportFn
 
-MOST = 0.5  # of what tells attacked scans from clean ones may come from one feature
-WORTH = 0.01  # of AUROC that sharing it out may cost
-SURE = 2.0  # standard errors: what lies within them is chance
+MAX_FEATURE_SHARE = 0.5  # of the score's distance between attacked and clean scans
+MAX_AUROC_COST = 0.01  # AUROC that a smaller share may cost
+CHANCE_ERRORS = 2.0  # standard errors; a smaller difference is taken for chance
 
 
 @dataclass(frozen=True)
 class FusionConfig:
-    """Sizes of the ordinary attacks; rounds of hiding, each on so many scans, and its steps.
+    """Sizes of the ordinary attacks; rounds, scans a round and steps of the detector-aware one.
 
-    Without rounds nobody hides. Steps are even: the last one is the classifier's.
+    0 rounds: no adaptive examples. The number of steps is even: the last is the classifier's.
     """
 
     eps: tuple[float, ...] = (0.004, 0.008, 0.015, 0.031)
@@ -58,22 +59,25 @@ def fuse(
     """Fits the fused score in place on training scans x (B, C, H, W) with labels y (B,).
 
     Returns:
-        The largest share that one feature carries.
+        The largest share of one feature in the score: see `feature_shares`.
     """
     report(f"attacking {len(x)} training scans for the detector")
     detector, clean = system.detector, _features(system.detector, x)
     ordinary = _features(detector, _attacked(system, x, y, config))
     most = fit(detector, clean, [ordinary], config.ridge)
     count = min(config.hidden_rounds * config.hidden_scans, len(x))
-    spaced = torch.linspace(0, len(x) - 1, count).round().long()
+    positions = torch.tensor(space_evenly(len(x), count) if count else [], dtype=torch.long)
     found: list[Tensor] = []
-    for now in range(config.hidden_rounds):
-        few = spaced[now :: config.hidden_rounds]
-        report(f"hiding {len(few)} of them from it, {now + 1} of {config.hidden_rounds} times")
-        for rows in few.split(16):
+    for round_index in range(config.hidden_rounds):
+        subset = positions[round_index :: config.hidden_rounds]
+        report(
+            f"detector-aware attack on {len(subset)} of them, "
+            f"round {round_index + 1} of {config.hidden_rounds}"
+        )
+        for rows in subset.split(16):
             seeds = [config.seed + int(row) for row in rows]
-            twins = hidden(system, x[rows], y[rows], config, seeds)
-            found.append(_features(detector, twins))
+            evading = make_detector_aware(system, x[rows], y[rows], config, seeds)
+            found.append(_features(detector, evading))
         if found:
             most = fit(detector, clean, [ordinary, torch.cat(found)], config.ridge)
     if not detector.weight.any():
@@ -81,12 +85,12 @@ def fuse(
     return most
 
 
-def hidden(
+def make_detector_aware(
     system: MedFedPure, x: Tensor, y: Tensor, config: FusionConfig, seeds: Sequence[int]
 ) -> Tensor:
-    """PGD whose steps lower the fused score and raise the classifier's loss in turn, in 8 bits.
+    """Return PGD examples (B, C, H, W) that mislead the classifier and evade the fused score.
 
-    Scans (B, C, H, W) as a file would hold them: below a level of 8 bits nothing is to be learned.
+    Steps lower the score and raise the classifier's loss in turn; results are quantized to 8 bits.
     """
     steps, eps, turn = config.hidden_steps, config.hidden_eps, 0
     truth = F.one_hot(y, len(system.classifier.bias))
@@ -106,7 +110,7 @@ def hidden(
 
 
 def _attacked(system: MedFedPure, x: Tensor, y: Tensor, config: FusionConfig) -> Tensor:
-    """Each scan once per eps: PGD on the plain or the trained classifier, FGSM, or sign noise."""
+    """Return each scan once per eps: PGD on the plain or trained classifier, FGSM or sign noise."""
     generator = torch.Generator().manual_seed(config.seed)
     kinds: list[Callable[[Tensor, Tensor, float], Tensor]] = [
         lambda b, t, e: PGD(eps=e, alpha=e / 4, steps=7, eight_bit=True)(system.plain_logits, b, t),
@@ -128,14 +132,14 @@ def _attacked(system: MedFedPure, x: Tensor, y: Tensor, config: FusionConfig) ->
 def fit(detector: Detector, clean: Tensor, families: Sequence[Tensor], ridge: float) -> float:
     """Ridge logistic regression on features (N, F), clean ones and families of attacked ones.
 
-    Standardised on clean scans; both classes weigh the same, and so do families. No weight is below
-    zero: who attacks would raise such a measurement to hide. Who gets round a feature that carries
-    the score alone has got round the detector: the penalty of one that carries more than `MOST`
-    rises until it does not, or until that costs more than `WORTH` on the scans that it is fitted
-    on, where the others tell too little.
+    Features are standardised on clean scans; classes weigh the same, and so do families. Weights
+    are non-negative, so raising a feature never lowers the score. A score that rests on one feature
+    is evaded by evading that feature: the penalty of a feature with a share above
+    `MAX_FEATURE_SHARE` rises until its share is smaller, or until the fit's AUROC has fallen by
+    `MAX_AUROC_COST`.
 
     Returns:
-        The largest share that one feature carries.
+        The largest share of one feature in the score.
     """
     longest = max(len(family) for family in families)
     attacked = torch.cat([f.repeat(-(-longest // len(f)), 1)[:longest] for f in families])
@@ -144,17 +148,20 @@ def fit(detector: Detector, clean: Tensor, families: Sequence[Tensor], ridge: fl
     detector.spread.copy_(spread)
     zeros, ones = (cut_off((f - centre) / spread) for f in (clean, attacked))
     penalty = torch.full((zeros.shape[1],), ridge, dtype=torch.float64)
-    weight, offset = _raising(zeros, ones, penalty)
-    least, share = _apart(weight, zeros, ones) - WORTH, carried(weight, zeros, ones)
+    weight, offset = _fit_non_negative(zeros, ones, penalty)
+    least, share = (
+        _measure_auroc(weight, zeros, ones) - MAX_AUROC_COST,
+        feature_shares(weight, zeros, ones),
+    )
     most = float(share.max())
     for _ in range(60):
-        if most <= MOST:
+        if most <= MAX_FEATURE_SHARE:
             break
         penalty[int(share.argmax())] *= 1.25
-        tried, at = _raising(zeros, ones, penalty)
-        if _apart(tried, zeros, ones) < least:
+        tried, at = _fit_non_negative(zeros, ones, penalty)
+        if _measure_auroc(tried, zeros, ones) < least:
             break
-        share = carried(tried, zeros, ones)
+        share = feature_shares(tried, zeros, ones)
         if float(share.max()) < most:
             weight, offset, most = tried, at, float(share.max())
     detector.weight.copy_(weight)
@@ -162,11 +169,11 @@ def fit(detector: Detector, clean: Tensor, families: Sequence[Tensor], ridge: fl
     return most
 
 
-def _raising(zeros: Tensor, ones: Tensor, penalty: Tensor) -> tuple[Tensor, Tensor]:
-    """`logistic` with the features that would count backwards left out, the worst one first."""
+def _fit_non_negative(zeros: Tensor, ones: Tensor, penalty: Tensor) -> tuple[Tensor, Tensor]:
+    """`fit_logistic` without features of negative weight, removed one by one, lowest first."""
     kept = torch.arange(len(penalty))
     while True:
-        found, offset = logistic(zeros[:, kept], ones[:, kept], penalty[kept])
+        found, offset = fit_logistic(zeros[:, kept], ones[:, kept], penalty[kept])
         if not (found < 0).any():
             break
         kept = kept[torch.arange(len(kept)) != found.argmin()]
@@ -175,19 +182,19 @@ def _raising(zeros: Tensor, ones: Tensor, penalty: Tensor) -> tuple[Tensor, Tens
     return weight, offset
 
 
-def carried(weight: Tensor, zeros: Tensor, ones: Tensor) -> Tensor:
-    """Each feature's share (F,) of how far above scans `zeros` the score keeps scans `ones`.
+def feature_shares(weight: Tensor, zeros: Tensor, ones: Tensor) -> Tensor:
+    """Return each feature's share (F,) of the mean score difference of scans `ones` and `zeros`.
 
-    Features (N, F) are standardised on `zeros`. A difference of means within two standard errors is
-    chance, and carries nothing.
+    Features (N, F) are standardised on `zeros`. A difference of means within `CHANCE_ERRORS`
+    standard errors counts as 0.
     """
     gap = ones.mean(0) - zeros.mean(0)
     error = (zeros.var(0) / len(zeros) + ones.var(0) / len(ones)).sqrt()
-    parts = weight * (gap - SURE * error).clamp_min(0).to(weight)
+    parts = weight * (gap - CHANCE_ERRORS * error).clamp_min(0).to(weight)
     return parts / parts.sum().clamp_min(1e-12)
 
 
-def _apart(weight: Tensor, zeros: Tensor, ones: Tensor) -> float:
+def _measure_auroc(weight: Tensor, zeros: Tensor, ones: Tensor) -> float:
     score = torch.cat([zeros, ones]).to(weight) @ weight
     return auroc(score, (torch.arange(len(score)) >= len(zeros)).long())
 

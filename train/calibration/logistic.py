@@ -1,4 +1,4 @@
-"""Ridge logistic regression: the two linear heads that are fitted in closed sight of all data."""
+"""Ridge logistic regression by L-BFGS on the full data set."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def logistic(zeros: Tensor, ones: Tensor, ridge: float | Tensor) -> tuple[Tensor, Tensor]:
-    """Weight (F,) and offset () of the log-odds of `ones` (M, F) against `zeros` (N, F).
+def fit_logistic(zeros: Tensor, ones: Tensor, ridge: float | Tensor) -> tuple[Tensor, Tensor]:
+    """Return weight (F,) and offset () of the log-odds of `ones` (M, F) against `zeros` (N, F).
 
     Both classes weigh the same; `ridge`, one number or one for each weight, times the squared
     weights is added to the mean loss.

@@ -1,8 +1,8 @@
-"""Training of the detector's residual network on clean scans against attacked twins of them.
+"""The detector's residual network, trained on clean scans and adversarial examples of them.
 
-A third of the twins come from PGD on the trained mixture, a fourth from PGD on the plain
-classifier, the rest carry made-up sign noise in blocks of 1 to 8 pixels, so that no one attack's
-grain is learned by heart.
+A third of the examples come from PGD on the trained mixture, a fourth from PGD on the plain
+classifier; the rest get random sign noise in blocks of 1 to 8 pixels, against overfitting to the
+texture of one attack.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class DetectorPhase:
 
 
 def loss_function(config: DetectorTrainConfig, system: MedFedPure) -> LossFn:
-    """Binary cross-entropy of clean scans against their attacked twins."""
+    """Return the binary cross-entropy of clean scans against adversarial examples of them."""
 
     def loss(model: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator) -> Tensor:
         if float(torch.rand(1, generator=generator)) < 0.5:
@@ -61,14 +61,14 @@ def loss_function(config: DetectorTrainConfig, system: MedFedPure) -> LossFn:
         seeds = torch.randint(2**31, (len(x),), generator=generator).tolist()
         first, second = len(x) // 3, len(x) // 3 + len(x) // 4
         attack = PGD(eps=eps, alpha=eps / 3, steps=config.steps, eight_bit=True)
-        twins = [_grain(x[second:], eps, generator)]
+        attacked = [_grain(x[second:], eps, generator)]
         for part, surface in (
             (slice(0, first), system.classifier_logits),
             (slice(first, second), system.plain_logits),
         ):
             if len(x[part]):
-                twins.append(attack(surface, x[part], y[part], seeds[part]))
-        both = torch.cat([x, *twins]).contiguous(memory_format=torch.channels_last)
+                attacked.append(attack(surface, x[part], y[part], seeds[part]))
+        both = torch.cat([x, *attacked]).contiguous(memory_format=torch.channels_last)
         with autocast(x.device):
             log_odds = model(both)
         target = torch.arange(len(both), device=x.device) >= len(x)

@@ -18,7 +18,7 @@ from torch.nn.functional import softplus
 from core.mae import MaskedAutoencoder
 from core.novelty import UNIT, Novelty
 from core.scan import SIZE
-from train.calibration.logistic import logistic
+from train.calibration.logistic import fit_logistic
 from train.data.augment import AugmentConfig, augment
 from train.data.dataset import ScanDataset, batches
 from train.data.outliers import KINDS, outlier
@@ -71,7 +71,7 @@ class Solver:
         known, drawn = self._scans(train, seed), self._drawn(train, self.config.outliers, [seed, 0])
         centre, spread = known.mean(0), known.std(0).clamp_min(1e-6)
         with torch.enable_grad():
-            weight, offset = logistic(
+            weight, offset = fit_logistic(
                 (known - centre) / spread, (drawn - centre) / spread, self.config.ridge
             )
         folded = weight / spread

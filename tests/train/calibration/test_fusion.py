@@ -18,8 +18,16 @@ from core.features import FEATURES
 from core.metrics import auroc
 from core.pipeline import MedFedPure
 from demo.phantom import phantom
-from train.calibration.fusion import MOST, FusionConfig, _raising, carried, fit, fuse, hidden
-from train.calibration.logistic import logistic
+from train.calibration.fusion import (
+    MAX_FEATURE_SHARE,
+    FusionConfig,
+    _fit_non_negative,
+    feature_shares,
+    fit,
+    fuse,
+    make_detector_aware,
+)
+from train.calibration.logistic import fit_logistic
 
 FEW = FusionConfig(eps=(0.015,), hidden_scans=2, hidden_rounds=1, hidden_steps=8)
 
@@ -60,10 +68,10 @@ def fused(gaps: list[float], n: int = 400) -> tuple[float, Tensor, float]:
 def test_no_feature_carries_more_than_half_of_the_score():
     gaps = [2.5, 1.5, 1.2, 1.0, 0.0]
     clean, attacked = draw_features(gaps)
-    free, _ = logistic(clean, attacked, 1e-2)
+    free, _ = fit_logistic(clean, attacked, 1e-2)
     share, weight, found = fused(gaps)
-    assert carried(free, clean, attacked).max() > 0.55  # it would
-    assert share <= MOST
+    assert feature_shares(free, clean, attacked).max() > 0.55  # it would
+    assert share <= MAX_FEATURE_SHARE
     assert found > 0.98 and (weight[:4] > 0).all()
 
 
@@ -76,20 +84,20 @@ def test_two_equal_features_share_it_out():
 @pytest.mark.parametrize("others", [[0.0] * 8, [0.2, 0.2, 0.0]])
 def test_a_feature_that_alone_tells_much_is_not_given_up_for_those_that_do_not(others):
     share, _, found = fused([3.5, *others], 240)
-    assert share > MOST  # and says so
+    assert share > MAX_FEATURE_SHARE  # and says so
     assert found > 0.96
 
 
 def test_chance_carries_nothing():
     clean, attacked = draw_features([2.0, 0.0, 0.0])
-    share = carried(torch.tensor([1.0, 1.0, -1.0]), clean, attacked)
+    share = feature_shares(torch.tensor([1.0, 1.0, -1.0]), clean, attacked)
     assert share.tolist() == [1.0, 0.0, 0.0]
 
 
 def test_no_weight_is_below_zero():
     """Attacks lower the second feature: a free fit would let whoever raises it hide."""
     clean, attacked = draw_features([1.5, -1.5, 1.5, 1.5])
-    free, _ = logistic(clean, attacked, 1e-2)
+    free, _ = fit_logistic(clean, attacked, 1e-2)
     made = Fused(4)
     fit(made, clean, [attacked], 1e-2)
     assert free[1] < -0.5  # it would
@@ -112,7 +120,7 @@ def test_weights_are_the_best_of_those_that_are_not_below_zero():
         gap = torch.randn(8, generator=g)
         zeros, ones = (torch.randn(240, 8, generator=g) @ mix + m * gap for m in (0, 1))
         penalty = torch.full((8,), 1e-2, dtype=torch.float64)
-        weight, _ = _raising(zeros, ones, penalty)
+        weight, _ = _fit_non_negative(zeros, ones, penalty)
         z = torch.cat([zeros, ones]).double().numpy()
         y = np.repeat([-1.0, 1.0], 240)
 
@@ -127,9 +135,9 @@ def test_weights_are_the_best_of_those_that_are_not_below_zero():
 def test_a_few_that_hide_weigh_as_much_as_many_that_do_not():
     """Four in a hundred move what the others leave alone."""
     clean, ordinary = draw_features([2.0, 0.0])
-    _, hiding = draw_features([0.0, 2.0], 16)
+    _, evading = draw_features([0.0, 2.0], 16)
     weights = []
-    for families in ([ordinary], [torch.cat([ordinary, hiding])], [ordinary, hiding]):
+    for families in ([ordinary], [torch.cat([ordinary, evading])], [ordinary, evading]):
         made = Fused(2)
         fit(made, clean, families, 1e-2)
         weights.append(float(made.weight[1] / made.weight[0]))
@@ -140,12 +148,12 @@ def test_what_hides_scores_lower_and_fits_into_a_file(system: MedFedPure, scans:
     x, y = scans[:2], torch.tensor([0, 1])
     system.detector.weight.copy_(torch.tensor([name == "quiet" for name in FEATURES]))
     system.detector.spread.fill_(10.0)
-    twin, eps = replace(FEW, hidden_steps=20), FEW.hidden_eps
-    found = hidden(system, x, y, twin, [1, 2])
+    config, eps = replace(FEW, hidden_steps=20), FEW.hidden_eps
+    found = make_detector_aware(system, x, y, config, [1, 2])
     assert (found - x).abs().max() <= eps and found.min() >= 0 and found.max() <= 1
     assert torch.allclose(255 * found, (255 * found).round(), atol=1e-3)
-    assert torch.equal(found, hidden(system, x, y, twin, [1, 2]))
-    assert not torch.equal(found, hidden(system, x, y, twin, [3, 4]))
+    assert torch.equal(found, make_detector_aware(system, x, y, config, [1, 2]))
+    assert not torch.equal(found, make_detector_aware(system, x, y, config, [3, 4]))
     plain = PGD(eps, 2.5 * eps / 20, 20, eight_bit=True)(system.classifier_logits, x, y, [1, 2])
     low, high = (system.detector(z).scores["fused"] for z in (found, plain))
     assert (low < high).all()
@@ -158,16 +166,16 @@ def test_steps_take_turns_and_the_last_is_the_classifiers(
     for part in (system.classifier, system.detector):
         part.register_forward_pre_hook(lambda m, _: calls.append(type(m).__name__))
     monkeypatch.setattr(system.detector._measurements, "trained", lambda z: z[:, 0, :2, 0])
-    hidden(system, scans[:1], torch.tensor([1]), replace(FEW, hidden_steps=4), [1])
+    make_detector_aware(system, scans[:1], torch.tensor([1]), replace(FEW, hidden_steps=4), [1])
     assert calls[:4] == ["Detector", "Calibrated"] * 2
 
 
 def test_a_score_of_thousands_still_has_a_gradient(system: MedFedPure, scans: Tensor) -> None:
     """Its softmax would be exactly one, and the detector's steps would go nowhere."""
     x, y, few = scans[:2], torch.tensor([0, 1]), replace(FEW, hidden_steps=2)
-    near = hidden(system, x, y, few, [1, 2])
+    near = make_detector_aware(system, x, y, few, [1, 2])
     system.detector.offset.fill_(5e3)
-    far = hidden(system, x, y, few, [1, 2])
+    far = make_detector_aware(system, x, y, few, [1, 2])
     assert (near == far).float().mean() > 0.9
 
 
@@ -182,12 +190,12 @@ def test_fusing_learns_from_what_hid_from_the_first_fit(
         fits.append([len(family) for family in families])
         return fit(detector, clean, families, ridge)
 
-    def spied_hidden(s: MedFedPure, *args: Any) -> Tensor:
+    def spied_detector_aware(s: MedFedPure, *args: Any) -> Tensor:
         weights.append(s.detector.weight.clone())
         return args[0] + 0.01  # what matters here is which score it hides from
 
     monkeypatch.setattr("train.calibration.fusion.fit", spied_fit)
-    monkeypatch.setattr("train.calibration.fusion.hidden", spied_hidden)
+    monkeypatch.setattr("train.calibration.fusion.make_detector_aware", spied_detector_aware)
     said: list[str] = []
     fuse(system, x, y, replace(FEW, hidden_rounds=2), said.append)
     assert fits == [[4], [4, 2], [4, 4]]  # all that hid so far
@@ -197,7 +205,7 @@ def test_fusing_learns_from_what_hid_from_the_first_fit(
 def test_who_never_hides_teaches_nothing(system: MedFedPure, scans: Tensor) -> None:
     said: list[str] = []
     fuse(system, scans, torch.tensor([0, 1, 0, 1]), replace(FEW, hidden_rounds=0), said.append)
-    assert "hiding" not in " ".join(said)
+    assert "detector-aware" not in " ".join(said)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from core.mae import MAEConfig, MaskedAutoencoder
 from core.novelty import Novelty
 from core.scan import to_uint8
 from demo.phantom import phantom
-from train.calibration.logistic import logistic
+from train.calibration.logistic import fit_logistic
 from train.data.dataset import ScanDataset
 from train.data.outliers import KINDS, outlier
 from train.phases.novelty import NoveltyPhase, Solver
@@ -125,7 +125,7 @@ def test_settings_that_make_no_sense(wrong: dict[str, float]) -> None:
 def test_logistic_agrees_with_scikit_learn() -> None:
     g = torch.Generator().manual_seed(0)
     zeros, ones = torch.randn(70, 3, generator=g), torch.randn(40, 3, generator=g) + 0.7
-    weight, offset = logistic(zeros, ones, 0.01)
+    weight, offset = fit_logistic(zeros, ones, 0.01)
     share = np.r_[np.full(70, 0.5 / 70), np.full(40, 0.5 / 40)]
     peer = LogisticRegression(C=1 / 0.02, tol=1e-10, max_iter=1000)
     peer.fit(torch.cat([zeros, ones]).numpy(), np.r_[np.zeros(70), np.ones(40)], share)
