@@ -80,7 +80,7 @@ def area(block: Result) -> str:
 
 
 def source(result: Result) -> str:
-    """When, from which code and on what machines rows were measured, with the file's warnings."""
+    """Format the provenance of rows: date, commit, machines, and the file's warnings."""
     parts = [p for row in result["rows"].values() for p in (row, *row.get("additions", ()))]
     facts = [{**result["provenance"], **part} for part in parts]
     dates = sorted({f["date"][:10] for f in facts})

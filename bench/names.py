@@ -1,4 +1,4 @@
-"""What a command line names must be known."""
+"""Validation of names given on the command line."""
 
 from __future__ import annotations
 

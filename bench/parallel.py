@@ -32,7 +32,7 @@ class ParallelBatches:
             raise ValueError(f"batch size and workers must be 1 or more, got {self}")
 
     def map(self, fn: Callable[[Batch], T], fold: ScanDataset, label: str) -> Iterator[T]:
-        """What `fn` makes of every batch of the fold, in its order, with progress shown."""
+        """Apply `fn` to every batch of the fold, in order, with progress shown."""
         batches = fold.batches(self.batch_size, self.device)
         if self.workers == 1:
             for batch in progress(batches, label):

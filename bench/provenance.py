@@ -1,4 +1,4 @@
-"""Where a number comes from: code, weights, split, machine. Refuses another split's weights."""
+"""Provenance of a number: code, weights, split, machine. Refuses weights of another split."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def weights_facts(folder: str | Path, manifest: Manifest) -> dict[str, Any]:
 
 
 def machine_facts(device: torch.device) -> dict[str, Any]:
-    """What it ran on."""
+    """Describe the machine."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
     return {
         "device": device.type,

@@ -96,7 +96,7 @@ class ResultFile:
         return row
 
     def begun(self, name: str, start: Figures) -> Figures:
-        """What an earlier run of the same code has kept of a row, or `start`.
+        """Return the state that an earlier run of the same code has kept of a row, or `start`.
 
         `start` decides what is gone on with: where what it holds under 'of' differs, nothing is.
         """
@@ -152,7 +152,7 @@ class ResultFile:
 
 
 def _differences(old: Figures, new: Figures) -> str:
-    """What decides the figures and differs, with both values where they are short."""
+    """Describe the settings that differ, with both values where they are short."""
     read = json.loads(json.dumps(_rounded(new)))
     before, now = (_flat({key: values.get(key) for key in new}) for values in (old, read))
     pairs = {n: (before.get(n), now.get(n)) for n in {**now, **before}}

@@ -19,7 +19,7 @@ RELIABILITY_BINS = 10
 
 
 class Reading(NamedTuple):
-    """What a system said of N scans."""
+    """Outputs of a system for N scans."""
 
     probability: Tensor  # (N,) of 'tumour'
     flagged: Tensor | None = None  # (N,) bool, where a detector stands in front
@@ -68,7 +68,7 @@ def check_numbers(who: str, outputs: Tensor) -> None:
 
 
 def called_right(who: str, logits: Tensor, y: Tensor) -> Tensor:
-    """Whether logits (B, C) call scans right, bool (B,) on the CPU; see `check_numbers`."""
+    """Mark the scans that logits (B, C) classify correctly, bool (B,) on the CPU."""
     check_numbers(who, logits)
     return (logits.argmax(1) == y).cpu()
 
@@ -92,7 +92,7 @@ def by_label(right: Tensor, y: Tensor) -> dict[str, Any]:
 
 
 def separation(clean: Tensor, attacked: Tensor, groups: Sequence[int]) -> dict[str, Any]:
-    """How well scores (N,) tell scans from their attacked twins (N,), with AUROC's 95 % interval.
+    """AUROC of scores of scans (N,) against paired adversarial examples (N,), with its interval.
 
     `tpr_at_5` is the share found above the score that 5 % of these very scans exceed when clean.
     """

@@ -78,7 +78,7 @@ def posed(scan: Tensor, seed: int) -> Tensor:
 
 
 def judge(system: MedFedPure, scan: Tensor, tumour: bool, correlation: float) -> Example:
-    """What the page's default attack does to a scan, without and with the defence."""
+    """Measure the page's default attack on a scan, without and with the defence."""
     settings = AttackSettings(truth=TRUTHS[1 + tumour])
     *_, last = trajectory(system, scan, settings)
     clean = system.read(scan, settings.seed)

@@ -80,7 +80,7 @@ def visitor() -> Iterator[Visitor]:
 
 
 def violations(page: Any, rules: Sequence[str] = RULES) -> list[dict[str, Any]]:
-    """What axe-core finds wrong with a page as it stands: rule, impact, number, first element.
+    """Run axe-core on a page; return its violations: rule, impact, number, first element.
 
     `rules` are names of its rules, or tags of them.
 

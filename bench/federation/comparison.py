@@ -238,7 +238,7 @@ def _figures(
 
 
 def _right(attacker: Reader, victim: Reader, scans: ScanDataset, row: Row) -> Tensor:
-    """Whether the victim reads each scan right after the attacker's attack on it, bool (N,)."""
+    """Mark the scans that the victim reads correctly under the attacker's attack, bool (N,)."""
     device, out = pick_device(), []
     for rows in batches(len(scans), BATCH):
         x, y = scans.batch(rows, device)

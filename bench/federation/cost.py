@@ -1,4 +1,4 @@
-"""What one reading costs, counted: parameters and multiply-adds, the same on every machine."""
+"""Cost of one reading, counted: parameters and multiply-adds, equal on every machine."""
 
 from __future__ import annotations
 

@@ -147,7 +147,7 @@ def _accuracy(
 
 
 def _right(system: MedFedPure, scans: ScanDataset, row: Row, reader: str) -> Tensor:
-    """Whether each scan is read right under the paper's attack on the reader's classifier."""
+    """Mark the scans that are read correctly under PGD-7 on the reader's classifier."""
     surface = system.plain_logits if reader == "undefended" else system.classifier_logits
     out = []
     for rows in batches(len(scans), BATCH):
