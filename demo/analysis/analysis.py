@@ -17,7 +17,7 @@ from demo.analysis.hospitals import AtHospital
 
 @dataclass(frozen=True)
 class Analysis:
-    """What is known so far; parts that are not ready are None."""
+    """An analysis as far as it has come; parts that are not ready are None."""
 
     scan: Tensor  # (1, 224, 224)
     settings: AttackSettings
@@ -31,7 +31,7 @@ class Analysis:
 
     @property
     def hospital(self) -> int | None:
-        """Whose system reads; None where the weights are not a federation's."""
+        """The hospital whose system reads; None where the weights are not a federation's."""
         return self.info.get("hospital")
 
     @property

@@ -27,7 +27,7 @@ MIN_STEPS = 7  # of each attack in the search for the smallest eps
 
 @dataclass(frozen=True)
 class AttackSettings:
-    """What the attacker may do: `eps`, `alpha` in parts of full brightness, or an L2 length."""
+    """Attacker's budget and aim; `eps`, `alpha` in parts of full brightness, or an L2 length."""
 
     kind: str = "pgd"
     norm: str = "linf"

@@ -1,4 +1,4 @@
-"""What explains one reading, beyond the numbers of its Diagnosis."""
+"""The explanation of one reading: Grad-CAM maps and the scores of clean scans."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What happens on the page's events, without any widget: data in, HTML and values out."""
+"""The analysis of one scan as values for the page, without any widget."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Progress = tuple[Stages, Analysis]
 
 
 class Shown(NamedTuple):
-    """What the page shows of an analysis, and the analysis itself."""
+    """An analysis, and the page's values made from it."""
 
     stages: str  # HTML, as are `results` and `decision`
     view: viewer.View
@@ -125,7 +125,7 @@ def _attacked(
 def _elsewhere(
     systems: Systems, now: Analysis, stages: Stages
 ) -> Generator[Progress, None, Progress]:
-    """What was read, read at each hospital too."""
+    """Read each scan with every hospital's system."""
     start = time.perf_counter()
     for name, d in now.readings:
         line = f"Reading the {name} scan at each hospital."

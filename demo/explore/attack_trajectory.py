@@ -59,7 +59,7 @@ class AttackSteps:
 
     @property
     def outputs(self) -> list[Any]:
-        """What `show` fills."""
+        """The widgets that `show` fills, in its order."""
         return [self.box, self.slider, self.view, self.found]
 
 
@@ -93,7 +93,7 @@ def search(system: MedFedPure | None, turn: Turn, analysis: Analysis | None) -> 
 
 
 def found(probe: BisectionStep, tried: int, settings: AttackSettings, *, done: bool) -> str:
-    """What is known of the smallest eps, in words."""
+    """The state of the search for the smallest eps, as a sentence."""
     who, count = wording.AIMS[settings.aim], f"{tried} attack{'s' * (tried != 1)}"
     if probe.high is None:
         if not done:

@@ -1,23 +1,23 @@
-"""What a visitor wants now, so that nothing older has the last word."""
+"""Cancellation: results of a request that a newer one has replaced are dropped."""
 
 from __future__ import annotations
 
 
 class Turn:
-    """What a visitor wants now; a step of anything earlier that is still on its way is dropped.
+    """Generation counters of a visitor's requests; results of an older generation are dropped.
 
-    Cancelling alone does not do that: a step that runs when it comes ends in its own time, and
-    would have the last word.
+    Cancelling an event is not enough: a step that already runs still finishes, and its late
+    result would overwrite the newer one.
     """
 
     def __init__(self) -> None:
         self.reading = self.series = 0
 
     def end_reading(self) -> None:
-        """Ends the reading of a slice; the reading of a whole series goes on."""
+        """Makes the reading of a slice obsolete; the reading of a whole series goes on."""
         self.reading += 1
 
     def end(self) -> None:
-        """Ends all that was begun."""
+        """Makes every running request obsolete."""
         self.reading += 1
         self.series += 1

@@ -49,7 +49,7 @@ class Certify:
 
     @property
     def outputs(self) -> list[Any]:
-        """What `show` fills."""
+        """The widgets that `show` fills, in its order."""
         return [self.box, self.answer]
 
     def show(self, analysis: Analysis | None) -> tuple[Any, ...]:
@@ -81,7 +81,7 @@ def certify(reader: Smoothed | None, turn: Turn, scan: Tensor | None) -> Iterato
 
 
 def words(found: Certificate, side: int) -> str:
-    """What is proven, and of whom."""
+    """The certificate of the smoothed model, as sentences."""
     whose = WHOSE.format(side=side)
     if found.label is None:
         return (

@@ -74,7 +74,7 @@ class Controls:
                     self.samples.append((button, sample))
 
     def _hospital(self, numbers: Sequence[int | None]) -> None:
-        """Whose system reads: a choice where there are several, else nothing that is seen."""
+        """The choice of the hospital whose system reads; hidden where there is only one."""
         first = numbers[0] if numbers else None
         self.hospital: gr.Dropdown | gr.State = gr.State(first)
         if len(numbers) > 1:
@@ -162,7 +162,7 @@ def enable(kind: str) -> tuple[Any, Any, Any, Any]:
 
 
 def eps_note(norm: str, eps: float) -> str:
-    """What eps means, as HTML."""
+    """The size of eps in grey levels, as HTML."""
     return f'<p class="mf-note">{wording.eps_note(norm, eps)}</p>'
 
 

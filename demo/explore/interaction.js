@@ -1,4 +1,4 @@
-// What hands do in the viewer: tools, pointers, wheel and keys. Runs after viewer.js.
+// User interaction in the viewer: tools, pointers, wheel and keys. Runs after viewer.js.
 
 const MAX_ZOOM = 40, GRAB = 14, STEP = 1.25;
 const KEYS = [

@@ -1,4 +1,4 @@
-// Pixels: layers as demo/viewer.py sends them, and the rules that colour them. Runs before
+// Pixels: layers as demo/explore/viewer.py sends them, and the rules that colour them. Runs before
 // viewer.js, in the same scope. A layer's numbers are never changed, resized or smoothed here.
 
 const TYPES = { u1: Uint8Array, i2: Int16Array, u2: Uint16Array, f4: Float32Array };

@@ -131,7 +131,7 @@ def _timings(a: Analysis) -> str:
 
 
 def _mixture(a: Analysis) -> str:
-    """Who voted what: the attention's weight of each expert, what it says, and their sum."""
+    """The attention weight and the vote of each expert, and their weighted sum."""
     body = ""
     for name, d in a.readings:
         if name in a.evidence:

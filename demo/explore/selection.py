@@ -21,7 +21,7 @@ BLANK = "This slice is blank, so there is nothing to read: choose another."
 
 
 class Shown(NamedTuple):
-    """What the page shows of a choice."""
+    """A chosen slice as the page's values."""
 
     scan: Tensor | None  # (1, 224, 224) to analyse; None where there is nothing to read
     view: dict[str, Any]  # for the viewer

@@ -1,4 +1,4 @@
-"""What a visitor is looking at: a volume, the slice that is chosen, and what is known of others."""
+"""The volume that a visitor has opened, its chosen slice, and the scores of slices read."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Series:
         return to_uint8(self.scan(index))
 
     def scan(self, index: int | None = None) -> Tensor:
-        """The same as a canonical scan (1, 224, 224) in [0, 1]."""
+        """A slice, by default the chosen, as a canonical scan (1, 224, 224) in [0, 1]."""
         return self.volume.slice(self.index if index is None else index)
 
     def marks(self) -> dict[str, Any]:
@@ -58,7 +58,7 @@ class Series:
         }
 
     def facts(self) -> list[str]:
-        """What the file says of its slices, each a sentence."""
+        """The file's own description of its slices, one sentence per fact."""
         v = self.volume
         rows, columns = v.data.shape[1:]
         size = f"{columns} x {rows} pixels"

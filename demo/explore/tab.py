@@ -254,7 +254,7 @@ class Explore:
         return _marks(series), shown.line, *nothing, *self._below(None)
 
     def _below(self, analysis: Analysis | None) -> tuple[Any, ...]:
-        """What lies under the results, of an analysis or of none."""
+        """The values of the sections under the results; empty without an analysis."""
         return *attack_trajectory.show(analysis), *self.proof.show(analysis)
 
 

@@ -1,4 +1,4 @@
-// The linked viewer. Gradio runs this once, with `element`, `props` and `watch`, after pixels.js.
+// The linked viewer. Gradio runs this once, with `element`, `props` and `watch`, after layers.js.
 // All panels share one place (zoom, centre, cursor) in the unit square that the models read, and
 // one window: a range of g, where 0 is what the models see as black and 1 as white.
 

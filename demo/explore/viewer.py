@@ -77,7 +77,7 @@ def view(series: Series | None, scan: Tensor | None = None) -> View:
 
 
 def results(analysis: Analysis) -> View:
-    """What is known of an analysis so far, to be added to the view of its scan."""
+    """An analysis so far as layers, to be added to the view of its scan."""
     found: View = {
         "waiting": "no attack" if analysis.settings.kind == "none" else "waiting",
         "captions": {"error": wording.ERROR_CAPTION},
@@ -122,7 +122,7 @@ def _reduced(own: np.ndarray) -> tuple[np.ndarray, int]:
 
 
 def _place(own: np.ndarray, volume: Volume) -> View:
-    """Where the file's pixels lie in the square that the models read: left, top, width, height."""
+    """The file's rectangle in the square that the models read: left, top, width, height."""
     spacing = volume.spacing or (1.0, 1.0)
     height, width = (n * mm for n, mm in zip(own.shape, spacing, strict=True))
     side = max(height, width)

@@ -21,7 +21,7 @@ class Mark(NamedTuple):
 def histogram(
     values: np.ndarray, tau: float, marks: Sequence[Mark], said: str, bins: int = 44
 ) -> str:
-    """How clean scans scored, the threshold, and where these scans lie.
+    """Histogram of clean scans' scores, with the threshold and the given scans marked.
 
     Args:
         values: scores of clean scans, any number of them.

@@ -74,7 +74,7 @@ def alarms(clean_scores: np.ndarray, tau: float) -> str:
 
 
 def rank(name: str, d: Diagnosis) -> str:
-    """Where a scan lies among the clean ones, in words."""
+    """The rank of a scan's score among those of clean scans, as a sentence."""
     verdict = "attack suspected" if d.flagged else "not suspected"
     above = f"higher than {wording.percent(d.confidence)} of clean scans"
     if d.confidence >= 1:

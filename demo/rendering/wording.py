@@ -48,7 +48,7 @@ def label(tumour_probability: float) -> str:
 
 
 def defended(d: Diagnosis) -> str:
-    """What a reading says with defence: a class, or that it cannot judge."""
+    """The defended output of a reading: a class, or that it cannot judge."""
     return label(d.tumour_probability) if d.can_judge else NO_JUDGEMENT
 
 
@@ -69,7 +69,7 @@ def read_as(number: int | None) -> str:
 
 
 def hospitals_note(chosen: int | None, *, is_attacked: bool) -> str:
-    """What the readings at all hospitals have in common, and what is each one's own."""
+    """The parts that all hospitals share, and those that each has of its own."""
     made = f" The attacked scan is the one made at hospital {chosen}." if is_attacked else ""
     return (
         "Simulated: the experts are shared; attention, calibration and threshold are each "
@@ -83,7 +83,7 @@ def eps(norm: str, value: float) -> str:
 
 
 def eps_note(norm: str, eps: float) -> str:
-    """What an attack's size means in grey levels."""
+    """The size of an attack in grey levels."""
     if eps == 0:
         return "ε = 0: the control, no pixel may change."
     if norm == "linf":
@@ -95,7 +95,7 @@ def eps_note(norm: str, eps: float) -> str:
 
 
 def attack_line(settings: AttackSettings, changed: float, largest: int, length: float) -> str:
-    """What the attack did to the file: share of pixels changed, largest change, L2 length."""
+    """The attack's change to the file: share of pixels, largest change, L2 length."""
     kind = "FGSM" if settings.kind == "fgsm" else f"PGD, {settings.steps} steps"
     if changed == 0:
         return f"{kind}: after rounding to 8 bits no pixel differs. This is the control."
@@ -106,7 +106,7 @@ def attack_line(settings: AttackSettings, changed: float, largest: int, length: 
 
 
 def attack_outcome(clean: str, attacked: str, truth: str, aim: str) -> tuple[str, str]:
-    """What the attack did to the undefended output: tone ('good', 'bad', 'note') and a sentence.
+    """The attack's effect on the undefended output: tone ('good', 'bad', 'note') and a sentence.
 
     An attack with another aim was not made for the undefended classifier, and may carry over to it.
     """
@@ -125,7 +125,7 @@ def attack_outcome(clean: str, attacked: str, truth: str, aim: str) -> tuple[str
 
 
 def defence_outcome(clean: str, attacked: str, truth: str, aim: str) -> tuple[str, str]:
-    """What the attack did to the defended output: tone and one sentence."""
+    """The attack's effect on the defended output: tone and one sentence."""
     if truth not in ("unknown", clean):
         return "bad", f"With defence: wrong before any attack (“{clean}”), “{attacked}” after it."
     made = f"an attack made for {MADE_FOR[aim]}"
