@@ -30,15 +30,16 @@ from bench.federation.methods import (
 from bench.federation.methods import TABLES as KNOWN
 from bench.federation.trainings import Federation, Places, build_federation, select_settings
 from bench.markdown import Renderer, Result, Results, percent, results_of, source, span, table
+from bench.parallel import ParallelBatches
 from bench.progress import say
 from bench.provenance import key_of, machine_facts
 from bench.result_file import ResultFile
-from bench.robustness.rows import Row, attacked
-from bench.summaries import called_right
+from bench.robustness.attacks import DEFENCE, Attack
+from bench.robustness.transfer import evaluate_transfer
 from core import metrics
 from train.config import read_preset
 from train.data.corpus import Corpus, load_corpus
-from train.data.dataset import Batch, ScanDataset, batches
+from train.data.dataset import ScanDataset
 from train.device import pick_device
 from train.federated import metrics as fed_metrics
 from train.federated.experiment import read_experiment
@@ -56,8 +57,8 @@ COLOURS = (
 class Reader(NamedTuple):
     """One client's model: the surrogate of the paper's attacker, and the deployed whole."""
 
-    surface: Callable[[Tensor], Tensor]  # logits (B, C) of scans
-    whole: Callable[[Tensor, Sequence[int]], Tensor]  # the same of scans and their noise seeds
+    classify: Callable[[Tensor], Tensor]  # logits (B, C) of scans
+    logits: Callable[[Tensor, Sequence[int]], Tensor]  # the same of scans and their noise seeds
     cost: dict[str, int]
 
 
@@ -150,7 +151,7 @@ def measure(
                 "rounds": [r["summary"] and _curve(r["summary"]) for r in training["rounds"]],
                 "cost": readers[0].cost,
                 "attacks": {
-                    a.name: _figures(readers, _thin(scans, a, lite_limit), a) for a in known.attacks
+                    a.key: _figures(readers, _thin(scans, a, lite_limit), a) for a in known.attacks
                 },
             }
             if evasion_limit and not method.whole:
@@ -161,7 +162,7 @@ def measure(
         store.row(method.name, row, **key_parts[method.name])
     rows = sort_rows(store.content["rows"])
     groups = {
-        a.name: [g for part in _thin(scans, a, lite_limit) for g in part.groups]
+        a.key: [g for part in _thin(scans, a, lite_limit) for g in part.groups]
         for a in known.attacks
     }
     store.content["tests"] = compare(rows, groups)
@@ -198,12 +199,15 @@ def compare(
     return tests
 
 
-def evasion(readers: Sequence[Reader], scans: Sequence[ScanDataset], attack: Row) -> dict[str, Any]:
+def evasion(
+    readers: Sequence[Reader], scans: Sequence[ScanDataset], attack: Attack
+) -> dict[str, Any]:
     """Measures client j's accuracy on its scans, attacked through client i's model: [i][j]."""
+    lanes = ParallelBatches(pick_device(), BATCH)
     matrix = np.zeros((len(readers), len(readers)))
     for i, attacker in enumerate(readers):
         for j, victim in enumerate(readers):
-            right = _right(attacker, victim, scans[j], attack)
+            right = evaluate_transfer(attack, attacker, victim, scans[j], lanes)
             matrix[i, j] = float(right.double().mean())
     own = np.eye(len(readers), dtype=bool)
     return {
@@ -215,9 +219,12 @@ def evasion(readers: Sequence[Reader], scans: Sequence[ScanDataset], attack: Row
 
 
 def _figures(
-    readers: Sequence[Reader], scans: Sequence[ScanDataset], attack: Row
+    readers: Sequence[Reader], scans: Sequence[ScanDataset], attack: Attack
 ) -> dict[str, Any]:
-    right = [_right(r, r, part, attack) for r, part in zip(readers, scans, strict=True)]
+    lanes = ParallelBatches(pick_device(), BATCH)
+    right = [
+        evaluate_transfer(attack, r, r, part, lanes) for r, part in zip(readers, scans, strict=True)
+    ]
     clients = {
         c: {"accuracy": float(bits.double().mean()), fed_metrics.COUNT: len(bits)}
         for c, bits in enumerate(right)
@@ -235,19 +242,6 @@ def _figures(
         "clients": [[int(bits.sum()), len(bits)] for bits in right],
         "right": "".join("01"[int(bit)] for bit in together),
     }
-
-
-def _right(attacker: Reader, victim: Reader, scans: ScanDataset, row: Row) -> Tensor:
-    """Mark the scans that the victim reads correctly under the attacker's attack, bool (N,)."""
-    device, out = pick_device(), []
-    for rows in batches(len(scans), BATCH):
-        x, y = scans.batch(rows, device)
-        seeds = list(rows)
-        target = (lambda z, own=seeds: attacker.whole(z, own)) if row.whole else attacker.surface
-        x = attacked(row, target, Batch(x, y, seeds))
-        with torch.no_grad():
-            out.append(called_right("a client's model", victim.whole(x, seeds), y))
-    return torch.cat(out)
 
 
 def _load_mixtures(own: Federation) -> list[Reader]:
@@ -268,8 +262,12 @@ def _load_systems(own: Federation) -> list[Reader]:
     return readers
 
 
-def _thin(scans: Sequence[ScanDataset], row: Row, lite_limit: int) -> list[ScanDataset]:
-    return [part.thin(lite_limit, truncate=True) for part in scans] if row.whole else list(scans)
+def _thin(scans: Sequence[ScanDataset], row: Attack, lite_limit: int) -> list[ScanDataset]:
+    return (
+        [part.thin(lite_limit, truncate=True) for part in scans]
+        if row.knows == DEFENCE
+        else list(scans)
+    )
 
 
 def _bits(figures: dict[str, Any]) -> Tensor:

@@ -12,37 +12,45 @@ from dataclasses import dataclass
 from typing import Any
 
 from bench.names import require_known
-from bench.robustness.rows import Row
+from bench.robustness.attacks import CLASSIFIER, CLEAN, DEFENCE, Attack
 from core.attacks import PGD
 from core.attacks.signed_l2 import SignedL2
 
 _ATTACKS = (
-    Row(
+    Attack(
         "table-1-pfeddef",
+        "PGD-10, wide L2 ball",
         "Table I as pFedDef's evaluation has it: 10 signed steps of .01 in an L2 ball of 4.5, in "
         "pixels normalised by CIFAR-10's channels; random start",
-        SignedL2(),
+        CLASSIFIER,
+        lambda _: SignedL2(),
     ),
-    Row(
+    Attack(
         "table-1-l2",
+        "PGD-10, L2",
         "Table I to the letter: 10 steps of length .01 along the gradient in an L2 ball of .1, in "
         "pixels of [0, 1]; random start",
-        PGD(eps=0.1, alpha=0.01, steps=10, norm="l2"),
+        CLASSIFIER,
+        lambda _: PGD(eps=0.1, alpha=0.01, steps=10, norm="l2"),
     ),
-    Row(
+    Attack(
         "table-2-cifar10",
+        "PGD-7",
         "Table II on CIFAR-10: 7 signed steps of .007 in an L-inf ball of .015, in pixels of "
         "[0, 1]; random start",
-        PGD(eps=0.015, alpha=0.007, steps=7),
+        CLASSIFIER,
+        lambda _: PGD(eps=0.015, alpha=0.007, steps=7),
     ),
-    Row(
+    Attack(
         "table-2-br35h",
+        "PGD-7",
         "Table II on Br35H: 7 signed steps of .003 in an L-inf ball of .015, in pixels of [0, 1]; "
         "random start",
-        PGD(eps=0.015, alpha=0.003, steps=7),
+        CLASSIFIER,
+        lambda _: PGD(eps=0.015, alpha=0.003, steps=7),
     ),
 )
-TABLE_ATTACKS = {row.name: row for row in _ATTACKS}
+TABLE_ATTACKS = {row.key: row for row in _ATTACKS}
 
 
 @dataclass(frozen=True)
@@ -83,16 +91,16 @@ class Table:
     presets: dict[str, str]
     overrides: tuple[str, ...]
     one_expert: dict[str, str]  # by setting, as presets
-    attacks: tuple[Row, ...]
+    attacks: tuple[Attack, ...]
     published: dict[str, tuple[float, float]]
 
 
-def _build_a3_lite(eps: float, alpha: float) -> Row:
+def _build_a3_lite(eps: float, alpha: float) -> Attack:
     meaning = "PGD-20 through the whole of each method, its noise seed known"
-    return Row("A3-lite", meaning, PGD(eps=eps, alpha=alpha, steps=20), whole=True)
+    attack = PGD(eps=eps, alpha=alpha, steps=20)
+    return Attack("A3-lite", "PGD-20, whole method", meaning, DEFENCE, lambda _: attack)
 
 
-CLEAN = Row("clean", "scans as they are")
 CIFAR_PRESETS = {"reduced": "cifar10-reduced", "paper": "cifar10-paper"}
 ONE_PICTURE = dict.fromkeys(CIFAR_PRESETS, "one-expert-32")
 TABLES = {

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from bench import options
 from bench.data import hospital_test_scans
@@ -28,11 +27,13 @@ from bench.markdown import (
     source,
     table,
 )
+from bench.parallel import ParallelBatches
 from bench.provenance import machine_facts, weights_facts
 from bench.result_file import ResultFile
-from bench.robustness.old_tables import SYSTEM_NAMES
-from bench.robustness.rows import Row, attacked, rows_named
-from bench.summaries import by_label, called_right
+from bench.robustness.attacks import CLASSIFIER, Attack, paper_rows
+from bench.robustness.systems import SYSTEM_TITLES
+from bench.robustness.transfer import evaluate_transfer
+from bench.summaries import by_label
 from core import load, metrics
 from core.attacks import PGD
 from core.checkpoint import WEIGHTS
@@ -40,7 +41,7 @@ from core.diffusion import Diffusion
 from core.pipeline import MedFedPure
 from core.weights import load_all
 from train.data.corpus import load_corpus
-from train.data.dataset import Batch, ScanDataset, batches
+from train.data.dataset import ScanDataset
 from train.data.split import PROTOCOLS as SPLITS
 from train.data.split import read_manifest
 from train.federated.experiment import read_experiment
@@ -107,8 +108,8 @@ def measure(
     its own classifier, and the whole system of j reads them.
     """
     own, same = list(federated), [pooled] * len(federated)
-    for row in rows_named(["clean", "A0"], eps):
-        store.row(row.name, lambda r=row: _accuracy(own, same, scans, r))
+    for row in paper_rows(["clean", "A0"]):
+        store.row(row.key, lambda r=row: _accuracy(own, same, scans, r, eps))
     readers = [Reader(s.classifier_logits, s.logits, {}) for s in own]
     few = [part.thin(TRANSFER_SCANS, truncate=True) for part in scans]
     store.row("transfer", lambda: evasion(readers, few, _transfer(eps)))
@@ -116,18 +117,28 @@ def measure(
     store.row("diffusion", lambda: _errors(own[0], pooled, scans, _diffusion_errors))
 
 
-def _transfer(eps: float) -> Row:
-    return Row("A2", "PGD-20 on one hospital's classifier", PGD(eps, max(eps / 8, 1e-9), 20))
+def _transfer(eps: float) -> Attack:
+    attack = PGD(eps, max(eps / 8, 1e-9), 20)
+    meaning = "PGD-20 on one hospital's classifier"
+    return Attack("A2", "transfer PGD-20", meaning, CLASSIFIER, lambda _: attack)
 
 
 def _accuracy(
-    own: Sequence[MedFedPure], same: Sequence[MedFedPure], scans: Sequence[ScanDataset], row: Row
+    own: Sequence[MedFedPure],
+    same: Sequence[MedFedPure],
+    scans: Sequence[ScanDataset],
+    row: Attack,
+    eps: float,
 ) -> dict[str, Any]:
+    lanes = ParallelBatches(own[0].device, BATCH)
     found: dict[str, Any] = {"meaning": row.meaning, "difference": {}}
     for name in READERS:
         right = {
             kind: torch.cat(
-                [_right(s, part, row, name) for s, part in zip(systems, scans, strict=True)]
+                [
+                    evaluate_transfer(row, reader, reader, part, lanes, eps)
+                    for reader, part in zip((_reader(s, name) for s in systems), scans, strict=True)
+                ]
             )
             for kind, systems in (("federated", own), ("pooled", same))
         }
@@ -146,18 +157,10 @@ def _accuracy(
     return found
 
 
-def _right(system: MedFedPure, scans: ScanDataset, row: Row, reader: str) -> Tensor:
-    """Mark the scans that are read correctly under PGD-7 on the reader's classifier."""
-    surface = system.plain_logits if reader == "undefended" else system.classifier_logits
-    out = []
-    for rows in batches(len(scans), BATCH):
-        x, y = scans.batch(rows, system.device)
-        seeds = list(rows)
-        x_adv = attacked(row, surface, Batch(x, y, seeds))
-        with torch.no_grad():
-            logits = system.logits(x_adv, seeds) if reader == "defence" else surface(x_adv)
-        out.append(called_right(reader, logits, y))
-    return torch.cat(out)
+def _reader(system: MedFedPure, name: str) -> Reader:
+    """Returns one of READERS, whose classifier is attacked."""
+    classify = system.plain_logits if name == "undefended" else system.classifier_logits
+    return Reader(classify, system.logits if name == "defence" else lambda x, _: classify(x), {})
 
 
 def _errors(
@@ -196,7 +199,7 @@ def render(results: Results) -> str:
                 lines.append(
                     [
                         name,
-                        SYSTEM_NAMES[system],
+                        SYSTEM_TITLES[system],
                         *(accuracy(row[system][kind]) for kind in KINDS),
                         "; ".join(
                             filter(

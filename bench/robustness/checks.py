@@ -1,8 +1,8 @@
-"""The ladder distrusts itself: outputs that can be attacked, gradients that lead uphill."""
+"""Sanity checks for gradient masking (Carlini et al. 2019), of systems and of their detectors."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -10,27 +10,43 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bench.robustness.attacks import seen
-from bench.robustness.evaluate import read_after
-from bench.robustness.old_checks import in_corner
-from bench.robustness.systems import Target
-from core.attacks import APGD, PGD
-from core.attacks.base import gradient, margin
+from bench.robustness.attacks import (
+    A0,
+    CLASSIFIER,
+    CLEAN,
+    Attack,
+    Attacker,
+    as_logits,
+    bfloat16_logits,
+    random_corner,
+    view_detector,
+)
+from bench.robustness.evaluate import measure_readings, read_adversarial
+from bench.robustness.systems import System, read_together
+from core import metrics
+from core.attacks import APGD, PGD, DetectorAwarePGD, Square
+from core.attacks.base import gradient, margin, to_eight_bit
+from core.pipeline import MedFedPure
 from train.data.dataset import ScanDataset, space_evenly
 
-LARGE, STEPS = 0.25, 10  # an attack that nothing survives
-ZERO_SHARE = 0.01
-ALIKE = 0.7  # cosine of the gradient in the attacks' precision and in full
-FEW = 5  # steps of APGD, and five times as many
-FINE = 2e-4  # of the finite difference along the gradient's sign, in [0, 1]
-ABOUT = 5e-3  # how far sums of probabilities are from 1 in low precision
+LARGE_EPS, LARGE_EPS_STEPS = 0.25, 10  # an attack that no scan survives
+MAX_ZERO_SHARE = 0.01
+MIN_GRADIENT_COSINE = 0.7  # of the gradient in the attacks' precision and in full
+FEW_STEPS = 5  # of APGD, and five times as many
+FD_STEP = 2e-4  # of the finite difference along the gradient's sign, in [0, 1]
+SCORE_FD_STEP = 5e-6  # the score is curved: a longer step leaves its gradient
+SUM_TOLERANCE = 5e-3  # of sums of probabilities in low precision
 SLOPES = (0.5, 2.0)  # of the measured rise against the promised one, median over scans
+MISREAD_MARGIN = 1e6
+SCORE_STEPS, SCORE_QUERIES = 30, 150  # with the gradient, and without
+CHECKED_SCANS = 32
+SLACK = 0.01  # one percentage point of accuracy
 
 ValueFn = Callable[[Tensor], Tensor]  # of scans (B, C, H, W), (B,)
 
 
 @torch.no_grad()
-def check_target(target: Target, fold: ScanDataset, device: torch.device, limit: int = 8) -> None:
+def check_system(system: System, fold: ScanDataset, device: torch.device, limit: int = 8) -> None:
     """Refuses what attacks cannot follow, on a few scans of each class.
 
     Raises:
@@ -40,81 +56,85 @@ def check_target(target: Target, fold: ScanDataset, device: torch.device, limit:
     kinds = [(fold.labels == label).nonzero()[:, 0].tolist() for label in (0, 1)]
     some = fold.pick([rows[i] for rows in kinds for i in space_evenly(len(rows), limit)])
     x, _, seeds = some.batches(len(some), device)[0]
-    logits = target.logits(x, seeds)
+    logits = system.logits(x, seeds)
     if logits.ndim != 2 or logits.shape[1] < 2:
-        raise ValueError(f"{target.name} returns {tuple(logits.shape)}, not a logit for each class")
+        raise ValueError(f"{system.name} returns {tuple(logits.shape)}, not a logit for each class")
     if not torch.isfinite(logits).all():
-        raise ValueError(f"{target.name} returns what is no number for a clean scan")
+        raise ValueError(f"{system.name} returns what is no number for a clean scan")
     sums = logits.sum(1)
-    if bool((logits >= 0).all()) and torch.allclose(sums, torch.ones_like(sums), atol=ABOUT):
+    if bool((logits >= 0).all()) and torch.allclose(
+        sums, torch.ones_like(sums), atol=SUM_TOLERANCE
+    ):
         raise ValueError(
-            f"{target.name} returns probabilities: their gradient vanishes where the system is "
+            f"{system.name} returns probabilities: their gradient vanishes where the system is "
             "sure, which looks like robustness; return logits or log-probabilities"
         )
     enough = min(map(len, kinds)) >= limit  # of fewer it may be chance
     if bool((logits == logits[0]).all()) or (enough and len(logits.argmax(1).unique()) == 1):
-        raise ValueError(f"{target.name} says the same of every scan, whatever is in it")
+        raise ValueError(f"{system.name} says the same of every scan, whatever is in it")
 
 
 def check_gradients(
-    target: Target, fold: ScanDataset, eps: float, device: torch.device
+    system: System, fold: ScanDataset, eps: float, device: torch.device
 ) -> tuple[dict[str, Any], list[str]]:
     """Figures, and a sentence for each law that is broken.
 
     What a target refuses to read is read here: refusing is not being right.
     """
-    target = replace(target, refuses=False)
+    system = replace(system, refuses=False)
     found, warnings = {}, []
     scans = fold.batches(len(fold), device)[0]
     x, y, seeds = scans
 
     def logits(z: Tensor) -> Tensor:
-        return target.logits(z, seeds)
+        return system.logits(z, seeds)
 
     grad, _ = gradient(logits, x, y, 0)
     found["zero_gradients"] = zero_share(grad)
-    if found["zero_gradients"] > ZERO_SHARE:
+    if found["zero_gradients"] > MAX_ZERO_SHARE:
         share = f"{found['zero_gradients']:.0%}"
-        warnings.append(f"{target.name}: {share} of the scans have no gradient at all")
-    coarse, _ = gradient(seen(target, scans), x, y, 0)
-    found["precision"] = float(_alike(grad, coarse).median())
-    if found["precision"] < ALIKE and not found["zero_gradients"]:
+        warnings.append(f"{system.name}: {share} of the scans have no gradient at all")
+    coarse, _ = gradient(bfloat16_logits(system, scans), x, y, 0)
+    found["precision"] = float(gradient_cosines(grad, coarse).median())
+    if found["precision"] < MIN_GRADIENT_COSINE and not found["zero_gradients"]:
         warnings.append(
-            f"{target.name}: the gradient that attacks follow has a cosine of "
+            f"{system.name}: the gradient that attacks follow has a cosine of "
             f"{found['precision']:.2f} with the exact one"
         )
-    found["slope"] = slope_of(lambda z: margin(logits(z), y), x, FINE)[0]
+    found["slope"] = slope_of(lambda z: margin(logits(z), y), x, FD_STEP)[0]
     if not SLOPES[0] <= found["slope"] <= SLOPES[1]:
         warnings.append(
-            f"{target.name}: the margin rises {found['slope']:.2f} times what its gradient promises"
+            f"{system.name}: the margin rises {found['slope']:.2f} times what its gradient promises"
         )
 
     def left(tries: list[Tensor]) -> float:
-        return read_after(target, scans, tries).bits["right"].count("1") / len(y)
+        return read_adversarial(system, scans, tries).bits["right"].count("1") / len(y)
 
     found["clean"] = left([x])
     found["eps_0"] = left([PGD(eps=0.0, steps=1)(logits, x, y, seeds)])
-    found["noise"] = left([in_corner(x, eps, seeds)])
-    few, many = (APGD(eps, steps)(logits, x, y, seeds) for steps in (FEW, 5 * FEW))
+    found["noise"] = left([random_corner(x, eps, seeds)])
+    few, many = (APGD(eps, steps)(logits, x, y, seeds) for steps in (FEW_STEPS, 5 * FEW_STEPS))
     found["few_steps"], found["many_steps"] = left([few]), left([many])
     if found["many_steps"] > found["few_steps"] + 1 / len(y) + 1e-9:  # a scan may fall to luck
         warnings.append(
-            f"{target.name}: {5 * FEW} steps leave {found['many_steps']:.3f} right, {FEW} steps "
-            f"{found['few_steps']:.3f}: the attack does not converge"
+            f"{system.name}: {5 * FEW_STEPS} steps leave {found['many_steps']:.3f} right, "
+            f"{FEW_STEPS} steps {found['few_steps']:.3f}: the attack does not converge"
         )
-    large = PGD(eps=LARGE, alpha=2.5 * LARGE / STEPS, steps=STEPS)
+    large = PGD(eps=LARGE_EPS, alpha=2.5 * LARGE_EPS / LARGE_EPS_STEPS, steps=LARGE_EPS_STEPS)
     found["eps_.25"] = left([large(logits, x, y, seeds)])
     if found["eps_0"] != found["clean"]:
         warnings.append(
-            f"{target.name}: eps 0 leaves {found['eps_0']:.3f}, clean {found['clean']:.3f}"
+            f"{system.name}: eps 0 leaves {found['eps_0']:.3f}, clean {found['clean']:.3f}"
         )
     if found["eps_.25"] > 0.05:
-        some = f"{found['eps_.25']:.3f}"
-        warnings.append(f"{target.name}: eps {LARGE} leaves {some} right: gradients may be masked")
+        warnings.append(
+            f"{system.name}: eps {LARGE_EPS} leaves {found['eps_.25']:.3f} right: gradients may be "
+            "masked"
+        )
     return {"n": len(y), **found}, warnings
 
 
-def _alike(first: Tensor, second: Tensor) -> Tensor:
+def gradient_cosines(first: Tensor, second: Tensor) -> Tensor:
     """Cosines (B,) of gradients, however small where a reader is sure."""
     tiny = torch.finfo(first.dtype).tiny
     rows = (g.flatten(1) / g.flatten(1).abs().amax(1, keepdim=True).clamp_min(tiny)
@@ -144,3 +164,129 @@ def zero_share(grad: Tensor) -> float:
     Where an expert sees nothing the gradient is 0 by right: in scans, not in pixels.
     """
     return float((grad.flatten(1).abs().amax(1) == 0).double().mean())
+
+
+def check_detector(
+    system: System, fold: ScanDataset, eps: float, device: torch.device
+) -> tuple[dict[str, Any], list[str]]:
+    """Return figures and a sentence for each failed check; nothing without a detector.
+
+    Attacks begin at scans moved by random signs of size eps. There the score must have a gradient
+    and rise along it as it promises, and following it must lower the score further than Square,
+    which needs none. `signed` is the score after steps of one size in every pixel.
+    """
+    if system.detector is None:
+        return {}, []
+    detector, name = system.detector, system.name
+    scans = fold.batches(len(fold), device)[0]
+    x, y, seeds = scans
+    look = view_detector(system, scans)
+
+    def score(z: Tensor) -> Tensor:
+        return (detector.read(z, seeds).score - detector.tau) / detector.span
+
+    def lowered(z: Tensor) -> Tensor:
+        return as_logits(-look(z)[1], y)
+
+    start = random_corner(x, eps, seeds)
+    slope, grad = slope_of(score, start, SCORE_FD_STEP)
+    found: dict[str, Any] = {"n": len(y), "zero_gradients": zero_share(grad), "slope": slope}
+    signed = APGD(eps, SCORE_STEPS, loss="margin")(lowered, x, y, seeds)
+    # always misread by far: only lowering the score is left
+    with_it = DetectorAwarePGD(eps, SCORE_STEPS)(
+        lambda z: (MISREAD_MARGIN + 0 * z.sum((1, 2, 3)), look(z)[1]), x, start
+    )
+    without = Square(eps, SCORE_QUERIES, until_wrong=False)(lowered, x, y, seeds)
+    with torch.no_grad():
+        for key, z in (("clean", x), ("moved", start), ("signed", signed),
+                       ("with_gradient", with_it), ("without", without)):  # fmt: skip
+            lower = torch.minimum(score(z), score(to_eight_bit(x, z)))
+            found[key] = float(lower.median())  # above tau, in its span
+    warnings = []
+    if found["zero_gradients"] > MAX_ZERO_SHARE:
+        share = f"{found['zero_gradients']:.0%}"
+        warnings.append(f"{name}: for {share} of the scans the detector's score has no gradient")
+    if not SLOPES[0] <= found["slope"] <= SLOPES[1]:
+        warnings.append(
+            f"{name}: the detector's score rises {found['slope']:.2f} times what its gradient "
+            "promises"
+        )
+    if found["with_gradient"] > found["without"]:
+        warnings.append(
+            f"{name}: following its gradient leaves the detector's score at "
+            f"{found['with_gradient']:.2f}, Square at {found['without']:.2f}: it may be masked"
+        )
+    return found, warnings
+
+
+def check_attacks(
+    pipeline: MedFedPure,
+    fold: ScanDataset,
+    systems: Sequence[System],
+    eps: float,
+    batch_size: int = 32,
+) -> tuple[dict[str, Any], list[str]]:
+    """Run small attacks with a known outcome on each classifier.
+
+    Returns:
+        The figures, and a sentence for each failed check.
+    """
+    few, found, warnings = fold.thin(CHECKED_SCANS), {}, []
+    alone = [s for s in systems if s.policy is None]
+
+    def right(attack: Attack) -> dict[str, float]:
+        readings = measure_readings(pipeline, few, attack, Attacker(eps), alone, batch_size)
+        return {name: metrics.accuracy(r.probability, few.labels) for name, r in readings.items()}
+
+    clean = right(CLEAN)
+    zero = right(_on_classifier("eps 0", PGD(eps=0.0)))
+    attacked = right(A0)
+    large = right(_on_classifier("eps .25", PGD(eps=0.25, alpha=0.03, steps=20)))
+    noisy = _under_noise(pipeline, few, alone, eps)
+    for name in clean:
+        found[name] = {
+            "clean": clean[name],
+            "eps_0": zero[name],
+            "noise": noisy[name],
+            "A0": attacked[name],
+            "eps_.25": large[name],
+        }
+        if zero[name] != clean[name]:
+            warnings.append(f"{name}: eps 0 gives {zero[name]:.3f}, clean {clean[name]:.3f}")
+        if attacked[name] > noisy[name] + SLACK:
+            warnings.append(
+                f"{name}: PGD ({attacked[name]:.3f}) is weaker than noise ({noisy[name]:.3f})"
+            )
+        if large[name] > 0.05:
+            warnings.append(f"{name}: eps .25 leaves {large[name]:.3f}: gradients may be masked")
+    return {"n": len(few), "systems": found}, warnings
+
+
+def check_rows(rows: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Return a warning for each stronger attack after which more scans are correct."""
+    warnings = []
+    pairs = [p for p in (("clean", "A0"), ("clean", "A0-8bit")) if rows.keys() >= set(p)]
+    for weak, strong in pairs:
+        before, after = rows[weak]["systems"], rows[strong]["systems"]
+        for name in before.keys() & after.keys():
+            if after[name]["accuracy"] > before[name]["accuracy"] + SLACK:
+                warnings.append(
+                    f"{name}: {strong} leaves {after[name]['accuracy']:.3f}, "
+                    f"more than {weak} ({before[name]['accuracy']:.3f})"
+                )
+    return sorted(warnings)
+
+
+def _on_classifier(key: str, algorithm: PGD) -> Attack:
+    return Attack(key, key, "", CLASSIFIER, lambda _: algorithm)
+
+
+@torch.no_grad()
+def _under_noise(
+    pipeline: MedFedPure, fold: ScanDataset, systems: Sequence[System], eps: float
+) -> dict[str, float]:
+    """Return accuracies under random noise of size eps."""
+    x, _, seeds = fold.batches(len(fold), pipeline.device)[0]
+    noisy = random_corner(x, eps, seeds)
+    readings = read_together(pipeline, systems, noisy, seeds)
+    return {n: metrics.accuracy(r.probability.cpu(), fold.labels) for n, r in readings.items()}

@@ -1,14 +1,15 @@
-"""Climbs the ladder: every attack on every target, on the scans that it still reads right.
+"""The loop of every evaluation: attack a batch, read the adversarial examples, for each scan.
 
-The figure that counts is the worst case of each scan over all rows.
+The attack suite attacks the scans that a system still reads correctly; its result is the worst
+case of each scan over all attacks.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -16,129 +17,184 @@ from torch import Tensor
 from bench.parallel import ParallelBatches
 from bench.progress import say
 from bench.result_file import ResultFile
-from bench.robustness.attacks import RUNGS, Attacker, Rung
-from bench.robustness.budgets import Budget
-from bench.robustness.made_once import MadeOnce, maker_of
-from bench.robustness.pace import Work, time_left
-from bench.robustness.systems import Target
+from bench.robustness.attacks import (
+    CLASSIFIER,
+    CLEAN,
+    DETECTOR,
+    SURROGATES,
+    Attack,
+    Attacker,
+    Budget,
+    attacks_named,
+    row_names,
+)
+from bench.robustness.systems import RANK, System, read_by_rank, read_together
 from bench.robustness.worst_case import kept, tried_in, unnoticed
+from bench.summaries import Reading, check_numbers, join
 from core.attacks.base import to_eight_bit
+from core.pipeline import MedFedPure
 from train.data.dataset import Batch, ScanDataset, space_evenly
 
-CLEAN = "clean"
 BITS = ("right", "right_8bit", "unnoticed")
+T = TypeVar("T")
+
+
+def evaluate(
+    attack: Callable[[Batch], Iterable[Tensor]],
+    read: Callable[[Batch, list[Tensor]], T],
+    fold: ScanDataset,
+    lanes: ParallelBatches,
+    label: str,
+) -> Iterator[T]:
+    """Yield the reading of each batch of a fold after every try of an attack."""
+    return lanes.map(lambda scans: read(scans, list(attack(scans))), fold, label)
 
 
 @dataclass
-class Standing:
-    """Scans (N,) bool that a target still reads right, also in 8 bits; that never got past it."""
+class CachedAttack:
+    """An attack that keeps its adversarial examples where they do not depend on the defence.
+
+    Systems with one classifier meet the same examples; examples of surrogate models are those of
+    all systems. `known` holds the tries on the CPU by their model and the scan's seed.
+    """
+
+    attack: Attack
+    attacker: Attacker
+    known: dict[tuple[object, int], list[Tensor]] = field(default_factory=dict)
+
+    def __call__(self, system: System, scans: Batch) -> Iterable[Tensor]:
+        """Return adversarial examples (B, C, H, W), one tensor for each try."""
+        if not self.attack.is_shared:
+            return self.attack.generate(self.attacker, system, scans)
+        x, y, seeds = scans
+        keys = [(attacked_model(self.attack, system), seed) for seed in seeds]
+        new = [i for i, key in enumerate(keys) if key not in self.known]
+        if new:
+            some = Batch(x[new], y[new], [seeds[i] for i in new])
+            tries = list(self.attack.generate(self.attacker, system, some))
+            tries = [x_adv.cpu() for x_adv in tries]
+            self.known |= {keys[i]: [x_adv[row] for x_adv in tries] for row, i in enumerate(new)}
+        every = zip(*(self.known[key] for key in keys), strict=True)
+        return [torch.stack(one).to(x.device) for one in every]
+
+
+def attacked_model(attack: Attack, system: System) -> object:
+    """Return what adversarial examples depend on: systems of equal value can share them."""
+    if not attack.is_shared:
+        return system.name
+    return None if attack.knows == SURROGATES else system.classify
+
+
+@dataclass
+class RobustScans:
+    """Scans (N,) bool that are still correct, also in 8 bits; that no attack got undetected."""
 
     right: Tensor
     right_8bit: Tensor
-    safe: Tensor
+    never_undetected: Tensor
 
-    def tried_by(self, rung: Rung, few: Tensor, watched: Tensor) -> Tensor:
-        """Scans (N,) bool that an attack is tried on: those that still stand, and the few.
+    def to_attack(self, attack: Attack, few: Tensor, checked: Tensor) -> Tensor:
+        """Return the scans (N,) bool that an attack runs on: those still correct, and `few`.
 
-        Who fell with an alarm too, if it asks. A dear attack is tried on those of the few that
-        stand, and the watched.
+        Expensive attacks run on the correct ones of `few` and on `checked`; detector-aware attacks
+        also on scans that were broken but flagged.
         """
-        still = self.right | self.right_8bit
-        if rung.few:
-            return still & few | watched
-        return still | few | (self.safe if rung.unnoticed else False)
+        correct = self.right | self.right_8bit
+        if attack.expensive:
+            return correct & few | checked
+        return correct | few | (self.never_undetected if attack.knows == DETECTOR else False)
 
-    def after(self, row: dict[str, Any]) -> Standing:
-        """With another row's falls."""
+    def after(self, row: dict[str, Any]) -> RobustScans:
+        """Return the state after removing the scans that a row's attack broke."""
         right, in_8bit = self.right & kept(row), self.right_8bit & kept(row, "right_8bit")
-        return Standing(right, in_8bit, self.safe & ~unnoticed(row))
+        return RobustScans(right, in_8bit, self.never_undetected & ~unnoticed(row))
 
 
-def climb(
+def run_suite(
     store: ResultFile,
     fold: ScanDataset,
-    targets: Sequence[Target],
-    rungs: Sequence[Rung],
+    systems: Sequence[System],
+    attacks: Sequence[Attack],
     attacker: Attacker,
     lanes: ParallelBatches,
     after: Callable[[str], None] = lambda _: None,
 ) -> None:
-    """Fills `store` with a row 'RUNG: TARGET' for each pair that fits.
+    """Fill `store` with a row 'ATTACK: SYSTEM' for each pair that fits.
 
-    `after` is told the target of every row that is whole.
+    `after` is called with the system's name after every finished row.
     """
     budget = attacker.budget
-    standing = {t.name: _begin(store, t, fold, budget, lanes) for t in targets}
-    few, watched = compared_on(fold, budget)
-    pairs = [(r, t) for r in rungs for t in targets if r.fits(t)]
-    attack = None
-    for count, (rung, target) in enumerate(pairs, 1):
-        if attack is None or attack.rung is not rung:
-            attack = MadeOnce(rung, attacker)
-        now, name = standing[target.name], f"{rung.name}: {target.name}"
-        tried = now.tried_by(rung, few, watched)
+    states = {s.name: _begin(store, s, fold, budget, lanes) for s in systems}
+    few, checked = comparison_masks(fold, budget)
+    pairs = [(a, s) for a in attacks for s in systems if a.fits_to(s)]
+    cached = None
+    for count, (attack, system) in enumerate(pairs, 1):
+        if cached is None or cached.attack is not attack:
+            cached = CachedAttack(attack, attacker)
+        state, name = states[system.name], f"{attack.key}: {system.name}"
+        chosen = state.to_attack(attack, few, checked)
         rows = store.content["rows"]
-        work, made = [], {(rung.name, maker) for maker, _ in attack.known}
-        for r, t in pairs[count - 1 :]:
-            if f"{r.name}: {t.name}" in rows:
+        work, made = [], {(attack.key, model) for model, _ in cached.known}
+        for a, s in pairs[count - 1 :]:
+            if f"{a.key}: {s.name}" in rows:
                 continue
-            one, some = (r.name, maker_of(r, t)), standing[t.name].tried_by(r, few, watched)
-            work.append(Work(r, t.name, 0 if one in made else int(some.sum())))
+            one, some = (a.key, attacked_model(a, s)), states[s.name].to_attack(a, few, checked)
+            work.append(Work(a, s.name, 0 if one in made else int(some.sum())))
             made.add(one)
-        took = time_left(rows, work, budget)
-        rest = f"; the attacks to come take {took}" if took else ""
-        say(f"{name} ({count} of {len(pairs)}): {int(tried.sum())} scans{rest}")
+        took = estimate_remaining(rows, work, budget)
+        rest = f"; remaining attacks: {took}" if took else ""
+        say(f"{name} ({count} of {len(pairs)}): {int(chosen.sum())} scans{rest}")
 
-        standing[target.name] = now.after(_row(store, attack, target, fold, tried, lanes))
-        after(target.name)
+        states[system.name] = state.after(_row(store, cached, system, fold, chosen, lanes))
+        after(system.name)
 
 
 def _begin(
-    store: ResultFile, target: Target, fold: ScanDataset, budget: Budget, lanes: ParallelBatches
-) -> Standing:
-    """Scans as they are, and after every attack that the file holds."""
-    name, every = f"{CLEAN}: {target.name}", torch.ones(len(fold), dtype=torch.bool)
+    store: ResultFile, system: System, fold: ScanDataset, budget: Budget, lanes: ParallelBatches
+) -> RobustScans:
+    """Return the state of clean scans, less what the rows in the file have broken."""
+    name, every = f"{CLEAN.key}: {system.name}", torch.ones(len(fold), dtype=torch.bool)
 
     def row() -> dict[str, Any]:
-        found = attack_scans(store, name, target, fold, every, lambda s: [s.x], lanes)
-        return {"row": CLEAN, "system": target.name, "meaning": target.meaning, **found}
+        found = evaluate_scans(store, name, system, fold, every, lambda s: [s.x], lanes)
+        return {"row": CLEAN.key, "system": system.name, "meaning": system.meaning, **found}
 
-    now = Standing(every, every, every).after(store.row(name, row, budget=vars(budget)))
-    for rung in RUNGS:
-        held = store.held(f"{rung.name}: {target.name}", budget=vars(budget))
-        now = now.after(held) if held else now
-    return now
+    state = RobustScans(every, every, every).after(store.row(name, row, budget=vars(budget)))
+    for attack in attacks_named(row_names()):
+        held = store.held(f"{attack.key}: {system.name}", budget=vars(budget))
+        state = state.after(held) if held else state
+    return state
 
 
 def _row(
     store: ResultFile,
-    attack: MadeOnce,
-    target: Target,
+    cached: CachedAttack,
+    system: System,
     fold: ScanDataset,
-    tried: Tensor,
+    chosen: Tensor,
     lanes: ParallelBatches,
 ) -> dict[str, Any]:
-    """An attack's row; one that the file holds is tried on what it lacks of `tried` as well."""
-    rung, settings = attack.rung, {"budget": vars(attack.attacker.budget)}
-    name = f"{rung.name}: {target.name}"
+    """Return an attack's row; a finished one is extended to those of `chosen` that it lacks."""
+    attack, settings = cached.attack, {"budget": vars(cached.attacker.budget)}
+    name = f"{attack.key}: {system.name}"
 
     def on(some: Tensor) -> dict[str, Any]:
-        before = len(attack.known)
-        found = attack_scans(store, name, target, fold, some, partial(attack, target), lanes)
-        if rung.alone:  # how many of its scans had been attacked for another system
-            found["handed"] = found["tried"] - (len(attack.known) - before)
-        return {"row": rung.name, "system": target.name, "meaning": rung.meaning, **found}
+        before = len(cached.known)
+        found = evaluate_scans(store, name, system, fold, some, partial(cached, system), lanes)
+        if attack.is_shared:  # how many of its examples another system's row had made
+            found["handed"] = found["tried"] - (len(cached.known) - before)
+        return {"row": attack.key, "system": system.name, "meaning": attack.meaning, **found}
 
-    row = store.row(name, lambda: on(tried), **settings)
-    lacks = tried & ~tried_in(row)
+    row = store.row(name, lambda: on(chosen), **settings)
+    lacks = chosen & ~tried_in(row)
     if lacks.any():
-        say(f"{name}: lacks {int(lacks.sum())} of them")
-        row = store.add(name, lambda: joined(row, on(lacks)))
+        say(f"{name}: {int(lacks.sum())} scans are missing")
+        row = store.add(name, lambda: merge_rows(row, on(lacks)))
     return row
 
 
-def joined(row: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:
-    """A row's figures with those of another of the same attack, on scans that it had not tried."""
+def merge_rows(row: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:
+    """Return a row's figures with those of the same attack on further scans."""
     bits = {
         key: "".join(a if b == "-" else b for a, b in zip(row[key], more[key], strict=True))
         for key in BITS
@@ -148,9 +204,10 @@ def joined(row: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:
     if "scores" in row:
         rows = [tried_in(part).nonzero()[:, 0].tolist() for part in (row, more)]
         order = torch.tensor([i for part in rows for i in part]).argsort()
-        tries = zip(row["scores"], more["scores"], strict=True)
-        found["scores"] = [torch.tensor([*a, *b], dtype=torch.float64)[order].tolist()
-                           for a, b in tries]  # fmt: skip
+        found["scores"] = [
+            torch.tensor([*a, *b], dtype=torch.float64)[order].tolist()
+            for a, b in zip(row["scores"], more["scores"], strict=True)
+        ]
     return found
 
 
@@ -158,38 +215,33 @@ def _counts(right: str) -> dict[str, int]:
     return {"tried": len(right) - right.count("-"), "fell": right.count("0")}
 
 
-def attack_scans(
+def evaluate_scans(
     store: ResultFile,
     name: str,
-    target: Target,
+    system: System,
     fold: ScanDataset,
-    tried: Tensor,
+    chosen: Tensor,
     attack: Callable[[Batch], Iterable[Tensor]],
     lanes: ParallelBatches,
 ) -> dict[str, Any]:
-    """Bits of all scans, '-' where not tried, and the detector's scores of every try in 8 bits.
+    """Return bits of all scans, '-' where not attacked, and the detector's scores in 8 bits.
 
-    A killed row goes on after its last whole batch.
+    A stopped row resumes after its last whole batch.
     """
-    rows = tried.nonzero()[:, 0].tolist()
-    key = target.key
+    rows = chosen.nonzero()[:, 0].tolist()
+    key = system.key
     start = {"of": rows, "weights": key, "done": 0, **dict.fromkeys(BITS, ""), "scores": []}
     state = store.begun(name, start)
     left = fold.pick(rows[state["done"] :])
-
-    def tried_on(scans: Batch) -> After:
-        return read_after(target, scans, list(attack(scans)))
-
-    for after in lanes.map(tried_on, left, name) if len(left) else ():
-        state |= {key: state[key] + after.bits[key] for key in BITS}
-        state["scores"] = [
-            [*old, *new] for old, new in zip(state["scores"] or [[]] * len(after.scores),
-                                             after.scores, strict=True)
-        ]  # fmt: skip
-        state["done"] += len(after.bits["right"])
+    read = partial(read_adversarial, system)
+    for result in evaluate(attack, read, left, lanes, name) if len(left) else ():
+        state |= {key: state[key] + result.bits[key] for key in BITS}
+        old = state["scores"] or [[]] * len(result.scores)
+        state["scores"] = [[*a, *b] for a, b in zip(old, result.scores, strict=True)]
+        state["done"] += len(result.bits["right"])
         store.keep(name, state)
     found = {"n": len(fold), "weights": key}
-    for key in BITS if target.gate else BITS[:2]:
+    for key in BITS if system.detector else BITS[:2]:
         bits_of = dict(zip(rows, state[key], strict=True))
         found[key] = "".join(bits_of.get(i, "-") for i in range(len(fold)))
     found |= _counts(found["right"])
@@ -198,48 +250,129 @@ def attack_scans(
     return found
 
 
-class After(NamedTuple):
-    """What a system says of scans after every try: bits of '1' and '0', one string of each kind."""
+class AdversarialReading(NamedTuple):
+    """Readings of B scans after every try of an attack: bits of '1' and '0', one string a kind."""
 
-    bits: dict[str, str]  # BITS: right whatever was tried, the same in 8 bits, misread unnoticed
+    bits: dict[str, str]  # BITS: correct after every try, also in 8 bits; misread and not flagged
     scores: list[list[float]]  # of the detector for each try in 8 bits, where there is one
 
 
 @torch.no_grad()
-def read_after(target: Target, scans: Batch, tries: Sequence[Tensor]) -> After:
-    """How the whole system reads each scan after every try, as it is and rounded to 8 bits.
+def read_adversarial(system: System, scans: Batch, tries: Sequence[Tensor]) -> AdversarialReading:
+    """Read each scan after every try, as it is and rounded to 8 bits.
 
     Raises:
-        ValueError: its outputs are no numbers.
+        ValueError: the system's outputs are not numbers.
     """
     x, y, seeds = scans
     right = torch.ones(2, len(y), dtype=torch.bool, device=y.device)
-    unnoticed = torch.zeros(len(y), dtype=torch.bool, device=y.device)
+    undetected = torch.zeros(len(y), dtype=torch.bool, device=y.device)
     scores = []
     for x_adv in tries:
         for i, changed in enumerate((x_adv, to_eight_bit(x, x_adv))):
-            found = target.gate.read(changed, seeds) if target.gate else None
-            logits = found.logits if found else target.logits(changed, seeds)
+            found = system.detector.read(changed, seeds) if system.detector else None
+            logits = found.logits if found else system.logits(changed, seeds)
             if not torch.isfinite(logits).all():
-                raise ValueError(f"{target.name} returns what is no number for an attacked scan")
-            well = logits.argmax(1) == y
-            if target.gate and found:
-                flagged = found.score > target.gate.tau
-                unnoticed |= ~well & ~flagged
-                if target.refuses:
+                raise ValueError(f"{system.name} returns what is no number for an attacked scan")
+            correct = logits.argmax(1) == y
+            if system.detector and found:
+                flagged = found.score > system.detector.tau
+                undetected |= ~correct & ~flagged
+                if system.refuses:
                     attacked = (changed != x).flatten(1).any(1)
-                    well = torch.where(attacked, well | flagged, well & ~flagged)
+                    correct = torch.where(attacked, correct | flagged, correct & ~flagged)
                 if i:
                     scores.append(found.score.tolist())
-            right[i] &= well
-    bits = ("".join("01"[int(bit)] for bit in row) for row in (*right, unnoticed))
-    return After(dict(zip(BITS, bits, strict=True)), scores)
+            right[i] &= correct
+    bits = ("".join("01"[int(bit)] for bit in row) for row in (*right, undetected))
+    return AdversarialReading(dict(zip(BITS, bits, strict=True)), scores)
 
 
-def compared_on(fold: ScanDataset, budget: Budget) -> tuple[Tensor, Tensor]:
-    """Scans (N,) bool that attacks run on whatever has fallen: the few, and those dear ones do."""
+def comparison_masks(fold: ScanDataset, budget: Budget) -> tuple[Tensor, Tensor]:
+    """Return scans (N,) bool that all attacks run on, and those that expensive ones run on too."""
     few = space_evenly(len(fold), budget.few_scans)
     masks = torch.zeros(2, len(fold), dtype=torch.bool)
     masks[0, few] = True
     masks[1, [few[i] for i in space_evenly(len(few), budget.checked)]] = True
     return masks[0], masks[1]
+
+
+def measure_readings(
+    pipeline: MedFedPure,
+    fold: ScanDataset,
+    attack: Attack,
+    attacker: Attacker,
+    systems: Sequence[System],
+    batch_size: int = 32,
+) -> dict[str, Reading]:
+    """Return every system's reading of every scan, each attacked through its own classifier.
+
+    Systems with one classifier meet the same adversarial examples.
+
+    Raises:
+        ValueError: a system's outputs are not numbers.
+    """
+    lanes = ParallelBatches(pipeline.device, batch_size)
+    found: dict[str, Reading] = {}
+    attacked = attack.knows == CLASSIFIER
+    for surface in dict.fromkeys(s.surface if attacked else "" for s in systems):
+        sharing = [s for s in systems if s.surface == surface or not attacked]
+        alone = [s for s in sharing if s.policy != RANK]
+        ranked = [s for s in sharing if s.policy == RANK]
+
+        def read(scans: Batch, tries: list[Tensor], alone: list[System] = alone) -> Any:
+            (x,) = tries
+            return read_together(pipeline, alone, x, scans.seeds), (x, scans.seeds)
+
+        generate = partial(attack.generate, attacker, sharing[0])
+        parts = [
+            (readings, part if ranked else None)
+            for readings, part in evaluate(generate, read, fold, lanes, attack.key)
+        ]
+        found |= {s.name: join([readings[s.name] for readings, _ in parts]) for s in alone}
+        found |= {s.name: read_by_rank(pipeline, s, [part for _, part in parts]) for s in ranked}
+    for name, reading in found.items():
+        check_numbers(name, reading.probability)
+    return {s.name: found[s.name] for s in systems}
+
+
+class Work(NamedTuple):
+    """A pending row, and the largest number of scans that it will attack."""
+
+    attack: Attack
+    system: str
+    scans: int
+
+
+def estimate_remaining(rows: Mapping[str, Any], work: Iterable[Work], budget: Budget) -> str:
+    """Return the time that pending rows will take, in words; empty where no row tells.
+
+    The seconds of a pass of one scan are those of the system's own rows, else of all systems';
+    attacks on the classifier and attacks on the whole system are timed apart. Cached examples
+    count as no pass.
+    """
+    seconds = 0.0
+    for attack, system, scans in work:
+        for kinds in ((attack.is_shared, system), (attack.is_shared, None), (None, None)):
+            pace = _seconds_per_pass(rows, budget, *kinds)
+            if pace is not None:
+                seconds += pace * attack.passes(budget) * scans
+                break
+    if not seconds:
+        return ""
+    minutes = max(round(seconds / 60), 1)
+    return f"about {minutes} min" if minutes < 100 else f"about {minutes / 60:.1f} h"
+
+
+def _seconds_per_pass(
+    rows: Mapping[str, Any], budget: Budget, shared: bool | None, system: str | None
+) -> float | None:
+    known = {attack.key: attack for attack in attacks_named(row_names())}
+    seconds, passes = 0.0, 0
+    for row in rows.values():
+        attack = known.get(row.get("row", ""))
+        if attack and shared in (None, attack.is_shared) and system in (None, row["system"]):
+            seconds += row["wall_s"]
+            attacked = row["n"] - row["right"].count("-") - row.get("handed", 0)
+            passes += attack.passes(budget) * attacked
+    return seconds / passes if passes else None

@@ -8,11 +8,11 @@ from pathlib import Path
 
 from bench import options
 from bench.result_file import ResultFile
-from bench.robustness.old_systems import Bench, System, systems_named
-from bench.robustness.old_tables import loso
-from bench.robustness.robustness import evaluate
-from bench.robustness.rows import rows_named
+from bench.robustness.all_scans import evaluate_all
+from bench.robustness.attacks import Attacker, paper_rows
 from bench.robustness.run import add_attacks
+from bench.robustness.systems import ALL_SCANS_SYSTEMS, build_systems
+from bench.robustness.tables import loso
 from core.pipeline import MedFedPure
 from train.data.dataset import ScanDataset
 
@@ -51,7 +51,7 @@ def run(args: argparse.Namespace) -> None:
     for trained_on, tested_on in WAYS.items():
         measure(
             store, trained_on, opened[trained_on].pipeline, options.open_fold(args, tested_on),
-            args.rows, systems_named(args.systems),
+            args.rows, args.systems,
             eps=args.attack_eps, batch_size=args.batch_size,
         )  # fmt: skip
     store.close()
@@ -67,16 +67,16 @@ def measure(
     pipeline: MedFedPure,
     test: ScanDataset,
     names: Sequence[str],
-    systems: Sequence[System],
+    systems: Sequence[str] | None,
     *,
     eps: float,
     batch_size: int,
 ) -> None:
     """Fills `store` with one row per attack for one way; folds keep near-duplicates together."""
-    bench = Bench(pipeline)
-    for row in rows_named(names, eps):
+    chosen = build_systems(pipeline, systems, tuple(ALL_SCANS_SYSTEMS))
+    for attack in paper_rows(names):
         store.row(
-            f"{trained_on} on {WAYS[trained_on]}: {row.name}",
-            lambda r=row: evaluate(bench, test, r, systems, batch_size),
-            systems=[s.name for s in systems],
+            f"{trained_on} on {WAYS[trained_on]}: {attack.key}",
+            lambda a=attack: evaluate_all(pipeline, test, a, Attacker(eps), chosen, batch_size),
+            systems=[s.name for s in chosen],
         )

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from bench.parallel import ParallelBatches
 from bench.result_file import ResultFile
-from bench.robustness.attacks import Attacker, seen
-from bench.robustness.systems import Target
+from bench.robustness.attacks import Attacker, bfloat16_logits
+from bench.robustness.systems import System
 from core import metrics
 from core.attacks import eot
 from core.seeds import derive_seed
@@ -22,7 +22,7 @@ SUBMISSIONS = (1, 5, 20)  # how often a scan is handed in
 
 
 def randomness(
-    store: ResultFile, target: Target, fold: ScanDataset, attacker: Attacker, lanes: ParallelBatches
+    store: ResultFile, system: System, fold: ScanDataset, attacker: Attacker, lanes: ParallelBatches
 ) -> dict[str, Any]:
     """Readings of `DRAWS` fresh noises each: clean, after A3 with EOT, after A8.
 
@@ -38,17 +38,17 @@ def randomness(
             turn += 1  # beyond the draws that are read with
             return drawn(scans.seeds, DRAWS + turn)
 
-        many = eot(seen(target, scans, draw=fresh), attacker.budget.eot)
+        many = eot(bfloat16_logits(system, scans, draw=fresh), attacker.budget.eot)
         first = scans._replace(seeds=drawn(scans.seeds, 0))
         attacked = {
             "clean": scans.x,
             "A3 with EOT": attack(many, scans.x, scans.y, scans.seeds),
-            "A8": attack(seen(target, first), scans.x, scans.y, scans.seeds),
+            "A8": attack(bfloat16_logits(system, first), scans.x, scans.y, scans.seeds),
         }
-        return {name: _right(target, x, scans) for name, x in attacked.items()}
+        return {name: _right(system, x, scans) for name, x in attacked.items()}
 
-    title, of = f"randomness: {target.name}", list(range(len(fold)))
-    state = store.begun(title, {"of": of, "weights": target.key, "done": 0, "said": {}})
+    title, of = f"randomness: {system.name}", list(range(len(fold)))
+    state = store.begun(title, {"of": of, "weights": system.key, "done": 0, "said": {}})
     left = fold.pick(state["of"][state["done"] :])
     for part in lanes.map(read, left, title) if len(left) else ():
         for name, right in part.items():
@@ -57,7 +57,7 @@ def randomness(
         state["done"] += right.shape[1]
         store.keep(title, state)
     said = {name: figures(torch.tensor(bits), fold.groups) for name, bits in state["said"].items()}
-    facts = {"n": len(fold), "draws": DRAWS, "eot": attacker.budget.eot, "weights": target.key}
+    facts = {"n": len(fold), "draws": DRAWS, "eot": attacker.budget.eot, "weights": system.key}
     return {**facts, **said}
 
 
@@ -103,8 +103,8 @@ def figures(right: Tensor, groups: Sequence[int]) -> dict[str, Any]:
 
 
 @torch.no_grad()
-def _right(target: Target, x: Tensor, scans: Batch) -> Tensor:
+def _right(system: System, x: Tensor, scans: Batch) -> Tensor:
     """Whether each reading is right, bool (DRAWS, B)."""
     return torch.stack(
-        [target.logits(x, drawn(scans.seeds, i)).argmax(1) == scans.y for i in range(DRAWS)]
+        [system.logits(x, drawn(scans.seeds, i)).argmax(1) == scans.y for i in range(DRAWS)]
     ).cpu()

@@ -15,16 +15,27 @@ from bench import options
 from bench.parallel import ParallelBatches
 from bench.progress import say
 from bench.result_file import ResultFile, ResultFileError
-from bench.robustness import old_tables, robustness, tables
-from bench.robustness.attacks import LADDER, RUNGS, Attacker, rungs_named
-from bench.robustness.budgets import BUDGETS, COMMITTED, Budget
-from bench.robustness.checks import check_gradients, check_target
-from bench.robustness.evaluate import attack_scans, climb, compared_on
-from bench.robustness.gate_checks import check_gate
-from bench.robustness.old_systems import SYSTEMS, systems_named
+from bench.robustness import all_scans, tables
+from bench.robustness.attacks import (
+    BUDGETS,
+    COMMITTED,
+    KNOWN_NOISE,
+    Attacker,
+    Budget,
+    attack_titles,
+    attacks_named,
+    row_names,
+)
+from bench.robustness.checks import SLACK, check_detector, check_gradients, check_system
+from bench.robustness.evaluate import comparison_masks, evaluate_scans, run_suite
 from bench.robustness.randomness import check_noise, randomness
-from bench.robustness.rows import rows_named
-from bench.robustness.systems import NAMES, Target, targets, tensors_key
+from bench.robustness.systems import (
+    ALL_SCANS_SYSTEMS,
+    SUITE_SYSTEMS,
+    System,
+    build_systems,
+    tensors_key,
+)
 from bench.robustness.worst_case import Rows, compare_rows, kept, standings
 from bench.summaries import share_by_group
 from core import load
@@ -36,7 +47,6 @@ CURVE = (0.004, 0.008, 0.015, 0.031, 0.06)
 CURVED = ("defence", "trained-mixture", "undefended")
 STOCHASTIC = "defence"  # whose noise is drawn anew, for A8
 LAWS = 3  # another number where a self-check is added: the rows are measured again
-SLACK = 0.01  # a point of accuracy
 
 
 def measure(
@@ -61,40 +71,40 @@ def measure(
         ValueError: a system's outputs are none that can be attacked.
     """
     fold = test.thin(budget.scans)
-    chosen = targets(pipeline, systems)
-    for target in chosen:
-        check_target(target, fold, lanes.device)
-    forget(store, targets(pipeline), forget_changed)
-    lent = [pipeline.plain_logits, *(other.classifier_logits for other in others)]
-    attacker = Attacker(eps, budget, lent)
+    chosen = build_systems(pipeline, systems)
+    for system in chosen:
+        check_system(system, fold, lanes.device)
+    forget(store, build_systems(pipeline), forget_changed)
+    surrogates = [pipeline.plain_logits, *(other.classifier_logits for other in others)]
+    attacker = Attacker(eps, budget, surrogates)
     stand = partial(_stand, store, fold, pipeline, budget)
     stand()
-    for target in chosen:
-        _check(store, target, fold.thin(budget.checked), budget, eps, lanes.device)
-    climb(store, fold, chosen, rungs_named(names), attacker, lanes, stand)
+    for system in chosen:
+        _check(store, system, fold.thin(budget.checked), budget, eps, lanes.device)
+    run_suite(store, fold, chosen, attacks_named(names), attacker, lanes, stand)
     stand()
-    if "A8" in names and STOCHASTIC not in [t.name for t in chosen]:
-        say(f"A8 is measured on {STOCHASTIC!r} alone")
+    if KNOWN_NOISE in names and STOCHASTIC not in [t.name for t in chosen]:
+        say(f"A8 (known noise) is measured on {STOCHASTIC!r} alone")
     few = fold.thin(budget.curve_scans)
-    for target in [t for t in chosen if t.name in CURVED]:
+    for system in [t for t in chosen if t.name in CURVED]:
         for size in CURVE if "A3" in names else ():
-            climb_curve(store, few, target, size, budget, lanes)
-        if target.name == STOCHASTIC and "A8" in names:
+            evaluate_curve(store, few, system, size, budget, lanes)
+        if system.name == STOCHASTIC and KNOWN_NOISE in names:
             store.row(
-                f"randomness: {target.name}",
-                lambda t=target: randomness(store, t, few, attacker, lanes),
+                f"randomness: {system.name}",
+                lambda t=system: randomness(store, t, few, attacker, lanes),
                 budget=vars(budget),
             )
             stand()
 
 
-def forget(store: ResultFile, known: Sequence[Target], allowed: bool) -> None:
+def forget(store: ResultFile, known: Sequence[System], allowed: bool) -> None:
     """Takes rows of other tensors than the targets' out of the file, where that is allowed.
 
     Raises:
         ResultFileError: there are some, and it is not.
     """
-    keys, stale = {target.name: target.key for target in known}, dict[str, None]()
+    keys, stale = {system.name: system.key for system in known}, dict[str, None]()
     for place in ("rows", "unfinished"):
         for name, row in list(store.content[place].items()):
             system = name.rpartition(": ")[2]
@@ -113,7 +123,7 @@ def forget(store: ResultFile, known: Sequence[Target], allowed: bool) -> None:
 
 def _check(
     store: ResultFile,
-    target: Target,
+    system: System,
     few: ScanDataset,
     budget: Budget,
     eps: float,
@@ -122,24 +132,24 @@ def _check(
     """The row of a target's self-checks."""
 
     def row() -> dict[str, Any]:
-        found, warnings = check_gradients(target, few, eps, device)
-        found["detector"], more = check_gate(target, few, eps, device)
-        return {**found, "weights": target.key, "warnings": warnings + more}
+        found, warnings = check_gradients(system, few, eps, device)
+        found["detector"], more = check_detector(system, few, eps, device)
+        return {**found, "weights": system.key, "warnings": warnings + more}
 
-    store.row(f"self-check: {target.name}", row, budget=vars(budget), laws=LAWS)
+    store.row(f"self-check: {system.name}", row, budget=vars(budget), laws=LAWS)
 
 
-def _warnings(rows: Rows, known: Sequence[Target], few: Tensor, watched: Tensor) -> list[str]:
+def _warnings(rows: Rows, known: Sequence[System], few: Tensor, watched: Tensor) -> list[str]:
     """What the rows that are whole say against the ladder, no more and no less."""
     found: list[str] = []
-    for target in known:
-        checks = rows.get(f"self-check: {target.name}", {"warnings": []})
-        older = [f"{target.name}: its self-checks are those of older code"]
+    for system in known:
+        checks = rows.get(f"self-check: {system.name}", {"warnings": []})
+        older = [f"{system.name}: its self-checks are those of older code"]
         found += checks.get("warnings", older)
-        if not target.refuses:  # a stronger attack is refused more often
-            found += compare_rows(rows, target.name, few, watched, SLACK)
-        if noise := rows.get(f"randomness: {target.name}"):
-            found += [f"{target.name}: {warning}" for warning in check_noise(noise, SLACK)]
+        if not system.refuses:  # a stronger attack is refused more often
+            found += compare_rows(rows, system.name, few, watched, SLACK)
+        if noise := rows.get(f"randomness: {system.name}"):
+            found += [f"{system.name}: {warning}" for warning in check_noise(noise, SLACK)]
     return found
 
 
@@ -152,41 +162,41 @@ def _stand(
 ) -> None:
     """Writes where each system stands, or one, and which attacks that fit it are still to come."""
     rows, before = store.content["rows"], store.content.get("standings", {}) if only else {}
-    every = targets(pipeline)
-    taus = {t.name: t.gate.tau for t in every if t.gate}
+    every = build_systems(pipeline)
+    taus = {t.name: t.detector.tau for t in every if t.detector}
     found = {**before, **standings(rows, fold, taus, only)}
     known = [t for t in every if t.name in found]  # in their order
-    for target in known:
-        fitting = [rung.name for rung in RUNGS if rung.fits(target)]
-        waits = [n for n in fitting if f"{n}: {target.name}" not in rows]
-        if target.name == STOCHASTIC and f"randomness: {target.name}" not in rows:
-            waits.append("A8")
-        found[target.name]["to_come"] = waits
-    store.content["standings"] = {target.name: found[target.name] for target in known}
+    for system in known:
+        fitting = [a.key for a in attacks_named(row_names()) if a.fits_to(system)]
+        waits = [n for n in fitting if f"{n}: {system.name}" not in rows]
+        if system.name == STOCHASTIC and f"randomness: {system.name}" not in rows:
+            waits.append(KNOWN_NOISE)
+        found[system.name]["to_come"] = waits
+    store.content["standings"] = {system.name: found[system.name] for system in known}
     own = {k: r for k, r in rows.items() if len(r.get("right", "")) in (0, len(fold))}
-    warnings = _warnings(own, every, *compared_on(fold, budget))
+    warnings = _warnings(own, every, *comparison_masks(fold, budget))
     for warning in warnings:
         store.warn(warning)
     store.content["warnings"] = warnings
     store.write()
 
 
-def climb_curve(
+def evaluate_curve(
     store: ResultFile,
     few: ScanDataset,
-    target: Target,
+    system: System,
     eps: float,
     budget: Budget,
     lanes: ParallelBatches,
 ) -> None:
     """A3 at one size of perturbation, on few scans, as a row of its own."""
-    _, rung = rungs_named(["A3"])
-    attack = partial(rung.tries, Attacker(eps, budget), target)
-    name, every = f"curve {eps:g}: {target.name}", torch.ones(len(few), dtype=torch.bool)
+    _, attack = attacks_named(["A3"])
+    generate = partial(attack.generate, Attacker(eps, budget), system)
+    name, every = f"curve {eps:g}: {system.name}", torch.ones(len(few), dtype=torch.bool)
 
     def row() -> dict[str, Any]:
-        found = attack_scans(store, name, target, few, every, attack, lanes)
-        facts = {"curve": target.name, "eps": eps, "weights": target.key}
+        found = evaluate_scans(store, name, system, few, every, generate, lanes)
+        facts = {"curve": system.name, "eps": eps, "weights": system.key}
         return {**facts, **share_by_group(kept(found), few.groups)}
 
     store.row(name, row, budget=vars(budget))
@@ -220,28 +230,34 @@ def add_attacks(parser: argparse.ArgumentParser, rows: list[str] | None) -> None
     add = parser.add_argument
     add(
         "--rows", type=parse_rows, default=rows, metavar="LIST",
-        help="of clean, A0 (brings A0-8bit along), both by default; with a budget of A0 to A11, "
-        "all by default, ranges as A1..A6",
+        help="of clean, A0 (brings A0-8bit along), both by default; with a budget all by default, "
+        f"ranges as A1..A6, of {_list_attacks()}",
     )  # fmt: skip
     add(
         "--systems", type=options.parse_names, metavar="LIST",
-        help="all by default, of " + ", ".join(s.name for s in SYSTEMS)
-        + "; with a budget of " + ", ".join(NAMES),
+        help="all by default, of " + ", ".join(ALL_SCANS_SYSTEMS)
+        + "; with a budget of " + ", ".join(SUITE_SYSTEMS),
     )  # fmt: skip
     add("--attack-eps", type=float, default=0.015, help="size of the perturbation, L-inf")
+
+
+def _list_attacks() -> str:
+    titles = attack_titles()
+    return ", ".join(f"{name} {titles[name]}" for name in row_names())
 
 
 def parse_rows(text: str) -> list[str]:
     """Returns the names in a list; A1..A3 is a range."""
     names: list[str] = []
+    known = row_names()
     for name in options.parse_names(text):
         first, dots, last = name.partition("..")
         if not dots:
             names.append(name)
-        elif first in LADDER and last in LADDER and LADDER.index(first) <= LADDER.index(last):
-            names += LADDER[LADDER.index(first) : LADDER.index(last) + 1]
+        elif first in known and last in known and known.index(first) <= known.index(last):
+            names += known[known.index(first) : known.index(last) + 1]
         else:
-            raise argparse.ArgumentTypeError(f"{name!r} is no range of A0 to A11")
+            raise argparse.ArgumentTypeError(f"{name!r} is no range of {known[0]} to {known[-1]}")
     return names
 
 
@@ -253,10 +269,9 @@ def run(args: argparse.Namespace) -> None:
         _run_suite(args, system)
         return
     store, test = options.open_results(args, system), options.open_fold(args)
-    robustness.run(
-        store, pipeline, test, options.open_validation(args),
-        rows_named(args.rows or ["clean", "A0"], args.attack_eps), systems_named(args.systems),
-        eps=args.attack_eps, batch_size=args.batch_size,
+    all_scans.measure(
+        store, pipeline, test, options.open_validation(args), args.rows or ["clean", "A0"],
+        args.systems, eps=args.attack_eps, batch_size=args.batch_size,
     )  # fmt: skip
     store.close()
 
@@ -276,7 +291,7 @@ def _run_suite(args: argparse.Namespace, system: options.OpenSystem) -> None:
         pipeline,
         others,
         options.open_fold(args),
-        args.rows or LADDER,
+        args.rows or row_names(),
         args.systems,
         budget,
         eps=args.attack_eps,
@@ -292,13 +307,4 @@ def result_path(args: argparse.Namespace) -> Path:
     return options.result_path(args, stem if args.budget else "")
 
 
-TABLES = {
-    "robustness": old_tables.robustness,
-    "figures": old_tables.figures,
-    "sources": old_tables.sources,
-    "mixture": old_tables.mixture,
-    "ladder": tables.ladder,
-    "ladder-sources": tables.ladder_sources,
-    "ladder-detection": tables.ladder_detection,
-    "ladder-curve": tables.ladder_curve,
-}
+TABLES = {name: render for name, render in tables.TABLES.items() if name != "loso"}

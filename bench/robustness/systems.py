@@ -1,8 +1,9 @@
-"""A system as its attackers see it: a classifier, what stands in front, ways back through it."""
+"""Systems under attack: a classifier, the defence in front of it, and gradients through both."""
 
 from __future__ import annotations
 
 import hashlib
+import math
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 from bench.names import require_known
 from bench.provenance import key_of
 from bench.robustness.filters import bits, jpeg, median
-from bench.robustness.old_systems import Bench, depth_of
+from bench.summaries import Reading, join
 from core.attacks import straight_through
 from core.diffusion import to_pixels
 from core.pipeline import MedFedPure
@@ -23,20 +24,21 @@ from core.purifier import Purifier
 
 PATHS = ("exact", "identity", "noise")
 QUALITY, WIDTH, DEPTH = 75, 3, 5  # of JPEG; of the median in pixels; in bits
-DIFFPURE_T = 100  # depth at which DiffPure's own figure for this eps lies (sigma .17)
+DIFFPURE_T = 100  # depth of DiffPure's published setting for this eps (sigma .17)
+RANK = "rank"  # policy: the paper's detector as published, which needs the whole data set
 ClassifyFn = Callable[[Tensor], Tensor]
 FrontFn = Callable[..., Tensor]  # of scans, one seed each, and depths (B,) where it has any
 
 
-class Gate(NamedTuple):
-    """A detector in front: what it says, differentiable, the threshold, the distance it rises."""
+class AttackedDetector(NamedTuple):
+    """A detector as an attacker sees it: differentiable reading, threshold, spread above it."""
 
-    read: Callable[[Tensor, Sequence[int]], GateReading]
+    read: Callable[[Tensor, Sequence[int]], DetectorReading]
     tau: float
     span: float
 
 
-class GateReading(NamedTuple):
+class DetectorReading(NamedTuple):
     """Of B scans, from one pass of the detector."""
 
     logits: Tensor  # (B, C) of the whole system
@@ -45,11 +47,11 @@ class GateReading(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Target:
+class System:
     """`classify` is what the paper's attacker sees; `front` changes a scan before it.
 
-    Where the change has a depth, `depth` finds it and `front` takes it. A target that `refuses`
-    reads no flagged scan: a clean one is lost to it, an attacked one does no harm.
+    Where the change has a depth, `depth` finds it and `front` takes it. A system that `refuses`
+    does not classify flagged scans: a clean one counts as wrong, an attacked one as correct.
     """
 
     name: str
@@ -57,24 +59,26 @@ class Target:
     classify: ClassifyFn
     front: FrontFn | None = None
     depth: ClassifyFn | None = None
-    gate: Gate | None = None
-    has_gradient: bool = True  # of `front`; where it has none, every path is the identity
+    detector: AttackedDetector | None = None
+    has_gradient: bool = True  # of `front`; without one, every path is the identity
     is_purifier: bool = False  # of every scan
     refuses: bool = False
     estimates: Callable[[Tensor, Sequence[int]], list[Tensor]] | None = None  # of several steps
-    parts: tuple[nn.Module, ...] = ()  # whose tensors decide what it says
-    settings: tuple[object, ...] = ()  # which decide it too
+    parts: tuple[nn.Module, ...] = ()  # networks whose tensors decide its readings
+    settings: tuple[object, ...] = ()  # configurations that decide them too
+    surface: str = ""  # the attacked classifier: trained, uniform, expert or plain
+    policy: str | None = None  # of purification; RANK for the detector as published
 
     @property
     def key(self) -> str:
-        """Short hash of what decides its readings: figures of another key are not its own."""
+        """Return a short hash of what decides its readings; other keys are other systems."""
         return key_of({"tensors": [tensors_key(part) for part in self.parts],
                        "settings": repr(self.settings)})  # fmt: skip
 
     def logits(
         self, x: Tensor, seeds: Sequence[int], path: str = "exact", depth: Tensor | None = None
     ) -> Tensor:
-        """The whole system's logits (B, C); backward along one of PATHS.
+        """Return the whole system's logits (B, C); backward along one of PATHS.
 
         'identity' is BPDA; 'noise' leaves the direct path out, so that the gradient is that of the
         predicted noise alone. Forward all are the same. `depth` (B,) spares finding it.
@@ -97,77 +101,196 @@ class Target:
         return self.classify(pure)
 
 
-NAMES = (
-    "defence", "defence-paper-policy", "detection-only", "purify-all", "trained-mixture",
-    "uniform-attention", "undefended", "plain-purified", "diffpure", "jpeg", "median", "bits",
-)  # fmt: skip
+ALL_SCANS_SYSTEMS = {  # measured on every scan under the paper's attack; titles in tables
+    "defence": "full pipeline",
+    "defence-paper-policy": "pipeline, purifies flagged scans only",
+    "defence-published-gate": "pipeline, purifies the 18 % of highest MAE error",
+    "trained-mixture": "trained mixture alone",
+    "uniform-attention": "its experts with equal weights",
+    "best-expert": "its best single expert",
+    "undefended": "plain classifier",
+    "plain-purified": "plain classifier behind detector and purifier",
+    "plain-purified-paper-policy": "plain classifier, purifies flagged scans only",
+}
+SUITE_SYSTEMS = {  # measured under the attack suite
+    "defence": "full pipeline",
+    "defence-paper-policy": "pipeline, purifies flagged scans only",
+    "detection-only": "detector refuses flagged scans",
+    "purify-all": "purifies every scan",
+    "trained-mixture": "trained mixture alone",
+    "uniform-attention": "its experts with equal weights",
+    "undefended": "plain classifier",
+    "plain-purified": "plain classifier behind detector and purifier",
+    "diffpure": "DiffPure",
+    "jpeg": "JPEG",
+    "median": "median filter",
+    "bits": "bit depth",
+}
+SYSTEM_TITLES = ALL_SCANS_SYSTEMS | SUITE_SYSTEMS
 
 
-def targets(pipeline: MedFedPure, names: Sequence[str] | None = None) -> list[Target]:
-    """The targets of these names, all by default. Raises ValueError for an unknown one."""
-    known = {t.name: t for t in _all(pipeline)}
-    require_known("system", names or (), known)
-    return [t for name, t in known.items() if not names or name in names]
+def build_systems(
+    pipeline: MedFedPure,
+    names: Sequence[str] | None = None,
+    among: Sequence[str] = tuple(SUITE_SYSTEMS),
+    expert: int = 0,
+) -> list[System]:
+    """Return the systems of these names, in the order of `among`; all of them by default.
+
+    Raises:
+        ValueError: a name is not in `among`.
+    """
+    require_known("system", names or (), among)
+    known = {system.name: system for system in _all(pipeline, expert)}
+    return [known[name] for name in among if not names or name in names]
 
 
-def _all(p: MedFedPure) -> list[Target]:
-    trained, uniform, plain = (
-        partial(Bench(p).classify, s) for s in ("trained", "uniform", "plain")
-    )
+def classifier_of(pipeline: MedFedPure, surface: str, expert: int = 0) -> ClassifyFn:
+    """Return a classifier's calibrated log-probabilities (B, 2), differentiable.
 
-    def gate(classify: ClassifyFn, policy: str | None) -> Gate:
-        read = partial(_read, p, classify, policy)
-        return Gate(read, p.tau, p.detector.span_of())
+    `surface`: trained, plain, uniform (experts with equal weights) or expert (one of them).
+    """
+    calibrated = pipeline.classifier
 
-    def pure(x: Tensor, seeds: Sequence[int], t_star: Tensor) -> Tensor:
+    def classify_expert(x: Tensor) -> Tensor:
+        logits = calibrated.model.experts[expert](x)
+        return calibrated.calibrate(logits.float().log_softmax(1))
+
+    def classify_uniform(x: Tensor) -> Tensor:
+        logits = torch.stack([e(x).float().log_softmax(1) for e in calibrated.model.experts])
+        return calibrated.calibrate(torch.logsumexp(logits, 0) - math.log(len(logits)))
+
+    return {
+        "trained": pipeline.classifier_logits,
+        "plain": pipeline.plain_logits,
+        "expert": classify_expert,
+        "uniform": classify_uniform,
+    }[surface]
+
+
+def _all(p: MedFedPure, expert: int) -> list[System]:
+    trained, uniform, plain = (classifier_of(p, s) for s in ("trained", "uniform", "plain"))
+    own, unet, depths = p.config, p.purifier.noise_pred, p.config.purifier
+    deep = depths.t_min
+    # the detector reads both classifiers' gradients and the purifier's noise
+    guarded = {"parts": (p.classifier, p.plain, unet, p.detector), "settings": (own,)}
+    mixture = {"parts": (p.classifier,), "settings": (own.moe,)}
+    slow = Purifier(unet, p.purifier.diffusion, replace(depths, sampler="ddim", steps=4, noises=1))
+
+    def see_detector(classify: ClassifyFn, policy: str | None) -> AttackedDetector:
+        return AttackedDetector(partial(_read, p, classify, policy), p.tau, p.detector.span_of())
+
+    def purify(x: Tensor, seeds: Sequence[int], t_star: Tensor) -> Tensor:
         return p.purify(x, t_star, seeds)
 
-    floor = partial(depth_of, p, "floor")
-    deep = p.config.purifier.t_min
-    own, unet, depths = p.config, p.purifier.noise_pred, p.config.purifier
-    # the detector reads both classifiers' gradients and the purifier's noise
-    guarded = {"parts": (p.classifier, p.plain, unet, p.detector),
-               "settings": (own,)}  # fmt: skip
-    slow = Purifier(
-        p.purifier.noise_pred, p.purifier.diffusion,
-        replace(p.config.purifier, sampler="ddim", steps=4, noises=1),
-    )  # fmt: skip
+    def guard(name: str, meaning: str, surface: str, policy: str) -> System:
+        classify = classifier_of(p, surface)
+        return System(
+            name, meaning, classify, purify, partial(depth_of, p, policy),
+            see_detector(classify, policy), is_purifier=policy == "floor",
+            surface=surface, policy=policy, **guarded,
+        )  # fmt: skip
+
+    def filter_first(name: str, meaning: str, change: ClassifyFn, setting: int) -> System:
+        return System(
+            name, meaning, plain, lambda x, _: change(x, setting), has_gradient=name == "median",
+            parts=(p.plain,), settings=(own.plain, setting), surface="plain",
+        )  # fmt: skip
+
     return [
-        Target("defence", "detector, purifier (policy floor), trained mixture", trained,
-               pure, floor, gate(trained, "floor"), is_purifier=True, **guarded),
-        Target("defence-paper-policy", "the same, purifying flagged scans only", trained,
-               pure, partial(depth_of, p, "paper"), gate(trained, "paper"), **guarded),
-        Target("detection-only", "trained mixture, which reads no flagged scan (an attacked one "
-               "that is flagged withstands, a clean one is lost)", trained,
-               gate=gate(trained, None), refuses=True, **guarded),
-        Target("purify-all", f"every scan purified to t = {deep}, trained mixture", trained,
-               partial(_to_depth, p.purifier, deep), is_purifier=True,
+        guard("defence", "detector, purifier (policy floor), trained mixture", "trained", "floor"),
+        guard("defence-paper-policy", "detector, purifier of flagged scans only, trained mixture",
+              "trained", "paper"),
+        System("defence-published-gate", "purifier of the share kappa of highest MAE error, trained"
+               " mixture", trained, surface="trained", policy=RANK, **guarded),
+        System("detection-only", "trained mixture that refuses flagged scans", trained,
+               detector=see_detector(trained, None), refuses=True, surface="trained", **guarded),
+        System("purify-all", f"every scan purified to t = {deep}, trained mixture", trained,
+               partial(_to_depth, p.purifier, deep), is_purifier=True, surface="trained",
                parts=(p.classifier, unet), settings=(depths, own.moe, own.unet)),
-        Target("trained-mixture", "adversarially trained mixture alone", trained,
-               parts=(p.classifier,), settings=(own.moe,)),
-        Target("uniform-attention", "static at equal cost: experts with equal weights", uniform,
-               parts=(p.classifier,), settings=(own.moe,)),
-        Target("undefended", "plain classifier alone", plain, parts=(p.plain,),
-               settings=(own.plain,)),
-        Target("plain-purified", "detector and purifier (policy floor), plain classifier", plain,
-               pure, floor, gate(plain, "floor"), is_purifier=True, **guarded),
-        Target("diffpure", f"DiffPure at t = {DIFFPURE_T}, 4 DDIM steps, plain classifier", plain,
-               partial(_to_depth, slow, DIFFPURE_T), is_purifier=True,
+        System("trained-mixture", "adversarially trained mixture alone", trained,
+               surface="trained", **mixture),
+        System("uniform-attention", "experts of the mixture with equal weights", uniform,
+               surface="uniform", **mixture),
+        System("best-expert", "best single expert of the mixture, chosen on validation scans",
+               classifier_of(p, "expert", expert), surface="expert", **mixture),
+        System("undefended", "plain classifier, trained without adversarial examples", plain,
+               parts=(p.plain,), settings=(own.plain,), surface="plain"),
+        guard("plain-purified", "detector, purifier (policy floor), plain classifier", "plain",
+              "floor"),
+        guard("plain-purified-paper-policy", "detector, purifier of flagged scans only, plain "
+              "classifier", "plain", "paper"),
+        System("diffpure", f"DiffPure at t = {DIFFPURE_T}, 4 DDIM steps, plain classifier", plain,
+               partial(_to_depth, slow, DIFFPURE_T), is_purifier=True, surface="plain",
                estimates=partial(_estimates, slow, DIFFPURE_T),
                parts=(p.plain, unet), settings=(slow.config, DIFFPURE_T, own.plain, own.unet)),
-        Target("jpeg", f"JPEG of quality {QUALITY}, plain classifier", plain,
-               lambda x, _: jpeg(x, QUALITY), has_gradient=False,
-               parts=(p.plain,), settings=(own.plain, QUALITY)),
-        Target("median", f"{WIDTH} x {WIDTH} median, plain classifier", plain,
-               lambda x, _: median(x, WIDTH), parts=(p.plain,), settings=(own.plain, WIDTH)),
-        Target("bits", f"{DEPTH} bits a pixel, plain classifier", plain,
-               lambda x, _: bits(x, DEPTH), has_gradient=False,
-               parts=(p.plain,), settings=(own.plain, DEPTH)),
+        filter_first("jpeg", f"JPEG of quality {QUALITY}, plain classifier", jpeg, QUALITY),
+        filter_first("median", f"{WIDTH} x {WIDTH} median, plain classifier", median, WIDTH),
+        filter_first("bits", f"{DEPTH} bits a pixel, plain classifier", bits, DEPTH),
     ]  # fmt: skip
 
 
+def depth_of(pipeline: MedFedPure, policy: str | None, x: Tensor) -> Tensor:
+    """Return the depth (B,) int64 to which a policy purifies scans (B, C, H, W)."""
+    return pipeline.t_star(pipeline.score(pipeline.detect(x)), policy)
+
+
+@torch.no_grad()
+def read_together(
+    pipeline: MedFedPure, systems: Sequence[System], x: Tensor, seeds: Sequence[int]
+) -> dict[str, Reading]:
+    """Return readings of the same scans by several systems; detector and purifier run once."""
+    score: Tensor | None = None
+    pure, done = x, torch.zeros(len(x), dtype=torch.long, device=x.device)
+    readings = {}
+    for system in systems:
+        x_pur, flagged, t_star, attention = x, None, None, None
+        if system.policy is not None:
+            if score is None:
+                score = pipeline.score(pipeline.detect(x))
+            t_star = pipeline.t_star(score, system.policy)
+            flagged = score > pipeline.tau
+            # policies agree on flagged scans: results at this depth are reused
+            same = t_star == done
+            rest = pipeline.purify(x, t_star.masked_fill(same, 0), seeds)
+            x_pur = torch.where(same[:, None, None, None], pure, rest)
+            if (~same & (t_star > 0)).any():
+                pure, done = x_pur, t_star
+        if system.surface == "trained":
+            output = pipeline.classifier.model.outputs(x_pur)
+            log_probs = pipeline.classifier.calibrate(output.logits)
+            attention = output.attention
+        else:
+            log_probs = system.classify(x_pur)
+        readings[system.name] = Reading(log_probs.exp()[:, 1], flagged, t_star, attention)
+    return readings
+
+
+@torch.no_grad()
+def read_by_rank(
+    pipeline: MedFedPure, system: System, parts: Sequence[tuple[Tensor, Sequence[int]]]
+) -> Reading:
+    """Return readings with the paper's detector as published: the top share kappa is purified.
+
+    `parts` are scans (B, C, H, W) with their seeds, all of the data set: which are flagged depends
+    on the others. Flagged scans are purified deeper the higher their score.
+    """
+    score = torch.cat([pipeline.detect(x).scores["paper"] for x, _ in parts])
+    flagged = pipeline.detector.flag_by_rank(score)
+    span = pipeline.detector.span_of("paper")
+    lowest = score[flagged].min() if flagged.any() else score.max()
+    below = float(torch.nextafter(lowest, lowest.new_tensor(-torch.inf)))
+    t_star = pipeline.purifier.t_star(score, below, span, "paper")
+    depths = t_star.masked_fill(~flagged, 0).split([len(x) for x, _ in parts])
+    probability = [
+        system.classify(pipeline.purify(x, depth, seeds)).exp()[:, 1]
+        for (x, seeds), depth in zip(parts, depths, strict=True)
+    ]
+    return join([Reading(torch.cat(probability), flagged, torch.cat(depths))])
+
+
 def tensors_key(part: nn.Module) -> str:
-    """Short hash of a network's tensors, names and shapes included."""
+    """Return a short hash of a network's tensors, names and shapes included."""
     found = hashlib.sha256()
     for name, tensor in sorted(part.state_dict().items()):
         found.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
@@ -177,12 +300,12 @@ def tensors_key(part: nn.Module) -> str:
 
 def _read(
     p: MedFedPure, classify: ClassifyFn, policy: str | None, x: Tensor, seeds: Sequence[int]
-) -> GateReading:
-    """Without a policy nothing is purified."""
+) -> DetectorReading:
+    """Return one differentiable reading; without a policy nothing is purified."""
     found = p.detector(x)
     score = p.score(found)
     pure = x if policy is None else p.purify(x, p.t_star(score.detach(), policy), seeds)
-    return GateReading(classify(pure), score, found.features / p.detector.spread)
+    return DetectorReading(classify(pure), score, found.features / p.detector.spread)
 
 
 def _to_depth(purifier: Purifier, depth: int, x: Tensor, seeds: Sequence[int]) -> Tensor:

@@ -1,9 +1,13 @@
-"""README tables of the ladder: the worst case of each system, row by row, detection, noise."""
+"""Tables of accuracy under attack: all scans under the paper's attack, and the attack suite."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from bench.markdown import (
     LADDERS,
+    PROTOCOLS,
+    Renderer,
     Result,
     Results,
     accuracy,
@@ -17,110 +21,120 @@ from bench.markdown import (
     span,
     table,
 )
-from bench.robustness.attacks import ORDER, RUNGS
-
-COUNTED = (
-    "Rows are tried on scans that a system still reads right, and on a few that are tried by every "
-    "row so that rows can be compared; A9b and A10 on fewer. The worst case counts each scan"
+from bench.robustness.attacks import (
+    NOISE,
+    attack_order,
+    attack_titles,
+    attacks_named,
+    row_names,
 )
-FELL = (
-    "Under each attack: how many fell of the scans that it was tried on and that withstood all "
-    "rows to the left, as attacked or in 8 bits; unseen: how many it got misread without an alarm, "
-    "of those that it was tried on and that are read right when clean; empty: no attack on such a "
-    "system; not yet: the worst case may still fall. A8, which knows the noise, is A3 itself where "
-    "the noise is frozen; what it does to noise that is drawn anew stands below"
-)
+from bench.robustness.systems import SYSTEM_TITLES
+
+COLUMNS = 4  # systems side by side in the table of attacks
 
 
-def ladder(results: Results) -> str:
-    """Clean and worst case of every system, and how many scans fell to which row."""
+def attack_suite(results: Results) -> str:
+    """Render clean accuracy and worst case of every system."""
     parts = []
-    for protocol, result in results_of(results, "ladder", LADDERS).items():
-        known = {r.get("row") for r in result["rows"].values()}
-        known.update(n for s in result["standings"].values() for n in s.get("to_come", ()))
-        names = [n for n in ORDER if n in known]
+    for protocol, result in _suites(results):
         lines = []
-        for standing in result["standings"].values():
-            cells = [accuracy(standing[key]) for key in ("clean", "worst", "worst_8bit")]
-            cells.insert(2, by_class(standing["worst"]["recall"]))
-            fell = [_fell(standing, name) for name in names]
-            lines.append([standing["meaning"], *cells, _rival(standing), *fell])
+        for system, block in result["standings"].items():
+            cells = [accuracy(block[key]) for key in ("clean", "worst", "worst_8bit")]
+            cells.insert(2, by_class(block["worst"]["recall"]))
+            pending = ", ".join(_titles(block.get("to_come", ())))
+            lines.append([_system(system, block), *cells, _p_value(block), pending])
         head = ["system", "clean, %", "worst case, %", "tumour / no tumour in it, %",
-                "worst case in 8 bits, %", "p", *names]  # fmt: skip
-        note = "; ".join(f"{n}: {_meaning(result, n)}" for n in names)
+                "worst case, 8 bits, %", "p", "pending attacks"]  # fmt: skip
         parts.append(
-            f"**{protocol}**\n\n{table(head, lines)}\n\n{COUNTED} over all rows, with 95 % by scan "
-            f"and by group. {FELL}. p: McNemar's exact test of the worst case against the whole "
-            "defence. JPEG and bits have no gradient; rows that need one take the identity's. "
-            f"{note}. {source(result)}"
+            f"**{protocol}**\n\n{table(head, lines)}\n\nWorst case: share of scans that are "
+            "correct after every attack. 95 % intervals by scan and by near-duplicate group. p: "
+            "McNemar's exact test of the worst case against the full pipeline. Pending attacks can "
+            f"only lower the worst case. {source(result)}"
         )
     return "\n\n".join(parts)
 
 
-def ladder_sources(results: Results) -> str:
-    """The worst case of the whole defence by source and kind of tumour, or of the first system."""
-    lines = []
-    for protocol, result in results_of(results, "ladder", LADDERS).items():
-        known = result["standings"]
-        first = known.get("defence") or next(iter(known.values()))
-        for key in ("clean", "worst", "worst_8bit"):
-            block = first[key]
-            places = block.get("sources") or {"": block}
-            for place, part in places.items():
-                lines.append(
-                    [
-                        protocol,
-                        place,
-                        key.replace("_", ", "),
-                        accuracy(part),
-                        recall(part["recall"]),
-                    ]
-                )
-    return table(["protocol", "source", "", "accuracy, %", "read right of each kind, %"], lines)
-
-
-def ladder_detection(results: Results) -> str:
-    """The detector's AUROC against every row's attacked scans, and who got past it."""
-    lines, past = [], []
-    for protocol, result in results_of(results, "ladder", LADDERS).items():
-        for system, standing in result["standings"].items():
-            for name, found in standing.get("detection", {}).items():
-                rates = [percent(found.get(key)) for key in ("tpr_at_5", "tpr_at_1")]
-                alarms = percent(found.get("flagged", {}).get("accuracy"))
-                area_of = area(found) if "auroc" in found else ""
-                lines.append([protocol, system, name, area_of, *rates, alarms, str(found["n"])])
-            if "unnoticed" in standing:
-                parts = standing["unnoticed"]
-                some, more = (parts[key] for key in ("attacked", "as_they_are"))
-                past.append(
-                    f"{protocol}, {system}: {some['unnoticed']} of the {some['misread']} scans "
-                    "that attacks get misread, in some row, and "
-                    f"{more['unnoticed']} of the {more['misread']} that are misread as they are"
-                )
-    head = ["protocol", "system", "row", "AUROC", "found at 5 %, %", "at 1 %, %",
-            "alarm at τ, %", "n"]  # fmt: skip
-    return (
-        f"{table(head, lines)}\n\nAttacked scans in 8 bits, misread or not; intervals by "
-        "near-duplicate group; worst: each scan's lowest score over all rows. Found at 5 and 1 %: "
-        "above the score that so many of these scans exceed when clean; alarm at τ: above the "
-        "threshold that was set on validation scans."
-        + (f" Without an alarm: {'; '.join(past)}." if past else "")
+def attack_suite_broken(results: Results) -> str:
+    """Render how many scans each attack broke: attacks as rows, systems as columns."""
+    parts = []
+    for protocol, result in _suites(results):
+        blocks = result["standings"]
+        known = {name for b in blocks.values() for name in (*b["falls"], *b.get("to_come", ()))}
+        order = [name for name in attack_order() if name in known]
+        systems = list(blocks)
+        parts.append(f"**{protocol}**")
+        for start in range(0, len(systems), COLUMNS):
+            some = systems[start : start + COLUMNS]
+            head = ["attack", *(_system(s, blocks[s]) for s in some)]
+            lines = [[attack_titles()[n], *(_broken(blocks[s], n) for s in some)] for n in order]
+            parts.append(table(head, lines))
+    meanings = "".join(f"\n- {a.title}: {a.meaning}" for a in attacks_named(row_names()))
+    return "\n\n".join(parts) + (
+        "\n\nBroken / evaluated scans, of those still correct after the attacks above, in full "
+        "precision or in 8 bits. Undetected: misread and not flagged, of the scans that are "
+        "correct when clean. Empty: the attack does not apply.\n" + meanings
     )
 
 
-def ladder_curve(results: Results) -> str:
-    """Accuracy under A3 by size of the perturbation, and what fresh noise changes."""
+def attack_suite_sources(results: Results) -> str:
+    """Render the full pipeline's worst case by source and kind of tumour."""
+    lines = []
+    for protocol, result in _suites(results):
+        known = result["standings"]
+        first = known.get("defence") or next(iter(known.values()))
+        for key, title in (("clean", "clean"), ("worst", "worst case"),
+                           ("worst_8bit", "worst case, 8 bits")):  # fmt: skip
+            places = first[key].get("sources") or {"": first[key]}
+            lines += [
+                [protocol, place, title, accuracy(part), recall(part["recall"])]
+                for place, part in places.items()
+            ]
+    return table(["protocol", "source", "scans", "accuracy, %", "recall of each kind, %"], lines)
+
+
+def attack_suite_detection(results: Results) -> str:
+    """Render the detector's AUROC against every attack, and undetected scans."""
+    lines, undetected = [], []
+    for protocol, result in _suites(results):
+        for system, block in result["standings"].items():
+            title = _system(system, block)
+            for name, found in block.get("detection", {}).items():
+                rates = [percent(found.get(key)) for key in ("tpr_at_5", "tpr_at_1")]
+                flagged = percent(found.get("flagged", {}).get("accuracy"))
+                shown = area(found) if "auroc" in found else ""
+                cells = [shown, *rates, flagged, str(found["n"])]
+                lines.append([protocol, title, _try_title(name), *cells])
+            if "unnoticed" in block:
+                attacked, clean = (block["unnoticed"][k] for k in ("attacked", "as_they_are"))
+                undetected.append(
+                    f"{protocol}, {title}: {attacked['unnoticed']} of {attacked['misread']} scans "
+                    f"broken by an attack, {clean['unnoticed']} of {clean['misread']} misread when "
+                    "clean"
+                )
+    head = ["protocol", "system", "attack", "AUROC", "TPR at 5 % FPR, %", "TPR at 1 % FPR, %",
+            "flagged at τ, %", "n"]  # fmt: skip
+    note = (
+        "Attacked scans in 8 bits. Intervals by near-duplicate group. Worst case: each scan's "
+        "lowest score over all attacks. τ was set on validation scans."
+    )
+    if undetected:
+        note += f" Undetected: {'; '.join(undetected)}."
+    return f"{table(head, lines)}\n\n{note}"
+
+
+def attack_suite_curve(results: Results) -> str:
+    """Render accuracy under APGD-CE by eps, and the effect of fresh noise."""
     parts = []
-    for protocol, result in results_of(results, "ladder", LADDERS).items():
+    for protocol, result in _suites(results):
         points = [r for r in result["rows"].values() if "curve" in r]
         if not points:
             continue
         sizes = sorted({p["eps"] for p in points})
         lines = [
-            [name, *(accuracy(_at(points, name, eps)) for eps in sizes)]
+            [SYSTEM_TITLES.get(name, name), *(accuracy(_at(points, name, eps)) for eps in sizes)]
             for name in dict.fromkeys(p["curve"] for p in points)
         ]
-        head = ["A3, accuracy, %", *(f"eps {eps:g}" for eps in sizes)]
+        head = ["APGD-CE, accuracy, %", *(f"eps {eps:g}" for eps in sizes)]
         parts.append(f"**{protocol}**\n\n{table(head, lines)}")
         noises = [row for name, row in result["rows"].items() if name.startswith("randomness")]
         parts += [_noise(row) for row in noises]
@@ -129,43 +143,170 @@ def ladder_curve(results: Results) -> str:
     return "\n\n".join(parts)
 
 
+def robustness(results: Results) -> str:
+    """Render accuracy of every system without an attack and under the paper's."""
+    parts = []
+    for protocol, result in results_of(results, "robustness", PROTOCOLS).items():
+        rows = _attack_rows(result)
+        systems = list(next(iter(rows.values()))["systems"])
+        lines = []
+        for system in systems:
+            cells = [_with_classes(row["systems"].get(system)) for row in rows.values()]
+            lines.append([SYSTEM_TITLES[system], *cells])
+        head = ["accuracy, % [95 % by scan; by near-duplicate group]; tumour / no tumour"]
+        head += _titles(rows)
+        parts.append(f"**{protocol}**\n\n{table(head, lines)}\n\n{source(result)}")
+    return "\n\n".join(parts)
+
+
+def figures(results: Results) -> str:
+    """Render sensitivity, specificity, AUC, calibration and the flagged share."""
+    parts = []
+    for protocol, result in results_of(results, "robustness", PROTOCOLS).items():
+        lines = []
+        for name, row in _attack_rows(result).items():
+            for system in ("defence", "undefended"):
+                block = row["systems"].get(system)
+                if block:
+                    lines.append([*_titles([name]), SYSTEM_TITLES[system], *_beside(block)])
+        head = ["attack", "system", "sensitivity, %", "specificity, %", "balanced, %", "AUC"]
+        head += ["calibration error", "flagged, %"]
+        parts.append(f"**{protocol}**\n\n{table(head, lines)}")
+    return "\n\n".join(parts)
+
+
+def sources(results: Results) -> str:
+    """Render the full pipeline per source: accuracy, recall per kind of tumour, specificity."""
+    result = results_of(results, "robustness", ("multi-source",))["multi-source"]
+    lines = []
+    for name, row in _attack_rows(result).items():
+        for place, block in row["systems"].get("defence", {}).get("sources", {}).items():
+            specificity = percent(block.get("specificity"))
+            cells = [accuracy(block), recall(block["recall"]), specificity]
+            lines.append([place, *_titles([name]), *cells])
+    head = ["source", "attack", "accuracy, %", "recall per kind, %", "specificity, %"]
+    return f"{table(head, lines)}\n\n{source(result)}"
+
+
+def mixture(results: Results) -> str:
+    """Render attention weights over the test scans."""
+    lines = []
+    for protocol, result in results_of(results, "robustness", PROTOCOLS).items():
+        for name, row in _attack_rows(result).items():
+            weights = row["systems"].get("defence", {}).get("attention")
+            if weights:
+                cells = [
+                    f"{m:.2f} ± {s:.2f}"
+                    for m, s in zip(weights["mean"], weights["sd"], strict=True)
+                ]
+                lines.append([protocol, *_titles([name]), ", ".join(cells)])
+    return table(["protocol", "attack", "weight of each expert, mean ± sd over scans"], lines)
+
+
+def loso(results: Results) -> str:
+    """Render systems tested on a source that they were not trained on."""
+    result = results_of(results, "loso", ("",))[""]
+    lines = []
+    for name, row in result["rows"].items():
+        for system in ("defence", "trained-mixture", "undefended", "plain-purified"):
+            block = row["systems"].get(system)
+            if block:
+                shares = [percent(block.get(k)) for k in ("sensitivity", "specificity", "flagged")]
+                unseen = str(block.get("wrong_and_not_flagged", ""))
+                cells = [accuracy(block), recall(block["recall"]), *shares, unseen]
+                way, _, attack = name.rpartition(": ")
+                lines.append([way, *_titles([attack]), SYSTEM_TITLES[system], *cells])
+    head = ["trained on, tested on", "attack", "system", "accuracy, %", "recall per kind, %",
+            "sensitivity, %", "specificity, %", "flagged, %", "wrong and not flagged"]  # fmt: skip
+    return f"{table(head, lines)}\n\n{source(result)}"
+
+
 def _noise(row: Result) -> str:
     lines = []
     for name in ("clean", "A3 with EOT", "A8"):
         found = row[name]
         shot = found["one_shot"]
         once = f"{percent(shot['mean'])} ± {percent(shot['sd'])} [{span(shot['interval'])}]"
-        if name == "A8":  # it knows one draw, and is judged by that
-            lines.append([f"{name}, the draw that it knows", percent(found["first"])])
+        if name == "A8":  # it knows one draw: its result is accuracy with that draw
+            lines.append(["known noise, with the draw it knows", percent(found["first"])])
             continue
         cells = [percent(v) for key in ("right_in_all", "vote") for v in found[key].values()]
-        lines.append([name, once, *cells])
+        lines.append([name.replace("A3", "APGD-CE"), once, *cells])
     times = list(row["clean"]["vote"])
     lines = [line + [""] * (2 + 2 * len(times) - len(line)) for line in lines]
     head = ["fresh noise", f"one shot of {row['draws']}, %"]
-    head += [f"right in all of {m}, %" for m in times] + [f"vote of {m}, %" for m in times]
+    head += [f"correct in all of {m}, %" for m in times] + [f"vote of {m}, %" for m in times]
     return f"{table(head, lines)}\n\nn = {row['n']}, EOT over {row['eot']} draws."
+
+
+def _suites(results: Results) -> Iterable[tuple[str, Result]]:
+    return results_of(results, "ladder", LADDERS).items()
+
+
+def _system(name: str, block: Result) -> str:
+    return SYSTEM_TITLES.get(name) or str(block["meaning"])
+
+
+def _titles(names: Iterable[str]) -> list[str]:
+    known = attack_titles()
+    return [known.get(name, name) for name in names]
+
+
+def _try_title(name: str) -> str:
+    """Return the title of 'A9 (2)', the second try of an attack."""
+    key, _, number_of = name.partition(" ")
+    known = {**attack_titles(), "worst": "worst case", NOISE: "random noise"}
+    return " ".join(filter(None, (known.get(key, key), number_of)))
+
+
+def _broken(block: Result, name: str) -> str:
+    row = block["falls"].get(name)
+    if row is None:
+        return "pending" if name in block.get("to_come", ()) else ""
+    undetected = f", {row['unnoticed']} undetected" if row.get("unnoticed") else ""
+    return f"{row['fell']}/{row['tried']}{undetected}"
+
+
+def _p_value(block: Result) -> str:
+    if "mcnemar" not in block:
+        return ""
+    p = block["mcnemar"]["p"]
+    return "< 0.001" if p < 0.001 else number(p)
 
 
 def _at(points: list[Result], name: str, eps: float) -> Result | None:
     return next((p for p in points if (p["curve"], p["eps"]) == (name, eps)), None)
 
 
-def _fell(standing: Result, name: str) -> str:
-    row = standing["falls"].get(name)
-    if row is None:
-        return "not yet" if name in standing.get("to_come", ()) else ""
-    unseen = f", {row['unnoticed']} unseen" if row.get("unnoticed") else ""
-    return f"{row['fell']}/{row['tried']}{unseen}"
+def _attack_rows(result: Result) -> dict[str, Result]:
+    order = ("clean", "A0", "A0-8bit")
+    return {name: result["rows"][name] for name in order if name in result["rows"]}
 
 
-def _rival(standing: Result) -> str:
-    if "mcnemar" not in standing:
+def _with_classes(block: Result | None) -> str:
+    if not block:
         return ""
-    p = standing["mcnemar"]["p"]
-    return "< 0.001" if p < 0.001 else number(p)
+    return "; ".join(
+        [accuracy(block), " / ".join(percent(block.get(k)) for k in ("sensitivity", "specificity"))]
+    )
 
 
-def _meaning(result: Result, name: str) -> str:
-    said = [r["meaning"] for r in result["rows"].values() if r.get("row") == name]
-    return (said or [rung.meaning for rung in RUNGS if rung.name == name])[0]
+def _beside(block: Result) -> list[str]:
+    values = [percent(block.get(k)) for k in ("sensitivity", "specificity", "balanced_accuracy")]
+    auc, error = block.get("auc"), block.get("calibration_error")
+    flagged = percent(block.get("flagged"))
+    return [*values, number(auc), number(error), flagged]
+
+
+TABLES: dict[str, Renderer] = {
+    "robustness": robustness,
+    "figures": figures,
+    "sources": sources,
+    "mixture": mixture,
+    "loso": loso,
+    "attack-suite": attack_suite,
+    "attack-suite-broken": attack_suite_broken,
+    "attack-suite-sources": attack_suite_sources,
+    "attack-suite-detection": attack_suite_detection,
+    "attack-suite-curve": attack_suite_curve,
+}

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bench.robustness.attacks import NOISE, ORDER
+from bench.robustness.attacks import NOISE, attack_order
 from bench.summaries import members, separation, share, share_by_group
 from core import metrics
 from train.data.dataset import ScanDataset
@@ -104,7 +104,7 @@ def falls(own: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, int]]:
     """
     right = left = stands(own["clean"])
     found = {}
-    for name in [n for n in ORDER if n in own]:
+    for name in [n for n in attack_order() if n in own]:
         row = own[name]
         fell = left & ~stands(row)
         found[name] = {"tried": int((left & tried_in(row)).sum()), "fell": int(fell.sum())}
@@ -158,7 +158,7 @@ def detection(
         return {**separation(clean[some], attacked, chosen), **alarms(attacked)}
 
     found["clean"] = alarms(clean)
-    for name in ORDER:
+    for name in attack_order():
         row = own.get(name, {})
         if not row.get("scores"):
             continue

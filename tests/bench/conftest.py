@@ -13,8 +13,8 @@ import torch
 
 from bench.provenance import machine_facts
 from bench.result_file import ResultFile
-from bench.robustness.budgets import Budget
-from bench.robustness.systems import Target, targets
+from bench.robustness.attacks import Budget
+from bench.robustness.systems import System, build_systems
 from core.checkpoint import write_manifest
 from core.pipeline import MedFedPure
 from core.scan import to_png
@@ -94,9 +94,9 @@ def four(test_fold: ScanDataset) -> ScanDataset:
 
 
 @pytest.fixture(scope="module")
-def known(pipeline: MedFedPure) -> dict[str, Target]:
+def known(pipeline: MedFedPure) -> dict[str, System]:
     """The ladder's targets."""
-    return {t.name: t for t in targets(pipeline)}
+    return {t.name: t for t in build_systems(pipeline)}
 
 
 @pytest.fixture

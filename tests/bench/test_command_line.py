@@ -59,7 +59,7 @@ def test_robustness(bench):
 
 
 def test_the_ladder_has_a_file_of_its_own_and_takes_more_systems_later(bench, monkeypatch):
-    from bench.robustness.budgets import BUDGETS, Budget
+    from bench.robustness.attacks import BUDGETS, Budget
 
     monkeypatch.setitem(BUDGETS, "smoke", Budget(3, 1, 1, 1, 1, 2, 1, 1, 1, 1))
     options = ["--budget", "smoke", "--rows", "A3..A5", "--systems"]
@@ -160,7 +160,7 @@ def test_report_fills_every_table_from_the_results(results, tmp_path):
     assert main([*options, "--check"]) == 0
     text = readme.read_text()
     assert "left over" not in text
-    assert "| whole defence |" in text
+    assert "| full pipeline |" in text
     assert "Not measured yet (`results/robustness-multi-source.json` is missing)." in text
     assert "leak-free on second-source: clean" in text
     assert "| 3 x 3 median, plain classifier |" in text

@@ -10,9 +10,8 @@ import torch
 
 from bench.parallel import ParallelBatches
 from bench.result_file import ResultFile
-from bench.robustness.attacks import RUNGS, Attacker, rungs_named
-from bench.robustness.evaluate import climb
-from bench.robustness.pace import Work, time_left
+from bench.robustness.attacks import ATTACKS, Attacker, attacks_named
+from bench.robustness.evaluate import Work, estimate_remaining, run_suite
 
 EPS = 0.015
 CPU = torch.device("cpu")
@@ -40,11 +39,11 @@ def test_threads_side_by_side_find_what_one_finds(store, four, known, tmp_path, 
     target, rows = known["diffpure"], []
     for workers in (1, 2):
         own = ResultFile(tmp_path / f"{workers}.json", "robustness", {}, {"machine": {}})
-        climb(
+        run_suite(
             own,
             four,
             [target],
-            rungs_named(["A7"]),
+            attacks_named(["A7"]),
             Attacker(EPS, tiny),
             ParallelBatches(CPU, 2, workers),
         )
@@ -52,11 +51,11 @@ def test_threads_side_by_side_find_what_one_finds(store, four, known, tmp_path, 
     assert rows[0] == rows[1]
 
 
-def test_the_time_left_is_judged_by_rows_of_the_same_kind_and_system(tiny):
+def test_the_estimate_remaining_is_judged_by_rows_of_the_same_kind_and_system(tiny):
     def row(name, system, seconds, right):
         return {"row": name, "system": system, "wall_s": seconds, "n": 4, "right": right}
 
-    by_name = {r.name: r for r in RUNGS}
+    by_name = {r.key: r for r in ATTACKS}
     budget = replace(tiny, steps=50)
     rows = {
         "A0": row("A0", "it", 28.0, "1111"),  # a second a look, at the classifier alone
@@ -66,7 +65,7 @@ def test_the_time_left_is_judged_by_rows_of_the_same_kind_and_system(tiny):
     }
 
     def left(name, system, scans):
-        return time_left(rows, [Work(by_name[name], system, scans)], budget)
+        return estimate_remaining(rows, [Work(by_name[name], system, scans)], budget)
 
     assert left("A4", "it", 4) == "about 10 min"  # 50 looks, 4 scans, 3 s
     assert left("A1", "it", 6) == "about 5 min"
@@ -74,7 +73,7 @@ def test_the_time_left_is_judged_by_rows_of_the_same_kind_and_system(tiny):
     assert left("A4", "third", 3) == "about 19 min"  # (300 + 2000) s for 300 looks
     assert left("A4", "it", 400) == "about 16.7 h"
     assert left("A1", "other", 6) == "about 5 min"
-    assert time_left({}, [Work(by_name["A4"], "it", 4)], budget) == ""
+    assert estimate_remaining({}, [Work(by_name["A4"], "it", 4)], budget) == ""
     assert left("A4", "it", 0) == ""
     rows["A0 handed"] = row("A0", "handed", 4.0, "1111") | {"handed": 4}
     # nothing was attacked: the pace of all, 32 s for 28 looks

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from bench.components.detector import measure_alarms, measure_detection
-from bench.robustness.old_systems import Bench, systems_named
-from bench.robustness.robustness import evaluate
-from bench.robustness.rows import Row
+from bench.robustness.all_scans import evaluate_all
+from bench.robustness.attacks import CLEAN, Attacker
+from bench.robustness.systems import build_systems
 from bench.summaries import RANGES, histogram, reliability, roc
 from core import metrics
 from core.detector import SCORES
@@ -63,5 +63,5 @@ def test_the_commands_keep_them(pipeline, test_fold):
         assert sum(row["histogram"][name]["counts"]) == len(test_fold)
     assert "histogram" in measure_alarms(pipeline, found, test_fold.groups)
     few = test_fold.thin(4)
-    row = evaluate(Bench(pipeline), few, Row("clean", ""), systems_named(["undefended"]))
+    row = evaluate_all(pipeline, few, CLEAN, Attacker(0.0), build_systems(pipeline, ["undefended"]))
     assert sum(row["systems"]["undefended"]["reliability"]["n"]) == 4

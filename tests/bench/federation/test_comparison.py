@@ -15,7 +15,7 @@ from bench.federation import comparison
 from bench.federation.methods import METHODS, TABLES, Table, preset_of, select_methods, sort_rows
 from bench.federation.trainings import Places, select_settings
 from bench.result_file import ResultFile
-from bench.robustness.rows import Row
+from bench.robustness.attacks import CLASSIFIER, DEFENCE, Attack
 from core.attacks import PGD
 from train.config import read_preset
 from train.data.corpus import load_corpus
@@ -42,8 +42,9 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> Table:
     path = tmp_path_factory.mktemp("presets") / "tiny.toml"
     path.write_text(TINY, encoding="utf-8")
     known = TABLES["2-br35h"]
-    whole = Row("A3-lite", "", PGD(steps=2), whole=True)
-    attacks = (known.attacks[0], Row("A0", "the paper's", PGD(steps=2)), whole)
+    whole = Attack("A3-lite", "", "", DEFENCE, lambda _: PGD(steps=2))
+    paper = Attack("A0", "", "the paper's", CLASSIFIER, lambda _: PGD(steps=2))
+    attacks = (known.attacks[0], paper, whole)
     return Table(
         "phantoms",
         "leak-free",
@@ -197,7 +198,8 @@ def test_evasion_is_measured_on_the_victim_s_scans_with_the_attacker_s_gradient(
 
         return comparison.Reader(logits, lambda z, _: logits(z), {})
 
-    attack = Row("A0", "", PGD(eps=0.1, alpha=0.1, steps=1, random_start=False))
+    step = PGD(eps=0.1, alpha=0.1, steps=1, random_start=False)
+    attack = Attack("A0", "", "", CLASSIFIER, lambda _: step)
     same = comparison.evasion([reader(1.0), reader(1.0)], [data, data], attack)
     assert same["diagonal"] == same["off_diagonal"] == 0.0
     opposite = comparison.evasion([reader(1.0), reader(-1.0)], [data, data], attack)

@@ -44,6 +44,6 @@ def test_the_same_system_is_no_better_than_itself_and_another_one_differs(
     text = pooled.render({path.stem: json.loads(path.read_text())})
     assert (
         "attacked through another hospital's" in text
-        and "whole defence" in text
+        and "full pipeline" in text
         and "| mae | random |" in text
     )

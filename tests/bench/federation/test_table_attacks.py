@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bench.federation.methods import TABLE_ATTACKS
-from bench.robustness.rows import attacked, rows
+from bench.robustness.attacks import A0, CLASSIFIER, Attacker
+from bench.robustness.systems import System
 from core.attacks.signed_l2 import CIFAR10_STD, SignedL2
 from core.seeds import derive_seed
 from train.data.dataset import Batch
@@ -18,6 +19,7 @@ from train.data.dataset import Batch
 STD = torch.tensor(CIFAR10_STD).view(1, 3, 1, 1)
 SIDE = 32
 SEEDS = [3, 4, 5, 6]
+ATTACKER = Attacker(0.015)
 
 
 def net() -> nn.Sequential:
@@ -43,7 +45,7 @@ def length(delta: Tensor, name: str) -> Tensor:
 @pytest.mark.parametrize("name", TABLE_ATTACKS)
 def test_an_attack_keeps_its_budget_and_uses_it(name: str) -> None:
     model, (x, y) = net(), pictures()
-    attack = TABLE_ATTACKS[name].attack
+    attack = TABLE_ATTACKS[name].algorithm(ATTACKER)
     x_adv = attack(model, x, y, SEEDS)
     sizes = length(x_adv - x, name)
     assert (sizes <= attack.eps + 1e-5).all() and (sizes > attack.eps / 2).all()
@@ -60,7 +62,7 @@ def test_an_attack_leaves_the_model_alone(name: str) -> None:
         parameter.grad = torch.ones_like(parameter)
     before = x.clone()
     with torch.no_grad():
-        TABLE_ATTACKS[name].attack(model, x, y, SEEDS)
+        TABLE_ATTACKS[name].algorithm(ATTACKER)(model, x, y, SEEDS)
     assert model.training and torch.equal(x, before)
     assert all((p.grad == 1).all() for p in model.parameters())
 
@@ -68,7 +70,7 @@ def test_an_attack_leaves_the_model_alone(name: str) -> None:
 @pytest.mark.parametrize("name", TABLE_ATTACKS)
 def test_an_attack_follows_from_the_picture_and_its_seed(name: str) -> None:
     model, (x, y) = net(), pictures()
-    attack = TABLE_ATTACKS[name].attack
+    attack = TABLE_ATTACKS[name].algorithm(ATTACKER)
     together = attack(model, x, y, SEEDS)
     assert torch.equal(together, attack(model, x, y, SEEDS))
     for i, seed in enumerate(SEEDS):
@@ -103,7 +105,7 @@ def test_signed_l2_is_pgd_on_the_normalised_picture() -> None:
 def test_the_two_readings_of_table_1_differ_by_far() -> None:
     model, (x, y) = net(), pictures()
     wide, small = (
-        (TABLE_ATTACKS[name].attack(model, x, y, SEEDS) - x).flatten(1).norm(dim=1)
+        (TABLE_ATTACKS[name].algorithm(ATTACKER)(model, x, y, SEEDS) - x).flatten(1).norm(dim=1)
         for name in ("table-1-pfeddef", "table-1-l2")
     )
     assert (wide > 5 * small).all()
@@ -111,20 +113,20 @@ def test_the_two_readings_of_table_1_differ_by_far() -> None:
 
 def test_every_preset_names_itself_its_space_and_its_table() -> None:
     for name, row in TABLE_ATTACKS.items():
-        assert row.name == name and not row.whole
+        assert row.key == name and row.knows == CLASSIFIER
         assert "pixels" in row.meaning and ("Table I " in row.meaning) == ("table-1" in name)
-        assert vars(row.attack)["steps"] == (10 if "table-1" in name else 7)
+        assert vars(row.algorithm(ATTACKER))["steps"] == (10 if "table-1" in name else 7)
 
 
 def test_table_2_on_br35h_is_the_bench_s_first_row() -> None:
-    assert TABLE_ATTACKS["table-2-br35h"].attack == rows(0.015)["A0"].attack
+    assert TABLE_ATTACKS["table-2-br35h"].algorithm(ATTACKER) == A0.algorithm(ATTACKER)
 
 
 def test_a_preset_is_run_as_any_row_is() -> None:
     model, (x, y) = net(), pictures()
     row = TABLE_ATTACKS["table-1-pfeddef"]
-    found = attacked(row, model, Batch(x, y, SEEDS))
-    assert torch.equal(found, row.attack(model, x, y, SEEDS))
+    (found,) = row.generate(ATTACKER, System("it", "", model), Batch(x, y, SEEDS))
+    assert torch.equal(found, row.algorithm(ATTACKER)(model, x, y, SEEDS))
 
 
 def test_no_budget_no_change() -> None:

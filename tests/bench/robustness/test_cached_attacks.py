@@ -8,9 +8,8 @@ import pytest
 import torch
 
 from bench.parallel import ParallelBatches
-from bench.robustness.attacks import RUNGS, Attacker
-from bench.robustness.evaluate import climb
-from bench.robustness.made_once import MadeOnce
+from bench.robustness.attacks import ATTACKS, Attacker
+from bench.robustness.evaluate import CachedAttack, run_suite
 from train.data.dataset import Batch
 
 EPS = 0.015
@@ -27,7 +26,7 @@ def _picked(scans, rows):
 
 
 def _rung(name):
-    return next(r for r in RUNGS if r.name == name)
+    return next(r for r in ATTACKS if r.key == name)
 
 
 def _counting(target):
@@ -45,7 +44,7 @@ def _counting(target):
 def test_systems_with_one_classifier_are_handed_the_same_scans(name, scans, known, tiny):
     alone, shown = _counting(known["trained-mixture"])
     defence = replace(known["defence"], classify=alone.classify)
-    attack = MadeOnce(_rung(name), Attacker(EPS, replace(tiny, starts=2), [alone.classify]))
+    attack = CachedAttack(_rung(name), Attacker(EPS, replace(tiny, starts=2), [alone.classify]))
     some = list(attack(alone, _picked(scans, [2, 0])))
     assert len(shown) and set(shown) == {2}
     shown.clear()
@@ -54,7 +53,7 @@ def test_systems_with_one_classifier_are_handed_the_same_scans(name, scans, know
     assert len(every) == len(some) == (2 if name == "A1" else 1)
     for whole, part in zip(every, some, strict=True):
         assert torch.equal(whole[[2, 0]], part)
-    fresh = attack.rung.tries(attack.attacker, defence, scans)
+    fresh = attack.attack.generate(attack.attacker, defence, scans)
     for mine, theirs in zip(every, fresh, strict=True):
         assert (mine - scans.x).abs().amax() <= EPS + 1e-6
         same = (mine - theirs).abs() < 1e-5  # the signs of tiny gradients may turn
@@ -67,14 +66,14 @@ def test_a_climb_attacks_no_scan_twice_for_systems_of_one_classifier(store, four
 
     def tries(attacker, target, scans):
         shown.extend((target.classify, seed) for seed in scans.seeds)
-        return real.tries(attacker, target, scans)
+        return real.generate(attacker, target, scans)
 
     chosen = [known[n] for n in ("purify-all", "trained-mixture", "undefended")]
-    climb(
+    run_suite(
         store,
         four,
         chosen,
-        [replace(real, tries=tries)],
+        [replace(real, examples=tries)],
         Attacker(EPS, tiny),
         ParallelBatches(CPU, 2, 2),
     )
@@ -85,7 +84,7 @@ def test_a_climb_attacks_no_scan_twice_for_systems_of_one_classifier(store, four
 
 
 def test_another_classifier_is_attacked_anew(scans, known, tiny):
-    attack = MadeOnce(_rung("A0"), Attacker(EPS, tiny))
+    attack = CachedAttack(_rung("A0"), Attacker(EPS, tiny))
     (mixture,), (plain,) = (
         attack(known[name], scans) for name in ("trained-mixture", "undefended")
     )
@@ -93,6 +92,6 @@ def test_another_classifier_is_attacked_anew(scans, known, tiny):
 
 
 def test_what_looks_at_the_whole_system_is_made_for_each(scans, known, tiny):
-    attack = MadeOnce(_rung("A3"), Attacker(EPS, tiny))
+    attack = CachedAttack(_rung("A3"), Attacker(EPS, tiny))
     tries = [next(iter(attack(known[name], scans))) for name in ("trained-mixture", "purify-all")]
     assert not torch.equal(*tries) and not attack.known

@@ -9,9 +9,9 @@ import torch
 
 from bench.parallel import ParallelBatches
 from bench.robustness import run as commands
-from bench.robustness.checks import FEW, check_gradients, check_target
+from bench.robustness.checks import FEW_STEPS, check_gradients, check_system
 from bench.robustness.filters import bits
-from bench.robustness.systems import Target
+from bench.robustness.systems import System
 
 EPS = 0.015
 CPU = torch.device("cpu")
@@ -20,7 +20,7 @@ CPU = torch.device("cpu")
 def test_a_planted_mask_is_caught(pipeline, test_fold, known, store):
     """Rounding hides the gradient: the share of scans without one, and the rows, give it away."""
     plain = known["undefended"].classify
-    masked = Target("masked", "", plain, lambda x, _: bits(x, 3))  # claims to have a gradient
+    masked = System("masked", "", plain, lambda x, _: bits(x, 3))  # claims to have a gradient
     found, warnings = check_gradients(masked, test_fold.thin(4), EPS, CPU)
     assert found["zero_gradients"] == 1.0
     assert any("no gradient at all" in w for w in warnings)
@@ -37,7 +37,7 @@ def test_a_gradient_that_lies_is_caught(four):
         mean = x.mean((1, 2, 3)) * 50 - 10
         return torch.stack([torch.zeros_like(mean), 2 * mean.detach() - mean], 1)
 
-    found, warnings = check_gradients(Target("liar", "", liar), four, EPS, CPU)
+    found, warnings = check_gradients(System("liar", "", liar), four, EPS, CPU)
     assert found["slope"] == pytest.approx(-1, abs=0.05)
     assert any("-1.00 times what its gradient promises" in w for w in warnings)
 
@@ -50,7 +50,7 @@ def test_attacks_that_reach_nothing_or_never_settle_are_caught(four, monkeypatch
     def stubborn(z):  # right whatever is done to it
         return 8 * truth[: len(z)] + 0 * z.mean((1, 2, 3))[:, None]
 
-    _, warnings = check_gradients(Target("stubborn", "", stubborn), four, EPS, CPU)
+    _, warnings = check_gradients(System("stubborn", "", stubborn), four, EPS, CPU)
     assert any("eps 0.25 leaves 1.000 right: gradients may be masked" in w for w in warnings)
 
     calls = []
@@ -60,7 +60,7 @@ def test_attacks_that_reach_nothing_or_never_settle_are_caught(four, monkeypatch
         sign = 1 if len(calls) % 2 else -1
         return sign * truth[: len(z)] + 0 * z.mean((1, 2, 3))[:, None]
 
-    _, warnings = check_gradients(Target("moody", "", moody), four, EPS, CPU)
+    _, warnings = check_gradients(System("moody", "", moody), four, EPS, CPU)
     assert any("eps 0 leaves" in w for w in warnings)
 
     def mean(z):
@@ -68,16 +68,16 @@ def test_attacks_that_reach_nothing_or_never_settle_are_caught(four, monkeypatch
         return truth[: len(z)] * (1 - level.abs())[:, None]
 
     def odd(eps, steps):  # moves far in few steps, and not at all in many
-        return lambda logits, z, *_: (z + (0.2 if steps == FEW else 0.0)).clamp(0, 1)
+        return lambda logits, z, *_: (z + (0.2 if steps == FEW_STEPS else 0.0)).clamp(0, 1)
 
     monkeypatch.setattr("bench.robustness.checks.APGD", odd)
-    _, warnings = check_gradients(Target("level", "", mean), four, EPS, CPU)
+    _, warnings = check_gradients(System("level", "", mean), four, EPS, CPU)
     assert any("25 steps leave 1.000 right, 5 steps 0.000" in w for w in warnings)
 
 
 def test_refusing_is_not_being_right_in_the_self_checks(test_fold, known):
     found, _ = check_gradients(known["detection-only"], test_fold.thin(4), EPS, CPU)
-    plain = replace(known["detection-only"], gate=None, refuses=False)
+    plain = replace(known["detection-only"], detector=None, refuses=False)
     assert found == check_gradients(plain, test_fold.thin(4), EPS, CPU)[0]
 
 
@@ -94,7 +94,7 @@ def test_refusing_is_not_being_right_in_the_self_checks(test_fold, known):
 )
 def test_what_attacks_cannot_follow_is_refused(four, classify, words):
     with pytest.raises(ValueError, match=words):
-        check_target(Target("odd", "", classify), four, CPU)
+        check_system(System("odd", "", classify), four, CPU)
 
 
 def test_one_answer_for_scans_of_both_classes_is_refused(test_fold):
@@ -105,13 +105,13 @@ def test_one_answer_for_scans_of_both_classes_is_refused(test_fold):
         return torch.stack([-1 - mean, mean], 1)
 
     with pytest.raises(ValueError, match="says the same of every scan"):
-        check_target(Target("sure", "", sure), many, CPU)
-    check_target(Target("sure", "", sure), test_fold.thin(4), CPU)  # of so few it may be chance
+        check_system(System("sure", "", sure), many, CPU)
+    check_system(System("sure", "", sure), test_fold.thin(4), CPU)  # of so few it may be chance
 
 
 def test_a_climb_refuses_before_it_measures(store, pipeline, test_fold, monkeypatch, tiny):
-    odd = Target("odd", "", lambda x: torch.full((len(x), 2), torch.nan))
-    monkeypatch.setattr(commands, "targets", lambda *_: [odd])
+    odd = System("odd", "", lambda x: torch.full((len(x), 2), torch.nan))
+    monkeypatch.setattr(commands, "build_systems", lambda *_: [odd])
     with pytest.raises(ValueError, match="odd returns what is no number"):
         commands.measure(
             store,

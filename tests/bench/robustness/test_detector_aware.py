@@ -13,13 +13,14 @@ from bench.parallel import ParallelBatches
 from bench.provenance import machine_facts
 from bench.result_file import ResultFile
 from bench.robustness import run as commands
-from bench.robustness.attacks import RUNGS, Attacker
-from bench.robustness.budgets import Budget
-from bench.robustness.checks import _alike, check_gradients
-from bench.robustness.gate_checks import check_gate
-from bench.robustness.old_checks import check_attacks, in_corner
-from bench.robustness.old_systems import Bench, systems_named
-from bench.robustness.systems import Gate, GateReading, Target
+from bench.robustness.attacks import ATTACKS, Attacker, Budget, random_corner
+from bench.robustness.checks import (
+    check_attacks,
+    check_detector,
+    check_gradients,
+    gradient_cosines,
+)
+from bench.robustness.systems import AttackedDetector, DetectorReading, System, build_systems
 from bench.robustness.worst_case import PAIRS, compare_rows
 from core.attacks import DetectorAwarePGD
 from core.attacks.base import margin, to_eight_bit
@@ -48,14 +49,14 @@ def score_of(z):
 
 def read(z, _):
     below = 100 * (z[:, :, z.shape[2] // 2 :].mean((1, 2, 3)) - 0.5)
-    return GateReading(classify(z), score_of(z), torch.stack([below, below], 1))
+    return DetectorReading(classify(z), score_of(z), torch.stack([below, below], 1))
 
 
 def gate(score=score_of):
-    return Gate(lambda z, seeds: read(z, seeds)._replace(score=score(z)), TAU, 1.0)
+    return AttackedDetector(lambda z, seeds: read(z, seeds)._replace(score=score(z)), TAU, 1.0)
 
 
-TOY = Target("toy", "", classify, gate=gate())
+TOY = System("toy", "", classify, detector=gate())
 
 
 @pytest.fixture
@@ -64,8 +65,8 @@ def scans():
 
 
 def found(name, scans, target=TOY):
-    (rung,) = [r for r in RUNGS if r.name == name]
-    return list(rung.tries(Attacker(EPS, BUDGET), target, scans))
+    (rung,) = [r for r in ATTACKS if r.key == name]
+    return list(rung.generate(Attacker(EPS, BUDGET), target, scans))
 
 
 def misread(z):
@@ -134,7 +135,7 @@ def test_settings_of_who_hides_are_checked(wrong):
         DetectorAwarePGD(**wrong)
 
 
-def test_a9b_is_misread_although_flagged_alike_and_in_turn(scans):
+def test_a9b_is_misread_although_flaggedgradient_cosines_and_in_turn(scans):
     deep, alike, in_turn = found("A9b", scans)
     assert misread(deep) and bool((score_of(deep) > TAU + 0.4).all())
 
@@ -156,8 +157,8 @@ def test_a7_raises_the_mean_margin_of_all_steps(scans):
 
 
 def wide(target, fold, **kinds):
-    """What `check_gate` says of a toy on real pictures' shape."""
-    return check_gate(replace(target, **kinds), fold.thin(4), EPS, CPU)
+    """What `check_detector` says of a toy on real pictures' shape."""
+    return check_detector(replace(target, **kinds), fold.thin(4), EPS, CPU)
 
 
 def test_a_score_that_shows_its_gradient_passes(test_fold):
@@ -165,14 +166,14 @@ def test_a_score_that_shows_its_gradient_passes(test_fold):
     assert warnings == []
     assert figures["slope"] == pytest.approx(1, abs=0.1) and figures["zero_gradients"] == 0
     assert figures["with_gradient"] < figures["without"] < figures["moved"] + 1
-    assert check_gate(replace(TOY, gate=None), test_fold.thin(4), EPS, CPU) == ({}, [])
+    assert check_detector(replace(TOY, detector=None), test_fold.thin(4), EPS, CPU) == ({}, [])
 
 
 def test_a_score_without_a_gradient_is_caught(test_fold):
     def hidden(z):
         return score_of(z).detach() + 0 * z.sum((1, 2, 3))
 
-    figures, warnings = wide(TOY, test_fold, gate=gate(hidden))
+    figures, warnings = wide(TOY, test_fold, detector=gate(hidden))
     assert figures["zero_gradients"] == 1.0
     assert any("for 100% of the scans the detector's score has no gradient" in w for w in warnings)
     assert any("rises 0.00 times what its gradient promises" in w for w in warnings)
@@ -182,7 +183,7 @@ def test_a_score_whose_gradient_leads_up_is_caught(test_fold):
     def liar(z):
         return 2 * score_of(z).detach() - score_of(z)
 
-    figures, warnings = wide(TOY, test_fold, gate=gate(liar))
+    figures, warnings = wide(TOY, test_fold, detector=gate(liar))
     assert figures["slope"] == pytest.approx(-1, abs=0.1)
     assert any("times what its gradient promises" in w for w in warnings)
     assert any("it may be masked" in w for w in warnings)
@@ -191,12 +192,12 @@ def test_a_score_whose_gradient_leads_up_is_caught(test_fold):
 def test_gradients_are_compared_however_small():
     first = torch.tensor([[[[3e-30, 4e-30]]], [[[1.0, 0.0]]], [[[0.0, 0.0]]]])
     second = torch.tensor([[[[30.0, 40.0]]], [[[0.0, 1e-25]]], [[[1.0, 0.0]]]])
-    assert _alike(first, second).tolist() == pytest.approx([1, 0, 0])
+    assert gradient_cosines(first, second).tolist() == pytest.approx([1, 0, 0])
 
 
 def test_attacks_that_see_another_gradient_are_caught(test_fold, monkeypatch):
     monkeypatch.setattr(
-        "bench.robustness.checks.seen",
+        "bench.robustness.checks.bfloat16_logits",
         lambda t, s: lambda z: t.classify(z.flip(2).cos() + z.flip(2)),
     )
     _, warnings = check_gradients(TOY, test_fold.thin(4), EPS, CPU)
@@ -210,7 +211,7 @@ def test_warnings_of_the_checks_and_of_rows_stand_in_the_result(
         return score_of(z).detach() + 0 * z.sum((1, 2, 3))
 
     monkeypatch.setattr(
-        commands, "targets", lambda *_: [Target("toy", "", classify, gate=gate(masked))]
+        commands, "build_systems", lambda *_: [System("toy", "", classify, detector=gate(masked))]
     )
     monkeypatch.setattr(commands, "compare_rows", lambda *_: ["rows that contradict each other"])
     facts = {"machine": machine_facts(CPU)}
@@ -234,7 +235,7 @@ def test_warnings_of_the_checks_and_of_rows_stand_in_the_result(
     assert store.content["rows"]["self-check: toy"]["detector"]["zero_gradients"] == 1.0
 
     del store.content["rows"]["self-check: toy"]
-    monkeypatch.setattr(commands, "targets", lambda *_: [TOY])
+    monkeypatch.setattr(commands, "build_systems", lambda *_: [TOY])
     monkeypatch.setattr(commands, "compare_rows", lambda *_: [])
     commands.measure(
         store,
@@ -266,29 +267,19 @@ def test_every_law_between_two_rows_can_be_broken(weak, strong):
 
 def test_the_ladder_compares_noise_with_the_strongest():
     assert ("noise", "A3") in PAIRS and ("A5", "A3") in PAIRS
-    assert {n for pair in PAIRS for n in pair} <= {"clean", *(r.name for r in RUNGS)}
-
-
-class Planted(Bench):
-    """One reader for every surface."""
-
-    def __init__(self, pipeline, reader):
-        super().__init__(pipeline)
-        self.reader = reader
-
-    def classify(self, surface, x):
-        return self.reader(x).log_softmax(1)
+    assert {n for pair in PAIRS for n in pair} <= {"clean", *(r.key for r in ATTACKS)}
 
 
 def test_attacks_that_do_not_work_are_warnings(pipeline, test_fold):
     """The classifiers' own checks, each with a reader that breaks the law."""
-    systems = systems_named(["undefended"])
+    (system,) = build_systems(pipeline, ["undefended"])
     fold = test_fold.thin(4)
     x, y, _ = fold.batches(4, CPU)[0]
     truth = torch.stack([0.5 - y.float(), y.float() - 0.5], 1)
 
     def said(reader):
-        return check_attacks(Planted(pipeline, reader), fold, systems, EPS)[1]
+        planted = replace(system, classify=lambda z: reader(z).log_softmax(1))
+        return check_attacks(pipeline, fold, [planted], EPS)[1]
 
     def stubborn(z):
         return 8 * truth + 0 * z.mean((1, 2, 3))[:, None]
@@ -306,7 +297,7 @@ def test_attacks_that_do_not_work_are_warnings(pipeline, test_fold):
         return (z[..., 1:] - z[..., :-1]).abs().mean((1, 2, 3))
 
     seeds = fold.batches(4, CPU)[0].seeds
-    grain = 0.9 * (rough(in_corner(x, EPS, seeds)) - rough(x))
+    grain = 0.9 * (rough(random_corner(x, EPS, seeds)) - rough(x))
 
     def grainy(z):  # the coarsest noise misleads it; its gradient leads nowhere
         sign = torch.where(rough(z) - rough(x) > grain, -1.0, 1.0)

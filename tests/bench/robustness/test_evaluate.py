@@ -9,15 +9,29 @@ from dataclasses import replace
 import pytest
 import torch
 
+from bench.__main__ import main
 from bench.parallel import ParallelBatches
 from bench.provenance import machine_facts
 from bench.report.write import fill
 from bench.result_file import ResultFile, ResultFileError
 from bench.robustness import run as commands
-from bench.robustness.attacks import LADDER, RUNGS, Attacker, rungs_named
-from bench.robustness.budgets import BUDGETS
-from bench.robustness.evaluate import attack_scans, climb, read_after
-from bench.robustness.systems import NAMES, Gate, GateReading, Target, targets
+from bench.robustness.attacks import (
+    ATTACKS,
+    BUDGETS,
+    DEFENCE,
+    Attack,
+    Attacker,
+    attacks_named,
+    row_names,
+)
+from bench.robustness.evaluate import evaluate_scans, read_adversarial, run_suite
+from bench.robustness.systems import (
+    SUITE_SYSTEMS,
+    AttackedDetector,
+    DetectorReading,
+    System,
+    build_systems,
+)
 
 EPS = 0.015
 CPU = torch.device("cpu")
@@ -32,7 +46,7 @@ def climbed(pipeline, test_fold, tmp_path_factory, tiny):
         pipeline,
         [pipeline],
         test_fold,
-        LADDER,
+        row_names(),
         None,
         tiny,
         eps=EPS,
@@ -44,10 +58,10 @@ def climbed(pipeline, test_fold, tmp_path_factory, tiny):
 @pytest.mark.slow
 def test_every_row_runs_on_every_target_that_it_fits(climbed, known):
     rows = climbed["rows"]
-    for rung in RUNGS:
+    for rung in ATTACKS:
         for target in known.values():
-            assert (f"{rung.name}: {target.name}" in rows) == rung.fits(target)
-    fitting = {r.name: [t for t in known.values() if r.fits(t)] for r in RUNGS}
+            assert (f"{rung.key}: {target.name}" in rows) == rung.fits_to(target)
+    fitting = {r.key: [t for t in known.values() if r.fits_to(t)] for r in ATTACKS}
     assert all(fitting.values())
     assert {t.name for t in fitting["A7"]} == {"diffpure"}
     assert {t.name for t in fitting["A9"]} == {
@@ -102,22 +116,23 @@ def test_the_standing_is_the_worst_case_of_each_scan(climbed, known):
 @pytest.mark.slow
 def test_the_tables_show_every_system_row_and_reading(climbed, known):
     results = {"ladder-leak-free": climbed}
-    rows = fill("<!-- results:ladder -->\n<!-- /results -->", results)
+    rows = fill("<!-- results:attack-suite -->\n<!-- /results -->", results)
     for target in known.values():
-        assert rows.count(f"| {target.meaning} |") == 1
-    for rung in RUNGS:
-        assert f"{rung.name}: {rung.meaning}" in rows
-    curve = fill("<!-- results:ladder-curve -->\n<!-- /results -->", results)
+        assert rows.count(f"| {SUITE_SYSTEMS[target.name]} |") == 1
+    broken = fill("<!-- results:attack-suite-broken -->\n<!-- /results -->", results)
+    for rung in ATTACKS:
+        assert f"- {rung.title}: {rung.meaning}" in broken and f"| {rung.title} |" in broken
+    curve = fill("<!-- results:attack-suite-curve -->\n<!-- /results -->", results)
     assert (
         "eps 0.06" in curve
-        and "| A3 with EOT |" in curve
-        and "| A8, the draw that it knows |" in curve
+        and "| APGD-CE with EOT |" in curve
+        and "| known noise, with the draw it knows |" in curve
     )
-    found = fill("<!-- results:ladder-detection -->\n<!-- /results -->", results)
-    assert found.count("| A9b (3) |") == found.count("| worst |") == 4
-    assert "Without an alarm: leak-free, defence: " in found and found.count("| clean |") == 4
-    places = fill("<!-- results:ladder-sources -->\n<!-- /results -->", results)
-    assert places.count("| worst, 8bit |") == 1
+    found = fill("<!-- results:attack-suite-detection -->\n<!-- /results -->", results)
+    assert found.count("| adaptive, 3 variants (3) |") == found.count("| worst case |") == 4
+    assert "Undetected: leak-free, full pipeline: " in found and found.count("| clean |") == 4
+    places = fill("<!-- results:attack-suite-sources -->\n<!-- /results -->", results)
+    assert places.count("| worst case, 8 bits |") == 1
 
 
 def test_scans_that_fell_are_not_tried_again_but_for_those_rows_are_compared_on(
@@ -158,13 +173,13 @@ def test_a_row_that_lacks_scans_is_tried_on_those_alone(store, four, known, tiny
     assert whole["right"][0] != "-"
     cut["scores"] = [scores[1:] for scores in cut["scores"]]
     store.content["rows"]["A9: defence"] = cut | {"tried": 0, "fell": 0}
-    real = attack_scans
+    real = evaluate_scans
 
     def seen_by(into, name, what, fold, tried, *rest):
         calls.append((name, tried.nonzero()[:, 0].tolist()))
         return real(into, name, what, fold, tried, *rest)
 
-    monkeypatch.setattr("bench.robustness.evaluate.attack_scans", seen_by)
+    monkeypatch.setattr("bench.robustness.evaluate.evaluate_scans", seen_by)
     row = _climbed(store, four, [target], ["A9"], tiny)["A9: defence"]
     assert calls == [("A9: defence", [0])]
     for key in ("right", "right_8bit", "unnoticed", "tried", "fell", "commit"):
@@ -180,7 +195,9 @@ def test_a_row_that_lacks_scans_is_tried_on_those_alone(store, four, known, tiny
 
 
 def _climbed(store, fold, chosen, names, budget):
-    climb(store, fold, chosen, rungs_named(names), Attacker(EPS, budget), ParallelBatches(CPU, 2))
+    run_suite(
+        store, fold, chosen, attacks_named(names), Attacker(EPS, budget), ParallelBatches(CPU, 2)
+    )
     return store.content["rows"]
 
 
@@ -198,7 +215,9 @@ def test_a_killed_row_goes_on_and_is_no_figure_before(tmp_path, four, known):
         store = ResultFile(path, "robustness", {}, {"machine": {}})
         return store.row(
             "A3",
-            lambda: attack_scans(store, "A3", target, four, every, attack, ParallelBatches(CPU, 2)),
+            lambda: evaluate_scans(
+                store, "A3", target, four, every, attack, ParallelBatches(CPU, 2)
+            ),
         )
 
     with pytest.raises(KeyboardInterrupt):
@@ -208,7 +227,7 @@ def test_a_killed_row_goes_on_and_is_no_figure_before(tmp_path, four, known):
     row = run()
     assert calls == [2, 2, 2] and row["tried"] == 4
     assert json.loads(path.read_text())["unfinished"] == {}
-    whole = attack_scans(
+    whole = evaluate_scans(
         ResultFile(tmp_path / "w.json", "", {}, {}),
         "A3",
         target,
@@ -242,16 +261,16 @@ def test_other_budgets_are_other_rows(store, four, known, tiny):
 
 def test_numbers_that_are_none_under_attack_are_refused(four):
     scans = four.batches(4, CPU)[0]
-    odd = Target("odd", "", lambda x: x.flatten(1)[:, :2].log())
+    odd = System("odd", "", lambda x: x.flatten(1)[:, :2].log())
     with pytest.raises(ValueError, match="no number for an attacked scan"):
-        read_after(odd, scans, [scans.x * 0 - 1])
+        read_adversarial(odd, scans, [scans.x * 0 - 1])
 
 
 def test_eight_bits_are_read_beside(four, known):
     scans = four.batches(4, CPU)[0]
-    bits, scores = read_after(known["undefended"], scans, [scans.x, scans.x])
+    bits, scores = read_adversarial(known["undefended"], scans, [scans.x, scans.x])
     assert bits["right"] == bits["right_8bit"] and len(bits["right"]) == 4 and scores == []
-    _, scores = read_after(known["defence"], scans, [scans.x, scans.x])
+    _, scores = read_adversarial(known["defence"], scans, [scans.x, scans.x])
     assert scores[0] == scores[1] and len(scores[0]) == 4
 
 
@@ -261,19 +280,19 @@ def test_what_is_flagged_is_not_unnoticed_and_not_read_where_flagged_scans_are_r
 
     def read(x, seeds):
         logits = torch.stack([torch.zeros(len(x)), 1 - 2.0 * scans.y], 1)  # always wrong
-        return GateReading(logits, x.mean((1, 2, 3)), x.flatten(1)[:, :3])
+        return DetectorReading(logits, x.mean((1, 2, 3)), x.flatten(1)[:, :3])
 
-    wrong = replace(known["detection-only"], gate=Gate(read, 0.5, 1.0))
+    wrong = replace(known["detection-only"], detector=AttackedDetector(read, 0.5, 1.0))
     dark, bright = torch.zeros_like(scans.x), torch.ones_like(scans.x)
     dark[..., 0, 0] = 1 / 255  # no longer the scan itself
-    assert read_after(wrong, scans, [dark]).bits["unnoticed"] == "1111"
-    bits = read_after(wrong, scans, [bright]).bits
+    assert read_adversarial(wrong, scans, [dark]).bits["unnoticed"] == "1111"
+    bits = read_adversarial(wrong, scans, [bright]).bits
     assert bits["unnoticed"] == "0000" and bits["right"] == "1111"  # refused: no harm done
-    assert read_after(wrong, scans, [bright, dark]).bits["right"] == "0000"
+    assert read_adversarial(wrong, scans, [bright, dark]).bits["right"] == "0000"
     clean = scans._replace(x=bright)
-    assert read_after(wrong, clean, [bright]).bits["right"] == "0000"  # a clean scan is lost
+    assert read_adversarial(wrong, clean, [bright]).bits["right"] == "0000"  # a clean scan is lost
     reads = replace(wrong, refuses=False)
-    assert read_after(reads, scans, [bright]).bits["right"] == "0000"
+    assert read_adversarial(reads, scans, [bright]).bits["right"] == "0000"
 
 
 def test_standings_are_on_disk_before_the_noise_and_a_weak_attack_on_it_is_named(
@@ -310,7 +329,7 @@ def test_a_run_that_is_killed_leaves_the_standings_of_rows_that_are_whole(
     def on_disk():
         return json.loads(store.path.read_text())["standings"]
 
-    real = commands.climb
+    real = commands.run_suite
 
     def killed(*given):
         *first, stand = given
@@ -322,7 +341,7 @@ def test_a_run_that_is_killed_leaves_the_standings_of_rows_that_are_whole(
 
         real(*first, after)
 
-    monkeypatch.setattr(commands, "climb", killed)
+    monkeypatch.setattr(commands, "run_suite", killed)
     with pytest.raises(KeyboardInterrupt):
         run(store, ["A0"], ["undefended", "median", "bits"])
     found = on_disk()
@@ -332,7 +351,7 @@ def test_a_run_that_is_killed_leaves_the_standings_of_rows_that_are_whole(
     again = ResultFile(store.path, "robustness", {"of": "this"}, {"machine": machine_facts(CPU)})
     again.warn("killed before the first row")
     assert on_disk() == found
-    monkeypatch.setattr(commands, "climb", real)
+    monkeypatch.setattr(commands, "run_suite", real)
     run(again, ["A0"], ["undefended", "median", "bits"])
     assert {tuple(s["rows"]) for s in on_disk().values()} == {("clean", "noise", "A0")}
 
@@ -344,12 +363,15 @@ def test_attacks_that_fit_and_have_not_been_tried_are_to_come(store, pipeline, t
     found = store.content["standings"]
     assert found["undefended"]["to_come"] == ["A1", "A2", "A3", "A4", "A10", "A11"]
     assert found["jpeg"]["to_come"] == found["undefended"]["to_come"]
-    table = fill("<!-- results:ladder -->\n<!-- /results -->", {"ladder-leak-free": store.content})
+    results = {"ladder-leak-free": store.content}
+    suite = fill("<!-- results:attack-suite -->\n<!-- /results -->", results)
+    (plain,) = (line for line in suite.splitlines() if line.startswith("| plain classifier |"))
+    assert plain.endswith("Square, low-frequency |")
+    table = fill("<!-- results:attack-suite-broken -->\n<!-- /results -->", results)
     lines = {line.split(" | ")[0]: line.split(" | ") for line in table.splitlines()}
-    column = {name: i for i, name in enumerate(lines["| system"])}
-    plain = lines["| plain classifier alone"]
-    assert plain[column["A1"]] == "not yet" and "A10: Square" in table  # tried on none so far
-    assert plain[column["A5"]] == "" and "/" in plain[column["A0"]]  # A5 is none on it
+    column = lines["| attack"].index("plain classifier")
+    assert lines["| PGD with restarts"][column] == "pending" and "- Square: " in table
+    assert lines["| BPDA"][column] == "" and "/" in lines["| PGD-7 (paper)"][column]
 
 
 def test_budgets_grow():
@@ -396,20 +418,41 @@ def test_rows_of_other_tensors_are_forgotten_and_no_others(store, pipeline, part
     for place in ("rows", "unfinished"):
         kinds = ("A3", "self-check", "curve 0.004")
         store.content[place] = {
-            f"{kind}: {t.name}": {"weights": t.key} for kind in kinds for t in targets(pipeline)
+            f"{kind}: {t.name}": {"weights": t.key}
+            for kind in kinds
+            for t in build_systems(pipeline)
         }
     store.content["rows"] |= {"A3: defence": {}, "randomness": {}}  # of before rows knew
     with pytest.raises(
         ResultFileError, match=r"of other weights \(defence, randomness\): name another"
     ):
-        commands.forget(store, targets(pipeline), False)
-    assert len(store.content["rows"]) == 3 * len(NAMES) + 1  # refused: nothing is lost
-    commands.forget(store, targets(pipeline), True)
-    assert len(store.content["rows"]) == 3 * len(NAMES) - 1
-    commands.forget(store, targets(pipeline), False)
+        commands.forget(store, build_systems(pipeline), False)
+    assert len(store.content["rows"]) == 3 * len(SUITE_SYSTEMS) + 1  # refused: nothing is lost
+    commands.forget(store, build_systems(pipeline), True)
+    assert len(store.content["rows"]) == 3 * len(SUITE_SYSTEMS) - 1
+    commands.forget(store, build_systems(pipeline), False)
     changed = deepcopy(pipeline)
     tensors = getattr(changed, part).state_dict().values()
     next(t for t in tensors if t.is_floating_point()).add_(1)
-    commands.forget(store, targets(changed), True)
+    commands.forget(store, build_systems(changed), True)
     for place in ("rows", "unfinished"):
         assert {name.rpartition(": ")[2] for name in store.content[place]} == stay
+
+
+def test_another_attack_is_one_line(store, pipeline, test_fold, tiny, monkeypatch, capsys):
+    """It is evaluated, in the help text and in the tables."""
+    line = Attack("A12", "to white", "every pixel up by eps", DEFENCE,
+                  lambda a: lambda _, x, y, seeds: (x + a.eps).clamp(0, 1))  # fmt: skip
+    monkeypatch.setattr("bench.robustness.attacks.ATTACKS", (*ATTACKS, line))
+    with pytest.raises(SystemExit):
+        main(["robustness", "--help"])
+    assert "A12 to white" in " ".join(capsys.readouterr().out.split())
+    lanes = ParallelBatches(CPU, 3)
+    commands.measure(
+        store, pipeline, [], test_fold, ["A12"], ["undefended"], tiny, eps=EPS, lanes=lanes
+    )
+    assert store.content["rows"]["A12: undefended"]["tried"] > 0
+    results = {"ladder-leak-free": store.content}
+    table = fill("<!-- results:attack-suite-broken -->\n<!-- /results -->", results)
+    (shown,) = (text for text in table.splitlines() if text.startswith("| to white |"))
+    assert "/" in shown and "- to white: every pixel up by eps" in table

@@ -6,36 +6,49 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from bench.components.detector import scored
-from bench.robustness.old_checks import check_rows
-from bench.robustness.old_systems import MEANING, RANK, SYSTEMS, Bench, systems_named
-from bench.robustness.robustness import PAIRS, choose_expert, evaluate
-from bench.robustness.rows import attacked, measure, rows, rows_named
+from bench.components.detector import score_scans
+from bench.robustness.all_scans import PAIRS, choose_expert, evaluate_all
+from bench.robustness.attacks import A0, A0_8BIT, CLEAN, Attacker, paper_rows
+from bench.robustness.checks import check_rows
+from bench.robustness.evaluate import measure_readings
+from bench.robustness.systems import (
+    ALL_SCANS_SYSTEMS,
+    RANK,
+    build_systems,
+    classifier_of,
+    read_together,
+)
 from bench.summaries import Reading, figures, join
 from core import metrics
 from train.data.corpus import load_fold
 
 EPS = 0.015
-ALONE = [s for s in SYSTEMS if s.policy != RANK]  # those that read a scan without any other
+ATTACKER = Attacker(EPS)
+
+
+def systems_named(pipeline, names=None):
+    return build_systems(pipeline, names, tuple(ALL_SCANS_SYSTEMS))
 
 
 @pytest.fixture(scope="module")
-def bench(pipeline):
-    return Bench(pipeline)
+def alone(pipeline):
+    """Systems that read a scan without any other."""
+    return [s for s in systems_named(pipeline) if s.policy != RANK]
 
 
-def test_every_system_has_its_meaning_and_pairs_exist():
-    names = {s.name for s in SYSTEMS}
-    assert names == set(MEANING)
+def test_every_system_has_its_meaning_and_pairs_exist(pipeline):
+    systems = systems_named(pipeline)
+    names = {s.name for s in systems}
+    assert names == set(ALL_SCANS_SYSTEMS) and all(s.meaning for s in systems)
     assert {name for pair in PAIRS for name in pair} <= names
 
 
-def test_unknown_rows_and_systems_are_named():
+def test_unknown_rows_and_systems_are_named(pipeline):
     with pytest.raises(ValueError, match="unknown row 'A7'"):
-        rows_named(["A7"])
+        paper_rows(["A7"])
     with pytest.raises(ValueError, match="unknown system 'x'"):
-        systems_named(["x"])
-    assert [r.name for r in rows_named(["A0", "clean"])] == ["clean", "A0", "A0-8bit"]
+        systems_named(pipeline, ["x"])
+    assert [a.key for a in paper_rows(["A0", "clean"])] == ["clean", "A0", "A0-8bit"]
 
 
 @pytest.mark.parametrize(
@@ -44,26 +57,28 @@ def test_unknown_rows_and_systems_are_named():
      (0.7, "undefended says the same of every scan")],
 )  # fmt: skip
 def test_what_says_nothing_of_the_scans_is_refused(
-    bench, test_fold, monkeypatch, probability, message
+    pipeline, test_fold, monkeypatch, probability, message
 ):
-    both, system = test_fold.thin(4), systems_named(["undefended"])
+    both, system = test_fold.thin(4), systems_named(pipeline, ["undefended"])
     said = Reading(torch.full((4,), probability))
-    monkeypatch.setattr(bench, "read", lambda *_: {"undefended": said})
+    monkeypatch.setattr("bench.robustness.evaluate.read_together", lambda *_: {"undefended": said})
     with pytest.raises(ValueError, match=message):
-        evaluate(bench, both, rows()["clean"], system)
+        evaluate_all(pipeline, both, CLEAN, ATTACKER, system, 99)
 
 
-def test_one_answer_to_scans_of_one_class_is_none_to_refuse(bench, test_fold, monkeypatch):
+def test_one_answer_to_scans_of_one_class_is_none_to_refuse(pipeline, test_fold, monkeypatch):
     ill = test_fold.pick(test_fold.labels.nonzero()[:, 0].tolist())
     said = Reading(torch.ones(len(ill)))
-    monkeypatch.setattr(bench, "read", lambda *_: {"undefended": said})
-    found = evaluate(bench, ill, rows()["clean"], systems_named(["undefended"]))
+    monkeypatch.setattr("bench.robustness.evaluate.read_together", lambda *_: {"undefended": said})
+    found = evaluate_all(
+        pipeline, ill, CLEAN, ATTACKER, systems_named(pipeline, ["undefended"]), 99
+    )
     assert found["systems"]["undefended"]["k"] == len(ill)
 
 
-def test_readings_agree_with_the_pipelines_own(bench, pipeline, test_fold):
+def test_readings_agree_with_the_pipelines_own(alone, pipeline, test_fold):
     x, _, seeds = test_fold.batches(4, pipeline.device)[0]
-    readings = bench.read(ALONE, x, seeds)
+    readings = read_together(pipeline, alone, x, seeds)
     diagnoses = pipeline.read_batch(x, seeds)
     policy = pipeline.config.purifier.policy
     name = "defence" if policy == "floor" else "defence-paper-policy"
@@ -83,7 +98,7 @@ def test_readings_agree_with_the_pipelines_own(bench, pipeline, test_fold):
 @pytest.mark.slow
 @pytest.mark.parametrize("order", [1, -1])
 def test_sharing_the_detector_and_purifier_changes_no_reading(
-    bench, pipeline, test_fold, order, monkeypatch
+    alone, pipeline, test_fold, order, monkeypatch
 ):
     x, _, seeds = test_fold.batches(8, pipeline.device)[0]
     scores = pipeline.detect(x).scores["fused"]
@@ -91,36 +106,38 @@ def test_sharing_the_detector_and_purifier_changes_no_reading(
     monkeypatch.setattr(
         type(pipeline), "tau", property(lambda self: float(scores.median())), raising=True
     )
-    together = bench.read(ALONE[::order], x, seeds)
-    for system in ALONE:
-        alone = bench.read([system], x, seeds)[system.name]
-        assert torch.allclose(together[system.name].probability, alone.probability, atol=1e-5)
+    together = read_together(pipeline, alone[::order], x, seeds)
+    for system in alone:
+        single = read_together(pipeline, [system], x, seeds)[system.name]
+        assert torch.allclose(together[system.name].probability, single.probability, atol=1e-5)
         if system.policy:
-            assert 0 < int(alone.flagged.sum()) < len(x)
-            assert torch.equal(together[system.name].t_star, alone.t_star)
+            assert 0 < int(single.flagged.sum()) < len(x)
+            assert torch.equal(together[system.name].t_star, single.t_star)
 
 
-def test_uniform_attention_is_the_mean_of_the_experts(bench, pipeline, test_fold):
+def test_uniform_attention_is_the_mean_of_the_experts(pipeline, test_fold):
     x = test_fold.batches(4, pipeline.device)[0].x
-    experts = [Bench(pipeline, k).classify("expert", x).exp() for k in range(3)]
+    experts = [classifier_of(pipeline, "expert", k)(x).exp() for k in range(3)]
     assert torch.allclose(
-        bench.classify("uniform", x).exp(), torch.stack(experts).mean(0), atol=1e-5
+        classifier_of(pipeline, "uniform")(x).exp(), torch.stack(experts).mean(0), atol=1e-5
     )
 
 
 def test_the_published_gate_purifies_a_share_of_all_scans_whatever_they_are(
-    bench, pipeline, test_fold, monkeypatch
+    pipeline, test_fold, monkeypatch
 ):
     n = len(test_fold)
     share = replace(pipeline.detector.config, kappa=0.25)
     monkeypatch.setattr(pipeline.detector, "config", share)
-    for name in ("clean", "A0"):
+    systems = systems_named(pipeline)[1:4]
+    for attack in (CLEAN, A0):
         whole, single = (
-            measure(bench, test_fold, rows(EPS)[name], SYSTEMS[1:4], size) for size in (8, 3)
+            measure_readings(pipeline, test_fold, attack, ATTACKER, systems, size)
+            for size in (8, 3)
         )
         found = whole["defence-published-gate"]
-        if name == "clean":
-            score = scored(pipeline, test_fold.batches(n, pipeline.device)[0].x)["paper"]
+        if attack is CLEAN:
+            score = score_scans(pipeline, test_fold.batches(n, pipeline.device)[0].x)["paper"]
             top = score.topk(n // 4).indices.sort().values
             assert torch.equal(found.flagged.nonzero()[:, 0], top)
             depths = found.t_star[top]
@@ -135,32 +152,32 @@ def test_the_published_gate_purifies_a_share_of_all_scans_whatever_they_are(
 
 
 @pytest.mark.slow
-def test_a_row_is_the_same_in_any_batch_size(bench, test_fold):
-    systems = systems_named(["defence", "undefended"])
-    row = rows(EPS)["A0"]
-    whole = measure(bench, test_fold, row, systems, 8)
-    single = measure(bench, test_fold, row, systems, 3)
+def test_a_row_is_the_same_in_any_batch_size(pipeline, test_fold):
+    systems = systems_named(pipeline, ["defence", "undefended"])
+    whole, single = (
+        measure_readings(pipeline, test_fold, A0, ATTACKER, systems, size) for size in (8, 3)
+    )
     for name in whole:
         assert torch.allclose(whole[name].probability, single[name].probability, atol=1e-3)
 
 
-def test_attacks_raise_the_loss(bench, pipeline, test_fold):
+def test_attacks_raise_the_loss(pipeline, test_fold):
     scans = test_fold.batches(8, pipeline.device)[0]
 
-    def logits(z):
-        return bench.classify("plain", z)
+    (system,) = systems_named(pipeline, ["undefended"])
+    logits = classifier_of(pipeline, "plain")
 
-    found = attacked(rows(EPS)["A0"], logits, scans)
+    (found,) = A0.generate(ATTACKER, system, scans)
     assert float((found - scans.x).abs().max()) <= EPS + 1e-6
     before, after = (
         F.cross_entropy(logits(z), scans.y, reduction="none") for z in (scans.x, found)
     )
     assert (after >= before - 1e-6).all()
-    assert attacked(rows(EPS)["clean"], logits, scans) is scans.x
+    assert next(CLEAN.generate(ATTACKER, system, scans)) is scans.x
 
 
-def test_a_row_holds_every_figure(bench, test_fold):
-    row = evaluate(bench, test_fold, rows(EPS)["A0-8bit"], SYSTEMS)
+def test_a_row_holds_every_figure(pipeline, test_fold):
+    row = evaluate_all(pipeline, test_fold, A0_8BIT, ATTACKER, systems_named(pipeline))
     for name, block in row["systems"].items():
         assert block["n"] == len(test_fold)
         assert block["k"] / block["n"] == block["accuracy"]
@@ -216,9 +233,9 @@ def test_a_stronger_row_with_more_right_scans_is_a_warning():
     assert "A0 leaves 0.850, more than clean" in warning
 
 
-def test_mcnemar_of_a_row_counts_scans(bench, test_fold):
-    systems = systems_named(["defence", "undefended"])
-    readings = measure(bench, test_fold, rows(EPS)["clean"], systems)
+def test_mcnemar_of_a_row_counts_scans(pipeline, test_fold):
+    systems = systems_named(pipeline, ["defence", "undefended"])
+    readings = measure_readings(pipeline, test_fold, CLEAN, ATTACKER, systems)
     right = {n: metrics.is_right(r.probability, test_fold.labels) for n, r in readings.items()}
     b, c, _ = metrics.mcnemar(right["defence"], right["undefended"])
     assert b - c == int(right["defence"].sum()) - int(right["undefended"].sum())

@@ -8,9 +8,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from bench.robustness.attacks import rungs_named, seen
-from bench.robustness.old_systems import Bench, systems_named
-from bench.robustness.systems import NAMES, PATHS, targets
+from bench.robustness.attacks import attacks_named, bfloat16_logits
+from bench.robustness.systems import PATHS, SUITE_SYSTEMS, build_systems, read_together
 
 EPS = 0.015
 CPU = torch.device("cpu")
@@ -26,7 +25,7 @@ def test_attackers_see_the_system_at_its_own_depth(four, known):
     watched, scans = replace(target, depth=depth), four.batches(2, CPU)[0]
     exact = target.logits(scans.x, scans.seeds)
     for fine in (False, True):
-        found = seen(watched, scans, fine=fine)(scans.x)
+        found = bfloat16_logits(watched, scans, fine=fine)(scans.x)
         torch.testing.assert_close(found, exact, atol=1e-4 if fine else 0.1, rtol=0)
     assert looks == [2, 2]
 
@@ -61,7 +60,7 @@ def test_the_paths_add_up(four, known):
     torch.testing.assert_close(grads["exact"], total, atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", SUITE_SYSTEMS)
 def test_gradients_reach_the_scan_through_every_target(known, four, name):
     x, _, seeds = four.batches(2, CPU)[0]
     x.requires_grad_()
@@ -75,33 +74,35 @@ def test_gradients_reach_the_scan_through_every_target(known, four, name):
 )  # fmt: skip
 def test_what_is_attacked_is_what_is_read(pipeline, known, four, name):
     x, _, seeds = four.batches(4, CPU)[0]
-    reading = Bench(pipeline).read(systems_named([name]), x, seeds)[name]
+    reading = read_together(pipeline, [known[name]], x, seeds)[name]
     with torch.no_grad():
         logits = known[name].logits(x, seeds)
     assert torch.allclose(reading.probability, logits.exp()[:, 1], atol=1e-5)
 
 
 def test_what_else_decides_a_reading_is_in_its_key(pipeline, monkeypatch):
-    before = {t.name: t.key for t in targets(pipeline)}
+    before = {t.name: t.key for t in build_systems(pipeline)}
     monkeypatch.setattr("bench.robustness.systems.QUALITY", 60)
     monkeypatch.setattr("bench.robustness.systems.DIFFPURE_T", 90)
     other = deepcopy(pipeline)
     other.config = replace(other.config, moe=replace(other.config.moe, sides=(56, 56, 56)))
-    changed = {t.name for t in targets(other) if t.key != before[t.name]}
-    assert changed == set(NAMES) - {"undefended", "median", "bits"}
+    changed = {t.name for t in build_systems(other) if t.key != before[t.name]}
+    assert changed == set(SUITE_SYSTEMS) - {"undefended", "median", "bits"}
 
 
 def test_a_purifier_s_settings_are_its_own(pipeline):
-    before = {t.name: t.key for t in targets(pipeline)}
+    before = {t.name: t.key for t in build_systems(pipeline)}
     other = deepcopy(pipeline)
     other.config = replace(other.config, purifier=replace(other.config.purifier, t_floor=7))
-    changed = {t.name for t in targets(other) if t.key != before[t.name]}
+    changed = {t.name for t in build_systems(other) if t.key != before[t.name]}
     assert {"defence", "purify-all"} <= changed and not changed & {"undefended", "trained-mixture"}
 
 
 def test_unknown_rows_and_targets_are_named(pipeline):
     with pytest.raises(ValueError, match="unknown row 'A12'"):
-        rungs_named(["A12"])
+        attacks_named(["A12"])
     with pytest.raises(ValueError, match="unknown system 'nobody'"):
-        targets(pipeline, ["nobody"])
-    assert tuple(t.name for t in targets(pipeline)) == NAMES  # what `--help` lists
+        build_systems(pipeline, ["nobody"])
+    assert tuple(t.name for t in build_systems(pipeline)) == tuple(
+        SUITE_SYSTEMS
+    )  # what `--help` lists

@@ -7,9 +7,9 @@ from dataclasses import replace
 import torch
 
 from bench.parallel import ParallelBatches
-from bench.robustness.attacks import Attacker, rungs_named
-from bench.robustness.evaluate import climb
-from bench.robustness.systems import Gate
+from bench.robustness.attacks import Attacker, attacks_named
+from bench.robustness.evaluate import run_suite
+from bench.robustness.systems import AttackedDetector
 from bench.robustness.worst_case import compare_rows, detection, falls, misread, rows_of, standings
 from bench.summaries import share
 
@@ -19,13 +19,13 @@ CPU = torch.device("cpu")
 
 def test_scans_that_fall_with_an_alarm_are_tried_by_who_goes_round_it(store, four, known, tiny):
     """A gate that flags everything: nothing gets past, so that A9 tries all again."""
-    flags = Gate(known["defence"].gate.read, -1e9, 1.0)
-    target = replace(known["defence"], gate=flags)
-    climb(
+    flags = AttackedDetector(known["defence"].detector.read, -1e9, 1.0)
+    target = replace(known["defence"], detector=flags)
+    run_suite(
         store,
         four,
         [target],
-        rungs_named(["A0", "A9"]),
+        attacks_named(["A0", "A9"]),
         Attacker(EPS, tiny),
         ParallelBatches(CPU, 2),
     )

@@ -1,0 +1,53 @@
+"""Attacks on one client's model, read by another's: the harness on a federation's scans."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from bench.parallel import ParallelBatches
+from bench.robustness.attacks import DEFENCE, Attack, Attacker
+from bench.robustness.evaluate import evaluate
+from bench.summaries import called_right
+from train.data.dataset import Batch, ScanDataset
+
+
+class AttackedModel(Protocol):
+    """A model with a classifier that the paper's attacker sees, and the logits that count."""
+
+    @property
+    def classify(self) -> Callable[[Tensor], Tensor]:
+        """Logits (B, C) of scans."""
+
+    @property
+    def logits(self) -> Callable[[Tensor, Sequence[int]], Tensor]:
+        """Logits (B, C) of scans and their noise seeds."""
+
+
+def evaluate_transfer(
+    attack: Attack,
+    source: AttackedModel,
+    victim: AttackedModel,
+    data: ScanDataset,
+    lanes: ParallelBatches,
+    eps: float = 0.0,
+) -> Tensor:
+    """Return whether `victim` reads scans correctly after an attack on `source`, bool (N,)."""
+
+    def generate(scans: Batch) -> Iterator[Tensor]:
+        x, y, seeds = scans
+        whole = partial(source.logits, seeds=seeds) if attack.knows == DEFENCE else source.classify
+        yield attack.algorithm(Attacker(eps))(whole, x, y, seeds) if attack.algorithm else x
+
+    @torch.no_grad()
+    def read(scans: Batch, tries: list[Tensor]) -> Tensor:
+        (x,) = tries
+        return called_right("a client's model", victim.logits(x, scans.seeds), scans.y)
+
+    fold = replace(data, seeds=range(len(data)))  # a seed is a position among the client's scans
+    return torch.cat(list(evaluate(generate, read, fold, lanes, attack.key)))
