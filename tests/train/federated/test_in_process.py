@@ -230,7 +230,7 @@ def test_other_settings_and_damaged_states_do_not_go_on(preset, federate, tmp_pa
     ("kind", "message"),
     [
         ("crash", "RuntimeError: the power went"),
-        ("nan", "client 1 sent 'experts.0.backbone.conv1.weight' with numbers that are not finite"),
+        ("nan", "client 1 sent 'experts.0.backbone.conv1.weight' with values that are not finite"),
         ("shape", r"of shape (1,)"),
         ("weight", "client 1 reports 1000000 scans, it registered with 8"),
         ("personal", "something personal was about to leave"),
@@ -290,7 +290,7 @@ def test_a_skipped_round_is_told_by_the_exit_code(preset, federate, monkeypatch,
 
     monkeypatch.setattr(Hospital, "train", failing)
     assert federate(preset("num_rounds = 2")) == 1
-    assert "error: skipped rounds: 1 of mixture; the others count" in capsys.readouterr().err
+    assert "error: skipped rounds: 1 of mixture; all others were aggregated" in capsys.readouterr().err
 
 
 @pytest.mark.slow

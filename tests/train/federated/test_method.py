@@ -109,7 +109,7 @@ def _calibrate_anew(path: Path, world: Path, weights: Path, out: Path, capsys) -
     other = path.with_name("other.toml")
     other.write_text(path.read_text().replace("num_clients = 2", "num_clients = 3"))
     assert main(["export", *(str(other) if p == str(path) else p for p in places)]) == 2
-    assert "is of another federated, preset." in capsys.readouterr().err and not out.exists()
+    assert "has another federated, preset." in capsys.readouterr().err and not out.exists()
     path.write_text(path.read_text() + "[calibrate]\nhidden_steps = 6\n")
     assert main(["export", *places, "--client", "1"]) == 0
     with pytest.raises(checkpoint.WeightsError):
