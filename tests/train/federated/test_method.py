@@ -121,7 +121,7 @@ def _calibrate_anew(path: Path, world: Path, weights: Path, out: Path, capsys) -
     assert system.info["hospitals"] == [1, 2]
     assert system.info["validation"]["fused_largest_share"] > 0
     assert main(["export", *places, "--seed", "1"]) == 2
-    assert "is of another seed." in capsys.readouterr().err
+    assert "has another seed." in capsys.readouterr().err
 
 
 @pytest.mark.slow
