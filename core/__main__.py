@@ -1,4 +1,4 @@
-"""The command line: `python -m core scan.png series.zip --json`, one line a scan."""
+"""Command line: `python -m core scan.png series.zip --json` prints one line a scan."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ FIELDS = (
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Reads every scan named; returns 0, 1 where a file could not be read, 2 without weights."""
-    parser = _parser()
+    """Read all scans; return 0, 1 if a file could not be read, or 2 without usable weights."""
+    parser = _build_parser()
     args = parser.parse_args(arguments)
     try:
-        attack = _attack(args)
+        attack = _build_attack(args)
     except ValueError as error:
         parser.error(str(error))
     try:
@@ -51,24 +51,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     failures = 0
     for file in args.scans:
-        for line, scan in _scans(file, args.slice, args.any_picture):
+        for line, scan in _read_slices(file, args.slice, args.any_picture):
             if scan is not None:
                 diagnosis = _read(system, scan, attack, args.knows_defence, args.seed).to_dict()
                 line |= {name: diagnosis[name] for name in FIELDS}
             is_one_of_all = args.slice == "all" and "slice" in line
             failures += scan is None and not is_one_of_all
-            print(json.dumps(line) if args.json else _sentence(line), flush=True)
+            print(json.dumps(line) if args.json else _format_line(line), flush=True)
     return 1 if failures else 0
 
 
-def _scans(
+def _read_slices(
     file: str, wanted: int | str | None, any_picture: bool
 ) -> Iterator[tuple[dict[str, Any], Tensor | None]]:
     """Yield the output line of each chosen slice, with its scan unless there is an error."""
     line: dict[str, Any] = {"file": file, **dict.fromkeys(FIELDS), "error": None}
     try:
         volume = read_volume(file, any_picture=any_picture)
-        numbers = _numbers(volume, wanted)
+        numbers = _choose_slices(volume, wanted)
     except ScanError as error:
         yield line | {"error": str(error)}, None
         return
@@ -83,8 +83,8 @@ def _scans(
             yield line | {"error": str(error)}, None
 
 
-def _numbers(volume: Volume, wanted: int | str | None) -> Sequence[int]:
-    """Slices as radiologists count them, from 1."""
+def _choose_slices(volume: Volume, wanted: int | str | None) -> Sequence[int]:
+    """Choose slice numbers, counted from 1 as radiologists do."""
     if wanted == "all":
         return range(1, len(volume) + 1)
     number = volume.middle + 1 if wanted is None else int(wanted)
@@ -103,18 +103,18 @@ def _read(
     x = scan[None].to(system.device)
     y = torch.tensor([int(diagnosis.is_tumour)], device=system.device)
     logits_fn: LogitsFn = system.classifier_logits
-    if knows_defence:  # but not the noise of the reading itself
+    if knows_defence:  # but not the seed of the reading
         logits_fn = adaptive_logits(system, itertools.count(seed + 1))
     return system.read(attack(logits_fn, x, y, [seed])[0], seed)
 
 
-def _attack(args: argparse.Namespace) -> FGSM | PGD | None:
+def _build_attack(args: argparse.Namespace) -> FGSM | PGD | None:
     if args.attack == "pgd":
         return PGD(args.eps, args.alpha, args.steps, args.norm)
     return FGSM(args.eps, args.norm) if args.attack == "fgsm" else None
 
 
-def _sentence(line: dict[str, Any]) -> str:
+def _format_line(line: dict[str, Any]) -> str:
     name = f"{line['file']} slice {line['slice']}" if "slice" in line else line["file"]
     if line["error"] is not None:
         return f"{name}: {line['error']}"
@@ -122,7 +122,7 @@ def _sentence(line: dict[str, Any]) -> str:
         f"tumour {line['tumour_probability']:.1%} "
         f"(undefended {line['tumour_probability_undefended']:.1%})"
         if line["can_judge"]
-        else "cannot judge, unlike the scans it has learned from"
+        else "cannot judge (out of distribution)"
     )
     notes = "".join(f"; {note}" for note in line.get("notes", ()))
     return (
@@ -133,25 +133,25 @@ def _sentence(line: dict[str, Any]) -> str:
     )
 
 
-def _slice(text: str) -> int | str:
+def _parse_slice(text: str) -> int | str:
     return text if text == "all" else int(text)
 
 
-def _seed(text: str) -> int:
+def _parse_seed(text: str) -> int:
     if not 0 <= int(text) < 2**31:
         raise argparse.ArgumentTypeError(f"must be from 0 to {2**31 - 1}, got {text}")
     return int(text)
 
 
-def _parser() -> argparse.ArgumentParser:
+def _build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m core",
         description="Reads brain MRI slices with MedFedPure: detects and purifies adversarial "
         "perturbations, then says how probable a tumour is. For research and teaching only, "
         "not for clinical use.",
-        epilog="A file that cannot be read gets an error and the others go on; the exit code is "
-        "then 1 (blank slices of a volume of which all are read do not count). It is 2 where the "
-        "options make no sense or the weights are missing or altered.",
+        epilog="A file that cannot be read yields an error line, the other files are read, and the "
+        "exit code is 1 (blank slices do not count with --slice all). It is 2 for invalid "
+        "options, and for missing or altered weights.",
     )
     parser.add_argument(
         "scans",
@@ -161,31 +161,31 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--slice",
-        type=_slice,
+        type=_parse_slice,
         metavar="N",
-        help="of a volume, counted from 1, or 'all' for a line a slice (default: the middle one)",
+        help="slice of a volume, from 1, or 'all' for one line a slice (default: the middle one)",
     )
-    parser.add_argument("--json", action="store_true", help="print one JSON object a line per scan")
+    parser.add_argument("--json", action="store_true", help="print one JSON object per line")
     parser.add_argument(
-        "--any-picture", action="store_true", help="read colour photographs too, refused otherwise"
+        "--any-picture", action="store_true", help="do not refuse colour photographs"
+    )
+    parser.add_argument("--weights", metavar="DIR", help="folder (default: the published weights)")
+    parser.add_argument(
+        "--hospital", type=int, metavar="N", help="number in federated weights (default: the first)"
     )
     parser.add_argument(
-        "--weights", metavar="DIR", help="folder of weights (default: those of the project)"
-    )
-    parser.add_argument("--hospital", type=int, metavar="N", help="of federated weights, from 1")
-    parser.add_argument(
-        "--score", choices=SCORES, help="of the detector, to decide by (default: the weights' own)"
+        "--score", choices=SCORES, help="detector score that decides (default: as in the weights)"
     )
     parser.add_argument(
         "--policy",
         choices=POLICIES,
-        help="purify flagged scans alone (paper), or all a little and those more (floor; default: "
-        "the weights' own)",
+        help="paper: purify flagged scans only; floor: purify all scans a little and flagged ones "
+        "more (default: as in the weights)",
     )
     parser.add_argument(
-        "--seed", type=_seed, default=0, help="of the purifier's noise and the attack (default: 0)"
+        "--seed", type=_parse_seed, default=0, help="seed of purifier and attack (default: 0)"
     )
-    group = parser.add_argument_group("attack each scan first, away from the system's clean output")
+    group = parser.add_argument_group("attack each scan first, away from its clean output")
     group.add_argument("--attack", choices=("pgd", "fgsm"), help="default: none")
     group.add_argument("--norm", choices=("linf", "l2"), default="linf", help="default: linf")
     group.add_argument(
@@ -196,7 +196,8 @@ def _parser() -> argparse.ArgumentParser:
     group.add_argument(
         "--knows-defence",
         action="store_true",
-        help="attack the whole defence, averaging over its noise, not the trained classifier alone",
+        help="adaptive attack: on the full pipeline, with EOT over its noise, instead of on the "
+        "trained classifier",
     )
     return parser
 

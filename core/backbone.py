@@ -1,4 +1,4 @@
-"""The experts' backbones: timm's networks, with fewer strides where the picture is small."""
+"""Backbones of the experts: timm networks with fewer strides for small inputs."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ BACKBONES = ("resnet18", "mobilenetv2")
 RESNET18_CHANNELS = (64, 128, 256, 512)
 MOBILENETV2_CHANNELS = (1280,)  # of the last maps
 FULL_SIDE = 224  # the side that both networks were made for
-LEAST_CELLS = 4  # along the side of a MobileNetV2's last maps
+MIN_CELLS = 4  # along the side of a MobileNetV2's last maps
 
 
 def check_backbone(name: str, channels: tuple[int, ...], smallest: int, pretrained: bool) -> None:
-    """Raises ValueError for an unknown name, or channels or sides that the backbone cannot have."""
+    """Raise ValueError for an unknown name, or channels or sides that the backbone cannot have."""
     if name not in BACKBONES:
         raise ValueError(f"backbone must be one of {', '.join(BACKBONES)}, got {name!r}")
     if name == "mobilenetv2":
@@ -26,10 +26,10 @@ def check_backbone(name: str, channels: tuple[int, ...], smallest: int, pretrain
 
 
 def resnet18(side: int, in_chans: int, channels: tuple[int, ...], pretrained: bool) -> nn.Module:
-    """ResNet-18 for pictures of `side` pixels; at 224 and full width it is the published network.
+    """Build a ResNet-18 for `side` pixels; at 224 and full width it is the published network.
 
-    Else its stem is a 3 x 3 convolution without max-pooling, of stride 2 where the picture is still
-    112 or wider.
+    Otherwise its stem is a 3 x 3 convolution without max-pooling, of stride 2 from a side of 112
+    on.
     """
     if side >= FULL_SIDE and channels == RESNET18_CHANNELS:
         full: nn.Module = timm.create_model(
@@ -52,16 +52,16 @@ def resnet18(side: int, in_chans: int, channels: tuple[int, ...], pretrained: bo
 
 
 def mobilenetv2(side: int, in_chans: int, pretrained: bool) -> nn.Module:
-    """MobileNetV2 of the published width for pictures of `side` pixels.
+    """Build a MobileNetV2 of the published width for `side` pixels.
 
-    Of its five convolutions of stride 2 the first get stride 1, so many that the last maps keep
-    4 x 4 cells: the stem and the next one at 32 pixels, as is usual on CIFAR-10, none from 112 on.
-    Strides are no weights: pretrained ones fit at every side.
+    The first of its five convolutions of stride 2 get stride 1 until the last maps keep 4 x 4
+    cells: two at 32 pixels, as is usual on CIFAR-10, none from 112 on. Pretrained weights fit
+    every side.
     """
     net: nn.Module = timm.create_model(
         "mobilenetv2_100", pretrained=pretrained, in_chans=in_chans, num_classes=0
     )
     strided = [m for m in net.modules() if isinstance(m, nn.Conv2d) and m.stride == (2, 2)]
-    while strided and -(-side // 2 ** len(strided)) < LEAST_CELLS:
+    while strided and -(-side // 2 ** len(strided)) < MIN_CELLS:
         strided.pop(0).stride = (1, 1)
     return net

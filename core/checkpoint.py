@@ -1,4 +1,4 @@
-"""Weights files that describe themselves: safetensors with the config and the split that made them.
+"""Weights files: safetensors with the config of their module and the sha256 of their split.
 
 `weights/manifest.json` lists every shipped file with its sha256; a file that differs is refused.
 Files come from the local folder, else the hub's cache, else the hub at a pinned revision. Nothing
@@ -61,7 +61,7 @@ def save(
     split_sha256: str = "",
     half: bool = False,
 ) -> None:
-    """Writes a weights file in one step: a kill or a full disk leaves the previous file whole.
+    """Write a weights file atomically: a kill or a full disk leaves the previous file intact.
 
     Args:
         path: the file, `.safetensors` by custom; its folder is made.
@@ -74,15 +74,15 @@ def save(
         ValueError: a tensor does not fit into half precision.
         OSError: the file cannot be written.
     """
-    tensors = {name: _stored(name, tensor, half) for name, tensor in state_dict.items()}
+    tensors = {name: _prepare_tensor(name, tensor, half) for name, tensor in state_dict.items()}
     metadata = {"config": json.dumps(dict(config)), "split_sha256": split_sha256}
-    write_atomic(path, _in_order(safetensors.save(tensors, metadata)))
+    write_atomic(path, _sort_header(safetensors.save(tensors, metadata)))
 
 
-def _in_order(data: bytes) -> bytes:
-    """A safetensors file with its header sorted.
+def _sort_header(data: bytes) -> bytes:
+    """Sort the header of a safetensors file.
 
-    Metadata comes in any order otherwise, and the same weights would have many hashes.
+    Otherwise metadata comes in any order, and equal weights would have different hashes.
     """
     size = int.from_bytes(data[:8], "little")
     header = json.loads(data[8 : 8 + size])
@@ -92,7 +92,7 @@ def _in_order(data: bytes) -> bytes:
 
 
 def load(path: str | Path) -> Checkpoint:
-    """Reads a weights file on the CPU, without asking the manifest (a checkpoint of one's own).
+    """Read a weights file on the CPU without checking the manifest, as for a training checkpoint.
 
     Raises:
         WeightsError: the file is missing or is no whole weights file.
@@ -110,7 +110,7 @@ def load_verified(
     repo_id: str = REPO_ID,
     revision: str = REVISION,
 ) -> Checkpoint:
-    """Reads the shipped weights file `name`, refused unless its bytes are those of the manifest.
+    """Read the published weights file `name`; refuse it unless its sha256 is the manifest's.
 
     The manifest is always the local one, whichever place the file comes from.
 
@@ -121,7 +121,7 @@ def load_verified(
     if name not in files:
         raise WeightsError(f"The weights manifest in {folder} does not list {name}.")
     path = Path(folder) / name
-    data = (path if path.is_file() else _from_hub(name, repo_id, revision)).read_bytes()
+    data = (path if path.is_file() else _download(name, repo_id, revision)).read_bytes()
     info = files[name]
     if len(data) < info.bytes:
         raise WeightsError(
@@ -137,7 +137,7 @@ def load_verified(
 
 
 def read_manifest(folder: str | Path = WEIGHTS) -> dict[str, FileInfo]:
-    """The manifest of a weights folder: file name to what is known of it.
+    """Read the manifest of a weights folder: file name to `FileInfo`.
 
     Raises:
         WeightsError: the manifest is missing or damaged.
@@ -161,7 +161,7 @@ def write_manifest(
     commit: str,
     keep: bool = False,
 ) -> None:
-    """Lists the weights files `names` of a folder in its manifest.
+    """List the weights files `names` of a folder in its manifest.
 
     It replaces the previous one, or with `keep` leaves the lines of other files as they are.
 
@@ -187,7 +187,7 @@ def write_manifest(
 
 
 def write_atomic(path: str | Path, data: bytes) -> None:
-    """Replaces a file by `data` in one step; on any failure the previous file stays as it was.
+    """Replace a file by `data` atomically; on any failure the previous file stays as it was.
 
     Raises:
         OSError: the disk is full or the place cannot be written.
@@ -207,8 +207,8 @@ def write_atomic(path: str | Path, data: bytes) -> None:
         raise
 
 
-def _stored(name: str, tensor: Tensor, half: bool) -> Tensor:
-    """An own, contiguous copy on the CPU: safetensors refuses tensors that share memory."""
+def _prepare_tensor(name: str, tensor: Tensor, half: bool) -> Tensor:
+    """Copy to contiguous CPU memory: safetensors refuses tensors that share memory."""
     copy = tensor.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
     if not half or not copy.is_floating_point():
         return copy
@@ -219,7 +219,7 @@ def _stored(name: str, tensor: Tensor, half: bool) -> Tensor:
 
 
 def _parse(name: str, data: bytes) -> Checkpoint:
-    """A safetensors file is 8 bytes of header length, a JSON header with metadata, the tensors."""
+    """Parse a safetensors file: 8 bytes of header length, a JSON header with metadata, tensors."""
     try:
         tensors = safetensors.load(data)
         header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
@@ -232,8 +232,8 @@ def _parse(name: str, data: bytes) -> Checkpoint:
     return Checkpoint(state_dict, config, split_sha256)
 
 
-def _from_hub(name: str, repo_id: str, revision: str) -> Path:
-    """The file in the hub's cache, downloaded first where it is not there yet."""
+def _download(name: str, repo_id: str, revision: str) -> Path:
+    """Return the path of the file in the hub's cache, downloading it if needed."""
     missing = f"The weights file {name} is missing"
     try:
         from huggingface_hub import hf_hub_download

@@ -1,4 +1,4 @@
-"""A classifier with calibrated logits, whose operating point lies at probability one half."""
+"""Calibrated classifier: temperature scaling and a bias that puts the operating point at .5."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from core.moe import MixtureOfExperts
 
 
 class Calibrated(nn.Module):
-    """log softmax(logits / temperature + bias) (Guo et al. 2017).
+    """Classifier with output log softmax(logits / temperature + bias) (Guo et al. 2017).
 
-    The bias moves the operating point. Both are chosen on validation scans, after training; 1 and 0
-    leave the mixture as it is.
+    The bias moves the operating point. Both are chosen on validation scans after training; 1 and 0
+    leave the mixture unchanged.
     """
 
     temperature: Tensor
@@ -25,9 +25,9 @@ class Calibrated(nn.Module):
         self.register_buffer("bias", torch.zeros(model.config.num_classes))
 
     def calibrate(self, logits: Tensor) -> Tensor:
-        """Calibrated log-probabilities from the mixture's or an expert's, (..., num_classes)."""
+        """Calibrate logits of the mixture or an expert: log-probabilities (..., num_classes)."""
         return torch.log_softmax(logits / self.temperature + self.bias, dim=-1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Calibrated log-probabilities (B, num_classes) of scans (B, C, H, W) in [0, 1]."""
+        """Return calibrated log-probabilities (B, num_classes) of scans (B, C, H, W) in [0, 1]."""
         return self.calibrate(self.model(x))

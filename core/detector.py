@@ -1,8 +1,8 @@
-"""Detection of attacked scans: the paper's reconstruction error (Eq. 22) and a sharper fused score.
+"""Detector of adversarial examples: the paper's reconstruction error (Eq. 22) and a fused score.
 
-Plain reconstruction error measures how complicated a scan is far more than how attacked it is. The
-fused score is a logistic regression on `features.py`'s measurements, fitted on clean against
-attacked training scans.
+Reconstruction error depends more on how complex a scan is than on a perturbation. The fused score
+is a logistic regression on the measurements of `features.py`, fitted on clean training scans and
+adversarial examples of them.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ THRESHOLDS = ("calibrated", "rank")
 
 @dataclass(frozen=True)
 class DetectorConfig:
-    """The score that decides, and the rule for its threshold.
+    """Deciding score and threshold rule.
 
     `threshold` is `calibrated` (`false_alarms` of the clean validation scans lie above tau) or
     `rank`: the paper's share `kappa` of scans is flagged (.18 on Br35H, .05 on CIFAR-10), which for
@@ -52,16 +52,16 @@ class DetectorConfig:
 class Detection(NamedTuple):
     """Output of the detector for B scans."""
 
-    error: Tensor  # (B, C, H, W) squared reconstruction error per pixel, shown to the reader
+    error: Tensor  # (B, C, H, W) squared reconstruction error per pixel, shown as a heat map
     features: Tensor  # (B, F) raw features, in the order of FEATURES
     scores: dict[str, Tensor]  # name -> (B,)
 
 
 class Detector(nn.Module):
-    """Scores scans and compares them with what clean validation scans scored.
+    """Scores scans and compares the scores with those of clean validation scans.
 
-    Autoencoder and residual network belong to it; diffusion model and classifiers are lent for
-    the measurements.
+    It owns the autoencoder and the steganalysis network; diffusion model and classifiers are only
+    referred to, for the measurements.
     """
 
     clean_mean: Tensor
@@ -100,16 +100,16 @@ class Detector(nn.Module):
             self.register_buffer(f"quantiles_{name}", torch.linspace(0, 1, quantiles))
 
     def forward(self, x: Tensor) -> Detection:
-        """Scores of scans (B, C, H, W) in [0, 1]."""
+        """Return the scores of scans (B, C, H, W) in [0, 1]."""
         residual = x - self.mae.reconstruct(x)
         error = residual.square()
         features = self.measure(x, residual)
         paper = patch_mean(error, self.mae.config.patch_size).mean((1, 2)) * self._patch_dim
-        fused = cut_off((features - self.centre) / self.spread) @ self.weight + self.offset
+        fused = clip_features((features - self.centre) / self.spread) @ self.weight + self.offset
         return Detection(error, features, {"paper": paper, "fused": fused})
 
     def measure(self, x: Tensor, residual: Tensor) -> Tensor:
-        """All features (B, F) of the scans and their reconstruction residual."""
+        """Measure all features (B, F) of scans and their reconstruction residual."""
         return self._measurements(
             x, residual, self.clean_mean, self.clean_std, self.mae.config.patch_size
         )
@@ -119,19 +119,19 @@ class Detector(nn.Module):
         return self.mae.config.in_chans * self.mae.config.patch_size**2
 
     def tau(self, score: str | None = None) -> float:
-        """Threshold of a score (default: the deciding one): calibrated, or the paper's rank rule.
+        """Return the threshold of a score (default: the deciding one) by the configured rule.
 
-        A conformal quantile (Vovk et al. 2005): a clean scan that is exchangeable with the n of
-        validation exceeds it with a probability of at most `false_alarms`, if n + 1 >= 1 /
-        false_alarms. Near-duplicates among them weaken that: they count as one. For a single scan
-        the rank rule is the same with the share kappa.
+        `calibrated` is a conformal quantile (Vovk et al. 2005): a clean scan exchangeable with the
+        n validation scans exceeds it with a probability of at most `false_alarms`, if n + 1 >= 1 /
+        false_alarms. Near-duplicates weaken the bound: they count as one scan. For a single scan
+        `rank` uses the share kappa in place of `false_alarms`.
         """
         c, quantiles = self.config, self._quantiles(score)
         share = c.kappa if c.threshold == "rank" else c.false_alarms
         return float(quantiles[math.ceil((1 - share) * (len(quantiles) - 1) - 1e-6)])
 
     def flag_by_rank(self, scores: Tensor) -> Tensor:
-        """The paper's rule for a batch (B,): the top kappa share is flagged, ties by position."""
+        """Flag the top kappa share of a batch (B,), ties by position: the paper's rule."""
         # .29 * 100 is 28.999... in floating point
         count = int(self.config.kappa * len(scores) + 1e-9)
         flags = torch.zeros(len(scores), dtype=torch.bool, device=scores.device)
@@ -139,19 +139,18 @@ class Detector(nn.Module):
         return flags
 
     def confidence(self, scores: Tensor, score: str | None = None) -> Tensor:
-        """Share of clean validation scans that scored lower, in [0, 1], for scores (B,)."""
+        """Return the share of clean validation scans that score lower, for scores (B,)."""
         q = self._quantiles(score)
         return torch.searchsorted(q, scores.detach().contiguous()).to(scores.dtype) / len(q)
 
     def clean_scores(self, score: str | None = None) -> Tensor:
-        """Sorted scores (Q,) of clean validation scans, thinned to quantiles."""
+        """Return the sorted scores (Q,) of clean validation scans, thinned to quantiles."""
         return self._quantiles(score).clone()
 
     def set_validation(self, name: str, clean: Tensor, attacked: Tensor) -> None:
-        """Stores quantiles of clean validation scores and tau's distance to the attacked median.
+        """Store quantiles of clean validation scores and tau's distance to the attacked median.
 
-        Quantile p of n scores is the ceil((n + 1) p)-th, of 1 to n: as if the scan that will be
-        compared with them were among them.
+        Quantile p of n scores is the ceil((n + 1) p)-th of 1 to n, as a conformal quantile needs.
         """
         stored, n = self._quantiles(name), len(clean)
         points = torch.linspace(0, 1, len(stored), dtype=torch.float64)
@@ -160,7 +159,7 @@ class Detector(nn.Module):
         self.span[SCORES.index(name)] = max(float(attacked.median()) - self.tau(name), 1e-6)
 
     def span_of(self, score: str | None = None) -> float:
-        """Distance above tau at which purification is deepest."""
+        """Return the distance above tau at which purification is deepest."""
         return float(self.span[SCORES.index(score or self.config.score)])
 
     def _quantiles(self, score: str | None) -> Tensor:
@@ -171,9 +170,9 @@ class Detector(nn.Module):
         return quantiles
 
 
-def cut_off(standardised: Tensor) -> Tensor:
-    """Features (B, F) within -8 and 8, so that none can drown the rest.
+def clip_features(standardised: Tensor) -> Tensor:
+    """Clip standardised features (B, F) to [-8, 8], so that none dominates the score.
 
-    Backward the identity: who attacks the score can follow a feature back from beyond.
+    The backward pass is the identity, so that attacks get a gradient beyond the limits too.
     """
     return standardised + (standardised.clamp(-8, 8) - standardised).detach()

@@ -1,9 +1,9 @@
-"""Features of the fused detector: numbers of a scan that attacks tend to raise.
+"""Features of the fused detector: measurements of a scan that attacks tend to raise.
 
 Sources: whitened residuals and the quietest patches (robust statistics of noise), the diffusion
 model's own noise estimate at small t (after Zhang et al. 2023, EPS-AD), and a matched filter: an
 attack that follows a classifier's gradient leaves that gradient's signs in the scan, and the
-classifier, asked for its gradient there, tells which signs to look for.
+classifier's gradient at the attacked scan gives the signs to look for.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from core.steganalysis import blur, high_pass
 
 FEATURES = (
     "residual_mean",  # whitened fine-band energy of the MAE's residual, mean over patches
-    "residual_top",  # the same, mean of the highest fifth
+    "residual_top",  # whitened fine-band energy, mean of the highest fifth of the patches
     "quiet",  # fine-band energy of the quietest fifth of the patches, log
-    "noise_estimate",  # noise that the diffusion model sees in the scan as it is, log
-    "noise_quiet",  # the same in the patches where it sees least
+    "noise_estimate",  # noise that the diffusion model predicts in the scan itself, log
+    "noise_quiet",  # predicted noise, mean of the lowest fifth of the patches, log
     "plain_match",  # how well the fine band matches the signs of the plain classifier's gradient
-    "trained_match",  # the same of the trained mixture's
-    "residual_net",  # log-odds of the network in residual.py
+    "trained_match",  # match with the signs of the trained mixture's gradient
+    "residual_net",  # log-odds of the network in steganalysis.py
 )
 NOISE_T = 8
-FLOOR = 1e-7  # energies below a hundredth of an 8-bit level squared are taken as equal
+MIN_ENERGY = 1e-7  # energies below a hundredth of an 8-bit level squared are taken as equal
 
 
 class Measurements:
@@ -54,32 +54,32 @@ class Measurements:
         """(B, F) for scans and residuals (B, C, H, W); clean_mean and clean_std (H / p, W / p)."""
         white = ((log_band_energy(residual, patch_size) - clean_mean) / clean_std).flatten(1)
         fine = patch_mean(high_pass(x).square(), patch_size).flatten(1)
-        noise = self._noise(x, patch_size)
+        noise = self._estimate_noise(x, patch_size)
         columns = [
             white.mean(1),
-            _extreme(white, largest=True),
-            (_extreme(fine, largest=False) + FLOOR).log(),
-            (noise.mean(1) + FLOOR).log(),
-            (_extreme(noise, largest=False) + FLOOR).log(),
-            matched(x, self.plain).log1p(),
-            matched(x, self.trained).log1p(),
+            _average_extreme_fifth(white, largest=True),
+            (_average_extreme_fifth(fine, largest=False) + MIN_ENERGY).log(),
+            (noise.mean(1) + MIN_ENERGY).log(),
+            (_average_extreme_fifth(noise, largest=False) + MIN_ENERGY).log(),
+            correlate_with_gradient(x, self.plain).log1p(),
+            correlate_with_gradient(x, self.trained).log1p(),
             self.residual_net(x),
         ]
         return torch.stack(columns, dim=1)
 
-    def _noise(self, x: Tensor, patch_size: int) -> Tensor:
-        """Energy (B, L) of the noise that the diffusion model sees in each patch."""
+    def _estimate_noise(self, x: Tensor, patch_size: int) -> Tensor:
+        """Return the energy (B, L) of the noise that the diffusion model predicts in each patch."""
         t = torch.full((len(x),), NOISE_T, device=x.device)
         as_is = self.diffusion.q_sample(to_model(x), t, torch.zeros_like(x))
         return patch_mean(self.noise_pred(as_is, t).square(), patch_size).flatten(1)
 
 
-def matched(x: Tensor, classify: Callable[[Tensor], Tensor]) -> Tensor:
+def correlate_with_gradient(x: Tensor, classify: Callable[[Tensor], Tensor]) -> Tensor:
     """Correlate scans (B, C, H, W) with the signs of the gradient of `classify`, (B,) >= 0.
 
     Fine bands of the scan and of the signs of the log-odds' gradient are multiplied pixel by pixel,
     each by one over the scan's local energy, which whitens it; the sum is divided by its own spread
-    as in a t-test. The signs are constants to whoever differentiates: almost everywhere they are.
+    as in a t-test. The signs are constants for differentiation, as they are almost everywhere.
     """
     exact = torch.autocast(x.device.type, enabled=False)  # signs of small numbers: no rounding
     with torch.inference_mode(mode=False), torch.enable_grad(), exact:
@@ -94,7 +94,7 @@ def matched(x: Tensor, classify: Callable[[Tensor], Tensor]) -> Tensor:
 
 def log_band_energy(residual: Tensor, patch_size: int) -> Tensor:
     """Logarithm of the fine-band energy of each patch, (B, H / p, W / p)."""
-    return (patch_mean(high_pass(residual).square(), patch_size) + FLOOR).log()
+    return (patch_mean(high_pass(residual).square(), patch_size) + MIN_ENERGY).log()
 
 
 def log_odds(logits: Tensor) -> Tensor:
@@ -106,7 +106,7 @@ def log_odds(logits: Tensor) -> Tensor:
     return top - log_probs.scatter(1, first[:, None], -torch.inf).logsumexp(1)
 
 
-def _extreme(patches: Tensor, *, largest: bool) -> Tensor:
+def _average_extreme_fifth(patches: Tensor, *, largest: bool) -> Tensor:
     """Mean of the highest or lowest fifth of (B, L), (B,)."""
     k = max(1, patches.shape[1] // 5)
     return patches.topk(k, dim=1, largest=largest).values.mean(1)

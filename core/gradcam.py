@@ -1,7 +1,7 @@
 """Grad-CAM (Selvaraju et al. 2017) of each expert.
 
-A feature map is weighted by how much the output would rise with it, the maps are added up, and what
-speaks against the output is cut off. It shows what the model used, not where a disease is.
+Feature maps are weighted by the gradient of the output, added up, and clipped at 0. A map shows
+what the model used, not where a disease is.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from core.moe import Expert, MixtureOfExperts
 class Cams(NamedTuple):
     """Maps of B scans and K experts, non-negative, in log-odds: one unit for all of them."""
 
-    mixture: Tensor  # (B, H, W) the experts' maps, weighed by the attention
+    mixture: Tensor  # (B, H, W) the experts' maps, weighted by the attention
     experts: Tensor  # (B, K, H, W)
 
 
 def grad_cam(model: MixtureOfExperts, x: Tensor, y: Tensor) -> Cams:
     """Compute each expert's Grad-CAM for class y (B,), at the size of the scans (B, C, H, W).
 
-    The mixture's map is the mean of the experts', weighted by their attention; what moved the
-    attention itself is not in it. Parameters' `.grad` stays as it was.
+    The mixture's map is the mean of the experts' maps, weighted by their attention; it leaves out
+    the gradient of the attention. Parameters' `.grad` stays as it was.
     """
     with torch.no_grad():
         attention = model.outputs(x).attention
@@ -36,41 +36,41 @@ def grad_cam(model: MixtureOfExperts, x: Tensor, y: Tensor) -> Cams:
     for expert in cast(Sequence[Expert], model.experts):
         with torch.no_grad():
             maps = expert.maps(x)
-        with torch.enable_grad():  # from the maps on is all that is needed
+        with torch.enable_grad():  # only the part after the maps is needed
             maps.requires_grad_()
-            score = odds(expert.head(maps.mean((2, 3))).float(), y)
+            score = compute_class_log_odds(expert.head(maps.mean((2, 3))).float(), y)
             (grad,) = torch.autograd.grad(score.sum(), maps)
-        cams.append(place(weigh(maps.detach(), grad), x.shape[-1], expert.side))
+        cams.append(resize_to_scan(weigh_maps(maps.detach(), grad), x.shape[-1], expert.side))
     experts = torch.stack(cams, dim=1)
     return Cams((attention[:, :, None, None] * experts).sum(1), experts)
 
 
-def odds(logits: Tensor, y: Tensor) -> Tensor:
-    """Log-odds (B,) of class y (B,) against all others, from logits (B, C).
+def compute_class_log_odds(logits: Tensor, y: Tensor) -> Tensor:
+    """Compute log-odds (B,) of class y (B,) against all others, from logits (B, C).
 
-    Differs from the paper: it takes the class's own logit, whose height means nothing without the
-    others'.
+    Differs from Grad-CAM's paper, which takes the logit of the class; one logit means nothing
+    without the others.
     """
     own = F.one_hot(y, logits.shape[1]).bool()
     rest = logits.masked_fill(own, -torch.inf).logsumexp(1)
     return logits.gather(1, y[:, None])[:, 0] - rest
 
 
-def weigh(maps: Tensor, grad: Tensor) -> Tensor:
-    """relu(sum_d w_d A_d) (B, h, w), with w_d the gradient summed over map d, from (B, D, h, w).
+def weigh_maps(maps: Tensor, grad: Tensor) -> Tensor:
+    """Return relu(sum_d w_d A_d) (B, h, w) of maps (B, D, h, w), w_d the summed gradient.
 
-    Differs from the paper: it averages the gradient. A sum makes the mean of a map its share of the
-    log-odds, to first order, whatever the map's size, so that experts can be compared and added.
+    Differs from Grad-CAM's paper, which averages the gradient. A sum makes the mean of a map its
+    share of the log-odds, to first order, at any map size, so that experts can be compared.
     """
     weights = grad.sum((2, 3), keepdim=True)
     return (weights * maps).sum(1).relu()
 
 
-def place(cam: Tensor, img_size: int, side: int) -> Tensor:
-    """Maps (B, h, h) at the scan's size, bilinear between the points where their cells lie.
+def resize_to_scan(cam: Tensor, img_size: int, side: int) -> Tensor:
+    """Resize maps (B, h, h) to the scan, bilinearly between the true centres of their cells.
 
-    Spreading the cells evenly, as is usual, would show the coarsest ones a tenth of the scan too
-    far right and down: with even sizes, a convolution of stride 2 looks at pixels 0, 2, 4, ...
+    Evenly spaced cells, as is usual, would shift the coarsest map by a tenth of the scan right and
+    down: with even sizes, a convolution of stride 2 is centred on pixels 0, 2, 4, ...
     """
     stride = 2 ** round(math.log2(side / cam.shape[-1]))
     zoom = img_size // side

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 Method = TypeVar("Method", bound=Callable[..., Tensor])
-# module and method, what it was asked, what it answered; each thread has its own
+# (module, method, number of arguments), arguments, result; each thread has its own list
 _known: ContextVar[list[Any] | None] = ContextVar("known", default=None)
 
 
@@ -27,17 +27,17 @@ def shared_computation() -> Iterator[None]:
 
 
 def once(method: Method) -> Method:
-    """Marks a module's method from tensors to a tensor."""
+    """Memoize a module's method from tensors to a tensor within `shared_computation`."""
 
     @functools.wraps(method)
-    def remembering(module: Any, *asked: Tensor) -> Any:
-        known, who = _known.get(), (module, method.__name__, len(asked))
+    def wrapper(module: Any, *arguments: Tensor) -> Any:
+        known, call = _known.get(), (module, method.__name__, len(arguments))
         if known is None or torch.is_grad_enabled():
-            return method(module, *asked)
-        for whom, before, answer in known:
-            if whom == who and all(map(torch.equal, before, asked)):
+            return method(module, *arguments)
+        for other, before, answer in known:
+            if other == call and all(map(torch.equal, before, arguments)):
                 return answer
-        known.append((who, asked, method(module, *asked)))
+        known.append((call, arguments, method(module, *arguments)))
         return known[-1][2]
 
-    return cast(Method, remembering)
+    return cast(Method, wrapper)

@@ -29,12 +29,12 @@ def is_right(probability: Tensor, y: Tensor) -> Tensor:
 
 def sensitivity(probability: Tensor, y: Tensor) -> float:
     """Share of tumours found. Raises ValueError where `y` holds none."""
-    return float(is_right(probability, y)[_members(y, 1)].double().mean())
+    return float(is_right(probability, y)[_select_class(y, 1)].double().mean())
 
 
 def specificity(probability: Tensor, y: Tensor) -> float:
     """Share of healthy scans called healthy. Raises ValueError where `y` holds none."""
-    return float(is_right(probability, y)[_members(y, 0)].double().mean())
+    return float(is_right(probability, y)[_select_class(y, 0)].double().mean())
 
 
 def balanced_accuracy(probability: Tensor, y: Tensor) -> float:
@@ -49,7 +49,7 @@ def auroc(score: Tensor, y: Tensor) -> float:
         ValueError: a class is missing, or a score is not a number.
     """
     _check(score, y)
-    positive, negative = score[_members(y, 1)], score[_members(y, 0)]
+    positive, negative = score[_select_class(y, 1)], score[_select_class(y, 0)]
     ordered = negative.sort().values
     below = torch.searchsorted(ordered, positive, right=False)
     not_above = torch.searchsorted(ordered, positive, right=True)
@@ -61,9 +61,9 @@ def tpr_at_fpr(score: Tensor, y: Tensor, fpr: float) -> float:
     _check(score, y)
     if not 0 <= fpr < 1:
         raise ValueError(f"fpr must be in [0, 1), got {fpr}")
-    negative = score[_members(y, 0)].sort(descending=True).values
+    negative = score[_select_class(y, 0)].sort(descending=True).values
     tau = negative[math.floor(fpr * len(negative) + 1e-9)]
-    return float((score[_members(y, 1)] > tau).double().mean())
+    return float((score[_select_class(y, 1)] > tau).double().mean())
 
 
 def expected_calibration_error(probability: Tensor, y: Tensor, num_bins: int = 15) -> float:
@@ -174,7 +174,7 @@ def _check(values: Tensor, y: Tensor) -> None:
         raise ValueError("a value is not a number")
 
 
-def _members(y: Tensor, label: int) -> Tensor:
+def _select_class(y: Tensor, label: int) -> Tensor:
     members = y == label
     if not members.any():
         raise ValueError(f"no scan of class {label}")

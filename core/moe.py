@@ -1,6 +1,6 @@
-"""Personalised mixture of K experts, its attention by the input (Eq. 4-10) or by the client.
+"""Personalised mixture of K experts; attention depends on the input (Eq. 4-10) or on the client.
 
-Experts are shared through FedAvg; the attention is personal: `is_personal` is the one definition of
+Experts are shared through FedAvg; the attention is personal. `is_personal` is the one definition of
 what never leaves a client.
 """
 
@@ -18,17 +18,17 @@ from core.backbone import check_backbone, mobilenetv2, resnet18
 from core.memoize import once
 
 GATES = ("input", "client")
-LEAST_WEIGHT = 1e-12  # averaging turns the logarithm of 0 into NaN, and EM never leaves it
+MIN_WEIGHT = 1e-12  # averaging turns log 0 into NaN, and EM cannot leave weight 0
 
 
 @dataclass(frozen=True)
 class MoEConfig:
     """Shape of the mixture.
 
-    `sides` gives, for each of the K experts, the side at which it looks at a scan: 56 means that it
-    sees the 224 x 224 scan averaged to 56 x 56. `channels` are those of the four stages of a
-    ResNet-18, and (1280,) for a MobileNetV2. `gate` says what the experts' weights depend on: the
-    `input` (Eq. 8), or the `client` alone (FedEM, Marfoq et al. 2021).
+    `sides` gives the input resolution of each of the K experts: 56 means the 224 x 224 scan
+    averaged to 56 x 56. `channels` are those of the four stages of a
+    ResNet-18, and (1280,) for a MobileNetV2. The experts' weights depend
+    on `gate`: the `input` (Eq. 8), or the `client` alone (FedEM, Marfoq et al. 2021).
     """
 
     img_size: int = 224
@@ -62,7 +62,7 @@ class MixtureOutput(NamedTuple):
 
 
 class Expert(nn.Module):
-    """One learner: backbone and a two-layer head with ReLU (section III-B1)."""
+    """One expert: backbone and a two-layer head with ReLU (section III-B1)."""
 
     def __init__(self, config: MoEConfig, side: int) -> None:
         super().__init__()
@@ -80,18 +80,18 @@ class Expert(nn.Module):
         )
 
     def maps(self, x: Tensor) -> Tensor:
-        """Last feature maps (B, D, h, w) of scans (B, C, H, W) in [0, 1]; `side` divides H and W.
+        """Return the last feature maps (B, D, h, w) of scans (B, C, H, W) in [0, 1].
 
-        The centre of map cell i lies on pixel i * stride of the picture of `side` pixels.
+        `side` divides H and W. The centre of map cell i lies on pixel i * stride at `side`.
         """
         x = F.avg_pool2d(x, x.shape[-1] // self.side)
-        # pixels are [0, 1] everywhere outside; zero mean and about unit spread only in here
+        # normalised only here: pixels are in [0, 1] everywhere else
         maps: Tensor = self.backbone.forward_features((x - 0.2) / 0.2)  # type: ignore[operator]
         return maps
 
     @once
     def features(self, x: Tensor) -> Tensor:
-        """Pooled features (B, D): the means of the maps."""
+        """Return pooled features (B, D): the means of the maps."""
         return self.maps(x).mean((2, 3))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -101,15 +101,15 @@ class Expert(nn.Module):
 
 
 class InputGate(nn.ModuleList):
-    """alpha(x) = softmax_k g_k(psi(x)) (Eq. 8), psi the concatenation of the pooled features."""
+    """Gate alpha(x) = softmax_k g_k(psi(x)) (Eq. 8), psi the concatenated pooled features."""
 
     def __init__(self, config: MoEConfig) -> None:
         dim = config.channels[-1] * len(config.sides)
-        super().__init__(_attention(dim, config.attention_hidden) for _ in config.sides)
+        super().__init__(_build_attention(dim, config.attention_hidden) for _ in config.sides)
 
     def forward(self, features: Tensor) -> Tensor:
         """Logits (B, K) of the weights, from the experts' pooled features (B, K * D)."""
-        # Differs from Eq. 8: psi is normalised, else experts with long features rule the softmax
+        # Differs from Eq. 8: psi is normalised, else large features dominate the softmax
         psi = F.layer_norm(features, features.shape[1:])
         return torch.cat([network(psi) for network in self], dim=1).float()
 
@@ -123,24 +123,24 @@ class ClientGate(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Logits (B, K) of the weights; of the features (B, K * D) only B is used."""
-        # a bare view of a parameter would ask for gradients even where none are recorded
+        # a bare view of a parameter requires gradients even under no_grad
         return self.log_weights.log_softmax(0).expand(len(features), -1)
 
     @torch.no_grad()
     def set_weights(self, weights: Tensor) -> None:
-        """Takes these weights (K,), which add up to 1.
+        """Set the weights (K,), which sum to 1.
 
         Raises:
-            ValueError: they are no K weights.
+            ValueError: not K non-negative weights that sum to 1.
         """
         k = len(self.log_weights)
         if weights.shape != (k,) or not weights.min() >= 0 or abs(weights.sum() - 1) > 1e-3:
             raise ValueError(f"need {k} weights of at least 0 and of sum 1, got {weights.tolist()}")
-        self.log_weights.copy_(weights.clamp_min(LEAST_WEIGHT).log())
+        self.log_weights.copy_(weights.clamp_min(MIN_WEIGHT).log())
 
 
-def _attention(dim: int, hidden: int) -> nn.Sequential:
-    """The MLP of one expert in Eq. 8. Weights start equal: experts first, preferences later."""
+def _build_attention(dim: int, hidden: int) -> nn.Sequential:
+    """Build the MLP of one expert in Eq. 8; a zero last layer makes the first weights equal."""
     first, last = nn.Linear(dim, hidden), nn.Linear(hidden, 1)
     for parameter in last.parameters():
         nn.init.zeros_(parameter)
@@ -148,17 +148,16 @@ def _attention(dim: int, hidden: int) -> nn.Sequential:
 
 
 class MixtureOfExperts(nn.Module):
-    """y(x) = sum_k alpha_k(x) f_k(x) (Eq. 5, 6), the weights alpha by the gate of the config.
+    """Mixture y(x) = sum_k alpha_k(x) f_k(x) (Eq. 5, 6), alpha from the configured gate.
 
-    The outputs that are averaged are probabilities, and `forward` returns their logarithm, which
-    serves as logits.
+    Probabilities are averaged; `forward` returns their logarithm, which serves as logits.
     """
 
     def __init__(self, config: MoEConfig) -> None:
         super().__init__()
         self.config = config
         self.experts = nn.ModuleList(Expert(config, side) for side in config.sides)
-        # by this name it is personal
+        # `is_personal` goes by this name
         self.attention = InputGate(config) if config.gate == "input" else ClientGate(config)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -166,7 +165,7 @@ class MixtureOfExperts(nn.Module):
         return self.outputs(x).logits
 
     def outputs(self, x: Tensor) -> MixtureOutput:
-        """The mixture with its parts, for scans (B, C, H, W) in [0, 1]."""
+        """Return output, expert logits and attention for scans (B, C, H, W) in [0, 1]."""
         experts = cast(Sequence[Expert], self.experts)
         features = [expert.features(x) for expert in experts]
         expert_logits = torch.stack(
@@ -189,11 +188,10 @@ def mixture_loss(
     gamma: float,
     expert: float = 0.0,
 ) -> Tensor:
-    """Cross-entropy of the mixture + beta * L2 of the attention + gamma * entropy (Eq. 9-10).
+    """Return cross-entropy + beta * squared L2 of the attention + gamma * entropy (Eq. 9-10).
 
-    The mean over B. Differs from the paper: `expert` adds that share of the experts' own mean
-    cross-entropy, so that an expert which the attention neglects early still learns (0 is the
-    paper's loss).
+    Mean over B. Differs from the paper: `expert` adds that multiple of the experts' mean
+    cross-entropy, so that an expert with little attention still learns (0: the paper's loss).
     """
     loss: Tensor = F.nll_loss(output.logits, y)
     if expert:
@@ -209,8 +207,8 @@ def mixture_loss(
 
 
 def attention_entropy(attention: Tensor) -> Tensor:
-    """H(alpha) = -sum_k alpha_k log alpha_k (Eq. 10), (B,) from (B, K), in nats."""
-    # the derivative of -a log a has no bound at 0, where a softmax may underflow
+    """Return H(alpha) = -sum_k alpha_k log alpha_k (Eq. 10) in nats, (B,) from (B, K)."""
+    # clamped: the derivative of -a log a is unbounded at 0, where a softmax may underflow
     return -(attention * attention.clamp_min(1e-12).log()).sum(dim=1)
 
 

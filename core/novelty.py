@@ -1,7 +1,7 @@
 """Out-of-distribution detection: pictures that are not brain MRI get 'cannot judge'.
 
-The masked autoencoder has learned what brain MRI looks like; a linear head on its encoder's tokens
-tells training scans from drawn pictures that are none (outlier exposure, Hendrycks et al. 2019).
+A linear head on the tokens of the masked autoencoder, which was trained on brain MRI, separates
+training scans from drawn pictures (outlier exposure, Hendrycks et al. 2019).
 """
 
 from __future__ import annotations
@@ -9,11 +9,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-UNIT = 1000.0  # log-odds: a head's own numbers stay below 1, as secure aggregation wants them
+LOG_ODDS_UNIT = 1000.0  # keeps the stored numbers below 1, as secure aggregation needs
 
 
 class Novelty(nn.Module):
-    """Linear out-of-distribution head: log-odds that a picture is not brain MRI, and the limit.
+    """Linear out-of-distribution head: log-odds that a picture is not brain MRI, and a limit.
 
     Untrained it gives 0 to every picture, which is not above its limit.
 
@@ -34,7 +34,7 @@ class Novelty(nn.Module):
     @property
     def limit(self) -> Tensor:
         """Log-odds () above which the system cannot judge."""
-        return self.cut[0] * UNIT
+        return self.cut[0] * LOG_ODDS_UNIT
 
     @staticmethod
     def features(tokens: Tensor) -> Tensor:
@@ -47,5 +47,5 @@ class Novelty(nn.Module):
 
     def score(self, features: Tensor) -> Tensor:
         """Out-of-distribution score (B,) from `features` (B, 2 D)."""
-        novelty: Tensor = (features @ self.weight + self.offset) * UNIT
+        novelty: Tensor = (features @ self.weight + self.offset) * LOG_ODDS_UNIT
         return novelty

@@ -40,7 +40,7 @@ class PipelineConfig:
 
 
 class Outputs(NamedTuple):
-    """One differentiable pass of the defence over B scans."""
+    """Result of one differentiable pass of the defence over B scans."""
 
     detection: Detection
     score: Tensor  # (B,)
@@ -82,36 +82,36 @@ class MedFedPure(nn.Module):
         return self.detector.weight.device
 
     def classifier_logits(self, x: Tensor) -> Tensor:
-        """Logits (B, 2) of the trained mixture alone, the target of the paper's attack."""
+        """Return logits (B, 2) of the trained mixture alone, the target of the paper's attack."""
         logits: Tensor = self.classifier(x)
         return logits
 
     def plain_logits(self, x: Tensor) -> Tensor:
-        """Logits (B, 2) of the plain classifier, trained without adversarial examples."""
+        """Return logits (B, 2) of the plain classifier, trained without adversarial examples."""
         logits: Tensor = self.plain(x)
         return logits
 
     def logits(self, x: Tensor, seeds: Sequence[int] | None = None) -> Tensor:
-        """Logits (B, 2) of the whole defence for scans (B, 1, H, W), one noise seed per scan."""
+        """Return logits (B, 2) of the full pipeline on scans (B, 1, H, W), one seed per scan."""
         t_star = self.t_star(self.score(self.detect(x)))
         return self.classifier_logits(self.purify(x, t_star, seeds))
 
     def detect(self, x: Tensor) -> Detection:
-        """Figure 2(b), first box. t_star is a whole number: no gradient passes or is recorded."""
+        """Figure 2(b), first box. t_star is an integer: no gradient passes through it."""
         detection: Detection = self.detector(x.detach())
         return detection
 
     def score(self, detection: Detection) -> Tensor:
-        """The score that decides, (B,)."""
+        """Return the deciding score (B,)."""
         return detection.scores[self.config.detector.score]
 
-    def novelty_of(self, x: Tensor) -> Tensor:
-        """Out-of-distribution score of scans (B, 1, H, W), (B,): see `novelty.limit`."""
+    def measure_novelty(self, x: Tensor) -> Tensor:
+        """Measure the out-of-distribution score (B,) of scans (B, 1, H, W): see `novelty.limit`."""
         novelty: Tensor = self.novelty(self.detector.mae.encode(x))
         return novelty
 
     def t_star(self, score: Tensor, policy: str | None = None) -> Tensor:
-        """Purification depth (B,) int64 from scores (B,)."""
+        """Choose the purification depth (B,) int64 from scores (B,)."""
         return self.purifier.t_star(score, self.tau, self.detector.span_of(), policy)
 
     @property
@@ -125,21 +125,21 @@ class MedFedPure(nn.Module):
         return x_pur
 
     def read(self, scan: Tensor, seed: int = 0) -> Diagnosis:
-        """Reads one canonical scan (1, H, W) in [0, 1].
+        """Read one canonical scan (1, H, W) in [0, 1].
 
         Raises:
-            ValueError: the tensor is no canonical scan.
+            ValueError: the tensor is not a canonical scan.
         """
         return self.read_batch(scan[None], [seed])[0]
 
     @torch.no_grad()
     def read_batch(self, x: Tensor, seeds: Sequence[int]) -> list[Diagnosis]:
-        """Reads scans (B, 1, H, W); timings are those of the whole batch."""
+        """Read scans (B, 1, H, W); timings are those of the whole batch."""
         self._check(x)
         x = x.detach().to(self.detector.weight)  # its device and dtype
         clock = _Clock()
         detection = self.detect(x)
-        novelty = self.novelty_of(x)
+        novelty = self.measure_novelty(x)
         score = self.score(detection)
         t_star = self.t_star(score)
         clock.lap("detect")
@@ -185,13 +185,13 @@ class MedFedPure(nn.Module):
         if x.ndim != 4 or tuple(x.shape[1:]) != expected:
             raise ValueError(f"expected scans {expected}, got {tuple(x.shape[1:])}")
         if not len(x):
-            raise ValueError("need at least one of the scans to read, got an empty batch")
+            raise ValueError("need at least one scan, got an empty batch")
         if not bool(torch.isfinite(x).all()) or float(x.min()) < 0 or float(x.max()) > 1:
-            raise ValueError("scans must hold numbers in [0, 1] only")
+            raise ValueError("scans must hold only numbers in [0, 1]")
 
 
 class _Clock:
-    """Milliseconds between laps, and in all."""
+    """Stopwatch: milliseconds of each lap and in total."""
 
     def __init__(self) -> None:
         self._start = self._last = time.perf_counter()
@@ -207,7 +207,7 @@ class _Clock:
 
 
 def build(config: PipelineConfig, info: dict[str, Any] | None = None) -> MedFedPure:
-    """An untrained system of the given shape."""
+    """Build an untrained system of the given shape."""
     return MedFedPure(
         config,
         Calibrated(MixtureOfExperts(config.moe)),

@@ -1,8 +1,7 @@
 """Diffusion purification (section III-B2, III-C): noise a scan up to t_star, then denoise it.
 
 t_star grows with the detector's score. Policy `paper` purifies flagged scans only; policy `floor`
-purifies every scan a little and flagged ones more, so that slipping past the detector does not
-switch the defence off.
+purifies every scan a little and flagged ones more, so that an undetected attack is purified too.
 """
 
 from __future__ import annotations
@@ -19,12 +18,12 @@ from core.seeds import derive_seed
 
 POLICIES = ("paper", "floor")
 SAMPLERS = ("one-step", "ddim", "ancestral")
-STEPS = "steps"  # the stream of ancestral steps' noise: no scan's first noise
+STEP_STREAM = "steps"  # noise stream of ancestral steps, apart from a scan's first noise
 
 
 @dataclass(frozen=True)
 class PurifierConfig:
-    """Depth and manner of purification.
+    """Depth and sampler of the purification.
 
     `t_floor` is for scans that are not flagged (policy `floor`); flagged ones get t_min at the
     threshold, rising to t_max. `noises` independent draws are denoised in one batch and averaged.
@@ -52,7 +51,7 @@ class PurifierConfig:
 
 
 class Purifier(nn.Module):
-    """x -> x_pur, differentiable; all randomness comes from one seed per scan."""
+    """Differentiable map x -> x_pur; all randomness comes from one seed per scan."""
 
     def __init__(self, noise_pred: nn.Module, diffusion: Diffusion, config: PurifierConfig) -> None:
         super().__init__()
@@ -61,7 +60,7 @@ class Purifier(nn.Module):
         self.config = config
 
     def t_star(self, score: Tensor, tau: float, span: float, policy: str | None = None) -> Tensor:
-        """Depth (B,) int64 for scores (B,): never falls as the score rises.
+        """Choose the depth (B,) int64 for scores (B,), non-decreasing in the score.
 
         `span` is the distance above tau at which t_max is reached.
         """
@@ -72,7 +71,7 @@ class Purifier(nn.Module):
         return torch.where(score > tau, flagged, torch.full_like(flagged, floor)).long()
 
     def forward(self, x: Tensor, t_star: Tensor, seeds: Sequence[int]) -> Tensor:
-        """Purified scans (B, C, H, W) in [0, 1]; where t_star (B,) is 0, the scan itself.
+        """Purify scans (B, C, H, W) in [0, 1]; where t_star (B,) is 0, the scan stays unchanged.
 
         Raises:
             ValueError: t_star outside [0, T - 1], or not one seed per scan.
@@ -94,7 +93,7 @@ class Purifier(nn.Module):
 
     def _purify(self, x: Tensor, t: Tensor, seeds: Sequence[int]) -> Tensor:
         n = self.config.noises
-        # noise n of a scan follows from its seed alone, as its first one does
+        # all noises of a scan depend only on its seed
         draws = seeded_noise((n, *x.shape[1:]), seeds).to(x).flatten(0, 1)
         x_0, t = to_model(x).repeat_interleave(n, 0), t.repeat_interleave(n, 0)
         x_t = self.diffusion.q_sample(x_0, t, draws)
@@ -107,7 +106,7 @@ class Purifier(nn.Module):
         return to_pixels(pure.unflatten(0, (-1, n)).mean(1)).clamp(0, 1)
 
     def _ddim(self, x_t: Tensor, t: Tensor) -> Tensor:
-        """`steps` deterministic steps, evenly spaced from each scan's t_star to the clean scan."""
+        """Take `steps` evenly spaced deterministic steps from each t_star to the clean scan."""
         steps = self.config.steps
         for i in range(steps):
             now = torch.round(t * (1 - i / steps)).long()
@@ -120,13 +119,13 @@ class Purifier(nn.Module):
         return x_t
 
     def _ancestral(self, x_t: Tensor, t: Tensor, seeds: Sequence[int]) -> Tensor:
-        """Every step of Eq. 14-15 from each scan's own t_star down to 0."""
+        """Take every step of Eq. 14-15 from each scan's t_star down to 0."""
         n = self.config.noises
-        sources = [torch.Generator().manual_seed(derive_seed(s, STEPS)) for s in seeds]
+        sources = [torch.Generator().manual_seed(derive_seed(s, STEP_STREAM)) for s in seeds]
         for now in range(int(t.max()), -1, -1):
             active = (t >= now).view(-1, 1, 1, 1)
             step = torch.full_like(t, now)
-            # drawn for every scan at the depths that it passes through, so a batch changes nothing
+            # drawn only at depths that the scan passes, so that results do not depend on the batch
             noise = torch.stack(
                 [
                     torch.randn((n, *x_t.shape[1:]), generator=g)
@@ -135,7 +134,7 @@ class Purifier(nn.Module):
                     for i, g in enumerate(sources)
                 ]
             )
-            # as many steps as t_star: on the way back each computes its activations anew
+            # up to t_star steps: recompute activations in the backward pass to save memory
             predicted = checkpoint(self.noise_pred, x_t, step, use_reentrant=False)
             stepped = self.diffusion.p_sample(x_t, step, predicted, noise.flatten(0, 1).to(x_t))
             x_t = torch.where(active, stepped, x_t)

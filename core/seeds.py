@@ -1,4 +1,4 @@
-"""Derived seeds. PyTorch's CPU generator uses only 32 bits of its seed."""
+"""Seeds of independent noise streams; PyTorch's CPU generator uses only 32 bits of a seed."""
 
 from __future__ import annotations
 

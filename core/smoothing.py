@@ -1,9 +1,9 @@
 """Certificates by randomized smoothing (Cohen et al. 2019) with a diffusion model as denoiser.
 
-What (Certified!!) (Carlini et al. 2023) does with large networks, on a scan averaged to 28 x 28.
-Averaging moves no pixel further than its largest part has moved: of the n pixels that are read, a
-perturbation of L-inf eps on the scan moves the average by sqrt(n) * eps in L2 at most, where
-Gaussian noise certifies. What lies outside the head is not read: every pixel costs.
+The method of (Certified!!) (Carlini et al. 2023) on a scan averaged to 28 x 28. Averaging is
+1-Lipschitz in L-inf, so a perturbation of L-inf eps on the scan moves the n averaged pixels by at
+most sqrt(n) * eps in L2, the norm in which Gaussian noise certifies. Pixels outside the head are
+not read, because each one enlarges that bound.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from core.seeds import derive_seed
 from core.unet import UNet, UNetConfig
 
 FILE = "smoothed.safetensors"
-BATCH = 250  # noised copies of one pass
-HALVINGS = 60  # of [0, 1] in search of a bound: to 1e-18
+BATCH_SIZE = 250  # noisy copies in one forward pass
+BISECTION_STEPS = 60  # of [0, 1] in search of a bound: to 1e-18
 
 
 @dataclass(frozen=True)
@@ -63,13 +63,13 @@ class SmoothedConfig:
 class Certificate(NamedTuple):
     """Certified answer: no perturbation of L2 norm `radius` (L-inf `eps` on the scan) changes it.
 
-    It holds with probability 1 - alpha over the noise; `label` is None where nothing can be said.
+    It holds with probability 1 - alpha over the noise; `label` is None where nothing is certified.
     """
 
     label: int | None
     radius: float
     eps: float
-    agreed: int  # of n noised copies, those that say the label
+    agreed: int  # of n noisy copies, those classified as `label`
 
 
 class Smoothed(nn.Module):
@@ -81,16 +81,16 @@ class Smoothed(nn.Module):
         super().__init__()
         self.config = c = config
         self.diffusion = Diffusion()
-        self.register_buffer("inside", _ellipse(c.side, *c.ellipse), persistent=False)
+        self.register_buffer("inside", _build_ellipse(c.side, *c.ellipse), persistent=False)
         a = self.diffusion.alpha_bar
         self.t = int(((1 - a) / a).sqrt().sub(2 * c.sigma).abs().argmin())
         self.noise_pred = UNet(UNetConfig(1, c.unshuffle, c.unet_channels, c.time_dim))
         fold, side = c.unshuffle, c.side // c.unshuffle
         shape = MoEConfig(side, fold**2, 2, (side,), c.channels, c.hidden, dropout=c.dropout)
-        self.expert = _without_statistics(Expert(shape, side))
+        self.expert = _replace_batch_norm(Expert(shape, side))
 
     def pool(self, x: Tensor) -> Tensor:
-        """Scans (B, 1, H, W) in [0, 1] averaged to (B, 1, side, side): 1-Lipschitz in L-inf.
+        """Average scans (B, 1, H, W) in [0, 1] to (B, 1, side, side): 1-Lipschitz in L-inf.
 
         Outside the ellipse it is 0.
         """
@@ -98,52 +98,52 @@ class Smoothed(nn.Module):
 
     @property
     def reach(self) -> float:
-        """L2 of what L-inf 1 on a scan can do to its average: the root of the pixels' number."""
+        """Largest L2 change of the average per unit of L-inf on the scan: sqrt(pixels read)."""
         return math.sqrt(float(self.inside.sum()))
 
-    def noised(self, average: Tensor, noise: Tensor) -> Tensor:
-        """Averages (B, 1, side, side) with standard normal noise of the same shape, where read."""
+    def add_noise(self, average: Tensor, noise: Tensor) -> Tensor:
+        """Add sigma times standard normal noise to averages (B, 1, side, side), where read."""
         return average + self.config.sigma * self.inside * noise
 
-    def noise_in(self, noised: Tensor) -> tuple[Tensor, Tensor]:
-        """Predicted noise and denoised pictures of x + sigma noise, all (B, 1, side, side)."""
+    def predict_noise(self, noised: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the predicted noise and the denoised averages, both (B, 1, side, side)."""
         t = torch.full((len(noised),), self.t, device=noised.device)
         x_t = self.diffusion.alpha_bar[self.t].sqrt() * to_model(noised)
         noise: Tensor = self.noise_pred(x_t, t)
         return noise, to_pixels(self.diffusion.predict_x0(x_t, t, noise))
 
     def classify(self, average: Tensor) -> Tensor:
-        """Logits (B, 2) of denoised averages, folded into channels as in the U-Net."""
+        """Return logits (B, 2) of denoised averages, unshuffled into channels as in the U-Net."""
         logits: Tensor = self.expert(F.pixel_unshuffle(average, self.config.unshuffle))
         return logits
 
     def forward(self, noised: Tensor) -> Tensor:
         """The base classifier f: logits (B, 2) of noised averages (B, 1, side, side)."""
-        return self.classify(self.noise_in(noised)[1])
+        return self.classify(self.predict_noise(noised)[1])
 
     @torch.no_grad()
-    def counts(self, average: Tensor, n: int, seed: int) -> Tensor:
-        """Count f's votes by class, (2,) int64, over n noised copies of an average (1, s, s)."""
+    def count_votes(self, average: Tensor, n: int, seed: int) -> Tensor:
+        """Count f's votes by class, (2,) int64, over n noisy copies of an average (1, s, s)."""
         generator = torch.Generator().manual_seed(seed)
         found = torch.zeros(2, dtype=torch.int64)
-        for start in range(0, n, BATCH):
-            noise = torch.randn(min(BATCH, n - start), *average.shape, generator=generator)
-            logits = self(self.noised(average, noise.to(average)))
+        for start in range(0, n, BATCH_SIZE):
+            noise = torch.randn(min(BATCH_SIZE, n - start), *average.shape, generator=generator)
+            logits = self(self.add_noise(average, noise.to(average)))
             if not torch.isfinite(logits).all():
-                raise ValueError("the smoothed reader returns what is no number")
+                raise ValueError("the smoothed reader returned NaN or infinity")
             found += logits.argmax(1).bincount(minlength=2).cpu()
         return found
 
     def certify(
         self, scan: Tensor, *, n0: int = 100, n: int = 1000, alpha: float = 0.001, seed: int = 0
     ) -> Certificate:
-        """Certifies one scan (1, H, W) in [0, 1]: CERTIFY of Cohen et al. (2019).
+        """Certify one scan (1, H, W) in [0, 1]: CERTIFY of Cohen et al. (2019).
 
-        n0 copies choose the class, n others, of another stream of noise, bound its probability.
+        n0 noisy copies select the class; n others, of another noise stream, bound its probability.
 
         Raises:
             ValueError: n0 or n is below 1, alpha not in (0, 1), the scan is of another shape or
-                holds other than [0, 1], or what is read from it is no number.
+                has values outside [0, 1], or the output is not finite.
         """
         side = self.config.img_size
         if tuple(scan.shape) != (1, side, side) or not bool(((scan >= 0) & (scan <= 1)).all()):
@@ -153,8 +153,8 @@ class Smoothed(nn.Module):
             raise ValueError(f"need n0 and n of 1 or more, alpha in (0, 1), got {n0}, {n}, {alpha}")
         self.eval()
         average = self.pool(scan[None].to(next(self.parameters())))[0]
-        label = int(self.counts(average, n0, derive_seed(seed, "selection")).argmax())
-        agreed = int(self.counts(average, n, derive_seed(seed, "estimation"))[label])
+        label = int(self.count_votes(average, n0, derive_seed(seed, "selection")).argmax())
+        agreed = int(self.count_votes(average, n, derive_seed(seed, "estimation"))[label])
         least = lower_bound(agreed, n, alpha)
         if least <= 0.5:
             return Certificate(None, 0.0, 0.0, agreed)
@@ -163,9 +163,10 @@ class Smoothed(nn.Module):
 
 
 def lower_bound(k: int, n: int, alpha: float) -> float:
-    """The p at which k or more of n happen with probability alpha (Clopper and Pearson 1934).
+    """Return the Clopper-Pearson (1934) lower bound of a share, from k successes in n trials.
 
-    One-sided: the true share lies above it with confidence 1 - alpha. By halving, never above p.
+    One-sided, with confidence 1 - alpha: the p at which k or more of n happen with probability
+    alpha, by bisection from below.
 
     Raises:
         ValueError: k is not in [0, n].
@@ -175,7 +176,7 @@ def lower_bound(k: int, n: int, alpha: float) -> float:
     i = torch.arange(k, n + 1, dtype=torch.float64)
     ways = math.lgamma(n + 1) - torch.lgamma(i + 1) - torch.lgamma(n - i + 1)
     low, high = 0.0, 1.0
-    for _ in range(HALVINGS if k else 0):
+    for _ in range(BISECTION_STEPS if k else 0):
         p = (low + high) / 2
         if p in (low, high):
             break
@@ -185,7 +186,7 @@ def lower_bound(k: int, n: int, alpha: float) -> float:
 
 
 def load(folder: str | Path | None = None, device: str | torch.device = "cpu") -> Smoothed:
-    """The smoothed reader of a folder of weights (default: those that ship), verified.
+    """Load and verify the smoothed reader of a folder of weights (default: the published ones).
 
     Raises:
         WeightsError: the weights have none, or its file is missing, damaged or of another version.
@@ -193,7 +194,7 @@ def load(folder: str | Path | None = None, device: str | torch.device = "cpu") -
     folder = WEIGHTS if folder is None else Path(folder)
     if FILE not in checkpoint.read_manifest(folder):
         raise WeightsError(
-            f"These weights have no smoothed reader, so that nothing can be certified: {folder} "
+            f"These weights have no smoothed reader, so no scan can be certified: {folder} "
             f"does not list {FILE}."
         )
     part = checkpoint.load_verified(FILE, folder)
@@ -207,16 +208,16 @@ def load(folder: str | Path | None = None, device: str | torch.device = "cpu") -
     return model.to(device).eval().requires_grad_(False)
 
 
-def _ellipse(side: int, height: float, width: float) -> Tensor:
+def _build_ellipse(side: int, height: float, width: float) -> Tensor:
     at = (torch.arange(side) + 0.5) / side * 2 - 1
     return ((at[:, None] / height) ** 2 + (at / width) ** 2 <= 1).float()
 
 
-def _without_statistics(module: nn.Module) -> nn.Module:
+def _replace_batch_norm(module: nn.Module) -> nn.Module:
     """Replace batch norm by group norm: certificates must not depend on a hospital."""
     for name, child in module.named_children():
         if isinstance(child, nn.BatchNorm2d):
             setattr(module, name, nn.GroupNorm(8, child.num_features))
         else:
-            _without_statistics(child)
+            _replace_batch_norm(child)
     return module

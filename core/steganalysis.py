@@ -1,8 +1,7 @@
 """Steganalysis network: finds perturbations in the residual of a 3 x 3 blur.
 
-Adversarial noise resembles a message hidden in a picture, and steganalysis has known for long
-where to look: at the high-pass residual, its magnitude, and statistics over the whole picture
-(Xu et al. 2016).
+Adversarial noise resembles a message hidden in a picture. As in steganalysis (Xu et al. 2016) the
+network sees the high-pass residual, its magnitude, and statistics over the whole picture.
 """
 
 from __future__ import annotations
@@ -13,12 +12,12 @@ from itertools import pairwise
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-GAIN, CLIP = 32.0, 3.0  # a residual of one 8-bit level becomes an eighth, of 24 levels the most
+GAIN, CLIP = 32.0, 3.0  # one 8-bit level becomes 1 / 8; 24 levels are clipped
 
 
 @dataclass(frozen=True)
 class ResidualConfig:
-    """Widths of the convolutions; the first one keeps the resolution, every other halves it."""
+    """Widths of the convolutions; the first keeps the resolution, each further one halves it."""
 
     in_chans: int = 1
     channels: tuple[int, ...] = (12, 16, 24, 32)
@@ -29,7 +28,7 @@ class ResidualConfig:
 
 
 class ResidualNet(nn.Module):
-    """Log-odds (B,) that a scan (B, C, H, W) in [0, 1] was perturbed."""
+    """Network from scans (B, C, H, W) in [0, 1] to log-odds (B,) of a perturbation."""
 
     def __init__(self, config: ResidualConfig) -> None:
         super().__init__()
@@ -48,9 +47,9 @@ class ResidualNet(nn.Module):
         self.out = nn.Linear(widths[-1], 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Differentiable in the pixels."""
+        """Return log-odds (B,), differentiable in the pixels."""
         h = (high_pass(x) * GAIN).clamp(-CLIP, CLIP)
-        h = self.norm(self.first(h).abs())  # noise has no sign: its magnitude tells
+        h = self.norm(self.first(h).abs())  # the sign of noise carries nothing, its magnitude does
         for block in self.rest:
             h = block(h)
         log_odds: Tensor = self.out(h.mean((2, 3)))[:, 0]
@@ -58,10 +57,10 @@ class ResidualNet(nn.Module):
 
 
 def blur(x: Tensor) -> Tensor:
-    """3 x 3 mean with replicated edges, same shape."""
+    """Return the 3 x 3 mean with replicated edges, same shape."""
     return F.avg_pool2d(F.pad(x, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
 
 
 def high_pass(x: Tensor) -> Tensor:
-    """X minus its 3 x 3 mean, same shape."""
+    """Return x minus its 3 x 3 mean, same shape."""
     return x - blur(x)

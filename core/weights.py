@@ -1,7 +1,7 @@
 """The system as a folder of weights: one file a part, and a system file for each hospital.
 
-The file that ties holds the configuration and every tensor that no part file does. The weights of a
-federation have one of them a hospital: what each keeps for itself, above all its attention.
+A system file holds the configuration and every tensor that is in no part file. Federated weights
+have one system file a hospital, with its personal tensors, above all its attention.
 """
 
 from __future__ import annotations
@@ -44,12 +44,12 @@ def load(
     score: str | None = None,
     policy: str | None = None,
 ) -> MedFedPure:
-    """The system whose weights lie in `folder` (default: those that ship), ready to read.
+    """Load the system whose weights are in `folder` (default: the published ones), ready to read.
 
     Args:
         folder: where the weights are.
         device: by default the first CUDA device where there is one, else the CPU.
-        hospital: whose system, where the weights are a federation's; by default the first one's.
+        hospital: number of the hospital in federated weights; by default the first.
             `info` then holds its number as 'hospital' and all numbers as 'hospitals'.
         score: the detector's score that decides, of `core.detector.SCORES`; by default the
             weights' own.
@@ -57,7 +57,7 @@ def load(
 
     Raises:
         WeightsError: weights are missing, incomplete or altered, or there is no such hospital; the
-            message is one for users.
+            message is for users.
         ValueError: there is no such score or policy.
     """
     folder = WEIGHTS if folder is None else Path(folder)
@@ -66,18 +66,18 @@ def load(
             raise ValueError(f"must be one of {', '.join(known)}, got {given!r}")
     found = (re.fullmatch(r"hospital-(\d\d)\..*", n) for n in checkpoint.read_manifest(folder))
     numbers = sorted(int(match[1]) for match in found if match)
-    number = choose(hospital, numbers)
+    number = choose_hospital(hospital, numbers)
     try:
-        ties = load_system_file(folder, number)
-        system = build(_chosen(ties.config["system"], score, policy), ties.config["info"])
-        system.load_state_dict(_load_parts(folder, number, ties) | ties.state_dict)
+        stored = load_system_file(folder, number)
+        system = build(_restore(stored.config["system"], score, policy), stored.config["info"])
+        system.load_state_dict(_load_parts(folder, number, stored) | stored.state_dict)
     except WeightsError:
         raise
     except (RuntimeError, KeyError, TypeError, ValueError) as error:
         raise WeightsError(
             f"{system_file_name(number)} and its parts in {folder} do not fit this version: {error}"
         ) from None
-    system.info |= {"split_sha256": ties.split_sha256}
+    system.info |= {"split_sha256": stored.split_sha256}
     system.info |= {"hospitals": numbers} if numbers else {}
     return system.to(device or ("cuda" if torch.cuda.is_available() else "cpu")).eval()
 
@@ -101,20 +101,20 @@ def load_all(folder: str | Path | None = None, device: str | torch.device | None
         if place.startswith(_PLACES) and not any(n.startswith(place) for n in like.state_dict)
     }
     for other in others:
-        ties = load_system_file(folder, other)
-        if _kind(ties) != _kind(like):
+        stored = load_system_file(folder, other)
+        if _describe_kind(stored) != _describe_kind(like):
             raise WeightsError(
-                f"The weights file {system_file_name(other)} is of another split or shape."
+                f"The weights file {system_file_name(other)} is of another split or configuration."
             )
         systems[other] = copy.deepcopy(first, dict(shared))
-        systems[other].load_state_dict(ties.state_dict, strict=False)
+        systems[other].load_state_dict(stored.state_dict, strict=False)
         of_all = {key: first.info[key] for key in ("split_sha256", "hospitals")}
-        systems[other].info = {**ties.config["info"], **of_all}
+        systems[other].info = {**stored.config["info"], **of_all}
     return systems
 
 
-def choose(hospital: int | None, numbers: Sequence[int]) -> int | None:
-    """The number of the hospital asked for, by default the first; None where there are none.
+def choose_hospital(hospital: int | None, numbers: Sequence[int]) -> int | None:
+    """Return the requested hospital's number, by default the first; None if there are none.
 
     Raises:
         WeightsError: there is no such hospital.
@@ -138,48 +138,50 @@ def load_system_file(folder: Path, hospital: int | None) -> Checkpoint:
     Raises:
         WeightsError: it is missing, incomplete, altered or another hospital's.
     """
-    ties = checkpoint.load_verified(system_file_name(hospital), folder)
-    if ties.config["info"].get("hospital") != hospital:
-        raise WeightsError(f"The weights file {system_file_name(hospital)} is another hospital's.")
-    return ties
+    stored = checkpoint.load_verified(system_file_name(hospital), folder)
+    if stored.config["info"].get("hospital") != hospital:
+        raise WeightsError(
+            f"The weights file {system_file_name(hospital)} belongs to another hospital."
+        )
+    return stored
 
 
 def save_system_file(system: MedFedPure, folder: Path, split_sha256: str) -> None:
     """Write a system file: configuration, calibration, detector, info."""
     config = {"system": config_to_dict(system.config), "info": system.info}
-    ties = {n: t for n, t in system.state_dict().items() if not n.startswith(_PLACES)}
-    checkpoint.save(folder / SYSTEM, ties, config, split_sha256=split_sha256)
+    stored = {n: t for n, t in system.state_dict().items() if not n.startswith(_PLACES)}
+    checkpoint.save(folder / SYSTEM, stored, config, split_sha256=split_sha256)
 
 
 def save_part(
     module: nn.Module, folder: Path, name: str, config: dict[str, Any], split_sha256: str
 ) -> None:
-    """Writes one part in half precision."""
+    """Write one part in half precision."""
     checkpoint.save(
         folder / name, module.state_dict(), config, split_sha256=split_sha256, half=True
     )
 
 
-def _load_parts(folder: Path, hospital: int | None, ties: Checkpoint) -> dict[str, Tensor]:
-    """The tensors of the part files, by their place in the system."""
+def _load_parts(folder: Path, hospital: int | None, stored: Checkpoint) -> dict[str, Tensor]:
+    """Load the tensors of the part files, by their place in the system."""
     state: dict[str, Tensor] = {}
     file = system_file_name(hospital)
     for name in PARTS:
         part = checkpoint.load_verified(name, folder)
-        if part.split_sha256 != ties.split_sha256:
+        if part.split_sha256 != stored.split_sha256:
             raise WeightsError(f"The weights file {name} was trained on another split than {file}.")
         state |= {f"{PARTS[name]}.{n}": t for n, t in part.state_dict.items()}
-    for name in state.keys() & ties.state_dict.keys():
-        raise WeightsError(f"The weights file {file} holds {name}, as the file of a part does.")
+    for name in state.keys() & stored.state_dict.keys():
+        raise WeightsError(f"The weights file {file} holds {name}, which a part file holds too.")
     return state
 
 
-def _kind(ties: Checkpoint) -> tuple[str, Any, set[str]]:
-    return ties.split_sha256, ties.config["system"], set(ties.state_dict)
+def _describe_kind(stored: Checkpoint) -> tuple[str, Any, set[str]]:
+    return stored.split_sha256, stored.config["system"], set(stored.state_dict)
 
 
-def _chosen(values: dict[str, Any], score: str | None, policy: str | None) -> PipelineConfig:
-    """The stored configuration; weights that are about to be replaced are not fetched."""
+def _restore(values: dict[str, Any], score: str | None, policy: str | None) -> PipelineConfig:
+    """Restore the stored configuration, without fetching pretrained weights."""
     config = config_from_dict(values)
     moe, plain = (replace(part, pretrained=False) for part in (config.moe, config.plain))
     detector = replace(config.detector, score=score or config.detector.score)
@@ -188,12 +190,12 @@ def _chosen(values: dict[str, Any], score: str | None, policy: str | None) -> Pi
 
 
 def config_to_dict(config: PipelineConfig) -> dict[str, Any]:
-    """Plain dictionary of a configuration, for the weights' metadata."""
+    """Convert a configuration to a plain dictionary, for the weights' metadata."""
     return asdict(config)
 
 
 def config_from_dict(values: dict[str, Any]) -> PipelineConfig:
-    """The inverse of `config_to_dict`; lists become tuples."""
+    """Invert `config_to_dict`; lists become tuples."""
     return PipelineConfig(
         **{
             part.name: type(getattr(PipelineConfig(), part.name))(

@@ -20,7 +20,7 @@ from bench.robustness.filters import jpeg
 from bench.summaries import histogram, members, roc, separation, share_by_group
 from core import load
 from core.attacks import paper_attack
-from core.detector import SCORES, cut_off
+from core.detector import SCORES, clip_features
 from core.diffusion import seeded_noise
 from core.features import FEATURES
 from core.pipeline import MedFedPure
@@ -199,7 +199,7 @@ def _standardize(pipeline: MedFedPure, found: dict[str, Tensor]) -> Tensor:
     """Returns features (N, F) as the fused score adds them up."""
     detector = pipeline.detector
     features = torch.stack([found[f"feature {name}"] for name in FEATURES], 1)
-    return cut_off((features - detector.centre.cpu()) / detector.spread.cpu())
+    return clip_features((features - detector.centre.cpu()) / detector.spread.cpu())
 
 
 def table(results: md.Results) -> str:

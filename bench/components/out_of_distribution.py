@@ -100,7 +100,7 @@ def score_novelty(pipeline: MedFedPure, scans: np.ndarray, batch_size: int) -> T
     parts = []
     for start in progress(range(0, len(scans), batch_size), "novelty"):
         x = from_uint8(scans[start : start + batch_size])[:, None].to(pipeline.device)
-        parts.append(pipeline.novelty_of(x).cpu())
+        parts.append(pipeline.measure_novelty(x).cpu())
     return torch.cat(parts)
 
 

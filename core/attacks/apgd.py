@@ -1,4 +1,4 @@
-"""Auto-PGD (Croce & Hein 2020): PGD that chooses its own step size, in L-inf and L2."""
+"""Auto-PGD (Croce & Hein 2020): PGD with an adaptive step size, in L-inf and L2."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from torch import Tensor
 
 from core.attacks.base import LogitsFn, ascent, check, margin, noise_in_ball, project, to_eight_bit
 
-MOMENTUM = 0.75  # of a step that goes its own way; the rest continues the last one
-FIRST, LEAST, SHORTER = 0.22, 0.06, 0.03  # of the steps: to the first check, at least, less each
+MOMENTUM = 0.75  # weight of the new step; the rest is that of the last one
+# shares of the steps: first checkpoint, shortest interval, decrease of the interval
+FIRST, SHORTEST, DECREASE = 0.22, 0.06, 0.03
 RESTART = 1_000_003  # seeds of restarts lie this far apart
 LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "ce": lambda logits, y: F.cross_entropy(logits, y, reduction="none"),
@@ -22,12 +23,12 @@ LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 
 @dataclass(frozen=True)
 class APGD:
-    """Steps of 2 eps at first, halved where the loss rises in too few of them, from the best point.
+    """APGD: steps of 2 eps, halved and resumed at the best point where the loss rises rarely.
 
-    `loss` is the cross-entropy, or the margin: the best other logit minus the true one. (The
-    difference-of-logits ratio needs three logits; with two the margin is what is left of it.)
-    Differs from the paper: the result is the point of the highest loss among those at which a scan
-    was misread, if there is one, and among all if not; the paper takes the last one misread.
+    `loss` is the cross-entropy (`ce`) or the `margin`: the best other logit minus the true one,
+    in place of the difference-of-logits ratio, which needs three classes.
+    Differs from the paper: the result is the misclassified point of the highest loss, or the point
+    of the highest loss if none is misclassified; the paper takes the last misclassified point.
     """
 
     eps: float = 0.015
@@ -48,9 +49,9 @@ class APGD:
     def __call__(
         self, logits_fn: LogitsFn, x: Tensor, y: Tensor, seeds: Sequence[int] | None = None
     ) -> Tensor:
-        """x_adv (B, C, H, W) in [0, 1] and within eps of x.
+        """Return x_adv (B, C, H, W) in [0, 1] and within eps of x.
 
-        A scan keeps the first restart that misleads the reader, else the one of the highest loss.
+        A scan keeps the first restart that is misclassified, else the one of the highest loss.
         """
         x, own = x.detach(), list(range(len(x)) if seeds is None else seeds)
         best = x
@@ -71,26 +72,26 @@ class APGD:
     def _run(
         self, logits_fn: LogitsFn, x: Tensor, y: Tensor, seeds: Sequence[int]
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Scans, their losses (B,), and whether they are misread (B,), after one start."""
+        """Return scans, losses (B,) and misclassified flags (B,) of one restart."""
         b, n = len(x), self.steps
         step = torch.full((b, 1, 1, 1), 2 * self.eps, device=x.device)
         start = noise_in_ball(x, self.eps, self.norm, seeds)
-        if self.norm == "linf":  # as far as the ball reaches
+        if self.norm == "linf":  # scaled to the surface of the ball
             start = start * (self.eps / start.abs().amax((1, 2, 3), keepdim=True).clamp_min(1e-12))
         now = before = (x + start).clamp(0, 1)
-        grad, loss, wrong = self._look(logits_fn, now, y)
+        grad, loss, wrong = self._evaluate(logits_fn, now, y)
         best, best_grad, best_loss = now, grad, loss
         found, misread, found_loss = now, wrong, torch.where(wrong, loss, -torch.inf)
         rises = torch.zeros(b, device=x.device)
         at_check, was_reduced = best_loss, torch.ones(b, dtype=torch.bool, device=x.device)
         until = interval = max(int(FIRST * n), 1)
         for index in range(n):
-            ahead = self._inside(x, now + step * ascent(grad, self.norm))
+            ahead = self._project(x, now + step * ascent(grad, self.norm))
             share = MOMENTUM if index else 1.0
             moved = now + share * (ahead - now) + (1 - share) * (now - before)
-            before, now = now, self._inside(x, moved)
+            before, now = now, self._project(x, moved)
             last = loss
-            grad, loss, wrong = self._look(logits_fn, now, y)
+            grad, loss, wrong = self._evaluate(logits_fn, now, y)
             further = wrong & (loss > found_loss)
             found = torch.where(further.view(-1, 1, 1, 1), now, found)
             found_loss = torch.where(further, loss, found_loss)
@@ -109,14 +110,14 @@ class APGD:
             now, grad = torch.where(pick, best, now), torch.where(pick, best_grad, grad)
             loss = torch.where(reduce, best_loss, loss)
             was_reduced, at_check, rises = reduce, best_loss, torch.zeros_like(rises)
-            until = interval = max(interval - max(int(SHORTER * n), 1), max(int(LEAST * n), 1))
+            until = interval = max(interval - max(int(DECREASE * n), 1), max(int(SHORTEST * n), 1))
         return torch.where(misread.view(-1, 1, 1, 1), found, best), best_loss, misread
 
-    def _inside(self, x: Tensor, moved: Tensor) -> Tensor:
+    def _project(self, x: Tensor, moved: Tensor) -> Tensor:
         return (x + project(moved - x, self.eps, self.norm)).clamp(0, 1)
 
-    def _look(self, logits_fn: LogitsFn, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Gradient of the loss, the loss (B,), and whether each scan is misread (B,)."""
+    def _evaluate(self, logits_fn: LogitsFn, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the loss gradient, the loss (B,) and misclassified flags (B,)."""
         with torch.enable_grad():
             x = x.detach().requires_grad_()
             logits = logits_fn(x)

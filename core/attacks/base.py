@@ -12,7 +12,7 @@ from torch import Tensor
 
 from core.seeds import derive_seed
 
-STREAM = "attack"  # the purifier's noise of the same seed is something else
+STREAM = "attack"  # apart from the purifier's noise of the same seed
 LogitsFn = Callable[[Tensor], Tensor]
 NORMS = ("linf", "l2")
 
@@ -28,7 +28,7 @@ class Step:
 
 
 def check(eps: float, norm: str) -> None:
-    """Raises ValueError for an eps or norm that is not valid."""
+    """Raise ValueError for an invalid eps or norm."""
     if not 0 <= eps < math.inf:
         raise ValueError(f"eps must be at least 0 and finite, got {eps}")
     if norm not in NORMS:
@@ -36,14 +36,14 @@ def check(eps: float, norm: str) -> None:
 
 
 def evaluate(logits_fn: LogitsFn, x: Tensor, y: Tensor, index: int) -> Step:
-    """The step at `x` without a gradient."""
+    """Evaluate the step at `x` without a gradient."""
     with torch.no_grad():
         logits = logits_fn(x)
     return Step(index, x, F.cross_entropy(logits, y, reduction="none"), logits.softmax(1))
 
 
 def gradient(logits_fn: LogitsFn, x: Tensor, y: Tensor, index: int) -> tuple[Tensor, Step]:
-    """Gradient of each scan's cross-entropy with respect to its pixels, and the step at `x`.
+    """Return the gradient of each scan's cross-entropy by its pixels, and the step at `x`.
 
     Parameters' `.grad` and the training flag stay as they were.
     """
@@ -56,7 +56,7 @@ def gradient(logits_fn: LogitsFn, x: Tensor, y: Tensor, index: int) -> tuple[Ten
 
 
 def project(delta: Tensor, eps: float, norm: str) -> Tensor:
-    """The nearest perturbation in the ball of radius eps around 0, per scan (Eq. 2)."""
+    """Project perturbations on the ball of radius eps around 0, per scan (Eq. 2)."""
     if norm == "linf":
         return delta.clamp(-eps, eps)
     length: Tensor = delta.flatten(1).norm(dim=1).clamp_min(1e-12)
@@ -64,7 +64,7 @@ def project(delta: Tensor, eps: float, norm: str) -> Tensor:
 
 
 def ascent(grad: Tensor, norm: str) -> Tensor:
-    """Steepest direction of unit size: the sign in L-inf, the normalised gradient in L2."""
+    """Return the steepest unit direction: the sign in L-inf, the normalised gradient in L2."""
     if norm == "linf":
         return grad.sign()
     length: Tensor = grad.flatten(1).norm(dim=1).clamp_min(1e-12)
@@ -72,7 +72,7 @@ def ascent(grad: Tensor, norm: str) -> Tensor:
 
 
 def noise_in_ball(x: Tensor, eps: float, norm: str, seeds: Sequence[int]) -> Tensor:
-    """Random start inside the ball, one seed per scan, the same whatever the batch."""
+    """Draw a random start inside the ball, one seed per scan, independent of the batch."""
     if len(seeds) != len(x):
         raise ValueError(f"need one seed per scan, got {len(seeds)} for {len(x)}")
     draws = []
@@ -88,7 +88,7 @@ def noise_in_ball(x: Tensor, eps: float, norm: str, seeds: Sequence[int]) -> Ten
 
 
 def to_eight_bit(x: Tensor, x_adv: Tensor) -> Tensor:
-    """x_adv with its perturbation rounded toward zero to whole levels of 1 / 255.
+    """Round the perturbation of x_adv toward zero to multiples of 1 / 255.
 
     Where x lies on the 8-bit grid, so does the result: saved as PNG and opened again it is
     identical, and it never leaves the ball that x_adv was in.
@@ -99,7 +99,7 @@ def to_eight_bit(x: Tensor, x_adv: Tensor) -> Tensor:
 
 
 def margin(logits: Tensor, y: Tensor) -> Tensor:
-    """Return the best other logit minus the true one, (B,): above 0 where a scan is misread."""
+    """Return the best other logit minus the true one, (B,): above 0 where misclassified."""
     true = logits.gather(1, y[:, None])[:, 0]
     other = logits.scatter(1, y[:, None], -torch.inf).amax(1)
     return other - true

@@ -1,7 +1,7 @@
-"""Backward pass differentiable approximation (Athalye et al. 2018): what stands in for a gradient.
+"""Backward pass differentiable approximation, BPDA (Athalye et al. 2018).
 
-Where a defence has no useful gradient, an attacker runs it forward as it is and goes back through
-something simpler.
+A step of a defence without a useful gradient runs unchanged forward, and is replaced by a
+differentiable approximation backward.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from torch import Tensor
 
 
 def straight_through(change: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    """Return change(x) forward and the identity backward: for changes that alter a scan little."""
+    """Return change(x) forward, with the identity backward: for steps that change a scan little."""
     with torch.no_grad():
         changed = change(x)
     return changed + (x - x.detach())

@@ -1,4 +1,4 @@
-"""Detector-aware attack: follows the gradients of the classifier's loss and of the score."""
+"""Detector-aware attack on the classifier's loss and the detector's score together."""
 
 from __future__ import annotations
 
@@ -10,22 +10,24 @@ from torch import Tensor
 
 from core.attacks.base import ascent, check, project, to_eight_bit
 
-LookFn = Callable[[Tensor], tuple[Tensor, Tensor]]  # how far misread (B,), how far above tau (B,)
+LookFn = Callable[
+    [Tensor], tuple[Tensor, Tensor]
+]  # margin of the wrong class (B,), score above tau (B,)
 
 
 @dataclass(frozen=True)
 class DetectorAwarePGD:
-    """Both gradients are brought to unit length and followed, with momentum and shrinking steps.
+    """PGD on both gradients, each of unit length, with momentum and shrinking steps.
 
-    No signs: a step of one size in every pixel is grain itself, and raises the score of a detector
-    of grain even where its gradient leads down. Gradients are taken at the scan rounded to 8 bits
-    (backward the identity), because that is what will be looked at. Of the points on the way the
-    one that is furthest misread and not flagged counts; where there is none, the last.
+    No sign steps: a step of one size in every pixel is noise, and raises the score of a noise
+    detector even along its descending gradient. Gradients are taken at the scan quantized to 8
+    bits (straight-through backward), which is what the detector gets. The result is the best
+    misclassified and unflagged point of the trajectory, or the last point if there is none.
     """
 
     eps: float = 0.015
     steps: int = 50
-    share: float = 1.0  # of hiding, against misleading
+    share: float = 1.0  # weight of the score's gradient against the loss gradient's
     first: float = 0.5  # root mean square of the first step, over eps
     momentum: float = 0.75
     eight_bit: bool = False
@@ -36,7 +38,7 @@ class DetectorAwarePGD:
             raise ValueError(f"steps, share, first or momentum out of range in {self}")
 
     def __call__(self, look: LookFn, x: Tensor, start: Tensor) -> Tensor:
-        """x_adv (B, C, H, W) in [0, 1] and within eps of x, from `start`, which is so too."""
+        """Return x_adv (B, C, H, W) in [0, 1] and within eps of x, from a `start` within both."""
         x, now = x.detach(), start.detach()
         length = x[0].numel() ** 0.5 * self.eps * self.first
         pace, found = torch.zeros_like(x), now

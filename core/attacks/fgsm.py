@@ -1,4 +1,4 @@
-"""Fast gradient sign method (Goodfellow et al. 2015): PGD's single full step from the scan."""
+"""Fast gradient sign method (Goodfellow et al. 2015): one full step from the scan."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from core.attacks.pgd import PGD
 
 @dataclass(frozen=True)
 class FGSM:
-    """x + eps * sign(grad loss) in L-inf; in L2 a step of length eps along the gradient."""
+    """FGSM: x + eps * sign(grad loss) in L-inf; in L2 a step of length eps along the gradient."""
 
     eps: float = 0.015
     norm: str = "linf"
@@ -26,13 +26,13 @@ class FGSM:
     def __call__(
         self, logits_fn: LogitsFn, x: Tensor, y: Tensor, seeds: Sequence[int] | None = None
     ) -> Tensor:
-        """x_adv (B, C, H, W) in [0, 1] and within eps of x; not random, `seeds` is not used."""
+        """Return x_adv (B, C, H, W) in [0, 1] and within eps of x; `seeds` is unused."""
         return self._as_pgd()(logits_fn, x, y)
 
     def trajectory(
         self, logits_fn: LogitsFn, x: Tensor, y: Tensor, seeds: Sequence[int] | None = None
     ) -> Iterator[Step]:
-        """Step 0 (the scan) and step 1 (the result)."""
+        """Yield step 0 (the scan) and step 1 (the result)."""
         return self._as_pgd().trajectory(logits_fn, x, y)
 
     def _as_pgd(self) -> PGD:

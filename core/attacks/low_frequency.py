@@ -1,4 +1,4 @@
-"""PGD on a coarse grid, upsampled: smooth perturbations that survive filters, noise and votes."""
+"""PGD on a coarse grid, upsampled: smooth perturbations that survive filters and noise."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from core.attacks.base import LogitsFn, check, gradient, noise_in_ball, to_eight
 
 @dataclass(frozen=True)
 class LowFrequency:
-    """Signed steps on `grid` x `grid` values in [-eps, eps], enlarged bilinearly to the scan.
+    """PGD by sign on `grid` x `grid` values in [-eps, eps], upsampled bilinearly to the scan.
 
-    Bilinear weights sum to one, so the enlarged perturbation stays in the L-inf ball. The steps
+    Bilinear weights sum to one, so the upsampled perturbation stays in the L-inf ball. The steps
     shrink evenly from half of eps to none; the point of the highest loss is kept.
     """
 
@@ -33,7 +33,7 @@ class LowFrequency:
     def __call__(
         self, logits_fn: LogitsFn, x: Tensor, y: Tensor, seeds: Sequence[int] | None = None
     ) -> Tensor:
-        """x_adv (B, C, H, W) in [0, 1] and within eps of x; one seed per scan."""
+        """Return x_adv (B, C, H, W) in [0, 1] and within eps of x; one seed per scan."""
         x = x.detach()
         own = range(len(x)) if seeds is None else seeds
         small = x.new_zeros(*x.shape[:2], self.grid, self.grid)
@@ -41,17 +41,19 @@ class LowFrequency:
         best = x
         highest = torch.full((len(x),), -torch.inf, device=x.device)
         for index in range(self.steps + 1):
-            x_adv = (x + self._enlarged(coarse, x)).clamp(0, 1)
+            x_adv = (x + self._upsample(coarse, x)).clamp(0, 1)
             grad, step = gradient(logits_fn, x_adv, y, index)
             better = step.loss > highest
             best = torch.where(better.view(-1, 1, 1, 1), x_adv, best)
             highest = torch.where(better, step.loss, highest)
-            with torch.enable_grad():  # the enlargement is linear: its transpose brings grad back
+            with (
+                torch.enable_grad()
+            ):  # upsampling is linear: its transpose maps the gradient to the grid
                 variable = coarse.detach().requires_grad_()
-                (back,) = torch.autograd.grad(self._enlarged(variable, x), variable, grad)
+                (back,) = torch.autograd.grad(self._upsample(variable, x), variable, grad)
             size = self.eps / 2 * (1 - index / (self.steps + 1))
             coarse = (coarse + size * back.sign()).clamp(-self.eps, self.eps)
         return to_eight_bit(x, best) if self.eight_bit else best
 
-    def _enlarged(self, coarse: Tensor, x: Tensor) -> Tensor:
+    def _upsample(self, coarse: Tensor, x: Tensor) -> Tensor:
         return F.interpolate(coarse, size=x.shape[-2:], mode="bilinear", align_corners=False)

@@ -16,19 +16,19 @@ from core.attacks.pgd import PGD
 class BisectionStep:
     """State of the bisection after one attack: the smallest eps lies in (low, high]."""
 
-    eps: float  # that was tried
-    low: float  # the largest eps below `high` that was tried in vain
-    high: float | None  # the smallest eps that turned the output; None where none did
-    x_adv: Tensor | None  # (1, C, H, W) in [0, 1], the scan that `high` made
+    eps: float  # of this attack
+    low: float  # the largest failed eps below `high`
+    high: float | None  # the smallest successful eps; None if there is none
+    x_adv: Tensor | None  # (1, C, H, W) in [0, 1], adversarial example of size `high`
 
 
 @dataclass(frozen=True)
 class MinimalPGD:
-    """Halves the interval between an eps that fails and one that succeeds, to within `tolerance`.
+    """Bisection between an eps at which PGD fails and one at which it succeeds, to `tolerance`.
 
-    The answer is an upper bound: a cleverer attack may need less. PGD may also fail at an eps
-    although it succeeds at a smaller one, so a failure only ever raises `low`, and a success is
-    never taken back. Every attack starts at the scan itself: the same scan, the same answer.
+    The result is an upper bound: a stronger attack may need less. PGD may fail at an eps and
+    succeed at a smaller one, so a failure only raises `low`. Every attack starts at the scan
+    itself, so the result is deterministic.
     `largest` and `tolerance` are in the units of `norm`.
     """
 
@@ -43,16 +43,16 @@ class MinimalPGD:
             raise ValueError(f"tolerance and steps must be positive, got {self}")
 
     def __call__(self, logits_fn: LogitsFn, x: Tensor, y: Tensor) -> float | None:
-        """The smallest eps found that makes scan x (1, C, H, W) leave label y (1,), or None."""
+        """Return the smallest eps found at which x (1, C, H, W) leaves label y (1,), or None."""
         high = None
         for probe in self.search(logits_fn, x, y):
             high = probe.high
         return high
 
     def search(self, logits_fn: LogitsFn, x: Tensor, y: Tensor) -> Iterator[BisectionStep]:
-        """Yields after each attack, so that a caller can show it, or stop there.
+        """Yield after each attack, so that a caller can show progress or stop.
 
-        First eps 0 (is the output y at all?), then `largest`, then the middles.
+        Order of eps: 0 (a scan that is not classified as y), `largest`, then bisection.
 
         Raises:
             ValueError: x is not one scan.
@@ -62,7 +62,7 @@ class MinimalPGD:
         low, high, best = 0.0, None, None
         eps = 0.0
         while True:
-            x_adv = self._turn(logits_fn, x, y, eps)
+            x_adv = self._attack_at(logits_fn, x, y, eps)
             if x_adv is not None:
                 high, best = eps, x_adv
             else:
@@ -75,12 +75,12 @@ class MinimalPGD:
             else:
                 eps = (low + high) / 2
 
-    def _turn(self, logits_fn: LogitsFn, x: Tensor, y: Tensor, eps: float) -> Tensor | None:
+    def _attack_at(self, logits_fn: LogitsFn, x: Tensor, y: Tensor, eps: float) -> Tensor | None:
         """Return the first scan on PGD's trajectory whose output is not y."""
         if eps == 0:
             with torch.no_grad():
                 return x if bool(logits_fn(x).argmax(1) != y) else None
-        # 2.5 times the radius in all: Madry et al. (2018)
+        # step size of Madry et al. (2018): 2.5 eps / steps
         attack = PGD(eps, 2.5 * eps / self.steps, self.steps, self.norm, random_start=False)
         for step in attack.trajectory(logits_fn, x, y):
             if bool(step.probabilities.argmax(1) != y):

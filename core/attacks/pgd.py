@@ -23,11 +23,11 @@ from core.attacks.base import (
 
 @dataclass(frozen=True)
 class PGD:
-    """x <- project(x + alpha * sign(grad loss)), `steps` times.
+    """PGD: x <- project(x + alpha * sign(grad loss)), `steps` times.
 
-    `eps` and `alpha` are in units of [0, 1] pixels. With `targeted`, y is the label to reach, not
-    the one to leave. With `eight_bit` the final perturbation is rounded toward zero to whole
-    levels, so that the result survives an 8-bit file.
+    `eps` and `alpha` are in units of [0, 1] pixels. With `targeted`, y is the label to reach
+    instead of the label to leave. With `eight_bit` the final perturbation is rounded toward zero
+    to whole levels, so that the result survives an 8-bit file.
     """
 
     eps: float = 0.015
@@ -48,9 +48,9 @@ class PGD:
     def __call__(
         self, logits_fn: LogitsFn, x: Tensor, y: Tensor, seeds: Sequence[int] | None = None
     ) -> Tensor:
-        """x_adv (B, C, H, W) in [0, 1] and within eps of x."""
+        """Return x_adv (B, C, H, W) in [0, 1] and within eps of x."""
         x_adv = x
-        for item in self._walk(logits_fn, x, y, seeds):
+        for item in self._iterate(logits_fn, x, y, seeds):
             if isinstance(item, Tensor):
                 x_adv = item
         return x_adv
@@ -58,17 +58,17 @@ class PGD:
     def trajectory(
         self, logits_fn: LogitsFn, x: Tensor, y: Tensor, seeds: Sequence[int] | None = None
     ) -> Iterator[Step]:
-        """Steps 0 (the start) to `steps` (the result), each yielded as soon as it is known."""
-        for step in self._walk(logits_fn, x, y, seeds):
+        """Yield step 0 (the start) to `steps` (the result), each as soon as it is known."""
+        for step in self._iterate(logits_fn, x, y, seeds):
             if isinstance(step, Step):
                 yield step
             else:
                 yield evaluate(logits_fn, step, y, self.steps)
 
-    def _walk(
+    def _iterate(
         self, logits_fn: LogitsFn, x: Tensor, y: Tensor, seeds: Sequence[int] | None
     ) -> Iterator[Step | Tensor]:
-        """A Step at every point where the gradient was taken, then the bare result."""
+        """Yield a Step at each point where the gradient is taken, then the resulting tensor."""
         x = x.detach()
         x_adv = x
         if self.random_start:

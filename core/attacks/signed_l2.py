@@ -39,7 +39,7 @@ class SignedL2:
     def __call__(
         self, logits_fn: LogitsFn, x: Tensor, y: Tensor, seeds: Sequence[int] | None = None
     ) -> Tensor:
-        """x_adv (B, C, H, W) in [0, 1], within eps of x in normalised units.
+        """Return x_adv (B, C, H, W) in [0, 1], within eps of x in normalised units.
 
         Raises:
             ValueError: `std` does not have one number per channel, or `seeds` one per picture.

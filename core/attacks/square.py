@@ -1,4 +1,4 @@
-"""Square attack (Andriushchenko et al. 2020): random squares, no gradient at all, L-inf."""
+"""Square attack (Andriushchenko et al. 2020): a black-box attack with random squares, in L-inf."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from torch import Tensor
 from core.attacks.base import STREAM, LogitsFn, check, margin, to_eight_bit
 from core.seeds import derive_seed
 
-# after so many of 10,000 queries the squares' area halves (section 4.1 of its paper)
-HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
+# after so many of 10,000 queries the squares' area halves (section 4.1)
+HALVING_QUERIES = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 
 
 @dataclass(frozen=True)
 class Square:
-    """Vertical stripes of +-eps, then squares of +-eps that are kept where the margin rises.
+    """Square attack: vertical stripes, then squares of +-eps, kept where the margin rises.
 
-    `share` is the first squares' part of the picture. A scan that is misread is left as it is, but
-    with `until_wrong` False: where the reader is stochastic, a lucky query is no success.
+    `share` is the area of the first squares. A misclassified scan stops, unless `until_wrong` is
+    False: one query of a randomised defence is not a success yet.
     """
 
     eps: float = 0.015
@@ -39,24 +39,24 @@ class Square:
     def __call__(
         self, logits_fn: LogitsFn, x: Tensor, y: Tensor, seeds: Sequence[int] | None = None
     ) -> Tensor:
-        """x_adv (B, C, H, W) in [0, 1] and within eps of x; one seed per scan."""
+        """Return x_adv (B, C, H, W) in [0, 1] and within eps of x; one seed per scan."""
         x = x.detach()
         own = range(len(x)) if seeds is None else seeds
         draws = [torch.Generator().manual_seed(derive_seed(seed, STREAM)) for seed in own]
         channels, height, width = x.shape[1:]
-        stripes = torch.stack([_signs((channels, 1, width), g) for g in draws]).to(x)
+        stripes = torch.stack([_draw_signs((channels, 1, width), g) for g in draws]).to(x)
         best = (x + self.eps * stripes).clamp(0, 1)
         highest = margin(logits_fn(best), y)
         for query in range(1, self.queries):
             if self.until_wrong and bool((highest > 0).all()):
                 break
-            side = self._side(query, height, width)
+            side = self._compute_side(query, height, width)
             moved = best.clone()
             for i, g in enumerate(draws):
                 top = int(torch.randint(height - side + 1, (1,), generator=g))
                 left = int(torch.randint(width - side + 1, (1,), generator=g))
                 window = (i, slice(None), slice(top, top + side), slice(left, left + side))
-                change = self.eps * _signs((channels, 1, 1), g).to(x)
+                change = self.eps * _draw_signs((channels, 1, 1), g).to(x)
                 moved[window] = (x[window] + change).clamp(0, 1)
             now = margin(logits_fn(moved), y)
             better = now > highest
@@ -66,12 +66,12 @@ class Square:
             highest = torch.where(better, now, highest)
         return to_eight_bit(x, best) if self.eight_bit else best
 
-    def _side(self, query: int, height: int, width: int) -> int:
-        """Side of the squares of a query, in pixels."""
-        passed = sum(query * 10_000 / self.queries > limit for limit in HALVINGS)
+    def _compute_side(self, query: int, height: int, width: int) -> int:
+        """Compute the side of a query's squares in pixels."""
+        passed = sum(query * 10_000 / self.queries > limit for limit in HALVING_QUERIES)
         side = round(math.sqrt(self.share / 2**passed * height * width))
         return min(max(side, 1), min(height, width) - 1)
 
 
-def _signs(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+def _draw_signs(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
     return torch.randint(2, shape, generator=generator) * 2.0 - 1

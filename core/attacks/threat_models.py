@@ -1,4 +1,4 @@
-"""The two standard attackers, defined once: the paper's, and one that knows the whole defence."""
+"""Threat models: the paper's attack, and an attacker that knows the whole defence."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ def paper_attack(eps: float = PAPER_EPS, *, eight_bit: bool = False) -> PGD:
 
 
 def adaptive_logits(system: MedFedPure, seeds: Iterable[int]) -> LogitsFn:
-    """Return the whole pipeline's logits as an attacker sees them that knows the defence.
+    """Return the full pipeline's logits for an adaptive attack: EOT over the purifier's noise.
 
-    Each call averages `EOT_ITER` noise draws (Athalye et al. 2018), one seed of `seeds` a scan: the
-    attacker knows how noise is drawn, and not the draw of the reading that it attacks.
+    Each call averages `EOT_ITER` noise draws (Athalye et al. 2018) and takes one of `seeds` for
+    each scan and draw: the attacker knows the noise's distribution, not the draw of the reading.
     """
     draws = iter(seeds)
 

@@ -1,4 +1,4 @@
-"""From any file to the canonical scan. File formats only; no network, no Gradio.
+"""File formats: from any file to the canonical scan. No network weights, no Gradio.
 
 >>> volume = read_volume("series.zip")  # doctest: +SKIP
 >>> volume.data.shape, volume.notes, volume.slice(11).shape  # doctest: +SKIP

@@ -12,41 +12,44 @@ from pathlib import Path, PurePosixPath
 from core.scan.errors import MAX_SLICES, MAX_UNPACKED, MAX_VOLUME_BYTES, ScanError, check_bytes
 
 MAX_FILES = 2 * MAX_SLICES  # series come with reports, previews and directories
-ENTRY = b"PK\x01\x02"  # starts each entry of a zip's directory
-READABLE = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # others may ask for any amount of memory
+DIRECTORY_ENTRY = b"PK\x01\x02"  # starts each entry of a zip's directory
+READABLE_METHODS = (
+    zipfile.ZIP_STORED,
+    zipfile.ZIP_DEFLATED,
+)  # others may need any amount of memory
 
 
 def files_in_zip(data: bytes) -> list[Callable[[], bytes]]:
-    """A reader for each file in a zip, in the zip's order; what it declares is checked first.
+    """Return a function that reads each file of a zip, in order, after checking declared sizes.
 
     Raises:
-        ScanError: damaged, locked, too much in it, or names that point out of it.
+        ScanError: damaged, encrypted, too large, or a path that points outside the zip.
     """
-    _check_count(data.count(ENTRY))  # before a list of millions is made
+    _check_count(data.count(DIRECTORY_ENTRY))  # before a list of millions is made
     try:
         archive = zipfile.ZipFile(io.BytesIO(data))
     except (zipfile.BadZipFile, ValueError, NotImplementedError):
-        raise ScanError("The zip is damaged or incomplete: pack or send it again.") from None
+        raise ScanError("The zip is damaged or incomplete: create or send it again.") from None
     entries = [entry for entry in archive.infolist() if not entry.is_dir()]
     for entry in entries:
         name = PurePosixPath(entry.filename.replace("\\", "/"))
         if name.is_absolute() or ".." in name.parts or entry.filename[1:2] == ":":
             raise ScanError(
-                "The zip names files outside itself, which no honest one does: pack it again."
+                "The zip contains a file path that points outside it: create the zip again."
             )
         if entry.flag_bits & 1:
-            raise ScanError("The zip is locked with a password: pack it again without one.")
-        if entry.compress_type not in READABLE:
-            raise ScanError("The zip is packed in an unusual way: pack it as a plain zip.")
+            raise ScanError("The zip is locked with a password: create it without one.")
+        if entry.compress_type not in READABLE_METHODS:
+            raise ScanError("The zip uses an unusual compression: create it as a standard zip.")
     _check_size(sum(entry.file_size for entry in entries))
-    return [partial(_unpacked, archive, entry) for entry in entries]
+    return [partial(_unpack, archive, entry) for entry in entries]
 
 
 def files_in_folder(folder: Path) -> list[Callable[[], bytes]]:
-    """A reader for each file in a folder and those below it, in order of their names.
+    """Return a function that reads each file of a folder and its subfolders, sorted by name.
 
     Raises:
-        ScanError: there is too much in it.
+        ScanError: too many or too large files.
     """
     found = []
     for place, _, names in os.walk(folder):
@@ -58,16 +61,16 @@ def files_in_folder(folder: Path) -> list[Callable[[], bytes]]:
     return [path.read_bytes for path in sorted(found)]
 
 
-def _unpacked(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytes:
+def _unpack(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytes:
     with archive.open(entry) as file:
-        return file.read(entry.file_size)  # without a number it may unpack more than is declared
+        return file.read(entry.file_size)  # without the limit it may unpack more than declared
 
 
 def _check_count(count: int) -> None:
     if count > MAX_FILES:
-        raise ScanError(f"There are more than {MAX_FILES:,} files: send one series alone.")
+        raise ScanError(f"There are more than {MAX_FILES:,} files: send a single series.")
 
 
 def _check_size(size: int) -> None:
     if size > MAX_UNPACKED:
-        raise ScanError("The files take more than 1 GB unpacked: send one series alone.")
+        raise ScanError("The files unpack to more than 1 GB: send a single series.")

@@ -1,4 +1,4 @@
-"""The one canonical scan that every other part works on, and the 8-bit grid that it lies on.
+"""Canonical scan: the one format that all other parts of the project work on.
 
 A canonical scan is grey, float32, (1, 224, 224), in [0, 1]: padded with black to a square, resized
 with antialiasing, and on the 8-bit grid (every value is k / 255). The grid makes a scan, its PNG
@@ -18,23 +18,23 @@ from torch import Tensor
 from core.scan.errors import ScanError
 
 SIZE = 224
-BLANK = 8 / 255  # contrast below which a picture shows nothing
-BUT_FEW = (0.5, 99.5)  # percentiles between which the contrast counts
+MIN_CONTRAST = 8 / 255  # below it a picture counts as blank
+CONTRAST_PERCENTILES = (0.5, 99.5)  # contrast is measured between these
 
 
-def canonical(grey: np.ndarray, size: int = SIZE) -> Tensor:
-    """Pads (H, W) float32 in [0, 1] to a black square, resized and put on the 8-bit grid.
+def to_canonical(grey: np.ndarray, size: int = SIZE) -> Tensor:
+    """Convert (H, W) float32 in [0, 1]: pad to a black square, resize, round to the 8-bit grid.
 
     Raises:
-        ScanError: there is next to nothing in it, a few bright or dark pixels aside.
+        ScanError: the picture is blank but for a few bright or dark pixels.
     """
-    shrink = max(grey.shape) // (8 * size)  # a huge or long picture makes no huge square
+    shrink = max(grey.shape) // (8 * size)  # bounds the square of a huge or long picture
     if shrink > 1:
         grey = np.asarray(Image.fromarray(grey).reduce(shrink))
-    low, high = np.percentile(grey, BUT_FEW)
-    if high - low < BLANK:
+    low, high = np.percentile(grey, CONTRAST_PERCENTILES)
+    if high - low < MIN_CONTRAST:
         shade = "black" if high < 0.1 else "white" if low > 0.9 else "grey"
-        raise ScanError(f"The picture is blank: it is {shade} all over.")
+        raise ScanError(f"The picture is blank: it is {shade} everywhere.")
     height, width = grey.shape
     side = max(height, width)
     square = np.zeros((side, side), dtype=np.float32)
@@ -47,23 +47,23 @@ def canonical(grey: np.ndarray, size: int = SIZE) -> Tensor:
 
 
 def to_image(scan: Tensor) -> Image.Image:
-    """The 8-bit grey picture of a scan (1, H, W) in [0, 1]; exact for canonical scans."""
+    """Convert a scan (1, H, W) in [0, 1] to an 8-bit grey picture; exact for canonical scans."""
     return Image.fromarray(to_uint8(scan)[0])
 
 
 def to_uint8(scan: Tensor) -> np.ndarray:
-    """Levels 0..255 as uint8, rounded to the nearest, same shape."""
+    """Convert [0, 1] to levels 0..255 as uint8, rounded to nearest, same shape."""
     levels: np.ndarray = (scan.detach().clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy()
     return levels
 
 
 def from_uint8(levels: np.ndarray) -> Tensor:
-    """Float32 in [0, 1] from uint8 levels, same shape: the inverse of `to_uint8`."""
+    """Convert uint8 levels to float32 in [0, 1], same shape: the inverse of `to_uint8`."""
     return torch.from_numpy(np.ascontiguousarray(levels)).to(torch.float32) / 255
 
 
 def to_png(scan: Tensor) -> bytes:
-    """Lossless PNG file of a scan; `read_scan` of it gives the identical tensor."""
+    """Encode a scan as lossless PNG; `read_scan` of it gives the identical tensor."""
     buffer = io.BytesIO()
     to_image(scan).save(buffer, format="PNG")
     return buffer.getvalue()

@@ -19,24 +19,26 @@ class NotAnMRIError(ScanError):
     """A picture that does not look like a brain MRI; `any_picture=True` reads it all the same."""
 
 
-def damaged() -> ScanError:
+def damage_error() -> ScanError:
     """Return the error for a damaged file: decoders raise almost anything."""
     return ScanError("The file is damaged or incomplete and cannot be opened.")
 
 
-def not_numbers() -> ScanError:
+def not_numbers_error() -> ScanError:
     """Return the error for pixels that are infinite or NaN."""
-    return ScanError("The picture holds values that are not numbers: save it with those set to 0.")
+    return ScanError(
+        "The picture contains values that are not numbers: set them to 0 and save it again."
+    )
 
 
 def check_bytes(size: int, limit: int) -> None:
-    """Raises `ScanError` for a file of more bytes than `limit`."""
+    """Raise `ScanError` for a file of more bytes than `limit`."""
     if size > limit:
         raise ScanError(f"The file is larger than {limit // MB} MB.")
 
 
 def check_pixels(rows: int, columns: int) -> None:
-    """Raises `ScanError` for a slice that is too large or too small; to ask before decoding it."""
+    """Raise `ScanError` for a slice that is too large or too small; call it before decoding."""
     if rows * columns > MAX_PIXELS:
         raise ScanError(f"The picture has more than {MAX_PIXELS // 1_000_000} million pixels.")
     if min(rows, columns) < MIN_SIDE:
@@ -47,14 +49,14 @@ def check_pixels(rows: int, columns: int) -> None:
 
 
 def check_volume(slices: int, rows: int, columns: int) -> None:
-    """Raises `ScanError` for a volume whose values, as float32, would pass the limits."""
+    """Raise `ScanError` for a volume that is empty or above the limits as float32."""
     if slices < 1 or rows < 1 or columns < 1:
-        raise damaged()
+        raise damage_error()
     check_pixels(rows, columns)
     if slices > MAX_SLICES:
         raise ScanError(f"The volume has {slices:,} slices: at most {MAX_SLICES:,} can be read.")
     if 4 * slices * rows * columns > MAX_UNPACKED:
         raise ScanError(
             f"The volume of {slices} slices of {columns} x {rows} pixels would take more than "
-            "1 GB of memory: send fewer slices or a smaller picture."
+            "1 GB of memory: send fewer or smaller slices."
         )

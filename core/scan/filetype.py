@@ -1,11 +1,11 @@
-"""File type by the first bytes: names are often wrong, and some are forged."""
+"""File type by the first bytes; file names are often wrong or forged."""
 
 from __future__ import annotations
 
 from core.scan.errors import ScanError
 
-HEAD = 352  # bytes that tell the kinds apart
-STARTS = {
+HEAD_BYTES = 352  # needed to detect the type
+SIGNATURES = {
     b"PK\x03\x04": "zip",
     b"PK\x05\x06": "zip",  # one without files
     b"\x1f\x8b": "gzip",
@@ -23,19 +23,19 @@ STARTS = {
 NIFTI_1, NIFTI_2 = (b"n+1\0", b"ni1\0"), (b"n+2\0", b"ni2\0")
 
 
-def kind_of(head: bytes) -> str:
-    """One of dicom, nifti, gzip, zip and picture; picture also where it is none of them.
+def detect_filetype(head: bytes) -> str:
+    """Return dicom, nifti, gzip, zip or picture; picture also for an unknown type.
 
     Raises:
-        ScanError: the file is a DICOM file and something else at once, which nothing honest is.
+        ScanError: the file is DICOM and another type at once (a polyglot).
     """
-    kind = next((kind for start, kind in STARTS.items() if head.startswith(start)), "")
+    kind = next((kind for start, kind in SIGNATURES.items() if head.startswith(start)), "")
     if kind == "nifti" and head[344:348] not in NIFTI_1 and head[4:8] not in NIFTI_2:
         kind = ""
     if head[128:132] == b"DICM":
         if kind:
             raise ScanError(
-                "The file is two kinds of file in one: export it again as a plain DICOM file."
+                "The file is DICOM and another file type at once: export it again as DICOM."
             )
         return "dicom"
     return kind or ("dicom" if _is_bare_dicom(head) else "picture")

@@ -1,4 +1,4 @@
-"""A file of any kind that can be read: pictures, DICOM, NIfTI, zips and folders of DICOM."""
+"""Reading of files: pictures, DICOM, NIfTI, and zips and folders of DICOM."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from torch import Tensor
 from core.scan.archive import files_in_folder, files_in_zip
 from core.scan.canonical import SIZE
 from core.scan.dicom.series import read_series
-from core.scan.errors import MAX_BYTES, MAX_VOLUME_BYTES, ScanError, check_bytes, damaged
-from core.scan.filetype import HEAD, kind_of
+from core.scan.errors import MAX_BYTES, MAX_VOLUME_BYTES, ScanError, check_bytes, damage_error
+from core.scan.filetype import HEAD_BYTES, detect_filetype
 from core.scan.image import read_picture
 from core.scan.nifti import read_nifti
 from core.scan.volume import Volume
 
 Source = str | Path | bytes | Image.Image
-# One file is opened at a time: Python's warning filters belong to the process, not to a thread,
-# and so the limits hold for all readers together.
-_ONE_AT_A_TIME = threading.Lock()
+# One file at a time: Python's warning filters belong to the process, not to a thread, and the
+# memory limits then hold for all threads together.
+_READ_LOCK = threading.Lock()
 
 
 def read_volume(
     source: Source | Sequence[str | Path | bytes], *, any_picture: bool = False
 ) -> Volume:
-    """Opens a file of any kind; what it is, its content says and not its name.
+    """Open a file of any supported type, detected by its content and not by its name.
 
     Args:
         source: a path, the bytes of a file, or an open PIL picture; a folder or several files are
@@ -39,12 +39,12 @@ def read_volume(
         any_picture: read colour photographs too, which are refused otherwise.
 
     Raises:
-        ScanError: the file is missing, empty, too large, damaged, or of no kind that is known, or
-            the packages of the extra `medical` are missing.
+        ScanError: the file is missing, empty, too large, damaged or of an unknown type, or the
+            packages of the extra `medical` are missing.
         NotAnMRIError: the picture is a colour photograph.
     """
     try:
-        with _ONE_AT_A_TIME, _quietly():
+        with _READ_LOCK, _mute_decoders():
             return _read(source, any_picture)
     except ScanError:
         raise
@@ -54,11 +54,11 @@ def read_volume(
             "(pydicom, pyjpegls and nibabel)."
         ) from None
     except Exception as error:  # a damaged file makes decoders raise almost anything
-        raise damaged() from error
+        raise damage_error() from error
 
 
 def read_scan(source: Source, *, any_picture: bool = False, size: int = SIZE) -> Tensor:
-    """Reads a picture, or the middle slice of a volume, as a canonical scan.
+    """Read a picture, or the middle slice of a volume, as a canonical scan.
 
     Args:
         source: as for `read_volume`, whose `slice` gives the other slices.
@@ -69,15 +69,15 @@ def read_scan(source: Source, *, any_picture: bool = False, size: int = SIZE) ->
         Grey float32 tensor (1, size, size) in [0, 1], every value a multiple of 1 / 255.
 
     Raises:
-        ScanError: the file is missing, empty, too large, damaged, animated, blank, or no picture.
+        ScanError: as for `read_volume`, or the slice is blank.
         NotAnMRIError: the picture is a colour photograph.
     """
     return read_volume(source, any_picture=any_picture).slice(size=size)
 
 
 @contextlib.contextmanager
-def _quietly() -> Iterator[None]:
-    """Decoders warn of odd metadata, quoting what may name a patient; what matters is checked."""
+def _mute_decoders() -> Iterator[None]:
+    """Silence decoders' warnings, which quote metadata that may name a patient."""
     log = logging.getLogger("pydicom")
     propagates, log.propagate = log.propagate, False
     try:
@@ -96,7 +96,7 @@ def _read(source: Source | Sequence[str | Path | bytes], any_picture: bool) -> V
     if not isinstance(source, bytes) and Path(source).is_dir():
         return read_series(files_in_folder(Path(source)), any_picture)
     data = _load(source)
-    kind = kind_of(data[:HEAD])
+    kind = detect_filetype(data[:HEAD_BYTES])
     if kind == "picture":
         return read_picture(data, any_picture)
     if kind == "dicom":
@@ -107,16 +107,16 @@ def _read(source: Source | Sequence[str | Path | bytes], any_picture: bool) -> V
 
 
 def _load(source: str | Path | bytes) -> bytes:
-    """The bytes of a file that is not larger than one of its kind may be."""
+    """Load the bytes of a file within the size limit of its type."""
     if isinstance(source, bytes):
-        head, size = source[:HEAD], len(source)
+        head, size = source[:HEAD_BYTES], len(source)
     else:
         path = Path(source)
         if not path.is_file():
             raise ScanError("There is no such file.")
         with path.open("rb") as file:
-            head, size = file.read(HEAD), path.stat().st_size
+            head, size = file.read(HEAD_BYTES), path.stat().st_size
     if not size:
         raise ScanError("The file is empty.")
-    check_bytes(size, MAX_BYTES if kind_of(head) == "picture" else MAX_VOLUME_BYTES)
+    check_bytes(size, MAX_BYTES if detect_filetype(head) == "picture" else MAX_VOLUME_BYTES)
     return source if isinstance(source, bytes) else path.read_bytes()

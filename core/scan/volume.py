@@ -11,9 +11,9 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from core.scan.canonical import SIZE, canonical
+from core.scan.canonical import SIZE, to_canonical
 
-SAMPLE = 1_000_000  # values that the percentiles are taken from
+MAX_PERCENTILE_VALUES = 1_000_000  # values that the percentiles are taken from
 
 
 class Window(NamedTuple):
@@ -29,9 +29,9 @@ class Volume:
     """A picture, a series or a volume as it was opened; a picture is a volume of one slice.
 
     `levels` is what the models see as black and white. It comes from the values of the whole
-    volume (`percentiles`: 1st to 99th), or is the file's own range where that is already a display
-    range: 0 to 255 for 8-bit pictures. The display window has no part in it, so turning that
-    changes no reading. Where low values are bright (MONOCHROME1), black is the larger number.
+    volume (1st to 99th percentile), or is the file's own range where that is a display range: 0 to
+    255 for 8-bit pictures. The display window has no part in it and changes no reading. Where
+    low values are bright (MONOCHROME1), black is the larger number.
     """
 
     data: np.ndarray  # (S, H, W) float32, in the file's own units, rescaled as it says
@@ -41,7 +41,7 @@ class Volume:
     spacing: tuple[float, float] | None = None  # mm from row to row and from column to column
     gap: float | None = None  # mm from slice to slice
     marks: tuple[str, str, str, str] | None = None  # of R L A P S I: left, right, top, bottom
-    notes: tuple[str, ...] = ()  # what the reader must know, each one sentence
+    notes: tuple[str, ...] = ()  # for the reader, one sentence each
 
     def __post_init__(self) -> None:
         self.data.flags.writeable = False
@@ -51,7 +51,7 @@ class Volume:
 
     @property
     def middle(self) -> int:
-        """The slice that is read where none is named, from 0."""
+        """Index of the default slice, from 0."""
         return len(self) // 2
 
     @property
@@ -70,7 +70,7 @@ class Volume:
         return (*self.own_windows, *made)
 
     def slice(self, index: int | None = None, size: int = SIZE) -> Tensor:
-        """The canonical scan of a slice: (1, size, size) in [0, 1], on the 8-bit grid.
+        """Return the canonical scan of a slice: (1, size, size) in [0, 1], on the 8-bit grid.
 
         Args:
             index: which one, from 0; the middle one if not given.
@@ -85,10 +85,10 @@ class Volume:
             raise IndexError(f"slice must be in [0, {len(self) - 1}], got {index}")
         black, white = self.levels
         grey = (self.data[index] - black) / (white - black or math.ulp(1.0))
-        return canonical(self._square_pixels(grey.clip(0, 1), size), size)
+        return to_canonical(self._square_pixels(grey.clip(0, 1), size), size)
 
     def _square_pixels(self, grey: np.ndarray, size: int) -> np.ndarray:
-        """A head keeps its shape where rows lie further apart than columns, or closer."""
+        """Resample to square pixels, so that anisotropic spacing does not distort the head."""
         if self.spacing is None or math.isclose(*self.spacing, rel_tol=0.01):
             return grey
         height, width = (n * mm for n, mm in zip(grey.shape, self.spacing, strict=True))
@@ -98,13 +98,13 @@ class Volume:
         return np.asarray(image.resize(shape, Image.Resampling.BILINEAR))
 
 
-def percentiles(data: np.ndarray) -> tuple[float, float]:
-    """1st and 99th percentile, of evenly spread values where there are many.
+def compute_percentiles(data: np.ndarray) -> tuple[float, float]:
+    """Compute the 1st and 99th percentile, from evenly spaced values of a large array.
 
-    One bright vessel or wire must not darken all the rest, which minimum and maximum would do.
-    All values' range where those two are the same, as in a volume that is almost all air.
+    With minimum and maximum one bright vessel or wire would darken the whole picture.
+    Minimum and maximum where both are equal, as in a volume that is almost all air.
     """
-    step = max(1, data.size // SAMPLE)
+    step = max(1, data.size // MAX_PERCENTILE_VALUES)
     while math.gcd(step, data.shape[-1]) > 1:  # else the same columns again and again
         step += 1
     low, high = np.percentile(data.flat[::step], [1, 99])

@@ -41,7 +41,7 @@ def score(system: MedFedPure, series: Series) -> Iterator[None]:
         try:
             x = series.scan(index)[None].to(system.device)
             series.scores[index] = float(system.score(system.detect(x))[0])
-            if bool(system.novelty_of(x) > system.novelty.limit):
+            if bool(system.measure_novelty(x) > system.novelty.limit):
                 series.strange.add(index)
         except ScanError:
             series.scores[index] = None  # blank, as the outermost slices of a head often are

@@ -8,7 +8,7 @@ import gradio as gr
 
 from core.pipeline import MedFedPure
 from core.scan import ScanError
-from core.weights import Systems, choose
+from core.weights import Systems, choose_hospital
 from demo.analysis.attack import AttackSettings
 from demo.serving.events import ON_CPU
 from demo.serving.uploads import Upload, UploadStore
@@ -89,7 +89,7 @@ class Api:
             raise gr.Error(self.problem, print_exception=False)
         try:
             numbers = [number for number in self.systems if number is not None]
-            system = self.systems[choose(int(hospital) or None, numbers)]
+            system = self.systems[choose_hospital(int(hospital) or None, numbers)]
             return read_once(system, upload, bool(any_picture), int(seed), int(slice))
         except (TypeError, ValueError) as error:
             raise gr.Error(str(error), print_exception=False) from None

@@ -181,7 +181,7 @@ def test_a_zero_budget_changes_nothing(weights, scans, capsys):
 def test_what_cannot_be_judged_is_said(weights, scans, capsys, monkeypatch):
     monkeypatch.setattr(Diagnosis, "can_judge", property(lambda d: d.novelty > 1))
     assert main([scans[0], "--weights", weights]) == 0
-    assert capsys.readouterr().out.startswith(f"{scans[0]}: cannot judge, unlike the scans")
+    assert capsys.readouterr().out.startswith(f"{scans[0]}: cannot judge (out of distribution)")
     assert main([scans[0], "--json", "--weights", weights]) == 0
     assert lines(capsys)[0]["can_judge"] is False
 

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from core.attacks import PGD
-from core.detector import SCORES, Detector, DetectorConfig, cut_off
-from core.features import FEATURES, log_odds, matched
+from core.detector import SCORES, Detector, DetectorConfig, clip_features
+from core.features import FEATURES, correlate_with_gradient, log_odds
 from core.pipeline import MedFedPure
 from core.steganalysis import blur, high_pass
 
@@ -78,7 +78,7 @@ def test_the_match_finds_the_gradients_signs_and_no_other_noise(
     attacked = PGD(eps, eps / 4, 7, eight_bit=True)(classify, phantoms, y)
     noise = eps * draw(phantoms.numel()).view(phantoms.shape).sign()
     found = {
-        name: matched(x, classify).detach()
+        name: correlate_with_gradient(x, classify).detach()
         for name, x in {"clean": phantoms, "noise": (phantoms + noise).clamp(0, 1),
                         "attacked": attacked}.items()
     }  # fmt: skip
@@ -98,14 +98,16 @@ def test_the_match_is_the_sum_over_its_spread(phantoms: Tensor) -> None:
     product = band * (signs - blur(signs)) / (blur(band * band) + (1 / 255) ** 2)
     wanted = [abs(p.sum()) / math.sqrt(float((p * p).sum())) for p in product]
     with torch.inference_mode():
-        torch.testing.assert_close(matched(x, classify), torch.stack(wanted))
+        torch.testing.assert_close(correlate_with_gradient(x, classify), torch.stack(wanted))
     z = x.clone().requires_grad_()
-    matched(z, classify).sum().backward()  # an attack can follow it
+    correlate_with_gradient(z, classify).sum().backward()  # an attack can follow it
     assert z.grad is not None and (z.grad != 0).double().mean() > 0.99
 
 
 def test_a_classifier_that_says_the_same_of_everything_matches_nothing(phantoms: Tensor) -> None:
-    found = matched(phantoms, lambda x: 0 * x.mean((1, 2, 3))[:, None].expand(-1, 2))
+    found = correlate_with_gradient(
+        phantoms, lambda x: 0 * x.mean((1, 2, 3))[:, None].expand(-1, 2)
+    )
     assert (found == 0).all()
 
 
@@ -117,19 +119,21 @@ def test_each_classifier_is_matched_by_its_own_feature(
         ("plain_match", system.plain_logits),
         ("trained_match", system.classifier_logits),
     ):
-        wanted = (1 + matched(phantoms, classify)).log()
+        wanted = (1 + correlate_with_gradient(phantoms, classify)).log()
         torch.testing.assert_close(features[:, FEATURES.index(name)], wanted)
 
 
 def test_the_match_is_the_same_under_autocast(system: MedFedPure, phantoms: Tensor) -> None:
-    exact = matched(phantoms, system.classifier_logits)
+    exact = correlate_with_gradient(phantoms, system.classifier_logits)
     with torch.autocast("cpu", torch.bfloat16):
-        torch.testing.assert_close(matched(phantoms, system.classifier_logits), exact)
+        torch.testing.assert_close(
+            correlate_with_gradient(phantoms, system.classifier_logits), exact
+        )
 
 
 def test_a_feature_that_is_cut_off_can_still_be_followed() -> None:
     z = torch.tensor([[-30.0, 0.5, 30.0]], requires_grad=True)
-    cut = cut_off(z)
+    cut = clip_features(z)
     assert cut.tolist() == [[-8.0, 0.5, 8.0]]
     cut.sum().backward()
     assert z.grad is not None and z.grad.tolist() == [[1.0, 1.0, 1.0]]

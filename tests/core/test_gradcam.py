@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from core.backbone import MOBILENETV2_CHANNELS
-from core.gradcam import grad_cam, odds, place, weigh
+from core.gradcam import compute_class_log_odds, grad_cam, resize_to_scan, weigh_maps
 from core.moe import MixtureOfExperts, MoEConfig
 from core.pipeline import MedFedPure
 
@@ -43,7 +43,7 @@ def test_a_linear_heads_map_is_known(
         rows = expert.head[3].weight
         towards = rows[label] - rows[1 - label]
         known = torch.einsum("d,bdhw->bhw", towards, expert.maps(phantoms)).relu()
-        torch.testing.assert_close(cams.experts[:, k], place(known, 224, expert.side))
+        torch.testing.assert_close(cams.experts[:, k], resize_to_scan(known, 224, expert.side))
         values.append(known.flatten())
     assert torch.cat(values).max() > 0 and (torch.cat(values) == 0).any()  # both sides of the ReLU
     attention = mixture.outputs(phantoms).attention
@@ -61,9 +61,13 @@ def test_a_maps_mean_is_its_share_of_the_log_odds(
     expert.head[3].weight[1].fill_(0.5)  # everything speaks for class 1
     maps = expert.maps(phantoms).requires_grad_()
     logits = expert.head(maps.mean((2, 3)))
-    (grad,) = torch.autograd.grad(odds(logits, torch.ones(4, dtype=torch.long)).sum(), maps)
+    (grad,) = torch.autograd.grad(
+        compute_class_log_odds(logits, torch.ones(4, dtype=torch.long)).sum(), maps
+    )
     bias = expert.head[3].bias[1] - expert.head[3].bias[0]
-    torch.testing.assert_close(weigh(maps, grad).mean((1, 2)), logits[:, 1] - logits[:, 0] - bias)
+    torch.testing.assert_close(
+        weigh_maps(maps, grad).mean((1, 2)), logits[:, 1] - logits[:, 0] - bias
+    )
 
 
 def test_maps_have_the_scans_size_and_never_speak_against(
@@ -101,8 +105,10 @@ def test_log_odds_of_two_and_of_more() -> None:
     for label in range(3):
         p = probabilities[label]
         expected = (p / (1 - p)).log()
-        torch.testing.assert_close(odds(logits, torch.tensor([label]))[0], expected)
-    assert odds(torch.tensor([[1.0, 3.5]]), torch.tensor([1])) == 2.5
+        torch.testing.assert_close(
+            compute_class_log_odds(logits, torch.tensor([label]))[0], expected
+        )
+    assert compute_class_log_odds(torch.tensor([[1.0, 3.5]]), torch.tensor([1])) == 2.5
 
 
 @pytest.mark.parametrize(("side", "cells"), [(224, 7), (112, 7), (56, 7), (28, 4)])
@@ -113,9 +119,9 @@ def test_cells_are_placed_where_they_look(side: int, cells: int) -> None:
     centres = zoom * stride * torch.arange(cells, dtype=torch.float32) + (zoom - 1) / 2
     pixels = torch.arange(224.0)
     inside = (pixels >= centres[0]) & (pixels <= centres[-1])
-    across = place(centres.expand(1, cells, cells), 224, side)[0]
+    across = resize_to_scan(centres.expand(1, cells, cells), 224, side)[0]
     torch.testing.assert_close(across[0][inside], pixels[inside], atol=1e-3, rtol=0)
-    down = place(centres[:, None].expand(1, cells, cells), 224, side)[0]
+    down = resize_to_scan(centres[:, None].expand(1, cells, cells), 224, side)[0]
     torch.testing.assert_close(down[inside, 0], pixels[inside], atol=1e-3, rtol=0)
 
 
@@ -134,7 +140,7 @@ def test_those_centres_are_the_networks_own(
     found = (energy.sum(0) @ pixels / energy.sum(), energy.sum(1) @ pixels / energy.sum())
     marked = torch.zeros(1, *maps.shape[-2:])
     marked[0, cell, cell] = 1
-    rows, columns = (place(marked, 224, expert.side)[0] > 0.9).nonzero().float().mean(0)
+    rows, columns = (resize_to_scan(marked, 224, expert.side)[0] > 0.9).nonzero().float().mean(0)
     usual = (cell + 0.5) * 224 / maps.shape[-1]
     for axis, shown in zip(found, (columns, rows), strict=True):
         assert abs(axis - shown) < 8
@@ -169,7 +175,7 @@ def test_a_mobilenets_centres_too(img_size: int, side: int) -> None:
     x = torch.rand(1, 1, img_size, img_size).requires_grad_()
     maps = expert.maps(x)
     cells = torch.arange(maps.shape[-1], dtype=torch.float32)
-    placed = place(cells[:, None].expand(1, -1, len(cells)), img_size, side)[0, :, 0]
+    placed = resize_to_scan(cells[:, None].expand(1, -1, len(cells)), img_size, side)[0, :, 0]
     for cell in range(len(cells)):
         (grad,) = torch.autograd.grad(maps[:, :, cell, 0].sum(), x, retain_graph=True)
         rows = grad[0, 0].nonzero()[:, 0]

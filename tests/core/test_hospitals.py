@@ -257,7 +257,9 @@ def test_another_hospital_s_file_is_refused(folder: Path) -> None:
     shutil.copy(folder / system_file_name(2), folder / system_file_name(3))
     listed(folder)
     for read in (lambda: load(folder, hospital=3), lambda: load_all(folder)):
-        with pytest.raises(WeightsError, match=r"hospital-03\.safetensors is another hospital's"):
+        with pytest.raises(
+            WeightsError, match=r"hospital-03\.safetensors belongs to another hospital"
+        ):
             read()
 
 
@@ -268,7 +270,7 @@ def test_a_file_of_another_split_or_shape_is_refused(folder: Path, tiny_system: 
     with pytest.raises(WeightsError, match="trained on another split than hospital-02"):
         load(folder, hospital=2)
     with pytest.raises(
-        WeightsError, match=r"hospital-02\.safetensors is of another split or shape"
+        WeightsError, match=r"hospital-02\.safetensors is of another split or configuration"
     ):
         load_all(folder)
     moe = replace(tiny_system.config.moe, attention_hidden=8)
@@ -277,7 +279,7 @@ def test_a_file_of_another_split_or_shape_is_refused(folder: Path, tiny_system: 
     shutil.copy(elsewhere / system_file_name(2), folder)
     listed(folder)
     with pytest.raises(
-        WeightsError, match=r"hospital-02\.safetensors is of another split or shape"
+        WeightsError, match=r"hospital-02\.safetensors is of another split or configuration"
     ):
         load_all(folder)
 
@@ -292,7 +294,7 @@ def test_a_file_that_lacks_or_repeats_a_tensor_is_refused(folder: Path) -> None:
         load(folder, hospital=2)
     assert "Missing key" in str(refused.value) and "detector.clean_mean" in str(refused.value)
     with pytest.raises(
-        WeightsError, match=r"hospital-02\.safetensors is of another split or shape"
+        WeightsError, match=r"hospital-02\.safetensors is of another split or configuration"
     ):
         load_all(folder)
     system = load(folder, hospital=1)  # the attention in the classifier's file, as if pooled

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from core.mae import MAEConfig, MaskedAutoencoder
-from core.novelty import UNIT, Novelty
+from core.novelty import LOG_ODDS_UNIT, Novelty
 
 
 def test_untrained_it_judges_everything() -> None:
@@ -18,8 +18,8 @@ def test_it_is_linear_in_mean_and_spread_of_the_tokens() -> None:
     torch.testing.assert_close(features[:, :3], tokens.mean(1))
     torch.testing.assert_close(features[:, 3:], tokens.std(1))
     head = Novelty(3)
-    head.weight.copy_(torch.tensor([1.0, 0, 0, 0, 0, 4]) / UNIT)
-    head.offset.fill_(0.5 / UNIT)
+    head.weight.copy_(torch.tensor([1.0, 0, 0, 0, 0, 4]) / LOG_ODDS_UNIT)
+    head.offset.fill_(0.5 / LOG_ODDS_UNIT)
     expected = features[:, 0] + 4 * features[:, 5] + 0.5
     torch.testing.assert_close(head(tokens), expected)
 

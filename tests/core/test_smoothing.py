@@ -115,9 +115,9 @@ def test_nothing_within_the_ball_turns_what_was_certified() -> None:
     assert found.label == 1 and found.eps > 0.005
     worst = scan - found.eps  # the worst that there is for this classifier
     for seed in range(20):
-        counts = model.counts(model.pool(worst[None])[0], 500, seed)
+        counts = model.count_votes(model.pool(worst[None])[0], 500, seed)
         assert counts[1] > counts[0] - 3 * math.sqrt(500)
-    beyond = model.counts(model.pool((scan - 2 * found.eps)[None])[0], 500, 0)
+    beyond = model.count_votes(model.pool((scan - 2 * found.eps)[None])[0], 500, 0)
     assert beyond[0] > beyond[1]
 
 
@@ -163,7 +163,7 @@ def test_the_network_is_denoised_at_the_step_of_its_noise(tiny: Smoothed) -> Non
 
     model = Smoothed(TINY)
     model.noise_pred = Oracle()  # type: ignore[assignment]
-    assert torch.allclose(model.noise_in(x + 0.25 * noise)[1], x, atol=5e-3)
+    assert torch.allclose(model.predict_noise(x + 0.25 * noise)[1], x, atol=5e-3)
 
 
 def test_it_holds_no_statistics_and_reads_a_copy_alone_as_among_others(tiny: Smoothed) -> None:
@@ -172,7 +172,7 @@ def test_it_holds_no_statistics_and_reads_a_copy_alone_as_among_others(tiny: Smo
     with torch.no_grad():
         together, alone = tiny(noised), torch.cat([tiny(x) for x in noised.split(1)])
     assert torch.allclose(together, alone, atol=1e-5)
-    assert int(tiny.counts(noised[0], 33, 0).sum()) == 33
+    assert int(tiny.count_votes(noised[0], 33, 0).sum()) == 33
 
 
 @pytest.mark.parametrize(
@@ -239,7 +239,7 @@ def test_weights_without_it_or_with_a_damaged_one_say_so(save: Callable[..., Pat
     with pytest.raises(WeightsError, match="does not fit this version"):
         load(save(colour=1))
     (folder / "manifest.json").write_text(json.dumps({"files": {}}))
-    with pytest.raises(WeightsError, match="no smoothed reader, so that nothing can be certified"):
+    with pytest.raises(WeightsError, match="no smoothed reader, so no scan can be certified"):
         load(folder)
 
 
@@ -254,5 +254,5 @@ def test_what_is_no_scan_is_not_certified(tiny: Smoothed, value: float) -> None:
 def test_a_reader_of_no_numbers_certifies_nothing(tiny: Smoothed) -> None:
     with torch.no_grad():
         next(tiny.expert.parameters()).fill_(torch.nan)
-    with pytest.raises(ValueError, match="what is no number"):
+    with pytest.raises(ValueError, match="returned NaN or infinity"):
         tiny.certify(torch.zeros(1, 224, 224), n0=2, n=2)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from core.attacks import FGSM, PGD
 from core.attacks.base import to_eight_bit
-from core.detector import Detector, cut_off
+from core.detector import Detector, clip_features
 from core.metrics import auroc
 from core.pipeline import MedFedPure
 from train.calibration.logistic import fit_logistic
@@ -146,7 +146,7 @@ def fit(detector: Detector, clean: Tensor, families: Sequence[Tensor], ridge: fl
     centre, spread = clean.mean(0), clean.std(0).clamp_min(1e-6)
     detector.centre.copy_(centre)
     detector.spread.copy_(spread)
-    zeros, ones = (cut_off((f - centre) / spread) for f in (clean, attacked))
+    zeros, ones = (clip_features((f - centre) / spread) for f in (clean, attacked))
     penalty = torch.full((zeros.shape[1],), ridge, dtype=torch.float64)
     weight, offset = _fit_non_negative(zeros, ones, penalty)
     least, share = (

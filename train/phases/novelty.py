@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 from core.mae import MaskedAutoencoder
-from core.novelty import UNIT, Novelty
+from core.novelty import LOG_ODDS_UNIT, Novelty
 from core.scan import SIZE
 from train.calibration.logistic import fit_logistic
 from train.data.augment import AugmentConfig, augment
@@ -75,11 +75,11 @@ class Solver:
                 (known - centre) / spread, (drawn - centre) / spread, self.config.ridge
             )
         folded = weight / spread
-        head.weight.copy_(folded / UNIT)
-        head.offset.copy_((offset - centre.double() @ folded) / UNIT)
+        head.weight.copy_(folded / LOG_ODDS_UNIT)
+        head.offset.copy_((offset - centre.double() @ folded) / LOG_ODDS_UNIT)
         clean = self._clean(head)
         above = NormalDist().inv_cdf(1 - self.config.refused)
-        head.cut.copy_((clean.mean() + above * clean.std(correction=0)) / UNIT)
+        head.cut.copy_((clean.mean() + above * clean.std(correction=0)) / LOG_ODDS_UNIT)
         return float(softplus(head.score(known)).mean() + softplus(-head.score(drawn)).mean()) / 2
 
     @torch.no_grad()

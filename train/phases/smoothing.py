@@ -60,7 +60,7 @@ def loss_function(config: SmoothedTrainConfig, changes: AugmentConfig) -> LossFn
         if config.adv:
             size = config.adv * (1 + torch.rand(len(x), generator=generator)) / 2
             average = average + size.to(x).view(-1, 1, 1, 1) * _uphill(reader, average, noise, y)
-        found, denoised = reader.noise_in(reader.noised(average, noise))
+        found, denoised = reader.predict_noise(reader.add_noise(average, noise))
         wrong = F.cross_entropy(reader.classify(denoised), y)
         return wrong + config.denoise * F.mse_loss(found, noise)
 
@@ -85,7 +85,7 @@ def validation(
         for row in range(len(data)):
             x, y = data.batch([row], device)
             noise = seeded_noise((1, c.side, c.side), range(row * DRAWS, (row + 1) * DRAWS)).to(x)
-            logits = reader(reader.noised(reader.pool(x), noise))
+            logits = reader(reader.add_noise(reader.pool(x), noise))
             shares.append(float((logits.argmax(1) == y).double().mean()))
         right = torch.tensor(shares, dtype=weights.dtype)
         enough = NormalDist().cdf(config.eps * reader.reach / c.sigma)
@@ -101,7 +101,7 @@ def validation(
 def _uphill(reader: Smoothed, average: Tensor, noise: Tensor, y: Tensor) -> Tensor:
     """Directions (B, 1, s, s) of L2 norm 1 in which the loss of the noised averages grows."""
     moved = average.clone().requires_grad_(True)
-    logits = reader(reader.inside * reader.noised(moved, noise))
+    logits = reader(reader.inside * reader.add_noise(moved, noise))
     (grad,) = torch.autograd.grad(F.cross_entropy(logits, y, reduction="sum"), moved)
     return F.normalize(grad.flatten(1), dim=1).view_as(average)
 

@@ -1,4 +1,4 @@
-"""The slices of one DICOM file, whatever they are compressed with, in the units it declares."""
+"""Slices of one DICOM file, decompressed and in the units that it declares."""
 
 from __future__ import annotations
 
@@ -23,28 +23,28 @@ from core.scan.dicom.header import (
     data_set,
 )
 from core.scan.dicom.jpeg_stream import END_OF_IMAGE, frame_size
-from core.scan.errors import MAX_SLICES, ScanError, damaged, not_numbers
-from core.scan.image import grey
+from core.scan.errors import MAX_SLICES, ScanError, damage_error, not_numbers_error
+from core.scan.image import to_grey
 
 
 def read_frames(header: Header, data: bytes, any_picture: bool) -> Iterator[np.ndarray]:
-    """Each slice (H, W) float32: rescaled values, or the grey levels 0 to 255 of colours.
+    """Yield each slice (H, W) float32: rescaled values, or grey levels 0 to 255 of colours.
 
     Raises:
-        ScanError: fewer slices than promised, or values that are not numbers.
+        ScanError: fewer slices than declared, or values that are not finite.
         NotAnMRIError: a colour photograph, unless `any_picture`.
         Exception: of any kind, where the pixels are damaged.
     """
     from pydicom.pixels import apply_color_lut, apply_modality_lut
 
     count = 0
-    for count, encoded in enumerate(_encoded_frames(header, data), start=1):
-        stored = _decoded(header, encoded)
+    for count, encoded in enumerate(_split_frames(header, data), start=1):
+        stored = _decode(header, encoded)
         if header.photometric in GREY:
             slope, intercept = header.rescale(count - 1)
             if "ModalityLUTSequence" in header.ds:
                 stored, slope, intercept = apply_modality_lut(stored, header.ds), 1, 0
-            with np.errstate(over="ignore", invalid="ignore"):  # what overflows is told below
+            with np.errstate(over="ignore", invalid="ignore"):  # overflow is reported below
                 values = (stored.astype(np.float64) * slope + intercept).astype(np.float32)
         else:
             depth = int(header.ds.BitsStored)
@@ -52,16 +52,16 @@ def read_frames(header: Header, data: bytes, any_picture: bool) -> Iterator[np.n
                 stored = apply_color_lut(stored, header.ds)
                 depth = header.ds.RedPaletteColorLookupTableDescriptor[2]
             rgb = (stored >> max(0, depth - 8)).astype(np.uint8)
-            values, _ = grey(Image.fromarray(rgb), any_picture)
+            values, _ = to_grey(Image.fromarray(rgb), any_picture)
         if not np.isfinite(values).all():
-            raise not_numbers()
+            raise not_numbers_error()
         yield values
     if count < header.frames:
-        raise _too_few(header, count)
+        raise _incomplete_error(header, count)
 
 
-def _encoded_frames(header: Header, data: bytes) -> Iterator[bytes]:
-    """The stored bytes of each frame, compressed or not."""
+def _split_frames(header: Header, data: bytes) -> Iterator[bytes]:
+    """Yield the stored bytes of each frame, compressed or not."""
     from pydicom.encaps import generate_frames
 
     body = data_set(data)[0]
@@ -73,19 +73,19 @@ def _encoded_frames(header: Header, data: bytes) -> Iterator[bytes]:
         size = values * ds.BitsAllocated // 8
         held = min(header.pixels.length, len(body) - start) // size
         if held < header.frames:
-            raise _too_few(header, held)
+            raise _incomplete_error(header, held)
         yield from (body[start + n * size : start + (n + 1) * size] for n in range(header.frames))
         return
     table = int.from_bytes(body[start + 4 : start + 8], "little")  # of frame offsets
     if table > 4 * MAX_SLICES or body.count(b"\xfe\xff\x00\xe0", start) > 100 * MAX_SLICES:
-        raise damaged()
+        raise damage_error()
     file = io.BytesIO(body)
     file.seek(start)
     yield from islice(generate_frames(file, number_of_frames=header.frames), header.frames)
 
 
-def _decoded(header: Header, encoded: bytes) -> np.ndarray:
-    """Stored values (H, W) or RGB (H, W, 3) of one frame."""
+def _decode(header: Header, encoded: bytes) -> np.ndarray:
+    """Decode one frame to stored values (H, W) or RGB (H, W, 3)."""
     from pydicom.encaps import encapsulate
     from pydicom.pixels import get_decoder
     from pydicom.uid import UID
@@ -96,9 +96,9 @@ def _decoded(header: Header, encoded: bytes) -> np.ndarray:
     if not header.pixels.are_compressed:
         syntax = BIG_ENDIAN if syntax == BIG_ENDIAN else EXPLICIT
     elif syntax != RLE and frame_size(encoded) != shape:
-        raise damaged()
+        raise damage_error()
     elif syntax in (LS, NEAR_LS) and not encoded.rstrip(b"\0").endswith(END_OF_IMAGE):
-        raise damaged()  # its decoder would look for the end for seconds
+        raise damage_error()  # its decoder would search for the end for seconds
     elif syntax in PLUGINS:
         encoded = encapsulate([encoded])
     else:
@@ -126,8 +126,8 @@ def _decoded(header: Header, encoded: bytes) -> np.ndarray:
     return values
 
 
-def _too_few(header: Header, held: int) -> ScanError:
+def _incomplete_error(header: Header, held: int) -> ScanError:
     return ScanError(
-        f"The DICOM file is incomplete: it promises {header.frames} slices of "
-        f"{header.shape[1]} x {header.shape[0]} pixels and holds {held}: send it again."
+        f"The DICOM file is incomplete: it declares {header.frames} slices of "
+        f"{header.shape[1]} x {header.shape[0]} pixels and contains {held}: send it again."
     )

@@ -1,4 +1,4 @@
-"""One DICOM file: its header, without a name in it, and its slices in the units it declares."""
+"""Header of a DICOM file, without any personal data."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from core.scan.errors import MAX_UNPACKED, MB, ScanError, check_volume
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
-MAX_HEADER = 16 * MB  # all before the pixels; 2,000 frames of their own geometry take about 5
+MAX_HEADER = 16 * MB  # all before the pixels; 2,000 frames with their own geometry take 5 MB
 UNDEFINED = 0xFFFFFFFF  # the length of compressed pixels
 PIXELS = {0x7FE00008: "FloatPixelData", 0x7FE00009: "DoubleFloatPixelData", 0x7FE00010: "PixelData"}
 IMPLICIT, EXPLICIT, DEFLATED, BIG_ENDIAN = (
@@ -24,8 +24,8 @@ RLE = "1.2.840.10008.1.2.5"
 JPEG, EXTENDED, PROCESS_14, LOSSLESS, LS, NEAR_LS, LOSSLESS_2000, JPEG_2000 = (
     f"1.2.840.10008.1.2.4.{n}" for n in (50, 51, 57, 70, 80, 81, 90, 91)
 )
-# Named, so that another decoder that happens to be installed is never tried: one of them ends the
-# whole process where a file is damaged.
+# Named, so that no other installed decoder is tried: one of them crashes the process on a damaged
+# file.
 PLUGINS = {
     JPEG: "pillow",
     EXTENDED: "pillow",
@@ -38,7 +38,7 @@ COMPRESSED = {RLE, PROCESS_14, LOSSLESS, *PLUGINS}
 READABLE = {IMPLICIT, EXPLICIT, BIG_ENDIAN, *COMPRESSED}
 GREY = ("MONOCHROME1", "MONOCHROME2")
 COLOUR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT", "PALETTE COLOR")
-# All that is read of a header: nothing of the patient, the doctor or the hospital
+# The only attributes that are read: none of the patient, the doctor or the hospital
 KEYWORDS = """\
     Modality SeriesInstanceUID InstanceNumber NumberOfFrames BurnedInAnnotation
     SamplesPerPixel PhotometricInterpretation PlanarConfiguration Rows Columns
@@ -61,7 +61,7 @@ class Pixels(NamedTuple):
 
     @property
     def are_compressed(self) -> bool:
-        """Compressed pixels come in parts, so that their length is not given in front."""
+        """True for compressed pixels, which come in parts without a total length."""
         return self.length == UNDEFINED
 
 
@@ -88,16 +88,16 @@ class Header:
         return self.photometric in COLOUR or (is_byte and not has_units)
 
     def rescale(self, frame: int) -> tuple[float, float]:
-        """Slope and intercept from stored values to the file's units."""
+        """Return slope and intercept from stored values to the file's units."""
         found = self.group(frame, "PixelValueTransformationSequence")
         return float(found.get("RescaleSlope") or 1), float(found.get("RescaleIntercept") or 0)
 
     def numbers(self, keyword: str, count: int = 0, frame: int = 0, group: str = "") -> list[float]:
-        """Values of an attribute; none where it is missing, malformed, or not `count` numbers."""
+        """Return an attribute's values; [] if it is missing, malformed, or not `count` numbers."""
         try:
             value = self.group(frame, group).get(keyword)
             found = np.atleast_1d(np.asarray(value, dtype=np.float64))
-        except (ValueError, TypeError):  # a good picture may have a bad header
+        except (ValueError, TypeError):  # a malformed attribute must not refuse a good picture
             return []
         is_good = bool(np.isfinite(found).all()) and found.size == (count or found.size)
         return [float(x) for x in found] if is_good else []
@@ -113,10 +113,10 @@ class Header:
 
 
 def read_header(data: bytes) -> Header:
-    """Reads a file's header and checks that its pixels can be read, as far as that says.
+    """Read a file's header and check that its pixels can be read, as far as the header tells.
 
     Raises:
-        ScanError: no pixels, a compression or colours that are not known, or too much of it.
+        ScanError: no pixels, unknown compression or colours, or above the limits.
         Exception: of any kind, where the file is damaged.
     """
     from pydicom.filereader import read_dataset
@@ -141,20 +141,20 @@ def read_header(data: bytes) -> Header:
     )
     if not found:
         raise ScanError(
-            "The DICOM file holds no picture, as reports, plans and DICOMDIR do not: "
-            "send the image files themselves."
+            "The DICOM file contains no picture (it may be a report, a plan or a DICOMDIR): "
+            "send the image files."
         )
     frames, shape = int(ds.get("NumberOfFrames") or 1), (int(ds.Rows), int(ds.Columns))
     header = Header(ds, syntax, found[-1], frames, shape)
     is_known = syntax in READABLE and not (syntax == EXTENDED and ds.BitsStored != 8)
     if not is_known or found[-1].are_compressed != (syntax in COMPRESSED):
         raise ScanError(
-            "The DICOM file is compressed in a way that cannot be read here: "
+            "The DICOM file uses a compression that cannot be read here: "
             "export it uncompressed, or as JPEG Lossless, JPEG-LS or JPEG 2000."
         )
     if header.photometric not in GREY + COLOUR or ds.get("BitsAllocated", 16) % 8:
         raise ScanError(
-            "The DICOM file holds neither grey values nor usual colours: "
+            "The DICOM file contains neither grey values nor usual colours: "
             "export it as a greyscale (MONOCHROME2) image."
         )
     check_volume(header.frames, *header.shape)
@@ -162,7 +162,7 @@ def read_header(data: bytes) -> Header:
 
 
 def data_set(data: bytes) -> tuple[bytes, int, str]:
-    """The bytes of the data set, inflated if need be, where it starts in them, and its syntax."""
+    """Return the data set's bytes, inflated if needed, its start, and its transfer syntax."""
     from pydicom.filereader import read_dataset
 
     file = io.BytesIO(data[:MAX_HEADER])

@@ -1,8 +1,8 @@
-"""JPEG Lossless (ITU-T T.81, process 14), how most hospitals' archives compress DICOM.
+"""Decoder of JPEG Lossless (ITU-T T.81, process 14), the usual compression of hospital archives.
 
-In numpy and not in a C library: of those at hand, one took the whole process down with most
-damaged files, the other is under the GPL. Code lengths are looked up at every bit of the stream at
-once, which leaves one cheap step per pixel to Python: 10 ms for 256 x 256 pixels.
+In numpy because of the two C libraries considered one crashed the process on damaged files and the
+other is under the GPL. Code lengths are looked up at all bits of the stream at once, which leaves
+one cheap step per pixel to Python: 10 ms for 256 x 256 pixels.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 
 from core.scan.dicom.jpeg_stream import FRAMES, START_OF_SCAN, segments
 
-CHUNK = 1 << 17  # bytes of the stream that are looked up at once
+CHUNK_BYTES = 1 << 17  # bytes of the stream that are looked up at once
 LOSSLESS_FRAME, HUFFMAN_TABLES, RESTART_INTERVAL = 0xC3, 0xC4, 0xDD
 # The prediction from the pixels left, above, and above left (table H.1)
 PREDICTORS: dict[int, Callable[[int, int, int], int]] = {
@@ -31,7 +31,7 @@ PREDICTORS: dict[int, Callable[[int, int, int], int]] = {
 
 
 def decode(stream: bytes) -> np.ndarray:
-    """The picture of one stream: (rows, columns, components) uint16.
+    """Decode one stream to (rows, columns, components) uint16.
 
     The size is the stream's own: check it with `frame_size` first.
 
@@ -42,7 +42,7 @@ def decode(stream: bytes) -> np.ndarray:
     interval = 0
     for marker, body, end in segments(stream):
         if marker == HUFFMAN_TABLES:
-            tables |= _tables(body)
+            tables |= _parse_tables(body)
         elif marker == RESTART_INTERVAL:
             interval = int.from_bytes(body, "big")
         elif marker == LOSSLESS_FRAME:
@@ -63,13 +63,13 @@ def decode(stream: bytes) -> np.ndarray:
     for top in range(0, rows, height):
         part = picture[top : top + height]
         bits = strips[top // height].replace(b"\xff\0", b"\xff")
-        differences = _differences(bits, used, part.size).reshape(part.shape)
+        differences = _decode_differences(bits, used, part.size).reshape(part.shape)
         differences[0, 0] += 1 << (precision - shift - 1)
-        part[:] = _predicted(differences, predictor) << shift
+        part[:] = _undo_prediction(differences, predictor) << shift
     return picture
 
 
-def _tables(body: bytes) -> dict[int, np.ndarray]:
+def _parse_tables(body: bytes) -> dict[int, np.ndarray]:
     """Huffman tables by number: code length and category of any next 16 bits, (2, 65536) uint8."""
     found = {}
     while body:
@@ -87,19 +87,19 @@ def _tables(body: bytes) -> dict[int, np.ndarray]:
     return found
 
 
-def _differences(bits: bytes, tables: list[np.ndarray], total: int) -> np.ndarray:
-    """The first `total` differences of a stream without stuffing, components in turn: int64."""
+def _decode_differences(bits: bytes, tables: list[np.ndarray], total: int) -> np.ndarray:
+    """Decode the first `total` differences of an unstuffed stream, components in turn: int64."""
     length, category = (np.stack([table[n] for table in tables]) for n in (0, 1))
     advance = length + np.where(category < 16, category, 0).astype(np.uint8)
     found = np.empty(total, dtype=np.int64)
     done = bit = 0
     while done < total:
         first = bit // 8
-        chunk = np.frombuffer(bits[first : first + CHUNK + 8] + bytes(8), np.uint8)
+        chunk = np.frombuffer(bits[first : first + CHUNK_BYTES + 8] + bytes(8), np.uint8)
         octets = chunk.astype(np.uint32)
         words = octets[:-2] << 16 | octets[1:-1] << 8 | octets[2:]
         windows = (words[:, None] >> np.arange(8, 0, -1, dtype=np.uint32)).ravel() & 0xFFFF
-        end = 8 * min(len(bits) - first, CHUNK)
+        end = 8 * min(len(bits) - first, CHUNK_BYTES)
         steps = [row[windows].tobytes() for row in advance]
         position, starts = bit - 8 * first, []
         for step in islice(cycle(steps), done % len(steps), done % len(steps) + total - done):
@@ -114,21 +114,21 @@ def _differences(bits: bytes, tables: list[np.ndarray], total: int) -> np.ndarra
         size, code = (x[component, windows[at]].astype(np.int64) for x in (category, length))
         if not code.all():
             raise ValueError("no such code")
-        found[done : done + at.size] = _signed(
+        found[done : done + at.size] = _extend_sign(
             windows[at + code].astype(np.int64) >> (16 - size), size
         )
         done, bit = done + at.size, 8 * first + position
     return found
 
 
-def _signed(value: np.ndarray, size: np.ndarray) -> np.ndarray:
-    """Differences from `size` bits each: a first bit of 0 stands for a negative one (table H.2)."""
+def _extend_sign(value: np.ndarray, size: np.ndarray) -> np.ndarray:
+    """Convert `size` bits each to differences; a leading 0 means negative (table H.2)."""
     negative = value < (1 << size >> 1)
     return np.where(size == 16, 1 << 15, value - np.where(negative, (1 << size) - 1, 0))
 
 
-def _predicted(differences: np.ndarray, predictor: int) -> np.ndarray:
-    """Pixels modulo 2^16 from differences (rows, columns, components)."""
+def _undo_prediction(differences: np.ndarray, predictor: int) -> np.ndarray:
+    """Return pixels modulo 2^16 from differences (rows, columns, components)."""
     rule = PREDICTORS[predictor]
     rows, _, components = differences.shape
     values = differences.copy()

@@ -11,7 +11,7 @@ FRAMES = {*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC}  # start-of-frame marke
 
 
 def segments(stream: bytes) -> Iterator[tuple[int, bytes, int]]:
-    """Marker, content and end of each segment of a JPEG stream.
+    """Yield marker, content and end of each segment of a JPEG stream.
 
     Raises:
         ValueError: something else stands where a marker must be.
@@ -29,7 +29,7 @@ def segments(stream: bytes) -> Iterator[tuple[int, bytes, int]]:
 
 
 def frame_size(stream: bytes) -> tuple[int, int]:
-    """Rows and columns that the stream declares.
+    """Read the rows and columns that the stream declares.
 
     Raises:
         ValueError: it declares none.

@@ -1,4 +1,4 @@
-"""DICOM's run-length coding (PS3.5 annex G), never more bytes out than the picture has."""
+"""Decoder of DICOM's run-length coding (PS3.5 annex G), with bounded output."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 
 
 def decode(stream: bytes, rows: int, columns: int, samples: int, width: int) -> np.ndarray:
-    """The picture of one frame, values of `width` bytes: (rows, columns, samples), unsigned.
+    """Decode one frame of `width`-byte values to (rows, columns, samples), unsigned.
 
     Raises:
         ValueError: the stream holds other segments than those of such a picture, or shorter ones.
@@ -18,13 +18,13 @@ def decode(stream: bytes, rows: int, columns: int, samples: int, width: int) -> 
         raise ValueError(f"{samples * width} segments expected, got {count}")
     ends = [*starts[1:count], len(stream)]
     size = rows * columns
-    planes = [_unpacked(stream[a:b], size) for a, b in zip(starts[:count], ends, strict=True)]
+    planes = [_unpack(stream[a:b], size) for a, b in zip(starts[:count], ends, strict=True)]
     joined = np.frombuffer(b"".join(planes), np.uint8).reshape(samples, width, rows, columns)
     whole = np.ascontiguousarray(joined.transpose(2, 3, 0, 1))  # most significant byte first
     return whole.view(f">u{width}")[..., 0]
 
 
-def _unpacked(packed: bytes, size: int) -> bytes:
+def _unpack(packed: bytes, size: int) -> bytes:
     out = bytearray()
     position = 0
     while len(out) < size:

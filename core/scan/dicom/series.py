@@ -1,4 +1,4 @@
-"""DICOM files to one volume: the largest series among them, its slices in anatomical order."""
+"""DICOM series: the largest one of several files as a volume, slices in anatomical order."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import numpy as np
 
 from core.scan.dicom.frames import read_frames
 from core.scan.dicom.header import COLOUR, Header, read_header
-from core.scan.errors import ScanError, check_volume, damaged
-from core.scan.filetype import HEAD, kind_of
-from core.scan.image import DISPLAY
-from core.scan.volume import Volume, Window, percentiles
+from core.scan.errors import ScanError, check_volume, damage_error
+from core.scan.filetype import HEAD_BYTES, detect_filetype
+from core.scan.image import DISPLAY_RANGE
+from core.scan.volume import Volume, Window, compute_percentiles
 
-File = Callable[[], bytes]  # reads a file; called twice, so that one at a time is held
+File = Callable[[], bytes]  # reads a file; called twice, so that memory holds one file at a time
 OTHER_MODALITIES = ("CT", "PT", "NM", "US", "CR", "DX", "XA", "MG")
 
 
@@ -27,7 +27,7 @@ class _Slice(NamedTuple):
 
 
 def read_series(files: Sequence[File], any_picture: bool) -> Volume:
-    """The largest series among the files; the notes say what is left out.
+    """Read the largest series among the files; notes list what is left out.
 
     Slices lie in order of position along their normal, or else of instance number.
 
@@ -35,12 +35,12 @@ def read_series(files: Sequence[File], any_picture: bool) -> Volume:
         ScanError: none of the files is a DICOM image, or a slice is damaged.
         NotAnMRIError: a colour photograph, unless `any_picture`.
     """
-    headers, notes = _headers(files)
+    headers, notes = _read_headers(files)
     series: dict[tuple[Any, ...], list[int]] = {}
     for file, header in headers.items():
-        series.setdefault(_series_of(header), []).append(file)
+        series.setdefault(_compute_series_key(header), []).append(file)
     largest = max(series.values(), key=lambda chosen: sum(headers[n].frames for n in chosen))
-    slices = _in_order(largest, headers)
+    slices = _sort_slices(largest, headers)
     if len(series) > 1:
         notes.append(f"There are {len(series)} series: the largest, {len(slices)} slices, is read.")
     places = {round(one.place, 2): one for one in reversed(slices)}
@@ -49,10 +49,12 @@ def read_series(files: Sequence[File], any_picture: bool) -> Volume:
         notes.append("Several pictures lie at each position: the first of each is read.")
     middle = slices[len(slices) // 2]
     header = headers[middle.file]
-    data = _values(slices, headers, files, any_picture)
-    levels = percentiles(data)
+    data = _read_values(slices, headers, files, any_picture)
+    levels = compute_percentiles(data)
     if header.is_display_ready:
-        levels = DISPLAY if header.photometric in COLOUR else (0.0, 2.0**header.ds.BitsStored - 1)
+        levels = (
+            DISPLAY_RANGE if header.photometric in COLOUR else (0.0, 2.0**header.ds.BitsStored - 1)
+        )
     gaps = np.diff([one.place for one in slices])
     if gaps.any() and gaps.max() > 1.5 * np.median(gaps):
         notes.append("The distance between slices varies: some may be missing.")
@@ -69,52 +71,52 @@ def read_series(files: Sequence[File], any_picture: bool) -> Volume:
         data,
         levels[::-1] if header.photometric == "MONOCHROME1" else levels,
         "DICOM",
-        _windows(header, middle.frame),
+        _read_windows(header, middle.frame),
         (spacing[0], spacing[1]) if spacing and min(spacing) > 0 else None,
         gap if gap > 0 else None,
-        _marks(header, middle.frame),
-        (*notes, *_warnings(header)),
+        _read_marks(header, middle.frame),
+        (*notes, *_collect_warnings(header)),
     )
 
 
-def _headers(files: Sequence[File]) -> tuple[dict[int, Header], list[str]]:
-    """Headers of the files that hold pictures, by number, and what to say of the others."""
+def _read_headers(files: Sequence[File]) -> tuple[dict[int, Header], list[str]]:
+    """Return the headers of files with pictures, by number, and notes on the others."""
     headers: dict[int, Header] = {}
     refusals: list[ScanError] = []
     for n, read in enumerate(files):
         try:
             data = read()
-            if kind_of(data[:HEAD]) == "dicom":
+            if detect_filetype(data[:HEAD_BYTES]) == "dicom":
                 headers[n] = read_header(data)
         except ImportError:
             raise
         except ScanError as error:
             refusals.append(error)
         except Exception:  # a damaged file makes its readers raise almost anything
-            refusals.append(damaged())
+            refusals.append(damage_error())
     if refusals and (not headers or len(files) == 1):
         raise refusals[0]
     if not headers:
         raise ScanError(
             "There are no DICOM slices in the zip or folder: send pictures and NIfTI volumes "
-            "one by one, and unpack a zip within a zip."
+            "one by one, and unpack nested zips."
         )
     left_out = f"{len(refusals)} of {len(files)} files cannot be read as slices and are left out."
     return headers, [left_out] if refusals else []
 
 
-def _series_of(header: Header) -> tuple[Any, ...]:
+def _compute_series_key(header: Header) -> tuple[Any, ...]:
     """Return the attributes that all slices of one volume share."""
-    uid, orientation = header.ds.get("SeriesInstanceUID"), _orientation(header, 0)
+    uid, orientation = header.ds.get("SeriesInstanceUID"), _read_orientation(header, 0)
     return str(uid), header.shape, header.photometric, *(round(x, 1) for x in orientation)
 
 
-def _orientation(header: Header, frame: int) -> list[float]:
-    """Directions of rows and of columns, towards the patient's left, back and head."""
+def _read_orientation(header: Header, frame: int) -> list[float]:
+    """Read the directions of rows and columns, towards the patient's left, back and head."""
     return header.numbers("ImageOrientationPatient", 6, frame, "PlaneOrientationSequence")
 
 
-def _in_order(files: Sequence[int], headers: dict[int, Header]) -> list[_Slice]:
+def _sort_slices(files: Sequence[int], headers: dict[int, Header]) -> list[_Slice]:
     slices = []
     is_placed = True
     for file in files:
@@ -122,7 +124,7 @@ def _in_order(files: Sequence[int], headers: dict[int, Header]) -> list[_Slice]:
         number = next(iter(header.numbers("InstanceNumber", 1)), 0.0)
         for frame in range(header.frames):
             position = header.numbers("ImagePositionPatient", 3, frame, "PlanePositionSequence")
-            directions = _orientation(header, frame)
+            directions = _read_orientation(header, frame)
             is_placed = is_placed and bool(position and directions)
             normal = np.cross(directions[:3], directions[3:]) if is_placed else np.zeros(3)
             place = float(normal @ position) if is_placed else 0.0
@@ -130,7 +132,7 @@ def _in_order(files: Sequence[int], headers: dict[int, Header]) -> list[_Slice]:
     return sorted(slices if is_placed else [one._replace(place=0.0) for one in slices])
 
 
-def _values(
+def _read_values(
     slices: Sequence[_Slice], headers: dict[int, Header], files: Sequence[File], any_picture: bool
 ) -> np.ndarray:
     shape = headers[slices[0].file].shape
@@ -154,8 +156,8 @@ def _values(
     return data
 
 
-def _windows(header: Header, frame: int) -> tuple[Window, ...]:
-    """The file's own windows; a table of brightnesses counts as the window of its inputs."""
+def _read_windows(header: Header, frame: int) -> tuple[Window, ...]:
+    """Read the file's own windows; a VOI lookup table counts as the window of its inputs."""
     centres = header.numbers("WindowCenter", 0, frame, "FrameVOILUTSequence")
     widths = header.numbers("WindowWidth", 0, frame, "FrameVOILUTSequence")
     pairs = list(zip(centres, widths, strict=False))
@@ -172,27 +174,27 @@ def _windows(header: Header, frame: int) -> tuple[Window, ...]:
     )
 
 
-def _marks(header: Header, frame: int) -> tuple[str, str, str, str] | None:
-    """The patient's sides at the left, right, top and bottom of the picture."""
-    directions = np.array(_orientation(header, frame)).reshape(-1, 3)
+def _read_marks(header: Header, frame: int) -> tuple[str, str, str, str] | None:
+    """Return the patient's sides at the left, right, top and bottom of the picture."""
+    directions = np.array(_read_orientation(header, frame)).reshape(-1, 3)
     if not directions.any(axis=-1).all() or not directions.size:
         return None
     row, column = directions
-    return _side(-row), _side(row), _side(-column), _side(column)
+    return _name_side(-row), _name_side(row), _name_side(-column), _name_side(column)
 
 
-def _side(direction: np.ndarray) -> str:
+def _name_side(direction: np.ndarray) -> str:
     axis = int(np.abs(direction).argmax())
     return ("LPS" if direction[axis] > 0 else "RAI")[axis]
 
 
-def _warnings(header: Header) -> list[str]:
+def _collect_warnings(header: Header) -> list[str]:
     modality = header.ds.get("Modality")
     found = []
     if modality in OTHER_MODALITIES:
-        found.append(f"The file says it is {modality}, not MR: the models have seen MR alone.")
+        found.append(f"The file says it is {modality}, not MR: the models were trained on MR only.")
     if header.ds.get("BurnedInAnnotation") == "YES":
-        found.append("Text burned into the picture is not removed, and may name the patient.")
+        found.append("Text burned into the picture is not removed and may name the patient.")
     if header.photometric in COLOUR:
         found.append("The colours are read as grey.")
     return found

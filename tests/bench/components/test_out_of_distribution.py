@@ -6,7 +6,7 @@ import torch
 
 from bench.components.non_brain_phantoms import KINDS, phantom_of
 from bench.components.out_of_distribution import measure_refusals
-from core.novelty import UNIT
+from core.novelty import LOG_ODDS_UNIT
 from core.pipeline import MedFedPure
 
 
@@ -27,7 +27,7 @@ def test_the_share_is_that_above_the_limit(pipeline: MedFedPure) -> None:
         with torch.no_grad():
             x = torch.from_numpy(scans)[:, None].float() / 255
             scores = head(pipeline.detector.mae.encode(x)).sort().values
-        head.cut.copy_((scores[2] + scores[3]) / 2 / UNIT)
+        head.cut.copy_((scores[2] + scores[3]) / 2 / LOG_ODDS_UNIT)
         figures = measure_refusals(pipeline, scans, [0, 0, 1, 1, 2], batch_size=2)
     finally:
         head.load_state_dict(kept)

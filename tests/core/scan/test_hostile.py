@@ -109,18 +109,21 @@ def many_fragments() -> bytes:
 
 
 REFUSED: dict[str, tuple[Callable[[], bytes], str]] = {
-    "DICOM without pixels": (without_pixels, "holds no picture"),
-    "DICOM cut in its header": (lambda: dicom()[:300], "holds no picture"),
-    "DICOM cut in its pixels": (lambda: dicom()[:-100], "incomplete: it promises 1 slices of 44"),
+    "DICOM without pixels": (without_pixels, "contains no picture"),
+    "DICOM cut in its header": (lambda: dicom()[:300], "contains no picture"),
+    "DICOM cut in its pixels": (lambda: dicom()[:-100], "incomplete: it declares 1 slices of 44"),
     "DICOM of random bytes": (
         lambda: bytes(128) + b"DICM" + np.random.default_rng(0).bytes(5000),
-        "holds no picture|damaged",
+        "contains no picture|damaged",
     ),
     "huge rows and columns": (lambda: dicom(Rows=65535, Columns=65535), "50 million pixels"),
     "rows of nothing": (lambda: dicom(Rows=0), "damaged"),
     "too small": (lambda: dicom(Rows=16, Columns=16), "at least 32 x 32"),
     "two million frames": (lambda: dicom(NumberOfFrames=2_000_000), "at most 2,000"),
-    "more frames than there are": (lambda: dicom(NumberOfFrames=500), "500 slices.* and holds 1"),
+    "more frames than there are": (
+        lambda: dicom(NumberOfFrames=500),
+        "500 slices.* and contains 1",
+    ),
     "frames beyond the memory": (
         lambda: dicom(NumberOfFrames=2000, Rows=4000, Columns=4000),
         "more than 1 GB",
@@ -157,12 +160,12 @@ REFUSED: dict[str, tuple[Callable[[], bytes], str]] = {
     "RLE of other segments": (lambda: framed(with_encoder(BYTES, RLE), RLE), "damaged"),
     "RLE cut off": (lambda: framed(with_encoder(PICTURE, RLE)[:90], RLE), "damaged"),
     "a hundred thousand fragments": (many_fragments, "damaged"),
-    "DICOM and zip in one": (lambda: two_kinds(b"PK\3\4"), "two kinds of file"),
-    "DICOM and PNG in one": (lambda: two_kinds(b"\x89PNG"), "two kinds of file"),
-    "DICOM and TIFF in one": (lambda: two_kinds(b"II*\0"), "two kinds of file"),
+    "DICOM and zip in one": (lambda: two_kinds(b"PK\3\4"), "another file type"),
+    "DICOM and PNG in one": (lambda: two_kinds(b"\x89PNG"), "another file type"),
+    "DICOM and TIFF in one": (lambda: two_kinds(b"II*\0"), "another file type"),
     "DICOM and NIfTI in one": (
         lambda: nifti()[:128] + b"DICM" + nifti()[132:],
-        "two kinds of file",
+        "another file type",
     ),
     "NIfTI cut off": (lambda: nifti()[:-100], "cut off"),
     "NIfTI cut in its header": (lambda: nifti()[:349], "cut off"),
@@ -183,8 +186,8 @@ REFUSED: dict[str, tuple[Callable[[], bytes], str]] = {
     ),
     "NIfTI that starts nowhere": (lambda: nifti(vox_offset=1e30), "damaged"),
     "NIfTI of no type": (lambda: nifti(datatype=999), "damaged"),
-    "NIfTI of complex numbers": (lambda: nifti(datatype=32), "no plain grey values"),
-    "NIfTI of colours": (lambda: nifti(datatype=128), "no plain grey values"),
+    "NIfTI of complex numbers": (lambda: nifti(datatype=32), "not contain plain grey values"),
+    "NIfTI of colours": (lambda: nifti(datatype=128), "not contain plain grey values"),
     "NIfTI with a huge slope": (lambda: nifti(scl_slope=3e38, scl_inter=0), "not numbers"),
     "NIfTI with NaN": (lambda: nifti(np.full(SHAPE, np.nan, np.float32)), "not numbers"),
     "NIfTI with infinity": (lambda: nifti(np.full(SHAPE, np.inf, np.float32)), "not numbers"),
@@ -194,8 +197,8 @@ REFUSED: dict[str, tuple[Callable[[], bytes], str]] = {
         lambda: gzip.compress(nifti())[:200] + bytes(300) + gzip.compress(nifti())[500:],
         "damaged",
     ),
-    "gzip of something else": (lambda: gzip.compress(dicom()), "holds no NIfTI"),
-    "gzip of nothing": (lambda: gzip.compress(b""), "holds no NIfTI"),
+    "gzip of something else": (lambda: gzip.compress(dicom()), "not contain a NIfTI"),
+    "gzip of nothing": (lambda: gzip.compress(b""), "not contain a NIfTI"),
     "text": (lambda: b"Patient was seen on Monday.", "not a picture or a volume"),
 }
 

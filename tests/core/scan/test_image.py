@@ -280,7 +280,7 @@ def test_blank(level, shade):
 def test_a_few_bright_pixels_are_no_picture(side, level):
     black = Image.new("L", (side, side), 0)
     black.putpixel((side // 2, side // 2), level)
-    assert "black all over" in refused(encode(black, "PNG"))
+    assert "black everywhere" in refused(encode(black, "PNG"))
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])

@@ -112,7 +112,7 @@ def test_of_several_volumes_the_first_is_read_and_said_so():
     values = np.stack([head(), head() + 7, head() + 9], axis=-1)
     volume = read_volume(nifti(values))
     assert np.array_equal(volume.data, axial(head()))
-    assert volume.notes == ("The file holds 3 volumes: the first is read.",)
+    assert volume.notes == ("The file contains 3 volumes: the first is read.",)
 
 
 def test_without_a_known_left_side_nothing_is_marked():
@@ -138,7 +138,7 @@ def test_a_blank_slice_is_told_and_the_others_are_read():
     values = head()
     values[:, :, 0] = 0
     volume = read_volume(nifti(values))
-    with pytest.raises(ScanError, match="black all over"):
+    with pytest.raises(ScanError, match="black everywhere"):
         volume.slice(0)
     assert volume.slice(1).shape == (1, 224, 224)
 

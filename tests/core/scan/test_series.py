@@ -188,11 +188,11 @@ def test_a_damaged_slice_is_named():
     [
         (zipped(), "no DICOM slices"),
         (zipped(b"text", to_png(phantom(0, tumour=False))), "no DICOM slices"),
-        (zipped(zipped(one_slice(0))), "unpack a zip within a zip"),
-        (zipped(one_slice(0), names=["../../etc/cron.d/slice"]), "outside itself"),
-        (zipped(one_slice(0), names=["/etc/slice"]), "outside itself"),
-        (zipped(one_slice(0), names=["C:\\slice"]), "outside itself"),
-        (zipped(one_slice(0), names=["a\\..\\..\\slice"]), "outside itself"),
+        (zipped(zipped(one_slice(0))), "unpack nested zips"),
+        (zipped(one_slice(0), names=["../../etc/cron.d/slice"]), "outside it"),
+        (zipped(one_slice(0), names=["/etc/slice"]), "outside it"),
+        (zipped(one_slice(0), names=["C:\\slice"]), "outside it"),
+        (zipped(one_slice(0), names=["a\\..\\..\\slice"]), "outside it"),
         (zipped(one_slice(0))[:-40], "zip is damaged"),
         (zipped(one_slice(0))[:100], "zip is damaged"),
         (of_version(99), "zip is damaged"),
@@ -215,7 +215,7 @@ def test_unusual_packing(method):
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", method) as archive:
         archive.writestr("slice", one_slice(0))
-    with pytest.raises(ScanError, match="plain zip"):
+    with pytest.raises(ScanError, match="standard zip"):
         read_volume(buffer.getvalue())
 
 

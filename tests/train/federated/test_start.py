@@ -130,7 +130,7 @@ def test_what_another_hospital_kept_is_refused(experiment, weights, kept, change
     elif change == "partition":
         partition["num_clients"], message = 7, "hospitals hold other scans"
     elif change == "hospital":
-        message = "is another hospital's"
+        message = "belongs to another hospital"
     else:
         protocol, message = "paper", "trained on protocol 'paper'"
     info = {"hospital": 1 if change == "hospital" else 2, "federated": partition}

@@ -57,9 +57,9 @@ def test_moving_the_average_uphill_raises_the_loss_by_a_bounded_step(x: Tensor) 
     assert all(p.grad is None for p in model.parameters()), "the attack leaves no gradients behind"
 
     class Watching(Brightness):
-        def noise_in(self, noised: Tensor) -> tuple[Tensor, Tensor]:
+        def predict_noise(self, noised: Tensor) -> tuple[Tensor, Tensor]:
             seen.append(noised.detach())
-            return super().noise_in(noised)
+            return super().predict_noise(noised)
 
     watching = Watching(TINY)
     for adv in (0.0, 0.4):
