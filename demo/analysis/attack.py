@@ -81,7 +81,7 @@ def trajectory(system: MedFedPure, scan: Tensor, settings: AttackSettings) -> It
 
 
 def smallest(system: MedFedPure, scan: Tensor, settings: AttackSettings) -> Iterator[BisectionStep]:
-    """Looks for the smallest eps that turns the attacked model's output, one PGD after the other.
+    """Looks for the smallest eps that changes the attacked model's output, by PGD.
 
     Norm, steps, aim and truth are those of `settings`.
     """

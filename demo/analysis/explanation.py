@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 class Evidence:
     """Grad-CAM of the classifiers that read the purified scan, and how clean scans score."""
 
-    label: int  # the class that the maps speak for: the defended output
+    label: int  # the class that the maps explain: the defended output
     mixture: Tensor  # (H, W) non-negative, log-odds
     experts: Tensor  # (K, H, W) the same unit
     sides: tuple[int, ...]  # the side in pixels at which each expert looks

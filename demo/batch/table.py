@@ -80,6 +80,5 @@ def format_defended(result: Reading) -> str:
 
 def format_output(tumour_probability: float) -> str:
     """Return the more probable class and its percentage."""
-    says = wording.label(tumour_probability)
-    sure = tumour_probability if says == "tumour" else 1 - tumour_probability
-    return f"{says} {wording.percent(sure)}".replace(" %", "\N{NO-BREAK SPACE}%")
+    says, confidence = wording.label(tumour_probability), wording.confidence(tumour_probability)
+    return f"{says} {confidence}".replace(" %", "\N{NO-BREAK SPACE}%")

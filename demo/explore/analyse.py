@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 Progress = tuple[Stages, Analysis]
 
 
-class Shown(NamedTuple):
+class AnalysisView(NamedTuple):
     """An analysis, and the page's values made from it."""
 
     stages: str  # HTML, as are `results` and `decision`
@@ -44,7 +44,7 @@ def analyse(
     view: viewer.View,
     settings: AttackSettings,
     systems: Systems | None = None,
-) -> Iterator[Shown]:
+) -> Iterator[AnalysisView]:
     """Reads the clean scan, attacks it, reads the attacked one; then both at each hospital.
 
     Args:
@@ -62,7 +62,7 @@ def analyse(
     steps = _steps(system, scan, settings, stages, systems)
     try:
         for stages, analysis in steps:
-            yield Shown(
+            yield AnalysisView(
                 stages.html(),
                 {**view, **viewer.results(analysis)},
                 results_view.render(analysis),
@@ -72,7 +72,7 @@ def analyse(
     except (RuntimeError, ValueError, MemoryError) as error:
         log.exception("an analysis failed")
         failed = stages.fail(f"The analysis failed: {error}").html()
-        yield Shown(failed, view, results_view.empty("There is no result."))
+        yield AnalysisView(failed, view, results_view.empty("There is no result."))
 
 
 def _steps(

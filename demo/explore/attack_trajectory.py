@@ -1,4 +1,4 @@
-"""Under the results: the attack step by step, and the smallest one that would do."""
+"""Attack trajectory under the results: the attack step by step, and the smallest eps."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from core.pipeline import MedFedPure
 from core.weights import Systems
 from demo.analysis.analysis import Analysis
 from demo.analysis.attack import AttackSettings, smallest
-from demo.explore.cancellation import Turn
+from demo.explore.cancellation import RequestGeneration
 from demo.rendering import wording
 from demo.rendering.html import say
 from demo.rendering.images import CHANGE_TOP
-from demo.rendering.trajectory import walk
+from demo.rendering.trajectory import trajectory_view
 from demo.serving.events import ON_CPU, PRIVATE
 
 log = logging.getLogger(__name__)
-FIRST = "Analyse a scan first."
-FAILED = "The search failed: please try again."
+NO_ANALYSIS_MESSAGE = "Analyse a scan first."
+FAILURE_MESSAGE = "The search failed: please try again."
 
 
 class AttackSteps:
     """A slider along the attack of the analysis that `analysis` holds, and a search on request."""
 
-    def __init__(self, systems: Systems, analysis: gr.State, turn: gr.State) -> None:
+    def __init__(self, systems: Systems, analysis: gr.State, generation: gr.State) -> None:
         self.systems = systems
         with gr.Column(visible=False, elem_id="attack-steps") as self.box:
             gr.HTML("<h3>The attack, step by step</h3>")
@@ -37,7 +37,7 @@ class AttackSteps:
             self.view = gr.HTML("", elem_id="attack-walk")
             with gr.Row(elem_classes="mf-controls"):
                 find = gr.Button(
-                    "Find the smallest ε that turns this scan", elem_id="smallest", size="sm"
+                    "Find the smallest ε that changes the answer", elem_id="smallest", size="sm"
                 )
                 self.found = gr.HTML("", elem_id="smallest-found")
         self.slider.input(
@@ -46,16 +46,16 @@ class AttackSteps:
         )  # fmt: skip
         self.search = find.click(
             self._search,
-            [turn, analysis],
+            [generation, analysis],
             self.found,
             show_progress="minimal",
             api_visibility="private",
             **ON_CPU,
         )
 
-    def _search(self, turn: Turn, analysis: Analysis | None) -> Iterator[Any]:
+    def _search(self, generation: RequestGeneration, analysis: Analysis | None) -> Iterator[Any]:
         system = self.systems.get(analysis.hospital) if analysis else None
-        yield from search(system, turn, analysis)
+        yield from search(system, generation, analysis)
 
     @property
     def outputs(self) -> list[Any]:
@@ -72,44 +72,47 @@ def show(analysis: Analysis | None) -> tuple[Any, ...]:
     return gr.update(visible=True), slider, _at(analysis, last), ""
 
 
-def search(system: MedFedPure | None, turn: Turn, analysis: Analysis | None) -> Iterator[Any]:
-    """Looks for the smallest attack, one sentence after each that was tried."""
-    mine = turn.reading
+def search(
+    system: MedFedPure | None, generation: RequestGeneration, analysis: Analysis | None
+) -> Iterator[Any]:
+    """Searches for the smallest successful eps; yields one sentence per attack tried."""
+    started = generation.reading
     if system is None or analysis is None or not analysis.steps:
-        yield say(FIRST)
+        yield say(NO_ANALYSIS_MESSAGE)
         return
     settings, tried = analysis.settings, 0
     try:
         for probe in smallest(system, analysis.scan, settings):
-            if turn.reading != mine:
+            if generation.reading != started:
                 yield gr.skip()  # or the last sentence would be sent once more
                 return
             tried += 1
-            yield say(found(probe, tried, settings, done=False))
-        yield say(found(probe, tried, settings, done=True))
+            yield say(describe_smallest(probe, tried, settings, done=False))
+        yield say(describe_smallest(probe, tried, settings, done=True))
     except (RuntimeError, ValueError, MemoryError):
         log.exception("a search for the smallest attack failed")
-        yield say(FAILED)
+        yield say(FAILURE_MESSAGE)
 
 
-def found(probe: BisectionStep, tried: int, settings: AttackSettings, *, done: bool) -> str:
+def describe_smallest(
+    probe: BisectionStep, tried: int, settings: AttackSettings, *, done: bool
+) -> str:
     """The state of the search for the smallest eps, as a sentence."""
-    who, count = wording.AIMS[settings.aim], f"{tried} attack{'s' * (tried != 1)}"
+    target, count = wording.AIMS[settings.aim], f"{tried} attack{'s' * (tried != 1)}"
     if probe.high is None:
         if not done:
-            return f"{count}: nothing up to ε = {wording.eps(settings.norm, probe.eps)} turned it."
-        return (
-            f"No ε up to {wording.eps(settings.norm, probe.low)} turned {who} in {count}: "
-            "a cleverer attack may."
-        )
+            tried_eps = wording.eps(settings.norm, probe.eps)
+            return f"{count}: no attack up to ε = {tried_eps} changed the answer."
+        low = wording.eps(settings.norm, probe.low)
+        return f"No ε up to {low} changed the answer of {target} in {count}: a stronger attack may."
     answer = wording.eps(settings.norm, probe.high)
     if probe.high == 0:
-        return f"There is nothing to turn: {who} is wrong on the clean scan."
+        return f"No attack is needed: {target} is wrong on the clean scan."
     if not done:
         return f"{count}: between {wording.eps(settings.norm, probe.low)} and {answer} …"
     return (
-        f"The smallest ε found that turns {who}: {answer}, in {count} by halving. "
-        "An upper bound: a cleverer attack may need less."
+        f"The smallest ε found that changes the answer of {target}: {answer}, in {count} by "
+        "bisection. An upper bound: a stronger attack may need less."
     )
 
 
@@ -119,4 +122,6 @@ def _at(analysis: Analysis | None, index: float) -> str:
     s = analysis.settings
     top = math.ceil(s.eps * 255) if s.norm == "linf" else CHANGE_TOP
     victim = wording.AIMS[s.aim]
-    return walk(analysis.scan, analysis.steps, int(index), s.num_steps, victim, max(top, 1))
+    return trajectory_view(
+        analysis.scan, analysis.steps, int(index), s.num_steps, victim, max(top, 1)
+    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 
-class Turn:
+class RequestGeneration:
     """Generation counters of a visitor's requests; results of an older generation are dropped.
 
     Cancelling an event is not enough: a step that already runs still finishes, and its late

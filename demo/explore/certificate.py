@@ -1,4 +1,4 @@
-"""Under the results, on request: up to which perturbation a reading of the scan is proven."""
+"""Certificate of the scan, on request: the perturbation size up to which the answer is proven."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from torch import Tensor
 
 from core.smoothing import Certificate, Smoothed
 from demo.analysis.analysis import Analysis
-from demo.explore.cancellation import Turn
+from demo.explore.cancellation import RequestGeneration
 from demo.rendering import wording
 from demo.rendering.html import say
 from demo.serving.events import ON_CPU
 
 log = logging.getLogger(__name__)
-NOISES, ALPHA = 1000, 0.001
-FIRST = "Analyse a scan first."
-DRAWING = f"Reading {NOISES:,} noised copies …"
-FAILED = "The certificate failed: please try again."
-WHOSE = (
-    "This is the answer of a small reader of its own, which sees the scan averaged to "
-    "{side} x {side} pixels through noise. It is not the defence's, whose reading is not certified."
+NOISE_COPIES, ERROR_PROBABILITY = 1000, 0.001
+NO_ANALYSIS_MESSAGE = "Analyse a scan first."
+SAMPLING_MESSAGE = f"Reading {NOISE_COPIES:,} noised copies …"
+FAILURE_MESSAGE = "The certificate failed: please try again."
+CERTIFIED_MODEL_NOTE = (
+    "This is the answer of a separate certified model, which sees the scan averaged to "
+    "{side} x {side} pixels, with noise added. The defence's own answer is not certified."
 )
 
 
@@ -32,7 +32,7 @@ class Certify:
     """A button that certifies the scan of the analysis; hidden where the weights cannot."""
 
     def __init__(
-        self, reader: Smoothed | None, problem: str, analysis: gr.State, turn: gr.State
+        self, reader: Smoothed | None, problem: str, analysis: gr.State, generation: gr.State
     ) -> None:
         self.reader, self.problem = reader, problem
         with gr.Column(visible=False, elem_id="certificate") as self.box:
@@ -43,7 +43,7 @@ class Certify:
                 )
                 self.answer = gr.HTML(say(problem), elem_id="certified")
         self.event = ask.click(
-            self._certify, [turn, analysis], self.answer,
+            self._certify, [generation, analysis], self.answer,
             show_progress="minimal", api_visibility="private", **ON_CPU,
         )  # fmt: skip
 
@@ -56,8 +56,8 @@ class Certify:
         """Box and answer for an analysis: nothing is certified yet."""
         return show(self.reader, self.problem, analysis)
 
-    def _certify(self, turn: Turn, analysis: Analysis | None) -> Iterator[Any]:
-        yield from certify(self.reader, turn, analysis.scan if analysis else None)
+    def _certify(self, generation: RequestGeneration, analysis: Analysis | None) -> Iterator[Any]:
+        yield from certify(self.reader, generation, analysis.scan if analysis else None)
 
 
 def show(reader: Smoothed | None, problem: str, analysis: Analysis | None) -> tuple[Any, ...]:
@@ -65,32 +65,37 @@ def show(reader: Smoothed | None, problem: str, analysis: Analysis | None) -> tu
     return gr.update(visible=analysis is not None and bool(reader or problem)), say(problem)
 
 
-def certify(reader: Smoothed | None, turn: Turn, scan: Tensor | None) -> Iterator[Any]:
+def certify(
+    reader: Smoothed | None, generation: RequestGeneration, scan: Tensor | None
+) -> Iterator[Any]:
     """Certifies one scan (1, 224, 224): a sentence before, and the answer."""
-    mine = turn.reading
+    started = generation.reading
     if reader is None or scan is None:
-        yield say(FIRST)
+        yield say(NO_ANALYSIS_MESSAGE)
         return
-    yield say(DRAWING)
+    yield say(SAMPLING_MESSAGE)
     try:
-        answer = words(reader.certify(scan, n=NOISES, alpha=ALPHA), reader.config.side)
+        answer = describe_certificate(
+            reader.certify(scan, n=NOISE_COPIES, alpha=ERROR_PROBABILITY), reader.config.side
+        )
     except (RuntimeError, ValueError, MemoryError):
         log.exception("a certificate failed")
-        answer = FAILED
-    yield say(answer) if turn.reading == mine else gr.skip()
+        answer = FAILURE_MESSAGE
+    yield say(answer) if generation.reading == started else gr.skip()
 
 
-def words(found: Certificate, side: int) -> str:
+def describe_certificate(found: Certificate, side: int) -> str:
     """The certificate of the smoothed model, as sentences."""
-    whose = WHOSE.format(side=side)
+    whose = CERTIFIED_MODEL_NOTE.format(side=side)
     if found.label is None:
         return (
-            "Not certified: the smoothed reader's answer changes with the noise, so that it says "
-            f"nothing. {whose}"
+            "Not certified: the smoothed model's answer changes with the noise, so that it gives "
+            f"none. {whose}"
         )
     least = math.floor(found.eps * 1e4)  # a proof is not rounded up
     return (
-        f"Certified at ε = {least / 1e4:.4f} (L∞): the smoothed reader says "
+        f"Certified at ε = {least / 1e4:.4f} (L∞): the smoothed model says "
         f"“{wording.CLASSES[found.label]}”, and no change of at most that size in each pixel can "
-        f"turn it. Such a proof is wrong with a chance of {ALPHA:.1%} at most. {whose}"
+        "change it. Such a certificate is wrong with a probability of at most "
+        f"{ERROR_PROBABILITY:.1%}. {whose}"
     )

@@ -55,7 +55,7 @@ class Controls:
         self.folder = gr.UploadButton(
             "… or a folder of DICOM slices", file_count="directory", size="sm", elem_id="folder"
         )
-        self.status = gr.HTML(selection.line(None, selection.HINT), elem_id="scan")
+        self.status = gr.HTML(selection.line(None, selection.START_HINT), elem_id="scan")
         self.insist = gr.Checkbox(
             label="Read this colour picture all the same", visible=False, elem_id="insist"
         )

@@ -19,9 +19,8 @@ UNJUDGED = f'<td data-says="{wording.NO_JUDGEMENT}"><strong>{wording.NO_JUDGEMEN
 def render(analysis: Analysis) -> str:
     """Outputs, detector and mixture; the pictures are the viewer's."""
     cards = _outputs(analysis) + _detector(analysis) + _mixture(analysis)
-    return (
-        f'<p class="mf-stale" role="status">{wording.STALE}</p><div class="mf-cards">{cards}</div>'
-    )
+    stale = f'<p class="mf-stale" role="status">{wording.STALE_MESSAGE}</p>'
+    return f'{stale}<div class="mf-cards">{cards}</div>'
 
 
 def empty(sentence: str) -> str:
@@ -41,10 +40,10 @@ def decision(analysis: Analysis) -> str:
         for name, d, e in known
     )
     return (
-        '<section class="mf-decision" aria-label="How the output came about">'
-        f'<div class="mf-card mf-cams"><h3>What spoke for the output (Grad-CAM)</h3>{maps}'
+        '<section class="mf-decision" aria-label="Explanation of the output">'
+        f'<div class="mf-card mf-cams"><h3>Grad-CAM: regions that raised the output</h3>{maps}'
         f"{explanation.colour_bar()}</div>"
-        f'<div class="mf-card"><h3>The score among those of clean scans</h3>'
+        f'<div class="mf-card"><h3>The score among scores of clean scans</h3>'
         f"{explanation.scores([(f'{name} scan', d) for name, d, _ in known], known[0][2])}</div>"
         f"{hospitals_view.card(analysis)}</section>"
     )
@@ -77,11 +76,10 @@ def _row(name: str, d: Diagnosis | None, clean: Diagnosis | None) -> str:
 
 def _cell(tumour_probability: float, was: str) -> str:
     says = wording.label(tumour_probability)
-    sure = tumour_probability if says == "tumour" else 1 - tumour_probability
     turned = was in wording.CLASSES and says != was
     mark = '<em class="mf-turned">turned</em>' if turned else ""
     bar = meter(tumour_probability, "tumour probability")
-    share = f"<span>{wording.percent(sure)}</span>"
+    share = f"<span>{wording.confidence(tumour_probability)}</span>"
     return f'<td data-says="{says}"><strong>{says}</strong> {share} {mark}{bar}</td>'
 
 
@@ -138,8 +136,7 @@ def _mixture(a: Analysis) -> str:
             body += explanation.votes(f"{name.capitalize()} scan", d, a.evidence[name])
             if d.can_judge:
                 unpurified = wording.percent(d.tumour_probability_unpurified)
-                body += f'<p class="mf-note">The same without purifier: tumour {unpurified}.</p>'
+                body += f'<p class="mf-note">Without purifier: tumour {unpurified}.</p>'
     return (
-        '<section class="mf-card"><h3>Expert attention weights, and who voted what</h3>'
-        f"{body or '&ndash;'}</section>"
+        f'<section class="mf-card"><h3>Experts: weight and vote</h3>{body or "&ndash;"}</section>'
     )

@@ -13,14 +13,14 @@ from demo.explore.series import Series
 from demo.rendering import images
 from demo.serving.uploads import Upload
 
-HINT = "Drop a scan or take a synthetic example, then press Analyse."
-READY = "Scan loaded: press Analyse."
-COLOUR = "A colour picture, read as grey at your request: the outputs may mean nothing."
-GONE = "The scan was put away to free memory: choose it again."
-BLANK = "This slice is blank, so there is nothing to read: choose another."
+START_HINT = "Drop a scan or take a synthetic example, then press Analyse."
+READY_MESSAGE = "Scan loaded: press Analyse."
+COLOUR_WARNING = "A colour picture, read as grey at your request: the outputs may mean nothing."
+EXPIRED_MESSAGE = "The scan was put away to free memory: choose it again."
+BLANK_MESSAGE = "This slice is blank, so there is nothing to read: choose another."
 
 
-class Shown(NamedTuple):
+class SelectionView(NamedTuple):
     """A chosen slice as the page's values."""
 
     scan: Tensor | None  # (1, 224, 224) to analyse; None where there is nothing to read
@@ -31,13 +31,15 @@ class Shown(NamedTuple):
 def receive(upload: Upload | None) -> Series | str:
     """A dropped file as something to look at, or the sentence that refuses it."""
     if upload is None:
-        return HINT
+        return START_HINT
     if upload.volume is None:
         return upload.refusal
     return Series(upload.volume, refusal=upload.refusal if upload.is_colour else "")
 
 
-def look(series: Series | None, words: str = "", *, insists: bool = False) -> Shown:
+def selected_slice_view(
+    series: Series | None, words: str = "", *, insists: bool = False
+) -> SelectionView:
     """The chosen slice of a series; one that is refused is shown, and read if a visitor insists.
 
     Args:
@@ -46,16 +48,16 @@ def look(series: Series | None, words: str = "", *, insists: bool = False) -> Sh
         insists: whether the visitor wants a refused picture read all the same.
     """
     if series is None:
-        return Shown(None, {}, line(None, words or HINT, refused=bool(words)))
+        return SelectionView(None, {}, line(None, words or START_HINT, refused=bool(words)))
     try:
         scan = series.scan()
     except ScanError:
-        return Shown(None, viewer.view(series), line(None, _facts(series, BLANK)))
+        return SelectionView(None, viewer.view(series), line(None, _facts(series, BLANK_MESSAGE)))
     view = viewer.view(series, scan)
     if series.refusal and not insists:
-        return Shown(None, view, line(scan, series.refusal, refused=True))
-    said = COLOUR if series.refusal else words or _facts(series, READY)
-    return Shown(scan, view, line(scan, said))
+        return SelectionView(None, view, line(scan, series.refusal, refused=True))
+    said = COLOUR_WARNING if series.refusal else words or _facts(series, READY_MESSAGE)
+    return SelectionView(scan, view, line(scan, said))
 
 
 def line(scan: Tensor | None, words: str, *, refused: bool = False) -> str:

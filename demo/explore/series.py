@@ -11,7 +11,7 @@ from torch import Tensor
 
 from core.scan import Volume, to_uint8
 
-DISPLAY = (0.0, 255.0)
+DISPLAY_LEVELS = (0.0, 255.0)
 SIDES = {"R": "right", "L": "left", "A": "front", "P": "back", "S": "head end", "I": "foot end"}
 
 
@@ -78,4 +78,4 @@ class Series:
 
 def of_levels(levels: np.ndarray) -> Series:
     """A series of one canonical scan, from its uint8 levels (1, 224, 224)."""
-    return Series(Volume(levels.astype(np.float32), DISPLAY, "picture"))
+    return Series(Volume(levels.astype(np.float32), DISPLAY_LEVELS, "picture"))

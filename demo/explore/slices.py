@@ -14,7 +14,7 @@ from demo.explore.series import Series
 from demo.rendering import wording
 
 HERE = Path(__file__).parent
-MEANING = "Marked: unlike the clean training scans, which says nothing of disease."
+MARK_NOTE = "Marked: unlike the clean training scans, which says nothing of disease."
 
 
 def component() -> gr.HTML:
@@ -54,6 +54,8 @@ def _said(series: Series, system: MedFedPure) -> str:
     marked = sum(1 for found in series.scores.values() if found is not None and found > series.tau)
     how_many = f"{marked} marked" if marked else "none marked"
     if series.strange:
-        how_many += f", {len(series.strange)} cannot be judged ({wording.UNLIKE})"
+        how_many += f", {len(series.strange)} cannot be judged ({wording.UNFAMILIAR_PICTURE})"
     how_many += wording.read_as(system.info.get("hospital"))
-    return f"{done} of {count} slices read, {how_many}. {MEANING if done == count else ''}".rstrip()
+    return (
+        f"{done} of {count} slices read, {how_many}. {MARK_NOTE if done == count else ''}".rstrip()
+    )

@@ -1,4 +1,4 @@
-"""The tab Explore: its widgets, and which handler answers which event."""
+"""The tab Explore: its widgets, and the handlers of their events."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from core.weights import Systems
 from demo.analysis.analysis import Analysis
 from demo.examples import Example
 from demo.explore import analyse, attack_trajectory, results_view, selection, slices, viewer
-from demo.explore.analyse import Shown
+from demo.explore.analyse import AnalysisView
 from demo.explore.attack_trajectory import AttackSteps
-from demo.explore.cancellation import Turn
+from demo.explore.cancellation import RequestGeneration
 from demo.explore.certificate import Certify
 from demo.explore.controls import Controls, enable, eps_note, read_settings, rescale
 from demo.explore.progress_strip import Stages
@@ -28,17 +28,17 @@ from demo.serving.uploads import UploadStore
 # What visitors look at stays in memory: one volume each, an hour from its last use, and never
 # more of them than this; the largest that core opens is 1 GB.
 KEEP_SECONDS, KEEP_COUNT, KEEP_BYTES = 3600, 64, 2**31
-UNKNOWN = "unknown"  # the label of a scan that a visitor brings
+UNKNOWN_TRUTH = "unknown"  # the label of a scan that a visitor brings
 # What is yielded last is sent once more at the end: a step that came too late must not be that.
-LATE = (gr.skip(),) * len(Shown._fields)
-MARK_STALE = "() => { document.querySelector('#main')?.classList.add('stale'); }"
+DROPPED_STEP = (gr.skip(),) * len(AnalysisView._fields)
+MARK_STALE_JS = "() => { document.querySelector('#main')?.classList.add('stale'); }"
 # a press of Analyse before the choice has come through would read the scan before it, or none
-CHOOSING = """(...values) => {
+MARK_CHOOSING_JS = """(...values) => {
   document.querySelector('#columns')?.classList.add('choosing');
   return values;
 }"""
-CHOSEN = "() => { document.querySelector('#columns')?.classList.remove('choosing'); }"
-UNMARK = """(...values) => {
+UNMARK_CHOOSING_JS = "() => { document.querySelector('#columns')?.classList.remove('choosing'); }"
+UNMARK_STALE_JS = """(...values) => {
   document.querySelector('#main')?.classList.remove('stale');
   return values;
 }"""
@@ -59,7 +59,9 @@ class Explore:
         self.systems, self.problem, self.uploads = systems, problem, uploads
         self.idle = Stages.of(len(systems))
         self.shelf: ExpiringCache[Series] = ExpiringCache(KEEP_SECONDS, KEEP_COUNT, KEEP_BYTES)
-        self.turn = gr.State(Turn(), time_to_live=KEEP_SECONDS)  # each visitor gets a copy
+        self.generation = gr.State(
+            RequestGeneration(), time_to_live=KEEP_SECONDS
+        )  # each visitor gets a copy
         self.token = gr.State("", delete_callback=self.shelf.drop)
         self.analysis = gr.State(None, time_to_live=KEEP_SECONDS)  # what a report is made of
         with gr.Row(elem_id="columns", equal_height=False):
@@ -81,13 +83,13 @@ class Explore:
                             )
                         self.viewer = viewer.component()
                     with gr.Column(elem_id="outputs", min_width=300):
-                        empty = results_view.empty(problem or selection.HINT)
+                        empty = results_view.empty(problem or selection.START_HINT)
                         self.results = gr.HTML(empty, elem_id="results")
                         ReportButtons(self.analysis)
                     with gr.Column(elem_id="evidence", min_width=300):
                         self.decision = gr.HTML("", elem_id="decision")
-                        self.steps = AttackSteps(systems, self.analysis, self.turn)
-                        self.proof = Certify(reader, no_reader, self.analysis, self.turn)
+                        self.steps = AttackSteps(systems, self.analysis, self.generation)
+                        self.proof = Certify(reader, no_reader, self.analysis, self.generation)
         self._events()
 
     def _events(self) -> None:
@@ -106,15 +108,15 @@ class Explore:
         }
         analysis = c.run.click(
             self._analyse,
-            [self.turn, self.token, c.insist, c.hospital, *c.settings],
+            [self.generation, self.token, c.insist, c.hospital, *c.settings],
             analysed,
-            js=UNMARK,
+            js=UNMARK_STALE_JS,
             show_progress_on=self.stages,
             **runs,
         )
         scoring = self.scan.click(
             self._score,
-            [self.turn, self.token, c.hospital],
+            [self.generation, self.token, c.hospital],
             self.slices,
             show_progress_on=self.slices,
             **runs,
@@ -125,108 +127,123 @@ class Explore:
         asked = [self.steps.search, self.proof.event]
         both: dict[str, Any] = {"cancels": [analysis, scoring, *asked]}
         c.stop.click(
-            self._stopped, [self.turn, self.token], [self.stages, self.slices], **both, **at_once
+            self._stopped,
+            [self.generation, self.token],
+            [self.stages, self.slices],
+            **both,
+            **at_once,
         )
         for source in (c.file, c.folder):
             # raw: our decoder reads the stored files, which Gradio has checked to be uploads
             source.upload(
                 self._receive,
-                [self.turn, source, self.token],
+                [self.generation, source, self.token],
                 [c.file, c.folder, *chosen],
                 preprocess=False,
-                js=CHOOSING,
+                js=MARK_CHOOSING_JS,
                 **both,
                 **PRIVATE,
-            ).then(None, js=CHOSEN, **PRIVATE)
+            ).then(None, js=UNMARK_CHOOSING_JS, **PRIVATE)
         self.slices.input(
-            self._slide, [self.turn, self.token, c.insist], shown,
+            self._slide, [self.generation, self.token, c.insist], shown,
             cancels=[analysis, *asked], trigger_mode="multiple", **at_once,
         )  # fmt: skip
         c.insist.input(self._insist, [self.token, c.insist], c.status, **at_once)
-        mine = [self.turn, self.token]
+        mine = [self.generation, self.token]
         c.clear.click(self._clear, mine, [c.file, c.folder, *chosen], **both, **at_once)
         for button, sample in c.samples:
-            taken = button.click(self._taker(sample), mine, chosen, js=CHOOSING, **both, **at_once)
-            taken.then(None, js=CHOSEN, **PRIVATE)
+            taken = button.click(
+                self._taker(sample), mine, chosen, js=MARK_CHOOSING_JS, **both, **at_once
+            )
+            taken.then(None, js=UNMARK_CHOOSING_JS, **PRIVATE)
         for control in c.watched:
-            control.input(None, None, None, js=MARK_STALE, **PRIVATE)
+            control.input(None, None, None, js=MARK_STALE_JS, **PRIVATE)
         c.norm.input(rescale, c.norm, [c.eps, c.alpha, c.eps_note], **at_once)
         c.kind.input(enable, c.kind, [c.norm, c.eps, c.alpha, c.steps], **at_once)
         c.eps.input(eps_note, [c.norm, c.eps], c.eps_note, trigger_mode="always_last", **at_once)
 
     def _analyse(
-        self, turn: Turn, token: str, insists: bool, hospital: int | None, *values: Any
+        self,
+        generation: RequestGeneration,
+        token: str,
+        insists: bool,
+        hospital: int | None,
+        *values: Any,
     ) -> Iterator[tuple[Any, ...]]:
-        mine = turn.reading
+        started = generation.reading
         series = self.shelf.get(token)
-        shown = selection.look(series, insists=insists)
+        shown = selection.selected_slice_view(series, insists=insists)
         system = self.systems.get(hospital)
         if system is None or shown.scan is None:
             sentence = self.problem or (
-                selection.GONE if token and series is None else selection.HINT
+                selection.EXPIRED_MESSAGE if token and series is None else selection.START_HINT
             )
-            yield Shown(self.idle.html(), shown.view, results_view.empty(sentence))
+            yield AnalysisView(self.idle.html(), shown.view, results_view.empty(sentence))
             return
         try:
             settings = read_settings(*values)
         except (TypeError, ValueError) as error:
             refusal = results_view.empty(f"Please correct a control: {error}.")
-            yield Shown(self.idle.html(), shown.view, refusal)
+            yield AnalysisView(self.idle.html(), shown.view, refusal)
         else:
             scan, view = shown.scan, shown.view
             for step in analyse.analyse(system, scan, view, settings, self.systems):
-                if turn.reading != mine:
-                    yield LATE
+                if generation.reading != started:
+                    yield DROPPED_STEP
                     return
                 yield step
 
-    def _score(self, turn: Turn, token: str, hospital: int | None) -> Iterator[Any]:
-        mine = turn.series
+    def _score(
+        self, generation: RequestGeneration, token: str, hospital: int | None
+    ) -> Iterator[Any]:
+        started = generation.series
         series, system = self.shelf.get(token), self.systems.get(hospital)
         if system is None or series is None:
             yield {}
             return
         for _ in slices.score(system, series):
-            if turn.series != mine:
+            if generation.series != started:
                 yield gr.skip()
                 return
             yield series.marks()
 
-    def _receive(self, turn: Turn, stored: Any, token: str) -> tuple[Any, ...]:
-        turn.end()
+    def _receive(self, generation: RequestGeneration, stored: Any, token: str) -> tuple[Any, ...]:
+        generation.end()
         files = stored if isinstance(stored, list) else [stored] if stored else []
         upload = self.uploads.decode([file["path"] for file in files]) if files else None
         found = selection.receive(upload)
         refusal = found if isinstance(found, str) else ""
         series = found if isinstance(found, Series) else None
-        return None, None, UNKNOWN, *self._chosen(token, series, refusal)
+        return None, None, UNKNOWN_TRUTH, *self._chosen(token, series, refusal)
 
-    def _slide(self, turn: Turn, token: str, insists: bool, event: gr.EventData) -> tuple[Any, ...]:
-        turn.end_reading()
+    def _slide(
+        self, generation: RequestGeneration, token: str, insists: bool, event: gr.EventData
+    ) -> tuple[Any, ...]:
+        generation.end_reading()
         series = self.shelf.get(token)
         if series is None:
-            return self._shown(None, selection.GONE)
+            return self._shown(None, selection.EXPIRED_MESSAGE)
         series.index = min(max(int(event.index), 0), len(series.volume) - 1)
         return self._shown(series, insists=insists)
 
     def _insist(self, token: str, wanted: bool) -> str:
-        return selection.look(self.shelf.get(token), insists=wanted).line
+        return selection.selected_slice_view(self.shelf.get(token), insists=wanted).line
 
-    def _stopped(self, turn: Turn, token: str) -> tuple[str, dict[str, Any]]:
-        turn.end()
+    def _stopped(self, generation: RequestGeneration, token: str) -> tuple[str, dict[str, Any]]:
+        generation.end()
         line = self.idle.set("Stopped: what is shown is incomplete.", "idle")
         return line.html(), _marks(self.shelf.get(token))
 
-    def _clear(self, turn: Turn, token: str) -> tuple[Any, ...]:
-        turn.end()
-        return None, None, UNKNOWN, *self._chosen(token, None, hint=wording.CLEARED)
+    def _clear(self, generation: RequestGeneration, token: str) -> tuple[Any, ...]:
+        generation.end()
+        return None, None, UNKNOWN_TRUTH, *self._chosen(token, None, hint=wording.CLEARED_MESSAGE)
 
-    def _taker(self, sample: Example) -> Callable[[Turn, str], tuple[Any, ...]]:
+    def _taker(self, sample: Example) -> Callable[[RequestGeneration, str], tuple[Any, ...]]:
         """The handler of an example's button: takes its scan, and sets the truth as drawn."""
         truth = wording.CLASSES[int(sample.tumour)]
 
-        def take(turn: Turn, token: str) -> tuple[Any, ...]:
-            turn.end()
+        def take(generation: RequestGeneration, token: str) -> tuple[Any, ...]:
+            generation.end()
             return truth, *self._chosen(token, of_levels(sample.levels), sample.sentence())
 
         return take
@@ -246,9 +263,13 @@ class Explore:
     def _shown(
         self, series: Series | None, words: str = "", *, insists: bool = False, hint: str = ""
     ) -> tuple[Any, ...]:
-        shown = selection.look(series, words, insists=insists)
-        hint = hint or self.problem or (selection.HINT if shown.scan is None else selection.READY)
-        nothing = Shown(
+        shown = selection.selected_slice_view(series, words, insists=insists)
+        hint = (
+            hint
+            or self.problem
+            or (selection.START_HINT if shown.scan is None else selection.READY_MESSAGE)
+        )
+        nothing = AnalysisView(
             self.idle.html(), shown.view, results_view.empty(hint)
         )  # of an analysis, yet
         return _marks(series), shown.line, *nothing, *self._below(None)

@@ -9,7 +9,7 @@ from core.scan import to_uint8
 from demo.learn.lesson import MAX_LEVELS, STEPS, Lesson, Purification
 from demo.rendering import explanation, images, wording
 from demo.rendering.html import figure, output, picture, say, strip
-from demo.rendering.trajectory import walk
+from demo.rendering.trajectory import trajectory_view
 
 PATCH = 10  # side of the square whose grey values are written out, in pixels
 BLACK_TEXT_LEVEL = 118  # grey level from which black text has the better contrast (>= 4.5)
@@ -57,7 +57,9 @@ def render_attack_step(lesson: Lesson, index: int) -> str:
     """Step 2: render the attack after `index` steps, as pictures and curves."""
     if not lesson.steps:
         return ""
-    shown = walk(lesson.scan, lesson.steps, index, STEPS, "the plain classifier", MAX_LEVELS)
+    shown = trajectory_view(
+        lesson.scan, lesson.steps, index, STEPS, "the plain classifier", MAX_LEVELS
+    )
     return shown + say(_describe_attack(lesson) if index >= STEPS and lesson.is_attacked else "")
 
 

@@ -36,10 +36,10 @@ def votes(title: str, d: Diagnosis, e: Evidence) -> str:
 
 
 def pictures(title: str, d: Diagnosis, e: Evidence) -> str:
-    """The purified scan, and over it what spoke for the output: to the mixture, to each expert."""
+    """The purified scan, and the Grad-CAM of the mixture and of each expert over it."""
     what = wording.CLASSES[e.label]
     shown = [
-        (images.scan_url(d.purified), "purified scan", "what the experts are given"),
+        (images.scan_url(d.purified), "purified scan", "input of the experts"),
         (images.overlay_url(d.purified, e.mixture / e.top), "mixture", f"for “{what}”"),
     ]
     for k, (cam, weight) in enumerate(zip(e.experts, d.attention.tolist(), strict=True), start=1):
@@ -65,7 +65,7 @@ def scores(named: list[tuple[str, Diagnosis]], e: Evidence) -> str:
 
 
 def alarms(clean_scores: np.ndarray, tau: float) -> str:
-    """The false-alarm rate in words."""
+    """The false-positive rate, as a sentence."""
     share = float((clean_scores > tau).mean())
     return (
         f"Of 100 clean validation scans about {share * 100:.0f} score above the threshold: "
@@ -85,7 +85,7 @@ def rank(name: str, d: Diagnosis) -> str:
 
 
 def _vote(tumour: float) -> str:
-    says = f"{wording.label(tumour)} {wording.percent(max(tumour, 1 - tumour))}"
+    says = f"{wording.label(tumour)} {wording.confidence(tumour)}"
     return f'<td>{meter(tumour, kind="mf-half")}<span class="mf-says">{escape(says)}</span></td>'
 
 
@@ -93,6 +93,6 @@ def colour_bar() -> str:
     """The maps' colour bar: one scale for all maps of one scan."""
     return (
         f'<div class="mf-bar" style="background:{CAM_BAR}"></div><div class="mf-ticks">'
-        "<span>did not speak for it</span><span>most, in this scan</span></div>"
+        "<span>did not raise it</span><span>most, in this scan</span></div>"
         f'<p class="mf-note">{CAM_NOTE}</p>'
     )

@@ -59,8 +59,8 @@ def meter(share: float, name: str = "", *, kind: str = "", tag: str = "div") -> 
 
 def output(name: str, tumour: float) -> str:
     """Renders one output: its name, a bar, the class and its probability."""
-    says, sure = wording.label(tumour), wording.percent(max(tumour, 1 - tumour))
+    says, confidence = wording.label(tumour), wording.confidence(tumour)
     return (
         f'<p class="mf-output" data-says="{says}"><span>{escape(name)}</span>'
-        f"{meter(tumour, kind='mf-half', tag='span')}<b>{says} {escape(sure)}</b></p>"
+        f"{meter(tumour, kind='mf-half', tag='span')}<b>{says} {escape(confidence)}</b></p>"
     )

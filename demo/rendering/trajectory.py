@@ -1,4 +1,4 @@
-"""An attack's way, step by step, as HTML: a step in pictures, and its place on two curves."""
+"""An attack's trajectory as HTML: the pictures of one step, and its place on two curves."""
 
 from __future__ import annotations
 
@@ -12,15 +12,17 @@ from demo.rendering.charts import curve
 from demo.rendering.html import figure, picture, say, strip
 
 
-def walk(scan: Tensor, steps: Sequence[Step], index: int, total: int, victim: str, top: int) -> str:
+def trajectory_view(
+    scan: Tensor, steps: Sequence[Step], index: int, total: int, victim: str, top: int
+) -> str:
     """The attack after `index` steps.
 
     Args:
         scan: the clean scan (1, H, W).
-        steps: what is known of the attack of one scan, from the clean scan on.
-        index: which of them; clipped to those there are.
+        steps: of the attack on one scan so far, the clean scan first.
+        index: the step to show; clipped to those there are.
         total: how many steps the whole attack takes.
-        victim: whom it attacks, in words.
+        victim: the attacked model, in words.
         top: the change in grey levels from which on colours are brightest.
     """
     index = min(max(index, 0), len(steps) - 1)
@@ -33,14 +35,14 @@ def walk(scan: Tensor, steps: Sequence[Step], index: int, total: int, victim: st
         f"{victim[0].upper()}{victim[1:]} says “{wording.label(tumour[index])}” "
         f"(tumour {wording.percent(tumour[index])}); loss {loss[index]:.2f}."
     )
-    pictures = picture(scan, "original", "") + picture(x_adv, f"after step {index}", "see it?")
+    pictures = picture(scan, "original", "") + picture(x_adv, f"after step {index}", "attacked")
     pictures += figure(
         images.change_url(scan, x_adv, top), "the attack alone", f"brightest from {top} levels on"
     )
     highest = max(1.0, *loss)
     charts = (
         f"<div><h3>Tumour probability</h3>{curve(tumour, index, 0, 1, _series(tumour))}</div>"
-        f"<div><h3>Loss: how wrong it is</h3>"
+        f"<div><h3>Loss</h3>"
         f"{curve(loss, index, 0, float(f'{highest:.1f}'), _series(loss))}</div>"
     )
     return f'{say(sentence)}{strip(pictures)}<div class="mf-curves">{charts}</div>'

@@ -24,10 +24,10 @@ MADE_FOR = {
     "mixture": "the mixture",
     "defence": "the whole defence",
 }
-STALE = "A control has changed since: press Analyse to renew these results."
+STALE_MESSAGE = "A control has changed since: press Analyse to renew these results."
 NO_JUDGEMENT = "cannot judge"
-UNLIKE = "unlike the brain MRI slices that the system has learned from"
-CLEARED = (
+UNFAMILIAR_PICTURE = "unlike the brain MRI slices that the system has learned from"
+CLEARED_MESSAGE = (
     "Cleared: the scan, the attacked scan and all results are gone; nothing was kept on disk, and "
     "the upload's pixels leave the server's memory within 20 minutes."
 )
@@ -47,6 +47,11 @@ def label(tumour_probability: float) -> str:
     return CLASSES[int(tumour_probability >= 0.5)]
 
 
+def confidence(tumour_probability: float) -> str:
+    """The probability of the class that a tumour probability puts first, as a percentage."""
+    return percent(max(tumour_probability, 1 - tumour_probability))
+
+
 def defended(d: Diagnosis) -> str:
     """The defended output of a reading: a class, or that it cannot judge."""
     return label(d.tumour_probability) if d.can_judge else NO_JUDGEMENT
@@ -55,7 +60,8 @@ def defended(d: Diagnosis) -> str:
 def cannot_judge(name: str) -> tuple[str, str]:
     """A scan that is far from all that was learned: tone and one sentence."""
     name = name.capitalize()
-    return "note", f"{name} scan: cannot judge. The picture is {UNLIKE}; its outputs mean nothing."
+    reason = f"The picture is {UNFAMILIAR_PICTURE}; its outputs mean nothing."
+    return "note", f"{name} scan: cannot judge. {reason}"
 
 
 def hospital(number: int) -> str:

@@ -115,9 +115,7 @@ def _outputs(page: Page, top: float, a: Analysis) -> float:
             if at == x[2] and not d.can_judge:
                 page.draw_text(at, top, wording.NO_JUDGEMENT)
                 continue
-            says = wording.label(tumour)
-            sure = wording.percent(tumour if says == "tumour" else 1 - tumour)
-            page.draw_text(at, top, f"{says}, {sure}")
+            page.draw_text(at, top, f"{wording.label(tumour)}, {wording.confidence(tumour)}")
             page.draw_meter(at + 1.4, top, 1.1, tumour)
     for tone, words in verdicts(a):
         top += 0.22

@@ -14,9 +14,9 @@ from core.scan import to_uint8
 from demo.analysis.attack import AttackSettings
 from demo.analysis.staged_reading import reading
 from demo.explore import analyse
-from demo.explore.cancellation import Turn
+from demo.explore.cancellation import RequestGeneration
 from demo.explore.series import of_levels
-from demo.explore.tab import LATE, Explore
+from demo.explore.tab import DROPPED_STEP, Explore
 from demo.rendering import wording
 
 VIEW = {"key": "a scan"}
@@ -46,15 +46,15 @@ def test_stages_light_up_in_the_pipeline_s_order(system: MedFedPure, scan: Tenso
 
 def test_what_came_too_late_changes_nothing_on_the_page(system: MedFedPure, scan: Tensor) -> None:
     """The last thing yielded is sent again at the end: it must not be an old step."""
-    turn, shelf = Turn(), {"a key": of_levels(to_uint8(scan))}
+    generation, shelf = RequestGeneration(), {"a key": of_levels(to_uint8(scan))}
     explore = SimpleNamespace(systems={None: system}, shelf=shelf, problem="")
     running = Explore._analyse(
         explore,  # type: ignore[arg-type]
-        turn, "a key", False, None, "pgd", "linf", 0.015, 0.003, 5, "plain", "unknown", 0,
+        generation, "a key", False, None, "pgd", "linf", 0.015, 0.003, 5, "plain", "unknown", 0,
     )  # fmt: skip
     assert "mf-running" in next(running)[0]
-    turn.end()
-    assert list(running) == [LATE]
+    generation.end()
+    assert list(running) == [DROPPED_STEP]
 
 
 def test_without_an_attack_the_clean_scan_is_read_alone(system: MedFedPure, scan: Tensor) -> None:

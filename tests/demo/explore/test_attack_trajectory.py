@@ -15,8 +15,8 @@ from core.pipeline import MedFedPure
 from demo.analysis.analysis import Analysis
 from demo.analysis.attack import MAX_EPS, AttackSettings, smallest, trajectory
 from demo.explore import attack_trajectory
-from demo.explore.attack_trajectory import FIRST, found, search, show
-from demo.explore.cancellation import Turn
+from demo.explore.attack_trajectory import NO_ANALYSIS_MESSAGE, describe_smallest, search, show
+from demo.explore.cancellation import RequestGeneration
 
 
 @pytest.fixture(scope="module")
@@ -60,20 +60,28 @@ def test_the_smallest_attack_is_searched_with_the_visitor_s_settings(
 def test_the_answer_says_what_was_found_and_no_more() -> None:
     linf, l2 = AttackSettings(), AttackSettings(norm="l2", aim="defence")
     x = torch.zeros(1, 1, 4, 4)
-    assert "There is nothing to turn" in found(BisectionStep(0.0, 0.0, 0.0, x), 1, linf, done=True)
-    assert "0.0600 = 15.3/255" in found(BisectionStep(0.06, 0.06, None, None), 2, linf, done=True)
-    answer = found(BisectionStep(0.004, 0.003, 0.004, x), 8, linf, done=True)
+    assert "No attack is needed" in describe_smallest(
+        BisectionStep(0.0, 0.0, 0.0, x), 1, linf, done=True
+    )
+    assert "0.0600 = 15.3/255" in describe_smallest(
+        BisectionStep(0.06, 0.06, None, None), 2, linf, done=True
+    )
+    answer = describe_smallest(BisectionStep(0.004, 0.003, 0.004, x), 8, linf, done=True)
     assert "plain classifier: 0.0040 = 1.0/255, in 8 attacks" in answer and "upper bound" in answer
-    assert "between 0.30 and 0.40" in found(BisectionStep(0.4, 0.3, 0.4, x), 1, l2, done=False)
+    assert "between 0.30 and 0.40" in describe_smallest(
+        BisectionStep(0.4, 0.3, 0.4, x), 1, l2, done=False
+    )
 
 
 def test_the_search_stops_where_its_visitor_has_gone_on(
     system: MedFedPure, analysis: Analysis
 ) -> None:
-    turn = Turn()
-    going = search(system, turn, analysis)
+    generation = RequestGeneration()
+    going = search(system, generation, analysis)
     assert "attack" in next(going)
-    turn.end_reading()
+    generation.end_reading()
     assert list(going) == [gr.skip()]
-    assert [re.sub("<[^>]+>", "", line) for line in search(system, turn, None)] == [FIRST]
-    assert FIRST in next(search(system, turn, replace(analysis, steps=())))
+    assert [re.sub("<[^>]+>", "", line) for line in search(system, generation, None)] == [
+        NO_ANALYSIS_MESSAGE
+    ]
+    assert NO_ANALYSIS_MESSAGE in next(search(system, generation, replace(analysis, steps=())))

@@ -15,8 +15,15 @@ from core.smoothing import Certificate, Smoothed, SmoothedConfig
 from demo import page
 from demo.analysis.analysis import Analysis
 from demo.analysis.attack import AttackSettings
-from demo.explore.cancellation import Turn
-from demo.explore.certificate import DRAWING, FAILED, FIRST, certify, show, words
+from demo.explore.cancellation import RequestGeneration
+from demo.explore.certificate import (
+    FAILURE_MESSAGE,
+    NO_ANALYSIS_MESSAGE,
+    SAMPLING_MESSAGE,
+    certify,
+    describe_certificate,
+    show,
+)
 
 
 @pytest.fixture(scope="module")
@@ -30,36 +37,39 @@ def text(lines: list[str]) -> list[str]:
 
 
 def test_what_is_proven_is_said_and_of_whom() -> None:
-    sure = words(Certificate(1, 0.4198, 0.014996, 1000), 28)
-    assert sure.startswith("Certified at ε = 0.0149 (L∞): the smoothed reader says “tumour”")
-    assert "wrong with a chance of 0.1% at most" in sure and "28 x 28" in sure
-    unsure = words(Certificate(None, 0.0, 0.0, 510), 28)
-    assert unsure.startswith("Not certified") and "says nothing" in unsure
-    assert all("not the defence's, whose reading is not certified" in s for s in (sure, unsure))
+    sure = describe_certificate(Certificate(1, 0.4198, 0.014996, 1000), 28)
+    assert sure.startswith("Certified at ε = 0.0149 (L∞): the smoothed model says “tumour”")
+    assert "wrong with a probability of at most 0.1%" in sure and "28 x 28" in sure
+    unsure = describe_certificate(Certificate(None, 0.0, 0.0, 510), 28)
+    assert unsure.startswith("Not certified") and "gives none" in unsure
+    assert all("The defence's own answer is not certified" in s for s in (sure, unsure))
 
 
 def test_a_scan_is_certified_in_seconds_and_again_the_same(reader: Smoothed, scan: Tensor) -> None:
     start = time.process_time()
-    first = text(list(certify(reader, Turn(), scan)))
+    first = text(list(certify(reader, RequestGeneration(), scan)))
     assert time.process_time() - start < 10
-    assert first[0] == DRAWING and re.match("Certified at|Not certified", first[1])
-    assert text(list(certify(reader, Turn(), scan))) == first
+    assert first[0] == SAMPLING_MESSAGE and re.match("Certified at|Not certified", first[1])
+    assert text(list(certify(reader, RequestGeneration(), scan))) == first
 
 
 def test_it_is_dropped_where_its_visitor_has_gone_on(reader: Smoothed, scan: Tensor) -> None:
-    turn = Turn()
-    going = certify(reader, turn, scan)
-    assert DRAWING in next(going)
-    turn.end_reading()
+    generation = RequestGeneration()
+    going = certify(reader, generation, scan)
+    assert SAMPLING_MESSAGE in next(going)
+    generation.end_reading()
     assert list(going) == [gr.skip()]
 
 
 def test_without_a_scan_or_with_one_of_another_shape_there_is_a_sentence(
     reader: Smoothed, scan: Tensor
 ) -> None:
-    assert text(list(certify(reader, Turn(), None))) == [FIRST]
-    assert text(list(certify(None, Turn(), scan))) == [FIRST]
-    assert text(list(certify(reader, Turn(), scan[:, :112]))) == [DRAWING, FAILED]
+    assert text(list(certify(reader, RequestGeneration(), None))) == [NO_ANALYSIS_MESSAGE]
+    assert text(list(certify(None, RequestGeneration(), scan))) == [NO_ANALYSIS_MESSAGE]
+    assert text(list(certify(reader, RequestGeneration(), scan[:, :112]))) == [
+        SAMPLING_MESSAGE,
+        FAILURE_MESSAGE,
+    ]
 
 
 def test_the_button_is_hidden_before_an_analysis_and_without_a_reader(

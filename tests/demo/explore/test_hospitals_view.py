@@ -32,7 +32,7 @@ from demo.batch import pdf as batch_pages
 from demo.batch.worklist import Worklist
 from demo.explore import analyse, hospitals_view, slices
 from demo.explore.attack_trajectory import AttackSteps
-from demo.explore.cancellation import Turn
+from demo.explore.cancellation import RequestGeneration
 from demo.explore.progress_strip import NAMES, Stages
 from demo.explore.series import of_levels
 from demo.explore.tab import Explore
@@ -157,7 +157,7 @@ def test_reading_attack_and_explanation_are_the_chosen_hospital_s(
     explore = SimpleNamespace(systems=systems, shelf=shelf, problem="", idle=Stages())
     found = {}
     for number in NUMBERS:
-        running = Explore._analyse(explore, Turn(), "a key", False, number, *VALUES)  # type: ignore[arg-type]
+        running = Explore._analyse(explore, RequestGeneration(), "a key", False, number, *VALUES)  # type: ignore[arg-type]
         *_, shown = running
         found[number] = shown.analysis
         system, settings = systems[number], AttackSettings(*VALUES)
@@ -175,7 +175,7 @@ def test_reading_attack_and_explanation_are_the_chosen_hospital_s(
         )
     for one, other in itertools.combinations(found.values(), 2):
         assert not torch.equal(one.attacked_scan, other.attacked_scan)
-    nobody = Explore._analyse(explore, Turn(), "a key", False, 9, *VALUES)  # type: ignore[arg-type]
+    nobody = Explore._analyse(explore, RequestGeneration(), "a key", False, 9, *VALUES)  # type: ignore[arg-type]
     assert "mf-running" not in str(list(nobody))
 
 
@@ -190,8 +190,8 @@ def test_the_smallest_attack_is_sought_where_the_attack_was_made(
 
     monkeypatch.setattr("demo.explore.attack_trajectory.search", watched)
     steps = SimpleNamespace(systems=systems)
-    list(AttackSteps._search(steps, Turn(), done))  # type: ignore[arg-type]
-    list(AttackSteps._search(steps, Turn(), None))  # type: ignore[arg-type]
+    list(AttackSteps._search(steps, RequestGeneration(), done))  # type: ignore[arg-type]
+    list(AttackSteps._search(steps, RequestGeneration(), None))  # type: ignore[arg-type]
     assert asked == [systems[3], None]
 
 

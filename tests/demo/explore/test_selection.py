@@ -25,9 +25,9 @@ def stack(*scans: Tensor) -> Volume:
 def test_the_middle_slice_comes_first_and_any_can_be_chosen() -> None:
     scans = [phantom(seed, False) for seed in range(3)]
     series = Series(stack(*scans))
-    assert torch.equal(selection.look(series).scan, scans[1])
+    assert torch.equal(selection.selected_slice_view(series).scan, scans[1])
     series.index = 2
-    shown = selection.look(series)
+    shown = selection.selected_slice_view(series)
     assert torch.equal(shown.scan, scans[2]) and "3 slices" in shown.line
     assert series.marks()["index"] == 2
     with pytest.raises(ValueError, match=r"\[0, 2\]"):
@@ -36,34 +36,36 @@ def test_the_middle_slice_comes_first_and_any_can_be_chosen() -> None:
 
 def test_a_blank_slice_is_shown_but_not_read(scan: Tensor) -> None:
     series = Series(stack(torch.zeros_like(scan), scan), index=0)
-    shown = selection.look(series)
+    shown = selection.selected_slice_view(series)
     assert shown.scan is None and shown.view["scan"] is None and shown.view["file"]
-    assert selection.BLANK in shown.line
+    assert selection.BLANK_MESSAGE in shown.line
 
 
 def test_a_colour_picture_is_told_and_read_on_request(photograph: bytes) -> None:
     series = selection.receive(decode_upload(photograph))
     assert isinstance(series, Series)
-    refused = selection.look(series)
+    refused = selection.selected_slice_view(series)
     assert refused.scan is None and 'role="alert"' in refused.line and refused.view["scan"]
-    insisted = selection.look(series, insists=True)
-    assert insisted.scan is not None and selection.COLOUR in insisted.line
+    insisted = selection.selected_slice_view(series, insists=True)
+    assert insisted.scan is not None and selection.COLOUR_WARNING in insisted.line
 
 
 def test_refusals_are_escaped_alerts() -> None:
     assert selection.receive(Upload(None, "Too <b>large</b>.")) == "Too <b>large</b>."
-    line = selection.look(None, "Too <b>large</b>.").line
+    line = selection.selected_slice_view(None, "Too <b>large</b>.").line
     assert 'role="alert"' in line and "<b>" not in line
-    assert 'role="status"' in selection.look(None).line
+    assert 'role="status"' in selection.selected_slice_view(None).line
 
 
 def test_sides_are_said_in_words(scan: Tensor) -> None:
     marked = replace(stack(scan), marks=("R", "L", "A", "P"))
     assert (
         "On the picture&#x27;s left is the patient&#x27;s right."
-        in selection.look(Series(marked)).line
+        in selection.selected_slice_view(Series(marked)).line
     )
-    assert "does not say which side is left" in selection.look(Series(stack(scan))).line
+    assert (
+        "does not say which side is left" in selection.selected_slice_view(Series(stack(scan))).line
+    )
 
 
 def test_an_example_is_the_scan_itself(scan: Tensor) -> None:

@@ -39,7 +39,7 @@ def with_outputs(d: Diagnosis, undefended: float, defended: float) -> Diagnosis:
 def test_every_promised_heading_is_there(analysis: Analysis) -> None:
     html = results_view.render(analysis)
     for title in (
-        "Attack detector", "Expert attention weights", "Final diagnosis (model output)",
+        "Attack detector", "Experts: weight and vote", "Final diagnosis (model output)",
         "Without defence", "With defence",
     ):  # fmt: skip
         assert title in html
