@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -21,6 +22,8 @@ MAY_IMPORT = {
     "tools": {"core", "train", "bench", "demo", "tools"},
 }
 MAX_LINES = 400  # one idea a file; the number only catches what has grown past one
+MAX_FILES = {"core": 24}  # Python files in one folder; 16 elsewhere: what a reader can take in
+QUESTIONS = re.compile(r"(What|How|Whether|Which|Where|Who)\b")
 LEAN = ("torch", "torchvision", "timm", "numpy", "PIL", "safetensors")
 NEVER = ("pickle", "marshal", "shelve", "dill", "joblib")  # files hold numbers, not programs
 
@@ -70,6 +73,71 @@ def test_nothing_is_pickled():
 def test_files_are_short():
     lengths = {p.relative_to(ROOT): len(p.read_text().splitlines()) for p in present([*MAY_IMPORT])}
     assert {str(p): n for p, n in lengths.items() if n > MAX_LINES} == {}
+
+
+def folders() -> list[Path]:
+    """Every package of the project, and every folder of tests."""
+    places = [*MAY_IMPORT, "tests"]
+    return sorted({p.parent for p in present([p for p in places if not p.endswith(".py")])})
+
+
+def test_folders_are_small():
+    sizes = {str(f.relative_to(ROOT)): len(list(f.glob("*.py"))) for f in folders()}
+    limits = {name: MAX_FILES.get(name.removeprefix("tests/"), 16) for name in sizes}
+    assert {name: n for name, n in sizes.items() if n > limits[name]} == {}
+
+
+def test_every_package_says_what_belongs_in_it():
+    packages = [f for f in folders() if f.relative_to(ROOT).parts[0] != "tests"]
+    assert [
+        str(f.relative_to(ROOT))
+        for f in packages
+        if not ast.get_docstring(ast.parse((f / "__init__.py").read_text(encoding="utf-8")))
+    ] == []
+
+
+def test_docstrings_are_no_questions():
+    """The first line says what a thing does or is; the answer is not left to the code."""
+    documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    found = [
+        f"{path.relative_to(ROOT)}: {text.splitlines()[0]}"
+        for path in present([*MAY_IMPORT])
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, documented)
+        and (text := ast.get_docstring(node))
+        and QUESTIONS.match(text)
+    ]
+    assert found == []
+
+
+def test_no_import_runs_in_a_circle():
+    """Modules import each other in one direction, imports inside functions and for types too."""
+    modules = {module_name(p): p for p in present([*MAY_IMPORT])}
+    imports = {
+        name: {to for to in imported_modules(path, modules) if to != name}
+        for name, path in modules.items()
+    }
+    while leaves := [name for name, to in imports.items() if not to & imports.keys()]:
+        for name in leaves:
+            del imports[name]
+    assert sorted(imports) == []
+
+
+def module_name(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+def imported_modules(path: Path, modules: dict[str, Path]) -> Iterator[str]:
+    """The project's own modules that a file imports; of a package what is named in it."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (a.name for a in node.names if a.name in modules)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            for alias in node.names:
+                if (inner := f"{node.module}.{alias.name}") in modules:
+                    yield inner
+                elif node.module in modules:
+                    yield node.module
 
 
 def test_core_is_small():

@@ -137,7 +137,7 @@ def _parser() -> argparse.ArgumentParser:
         "--threads",
         type=_count,
         default=0,
-        help="CPU threads (default: PyTorch's choice); a CUDA device is used where there is one",
+        help="CPU threads (default: PyTorch's choice)",
     )
     return parser
 

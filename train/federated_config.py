@@ -20,7 +20,7 @@ SHARE = ("experts", "all", "none")
 
 @dataclass(frozen=True)
 class StrategyConfig:
-    """How the server makes one set of experts out of the clients'.
+    """Settings of the aggregation of the clients' tensors.
 
     `proximal_mu` is FedProx' pull towards the round's experts, `trim` the share that the trimmed
     mean cuts off each end, `malicious` the number of clients that Krum withstands. `dp_clip` above
@@ -45,7 +45,7 @@ class StrategyConfig:
 
     @property
     def is_mean(self) -> bool:
-        """Whether what comes out is the clients' mean, nothing picked, cut, clipped or added."""
+        """True where the result is the clients' plain mean, without clipping."""
         return self.name in AVERAGING and not self.dp_clip
 
     def __post_init__(self) -> None:
@@ -167,7 +167,7 @@ class FederatedConfig:
 
     @property
     def asked(self) -> int:
-        """How many of all clients are asked in a round."""
+        """Number of clients that are asked in a round."""
         return max(1, round(self.fraction * self.partition.num_clients))
 
     def _check_strategy(self) -> None:
@@ -177,7 +177,7 @@ class FederatedConfig:
         if s.name == "fedmedian" and fewest < 3:
             raise ValueError(f"fedmedian of two is their mean: min_clients {fewest} is below 3")
         if s.name == "trimmed" and int(s.trim * fewest) < 1:
-            raise ValueError(f"trim {s.trim} of min_clients {fewest} cuts nobody off")
+            raise ValueError(f"trim {s.trim} of min_clients {fewest} removes no client")
         if s.name == "krum" and fewest < 2 * s.malicious + 3:
             raise ValueError(
                 f"krum withstands {s.malicious} malicious clients among {2 * s.malicious + 3} "

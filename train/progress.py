@@ -1,4 +1,4 @@
-"""What a training shows: a bar on a terminal, a line every half minute elsewhere, a JSON log."""
+"""Progress of a training: a bar on a terminal, a line every half minute elsewhere, a JSON log."""
 
 from __future__ import annotations
 

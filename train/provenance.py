@@ -1,4 +1,4 @@
-"""Which code trained a file of weights."""
+"""Commit of the code that trains a weights file."""
 
 from __future__ import annotations
 

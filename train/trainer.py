@@ -38,7 +38,7 @@ def silent(step: int, total: int, loss: float) -> None:
 
 @dataclass(frozen=True)
 class FitConfig:
-    """How long and how fast to learn. An epoch draws as many scans as there are, at most `samples`.
+    """Settings of `fit`. An epoch draws as many scans as there are, at most `samples`.
 
     0 epochs leave a model as it is; `patience` epochs may bring nothing better (0: all of them).
     `optimizer` is 'adamw', or 'muon': orthogonalised momentum (Jordan et al. 2024) for matrices,

@@ -143,7 +143,7 @@ def gradient_cosines(first: Tensor, second: Tensor) -> Tensor:
 
 
 def slope_of(value: ValueFn, x: Tensor, fine: float) -> tuple[float, Tensor]:
-    """How `value` (B,) rises after a tiny step along its gradient's sign; that gradient too.
+    """Measure the rise of `value` (B,) after a tiny step along its gradient's sign; return both.
 
     The median over scans of the rise over what the gradient promises; 0 where it promises nothing.
     """

@@ -86,7 +86,7 @@ def drawn(seeds: Sequence[int], draw: int) -> list[int]:
 
 
 def figures(right: Tensor, groups: Sequence[int]) -> dict[str, Any]:
-    """What readings (DRAWS, N) bool say of one shot, of resubmission and of votes."""
+    """Compute the accuracy of single draws, resubmission and votes from readings (DRAWS, N)."""
     shares = right.double().mean(1)
     k, n = round(float(shares.mean()) * right.shape[1]), right.shape[1]
     return {
@@ -104,7 +104,7 @@ def figures(right: Tensor, groups: Sequence[int]) -> dict[str, Any]:
 
 @torch.no_grad()
 def _right(system: System, x: Tensor, scans: Batch) -> Tensor:
-    """Whether each reading is right, bool (DRAWS, B)."""
+    """Mark the correct readings, bool (DRAWS, B)."""
     return torch.stack(
         [system.logits(x, drawn(scans.seeds, i)).argmax(1) == scans.y for i in range(DRAWS)]
     ).cpu()

@@ -140,7 +140,7 @@ def _check(
 
 
 def _warnings(rows: Rows, known: Sequence[System], few: Tensor, watched: Tensor) -> list[str]:
-    """What the rows that are whole say against the ladder, no more and no less."""
+    """Collect the warnings of all finished rows."""
     found: list[str] = []
     for system in known:
         checks = rows.get(f"self-check: {system.name}", {"warnings": []})

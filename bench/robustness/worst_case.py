@@ -1,4 +1,4 @@
-"""Where each target stands after all rows of the ladder: the worst case of every scan."""
+"""Worst case: per scan, over all attacks of the suite."""
 
 from __future__ import annotations
 
@@ -33,23 +33,23 @@ def rows_of(rows: Rows, system: str) -> dict[str, Mapping[str, Any]]:
 
 
 def kept(row: Mapping[str, Any], form: str = "right") -> Tensor:
-    """Which scans did not fall in a row, bool (N,)."""
+    """Mark the scans that are robust to a row's attack, bool (N,)."""
     return torch.tensor([bit != "0" for bit in row[form]])
 
 
 def tried_in(row: Mapping[str, Any]) -> Tensor:
-    """Which scans a row was tried on, bool (N,)."""
+    """Mark the scans that a row's attack was evaluated on, bool (N,)."""
     return torch.tensor([bit != "-" for bit in row["right"]])
 
 
 def unnoticed(row: Mapping[str, Any]) -> Tensor:
-    """Which scans were misread in a row without an alarm, bool (N,); of no detector none."""
+    """Mark the scans misread in a row without an alarm, bool (N,); none without a detector."""
     bits = row.get("unnoticed", "0" * len(row["right"]))
     return torch.tensor([bit == "1" for bit in bits])
 
 
 def worst_case(rows: Rows, system: str, form: str = "right") -> Tensor:
-    """Which scans are read right after every row, bool (N,)."""
+    """Mark the scans that are correct after every row, bool (N,)."""
     return torch.stack([kept(row, form) for row in rows_of(rows, system).values()]).all(0)
 
 
@@ -115,17 +115,17 @@ def falls(own: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, int]]:
 
 
 def stands(row: Mapping[str, Any]) -> Tensor:
-    """Which scans did not fall in a row, neither as attacked nor in 8 bits, bool (N,)."""
+    """Mark the scans robust to a row's attack, as attacked and in 8 bits, bool (N,)."""
     return kept(row) & kept(row, "right_8bit")
 
 
 def withstood(own: Mapping[str, Mapping[str, Any]]) -> Tensor:
-    """Which scans stand in every row, bool (N,)."""
+    """Mark the scans that are robust to every row, bool (N,)."""
     return torch.stack([stands(row) for row in own.values()]).all(0)
 
 
 def misread(own: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, int]]:
-    """How many are misread as they are, and how many others under attack.
+    """Count the scans misread clean, and the others misread under attack.
 
     'unnoticed': those of them that are misread without an alarm in some row.
     """

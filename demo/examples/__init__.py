@@ -27,11 +27,11 @@ class Example:
 
     @property
     def is_failure(self) -> bool:
-        """Whether something about it goes wrong, and is said to."""
+        """True where the example shows a known failure."""
         return not (self.read_right and self.flips_undefended and self.right_defended)
 
     def sentence(self) -> str:
-        """What a visitor is told about it."""
+        """Sentence about the example for the visitor."""
         drawn = "drawn with a tumour" if self.tumour else "drawn without a tumour"
         faults = [
             text

@@ -1,4 +1,4 @@
-"""What a protocol trains on: scans of its training and validation folds, weights, split hash."""
+"""The corpus of a protocol: training and validation scans, the split's hash; and single folds."""
 
 from __future__ import annotations
 

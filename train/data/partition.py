@@ -27,7 +27,7 @@ DRAWS = 200  # of a Dirichlet, until every client can train
 
 @dataclass(frozen=True)
 class PartitionConfig:
-    """How scans are dealt to `num_clients` hospitals.
+    """Settings of the partition of scans among `num_clients` hospitals.
 
     `iid`: the same mix everywhere. `dirichlet`: each class in shares drawn from a symmetric
     Dirichlet(`concentration`), drawn again until each client has `min_scans` training scans of at
@@ -56,7 +56,7 @@ class PartitionConfig:
 
 
 class Row(NamedTuple):
-    """What a partition needs to know of one scan."""
+    """The facts of one scan that a partition uses."""
 
     fold: str
     source: str
@@ -195,7 +195,7 @@ def _deal(
 
 
 def _problem(rows: Sequence[Row], clients: Sequence[int], config: PartitionConfig) -> str:
-    """Why these clients cannot train, in words; empty if they can."""
+    """Return the reason that these clients cannot train; empty if they can."""
     has_val = any(row.fold == "val" for row in rows)
     for client in range(config.num_clients):
         mine = [row for row, c in zip(rows, clients, strict=True) if c == client]

@@ -22,7 +22,7 @@ class ScannerConfig:
 
     @property
     def is_on(self) -> bool:
-        """Whether any kind of difference is on."""
+        """True where any kind of difference is on."""
         return max(self.gamma, self.bias, self.noise) > 0
 
 

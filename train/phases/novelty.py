@@ -30,7 +30,7 @@ BATCH = 50
 
 @dataclass(frozen=True)
 class NoveltyPhase:
-    """How many pictures the head learns from, and the share of clean scans that it may refuse.
+    """Table of a preset: sizes of the training sets, and the share of clean scans refused.
 
     Of the scans a third come as they are, the others changed as `augment` says.
     """

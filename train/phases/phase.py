@@ -9,14 +9,22 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from torch import nn
 
-from core.pipeline import MedFedPure
+from core.pipeline import MedFedPure, PipelineConfig
 from core.scan import SIZE
 from train.data.dataset import ScanDataset
 from train.trainer import FitConfig, LossFn, ValidateFn
 
 if TYPE_CHECKING:
-    from train.config import Preset
     from train.data.corpus import Corpus
+
+
+class HasSystem(Protocol):
+    """A preset, as far as a phase reads it."""
+
+    @property
+    def system(self) -> PipelineConfig:
+        """Shapes of all parts."""
+
 
 SystemFn = Callable[[Iterable[str]], MedFedPure]  # the system with the named files trained
 
@@ -69,7 +77,7 @@ class Phase:
     file: str
     help: str
     config: type
-    shape: Callable[[Preset], Any]
+    shape: Callable[[Any], Any]
     network: Callable[[Any], nn.Module]
     recipe: RecipeFn | None = None
     solver: SolverFn | None = None
@@ -88,16 +96,16 @@ class Phase:
         """Name of its table in a preset."""
         return self.table or self.name
 
-    def settings(self, preset: Preset) -> Any:
+    def settings(self, preset: HasSystem) -> Any:
         """Return its table of a preset."""
         return getattr(preset, self.section)
 
-    def stored_shape(self, preset: Preset) -> dict[str, Any]:
+    def stored_shape(self, preset: HasSystem) -> dict[str, Any]:
         """Return the network's configuration as the weights file stores it."""
         shape = self.shape(preset)
         return asdict(shape) if is_dataclass(shape) and not isinstance(shape, type) else {}
 
-    def is_available(self, preset: Preset) -> bool:
+    def is_available(self, preset: HasSystem) -> bool:
         """Return True where a preset's scans fit this phase."""
         moe = preset.system.moe
         return not self.needs_brain_scans or (moe.in_chans, moe.img_size) == (1, SIZE)

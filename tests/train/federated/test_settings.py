@@ -43,7 +43,7 @@ def test_without_words_the_paper_s_numbers_hold(tmp_path):
         ("", "malicious = 1", "malicious is for krum"),
         ("", 'name = "krum"\nmalicious = 1', "among 5 or more, min_clients is 2"),
         ("", 'name = "fedmedian"', "fedmedian of two is their mean"),
-        ("min_clients = 3", 'name = "trimmed"\ntrim = 0.2', "cuts nobody off"),
+        ("min_clients = 3", 'name = "trimmed"\ntrim = 0.2', "removes no client"),
         ("", "trim = 0.5", "trim must be in"),
         ("", "momentum = 1.0", r"momentum must be in \[0, 1\)"),
         ("", "average = 1.0", r"average must be in \[0, 1\)"),
