@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -173,3 +174,10 @@ def result_path(args: argparse.Namespace, stem: str = "") -> Path:
     """Returns the default result file; figures of validation scans are not published."""
     folder = "runs" if getattr(args, "fold", "test") == "val" else "results"
     return Path(folder) / f"{stem or args.command}-{args.protocol}.json"
+
+
+def require_known(kind: str, names: Iterable[str], known: Collection[str]) -> None:
+    """Raises ValueError for the first of `names` that is not `known`, and says what is."""
+    for name in names:
+        if name not in known:
+            raise ValueError(f"unknown {kind} {name!r}: choose from {', '.join(known)}")

@@ -1,18 +1,20 @@
-"""Batches of a fold side by side: where they are worked on, how large, how many at once."""
+"""Progress on stderr, and batches of a fold in parallel threads."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Sized
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import torch
 
-from bench.progress import progress
 from train.data.dataset import Batch, ScanDataset
 
 T = TypeVar("T")
+Item = TypeVar("Item", covariant=True)
 
 
 @dataclass(frozen=True)
@@ -45,3 +47,31 @@ class ParallelBatches:
                 yield future.result()
         finally:  # stopped: what has not begun is not begun
             pool.shutdown(cancel_futures=True)
+
+
+class Steps(Sized, Iterable[Item], Protocol[Item]):
+    """Items whose number is known."""
+
+
+def progress(items: Steps[Item], label: str) -> Iterator[Item]:
+    """Yields the items; shows the share done and the time left (tqdm where it is installed)."""
+    try:
+        from tqdm import tqdm
+    except ImportError:
+        return _count(items, label)
+    return iter(tqdm(items, desc=label, file=sys.stderr, leave=False, dynamic_ncols=True))
+
+
+def _count(items: Steps[Item], label: str) -> Iterator[Item]:
+    total, start = len(items), time.monotonic()
+    for done, item in enumerate(items):
+        elapsed = time.monotonic() - start
+        left = f", {elapsed / done * (total - done):.0f} s left" if done else ""
+        print(f"\r{label}: {done}/{total}{left}    ", end="", file=sys.stderr, flush=True)
+        yield item
+    print(f"\r{label}: {total}/{total}          ", file=sys.stderr)
+
+
+def say(message: str) -> None:
+    """Prints one line on stderr."""
+    print(message, file=sys.stderr, flush=True)

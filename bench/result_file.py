@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bench.progress import say
+from bench.parallel import say
 from bench.provenance import code_facts, key_of, now, source_key
 from core.checkpoint import write_atomic
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bench.progress import say
+from bench.parallel import say
 from train.data.sources import DataError, default_root, load_scans
 from train.data.split import PROTOCOLS, read_manifest, thumbnails, turned
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from bench import markdown as md
 from bench import options
 from bench.app.server import measure_app
-from bench.progress import progress
+from bench.parallel import progress
 from bench.provenance import machine_facts
 from bench.result_file import ResultFile
 from core.attacks import adaptive_logits, paper_attack

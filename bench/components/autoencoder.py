@@ -10,7 +10,7 @@ from torch import Tensor
 
 from bench import markdown as md
 from bench import options
-from bench.progress import progress
+from bench.parallel import progress
 from bench.result_file import ResultFile
 from core import metrics
 from core.mae import MaskedAutoencoder

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from bench import markdown as md
 from bench import options
-from bench.progress import progress
+from bench.parallel import progress
 from bench.result_file import ResultFile
 from bench.summaries import members, share, share_by_group
 from core import smoothing

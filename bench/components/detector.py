@@ -14,7 +14,7 @@ from torch import Tensor
 
 from bench import markdown as md
 from bench import options
-from bench.progress import progress
+from bench.parallel import progress
 from bench.result_file import ResultFile
 from bench.robustness.filters import jpeg
 from bench.summaries import histogram, members, roc, separation, share_by_group

@@ -20,7 +20,7 @@ from bench.components.lesions import (
     occlude,
     widen,
 )
-from bench.progress import progress
+from bench.parallel import progress
 from bench.result_file import ResultFile
 from bench.summaries import share_by_group
 from core.attacks import paper_attack

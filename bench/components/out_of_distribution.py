@@ -14,7 +14,7 @@ from torch import Tensor
 from bench import markdown as md
 from bench import options
 from bench.components.non_brain_phantoms import KINDS, phantom_of
-from bench.progress import progress
+from bench.parallel import progress
 from bench.result_file import ResultFile
 from core import metrics
 from core.attacks import paper_attack

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from bench import markdown as md
 from bench import options
-from bench.progress import progress
+from bench.parallel import progress
 from bench.result_file import ResultFile
 from bench.robustness.filters import STRENGTHS, Filter
 from bench.summaries import by_label, called_right

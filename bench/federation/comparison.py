@@ -18,11 +18,11 @@ from torch import Tensor
 
 from bench import options
 from bench.data import hospital_test_scans
-from bench.federation.cost import cost
 from bench.federation.methods import (
     METHODS,
     Method,
     Table,
+    cost,
     preset_of,
     select_methods,
     sort_rows,
@@ -30,8 +30,7 @@ from bench.federation.methods import (
 from bench.federation.methods import TABLES as KNOWN
 from bench.federation.trainings import Federation, Places, build_federation, select_settings
 from bench.markdown import Renderer, Result, Results, percent, results_of, source, span, table
-from bench.parallel import ParallelBatches
-from bench.progress import say
+from bench.parallel import ParallelBatches, say
 from bench.provenance import key_of, machine_facts
 from bench.result_file import ResultFile
 from bench.robustness.attacks import DEFENCE, Attack

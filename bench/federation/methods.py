@@ -7,11 +7,16 @@ L2 ball of normalised pixels. Both attacks are here.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
-from bench.names import require_known
+import torch
+from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from bench.options import require_known
 from bench.robustness.attacks import CLASSIFIER, CLEAN, DEFENCE, Attack
 from core.attacks import PGD
 from core.attacks.signed_l2 import SignedL2
@@ -147,3 +152,23 @@ def select_methods(names: list[str] | None) -> list[Method]:
     """Returns the methods of these names, all by default. Raises ValueError for an unknown one."""
     require_known("method", names or (), [m.name for m in METHODS])
     return [m for m in METHODS if not names or m.name in names]
+
+
+class Cost(NamedTuple):
+    parameters: int
+    multiply_adds: int  # half of the FLOPs
+
+
+@torch.no_grad()
+def cost(module: nn.Module, reading: Callable[[], object]) -> Cost:
+    """Parameters of the module, and multiply-adds of the call `reading`.
+
+    For a mixture a reading is `lambda: model(x)`, for the whole system `lambda: system.read(scan)`:
+    the latter's purification depends on the scan and on the policy. Counted are convolutions and
+    products of matrices, attention's among them; what goes pixel by pixel is left out, as usual.
+    """
+    # attention's fused kernel for the CPU is not counted; as plain products it is, everywhere alike
+    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
+        reading()
+    parameters = sum(p.numel() for p in module.parameters())
+    return Cost(parameters, counter.get_total_flops() // 2)

@@ -18,8 +18,8 @@ from bench.federation.trainings import (
     Places,
     select_settings,
 )
-from bench.names import require_known
-from bench.progress import say
+from bench.options import require_known
+from bench.parallel import say
 from bench.provenance import key_of, machine_facts
 from bench.result_file import Figures, ResultFile
 from train.config import read_preset

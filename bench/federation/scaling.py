@@ -26,7 +26,7 @@ from torch import Tensor
 
 from bench.app.server import peak_memory
 from bench.federation.trainings import Federation, FederationFixture
-from bench.progress import say
+from bench.parallel import say
 from bench.provenance import ROOT, machine_facts
 from bench.result_file import Figures
 from train.data.corpus import load_corpus

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from bench import commands
 from bench.markdown import Renderer, Results
-from bench.progress import say
+from bench.parallel import say
 from bench.report import figures, headline
 from core.checkpoint import write_atomic
 

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bench.names import require_known
+from bench.options import require_known
 from bench.robustness.systems import AttackedDetector, ClassifyFn, System
 from core.attacks import APGD, PGD, DetectorAwarePGD, LowFrequency, Square, paper_attack
 from core.attacks.apgd import RESTART

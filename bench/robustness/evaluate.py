@@ -14,8 +14,7 @@ from typing import Any, NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
-from bench.parallel import ParallelBatches
-from bench.progress import say
+from bench.parallel import ParallelBatches, say
 from bench.result_file import ResultFile
 from bench.robustness.attacks import (
     CLASSIFIER,

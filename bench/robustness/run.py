@@ -12,8 +12,7 @@ import torch
 from torch import Tensor
 
 from bench import options
-from bench.parallel import ParallelBatches
-from bench.progress import say
+from bench.parallel import ParallelBatches, say
 from bench.result_file import ResultFile, ResultFileError
 from bench.robustness import all_scans, tables
 from bench.robustness.attacks import (

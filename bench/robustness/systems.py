@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from bench.names import require_known
+from bench.options import require_known
 from bench.provenance import key_of
 from bench.robustness.filters import bits, jpeg, median
 from bench.summaries import Reading, join

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bench.federation.cost import Cost, cost
+from bench.federation.methods import Cost, cost
 from core.moe import MixtureOfExperts, MoEConfig
 from core.pipeline import MedFedPure
 
