@@ -30,7 +30,7 @@ from core.pipeline import MedFedPure
 from core.purifier import Purifier, PurifierConfig
 from core.scan import from_uint8, to_png, to_uint8
 from core.steganalysis import blur
-from demo.analysis.attack import TRUTHS, AttackSettings, trajectory
+from demo.analysis.attack import TRUTHS, AttackSettings, iterate_attack
 from demo.examples import FOLDER, Example
 from demo.phantom import phantom
 
@@ -80,7 +80,7 @@ def posed(scan: Tensor, seed: int) -> Tensor:
 def judge(system: MedFedPure, scan: Tensor, tumour: bool, correlation: float) -> Example:
     """Measure the page's default attack on a scan, without and with the defence."""
     settings = AttackSettings(truth=TRUTHS[1 + tumour])
-    *_, last = trajectory(system, scan, settings)
+    *_, last = iterate_attack(system, scan, settings)
     clean = system.read(scan, settings.seed)
     attacked = system.read(last.x_adv[0].cpu(), settings.seed)
     undefended_was = (clean.tumour_probability_undefended >= 0.5) == tumour

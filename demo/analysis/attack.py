@@ -67,7 +67,7 @@ class AttackSettings:
         return asdict(self)
 
 
-def trajectory(system: MedFedPure, scan: Tensor, settings: AttackSettings) -> Iterator[Step]:
+def iterate_attack(system: MedFedPure, scan: Tensor, settings: AttackSettings) -> Iterator[Step]:
     """The attack on one scan (1, 224, 224), step by step; the last step is its 8-bit result.
 
     It leaves the true class where the visitor gave it, else the class that the attacked model
@@ -80,7 +80,9 @@ def trajectory(system: MedFedPure, scan: Tensor, settings: AttackSettings) -> It
     return attack.trajectory(logits_fn, x, y, seeds=[settings.seed])
 
 
-def smallest(system: MedFedPure, scan: Tensor, settings: AttackSettings) -> Iterator[BisectionStep]:
+def find_smallest_eps(
+    system: MedFedPure, scan: Tensor, settings: AttackSettings
+) -> Iterator[BisectionStep]:
     """Looks for the smallest eps that changes the attacked model's output, by PGD.
 
     Norm, steps, aim and truth are those of `settings`.

@@ -32,7 +32,7 @@ class Evidence:
         return max(float(self.mixture.max()), float(self.experts.max()), 1e-9)
 
 
-def evidence(system: MedFedPure, diagnosis: Diagnosis) -> Evidence:
+def explain_reading(system: MedFedPure, diagnosis: Diagnosis) -> Evidence:
     """Explains a reading that this system made; takes about as long as its classification."""
     model = system.classifier.model
     label = int(diagnosis.is_tumour)

@@ -29,7 +29,7 @@ class AtHospital:
 
 @torch.no_grad()
 def read_at_each(systems: Systems, scan: Tensor, seed: int) -> tuple[AtHospital, ...]:
-    """Reads a scan (1, 224, 224) with every hospital's system, as its own `read` does.
+    """Reads a scan (1, 224, 224) with the system of every hospital.
 
     Shared modules compute each input once; the classifiers differ, so ten hospitals take about
     six times as long as one.

@@ -1,4 +1,4 @@
-"""One reading, watched: the names of its stages as they start, then its Diagnosis."""
+"""A reading as a stream: the name of each stage as it starts, then the Diagnosis."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ DEFENCE = ("detect", "purify", "classify")
 _worker = ThreadPoolExecutor(1, thread_name_prefix="reading")  # one reading at a time
 
 
-def reading(system: MedFedPure, scan: Tensor, seed: int) -> Iterator[str | Diagnosis]:
-    """Reads a scan (1, 224, 224) beside the caller; a stage is named when it starts.
+def stream_reading(system: MedFedPure, scan: Tensor, seed: int) -> Iterator[str | Diagnosis]:
+    """Reads a scan (1, 224, 224) in a worker thread; yields each stage's name as it starts.
 
     The reading itself knows nothing of being watched: hooks on the detector and the purifier tell
     that each has finished. Whatever the reading raises is raised here.

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from torch import Tensor
 
 from demo.analysis.analysis import Analysis
-from demo.analysis.attack import AttackSettings, trajectory
-from demo.analysis.explanation import evidence
+from demo.analysis.attack import AttackSettings, iterate_attack
+from demo.analysis.explanation import explain_reading
 from demo.analysis.hospitals import read_at_each
-from demo.analysis.staged_reading import DEFENCE, reading
+from demo.analysis.staged_reading import DEFENCE, stream_reading
 from demo.explore import results_view, viewer
 from demo.explore.progress_strip import HOSPITALS, Stages
 from demo.rendering import wording
@@ -59,7 +59,7 @@ def analyse(
     """
     systems = systems or {}
     stages = Stages.of(len(systems))
-    steps = _steps(system, scan, settings, stages, systems)
+    steps = _iterate_steps(system, scan, settings, stages, systems)
     try:
         for stages, analysis in steps:
             yield AnalysisView(
@@ -75,82 +75,84 @@ def analyse(
         yield AnalysisView(failed, view, results_view.empty("There is no result."))
 
 
-def _steps(
+def _iterate_steps(
     system: MedFedPure, scan: Tensor, settings: AttackSettings, stages: Stages, systems: Systems
 ) -> Iterator[Progress]:
-    now = Analysis(scan, settings, info=dict(system.info))
+    current = Analysis(scan, settings, info=dict(system.info))
     stages = stages.set("", "done", "load", load="224 x 224 px")
-    reads = _reading(system, now.scan, settings.seed, stages, "clean")
+    reads = _read_scan(system, current.scan, settings.seed, stages, "clean")
     for stages, clean in reads:
-        now = _with(system, now, "clean", clean)
-        yield stages, now
+        current = _add_reading(system, current, "clean", clean)
+        yield stages, current
     if settings.kind == "none":
         done = "Done, without an attack."
         stages = stages.set(done, "skipped", "attack", attack="none")
     else:
         done = "Done."
-        stages, now = yield from _attacked(system, now, stages)
+        stages, current = yield from _run_attack(system, current, stages)
     if len(systems) > 1:
-        stages, now = yield from _elsewhere(systems, now, stages)
-    yield stages.set(done, "done"), now
+        stages, current = yield from _read_elsewhere(systems, current, stages)
+    yield stages.set(done, "done"), current
 
 
-def _attacked(
-    system: MedFedPure, now: Analysis, stages: Stages
+def _run_attack(
+    system: MedFedPure, current: Analysis, stages: Stages
 ) -> Generator[Progress, None, Progress]:
     """The attack, step by step, and the reading of its result."""
-    settings = now.settings
+    settings = current.settings
     stages = stages.set("Attacking.", "idle", *DEFENCE, **dict.fromkeys(DEFENCE, ""))
     stages = stages.set(stages.line, "running", "attack")
-    yield stages, now
+    yield stages, current
     start = time.perf_counter()
-    for step in trajectory(system, now.scan, settings):
-        now = replace(now, steps=(*now.steps, step))
+    for step in iterate_attack(system, current.scan, settings):
+        current = replace(current, steps=(*current.steps, step))
         done = f"step {step.index} of {settings.num_steps}"
         tumour = wording.percent(float(step.probabilities[0, 1]))
         line = f"Attacking: {done}, the model under attack says tumour {tumour}."
         stages = stages.set(
             line, "running", "attack", attack=f"{done}, loss {float(step.loss[0]):.2f}"
         )
-        yield stages, now
-    now = replace(now, attack_ms=(time.perf_counter() - start) * 1000)
-    stages = stages.set("", "done", "attack", attack=f"{now.attack_ms:.0f} ms")
-    reads = _reading(system, now.steps[-1].x_adv[0].cpu(), settings.seed, stages, "attacked")
+        yield stages, current
+    current = replace(current, attack_ms=(time.perf_counter() - start) * 1000)
+    stages = stages.set("", "done", "attack", attack=f"{current.attack_ms:.0f} ms")
+    reads = _read_scan(system, current.steps[-1].x_adv[0].cpu(), settings.seed, stages, "attacked")
     for stages, attacked in reads:
-        now = _with(system, now, "attacked", attacked)
-        yield stages, now
-    return stages, now
+        current = _add_reading(system, current, "attacked", attacked)
+        yield stages, current
+    return stages, current
 
 
-def _elsewhere(
-    systems: Systems, now: Analysis, stages: Stages
+def _read_elsewhere(
+    systems: Systems, current: Analysis, stages: Stages
 ) -> Generator[Progress, None, Progress]:
     """Read each scan with every hospital's system."""
     start = time.perf_counter()
-    for name, d in now.readings:
+    for name, d in current.readings:
         line = f"Reading the {name} scan at each hospital."
         stages = stages.set(line, "running", HOSPITALS, hospitals=f"{name} scan")
-        yield stages, now
+        yield stages, current
         found = read_at_each(systems, d.scan, d.seed)
-        now = replace(now, elsewhere={**now.elsewhere, name: found})
+        current = replace(current, elsewhere={**current.elsewhere, name: found})
     took = f"{time.perf_counter() - start:.1f} s"
-    return stages.set(stages.line, "done", HOSPITALS, hospitals=took), now
+    return stages.set(stages.line, "done", HOSPITALS, hospitals=took), current
 
 
-def _with(system: MedFedPure, now: Analysis, name: str, d: Diagnosis | None) -> Analysis:
+def _add_reading(system: MedFedPure, current: Analysis, name: str, d: Diagnosis | None) -> Analysis:
     """The analysis with one more reading, explained; unchanged as long as there is none."""
     if d is None:
-        return now
+        return current
     reading: dict[str, Any] = {name: d}
-    return replace(now, evidence={**now.evidence, name: evidence(system, d)}, **reading)
+    return replace(
+        current, evidence={**current.evidence, name: explain_reading(system, d)}, **reading
+    )
 
 
-def _reading(
+def _read_scan(
     system: MedFedPure, scan: Tensor, seed: int, stages: Stages, which: str
 ) -> Iterator[tuple[Stages, Diagnosis | None]]:
-    """One reading of a scan, each of its stages lit when it starts and done when it ends."""
+    """One reading of a scan, with the progress of its stages."""
     diagnosis = None
-    for stage in reading(system, scan, seed):
+    for stage in stream_reading(system, scan, seed):
         if isinstance(stage, str):
             before = DEFENCE[: DEFENCE.index(stage)]
             stages = stages.set(f"Reading the {which} scan: {stage}.", "done", *before)

@@ -13,7 +13,7 @@ from core.attacks import BisectionStep
 from core.pipeline import MedFedPure
 from core.weights import Systems
 from demo.analysis.analysis import Analysis
-from demo.analysis.attack import AttackSettings, smallest
+from demo.analysis.attack import AttackSettings, find_smallest_eps
 from demo.explore.cancellation import RequestGeneration
 from demo.rendering import wording
 from demo.rendering.html import say
@@ -27,7 +27,7 @@ FAILURE_MESSAGE = "The search failed: please try again."
 
 
 class AttackSteps:
-    """A slider along the attack of the analysis that `analysis` holds, and a search on request."""
+    """A slider along the steps of the attack, and the search for the smallest eps on request."""
 
     def __init__(self, systems: Systems, analysis: gr.State, generation: gr.State) -> None:
         self.systems = systems
@@ -82,7 +82,7 @@ def search(
         return
     settings, tried = analysis.settings, 0
     try:
-        for probe in smallest(system, analysis.scan, settings):
+        for probe in find_smallest_eps(system, analysis.scan, settings):
             if generation.reading != started:
                 yield gr.skip()  # or the last sentence would be sent once more
                 return

@@ -29,7 +29,7 @@ CERTIFIED_MODEL_NOTE = (
 
 
 class Certify:
-    """A button that certifies the scan of the analysis; hidden where the weights cannot."""
+    """A button that certifies the scan of the analysis, and the answer."""
 
     def __init__(
         self, reader: Smoothed | None, problem: str, analysis: gr.State, generation: gr.State
@@ -61,7 +61,7 @@ class Certify:
 
 
 def show(reader: Smoothed | None, problem: str, analysis: Analysis | None) -> tuple[Any, ...]:
-    """Box and answer: hidden without an analysis, and where there neither is nor should be one."""
+    """Box and answer; hidden without an analysis, or with neither a model nor a problem."""
     return gr.update(visible=analysis is not None and bool(reader or problem)), say(problem)
 
 

@@ -29,7 +29,7 @@ class SelectionView(NamedTuple):
 
 
 def receive(upload: Upload | None) -> Series | str:
-    """A dropped file as something to look at, or the sentence that refuses it."""
+    """A dropped file as a series, or the sentence that refuses it."""
     if upload is None:
         return START_HINT
     if upload.volume is None:

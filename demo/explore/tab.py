@@ -58,11 +58,13 @@ class Explore:
     ) -> None:
         self.systems, self.problem, self.uploads = systems, problem, uploads
         self.idle = Stages.of(len(systems))
-        self.shelf: ExpiringCache[Series] = ExpiringCache(KEEP_SECONDS, KEEP_COUNT, KEEP_BYTES)
+        self.series_cache: ExpiringCache[Series] = ExpiringCache(
+            KEEP_SECONDS, KEEP_COUNT, KEEP_BYTES
+        )
         self.generation = gr.State(
             RequestGeneration(), time_to_live=KEEP_SECONDS
         )  # each visitor gets a copy
-        self.token = gr.State("", delete_callback=self.shelf.drop)
+        self.token = gr.State("", delete_callback=self.series_cache.drop)
         self.analysis = gr.State(None, time_to_live=KEEP_SECONDS)  # what a report is made of
         with gr.Row(elem_id="columns", equal_height=False):
             with gr.Column(elem_id="controls", scale=0, min_width=300):
@@ -171,7 +173,7 @@ class Explore:
         *values: Any,
     ) -> Iterator[tuple[Any, ...]]:
         started = generation.reading
-        series = self.shelf.get(token)
+        series = self.series_cache.get(token)
         shown = selection.selected_slice_view(series, insists=insists)
         system = self.systems.get(hospital)
         if system is None or shown.scan is None:
@@ -197,7 +199,7 @@ class Explore:
         self, generation: RequestGeneration, token: str, hospital: int | None
     ) -> Iterator[Any]:
         started = generation.series
-        series, system = self.shelf.get(token), self.systems.get(hospital)
+        series, system = self.series_cache.get(token), self.systems.get(hospital)
         if system is None or series is None:
             yield {}
             return
@@ -220,19 +222,19 @@ class Explore:
         self, generation: RequestGeneration, token: str, insists: bool, event: gr.EventData
     ) -> tuple[Any, ...]:
         generation.end_reading()
-        series = self.shelf.get(token)
+        series = self.series_cache.get(token)
         if series is None:
             return self._shown(None, selection.EXPIRED_MESSAGE)
         series.index = min(max(int(event.index), 0), len(series.volume) - 1)
         return self._shown(series, insists=insists)
 
     def _insist(self, token: str, wanted: bool) -> str:
-        return selection.selected_slice_view(self.shelf.get(token), insists=wanted).line
+        return selection.selected_slice_view(self.series_cache.get(token), insists=wanted).line
 
     def _stopped(self, generation: RequestGeneration, token: str) -> tuple[str, dict[str, Any]]:
         generation.end()
         line = self.idle.set("Stopped: what is shown is incomplete.", "idle")
-        return line.html(), _marks(self.shelf.get(token))
+        return line.html(), _marks(self.series_cache.get(token))
 
     def _clear(self, generation: RequestGeneration, token: str) -> tuple[Any, ...]:
         generation.end()
@@ -252,9 +254,9 @@ class Explore:
         self, token: str, series: Series | None, words: str = "", *, hint: str = ""
     ) -> tuple[Any, ...]:
         """Puts a series in place of the one before; its key, and all that is shown of it."""
-        self.shelf.drop(token)
+        self.series_cache.drop(token)
         if series is not None:
-            self.shelf.put(series.key, series, series.volume.data.nbytes)
+            self.series_cache.put(series.key, series, series.volume.data.nbytes)
         insist = gr.update(visible=bool(series and series.refusal), value=False)
         row = gr.update(visible=series is not None and len(series.volume) > 1)
         key = series.key if series else ""

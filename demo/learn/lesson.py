@@ -11,8 +11,8 @@ from torch import Tensor
 
 from core.attacks import Step
 from core.diffusion import seeded_noise, to_model, to_pixels
-from demo.analysis.attack import AttackSettings, trajectory
-from demo.analysis.explanation import Evidence, evidence
+from demo.analysis.attack import AttackSettings, iterate_attack
+from demo.analysis.explanation import Evidence, explain_reading
 
 if TYPE_CHECKING:
     from core.diagnosis import Diagnosis
@@ -71,7 +71,7 @@ def attack(system: MedFedPure, lesson: Lesson, levels: int) -> Iterator[Lesson]:
     eps = levels / 255
     settings = AttackSettings(eps=eps, alpha=max(eps / 5, 1e-3), steps=STEPS)
     lesson = replace(lesson, levels=levels, steps=(), attacked=None, evidence=None)
-    for step in trajectory(system, lesson.scan, settings):
+    for step in iterate_attack(system, lesson.scan, settings):
         lesson = replace(lesson, steps=(*lesson.steps, step))
         yield lesson
 
@@ -83,7 +83,7 @@ def detect(system: MedFedPure, lesson: Lesson) -> Lesson:
     if not lesson.is_attacked:
         *_, lesson = attack(system, lesson, lesson.levels)
     attacked = system.read(lesson.x_adv)
-    return replace(lesson, attacked=attacked, evidence=evidence(system, attacked))
+    return replace(lesson, attacked=attacked, evidence=explain_reading(system, attacked))
 
 
 def purify(system: MedFedPure, lesson: Lesson, t_star: int) -> tuple[Lesson, Purification]:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from core.scan import from_uint8, to_uint8
 from core.steganalysis import blur
-from demo.analysis.attack import AttackSettings, trajectory
+from demo.analysis.attack import AttackSettings, iterate_attack
 from demo.phantom import phantom
 from demo.rendering import images, wording
 
@@ -91,7 +91,7 @@ def _attack(system: MedFedPure, scan: Tensor, seed: int) -> Tensor:
     for levels in range(1, MAX_LEVELS + 1):
         eps = levels / 255
         settings = AttackSettings(eps=eps, alpha=eps / 2, truth=wording.CLASSES[label], seed=seed)
-        *_, last = trajectory(system, scan, settings)
+        *_, last = iterate_attack(system, scan, settings)
         x_adv = last.x_adv[0].cpu()
         if int(last.probabilities.argmax()) != label:
             break

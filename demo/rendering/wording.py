@@ -58,7 +58,7 @@ def defended(d: Diagnosis) -> str:
 
 
 def cannot_judge(name: str) -> tuple[str, str]:
-    """A scan that is far from all that was learned: tone and one sentence."""
+    """The refusal of an out-of-distribution scan: tone and one sentence."""
     name = name.capitalize()
     reason = f"The picture is {UNFAMILIAR_PICTURE}; its outputs mean nothing."
     return "note", f"{name} scan: cannot judge. {reason}"
@@ -70,7 +70,7 @@ def hospital(number: int) -> str:
 
 
 def read_as(number: int | None) -> str:
-    """Whose system read, to be added to a sentence; nothing where there are no hospitals."""
+    """The hospital whose system read, to be added to a sentence; empty without hospitals."""
     return "" if number is None else f"; read as hospital {number} (simulated)"
 
 
@@ -141,7 +141,7 @@ def defence_outcome(clean: str, attacked: str, truth: str, aim: str) -> tuple[st
 
 
 def harm(undefended: str, defended: str, truth: str) -> tuple[str, str]:
-    """Does the defence harm the clean scan? Tone and one sentence."""
+    """The defence's effect on the clean scan: tone and one sentence."""
     if undefended == defended:
         if truth not in ("unknown", defended):
             return "bad", "Clean scan: both outputs are wrong."
@@ -157,7 +157,7 @@ def harm(undefended: str, defended: str, truth: str) -> tuple[str, str]:
 
 
 def detection(is_attacked: bool, flagged: bool) -> tuple[str, str]:
-    """Was the detector right? Tone and words."""
+    """The detector's verdict against the truth: tone and words."""
     if is_attacked:
         return ("good", "attack found") if flagged else ("bad", "attack missed")
     return ("bad", "false alarm") if flagged else ("good", "correct")

@@ -19,7 +19,7 @@ from core.checkpoint import WeightsError, read_manifest
 from core.scan import ScanError, read_scan, to_png, to_uint8
 from core.weights import PARTS, system_file_name
 from demo.analysis.analysis import Analysis
-from demo.analysis.attack import AttackSettings, trajectory
+from demo.analysis.attack import AttackSettings, iterate_attack
 from demo.rendering import wording
 
 if TYPE_CHECKING:
@@ -146,7 +146,7 @@ def repeat_analysis(system: MedFedPure, report: Mapping[str, Any]) -> Analysis:
     done = Analysis(scan, settings, clean=clean, info=dict(system.info))
     if settings.kind == "none":
         return done
-    steps = tuple(trajectory(system, scan, settings))
+    steps = tuple(iterate_attack(system, scan, settings))
     attacked = system.read(steps[-1].x_adv[0].cpu(), settings.seed)
     return replace(done, steps=steps, attacked=attacked)
 

@@ -12,7 +12,7 @@ from core.diagnosis import Diagnosis
 from core.pipeline import MedFedPure
 from core.scan import to_uint8
 from demo.analysis.attack import AttackSettings
-from demo.analysis.staged_reading import reading
+from demo.analysis.staged_reading import stream_reading
 from demo.explore import analyse
 from demo.explore.cancellation import RequestGeneration
 from demo.explore.series import of_levels
@@ -46,8 +46,8 @@ def test_stages_light_up_in_the_pipeline_s_order(system: MedFedPure, scan: Tenso
 
 def test_what_came_too_late_changes_nothing_on_the_page(system: MedFedPure, scan: Tensor) -> None:
     """The last thing yielded is sent again at the end: it must not be an old step."""
-    generation, shelf = RequestGeneration(), {"a key": of_levels(to_uint8(scan))}
-    explore = SimpleNamespace(systems={None: system}, shelf=shelf, problem="")
+    generation, series_cache = RequestGeneration(), {"a key": of_levels(to_uint8(scan))}
+    explore = SimpleNamespace(systems={None: system}, series_cache=series_cache, problem="")
     running = Explore._analyse(
         explore,  # type: ignore[arg-type]
         generation, "a key", False, None, "pgd", "linf", 0.015, 0.003, 5, "plain", "unknown", 0,
@@ -83,7 +83,7 @@ def test_a_failure_is_said(
 
 
 def test_watching_a_reading_changes_nothing(system: MedFedPure, scan: Tensor) -> None:
-    *stages, diagnosis = reading(system, scan, seed=3)
+    *stages, diagnosis = stream_reading(system, scan, seed=3)
     plain = system.read(scan, seed=3)
     assert stages == ["detect", "purify", "classify"] and isinstance(diagnosis, Diagnosis)
     assert diagnosis.tumour_probability == pytest.approx(plain.tumour_probability, abs=1e-4)

@@ -13,7 +13,7 @@ from torch import Tensor
 from core.attacks import BisectionStep
 from core.pipeline import MedFedPure
 from demo.analysis.analysis import Analysis
-from demo.analysis.attack import MAX_EPS, AttackSettings, smallest, trajectory
+from demo.analysis.attack import MAX_EPS, AttackSettings, find_smallest_eps, iterate_attack
 from demo.explore import attack_trajectory
 from demo.explore.attack_trajectory import NO_ANALYSIS_MESSAGE, describe_smallest, search, show
 from demo.explore.cancellation import RequestGeneration
@@ -22,7 +22,7 @@ from demo.explore.cancellation import RequestGeneration
 @pytest.fixture(scope="module")
 def analysis(system: MedFedPure, scan: Tensor) -> Analysis:
     settings = AttackSettings(steps=3, aim="mixture")
-    return Analysis(scan, settings, steps=tuple(trajectory(system, scan, settings)))
+    return Analysis(scan, settings, steps=tuple(iterate_attack(system, scan, settings)))
 
 
 def test_each_step_is_shown_with_its_own_figures(analysis: Analysis) -> None:
@@ -47,7 +47,7 @@ def test_the_smallest_attack_is_searched_with_the_visitor_s_settings(
     system: MedFedPure, scan: Tensor, norm: str
 ) -> None:
     settings = AttackSettings(norm=norm, truth="tumour", aim="mixture")
-    probes = list(smallest(system, scan, settings))
+    probes = list(find_smallest_eps(system, scan, settings))
     last = probes[-1]
     if last.high is None:
         assert [p.eps for p in probes] == [0, MAX_EPS[norm]]

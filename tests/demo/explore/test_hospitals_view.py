@@ -26,7 +26,7 @@ from core.scan import to_png, to_uint8
 from core.weights import Systems, load_all
 from demo import repeat
 from demo.analysis.analysis import Analysis
-from demo.analysis.attack import AttackSettings, trajectory
+from demo.analysis.attack import AttackSettings, iterate_attack
 from demo.analysis.hospitals import AtHospital
 from demo.batch import pdf as batch_pages
 from demo.batch.worklist import Worklist
@@ -153,8 +153,8 @@ def test_hospitals_come_last_and_after_the_reading_is_shown(systems: Systems, sc
 def test_reading_attack_and_explanation_are_the_chosen_hospital_s(
     systems: Systems, scan: Tensor
 ) -> None:
-    shelf = {"a key": of_levels(to_uint8(scan))}
-    explore = SimpleNamespace(systems=systems, shelf=shelf, problem="", idle=Stages())
+    series_cache = {"a key": of_levels(to_uint8(scan))}
+    explore = SimpleNamespace(systems=systems, series_cache=series_cache, problem="", idle=Stages())
     found = {}
     for number in NUMBERS:
         running = Explore._analyse(explore, RequestGeneration(), "a key", False, number, *VALUES)  # type: ignore[arg-type]
@@ -164,7 +164,7 @@ def test_reading_attack_and_explanation_are_the_chosen_hospital_s(
         alone = system.read(scan, settings.seed)
         assert shown.analysis.info["hospital"] == shown.analysis.hospital == number
         assert shown.analysis.clean.attention.tolist() == pytest.approx(alone.attention.tolist())
-        *_, last = trajectory(system, scan, settings)
+        *_, last = iterate_attack(system, scan, settings)
         assert torch.equal(shown.analysis.attacked_scan, last.x_adv[0])
         assert f"read as hospital {number} (simulated)" in shown.results
         weighed = torch.einsum(

@@ -16,7 +16,7 @@ from core.attacks import Step
 from core.pipeline import MedFedPure
 from demo.analysis.analysis import Analysis
 from demo.analysis.attack import AttackSettings
-from demo.analysis.explanation import Evidence, evidence
+from demo.analysis.explanation import Evidence, explain_reading
 from demo.explore import results_view
 from demo.rendering import images
 from demo.rendering.charts import Mark, curve, histogram
@@ -29,7 +29,7 @@ EndsAt = Callable[[Tensor], tuple[Step, ...]]
 def analysis(system: MedFedPure, scan: Tensor, ends_at: EndsAt) -> Analysis:
     attacked = ((scan * 255 + 3).clamp(max=255).round() / 255).float()
     clean, after = system.read(scan), system.read(attacked)
-    known = {"clean": evidence(system, clean), "attacked": evidence(system, after)}
+    known = {"clean": explain_reading(system, clean), "attacked": explain_reading(system, after)}
     return Analysis(scan, AttackSettings(), ends_at(attacked), clean, after, 12.0, evidence=known)
 
 
@@ -79,7 +79,7 @@ def test_the_maps_speak_for_the_output(system: MedFedPure, analysis: Analysis) -
     assert e.label == int(d.is_tumour)
     weighed = torch.einsum("k,khw->hw", d.attention, e.experts)
     torch.testing.assert_close(e.mixture, weighed, atol=1e-4, rtol=1e-3)
-    turned = evidence(system, replace(d, tumour_probability=1 - d.tumour_probability))
+    turned = explain_reading(system, replace(d, tumour_probability=1 - d.tumour_probability))
     assert turned.label == 1 - e.label
     assert not torch.allclose(turned.mixture, e.mixture)
 
