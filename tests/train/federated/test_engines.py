@@ -37,7 +37,7 @@ def test_the_bundle_holds_core_train_and_presets_and_nothing_else():
     presets = {str(path.relative_to(APP)) for path in (APP / "train" / "conf").rglob("*.toml")}
     others = {n for n in names if not (n.startswith(("core/", "train/")) and n.endswith(".py"))}
     assert others == presets | {"pyproject.toml", ".info/CONTENT"}
-    assert "train/federated/client_app.py" in names
+    assert "train/federated/client/client_app.py" in names
 
 
 def test_an_engine_that_is_not_there_is_named(tmp_path):
