@@ -1,4 +1,4 @@
-"""MedFedPure's method: reading a brain MRI slice behind a detector and a purifier of attacks.
+"""MedFedPure's method, its attacks and its file formats. No training, no measurements, no page.
 
 >>> from core import load, read_scan
 >>> load().read(read_scan("scan.png")).tumour_probability  # doctest: +SKIP

@@ -1,7 +1,7 @@
 """Mathematics of the diffusion process (Eq. 13-17): schedules and steps, no network.
 
-Scans are [0, 1] everywhere else; in here x is scaled to [-1, 1] by `to_model`, as the linear
-schedule expects.
+Here x is scaled to [-1, 1] by `to_model`, as the linear schedule expects; scans are in [0, 1]
+everywhere else.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ NoiseFn = Callable[[int], Tensor]
 
 
 class Diffusion(nn.Module):
-    """Linear betas from 1e-4 to 2e-2 over T = 1000 steps; t from 0: alpha_bar[0] = 1 - 1e-4."""
+    """Linear schedule: betas from 1e-4 to 2e-2 over T = 1000 steps; t counts from 0, not 1."""
 
     betas: Tensor
     alpha_bar: Tensor
@@ -33,46 +33,46 @@ class Diffusion(nn.Module):
         self.register_buffer("alpha_bar", torch.cumprod(1 - betas, 0).float(), persistent=False)
 
     def sigma(self, t: int) -> float:
-        """Noise at step t relative to the kept signal, standard deviation in [0, 1] pixel units."""
+        """Return the noise-to-signal ratio at step t: standard deviation in [0, 1] pixels."""
         a = float(self.alpha_bar[self.check(t)])
         return 0.5 * math.sqrt((1 - a) / a)
 
     def check(self, t: int) -> int:
-        """Returns t itself. Raises ValueError outside [0, num_timesteps - 1]."""
+        """Return t; raise ValueError outside [0, num_timesteps - 1]."""
         if not 0 <= t < self.num_timesteps:
             raise ValueError(f"t must be in [0, {self.num_timesteps - 1}], got {t}")
         return t
 
     def q_sample(self, x_0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
-        """x_t = sqrt(alpha_bar_t) x_0 + sqrt(1 - alpha_bar_t) noise (Eq. 17); t (B,) int64."""
+        """Return x_t = sqrt(alpha_bar_t) x_0 + sqrt(1 - alpha_bar_t) noise (Eq. 17), t (B,)."""
         a = self._at(t, x_0)
         return a.sqrt() * x_0 + (1 - a).sqrt() * noise
 
     def predict_x0(self, x_t: Tensor, t: Tensor, noise_pred: Tensor) -> Tensor:
-        """The clean scan that `noise_pred` implies: Eq. 17 solved for x_0."""
+        """Predict the clean scan from `noise_pred`: Eq. 17 solved for x_0."""
         a = self._at(t, x_t)
         return (x_t - (1 - a).sqrt() * noise_pred) / a.sqrt()
 
     def implied_noise(self, x_t: Tensor, t: Tensor, x_0: Tensor) -> Tensor:
-        """The noise that lies between x_0 and x_t: Eq. 17 solved for the noise."""
+        """Return the noise between x_0 and x_t: Eq. 17 solved for the noise."""
         a = self._at(t, x_t)
         return (x_t - a.sqrt() * x_0) / (1 - a).sqrt()
 
     def p_sample(self, x_t: Tensor, t: Tensor, noise_pred: Tensor, noise: Tensor) -> Tensor:
-        """One ancestral step to t - 1 (Eq. 14-15), with the variance of q(x_{t-1} | x_t, x_0)."""
+        """Take one ancestral step to t - 1 (Eq. 14-15), variance that of q(x_{t-1} | x_t, x_0)."""
         beta = self._broadcast(self.betas[t], x_t)
         a, before = self._at(t, x_t), self._at(t - 1, x_t)
         mean = (x_t - beta / (1 - a).sqrt() * noise_pred) / (1 - beta).sqrt()
         return mean + (beta * (1 - before) / (1 - a)).sqrt() * noise
 
     def ddim_step(self, x_t: Tensor, t: Tensor, t_next: Tensor, noise_pred: Tensor) -> Tensor:
-        """One deterministic step from t to t_next < t (Song et al. 2021); -1 is the clean scan."""
+        """Take a DDIM step from t to t_next < t (Song et al. 2021); t_next -1 is the clean scan."""
         a_next = self._at(t_next, x_t)
         x_0 = self.predict_x0(x_t, t, noise_pred)
         return a_next.sqrt() * x_0 + (1 - a_next).sqrt() * noise_pred
 
     def _at(self, t: Tensor, x: Tensor) -> Tensor:
-        """alpha_bar_t shaped for x; 1 where t < 0."""
+        """Return alpha_bar_t shaped for x; 1 where t < 0."""
         a = torch.where(t < 0, torch.ones_like(self.alpha_bar[0]), self.alpha_bar[t.clamp_min(0)])
         return self._broadcast(a, x)
 
@@ -82,17 +82,17 @@ class Diffusion(nn.Module):
 
 
 def to_model(x: Tensor) -> Tensor:
-    """[0, 1] pixels to the [-1, 1] that the diffusion runs in."""
+    """Scale pixels from [0, 1] to the diffusion's [-1, 1]."""
     return x * 2 - 1
 
 
 def to_pixels(x: Tensor) -> Tensor:
-    """[-1, 1] back to [0, 1] pixels, without clipping."""
+    """Scale [-1, 1] back to pixels in [0, 1], without clipping."""
     return (x + 1) / 2
 
 
 def seeded_noise(shape: Sequence[int], seeds: Sequence[int]) -> Tensor:
-    """Standard normal noise (len(seeds), *shape): scan i's depends on seeds[i] alone."""
+    """Draw standard normal noise (len(seeds), *shape); scan i's depends only on seeds[i]."""
     return torch.stack(
         [torch.randn(tuple(shape), generator=torch.Generator().manual_seed(int(s))) for s in seeds]
     )

@@ -1,7 +1,7 @@
 """Masked autoencoder on a ViT (He et al. 2022; section III-B3, Eq. 18-21).
 
-Random masks for training; complementary masks for scoring, so that every patch is predicted from
-others alone: with four masks of 25 % visible patches, three predictions per patch are averaged.
+Random masks for training; complementary masks for scoring, so that each patch is predicted only
+from others: with four masks of 25 % visible patches, three predictions per patch are averaged.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from core.memoize import once
 
-MEAN, SPREAD = 0.2, 0.2  # of pixels in brain MRI slices, roughly
+MEAN, SPREAD = 0.2, 0.2  # approximately, of pixels in brain MRI slices
 
 
 @dataclass(frozen=True)
@@ -49,22 +49,22 @@ class MAEConfig:
 
     @property
     def grid(self) -> int:
-        """Patches along a side."""
+        """Number of patches along a side."""
         return self.img_size // self.patch_size
 
     @property
     def num_patches(self) -> int:
-        """Patches in a scan."""
+        """Number of patches in a scan."""
         return self.grid**2
 
     @property
     def num_kept(self) -> int:
-        """Patches that the encoder sees."""
+        """Number of visible patches."""
         return round(self.num_patches * (1 - self.mask_ratio))
 
 
 class MaskedAutoencoder(nn.Module):
-    """Encodes visible patches, decodes all; predicts pixels in [0, 1] directly."""
+    """Masked autoencoder: encodes visible patches, decodes all, predicts pixels in [0, 1]."""
 
     def __init__(self, config: MAEConfig) -> None:
         super().__init__()
@@ -94,7 +94,7 @@ class MaskedAutoencoder(nn.Module):
         )
 
     def patchify(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) to (B, L, C * p * p), patches row by row (Eq. 18-19)."""
+        """Split (B, C, H, W) into patches (B, L, C * p * p), row by row (Eq. 18-19)."""
         b, c, h, w = x.shape
         side = self.config.img_size
         if (c, h, w) != (self.config.in_chans, side, side):
@@ -105,7 +105,7 @@ class MaskedAutoencoder(nn.Module):
         return x.reshape(b, c, g, p, g, p).permute(0, 2, 4, 1, 3, 5).reshape(b, g * g, c * p * p)
 
     def unpatchify(self, patches: Tensor) -> Tensor:
-        """The inverse of `patchify`."""
+        """Invert `patchify`."""
         g, p, c = self.config.grid, self.config.patch_size, self.config.in_chans
         x = patches.reshape(len(patches), g, g, c, p, p).permute(0, 3, 1, 4, 2, 5)
         return x.reshape(len(patches), c, g * p, g * p)
@@ -113,12 +113,16 @@ class MaskedAutoencoder(nn.Module):
     def random_masking(
         self, batch: int, generator: torch.Generator | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Shuffled positions (B, L), the first `num_kept` visible (Eq. 20), and `ids_restore`."""
+        """Shuffle positions (B, L), the first `num_kept` visible; return them and `ids_restore`.
+
+        Differs from Eq. 20: a fixed number of patches is masked, as in He et al. (2022), where the
+        paper draws each patch from a Bernoulli distribution.
+        """
         order = torch.rand(batch, self.config.num_patches, generator=generator).argsort(1)
         return order.to(self.mask_token.device), order.argsort(1).to(self.mask_token.device)
 
     def forward(self, x: Tensor, ids_keep: Tensor) -> Tensor:
-        """Patches (B, L, C * p * p) predicted from the visible ones; ids_keep (B, kept) int64."""
+        """Predict patches (B, L, C * p * p) from the visible ones; ids_keep (B, kept) int64."""
         tokens = self._tokens(x)
         visible = tokens.gather(1, _expand(ids_keep, tokens))
         latent = self.decoder_embed(self.encoder(visible))
@@ -129,29 +133,29 @@ class MaskedAutoencoder(nn.Module):
 
     @once
     def encode(self, x: Tensor) -> Tensor:
-        """The encoder's tokens (B, L, D) of scans (B, C, H, W) of which nothing is hidden."""
+        """Encode unmasked scans (B, C, H, W) to tokens (B, L, D)."""
         tokens: Tensor = self.encoder(self._tokens(x))
         return tokens
 
     def _tokens(self, x: Tensor) -> Tensor:
-        # pixels are [0, 1] everywhere outside; zero mean and about unit spread only in here
+        # normalised only here: pixels are in [0, 1] everywhere else
         tokens: Tensor = self.embed((self.patchify(x) - MEAN) / SPREAD) + self.position
         return tokens
 
     def loss(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Mean squared error on masked patches under a random mask (Eq. 21)."""
+        """Return the mean squared error on masked patches under a random mask (Eq. 21)."""
         order, _ = self.random_masking(len(x), generator)
         return self.masked_error(x, order[:, : self.config.num_kept]).mean()
 
     def masked_error(self, x: Tensor, ids_keep: Tensor) -> Tensor:
-        """Mean squared error over the patches that are not in ids_keep (B, kept), per scan (B,)."""
+        """Return the mean squared error over patches not in ids_keep (B, kept), per scan (B,)."""
         error: Tensor = (self(x, ids_keep).float() - self.patchify(x)).square().mean(2)
         hidden = torch.ones_like(error).scatter(1, ids_keep, 0.0)
         return (error * hidden).sum(1) / hidden.sum(1)
 
     @once
     def reconstruct(self, x: Tensor) -> Tensor:
-        """Every pixel predicted from patches other than its own, (B, C, H, W).
+        """Predict each pixel (B, C, H, W) from patches other than its own.
 
         Complementary masks: the visible sets partition the patches on a fixed lattice, and each
         patch's prediction is the mean over the masks that hide it.
@@ -167,7 +171,7 @@ class MaskedAutoencoder(nn.Module):
         return self.unpatchify(total / (len(keep) - 1))
 
     def complementary(self, device: torch.device | None = None) -> Tensor:
-        """Positions (M, L / M) visible under each of M = 4 masks: the lattice's 2 x 2 phases.
+        """Return visible positions (M, L / M) of M = 4 masks: the lattice's 2 x 2 phases.
 
         Raises ValueError where the grid has an odd side.
         """
@@ -179,14 +183,14 @@ class MaskedAutoencoder(nn.Module):
 
 
 def patch_mean(error: Tensor, patch_size: int) -> Tensor:
-    """Mean over each patch: (B, H / p, W / p) from per-pixel values (B, C, H, W)."""
+    """Average values (B, C, H, W) over channels and patches: (B, H / p, W / p)."""
     return F.avg_pool2d(error.mean(1, keepdim=True), patch_size)[:, 0]
 
 
 def lattice_embedding(grid: int, dim: int) -> Tensor:
-    """Sines and cosines of row and column at geometric frequencies, (1, grid^2, dim).
+    """Compute sines and cosines of row and column at geometric frequencies, (1, grid^2, dim).
 
-    A start that already knows which patches are neighbours; dim must be a multiple of 4.
+    They initialise learned position embeddings; dim must be a multiple of 4.
     """
     rates = 10_000.0 ** (-torch.arange(dim // 4) / (dim // 4))
     angles = torch.arange(grid)[:, None] * rates

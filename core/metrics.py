@@ -1,7 +1,7 @@
 """Metrics of a binary classifier and of pictures, with intervals.
 
 Throughout, `probability` (N,) is that of class 1 ('tumour') in [0, 1], `y` (N,) holds 0 or 1, and a
-scan is called a tumour from .5 on.
+scan is classified as a tumour from .5 on.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ Interval = tuple[float, float]
 
 
 def accuracy(probability: Tensor, y: Tensor) -> float:
-    """Accuracy: share of scans that are classified correctly."""
+    """Return the accuracy: share of scans that are classified correctly."""
     return float(is_right(probability, y).double().mean())
 
 
@@ -28,22 +28,22 @@ def is_right(probability: Tensor, y: Tensor) -> Tensor:
 
 
 def sensitivity(probability: Tensor, y: Tensor) -> float:
-    """Share of tumours found. Raises ValueError where `y` holds none."""
+    """Return the share of tumours found. Raises ValueError if `y` has none."""
     return float(is_right(probability, y)[_select_class(y, 1)].double().mean())
 
 
 def specificity(probability: Tensor, y: Tensor) -> float:
-    """Share of healthy scans called healthy. Raises ValueError where `y` holds none."""
+    """Return the share of healthy scans classified so. Raises ValueError if `y` has none."""
     return float(is_right(probability, y)[_select_class(y, 0)].double().mean())
 
 
 def balanced_accuracy(probability: Tensor, y: Tensor) -> float:
-    """Mean of sensitivity and specificity."""
+    """Return the mean of sensitivity and specificity."""
     return (sensitivity(probability, y) + specificity(probability, y)) / 2
 
 
 def auroc(score: Tensor, y: Tensor) -> float:
-    """Chance that a random positive scores above a random negative, a tie counting half.
+    """Return the area under the ROC curve; a tie of a positive and a negative counts half.
 
     Raises:
         ValueError: a class is missing, or a score is not a number.
@@ -57,7 +57,7 @@ def auroc(score: Tensor, y: Tensor) -> float:
 
 
 def tpr_at_fpr(score: Tensor, y: Tensor, fpr: float) -> float:
-    """Share of positives above the lowest threshold that at most `fpr` of the negatives exceed."""
+    """Return the TPR at the lowest threshold with a false-positive rate of at most `fpr`."""
     _check(score, y)
     if not 0 <= fpr < 1:
         raise ValueError(f"fpr must be in [0, 1), got {fpr}")
@@ -67,9 +67,9 @@ def tpr_at_fpr(score: Tensor, y: Tensor, fpr: float) -> float:
 
 
 def expected_calibration_error(probability: Tensor, y: Tensor, num_bins: int = 15) -> float:
-    """Mean gap between confidence and accuracy over equal bins of confidence (Guo et al. 2017).
+    """Return the mean gap of confidence and accuracy over equal bins (Guo et al. 2017).
 
-    Confidence is the probability of the class that is called, so it lies in [.5, 1].
+    Confidence is the probability of the predicted class, so it is in [.5, 1].
     """
     right = is_right(probability, y).double()
     confidence = torch.maximum(probability, 1 - probability).double()
@@ -80,7 +80,7 @@ def expected_calibration_error(probability: Tensor, y: Tensor, num_bins: int = 1
 
 
 def wilson_interval(k: int, n: int, z: float = 1.959964) -> Interval:
-    """Wilson's score interval of a share k / n; z = 1.96 covers 95 %."""
+    """Return Wilson's score interval of a share k / n; z = 1.96 covers 95 %."""
     if not 0 <= k <= n or n < 1:
         raise ValueError(f"need 0 <= k <= n and n >= 1, got {k} of {n}")
     share, spread = k / n, z * z / n
@@ -97,10 +97,10 @@ def group_bootstrap_interval(
     level: float = 0.95,
     seed: int = 0,
 ) -> Interval:
-    """Percentile interval of the mean of `values` (N,) when groups are drawn with replacement.
+    """Return the bootstrap percentile interval of the mean of `values` (N,), drawing whole groups.
 
-    Near-duplicates stand and fall together: this interval counts a group as one observation,
-    however many scans it holds, where Wilson's counts each scan.
+    Near-duplicates are not independent: a group counts as one observation, however many scans it
+    has, whereas Wilson's interval counts each scan.
     """
     if len(values) != len(groups) or not len(groups):
         raise ValueError(f"need one group per value, got {len(groups)} for {len(values)}")
@@ -118,10 +118,10 @@ def group_bootstrap_interval(
 
 
 def mcnemar(first: Tensor, second: Tensor) -> tuple[int, int, float]:
-    """McNemar's exact test of two readers of the same scans: whether each was right, bool (N,).
+    """Return McNemar's exact test of two classifiers; inputs mark correct scans, bool (N,).
 
     Returns:
-        Scans that only the first got right, that only the second did, and the two-sided p.
+        Number of scans only the first classified correctly, only the second, and two-sided p.
     """
     if first.shape != second.shape:
         raise ValueError(f"need the same scans, got {tuple(first.shape)} and {tuple(second.shape)}")
@@ -132,13 +132,13 @@ def mcnemar(first: Tensor, second: Tensor) -> tuple[int, int, float]:
 
 
 def psnr(x: Tensor, reference: Tensor) -> Tensor:
-    """Peak signal-to-noise ratio (B,) in dB of pictures (B, C, H, W) in [0, 1]; inf where equal."""
+    """Return PSNR (B,) in dB of pictures (B, C, H, W) in [0, 1]; inf where equal."""
     mse = (x.double() - reference.double()).square().flatten(1).mean(1)
     return -10 * mse.log10()
 
 
 def ssim(x: Tensor, reference: Tensor, sigma: float = 1.5) -> Tensor:
-    """Structural similarity of pictures (B, C, H, W) in [0, 1], (B,).
+    """Return the structural similarity (B,) of pictures (B, C, H, W) in [0, 1].
 
     Wang et al. (2004): Gaussian window of 11 pixels, the mean over windows inside the picture.
     """

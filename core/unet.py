@@ -14,7 +14,7 @@ from core.memoize import once
 
 @dataclass(frozen=True)
 class UNetConfig:
-    """Widths of the levels and how the picture enters.
+    """Widths of the levels and of the time embedding, and the pixel-unshuffle factor.
 
     `unshuffle` folds squares of pixels into channels before the first level and back after the
     last: 4 runs the network on 56 x 56 instead of 224 x 224, about fifteen times cheaper.
@@ -35,7 +35,7 @@ class UNetConfig:
 
 
 class UNet(nn.Module):
-    """noise_pred(x_t, t): one network, no schedule."""
+    """U-Net noise_pred(x_t, t), without a schedule."""
 
     def __init__(self, config: UNetConfig) -> None:
         super().__init__()
@@ -61,7 +61,7 @@ class UNet(nn.Module):
 
     @once
     def forward(self, x_t: Tensor, t: Tensor) -> Tensor:
-        """Predicted noise, shape of x_t (B, C, H, W), for t (B,) int64.
+        """Predict the noise, of the shape of x_t (B, C, H, W), for t (B,) int64.
 
         H and W must be multiples of unshuffle * 2^(levels - 1).
         """
@@ -92,13 +92,16 @@ class DoubleConv(nn.Module):
         self.norm2 = nn.GroupNorm(8, out_chans)
 
     def forward(self, x: Tensor, emb: Tensor) -> Tensor:
-        """(B, out_chans, H, W) from (B, in_chans, H, W) and (B, time_dim)."""
+        """Return (B, out_chans, H, W) from (B, in_chans, H, W) and (B, time_dim)."""
         h = F.silu(self.norm1(self.conv1(x)) + self.shift(emb)[:, :, None, None])
         return F.silu(self.norm2(self.conv2(h)))
 
 
 def time_embedding(t: Tensor, dim: int) -> Tensor:
-    """Sine and cosine of t at geometric frequencies (Eq. 12): (B, dim) float32 from (B,)."""
+    """Embed t (B,) as sines and cosines at geometric frequencies (Eq. 12): (B, dim) float32.
+
+    Differs from Eq. 12: sines first, then cosines, and each pair shares one frequency.
+    """
     half = dim // 2
     rates = torch.exp(-math.log(10_000.0) * torch.arange(half, device=t.device) / half)
     angles = t[:, None].float() * rates

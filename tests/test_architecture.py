@@ -1,4 +1,4 @@
-"""The house keeps its shape: who imports whom, how long a file is, what core needs to run."""
+"""Laws of the architecture: import direction, sizes of files and folders, words, dependencies."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ MAY_IMPORT = {
     "app.py": {"core", "demo"},
     "tools": {"core", "train", "bench", "demo", "tools"},
 }
-MAX_LINES = 400  # one idea a file; the number only catches what has grown past one
+# The rule is one idea a file; the number only catches files that have grown past one idea
+MAX_LINES = 400
 MAX_FILES = {"core": 24}  # Python files in one folder; 16 elsewhere: what a reader can take in
 QUESTIONS = re.compile(r"(What|How|Whether|Which|Where|Who)\b")
 LEAN = ("torch", "torchvision", "timm", "numpy", "PIL", "safetensors")
@@ -34,7 +35,7 @@ def sources(place: str) -> list[Path]:
 
 
 def imports_of(path: Path) -> Iterator[str]:
-    """Absolute names of all that a file imports, inside functions too."""
+    """Yield the absolute names that a file imports, inside functions too."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -97,7 +98,7 @@ def test_every_package_says_what_belongs_in_it():
 
 
 def test_docstrings_are_no_questions():
-    """The first line says what a thing does or is; the answer is not left to the code."""
+    """PEP 257: the first line is a verb for functions, a noun for modules and classes."""
     documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
     found = [
         f"{path.relative_to(ROOT)}: {text.splitlines()[0]}"
@@ -128,7 +129,7 @@ def module_name(path: Path) -> str:
 
 
 def imported_modules(path: Path, modules: dict[str, Path]) -> Iterator[str]:
-    """The project's own modules that a file imports; of a package what is named in it."""
+    """Yield the project's modules that a file imports, with the modules named from a package."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             yield from (a.name for a in node.names if a.name in modules)

@@ -56,7 +56,7 @@ def gradient(logits_fn: LogitsFn, x: Tensor, y: Tensor, index: int) -> tuple[Ten
 
 
 def project(delta: Tensor, eps: float, norm: str) -> Tensor:
-    """Project perturbations on the ball of radius eps around 0, per scan (Eq. 2)."""
+    """Project perturbations on the ball of radius eps around 0, per scan (Eq. 3)."""
     if norm == "linf":
         return delta.clamp(-eps, eps)
     length: Tensor = delta.flatten(1).norm(dim=1).clamp_min(1e-12)

@@ -1,4 +1,4 @@
-"""The attack of pFedDef's own evaluation (Kim et al. 2023): signed steps in an L2 ball."""
+"""PGD of pFedDef's evaluation (Kim et al. 2023): signed steps in an L2 ball."""
 
 from __future__ import annotations
 
@@ -18,12 +18,11 @@ class SignedL2:
     """PGD by the gradient's sign, projected on an L2 ball, both in normalised pixels.
 
     `eps` and `alpha` are in normalised units: a pixel of [0, 1] divided by its channel's `std`; the
-    channels' means cancel out. The start is theirs as well: uniform between 0 and eps / sqrt(D) for
-    each of D values, never below. For D = 3 x 32 x 32 a ball of 4.5 is wide: it has room for .08 at
-    every value, about .016 of [0, 1], and 10 steps of .01 lead no further than .1 from the start.
+    channels' means cancel out. The start is pFedDef's too: uniform between 0 and eps / sqrt(D) for
+    each of D values. For D = 3 x 32 x 32 a ball of 4.5 allows .08 at every value, about .016 of
+    [0, 1]; 10 steps of .01 move at most .1 from the start.
 
-    Differs from pFedDef: pixels end in [0, 1], where theirs end between the least and the greatest
-    normalised value of the data.
+    Differs from pFedDef: pixels are clipped to [0, 1], not to the range of the normalised data.
     """
 
     eps: float = 4.5
