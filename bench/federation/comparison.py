@@ -319,10 +319,11 @@ def _block(name: str, result: Result) -> str:
                 str(row["best_round"]),
             ]
         )
-    head = ["method", *(f"{a}, %" for a in attacks), "paper: clean/attacked, %"]
+    titles = {attack.key: attack.title for attack in known.attacks}
+    head = ["method", *(f"{titles.get(a, a)}, %" for a in attacks), "paper: clean/attacked, %"]
     head += ["parameters", "multiply-adds", "round"]
     meanings = "; ".join(
-        f"{a}: {next(iter(rows.values()))['attacks'][a]['meaning']}" for a in attacks
+        f"{titles.get(a, a)}: {next(iter(rows.values()))['attacks'][a]['meaning']}" for a in attacks
     )
     note = (
         "Mean over the clients, each with its own model on its own test scans [95 % of all scans, "

@@ -30,7 +30,7 @@ from bench.markdown import (
 from bench.parallel import ParallelBatches
 from bench.provenance import machine_facts, weights_facts
 from bench.result_file import ResultFile
-from bench.robustness.attacks import CLASSIFIER, Attack, paper_rows
+from bench.robustness.attacks import CLASSIFIER, Attack, attack_titles, paper_rows
 from bench.robustness.systems import SYSTEM_TITLES
 from bench.robustness.transfer import evaluate_transfer
 from bench.summaries import by_label
@@ -198,7 +198,7 @@ def render(results: Results) -> str:
                 low, high = gap["interval_by_group"]
                 lines.append(
                     [
-                        name,
+                        attack_titles().get(name, name),
                         SYSTEM_TITLES[system],
                         *(accuracy(row[system][kind]) for kind in KINDS),
                         "; ".join(

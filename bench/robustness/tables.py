@@ -30,6 +30,9 @@ from bench.robustness.attacks import (
 )
 from bench.robustness.systems import SYSTEM_TITLES
 
+DETECTION_HEAD = (
+    "attack", "AUROC", "TPR at 5 % FPR, %", "TPR at 1 % FPR, %", "flagged at τ, %", "n",
+)  # fmt: skip
 COLUMNS = 4  # systems side by side in the table of attacks
 
 
@@ -94,16 +97,18 @@ def attack_suite_sources(results: Results) -> str:
 
 def attack_suite_detection(results: Results) -> str:
     """Render the detector's AUROC against every attack, and undetected scans."""
-    lines, undetected = [], []
+    parts, undetected = [], []
     for protocol, result in _suites(results):
         for system, block in result["standings"].items():
-            title = _system(system, block)
+            title, lines = _system(system, block), []
             for name, found in block.get("detection", {}).items():
                 rates = [percent(found.get(key)) for key in ("tpr_at_5", "tpr_at_1")]
                 flagged = percent(found.get("flagged", {}).get("accuracy"))
                 shown = area(found) if "auroc" in found else ""
                 cells = [shown, *rates, flagged, str(found["n"])]
-                lines.append([protocol, title, _try_title(name), *cells])
+                lines.append([_try_title(name), *cells])
+            if lines:
+                parts.append(f"**{protocol}, {title}**\n\n{table(DETECTION_HEAD, lines)}")
             if "unnoticed" in block:
                 attacked, clean = (block["unnoticed"][k] for k in ("attacked", "as_they_are"))
                 undetected.append(
@@ -111,15 +116,13 @@ def attack_suite_detection(results: Results) -> str:
                     f"broken by an attack, {clean['unnoticed']} of {clean['misread']} misread when "
                     "clean"
                 )
-    head = ["protocol", "system", "attack", "AUROC", "TPR at 5 % FPR, %", "TPR at 1 % FPR, %",
-            "flagged at τ, %", "n"]  # fmt: skip
     note = (
         "Attacked scans in 8 bits. Intervals by near-duplicate group. Worst case: each scan's "
         "lowest score over all attacks. τ was set on validation scans."
     )
     if undetected:
         note += f" Undetected: {'; '.join(undetected)}."
-    return f"{table(head, lines)}\n\n{note}"
+    return "\n\n".join([*parts, note])
 
 
 def attack_suite_curve(results: Results) -> str:

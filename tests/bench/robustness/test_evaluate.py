@@ -130,7 +130,7 @@ def test_the_tables_show_every_system_row_and_reading(climbed, known):
     )
     found = fill("<!-- results:attack-suite-detection -->\n<!-- /results -->", results)
     assert found.count("| adaptive, 3 variants (3) |") == found.count("| worst case |") == 4
-    assert "Undetected: leak-free, full pipeline: " in found and found.count("| clean |") == 4
+    assert "Undetected: leak-free, full pipeline: " in found and found.count("| no attack |") == 4
     places = fill("<!-- results:attack-suite-sources -->\n<!-- /results -->", results)
     assert places.count("| worst case, 8 bits |") == 1
 
