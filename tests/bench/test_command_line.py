@@ -162,8 +162,8 @@ def test_report_fills_every_table_from_the_results(results, tmp_path):
     assert "left over" not in text
     assert "| full pipeline |" in text
     assert "Not measured yet (`results/robustness-multi-source.json` is missing)." in text
-    assert "leak-free on second-source: clean" in text
-    assert "| 3 x 3 median, plain classifier |" in text
+    assert "| leak-free on second-source | no attack | full pipeline |" in text
+    assert "| median filter |" in text
     assert text.count("<!-- /results -->") == len(tables())
 
 
@@ -181,7 +181,7 @@ def test_wrong_input_ends_in_one_sentence(bench, data, tmp_path, capsys):
     assert bench("robustness", "--rows", "A9", name="x")[0] == 2
     assert "unknown row 'A9'" in capsys.readouterr().err
     assert bench("mae", "--data", str(tmp_path / "none"), name="x")[0] == 2
-    assert "files under" in capsys.readouterr().err
+    assert "no data folder at" in capsys.readouterr().err
     assert bench("looks", name="y2")[0] == 2
     assert "no test scan has an outline" in capsys.readouterr().err
     assert bench("mae", "--limit", "0", name="x")[0] == 2
