@@ -40,9 +40,13 @@ class ParallelBatches:
             for batch in progress(batches, label):
                 yield fn(batch)
             return
+
+        def run(index: int) -> T:
+            return fn(batches[index])
+
         pool = ThreadPoolExecutor(self.workers)
         try:
-            futures = [pool.submit(lambda i=i: fn(batches[i])) for i in range(len(batches))]
+            futures = [pool.submit(run, index) for index in range(len(batches))]
             for future in progress(futures, label):
                 yield future.result()
         finally:  # stopped: what has not begun is not begun
