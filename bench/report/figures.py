@@ -13,7 +13,7 @@ import torch
 
 from bench.markdown import Result, Results
 from bench.report.headline import SUITE, read_scores
-from bench.robustness.worst_case import kept
+from bench.robustness.worst_case import robust_mask
 from bench.summaries import roc
 from core import metrics
 from train.data.dataset import space_evenly
@@ -229,7 +229,7 @@ def draw_certified_accuracy(figure: Any, data: Data) -> None:
 
 def _read_clean(row: Result, n: int) -> list[float]:
     """Returns the point at eps 0 on the curve's scans, which are evenly spaced among all."""
-    k = int(kept(row)[space_evenly(len(row["right"]), n)].sum())
+    k = int(robust_mask(row)[space_evenly(len(row["right"]), n)].sum())
     return [0.0, k / n, *metrics.wilson_interval(k, n), n]
 
 

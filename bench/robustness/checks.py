@@ -79,7 +79,7 @@ def check_gradients(
 ) -> tuple[dict[str, Any], list[str]]:
     """Figures, and a sentence for each law that is broken.
 
-    What a target refuses to read is read here: refusing is not being right.
+    Scans that a system refuses are read here: a refusal is not a correct reading.
     """
     system = replace(system, refuses=False)
     found, warnings = {}, []

@@ -28,7 +28,7 @@ from bench.robustness.attacks import (
     row_names,
 )
 from bench.robustness.systems import RANK, System, read_by_rank, read_together
-from bench.robustness.worst_case import kept, tried_in, unnoticed
+from bench.robustness.worst_case import robust_mask, evaluated_mask, undetected_mask
 from bench.summaries import Reading, check_numbers, join
 from core.attacks.base import to_eight_bit
 from core.pipeline import MedFedPure
@@ -105,8 +105,11 @@ class RobustScans:
 
     def after(self, row: dict[str, Any]) -> RobustScans:
         """Return the state after removing the scans that a row's attack broke."""
-        right, in_8bit = self.right & kept(row), self.right_8bit & kept(row, "right_8bit")
-        return RobustScans(right, in_8bit, self.never_undetected & ~unnoticed(row))
+        right, in_8bit = (
+            self.right & robust_mask(row),
+            self.right_8bit & robust_mask(row, "right_8bit"),
+        )
+        return RobustScans(right, in_8bit, self.never_undetected & ~undetected_mask(row))
 
 
 def run_suite(
@@ -185,7 +188,7 @@ def _row(
         return {"row": attack.key, "system": system.name, "meaning": attack.meaning, **found}
 
     row = store.row(name, lambda: on(chosen), **settings)
-    lacks = chosen & ~tried_in(row)
+    lacks = chosen & ~evaluated_mask(row)
     if lacks.any():
         say(f"{name}: {int(lacks.sum())} scans are missing")
         row = store.add(name, lambda: merge_rows(row, on(lacks)))
@@ -201,7 +204,7 @@ def merge_rows(row: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:
     }
     found: dict[str, Any] = {**bits, **_counts(bits["right"])}
     if "scores" in row:
-        rows = [tried_in(part).nonzero()[:, 0].tolist() for part in (row, more)]
+        rows = [evaluated_mask(part).nonzero()[:, 0].tolist() for part in (row, more)]
         order = torch.tensor([i for part in rows for i in part]).argsort()
         found["scores"] = [
             torch.tensor([*a, *b], dtype=torch.float64)[order].tolist()

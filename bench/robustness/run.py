@@ -1,4 +1,4 @@
-"""`robustness --budget`: the whole ladder on one set of weights, its checks, curves and noise."""
+"""Accuracy under attack: the attack suite with `--budget`, else all scans under PGD-7."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from bench.robustness.systems import (
     build_systems,
     tensors_key,
 )
-from bench.robustness.worst_case import Rows, compare_rows, kept, standings
+from bench.robustness.worst_case import Rows, compare_rows, robust_mask, summarize_systems
 from bench.summaries import share_by_group
 from core import load
 from core.pipeline import MedFedPure
@@ -61,13 +61,11 @@ def measure(
     lanes: ParallelBatches,
     forget_changed: bool = False,
 ) -> None:
-    """Fills `store`: checks, a row for each attack on each system, curve, noise, standings.
-
-    Each row is of one system's tensors.
+    """Fill `store`: checks, a row for each attack on each system, curve, fresh noise, summaries.
 
     Raises:
         ResultFileError: the file holds rows of other tensors, and `forget_changed` is not set.
-        ValueError: a system's outputs are none that can be attacked.
+        ValueError: a system's outputs cannot be attacked.
     """
     fold = test.thin(budget.scans)
     chosen = build_systems(pipeline, systems)
@@ -76,12 +74,12 @@ def measure(
     forget(store, build_systems(pipeline), forget_changed)
     surrogates = [pipeline.plain_logits, *(other.classifier_logits for other in others)]
     attacker = Attacker(eps, budget, surrogates)
-    stand = partial(_stand, store, fold, pipeline, budget)
-    stand()
+    summarize = partial(_summarize, store, fold, pipeline, budget)
+    summarize()
     for system in chosen:
         _check(store, system, fold.thin(budget.checked), budget, eps, lanes.device)
-    run_suite(store, fold, chosen, attacks_named(names), attacker, lanes, stand)
-    stand()
+    run_suite(store, fold, chosen, attacks_named(names), attacker, lanes, summarize)
+    summarize()
     if KNOWN_NOISE in names and STOCHASTIC not in [t.name for t in chosen]:
         say(f"A8 (known noise) is measured on {STOCHASTIC!r} alone")
     few = fold.thin(budget.curve_scans)
@@ -94,11 +92,11 @@ def measure(
                 lambda t=system: randomness(store, t, few, attacker, lanes),
                 budget=vars(budget),
             )
-            stand()
+            summarize()
 
 
 def forget(store: ResultFile, known: Sequence[System], allowed: bool) -> None:
-    """Takes rows of other tensors than the targets' out of the file, where that is allowed.
+    """Remove rows of other weights than the systems' from the file, where that is allowed.
 
     Raises:
         ResultFileError: there are some, and it is not.
@@ -128,7 +126,7 @@ def _check(
     eps: float,
     device: torch.device,
 ) -> None:
-    """The row of a target's self-checks."""
+    """Measure the self-checks of a system."""
 
     def row() -> dict[str, Any]:
         found, warnings = check_gradients(system, few, eps, device)
@@ -138,7 +136,7 @@ def _check(
     store.row(f"self-check: {system.name}", row, budget=vars(budget), laws=LAWS)
 
 
-def _warnings(rows: Rows, known: Sequence[System], few: Tensor, watched: Tensor) -> list[str]:
+def _warnings(rows: Rows, known: Sequence[System], few: Tensor, checked: Tensor) -> list[str]:
     """Collect the warnings of all finished rows."""
     found: list[str] = []
     for system in known:
@@ -146,24 +144,24 @@ def _warnings(rows: Rows, known: Sequence[System], few: Tensor, watched: Tensor)
         older = [f"{system.name}: its self-checks are those of older code"]
         found += checks.get("warnings", older)
         if not system.refuses:  # a stronger attack is refused more often
-            found += compare_rows(rows, system.name, few, watched, SLACK)
+            found += compare_rows(rows, system.name, few, checked, SLACK)
         if noise := rows.get(f"randomness: {system.name}"):
             found += [f"{system.name}: {warning}" for warning in check_noise(noise, SLACK)]
     return found
 
 
-def _stand(
+def _summarize(
     store: ResultFile,
     fold: ScanDataset,
     pipeline: MedFedPure,
     budget: Budget,
     only: str | None = None,
 ) -> None:
-    """Writes where each system stands, or one, and which attacks that fit it are still to come."""
+    """Write the worst case of each system, or of one, and its pending attacks."""
     rows, before = store.content["rows"], store.content.get("standings", {}) if only else {}
     every = build_systems(pipeline)
     taus = {t.name: t.detector.tau for t in every if t.detector}
-    found = {**before, **standings(rows, fold, taus, only)}
+    found = {**before, **summarize_systems(rows, fold, taus, only)}
     known = [t for t in every if t.name in found]  # in their order
     for system in known:
         fitting = [a.key for a in attacks_named(row_names()) if a.fits_to(system)]
@@ -188,7 +186,7 @@ def evaluate_curve(
     budget: Budget,
     lanes: ParallelBatches,
 ) -> None:
-    """A3 at one size of perturbation, on few scans, as a row of its own."""
+    """Measure APGD-CE at one eps on a subset of the scans, as a row of its own."""
     _, attack = attacks_named(["A3"])
     generate = partial(attack.generate, Attacker(eps, budget), system)
     name, every = f"curve {eps:g}: {system.name}", torch.ones(len(few), dtype=torch.bool)
@@ -196,7 +194,7 @@ def evaluate_curve(
     def row() -> dict[str, Any]:
         found = evaluate_scans(store, name, system, few, every, generate, lanes)
         facts = {"curve": system.name, "eps": eps, "weights": system.key}
-        return {**facts, **share_by_group(kept(found), few.groups)}
+        return {**facts, **share_by_group(robust_mask(found), few.groups)}
 
     store.row(name, row, budget=vars(budget))
 
@@ -280,9 +278,9 @@ def _run_suite(args: argparse.Namespace, system: options.OpenSystem) -> None:
     pipeline, budget = system.pipeline, BUDGETS[args.budget]
     lenders = [h for h in pipeline.info.get("hospitals", []) if h != pipeline.info.get("hospital")]
     others = [load(args.weights, hospital=h).to(pipeline.device) for h in lenders[: budget.others]]
-    lent = [pipeline.plain, *(other.classifier for other in others)]
+    surrogates = [pipeline.plain, *(other.classifier for other in others)]
     system.facts["sha256"] = system.identity.pop("weights")
-    system.identity["lent"] = [tensors_key(part) for part in lent]
+    system.identity["lent"] = [tensors_key(part) for part in surrogates]
     settings = {k: v for k, v in options.settings_of(args).items() if k != "systems"}
     store = options.open_results(args, system, result_path(args), settings)
     measure(

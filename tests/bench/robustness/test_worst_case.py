@@ -10,7 +10,14 @@ from bench.parallel import ParallelBatches
 from bench.robustness.attacks import Attacker, attacks_named
 from bench.robustness.evaluate import run_suite
 from bench.robustness.systems import AttackedDetector
-from bench.robustness.worst_case import compare_rows, detection, falls, misread, rows_of, standings
+from bench.robustness.worst_case import (
+    compare_rows,
+    measure_detection,
+    count_broken,
+    count_undetected,
+    select_rows,
+    summarize_systems,
+)
 from bench.summaries import share
 
 EPS = 0.015
@@ -32,7 +39,7 @@ def test_scans_that_fall_with_an_alarm_are_tried_by_who_goes_round_it(store, fou
     rows = store.content["rows"]
     assert "-" not in rows["A9: defence"]["right"]
     assert "1" not in rows["A9: defence"]["unnoticed"]
-    found = standings(rows, four, {"defence": -1e9})["defence"]
+    found = summarize_systems(rows, four, {"defence": -1e9})["defence"]
     assert [part["unnoticed"] for part in found["unnoticed"].values()] == [0, 0]
     assert found["detection"]["clean"]["flagged"]["k"] == 4
 
@@ -46,13 +53,13 @@ def test_who_fell_is_counted_once_and_in_the_ladder_s_order():
     rows = of("A9", "0-0-", unnoticed="1-1-") | of("clean", "1101", unnoticed="0010")
     rows |= of("A3", "10--", right_8bit="11--", unnoticed="01--")
     rows |= of("A0", "0111", right_8bit="1110", unnoticed="0000")
-    own = rows_of(rows, "it")
-    assert falls(own) == {
+    own = select_rows(rows, "it")
+    assert count_broken(own) == {
         "A0": {"tried": 3, "fell": 2, "unnoticed": 0},  # the fourth in 8 bits alone
         "A3": {"tried": 1, "fell": 1, "unnoticed": 1},  # the first had fallen
         "A9": {"tried": 0, "fell": 0, "unnoticed": 1},  # the third was never right
     }
-    assert misread(own) == {
+    assert count_undetected(own) == {
         "as_they_are": {"misread": 1, "unnoticed": 1},
         "attacked": {"misread": 3, "unnoticed": 2},
     }
@@ -60,7 +67,7 @@ def test_who_fell_is_counted_once_and_in_the_ladder_s_order():
 
 def test_alarms_are_counted_at_the_threshold_that_was_set_before():
     rows = of("clean", "11", scores=[[0.0, 1.0]]) | of("A0", "11", scores=[[2.0, 3.0], [0.4, 5.0]])
-    found = detection(rows_of(rows, "it"), [0, 1], 0.5)
+    found = measure_detection(select_rows(rows, "it"), [0, 1], 0.5)
     shares = {name: row["flagged"]["accuracy"] for name, row in found.items()}
     assert shares == {"clean": 0.5, "A0 (1)": 1.0, "A0 (2)": 0.5, "worst": 0.5}
     assert "auroc" not in found["clean"]
@@ -92,12 +99,12 @@ def test_rows_of_another_budget_have_no_part_in_the_standings(four):
     row = {"row": "clean", "meaning": "", "right": "1101", "right_8bit": "1101"}
     old = {**row, "right": "11011", "right_8bit": "11011", "system": "old"}
     rows = {"clean: it": {**row, "system": "it"}, "clean: old": old}
-    assert set(standings(rows, four)) == {"it"}
+    assert set(summarize_systems(rows, four)) == {"it"}
 
 
 def test_standings_of_a_sole_system_have_no_rival(four):
     row = {"row": "clean", "system": "it", "meaning": "m", "right": "1101", "right_8bit": "1100"}
-    found = standings({"clean: it": row}, four)
+    found = summarize_systems({"clean: it": row}, four)
     assert found["it"]["clean"]["accuracy"] == share(torch.tensor([1, 1, 0, 1]).bool())["accuracy"]
     assert found["it"]["worst"]["k"] == 2  # what is misread in 8 bits is misread in the ball
     assert found["it"]["worst_8bit"]["k"] == 2 and "mcnemar" not in found["it"]
