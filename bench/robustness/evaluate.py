@@ -28,7 +28,7 @@ from bench.robustness.attacks import (
     row_names,
 )
 from bench.robustness.systems import RANK, System, read_by_rank, read_together
-from bench.robustness.worst_case import robust_mask, evaluated_mask, undetected_mask
+from bench.robustness.worst_case import evaluated_mask, robust_mask, undetected_mask
 from bench.summaries import Reading, check_numbers, join
 from core.attacks.base import to_eight_bit
 from core.pipeline import MedFedPure

@@ -12,9 +12,9 @@ from bench.robustness.evaluate import run_suite
 from bench.robustness.systems import AttackedDetector
 from bench.robustness.worst_case import (
     compare_rows,
-    measure_detection,
     count_broken,
     count_undetected,
+    measure_detection,
     select_rows,
     summarize_systems,
 )
