@@ -54,7 +54,7 @@ def test_upload_attack_read(served: Served, visit: Callable[[str], Any], scan: T
         "Error map",
         "could not predict, not disease",
         "Purified",
-        "Expert attention weights",
+        "Experts: weight and vote",
         "Final diagnosis",
     ):
         assert text in page.inner_text("#reading")
