@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from functools import partial
 from typing import Protocol
 
 import torch
@@ -41,7 +40,7 @@ def evaluate_transfer(
 
     def generate(scans: Batch) -> Iterator[Tensor]:
         x, y, seeds = scans
-        whole = partial(source.logits, seeds=seeds) if attack.knows == DEFENCE else source.classify
+        whole = (lambda z: source.logits(z, seeds)) if attack.knows == DEFENCE else source.classify
         yield attack.algorithm(Attacker(eps))(whole, x, y, seeds) if attack.algorithm else x
 
     @torch.no_grad()

@@ -25,5 +25,7 @@ def test_every_tab_is_pictured_and_no_filled_tab_or_lesson_step_has_a_violation(
             take_step(page, *step)
             found[f"{name}, {step[0]}"] = violations(page)
     assert names == [f"{tab}-{theme}" for theme in THEMES for tab in TABS]
-    assert all(Image.open(tmp_path / f"{name}.jpg").size == (960, 600) for name in names)
+    for name in names:
+        with Image.open(tmp_path / f"{name}.jpg") as picture:
+            assert picture.size == (960, 600)
     assert not any(found.values()), found
