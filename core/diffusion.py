@@ -7,12 +7,10 @@ everywhere else.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-
-NoiseFn = Callable[[int], Tensor]
 
 
 class Diffusion(nn.Module):

@@ -217,17 +217,14 @@ def test_warnings_of_the_checks_and_of_rows_stand_in_the_result(
     facts = {"machine": machine_facts(CPU)}
     store = ResultFile(tmp_path / "ladder.json", "robustness", {"of": "this"}, facts)
     small = replace(BUDGET, steps=1)
-    commands.measure(
-        store,
-        pipeline,
-        [],
-        test_fold,
-        ["clean"],
-        None,
-        small,
-        eps=EPS,
-        lanes=ParallelBatches(CPU, 4),
-    )
+
+    def measure():
+        lanes = ParallelBatches(CPU, 4)
+        commands.measure(
+            store, pipeline, [], test_fold, ["clean"], None, small, eps=EPS, lanes=lanes
+        )
+
+    measure()
     said = store.content["warnings"]
     assert any("the detector's score has no gradient" in w for w in said)
     assert "rows that contradict each other" in said
@@ -237,17 +234,7 @@ def test_warnings_of_the_checks_and_of_rows_stand_in_the_result(
     del store.content["rows"]["self-check: toy"]
     monkeypatch.setattr(commands, "build_systems", lambda *_: [TOY])
     monkeypatch.setattr(commands, "compare_rows", lambda *_: [])
-    commands.measure(
-        store,
-        pipeline,
-        [],
-        test_fold,
-        ["clean"],
-        None,
-        small,
-        eps=EPS,
-        lanes=ParallelBatches(CPU, 4),
-    )
+    measure()
     left = store.content["warnings"]  # what has been mended is no longer said
     assert not any("has no gradient" in w or "contradict" in w for w in left)
 
