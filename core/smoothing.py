@@ -118,7 +118,7 @@ class Smoothed(nn.Module):
         return logits
 
     def forward(self, noised: Tensor) -> Tensor:
-        """The base classifier f: logits (B, 2) of noised averages (B, 1, side, side)."""
+        """Return the base classifier f's logits (B, 2) of noised averages (B, 1, side, side)."""
         return self.classify(self.predict_noise(noised)[1])
 
     @torch.no_grad()
@@ -130,7 +130,7 @@ class Smoothed(nn.Module):
             noise = torch.randn(min(BATCH_SIZE, n - start), *average.shape, generator=generator)
             logits = self(self.add_noise(average, noise.to(average)))
             if not torch.isfinite(logits).all():
-                raise ValueError("the smoothed reader returned NaN or infinity")
+                raise ValueError("the smoothed classifier returned NaN or infinity")
             found += logits.argmax(1).bincount(minlength=2).cpu()
         return found
 
@@ -186,7 +186,7 @@ def lower_bound(k: int, n: int, alpha: float) -> float:
 
 
 def load(folder: str | Path | None = None, device: str | torch.device = "cpu") -> Smoothed:
-    """Load and verify the smoothed reader of a folder of weights (default: the published ones).
+    """Load and verify the smoothed classifier of a folder of weights (default: published).
 
     Raises:
         WeightsError: the weights have none, or its file is missing, damaged or of another version.
@@ -194,8 +194,8 @@ def load(folder: str | Path | None = None, device: str | torch.device = "cpu") -
     folder = WEIGHTS if folder is None else Path(folder)
     if FILE not in checkpoint.read_manifest(folder):
         raise WeightsError(
-            f"These weights have no smoothed reader, so no scan can be certified: {folder} "
-            f"does not list {FILE}."
+            f"These weights have no smoothed classifier, so no scan can be certified: "
+            f"{folder} does not list {FILE}."
         )
     part = checkpoint.load_verified(FILE, folder)
     try:

@@ -13,11 +13,11 @@ from core.checkpoint import WEIGHTS, WeightsError, read_manifest
 from core.pipeline import MedFedPure
 from core.smoothing import Smoothed
 from core.weights import Systems, load_all
-from demo.about.tab import About
-from demo.batch.tab import Batch
+from demo.about.tab import AboutTab
+from demo.batch.tab import BatchTab
 from demo.examples import Example, load_examples
-from demo.explore.tab import Explore
-from demo.learn.tab import Learn
+from demo.explore.tab import ExploreTab
+from demo.learn.tab import LearnTab
 from demo.rendering import wording
 from demo.serving.api import Api
 from demo.serving.no_remote_fetch import disable_remote_fetch
@@ -45,11 +45,11 @@ class Resources:
 TABS: tuple[tuple[str, Callable[[Resources], object]], ...] = (
     (
         "Explore",
-        lambda r: Explore(r.systems, r.problem, r.samples, r.uploads, r.smoothed, r.no_smoothed),
+        lambda r: ExploreTab(r.systems, r.problem, r.samples, r.uploads, r.smoothed, r.no_smoothed),
     ),
-    ("Batch", lambda r: Batch(r.system, r.problem, r.uploads)),
-    ("Learn", lambda r: Learn(r.system, r.samples)),
-    ("About", lambda r: About()),
+    ("Batch", lambda r: BatchTab(r.system, r.problem, r.uploads)),
+    ("Learn", lambda r: LearnTab(r.system, r.samples)),
+    ("About", lambda r: AboutTab()),
 )
 
 
@@ -95,7 +95,7 @@ def build(
 
 
 def _load_smoothed() -> tuple[Smoothed | None, str]:
-    """The smoothed classifier where the weights have one; else the error, if it is damaged."""
+    """Load the smoothed classifier if the weights have one; else return why it is damaged."""
     try:
         has_file = smoothing.FILE in read_manifest(WEIGHTS)
         return smoothing.load() if has_file else None, ""

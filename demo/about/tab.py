@@ -74,7 +74,7 @@ terms.</li>
 and teaching.</p>"""
 
 
-class About:
+class AboutTab:
     """One column of text, figure and tables; figures are read from files when it is built."""
 
     def __init__(self) -> None:

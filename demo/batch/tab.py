@@ -21,7 +21,7 @@ NAME = "medfedpure-batch"
 EMPTY_BATCH = "There is no table yet: drop files first."
 
 
-class Batch:
+class BatchTab:
     """A batch, read one scan at a time.
 
     Each scan is an event of its own at the end of the queue, so that other visitors are served in

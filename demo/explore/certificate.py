@@ -1,4 +1,4 @@
-"""Certificate of the scan, on request: the perturbation size up to which the answer is proven."""
+"""Certificate of a scan: the perturbation size up to which the answer is proven."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ NOISE_COPIES, ERROR_PROBABILITY = 1000, 0.001
 NO_ANALYSIS_MESSAGE = "Analyse a scan first."
 SAMPLING_MESSAGE = f"Reading {NOISE_COPIES:,} noised copies …"
 FAILURE_MESSAGE = "The certificate failed: please try again."
-CERTIFIED_MODEL_NOTE = (
-    "This is the answer of a separate certified model, which sees the scan averaged to "
+SMOOTHED_NOTE = (
+    "This is the answer of a separate smoothed classifier, which sees the scan averaged to "
     "{side} x {side} pixels, with noise added. The defence's own answer is not certified."
 )
 
 
-class Certify:
-    """A button that certifies the scan of the analysis, and the answer."""
+class CertificateSection:
+    """Button that certifies the analysed scan, and the answer."""
 
     def __init__(
-        self, reader: Smoothed | None, problem: str, analysis: gr.State, generation: gr.State
+        self, classifier: Smoothed | None, problem: str, analysis: gr.State, generation: gr.State
     ) -> None:
-        self.reader, self.problem = reader, problem
+        self.classifier, self.problem = classifier, problem
         with gr.Column(visible=False, elem_id="certificate") as self.box:
             gr.HTML("<h3>A certificate</h3>")
             with gr.Row(elem_classes="mf-controls"):
                 ask = gr.Button(
-                    "Certify this scan", size="sm", elem_id="certify", interactive=bool(reader)
+                    "Certify this scan", size="sm", elem_id="certify", interactive=bool(classifier)
                 )
                 self.answer = gr.HTML(say(problem), elem_id="certified")
         self.event = ask.click(
@@ -49,34 +49,35 @@ class Certify:
 
     @property
     def outputs(self) -> list[Any]:
-        """The widgets that `show` fills, in its order."""
+        """Widgets that `show` fills, in its order."""
         return [self.box, self.answer]
 
     def show(self, analysis: Analysis | None) -> tuple[Any, ...]:
-        """Box and answer for an analysis: nothing is certified yet."""
-        return show(self.reader, self.problem, analysis)
+        """Return box and answer for a new analysis: nothing is certified yet."""
+        return show(self.classifier, self.problem, analysis)
 
     def _certify(self, generation: RequestGeneration, analysis: Analysis | None) -> Iterator[Any]:
-        yield from certify(self.reader, generation, analysis.scan if analysis else None)
+        yield from certify(self.classifier, generation, analysis.scan if analysis else None)
 
 
-def show(reader: Smoothed | None, problem: str, analysis: Analysis | None) -> tuple[Any, ...]:
-    """Box and answer; hidden without an analysis, or with neither a model nor a problem."""
-    return gr.update(visible=analysis is not None and bool(reader or problem)), say(problem)
+def show(classifier: Smoothed | None, problem: str, analysis: Analysis | None) -> tuple[Any, ...]:
+    """Return box and answer; hidden without an analysis, or without classifier and problem."""
+    return gr.update(visible=analysis is not None and bool(classifier or problem)), say(problem)
 
 
 def certify(
-    reader: Smoothed | None, generation: RequestGeneration, scan: Tensor | None
+    classifier: Smoothed | None, generation: RequestGeneration, scan: Tensor | None
 ) -> Iterator[Any]:
-    """Certifies one scan (1, 224, 224): a sentence before, and the answer."""
+    """Certify a scan (1, 224, 224); yield a sentence before, then the answer."""
     started = generation.reading
-    if reader is None or scan is None:
+    if classifier is None or scan is None:
         yield say(NO_ANALYSIS_MESSAGE)
         return
     yield say(SAMPLING_MESSAGE)
     try:
         answer = describe_certificate(
-            reader.certify(scan, n=NOISE_COPIES, alpha=ERROR_PROBABILITY), reader.config.side
+            classifier.certify(scan, n=NOISE_COPIES, alpha=ERROR_PROBABILITY),
+            classifier.config.side,
         )
     except (RuntimeError, ValueError, MemoryError):
         log.exception("a certificate failed")
@@ -84,18 +85,18 @@ def certify(
     yield say(answer) if generation.reading == started else gr.skip()
 
 
-def describe_certificate(found: Certificate, side: int) -> str:
-    """The certificate of the smoothed model, as sentences."""
-    whose = CERTIFIED_MODEL_NOTE.format(side=side)
-    if found.label is None:
+def describe_certificate(certificate: Certificate, side: int) -> str:
+    """Describe the certificate in sentences."""
+    note = SMOOTHED_NOTE.format(side=side)
+    if certificate.label is None:
         return (
-            "Not certified: the smoothed model's answer changes with the noise, so that it gives "
-            f"none. {whose}"
+            "Not certified: the smoothed classifier's answer changes with the noise, "
+            f"so that it gives none. {note}"
         )
-    least = math.floor(found.eps * 1e4)  # a proof is not rounded up
+    least = math.floor(certificate.eps * 1e4)  # a proof is not rounded up
     return (
-        f"Certified at ε = {least / 1e4:.4f} (L∞): the smoothed model says "
-        f"“{wording.CLASSES[found.label]}”, and no change of at most that size in each pixel can "
-        "change it. Such a certificate is wrong with a probability of at most "
-        f"{ERROR_PROBABILITY:.1%}. {whose}"
+        f"Certified at ε = {least / 1e4:.4f} (L∞): the smoothed classifier says "
+        f"“{wording.CLASSES[certificate.label]}”, and no change of at most that size in each pixel "
+        "can change it. Such a certificate is wrong with a probability of at most "
+        f"{ERROR_PROBABILITY:.1%}. {note}"
     )

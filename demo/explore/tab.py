@@ -15,7 +15,7 @@ from demo.explore import analyse, attack_trajectory, results_view, selection, sl
 from demo.explore.analyse import AnalysisView
 from demo.explore.attack_trajectory import AttackSteps
 from demo.explore.cancellation import RequestGeneration
-from demo.explore.certificate import Certify
+from demo.explore.certificate import CertificateSection
 from demo.explore.controls import Controls, enable, eps_note, read_settings, rescale
 from demo.explore.progress_strip import Stages
 from demo.explore.series import Series, of_levels
@@ -44,7 +44,7 @@ UNMARK_STALE_JS = """(...values) => {
 }"""
 
 
-class Explore:
+class ExploreTab:
     """One scan at a time: chosen, attacked, read without and with the defence."""
 
     def __init__(
@@ -53,8 +53,8 @@ class Explore:
         problem: str,
         samples: Sequence[Example],
         uploads: UploadStore,
-        reader: Smoothed | None = None,
-        no_reader: str = "",
+        smoothed: Smoothed | None = None,
+        no_smoothed: str = "",
     ) -> None:
         self.systems, self.problem, self.uploads = systems, problem, uploads
         self.idle = Stages.of(len(systems))
@@ -91,14 +91,16 @@ class Explore:
                     with gr.Column(elem_id="evidence", min_width=300):
                         self.decision = gr.HTML("", elem_id="decision")
                         self.steps = AttackSteps(systems, self.analysis, self.generation)
-                        self.proof = Certify(reader, no_reader, self.analysis, self.generation)
+                        self.certificate = CertificateSection(
+                            smoothed, no_smoothed, self.analysis, self.generation
+                        )
         self._events()
 
     def _events(self) -> None:
         c = self.controls
         # what another slice changes, and what another scan does: nothing of an earlier one stays
         analysed = [self.stages, self.viewer, self.results, self.decision, self.analysis]
-        below = [*self.steps.outputs, *self.proof.outputs]
+        below = [*self.steps.outputs, *self.certificate.outputs]
         shown = [self.slices, c.status, *analysed, *below]
         chosen = [c.truth, self.token, c.insist, self.row, *shown]
         # "once" would wait for ever for an event that was cancelled in the middle of a step
@@ -126,7 +128,7 @@ class Explore:
         at_once: dict[str, Any] = {"queue": False, **PRIVATE}
         c.run.click(lambda: self._below(None), None, below, **at_once)
         analysis.then(self._below, self.analysis, below, **at_once)
-        asked = [self.steps.search, self.proof.event]
+        asked = [self.steps.search, self.certificate.event]
         both: dict[str, Any] = {"cancels": [analysis, scoring, *asked]}
         c.stop.click(
             self._stopped,
@@ -278,7 +280,7 @@ class Explore:
 
     def _below(self, analysis: Analysis | None) -> tuple[Any, ...]:
         """The values of the sections under the results; empty without an analysis."""
-        return *attack_trajectory.show(analysis), *self.proof.show(analysis)
+        return *attack_trajectory.show(analysis), *self.certificate.show(analysis)
 
 
 def _marks(series: Series | None) -> dict[str, Any]:

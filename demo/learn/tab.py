@@ -30,7 +30,7 @@ Computation = Callable[..., Iterator[tuple[Lesson, str]]]
 SCAN, ATTACK, DETECT, PURIFY, VOTE = range(5)
 
 
-class Learn:
+class LearnTab:
     """Five steps, each with its own button, and a quiz."""
 
     def __init__(self, system: MedFedPure | None, samples: Sequence[Example]) -> None:

@@ -239,7 +239,7 @@ def test_weights_without_it_or_with_a_damaged_one_say_so(save: Callable[..., Pat
     with pytest.raises(WeightsError, match="does not fit this version"):
         load(save(colour=1))
     (folder / "manifest.json").write_text(json.dumps({"files": {}}))
-    with pytest.raises(WeightsError, match="no smoothed reader, so no scan can be certified"):
+    with pytest.raises(WeightsError, match="no smoothed classifier, so no scan can be certified"):
         load(folder)
 
 

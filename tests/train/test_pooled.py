@@ -93,13 +93,15 @@ def test_the_log_holds_every_epoch_of_every_phase(trained):
 
 
 @pytest.mark.slow
-def test_the_smoothed_reader_lies_beside_a_system_that_reads_without_it(world, trained, tmp_path):
+def test_the_smoothed_classifier_lies_beside_a_system_that_reads_without_it(
+    world, trained, tmp_path
+):
     own = shutil.copytree(trained, tmp_path / "own")
-    with pytest.raises(WeightsError, match="no smoothed reader"):
+    with pytest.raises(WeightsError, match="no smoothed classifier"):
         smoothing.load(own)
     assert train("smoothed", world / "data", own) == 0
-    reader, scan = smoothing.load(own), read_scan(world / "data" / BR35H / "yes" / "00.png")
-    assert reader.certify(scan, n0=8, n=8).agreed <= 8
+    classifier, scan = smoothing.load(own), read_scan(world / "data" / BR35H / "yes" / "00.png")
+    assert classifier.certify(scan, n0=8, n=8).agreed <= 8
     before, after = read_manifest(trained), read_manifest(own)
     assert {n: i for n, i in after.items() if n != smoothing.FILE} == before
     assert after[smoothing.FILE].split_sha256 == before["system.safetensors"].split_sha256

@@ -1,4 +1,4 @@
-"""The smoothed reader: denoiser and classifier learn together, from noised averages of scans."""
+"""Smoothed classifier: denoiser and expert, trained together on noised averages of scans."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from train.data.dataset import ScanDataset
 from train.phases.phase import Phase, Recipe, SystemFn
 from train.trainer import FitConfig, LossFn
 
-DRAWS = 40  # noised copies of a validation scan
+NOISED_COPIES = 40  # of each validation scan
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class SmoothedTrainConfig:
 
 @dataclass(frozen=True)
 class SmoothedPhase:
-    """Table of a preset: shape and training of the certified reader, no part of the system."""
+    """Table of a preset: shape and training of the smoothed classifier, no part of the system."""
 
     shape: SmoothedConfig = field(default_factory=SmoothedConfig)
     fit: FitConfig = field(default_factory=FitConfig)
@@ -50,18 +50,20 @@ class SmoothedPhase:
 
 
 def loss_function(config: SmoothedTrainConfig, changes: AugmentConfig) -> LossFn:
-    """Cross-entropy through the denoiser + denoise * ||noise - noise_pred||^2."""
+    """Return the loss: cross-entropy through the denoiser + denoise * ||noise - noise_pred||^2."""
 
     def loss(model: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator) -> Tensor:
-        reader = _smoothed(model)
-        average = F.avg_pool2d(x, x.shape[-1] // reader.config.side)
-        average = reader.pool(augment(average, changes, generator))
-        noise = reader.inside * torch.randn(average.shape, generator=generator).to(average)
+        classifier = _check_type(model)
+        average = F.avg_pool2d(x, x.shape[-1] // classifier.config.side)
+        average = classifier.pool(augment(average, changes, generator))
+        noise = classifier.inside * torch.randn(average.shape, generator=generator).to(average)
         if config.adv:
             size = config.adv * (1 + torch.rand(len(x), generator=generator)) / 2
-            average = average + size.to(x).view(-1, 1, 1, 1) * _uphill(reader, average, noise, y)
-        found, denoised = reader.predict_noise(reader.add_noise(average, noise))
-        wrong = F.cross_entropy(reader.classify(denoised), y)
+            average = average + size.to(x).view(-1, 1, 1, 1) * _compute_ascent(
+                classifier, average, noise, y
+            )
+        found, denoised = classifier.predict_noise(classifier.add_noise(average, noise))
+        wrong = F.cross_entropy(classifier.classify(denoised), y)
         return wrong + config.denoise * F.mse_loss(found, noise)
 
     return loss
@@ -70,25 +72,26 @@ def loss_function(config: SmoothedTrainConfig, changes: AugmentConfig) -> LossFn
 def validation(
     data: ScanDataset, config: SmoothedTrainConfig, device: torch.device, limit: int = 300
 ) -> Callable[[nn.Module], dict[str, float]]:
-    """Figures on validation scans, each with its weight in training, from `DRAWS` copies of each.
+    """Return metrics on validation scans, weighted as in training, from noised copies of each.
 
-    'noised' is the share of copies read right, 'smoothed' that of scans whose majority is, and
-    'score' that of scans of which enough are for a certificate at `eps`, were the copies endless.
+    'noised' is the share of copies classified correctly, 'smoothed' that of scans where most are,
+    and 'score' that of scans where enough are for a certificate at `eps` from endless copies.
     """
     data = data.thin(limit, truncate=True)
     weights = data.weights / data.weights.sum()
 
     @torch.no_grad()
     def validate(model: nn.Module) -> dict[str, float]:
-        reader, shares = _smoothed(model), []
-        c = reader.config
+        classifier, shares = _check_type(model), []
+        c = classifier.config
         for row in range(len(data)):
             x, y = data.batch([row], device)
-            noise = seeded_noise((1, c.side, c.side), range(row * DRAWS, (row + 1) * DRAWS)).to(x)
-            logits = reader(reader.add_noise(reader.pool(x), noise))
+            seeds = range(row * NOISED_COPIES, (row + 1) * NOISED_COPIES)
+            noise = seeded_noise((1, c.side, c.side), seeds).to(x)
+            logits = classifier(classifier.add_noise(classifier.pool(x), noise))
             shares.append(float((logits.argmax(1) == y).double().mean()))
         right = torch.tensor(shares, dtype=weights.dtype)
-        enough = NormalDist().cdf(config.eps * reader.reach / c.sigma)
+        enough = NormalDist().cdf(config.eps * classifier.reach / c.sigma)
         return {
             "noised": float(weights @ right),
             "smoothed": float(weights @ (right > 0.5).to(weights)),
@@ -98,15 +101,15 @@ def validation(
     return validate
 
 
-def _uphill(reader: Smoothed, average: Tensor, noise: Tensor, y: Tensor) -> Tensor:
-    """Directions (B, 1, s, s) of L2 norm 1 in which the loss of the noised averages grows."""
+def _compute_ascent(classifier: Smoothed, average: Tensor, noise: Tensor, y: Tensor) -> Tensor:
+    """Return the loss gradients (B, 1, s, s) by the averages, each of L2 norm 1."""
     moved = average.clone().requires_grad_(True)
-    logits = reader(reader.inside * reader.add_noise(moved, noise))
+    logits = classifier(classifier.inside * classifier.add_noise(moved, noise))
     (grad,) = torch.autograd.grad(F.cross_entropy(logits, y, reduction="sum"), moved)
     return F.normalize(grad.flatten(1), dim=1).view_as(average)
 
 
-def _smoothed(model: nn.Module) -> Smoothed:
+def _check_type(model: nn.Module) -> Smoothed:
     if not isinstance(model, Smoothed):
         raise TypeError(f"expected a Smoothed, got {type(model).__name__}")
     return model
@@ -125,7 +128,7 @@ def _recipe(
 PHASE = Phase(
     name="smoothed",
     file=FILE,
-    help="the certified reader (randomized smoothing), a separate model",
+    help="the smoothed classifier, whose answers can be certified; a separate model",
     config=SmoothedPhase,
     shape=lambda preset: preset.smoothed.shape,
     network=Smoothed,

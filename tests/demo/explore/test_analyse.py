@@ -16,7 +16,7 @@ from demo.analysis.staged_reading import stream_reading
 from demo.explore import analyse
 from demo.explore.cancellation import RequestGeneration
 from demo.explore.series import of_levels
-from demo.explore.tab import DROPPED_STEP, Explore
+from demo.explore.tab import DROPPED_STEP, ExploreTab
 from demo.rendering import wording
 
 VIEW = {"key": "a scan"}
@@ -48,7 +48,7 @@ def test_what_came_too_late_changes_nothing_on_the_page(system: MedFedPure, scan
     """The last thing yielded is sent again at the end: it must not be an old step."""
     generation, series_cache = RequestGeneration(), {"a key": of_levels(to_uint8(scan))}
     explore = SimpleNamespace(systems={None: system}, series_cache=series_cache, problem="")
-    running = Explore._analyse(
+    running = ExploreTab._analyse(
         explore,  # type: ignore[arg-type]
         generation, "a key", False, None, "pgd", "linf", 0.015, 0.003, 5, "plain", "unknown", 0,
     )  # fmt: skip

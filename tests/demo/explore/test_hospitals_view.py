@@ -35,7 +35,7 @@ from demo.explore.attack_trajectory import AttackSteps
 from demo.explore.cancellation import RequestGeneration
 from demo.explore.progress_strip import NAMES, Stages
 from demo.explore.series import of_levels
-from demo.explore.tab import Explore
+from demo.explore.tab import ExploreTab
 from demo.rendering import wording
 from demo.report import document as report
 from demo.report import pdf as report_pages
@@ -157,7 +157,7 @@ def test_reading_attack_and_explanation_are_the_chosen_hospital_s(
     explore = SimpleNamespace(systems=systems, series_cache=series_cache, problem="", idle=Stages())
     found = {}
     for number in NUMBERS:
-        running = Explore._analyse(explore, RequestGeneration(), "a key", False, number, *VALUES)  # type: ignore[arg-type]
+        running = ExploreTab._analyse(explore, RequestGeneration(), "a key", False, number, *VALUES)  # type: ignore[arg-type]
         *_, shown = running
         found[number] = shown.analysis
         system, settings = systems[number], AttackSettings(*VALUES)
@@ -175,7 +175,7 @@ def test_reading_attack_and_explanation_are_the_chosen_hospital_s(
         )
     for one, other in itertools.combinations(found.values(), 2):
         assert not torch.equal(one.attacked_scan, other.attacked_scan)
-    nobody = Explore._analyse(explore, RequestGeneration(), "a key", False, 9, *VALUES)  # type: ignore[arg-type]
+    nobody = ExploreTab._analyse(explore, RequestGeneration(), "a key", False, 9, *VALUES)  # type: ignore[arg-type]
     assert "mf-running" not in str(list(nobody))
 
 

@@ -125,7 +125,7 @@ def _calibrate_anew(path: Path, world: Path, weights: Path, out: Path, capsys) -
 
 
 @pytest.mark.slow
-def test_the_smoothed_reader_is_learned_together_and_added_to_weights(
+def test_the_smoothed_classifier_is_learned_together_and_added_to_weights(
     federate, world, tmp_path, capsys
 ):
     path = tmp_path / "beside.toml"
@@ -139,16 +139,18 @@ def test_the_smoothed_reader_is_learned_together_and_added_to_weights(
     assert result(tmp_path / "out", "smoothed")["best_round"]
     assert main(["export", *places]) == 0
     first = (weights / smoothing.FILE).read_bytes()
-    reader = smoothing.load(weights)
+    classifier = smoothing.load(weights)
     fresh = build_network(phase_named("smoothed"), read_preset(str(path)), 0).state_dict()
-    assert any(not torch.equal(t, fresh[n].half().float()) for n, t in reader.state_dict().items())
-    assert main(["export", *places, "--client", "1"]) == 0  # one reader, whoever exports it
+    assert any(
+        not torch.equal(t, fresh[n].half().float()) for n, t in classifier.state_dict().items()
+    )
+    assert main(["export", *places, "--client", "1"]) == 0  # the same whoever exports it
     assert (weights / smoothing.FILE).read_bytes() == first
     assert list(checkpoint.read_manifest(weights)) == [smoothing.FILE]
 
 
 def test_what_is_beside_the_system_leaves_its_phases_names_alone():
-    """States of a training begun before there was a smoothed reader still belong to it."""
+    """States of a training begun before there was a smoothed classifier still belong to it."""
     preset = read_preset("federated+go-on")
     other = replace(preset, smoothed=replace(preset.smoothed, shape=SmoothedConfig(sigma=0.5)))
     rounds = replace(other.federated.rounds, smoothed=7)

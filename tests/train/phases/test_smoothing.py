@@ -1,4 +1,4 @@
-"""How the smoothed reader learns: its loss, its validation score, its phase on forty phantoms."""
+"""The smoothed classifier's loss, its validation score, and its phase on forty phantoms."""
 
 from __future__ import annotations
 
