@@ -11,7 +11,7 @@ import torch
 from train.data.cifar import read_cifar
 from train.data.corpus import CIFAR10, Corpus, load_fold
 from train.data.dataset import ScanDataset
-from train.data.partition import Row, assign, rows_of
+from train.data.partition import Row, assign, list_rows
 from train.data.scanner_shift import shift
 from train.federated.experiment import Experiment
 
@@ -34,7 +34,7 @@ def hospital_test_scans(
         test = _load_cifar(root, cache)
     else:
         test = load_fold(experiment.protocol, "test", root, cache=cache, manifests=manifests)
-    config, known = experiment.config.partition, rows_of(corpus)
+    config, known = experiment.config.partition, list_rows(corpus)
     rows = []
     for cell, group in zip(test.cells, test.groups, strict=True):
         source, label = cell.rsplit("/", 1)

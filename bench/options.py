@@ -16,7 +16,7 @@ from core.checkpoint import WEIGHTS
 from core.pipeline import MedFedPure
 from train.data.corpus import load_fold
 from train.data.dataset import ScanDataset
-from train.data.sources import DataError, default_root
+from train.data.sources import DataError, find_data_root
 from train.data.split import MANIFESTS, PROTOCOLS, read_manifest
 
 # options that decide no figure: rows computed under others may stand in the same file
@@ -89,7 +89,7 @@ def parse_names(text: str) -> list[str]:
 
 def root_of(args: argparse.Namespace) -> Path:
     """Returns the data folder. Raises DataError where none is named."""
-    root = args.data or default_root()
+    root = args.data or find_data_root()
     if root is None:
         raise DataError("name the data folder with --data, or set MEDFEDPURE_DATA")
     return Path(root)

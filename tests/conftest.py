@@ -84,7 +84,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data folder of forty phantoms with a manifest: 24 to train, 8 to validate, 8 to test."""
     from core.scan import to_png
     from demo.phantom import phantom
-    from train.data.sources import BR35H, file_sha256, find_records
+    from train.data.sources import BR35H, find_records, hash_files
     from train.data.split import Entry, Manifest
 
     root = tmp_path_factory.mktemp("world")
@@ -94,7 +94,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
             scan = phantom(2 * i + tumour, tumour)
             (root / "data" / BR35H / folder / f"{i:02}.png").write_bytes(to_png(scan))
     records = find_records(root / "data", [BR35H])
-    digests = file_sha256(root / "data", records)
+    digests = hash_files(root / "data", records)
     folds = ["val", "test", "train", "train", "train"]
     entries = [
         Entry(r.file, d, r.source, i, folds[i % 5])

@@ -15,24 +15,24 @@ from pathlib import Path
 import numpy as np
 
 from bench.parallel import say
-from train.data.sources import DataError, default_root, load_scans
-from train.data.split import PROTOCOLS, read_manifest, thumbnails, turned
+from train.data.sources import DataError, find_data_root, load_scans
+from train.data.split import PROTOCOLS, compute_thumbnails, list_orientations, read_manifest
 
 
 def known(scans: np.ndarray) -> np.ndarray:
     """Thumbnails (8 N, 576) of scans (N, H, W) uint8, as they are, turned and mirrored."""
-    return np.concatenate(turned(thumbnails(scans)))
+    return np.concatenate(list_orientations(compute_thumbnails(scans)))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line; 2 with a sentence where the input is at fault."""
     args = _parser().parse_args(argv)
     try:
-        root = args.data or default_root()
+        root = args.data or find_data_root()
         if root is None:
             raise DataError("name the folder of the data sets with --data or MEDFEDPURE_DATA")
         manifest = read_manifest(args.protocol)
-        records = [manifest.entries[i].record for i in manifest.fold("train", "val")]
+        records = [manifest.entries[i].record for i in manifest.find_positions("train", "val")]
         scans = load_scans(root, records, args.cache)
     except DataError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -1,1 +1,1 @@
-"""Training: data, near-duplicate-free splits, and the three phases of the paper."""
+"""Training: data, near-duplicate-free splits, phases, calibration, federation."""

@@ -1,4 +1,4 @@
-"""`python -m train`: trains the parts of one preset on one protocol's scans."""
+"""Command `python -m train`: training of a preset's parts on one protocol's scans."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from pathlib import Path
 import torch
 
 from core.checkpoint import WeightsError
-from train.config import PresetError, preset_names, read_preset
+from train.config import PresetError, list_presets, read_preset
 from train.data import split
 from train.data.corpus import PROTOCOLS, load_corpus
-from train.data.sources import DataError, default_root, file_sha256, find_records, load_scans
+from train.data.sources import DataError, find_data_root, find_records, hash_files, load_scans
 from train.phases import PHASES
 from train.pooled import Phases
 from train.recipes import PARTS
 
 CALIBRATE = "calibrate"
-# name on the command line -> (its line in --help, the phases that it runs)
+# name on the command line -> (line in --help, phases to run)
 GROUPS = {
     **{phase.name: (phase.help, (phase.name,)) for phase in PHASES},
     "classifier": ("mixture and plain, one after the other", ("mixture", "plain")),
     CALIBRATE: (
-        "calibrates the parts: temperatures, operating points, fused score, tau",
+        "calibration of the parts: temperatures, operating points, fused score, tau",
         (CALIBRATE,),
     ),
     "all": (
@@ -34,18 +34,18 @@ GROUPS = {
     ),
 }
 SPLIT = "split"
-# commands with options of their own -> (their line in --help, the module whose main runs them)
+# command with options of its own -> (line in --help, module with its main)
 COMMANDS = {
-    "partition": ("draws the partition: each hospital's scans", "train.partition_figure"),
+    "partition": ("picture of the partition: each hospital's scans", "train.partition_figure"),
     "federated": (
         "federated training, in this process or on several machines",
         "train.federated.cli",
     ),
     "node": ("one hospital of a federation between hospitals", "train.federated.runtime.supernode"),
-    "export": ("writes weights from the hospitals' state folders", "train.federated.export"),
+    "export": ("weights from the hospitals' state folders", "train.federated.export"),
 }
 PROTOCOL_HELP = {
-    "paper": "Br35H, random 2,400/600 as published; near-duplicates cross its folds",
+    "paper": "Br35H, random 2,400/600 as published; near-duplicates in several folds",
     "leak-free": "Br35H, by groups of near-duplicates",
     "multi-source": "Br35H and the brain-tumour collection, by group",
     "second-source": "the brain-tumour collection alone, by group",
@@ -55,22 +55,22 @@ PROTOCOL_HELP = {
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs the command line.
+    """Run the command line.
 
     Returns:
-        0 when all went well, 2 with a sentence where input or disk are at fault, 130 when stopped.
+        0, or 2 after a sentence if the input or the disk is at fault, or 130 if stopped.
     """
     argv = sys.argv[1:] if argv is None else argv
     if argv and argv[0] in COMMANDS:
         code: int = importlib.import_module(COMMANDS[argv[0]][1]).main(argv[1:])
         return code
-    args = _parser().parse_args(argv)
+    args = _build_parser().parse_args(argv)
     if args.threads:
         torch.set_num_threads(args.threads)
     try:
-        root = _root(args.data)
+        root = _choose_root(args.data)
         if args.phase == SPLIT:
-            return _split(root, args.cache)
+            return _write_manifests(root, args.cache)
         preset = read_preset(args.preset)
         out = args.out or Path("runs") / f"{preset.name}-{args.protocol}"
         phases = Phases(preset, load_corpus(args.protocol, root, args.cache), out, args.seed)
@@ -86,12 +86,12 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
+def _build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m train",
-        description="Trains the parts of the system on one protocol's training scans; validation\n"
-        "scans choose epochs and thresholds, test scans are never touched.",
-        epilog=_epilog(),
+        description="Train the parts of the system on one protocol's training scans; validation\n"
+        "scans choose epochs and thresholds, test scans are never used.",
+        epilog=_build_epilog(),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("phase", choices=[*GROUPS, SPLIT], metavar="PHASE", help="see below")
@@ -99,7 +99,7 @@ def _parser() -> argparse.ArgumentParser:
         "--preset",
         default="default",
         metavar="NAME",
-        help=f"{', '.join(preset_names())}, or a TOML file's path (default: default)",
+        help=f"{', '.join(list_presets())}, or a TOML file's path (default: default)",
     )
     parser.add_argument(
         "--protocol",
@@ -131,18 +131,18 @@ def _parser() -> argparse.ArgumentParser:
         "--seed",
         type=int,
         default=0,
-        help="changes the initial weights and every draw (default: 0)",
+        help="of the initial weights and of all random draws (default: 0)",
     )
     parser.add_argument(
         "--threads",
-        type=_count,
+        type=_parse_count,
         default=0,
         help="CPU threads (default: PyTorch's choice)",
     )
     return parser
 
 
-def _epilog() -> str:
+def _build_epilog() -> str:
     phases = {name: text for name, (text, _) in GROUPS.items()}
     phases[SPLIT] = "writes the split manifests; trains nothing"
     phases |= {name: f"{text}; see {name} --help" for name, (text, _) in COMMANDS.items()}
@@ -161,24 +161,24 @@ def _epilog() -> str:
     )
 
 
-def _count(text: str) -> int:
+def _parse_count(text: str) -> int:
     value = int(text)
     if value < 0:
         raise argparse.ArgumentTypeError(f"must be 0 or more, got {value}")
     return value
 
 
-def _root(given: Path | None) -> Path:
-    root = given or default_root()
+def _choose_root(given: Path | None) -> Path:
+    root = given or find_data_root()
     if root is None:
         raise DataError("name the data folder with --data, or set MEDFEDPURE_DATA")
     return root
 
 
-def _split(root: Path, cache: Path) -> int:
+def _write_manifests(root: Path, cache: Path) -> int:
     records = find_records(root)
     manifests = split.build_manifests(
-        records, file_sha256(root, records), load_scans(root, records, cache)
+        records, hash_files(root, records), load_scans(root, records, cache)
     )
     split.MANIFESTS.mkdir(exist_ok=True)
     for manifest in manifests:

@@ -1,4 +1,4 @@
-"""A running training's state on disk: models, optimiser, progress; whole after a kill."""
+"""State of a running training on disk: models, optimiser, progress; written atomically."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def write_state(
     optimizer: torch.optim.Optimizer,
     facts: dict[str, Any],
 ) -> None:
-    """Writes beside, then renames: a full disk or a kill leaves the previous file as it was.
+    """Write the state atomically: a full disk or a kill leaves the previous file intact.
 
     Raises:
         OSError: the file cannot be written.
@@ -39,7 +39,7 @@ def write_state(
         )
         os.replace(partial, path)
     except (OSError, SafetensorError) as error:
-        raise OSError(f"{path} cannot be written, what was there is kept: {error}") from error
+        raise OSError(f"{path} cannot be written, the previous file is kept: {error}") from error
     finally:
         with contextlib.suppress(OSError):
             partial.unlink()
@@ -48,10 +48,10 @@ def write_state(
 def read_state(
     path: Path, models: dict[str, nn.Module], optimizer: torch.optim.Optimizer, identity: str
 ) -> dict[str, Any]:
-    """Puts a written state back into models and optimiser and returns its facts.
+    """Restore models and optimiser from a state file; return its facts.
 
     Raises:
-        ValueError: the file is damaged, or belongs to other settings than `identity`.
+        ValueError: the file is damaged, or was written with other settings than `identity`.
     """
     try:
         with safe_open(path, "pt") as file:
@@ -64,14 +64,14 @@ def read_state(
     if facts.get("identity") != identity or found != shapes:
         raise ValueError(f"{path} was written with other settings: remove it to start again")
     for name, model in models.items():
-        model.load_state_dict(_under(f"{name}/", tensors))
+        model.load_state_dict(_select(f"{name}/", tensors))
     state: dict[int, dict[str, Tensor]] = {}
-    for key, value in _under("optimizer/", tensors).items():
+    for key, value in _select("optimizer/", tensors).items():
         i, name = key.split("/")
         state.setdefault(int(i), {})[name] = value
     optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
     return facts
 
 
-def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+def _select(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}

@@ -1,8 +1,8 @@
 """Presets: one TOML file an experiment, read into frozen dataclasses; unknown keys are errors.
 
-A preset may begin with `extends = "NAME"`, a preset that ships and extends no other: it then says
-only what differs from that one. `NAME+METHOD+...` overrides a preset with files of
-`conf/overrides`: each holds what makes a method, whatever it is trained on.
+A preset may begin with `extends = "NAME"`, a shipped preset that extends no other, and then holds
+only the differences. `NAME+METHOD+...` overrides a preset with files of `conf/overrides`, which
+hold the settings of a method.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from train.data.corpus import Corpus
 from train.federated_config import FederatedConfig
 from train.phases import PHASES
 
-PRESETS = Path(__file__).parent / "conf"
-METHODS = PRESETS / "overrides"
+PRESET_FOLDER = Path(__file__).parent / "conf"
+METHOD_FOLDER = PRESET_FOLDER / "overrides"
 
 
 class PresetError(ValueError):
-    """A preset that does not exist, or a key or value in it that makes no sense."""
+    """Preset that does not exist, or has an unknown key or an invalid value."""
 
 
 @dataclass(frozen=True)
 class _Common:
-    """The part of a preset that is no training phase's."""
+    """Tables of a preset that belong to no training phase."""
 
     name: str
     system: PipelineConfig = field(default_factory=PipelineConfig)
@@ -60,73 +60,73 @@ else:
     )
 
 
-def preset_names() -> list[str]:
-    """Names of the presets that ship."""
-    return sorted(path.stem for path in PRESETS.glob("*.toml"))
+def list_presets() -> list[str]:
+    """List the names of the presets that ship."""
+    return sorted(path.stem for path in PRESET_FOLDER.glob("*.toml"))
 
 
-def method_names() -> list[str]:
-    """Names of the methods that ship."""
-    return sorted(path.stem for path in METHODS.glob("*.toml"))
+def list_methods() -> list[str]:
+    """List the names of the methods that ship."""
+    return sorted(path.stem for path in METHOD_FOLDER.glob("*.toml"))
 
 
 def read_preset(name: str) -> Preset:
-    """Reads a preset by name, or from the path of a TOML file, with its overrides.
+    """Read a preset by name, or from the path of a TOML file, with its overrides.
 
     Raises:
-        PresetError: there is none of that name, or a key or value is wrong; the message names it.
+        PresetError: the preset is unknown, or a key or value is wrong; the message names it.
     """
     base, *methods = name.split("+")
-    path = _path(base)
-    values = _values(path)
+    path = _find_preset(base)
+    values = _read_values(path)
     for method in methods:
-        if method not in method_names():
-            raise PresetError(f"unknown method {method!r}: choose from {', '.join(method_names())}")
-        values = _merged(values, _toml(METHODS / f"{method}.toml"))
+        if method not in list_methods():
+            raise PresetError(f"unknown method {method!r}: choose from {', '.join(list_methods())}")
+        values = _merge(values, _read_toml(METHOD_FOLDER / f"{method}.toml"))
     full = "+".join([path.stem, *methods])
     preset: Preset = _build(Preset, {"name": full, **values}, path.name)
     return preset
 
 
-def _path(name: str) -> Path:
-    path = Path(name) if name.endswith(".toml") else PRESETS / f"{name}.toml"
+def _find_preset(name: str) -> Path:
+    path = Path(name) if name.endswith(".toml") else PRESET_FOLDER / f"{name}.toml"
     if not path.is_file():
         raise PresetError(
-            f"unknown preset {name!r}: choose from {', '.join(preset_names())}, or give a TOML file"
+            f"unknown preset {name!r}: choose from {', '.join(list_presets())}, or give a TOML file"
         )
     return path
 
 
-def _values(path: Path) -> dict[str, Any]:
-    """A preset's own values over those of the one that it extends."""
-    values = _toml(path)
+def _read_values(path: Path) -> dict[str, Any]:
+    """Return a preset's values merged over those of the preset that it extends."""
+    values = _read_toml(path)
     if "extends" not in values:
         return values
     name = values.pop("extends")
-    bases = [base for base in preset_names() if "extends" not in _toml(_path(base))]
+    bases = [base for base in list_presets() if "extends" not in _read_toml(_find_preset(base))]
     if name not in bases:
         raise PresetError(f"{path.name} cannot extend {name!r}: choose from {', '.join(bases)}")
-    return _merged(_toml(_path(name)), values)
+    return _merge(_read_toml(_find_preset(name)), values)
 
 
-def _toml(path: Path) -> dict[str, Any]:
+def _read_toml(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except tomllib.TOMLDecodeError as error:
         raise PresetError(f"{path.name} is not valid TOML: {error}") from None
 
 
-def _merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    """Tables are merged key by key; anything else is replaced."""
+def _merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """Merge tables key by key; replace anything else."""
     both = {
-        k: _merged(base[k], v) if isinstance(v, dict) and isinstance(base.get(k), dict) else v
+        k: _merge(base[k], v) if isinstance(v, dict) and isinstance(base.get(k), dict) else v
         for k, v in changes.items()
     }
     return {**base, **both}
 
 
 def check_fit(preset: Preset, corpus: Corpus) -> None:
-    """Raises ValueError where the preset's networks cannot read the corpus' scans."""
+    """Raise ValueError if the preset's networks do not fit the corpus' scans."""
     system = preset.system
     side, chans = system.moe.img_size, system.moe.in_chans
     parts = (system.plain, system.mae, system.unet, system.residual)

@@ -1,6 +1,6 @@
 """Settings of a federated training: clients, rounds, local learning, aggregation. No Flower here.
 
-Combinations that cannot work are refused where they are read, with the reason.
+Combinations that cannot work raise an error with the reason.
 """
 
 from __future__ import annotations
@@ -13,23 +13,22 @@ from train.data.partition import PartitionConfig
 from train.phases import PHASES
 
 STRATEGIES = ("fedavg", "fedprox", "fedmedian", "trimmed", "krum")
-AVERAGING = ("fedavg", "fedprox")  # the others pick or cut: no sum, no noise calibrated to one
-BATCH_NORM = ("shared", "silo", "local")
-SHARE = ("experts", "all", "none")
+MEAN_STRATEGIES = ("fedavg", "fedprox")  # plain weighted means: fit for secagg and DP noise
+BATCH_NORM_MODES = ("shared", "silo", "local")
+SHARE_MODES = ("experts", "all", "none")
 
 
 @dataclass(frozen=True)
 class StrategyConfig:
     """Settings of the aggregation of the clients' tensors.
 
-    `proximal_mu` is FedProx' pull towards the round's experts, `trim` the share that the trimmed
-    mean cuts off each end, `malicious` the number of clients that Krum withstands. `dp_clip` above
-    0 clips each client's update to that L2 norm and adds Gaussian noise of standard deviation
-    dp_noise * dp_clip / clients. With `secagg` the server sees sums of updates alone; each number
-    of an update must lie within `secagg_range`. `momentum` above 0 lets the server go on in the
-    direction of earlier rounds (FedAvgM, Hsu et al. 2019). With `average` above 0 what is validated
-    and kept is an exponential mean of what the rounds led to, each new one's share 1 - average:
-    flatter minima (SWA, Izmailov et al. 2018) without another message.
+    `proximal_mu` is the weight of FedProx' proximal term, `trim` the share that the trimmed mean
+    cuts at each end, `malicious` the number of malicious clients that Krum tolerates. `dp_clip`
+    above 0 clips each client's update to that L2 norm and adds Gaussian noise of standard deviation
+    dp_noise * dp_clip / clients. With `secagg` the server sees only sums of updates; each value of
+    an update must lie within `secagg_range`. `momentum` is the server's (FedAvgM, Hsu et al. 2019).
+    With `average` above 0 the exponential mean over rounds is validated and stored, a new round's
+    share being 1 - average (as SWA, Izmailov et al. 2018).
     """
 
     name: str = "fedavg"
@@ -45,8 +44,8 @@ class StrategyConfig:
 
     @property
     def is_mean(self) -> bool:
-        """True where the result is the clients' plain mean, without clipping."""
-        return self.name in AVERAGING and not self.dp_clip
+        """True if the result is the clients' plain mean, without clipping."""
+        return self.name in MEAN_STRATEGIES and not self.dp_clip
 
     def __post_init__(self) -> None:
         if self.name not in STRATEGIES:
@@ -59,19 +58,19 @@ class StrategyConfig:
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must be in [0, 1), got {getattr(self, name)}")
         if (self.name == "fedprox") != (self.proximal_mu > 0):
-            raise ValueError("fedprox and a proximal_mu above 0 go together: one is the other")
+            raise ValueError("fedprox needs a proximal_mu above 0, and only fedprox takes one")
         if self.malicious and self.name != "krum":
             raise ValueError(f"malicious is for krum, {self.name} does not use it")
         if self.dp_noise and not self.dp_clip:
             raise ValueError("dp_noise without dp_clip bounds nothing: set dp_clip too")
-        if self.dp_clip and self.name not in AVERAGING:
+        if self.dp_clip and self.name not in MEAN_STRATEGIES:
             raise ValueError(f"dp_noise is calibrated to a mean, {self.name} takes none")
-        if self.secagg and self.name not in AVERAGING:
+        if self.secagg and self.name not in MEAN_STRATEGIES:
             raise ValueError(
                 f"secagg shows the server a sum alone, {self.name} compares the clients"
             )
         if self.secagg and self.dp_clip:
-            raise ValueError("dp_clip clips on the server what secagg keeps from it")
+            raise ValueError("dp_clip needs single updates, which secagg conceals")
 
 
 def _check_rounds(rounds: Any) -> None:
@@ -93,25 +92,23 @@ else:
 
 @dataclass(frozen=True)
 class FederatedConfig:
-    """T = `num_rounds` rounds of E = `local_epochs` among N clients (section III-D).
+    """Federated training: T = `num_rounds` rounds of E = `local_epochs` among N clients (III-D).
 
-    The learning rate follows the phase's schedule over all rounds; every `eval_every`-th, and the
-    last, is measured on validation scans. A share `fraction` of the
-    clients is asked in each round. `late_clients` join in `join_round`: they start from the shared
-    experts and adapt their attention alone for an epoch first. The first `calm_rounds` train
-    without attacks. A round ends when all have answered or after `timeout` seconds, and counts if
-    `min_clients` have answered.
+    The learning rate follows the phase's schedule over all rounds; every `eval_every`-th round and
+    the last are validated. Each round trains a share `fraction` of the clients. `late_clients` join
+    in `join_round`: they start from the shared experts and first train only their attention for an
+    epoch. The first `calm_rounds` train without attacks. A round ends when all clients have
+    answered or after `timeout` seconds, and counts if `min_clients` have answered.
 
-    What travels: with `share` 'experts' all but the attention (the paper), with 'all' the attention
-    too (FedAvg), with 'none' nothing (local training). With `batch_norm` 'silo' the statistics of
-    normalisation stay at home, measured anew for the weights that arrive (SiloBN, Andreux et al.
-    2020); with 'local' its weights do too (FedBN, Li et al. 2021).
+    Sent to the server: with `share` 'experts' all but the attention (the paper), with 'all' the
+    attention too (FedAvg), with 'none' nothing (local training). With `batch_norm` 'silo' a client
+    keeps its normalisation statistics, measured anew for the weights that it receives (SiloBN,
+    Andreux et al. 2020); with 'local' also the normalisation weights (FedBN, Li et al. 2021).
 
     Attacks in training: each batch is attacked anew, or with `refresh_every` above 0 a client's
-    share of scans once in so many rounds (pFedDef's Q). `resources` are the largest shares that
-    the clients can afford; those who can do more then make up for those who cannot (pFedDef's
-    propagation). With `purify`, training scans that the detector flags are purified first
-    (Algorithm 3).
+    share of scans once in that many rounds (pFedDef's Q). `resources` are the largest shares that
+    the clients can attack; clients with more resources make up for the others (pFedDef's
+    propagation). With `purify`, training scans that the detector flags are purified (Algorithm 3).
     """
 
     num_rounds: int = 20
@@ -144,13 +141,13 @@ class FederatedConfig:
             raise ValueError(
                 f"fraction must be in (0, 1], timeout positive, got {self.fraction}, {self.timeout}"
             )
-        for name, known in (("batch_norm", BATCH_NORM), ("share", SHARE)):
+        for name, known in (("batch_norm", BATCH_NORM_MODES), ("share", SHARE_MODES)):
             if getattr(self, name) not in known:
                 given = getattr(self, name)
                 raise ValueError(f"{name} must be one of {', '.join(known)}, got {given!r}")
-        if not 1 <= self.min_clients <= self.asked:
+        if not 1 <= self.min_clients <= self.clients_per_round:
             raise ValueError(
-                f"min_clients must be in [1, {self.asked}], the clients asked in a round, "
+                f"min_clients must be in [1, {self.clients_per_round}], the clients of a round, "
                 f"got {self.min_clients}"
             )
         if any(not 0 <= c < n for c in self.late_clients):
@@ -161,27 +158,29 @@ class FederatedConfig:
             raise ValueError(f"resources must be shares in [0, 1], got {self.resources}")
         self._check_strategy()
 
-    def rounds_of(self, phase: str) -> int:
-        """T of a phase."""
+    def count_rounds(self, phase: str) -> int:
+        """Return the number of rounds T of a phase."""
         return getattr(self.rounds, phase, 0) or self.num_rounds
 
     @property
-    def asked(self) -> int:
-        """Number of clients that are asked in a round."""
+    def clients_per_round(self) -> int:
+        """Number of clients that train in a round."""
         return max(1, round(self.fraction * self.partition.num_clients))
 
     def _check_strategy(self) -> None:
         s, fewest = self.strategy, self.min_clients
         if self.share == "none" and (s.name != "fedavg" or s.dp_clip or s.secagg):
-            raise ValueError("share none sends nothing: there is nothing for a strategy to do")
+            raise ValueError(
+                "share none sends nothing: set strategy fedavg, without dp_clip and secagg"
+            )
         if s.name == "fedmedian" and fewest < 3:
             raise ValueError(f"fedmedian of two is their mean: min_clients {fewest} is below 3")
         if s.name == "trimmed" and int(s.trim * fewest) < 1:
             raise ValueError(f"trim {s.trim} of min_clients {fewest} removes no client")
         if s.name == "krum" and fewest < 2 * s.malicious + 3:
             raise ValueError(
-                f"krum withstands {s.malicious} malicious clients among {2 * s.malicious + 3} "
-                f"or more, min_clients is {fewest}"
+                f"krum with {s.malicious} malicious clients needs {2 * s.malicious + 3} or more "
+                f"clients, min_clients is {fewest}"
             )
         if s.dp_clip and self.batch_norm == "shared":
             raise ValueError(
@@ -189,7 +188,11 @@ class FederatedConfig:
                 "set batch_norm to silo or local"
             )
         if s.momentum and self.batch_norm == "shared":
-            raise ValueError("momentum on shared batch-norm variances can make them negative: "
-                             "set batch_norm to silo or local")  # fmt: skip
+            raise ValueError(
+                "momentum on shared batch-norm variances can make them negative: "
+                "set batch_norm to silo or local"
+            )
         if s.secagg and fewest < 3:
-            raise ValueError(f"secagg of two tells each the other's: min_clients {fewest} < 3")
+            raise ValueError(
+                f"secagg of two clients reveals each update to the other: min_clients {fewest} < 3"
+            )

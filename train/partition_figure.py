@@ -1,4 +1,4 @@
-"""`python -m train partition`: each client's scans, as a table and as a picture in results/."""
+"""Command `python -m train partition`: each client's scans, as a table and as a picture."""
 
 from __future__ import annotations
 
@@ -11,22 +11,24 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-from train.config import PresetError, preset_names, read_preset
+from train.config import PresetError, list_presets, read_preset
 from train.data import split
 from train.data.corpus import PROTOCOLS, load_corpus
-from train.data.partition import KINDS, PartitionConfig, Row, assign, rows_of
-from train.data.sources import DataError, default_root
+from train.data.partition import KINDS, PartitionConfig, Row, assign, list_rows
+from train.data.sources import DataError, find_data_root
 from train.data.split import FOLDS, read_manifest
 
 COLOURS = (
     "#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee",
     "#aa3377", "#bbbbbb", "#332288", "#999933", "#882255",
 )  # fmt: skip
-BAR, GAP, LEFT, WIDTH, TOP = 22, 10, 90, 620, 78
+BAR, GAP, LEFT, WIDTH, TOP = 22, 10, 90, 620, 78  # pixels
 
 
-def counts(rows: Sequence[Row], clients: Sequence[int]) -> dict[int, Counter[tuple[str, str, int]]]:
-    """Number of scans of each client by (fold, source, label)."""
+def count_scans(
+    rows: Sequence[Row], clients: Sequence[int]
+) -> dict[int, Counter[tuple[str, str, int]]]:
+    """Count the scans of each client by (fold, source, label)."""
     found: dict[int, Counter[tuple[str, str, int]]] = {c: Counter() for c in sorted(set(clients))}
     for row, client in zip(rows, clients, strict=True):
         found[client][row.fold, row.source, row.label] += 1
@@ -34,16 +36,16 @@ def counts(rows: Sequence[Row], clients: Sequence[int]) -> dict[int, Counter[tup
 
 
 def draw(rows: Sequence[Row], clients: Sequence[int], title: str) -> Image.Image:
-    """Training scans of each client as a bar by source and label; the other folds in numbers."""
-    found = counts(rows, clients)
+    """Draw each client's training scans as a bar by source and label, all folds in numbers."""
+    found = count_scans(rows, clients)
     cells = sorted({(row.source, row.label) for row in rows})
-    longest = max(_total(c, "train") for c in found.values())
+    longest = max(_count_fold(c, "train") for c in found.values())
     height = TOP + len(found) * (BAR + GAP) + GAP
     picture = Image.new("RGB", (LEFT + WIDTH + 190, height), "white")
     pen, font = ImageDraw.Draw(picture), ImageFont.load_default(13)
     pen.text((12, 10), title, "black", ImageFont.load_default(16))
     x = 12.0
-    for cell, colour in zip(cells, _colours(len(cells)), strict=True):
+    for cell, colour in zip(cells, _choose_colours(len(cells)), strict=True):
         text = f"{cell[0]}, label {cell[1]}"
         pen.rectangle((x, 44, x + 12, 56), colour)
         pen.text((x + 18, 42), text, "black", font)
@@ -51,62 +53,62 @@ def draw(rows: Sequence[Row], clients: Sequence[int], title: str) -> Image.Image
     for line, (client, mine) in enumerate(found.items()):
         y, x = TOP + line * (BAR + GAP), float(LEFT)
         pen.text((12, y + 3), f"client {client}", "black", font)
-        for cell, colour in zip(cells, _colours(len(cells)), strict=True):
+        for cell, colour in zip(cells, _choose_colours(len(cells)), strict=True):
             step = WIDTH * mine["train", *cell] / longest
             pen.rectangle((x, y, max(x, x + step - 1), y + BAR), colour) if step else None
             x += step
-        folds = " / ".join(str(_total(mine, fold)) for fold in FOLDS)
+        folds = " / ".join(str(_count_fold(mine, fold)) for fold in FOLDS)
         pen.text((LEFT + WIDTH + 14, y + 3), folds, "black", font)
     pen.text((LEFT + WIDTH + 14, 42), " / ".join(FOLDS), "black", font)
     return picture
 
 
 def main(argv: list[str]) -> int:
-    """Runs the command line.
+    """Run the command line.
 
     Returns:
-        0 when all went well, 2 with a sentence where input or disk are at fault.
+        0, or 2 after a sentence if the input or the disk is at fault.
     """
     parser = argparse.ArgumentParser(
         prog="python -m train partition",
-        description="Deals a protocol's scans to a preset's clients; draws each client's share.",
+        description="Deal a protocol's scans to a preset's clients and draw each client's share.",
     )
     parser.add_argument(
-        "--preset", default="federated", metavar="NAME", help=", ".join(preset_names())
+        "--preset", default="federated", metavar="NAME", help=", ".join(list_presets())
     )
     parser.add_argument("--protocol", default="multi-source", choices=PROTOCOLS)
     parser.add_argument("--kind", choices=KINDS, help="instead of the preset's")
-    parser.add_argument("--data", type=Path, help="needed for cifar10 and folder alone")
+    parser.add_argument("--data", type=Path, help="needed only for cifar10 and folder")
     parser.add_argument("--cache", type=Path, default=Path(".cache"))
     parser.add_argument("--out", type=Path, default=Path("results"), help="default: results")
     args = parser.parse_args(argv)
     try:
         config = read_preset(args.preset).federated.partition
         config = replace(config, kind=args.kind or config.kind)
-        rows = _rows(args.protocol, args.data or default_root(), args.cache)
+        rows = _load_rows(args.protocol, args.data or find_data_root(), args.cache)
         clients = assign(rows, config)
         path = args.out / f"partition-{args.protocol}-{config.kind}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
-        draw(rows, clients, f"{args.protocol}: {_words(config)}").save(path)
+        draw(rows, clients, f"{args.protocol}: {_describe(config)}").save(path)
     except (DataError, PresetError, ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    for client, mine in counts(rows, clients).items():
+    for client, mine in count_scans(rows, clients).items():
         cells = "  ".join(f"{'/'.join(map(str, cell))} {n}" for cell, n in sorted(mine.items()))
         print(f"client {client}: {cells}")
     print(f"written to {path}", file=sys.stderr)
     return 0
 
 
-def _rows(protocol: str, root: Path | None, cache: Path) -> list[Row]:
+def _load_rows(protocol: str, root: Path | None, cache: Path) -> list[Row]:
     if protocol in split.PROTOCOLS:
-        return rows_of(read_manifest(protocol))
+        return list_rows(read_manifest(protocol))
     if root is None:
         raise DataError("name the data folder with --data, or set MEDFEDPURE_DATA")
-    return rows_of(load_corpus(protocol, root, cache))
+    return list_rows(load_corpus(protocol, root, cache))
 
 
-def _words(config: PartitionConfig) -> str:
+def _describe(config: PartitionConfig) -> str:
     kind = {
         "iid": "same mix everywhere",
         "dirichlet": f"Dirichlet({config.concentration:g})",
@@ -116,9 +118,9 @@ def _words(config: PartitionConfig) -> str:
     return f"{config.num_clients} clients, {kind}{shift}, seed {config.seed}"
 
 
-def _total(mine: Counter[tuple[str, str, int]], fold: str) -> int:
+def _count_fold(mine: Counter[tuple[str, str, int]], fold: str) -> int:
     return sum(n for (name, _, _), n in mine.items() if name == fold)
 
 
-def _colours(n: int) -> list[str]:
+def _choose_colours(n: int) -> list[str]:
     return [COLOURS[i % len(COLOURS)] for i in range(n)]

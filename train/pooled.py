@@ -1,4 +1,4 @@
-"""Training on pooled scans: runs the phases of a preset and writes their weights."""
+"""Training on pooled scans: the phases of a preset and their weights files."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from train.phases import PHASES
 from train.phases.classifier import ClassifierPhase
 from train.phases.phase import Phase
 from train.progress import Progress
-from train.provenance import commit
+from train.provenance import find_commit
 from train.recipes import OPTIONAL_FILES
 from train.trainer import fit
 
 
 class Phases:
-    """Runs phases of one preset on one corpus into one folder; each can be run again alone.
+    """Phases of one preset on one corpus, written to one folder; each can be run again alone.
 
     Raises:
         ValueError: the preset's networks do not fit the corpus' scans or number of classes.
@@ -46,14 +46,14 @@ class Phases:
         self.device = pick_device()
 
     def train(self, name: str) -> None:
-        """Trains a phase, after its warm-up without attacks if there is one, and writes its file.
+        """Train a phase, after its warm-up without attacks if it has one, and write its file.
 
         Raises:
-            WeightsError: a part that it learns from is not trained yet, or on another split or in
+            WeightsError: a part that it needs is not trained yet, or on another split or in
                 another shape.
             ValueError: the phase needs brain scans, and the preset does not read them.
         """
-        phase = recipes.phase_named(name)
+        phase = recipes.find_phase(name)
         if not phase.is_available(self.preset) and phase.is_optional:
             raise ValueError(
                 f"preset {self.preset.name!r} reads no brain scans: {name!r} is not for it"
@@ -66,15 +66,15 @@ class Phases:
         shape = phase.stored_shape(self.preset)
         save_part(model, self.out, phase.file, shape, self.corpus.split_sha256)
         if phase.is_optional:
-            self._list([phase.file], keep=True)
+            self._update_manifest([phase.file], keep=True)
 
     def calibrate(self) -> None:
-        """Calibrates the trained parts: temperatures, operating points, detector, manifest.
+        """Calibrate the trained parts: temperatures, operating points, detector, manifest.
 
         Raises:
             WeightsError: a part is not trained yet, or on another split or in another shape.
         """
-        progress = self._progress("calibrate")
+        progress = self._open_progress("calibrate")
         system = self._assemble(PARTS)
         c = self.corpus
         figures = calibration.calibrate(
@@ -87,20 +87,20 @@ class Phases:
             "validation": figures,
         }
         save_system_file(system, self.out, c.split_sha256)
-        self._list(
+        self._update_manifest(
             [*PARTS, SYSTEM, *(n for n in OPTIONAL_FILES.values() if (self.out / n).is_file())]
         )
-        load(self.out)  # what was written is what can be read
+        load(self.out)  # checks that the weights can be read
         progress.write(**figures)
 
-    def _list(self, names: Iterable[str], *, keep: bool = False) -> None:
+    def _update_manifest(self, names: Iterable[str], *, keep: bool = False) -> None:
         checkpoint.write_manifest(
             self.out, names, preset=self.preset.name, protocol=self.corpus.protocol,
-            commit=commit(), keep=keep,
+            commit=find_commit(), keep=keep,
         )  # fmt: skip
 
     def _assemble(self, names: Iterable[str]) -> MedFedPure:
-        """The system with its parts `names` as trained so far, the others untrained."""
+        """Return the system with the trained parts `names`; the others are untrained."""
         system = build(self.preset.system).to(self.device)
         for name in names:
             part = checkpoint.load(self.out / name)
@@ -117,7 +117,7 @@ class Phases:
         return system
 
     def _solve(self, phase: Phase, model: nn.Module) -> None:
-        progress = self._progress(phase.name)
+        progress = self._open_progress(phase.name)
         model.to(self.device)
         if phase.solver is None or not phase.is_available(self.preset):
             progress.report("not learned for pictures of this shape: the network stays as it is")
@@ -142,11 +142,11 @@ class Phases:
         self._fit(name, phase, model)
 
     def _fit(self, name: str, phase: Phase, model: nn.Module, *, calm: bool = False) -> None:
-        """Fits; a state of this name on the disk is resumed."""
+        """Fit the phase; resume from a state of this name."""
         learn = recipes.build_recipe(
             phase, self.preset, self.corpus, self.device, self._assemble, calm=calm
         )
-        config, progress = learn.fit, self._progress(name)
+        config, progress = learn.fit, self._open_progress(name)
         start = time.monotonic()
         history = fit(
             model,
@@ -155,7 +155,7 @@ class Phases:
             replace(config, seed=config.seed + self.seed),
             validate=learn.validate,
             checkpoint=self.out / f"{name}.state",
-            settings=self._settings(phase),
+            settings=self._build_settings(phase),
             report=progress.report,
             progress=progress,
             device=self.device,
@@ -168,7 +168,7 @@ class Phases:
             fit=asdict(config),
         )
 
-    def _settings(self, phase: Phase) -> dict[str, Any]:
+    def _build_settings(self, phase: Phase) -> dict[str, Any]:
         """Return the settings that a state on disk must share to be resumed."""
         return {
             "split": self.corpus.split_sha256,
@@ -176,5 +176,5 @@ class Phases:
             "phase": asdict(phase.settings(self.preset)),
         }
 
-    def _progress(self, title: str) -> Progress:
+    def _open_progress(self, title: str) -> Progress:
         return Progress(title, self.out / "log.jsonl")

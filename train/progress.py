@@ -1,4 +1,4 @@
-"""Progress of a training: a bar on a terminal, a line every half minute elsewhere, a JSON log."""
+"""Progress of a training: a bar on a terminal, else a line every half minute; and a JSON log."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-WIDTH = 28
+BAR_WIDTH = 28  # characters
 QUIET_SECONDS = 30.0
 
 
 class Progress:
-    """Draws `step of total` with the live loss and the time left; `report` prints above it."""
+    """Progress bar with loss and remaining time; `report` prints above it."""
 
     def __init__(self, title: str, log: Path | None = None) -> None:
         self.title = title
@@ -25,7 +25,7 @@ class Progress:
         self._loss = 0.0
 
     def __call__(self, step: int, total: int, loss: float) -> None:
-        """Called after every step."""
+        """Show the progress after a step."""
         now = time.monotonic()
         if self._first is None:
             self._first, self._start, self._loss = step - 1, now, loss
@@ -34,23 +34,23 @@ class Progress:
             return
         self._shown = now
         left = (now - self._start) / max(step - self._first, 1) * (total - step)
-        filled = WIDTH * step // total
-        bar = "#" * filled + "." * (WIDTH - filled)
-        line = f"{self.title} [{bar}] {step}/{total}  loss {self._loss:.4f}  {_clock(left)} left"
+        filled = BAR_WIDTH * step // total
+        bar = "#" * filled + "." * (BAR_WIDTH - filled)
+        line = f"{self.title} [{bar}] {step}/{total}  loss {self._loss:.4f}  {_format(left)} left"
         sys.stderr.write(f"\r{line}\x1b[K" if self._is_terminal else line + "\n")
         if step >= total and self._is_terminal:
             sys.stderr.write("\n")
         sys.stderr.flush()
 
     def report(self, line: str) -> None:
-        """Prints a line without breaking the bar."""
+        """Print a line above the bar."""
         if self._is_terminal:
             sys.stderr.write("\r\x1b[K")
         sys.stderr.write(f"{self.title}: {line}\n")
         sys.stderr.flush()
 
     def write(self, **facts: Any) -> None:
-        """Adds a line to the JSON log."""
+        """Append a line to the JSON log."""
         if self.log is not None:
             self.log.parent.mkdir(parents=True, exist_ok=True)
             with self.log.open("a", encoding="utf-8") as file:
@@ -59,6 +59,6 @@ class Progress:
                 )
 
 
-def _clock(seconds: float) -> str:
+def _format(seconds: float) -> str:
     minutes, seconds = divmod(int(seconds), 60)
     return f"{minutes}:{seconds:02d}"

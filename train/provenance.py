@@ -1,4 +1,4 @@
-"""Commit of the code that trains a weights file."""
+"""Provenance of a weights file: the commit of the code."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import subprocess
 from pathlib import Path
 
 
-def commit() -> str:
-    """The commit that the code is at, 'unknown' outside a checkout or without git."""
+def find_commit() -> str:
+    """Return the code's commit, 'unknown' outside a checkout or without git."""
     command = ["git", "rev-parse", "HEAD"]
     try:
         found = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True)

@@ -1,4 +1,4 @@
-"""The phases of a preset: their files, networks and recipes, pooled or federated."""
+"""Phases of a preset: their files, networks and recipes, pooled or federated."""
 
 from __future__ import annotations
 
@@ -16,29 +16,29 @@ if TYPE_CHECKING:
 
 PARTS = tuple(phase for phase in PHASES if not phase.is_optional)
 OPTIONAL = tuple(phase for phase in PHASES if phase.is_optional)
-# phase -> its file; each comes after those that it learns from
+# phase -> its file; each follows the phases that it needs
 FILES = {phase.name: phase.file for phase in PARTS}
 OPTIONAL_FILES = {phase.name: phase.file for phase in OPTIONAL}
 ALL_FILES = FILES | OPTIONAL_FILES
 
 
-def phase_named(name: str) -> Phase:
-    """Return the phase of a name. Raises KeyError for an unknown one."""
+def find_phase(name: str) -> Phase:
+    """Return the phase named `name`; raise KeyError if there is none."""
     return {phase.name: phase for phase in PHASES}[name]
 
 
-def phases_of(preset: Preset) -> list[str]:
-    """Names of the phases of a preset's system."""
+def list_phases(preset: Preset) -> list[str]:
+    """List the phases of a preset's system by name."""
     return [phase.name for phase in PARTS if phase.is_available(preset)]
 
 
-def optional_phases_of(preset: Preset) -> list[str]:
-    """Names of a preset's phases whose files are no part of the system."""
+def list_optional_phases(preset: Preset) -> list[str]:
+    """List a preset's phases outside the system by name."""
     return [phase.name for phase in OPTIONAL if phase.is_available(preset)]
 
 
 def build_network(phase: Phase, preset: Preset, seed: int) -> nn.Module:
-    """Build a phase's network with the first weights of every training of that preset and seed."""
+    """Build a phase's network with its initial weights, which depend on preset and seed alone."""
     torch.manual_seed(seed + PHASES.index(phase))
     return phase.network(phase.shape(preset))
 
@@ -54,13 +54,13 @@ def build_recipe(
 ) -> Recipe:
     """Build loss, validation and settings of a phase for a corpus.
 
-    `calm` leaves out the attacks of a classifier's training. `system` gives the whole system with
-    the named files trained: a phase may learn from others.
+    `calm` trains a classifier without attacks. `system` returns the system with the named files
+    trained, for phases that need other parts.
 
     Raises:
-        WeightsError: such a file is not there yet.
+        WeightsError: such a file is missing.
         ValueError: the phase is solved in closed form.
     """
     if phase.recipe is None:
-        raise ValueError(f"{phase.name!r} is not learned in steps")
+        raise ValueError(f"{phase.name!r} is solved in closed form, not in steps")
     return phase.recipe(phase.settings(preset), corpus, device, system, calm)

@@ -1,7 +1,6 @@
-"""Fits one model on one client's scans: sampling, optimiser, EMA, early stop, resuming.
+"""Training loop of one model: sampling, optimiser, EMA, early stop, resuming.
 
-No transport in here, and no knowledge of what the model is: a phase hands over its loss and its
-validation.
+No transport and no knowledge of the model: a phase passes its loss and its validation.
 """
 
 from __future__ import annotations
@@ -28,21 +27,22 @@ ValidateFn = Callable[[nn.Module], dict[str, float]]
 ReportFn = Callable[[str], None]
 ProgressFn = Callable[[int, int, float], None]
 
-# timm's names: its "muon" goes without Nesterov momentum
+# timm's names: its "muon" has no Nesterov momentum
 OPTIMIZERS = {"adamw": "adamw", "muon": "nmuon"}
 
 
-def silent(step: int, total: int, loss: float) -> None:
-    """The progress function that shows nothing."""
+def show_nothing(step: int, total: int, loss: float) -> None:
+    """Show nothing: the default progress function."""
 
 
 @dataclass(frozen=True)
 class FitConfig:
-    """Settings of `fit`. An epoch draws as many scans as there are, at most `samples`.
+    """Settings of `fit`; an epoch draws as many scans as there are, at most `samples`.
 
-    0 epochs leave a model as it is; `patience` epochs may bring nothing better (0: all of them).
+    0 epochs leave a model unchanged. Training stops after `patience` epochs without improvement
+    (0: never).
     `optimizer` is 'adamw', or 'muon': orthogonalised momentum (Jordan et al. 2024) for matrices,
-    AdamW for the rest, with steps scaled so that a learning rate means about the same for both.
+    AdamW for the rest, with steps scaled so that learning rates are comparable.
     """
 
     epochs: int = 10
@@ -78,21 +78,19 @@ def fit(
     checkpoint: Path | None = None,
     settings: Mapping[str, Any] | None = None,
     report: ReportFn = print,
-    progress: ProgressFn = silent,
+    progress: ProgressFn = show_nothing,
     device: torch.device | None = None,
     span: tuple[float, float] = (0.0, 1.0),
 ) -> list[dict[str, float]]:
-    """Trains `model` in place and leaves it with the EMA weights of its best epoch, in eval mode.
+    """Train `model` in place; it ends with the EMA weights of its best epoch, in eval mode.
 
-    `validate` returns figures of which 'score' (higher is better) picks the epoch. With
-    `checkpoint`, the state is written after every epoch and every two minutes, and a later call
-    resumes from there.
-
-    `settings` names what else the checkpoint belongs to; one of other settings is refused. `span`
-    is the part of the learning rate's schedule that this call goes through: a round of many.
+    `validate` returns metrics; 'score' (higher is better) selects the epoch. With `checkpoint`, the
+    state is written after every epoch and every two minutes, and a later call resumes from it; a
+    checkpoint with other `settings` is refused. `span` is the part of the learning rate's schedule
+    that this call covers: one round of a federation.
 
     Returns:
-        One dictionary of figures per epoch.
+        One dictionary of metrics per epoch.
 
     Raises:
         ValueError: there are no scans, or the checkpoint is damaged or belongs to other settings.
@@ -141,23 +139,23 @@ def fit(
         generator = torch.Generator().manual_seed(config.seed * 1_000_003 + now)
         for group in optimizer.param_groups:
             progressed = span[0] + (span[1] - span[0]) * now / total
-            group["lr"] = config.lr * _schedule(progressed, config.warmup)
+            group["lr"] = config.lr * _compute_lr_factor(progressed, config.warmup)
         index = torch.multinomial(
             data.weights, config.batch_size, replacement=True, generator=generator
         )
         x, y = data.batch(index, device)
         model.train()
-        # dropout alone draws from the global state
+        # only dropout draws from the global state
         torch.manual_seed(config.seed * 1_000_003 + now)
         loss = loss_fn(model, x, y, generator)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), config.clip)
         optimizer.step()
-        _average(ema, model, min(config.ema, (now + 1) / (now + 10)))
+        _update_ema(ema, model, min(config.ema, (now + 1) / (now + 10)))
         epoch_loss += loss.item()
         step = now + 1
-        if not math.isfinite(epoch_loss):  # before anything of it is saved
+        if not math.isfinite(epoch_loss):  # before it is saved
             raise FloatingPointError(f"the loss is {epoch_loss} at step {step}: lower lr")
         done = step % steps_per_epoch == 0
         if done:
@@ -170,27 +168,27 @@ def fit(
             epoch_loss = 0.0
             if figures["score"] >= max(h["score"] for h in history):
                 best.load_state_dict(ema.state_dict())
-            report(_line(figures, config.epochs))
+            report(_format_line(figures, config.epochs))
         progress(step, total, loss.item())
         if done or time.monotonic() - saved > 120:
             save()
             saved = time.monotonic()
         if done and _has_stalled(history, config.patience):
-            report(f"stopped early: no better for {config.patience} epochs")
+            report(f"stopped early: no improvement for {config.patience} epochs")
             break
     model.load_state_dict(best.state_dict())
     model.eval()
     return history
 
 
-def _schedule(progress: float, warmup: float) -> float:
+def _compute_lr_factor(progress: float, warmup: float) -> float:
     if progress < warmup:
         return max(0.05, progress / warmup)
     return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * (progress - warmup) / (1 - warmup)))
 
 
 @torch.no_grad()
-def _average(ema: nn.Module, model: nn.Module, decay: float) -> None:
+def _update_ema(ema: nn.Module, model: nn.Module, decay: float) -> None:
     for mean, value in zip(ema.state_dict().values(), model.state_dict().values(), strict=True):
         if mean.dtype.is_floating_point:
             mean.lerp_(value, 1 - decay)
@@ -205,6 +203,6 @@ def _has_stalled(history: list[dict[str, float]], patience: int) -> bool:
     return len(history) - 1 - best >= patience
 
 
-def _line(figures: dict[str, float], epochs: int) -> str:
+def _format_line(figures: dict[str, float], epochs: int) -> str:
     rest = "  ".join(f"{k} {v:.4f}" for k, v in figures.items() if k != "epoch")
     return f"epoch {int(figures['epoch'])}/{epochs}  {rest}"

@@ -25,7 +25,7 @@ from core.diffusion import seeded_noise
 from core.features import FEATURES
 from core.pipeline import MedFedPure
 from core.steganalysis import blur
-from train.calibration.fusion import feature_shares
+from train.calibration.fusion import compute_feature_shares
 from train.data.dataset import ScanDataset
 
 HELP = "AUROC and false-positive rates of every detector score"
@@ -188,7 +188,7 @@ def measure_detection(
     scores = {name: separation(part, attacked[name], groups) for name, part in clean.items()}
     for name in SCORES:
         scores[name]["roc"] = roc(clean[name], attacked[name])
-    share = feature_shares(
+    share = compute_feature_shares(
         pipeline.detector.weight.cpu(), *(_standardize(pipeline, f) for f in (clean, attacked))
     )
     by_name = dict(zip(FEATURES, share.tolist(), strict=True))

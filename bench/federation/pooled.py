@@ -177,13 +177,13 @@ def _errors(
 
 
 def _mae_errors(system: MedFedPure, scans: ScanDataset) -> dict[str, float]:
-    figures = mae.validation(scans, system.device)(system.detector.mae)
+    figures = mae.build_validation(scans, system.device)(system.detector.mae)
     return {name: figures[name] for name in ("random", "lattice")}
 
 
 def _diffusion_errors(system: MedFedPure, scans: ScanDataset) -> dict[str, float]:
     schedule, config = Diffusion().to(system.device), DiffusionConfig(t_max=T_MAX)
-    validate = diffusion.validation(scans, schedule, config, system.device)
+    validate = diffusion.build_validation(scans, schedule, config, system.device)
     figures = validate(system.purifier.noise_pred)
     return {name: value for name, value in figures.items() if name != "score"}
 

@@ -20,13 +20,13 @@ from core.weights import load
 from train.calibration import calibrate, fusion, logistic
 from train.config import Preset
 from train.data.corpus import Corpus, load_corpus
-from train.data.partition import client_corpus
+from train.data.partition import select_client_corpus
 from train.device import pick_device
 from train.federated.client.hospital import Hospital
 from train.federated.experiment import Experiment, read_experiment
 from train.federated.export import export
 from train.federated.server.run_state import RESULT, STATE
-from train.recipes import phases_of
+from train.recipes import list_phases
 
 RunFn = Callable[[Mapping[str, Any]], Any]
 PRESET = "federation-bench"
@@ -87,7 +87,9 @@ class Federation:
     def build_hospitals(self) -> list[Hospital]:
         """Returns the clients with their scans and their local state."""
         partition, states = self.experiment.config.partition, self.out / "clients"
-        own = [client_corpus(self.corpus, partition, c) for c in range(partition.num_clients)]
+        own = [
+            select_client_corpus(self.corpus, partition, c) for c in range(partition.num_clients)
+        ]
         return [Hospital(self.experiment, part, c, states) for c, part in enumerate(own)]
 
     def load_models(self) -> list[nn.Module]:
@@ -101,7 +103,7 @@ class Federation:
 
     def load_systems(self) -> list[MedFedPure]:
         """Trains all phases and loads each client's system, calibrated on its own scans."""
-        phases = phases_of(self.experiment.preset)
+        phases = list_phases(self.experiment.preset)
         learned = [self.train(phase) for phase in phases]
         weights, clients = self.out / "weights", range(self.experiment.config.partition.num_clients)
         made_of = weights / "made-of"  # key of the trainings that were exported

@@ -11,7 +11,7 @@ from train.data.sources import DataError
 
 
 def test_seeds_are_positions_in_the_manifest(test_fold):
-    assert list(test_fold.seeds) == test_fold.manifest.fold("test")
+    assert list(test_fold.seeds) == test_fold.manifest.find_positions("test")
     assert all(
         test_fold.manifest.entries[seed] == entry
         for seed, entry in zip(test_fold.seeds, test_fold.entries, strict=True)

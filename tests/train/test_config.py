@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from core.pipeline import build
-from train.config import PresetError, method_names, preset_names, read_preset
+from train.config import PresetError, list_methods, list_presets, read_preset
 
 
 @pytest.fixture
@@ -25,18 +25,18 @@ def preset(tmp_path: Path):
 
 
 def test_the_presets_that_ship():
-    assert preset_names() == [
+    assert list_presets() == [
         "br35h-reduced", "cifar10-paper", "cifar10-reduced", "default", "federated",
         "federation-bench", "loopback", "one-source", "paper", "smoke",
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("name", preset_names())
+@pytest.mark.parametrize("name", list_presets())
 def test_every_preset_parses_under_its_own_name(name):
     assert read_preset(name).name == name
 
 
-@pytest.mark.parametrize("method", method_names())
+@pytest.mark.parametrize("method", list_methods())
 def test_every_method_can_be_laid_over_the_federation(method):
     changed, plain = read_preset(f"federated+{method}"), read_preset("federated")
     assert changed.name == f"federated+{method}"

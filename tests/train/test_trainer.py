@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from train import checkpointing, trainer
-from train.data.dataset import ScanDataset, balanced_weights, batches
+from train.data.dataset import ScanDataset, batches, compute_weights
 from train.trainer import FitConfig, fit
 
 CPU = torch.device("cpu")
@@ -292,14 +292,14 @@ def test_ragged_batches_cover_every_position_once(n, size):
 
 def test_cells_share_equally_and_near_duplicates_count_by_the_root_of_their_number():
     cells = ["a"] * 6 + ["b"] * 2
-    weights = balanced_weights(cells, [0, 0, 0, 0, 1, 2, 3, 4])
+    weights = compute_weights(cells, [0, 0, 0, 0, 1, 2, 3, 4])
     assert weights[:6].sum() == pytest.approx(1) and weights[6:].sum() == pytest.approx(1)
     assert weights[:4].sum() / weights[4] == pytest.approx(2)  # four copies weigh as two scans
     assert weights[6] == weights[7]
 
 
 def test_copies_in_another_cell_do_not_count():
-    weights = balanced_weights(["a", "a", "b", "b"], [0, 1, 0, 0])
+    weights = compute_weights(["a", "a", "b", "b"], [0, 1, 0, 0])
     assert weights.tolist() == pytest.approx([0.5] * 4)
 
 

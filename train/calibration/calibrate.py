@@ -1,7 +1,7 @@
-"""Calibration: temperatures and operating points, the fused detector, tau and the purifier's span.
+"""Calibration of a system: temperatures, operating points, fused score, tau, purifier span.
 
-The fusion is fitted on clean and attacked training scans; every threshold and temperature is
-chosen on validation scans. Test scans are never touched.
+The fused score is fitted on clean and attacked training scans; thresholds and temperatures are
+chosen on validation scans. Test scans are never used.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from train.calibration.fusion import CHANCE_ERRORS, FusionConfig, fuse
 from train.data.dataset import ScanDataset, batches, map_batches
 from train.trainer import ReportFn
 
-PARTS = 10  # of the validation scans, each left out once to choose the operating point
-TIE = 0.004  # accuracies that differ by less count as equal
-SPREAD = 0.5  # of a temperature's logarithm, before any scan is seen
+NUM_PARTS = 10  # of the cross-validation that chooses the operating point
+ACCURACY_TOLERANCE = 0.004  # accuracies that differ by less count as equal
+LOG_TEMPERATURE_SD = 0.5  # of the prior on ln T
 
 
 @dataclass(frozen=True)
@@ -42,13 +42,13 @@ def calibrate(
     config: CalibrateConfig,
     report: ReportFn = print,
 ) -> dict[str, float]:
-    """Calibrates a trained system in place and returns what was measured on validation scans."""
+    """Calibrate a trained system in place; return metrics on validation scans."""
     figures: dict[str, float] = {}
     val = val.thin(config.val_scans, truncate=True)
     x_val, y_val = val.all(system.device)
     for name, classifier in (("classifier", system.classifier), ("plain", system.plain)):
-        found = _operating_point(classifier, x_val, y_val, val.weights, val.groups)
-        figures |= {f"{name}_{k}": v for k, v in found.items()}
+        metrics = _set_operating_point(classifier, x_val, y_val, val.weights, val.groups)
+        figures |= {f"{name}_{k}": v for k, v in metrics.items()}
         report(
             f"{name}: temperature {float(classifier.temperature):.3f}, "
             f"{figures[f'{name}_balanced']:.4f} balanced accuracy on validation scans"
@@ -56,8 +56,8 @@ def calibrate(
     x, y = train.thin(config.fit_scans, truncate=True).all(system.device)
     _whiten(system.detector, x)
     figures["fused_largest_share"] = fuse(system, x, y, config, report)
-    clean = _scores(system.detector, x_val)
-    hit = _scores(system.detector, _val_attack(system, x_val, y_val))
+    clean = _score_scans(system.detector, x_val)
+    hit = _score_scans(system.detector, _attack_validation(system, x_val, y_val))
     for name in SCORES:
         system.detector.set_validation(name, clean[name], hit[name])
         figures[f"{name}_tau"] = system.detector.tau(name)
@@ -69,29 +69,29 @@ def calibrate(
     return figures
 
 
-def _operating_point(
+def _set_operating_point(
     classifier: Calibrated, x: Tensor, y: Tensor, weights: Tensor, groups: Sequence[int]
 ) -> dict[str, float]:
-    """Sets the temperature and, with two classes, the bias in place.
+    """Set the temperature and, with two classes, the bias in place; return metrics.
 
     The bias moves the best operating point to probability one half. The temperature minimises the
-    weighted cross-entropy (Guo et al. 2017) under a prior, ln T ~ N(0, `SPREAD`^2), against which a
-    group of near-duplicates counts once: a hospital's few scans, all read right, would make it
-    vanish. The weights are those of training.
+    weighted cross-entropy (Guo et al. 2017) under a prior, ln T ~ N(0, `LOG_TEMPERATURE_SD`^2), in
+    which a group of near-duplicates counts as one scan: without it, few scans that are all
+    classified correctly would drive T to 0. The weights are those of training.
     """
     y = y.cpu()
     logits = map_batches(classifier.model, x).double()
     weights = weights / weights.sum()
     shift = torch.zeros(logits.shape[1], dtype=torch.float64)
     if len(shift) == 2:
-        cut = _cut(logits[:, 1] - logits[:, 0], y, weights, torch.as_tensor(list(groups)))
+        cut = _choose_cut(logits[:, 1] - logits[:, 0], y, weights, torch.as_tensor(list(groups)))
         shift = cut * torch.tensor([0.5, -0.5]).double()
     moved = logits + shift
     temperatures = torch.logspace(-1, 1.3, 200, dtype=torch.float64)
     losses = torch.stack(
         [(weights * F.cross_entropy(moved / t, y, reduction="none")).sum() for t in temperatures]
     )
-    prior = temperatures.log().square() / (2 * SPREAD**2)
+    prior = temperatures.log().square() / (2 * LOG_TEMPERATURE_SD**2)
     temperature = float(temperatures[int((len(set(groups)) * losses + prior).argmin())])
     classifier.temperature.fill_(temperature)
     classifier.bias.copy_(shift / temperature)
@@ -99,44 +99,42 @@ def _operating_point(
     return {"balanced": balanced, "temperature": temperature}
 
 
-def _cut(margin: Tensor, y: Tensor, weights: Tensor, groups: Tensor) -> float:
+def _choose_cut(margin: Tensor, y: Tensor, weights: Tensor, groups: Tensor) -> float:
     """Return the margin above which the answer is 'tumour', chosen by cross-validation.
 
-    The best cut on few scans is a bad one: each of `PARTS` parts of the groups of near-duplicates
-    is read at the cut that is best on the others. It stays 0 unless that is better by more than
-    chance: one group at a hospital that had three once moved a cut, and cost a tenth of all
-    other scans.
+    Each of `NUM_PARTS` parts of the near-duplicate groups is classified at the best cut of the
+    others. The cut stays 0 unless this is better by more than chance: a cut that one group of three
+    moved once cost 10 % of the accuracy on other scans.
     """
-    said = torch.empty_like(y, dtype=torch.bool)
+    predicted = torch.empty_like(y, dtype=torch.bool)
     unique, of_group = groups.unique(return_inverse=True)
-    for first in range(PARTS):
-        out = torch.isin(groups, unique[first::PARTS])
+    for first in range(NUM_PARTS):
+        out = torch.isin(groups, unique[first::NUM_PARTS])
         if out.all():
             return 0.0
-        said[out] = margin[out] > _best_cut(margin[~out], y[~out], weights[~out])
-    better = (said == (y == 1)).double() - ((margin > 0) == (y == 1)).double()
+        predicted[out] = margin[out] > _find_best_cut(margin[~out], y[~out], weights[~out])
+    better = (predicted == (y == 1)).double() - ((margin > 0) == (y == 1)).double()
     gains = torch.zeros(len(unique), dtype=torch.float64).index_add(0, of_group, weights * better)
-    enough = max(
-        TIE, CHANCE_ERRORS * float(gains.norm())
-    )  # the norm: a sum of so many signs by chance
-    return _best_cut(margin, y, weights) if gains.sum() > enough else 0.0
+    # the norm is the standard deviation of a sum of gains with random signs
+    min_gain = max(ACCURACY_TOLERANCE, CHANCE_ERRORS * float(gains.norm()))
+    return _find_best_cut(margin, y, weights) if gains.sum() > min_gain else 0.0
 
 
-def _best_cut(margin: Tensor, y: Tensor, weights: Tensor) -> float:
+def _find_best_cut(margin: Tensor, y: Tensor, weights: Tensor) -> float:
     """Return the middle one of the cuts with the best weighted accuracy.
 
-    Between neighbouring margins accuracy is constant, so the midpoints are all there is to try;
-    differences of up to `TIE` count as none.
+    Candidates are the midpoints of neighbouring margins; accuracies within `ACCURACY_TOLERANCE`
+    count as equal.
     """
     order = margin.sort().values
     cuts = torch.cat([order[:1] - 1, (order[1:] + order[:-1]) / 2, order[-1:] + 1])
     accuracy = torch.stack([(weights * ((margin > c) == (y == 1))).sum() for c in cuts])
-    best = cuts[accuracy >= accuracy.max() - TIE * weights.sum()]
+    best = cuts[accuracy >= accuracy.max() - ACCURACY_TOLERANCE * weights.sum()]
     return float(best[(best - best.mean()).abs().argmin()])
 
 
 def _whiten(detector: Detector, x: Tensor) -> None:
-    """Clean mean and spread of every patch's fine-band energy, from training scans."""
+    """Set clean mean and spread of every patch's fine-band energy from training scans."""
     energies = torch.cat(
         [
             log_band_energy(b - detector.mae.reconstruct(b), detector.mae.config.patch_size)
@@ -147,8 +145,8 @@ def _whiten(detector: Detector, x: Tensor) -> None:
     detector.clean_std.copy_(energies.std(0).clamp_min(0.25))
 
 
-def _val_attack(system: MedFedPure, x: Tensor, y: Tensor) -> Tensor:
-    """The paper's attack in 8 bits: alternating plain and trained classifier as its target."""
+def _attack_validation(system: MedFedPure, x: Tensor, y: Tensor) -> Tensor:
+    """Attack scans by the paper's attack in 8 bits, on plain and trained classifier in turn."""
     out = x.clone()
     attack = paper_attack(eight_bit=True)
     for start, fn in ((0, system.plain_logits), (1, system.classifier_logits)):
@@ -160,6 +158,6 @@ def _val_attack(system: MedFedPure, x: Tensor, y: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def _scores(detector: Detector, x: Tensor) -> dict[str, Tensor]:
+def _score_scans(detector: Detector, x: Tensor) -> dict[str, Tensor]:
     parts = [detector(b).scores for b in x.split(50)]
     return {name: torch.cat([p[name] for p in parts]).cpu() for name in SCORES}

@@ -1,4 +1,4 @@
-"""The detector's fused score: a logistic regression on clean and attacked training scans.
+"""Fused score of the detector: a logistic regression on clean and attacked training scans.
 
 Ordinary and detector-aware adversarial examples get half of the weight each. Detector-aware ones
 are made against the previous fit, with steps in turn against detector and classifier; those of each
@@ -26,7 +26,7 @@ from train.trainer import ReportFn
 
 MAX_FEATURE_SHARE = 0.5  # of the score's distance between attacked and clean scans
 MAX_AUROC_COST = 0.01  # AUROC that a smaller share may cost
-CHANCE_ERRORS = 2.0  # standard errors; a smaller difference is taken for chance
+CHANCE_ERRORS = 2.0  # standard errors within which a difference counts as chance
 
 
 @dataclass(frozen=True)
@@ -56,14 +56,14 @@ class FusionConfig:
 def fuse(
     system: MedFedPure, x: Tensor, y: Tensor, config: FusionConfig, report: ReportFn = print
 ) -> float:
-    """Fits the fused score in place on training scans x (B, C, H, W) with labels y (B,).
+    """Fit the fused score in place on training scans x (B, C, H, W) with labels y (B,).
 
     Returns:
-        The largest share of one feature in the score: see `feature_shares`.
+        The largest share of one feature in the score: see `compute_feature_shares`.
     """
     report(f"attacking {len(x)} training scans for the detector")
-    detector, clean = system.detector, _features(system.detector, x)
-    ordinary = _features(detector, _attacked(system, x, y, config))
+    detector, clean = system.detector, _measure_features(system.detector, x)
+    ordinary = _measure_features(detector, _attack_ordinary(system, x, y, config))
     most = fit(detector, clean, [ordinary], config.ridge)
     count = min(config.hidden_rounds * config.hidden_scans, len(x))
     positions = torch.tensor(space_evenly(len(x), count) if count else [], dtype=torch.long)
@@ -77,7 +77,7 @@ def fuse(
         for rows in subset.split(16):
             seeds = [config.seed + int(row) for row in rows]
             evading = make_detector_aware(system, x[rows], y[rows], config, seeds)
-            found.append(_features(detector, evading))
+            found.append(_measure_features(detector, evading))
         if found:
             most = fit(detector, clean, [ordinary, torch.cat(found)], config.ridge)
     if not detector.weight.any():
@@ -109,7 +109,7 @@ def make_detector_aware(
     return PGD(eps, 2.5 * eps / steps, steps, eight_bit=True)(logits, x, y, seeds)
 
 
-def _attacked(system: MedFedPure, x: Tensor, y: Tensor, config: FusionConfig) -> Tensor:
+def _attack_ordinary(system: MedFedPure, x: Tensor, y: Tensor, config: FusionConfig) -> Tensor:
     """Return each scan once per eps: PGD on the plain or trained classifier, FGSM or sign noise."""
     generator = torch.Generator().manual_seed(config.seed)
     kinds: list[Callable[[Tensor, Tensor, float], Tensor]] = [
@@ -130,7 +130,7 @@ def _attacked(system: MedFedPure, x: Tensor, y: Tensor, config: FusionConfig) ->
 
 
 def fit(detector: Detector, clean: Tensor, families: Sequence[Tensor], ridge: float) -> float:
-    """Ridge logistic regression on features (N, F), clean ones and families of attacked ones.
+    """Fit a ridge logistic regression to features (N, F), clean ones and families of attacked ones.
 
     Features are standardised on clean scans; classes weigh the same, and so do families. Weights
     are non-negative, so raising a feature never lowers the score. A score that rests on one feature
@@ -151,7 +151,7 @@ def fit(detector: Detector, clean: Tensor, families: Sequence[Tensor], ridge: fl
     weight, offset = _fit_non_negative(zeros, ones, penalty)
     least, share = (
         _measure_auroc(weight, zeros, ones) - MAX_AUROC_COST,
-        feature_shares(weight, zeros, ones),
+        compute_feature_shares(weight, zeros, ones),
     )
     most = float(share.max())
     for _ in range(60):
@@ -161,7 +161,7 @@ def fit(detector: Detector, clean: Tensor, families: Sequence[Tensor], ridge: fl
         tried, at = _fit_non_negative(zeros, ones, penalty)
         if _measure_auroc(tried, zeros, ones) < least:
             break
-        share = feature_shares(tried, zeros, ones)
+        share = compute_feature_shares(tried, zeros, ones)
         if float(share.max()) < most:
             weight, offset, most = tried, at, float(share.max())
     detector.weight.copy_(weight)
@@ -170,7 +170,7 @@ def fit(detector: Detector, clean: Tensor, families: Sequence[Tensor], ridge: fl
 
 
 def _fit_non_negative(zeros: Tensor, ones: Tensor, penalty: Tensor) -> tuple[Tensor, Tensor]:
-    """`fit_logistic` without features of negative weight, removed one by one, lowest first."""
+    """Fit without features of negative weight, removed one by one, lowest first."""
     kept = torch.arange(len(penalty))
     while True:
         found, offset = fit_logistic(zeros[:, kept], ones[:, kept], penalty[kept])
@@ -182,7 +182,7 @@ def _fit_non_negative(zeros: Tensor, ones: Tensor, penalty: Tensor) -> tuple[Ten
     return weight, offset
 
 
-def feature_shares(weight: Tensor, zeros: Tensor, ones: Tensor) -> Tensor:
+def compute_feature_shares(weight: Tensor, zeros: Tensor, ones: Tensor) -> Tensor:
     """Return each feature's share (F,) of the mean score difference of scans `ones` and `zeros`.
 
     Features (N, F) are standardised on `zeros`. A difference of means within `CHANCE_ERRORS`
@@ -199,5 +199,5 @@ def _measure_auroc(weight: Tensor, zeros: Tensor, ones: Tensor) -> float:
     return auroc(score, (torch.arange(len(score)) >= len(zeros)).long())
 
 
-def _features(detector: Detector, x: Tensor) -> Tensor:
+def _measure_features(detector: Detector, x: Tensor) -> Tensor:
     return map_batches(lambda b: detector(b).features, x)

@@ -1,4 +1,4 @@
-"""Random changes that keep the label: rotation, flips, scale, shift, intensity, noise, erasing."""
+"""Augmentation: rotation, flips, scale, shift, intensity, noise, blur and erasing at random."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from core.steganalysis import blur
 
 @dataclass(frozen=True)
 class AugmentConfig:
-    """Largest change of each kind; 0 switches a kind off."""
+    """Largest change of each kind; 0 disables it."""
 
     rotation: float = 15.0  # degrees
     scale: float = 0.12  # size between 1 - scale and 1 + scale
@@ -32,25 +32,25 @@ class AugmentConfig:
 
 
 def augment(x: Tensor, config: AugmentConfig, generator: torch.Generator) -> Tensor:
-    """Changed copies of scans (B, C, H, W) in [0, 1], same shape and range."""
-    x = _intensity(_geometry(x, config, generator), config, generator)
+    """Return augmented copies of scans (B, C, H, W) in [0, 1], of the same shape and range."""
+    x = _change_intensity(_transform(x, config, generator), config, generator)
     if config.erase:
         x = _erase(x, config.erase, generator)
     return x.clamp(0, 1)
 
 
-def _geometry(x: Tensor, c: AugmentConfig, g: torch.Generator) -> Tensor:
+def _transform(x: Tensor, c: AugmentConfig, g: torch.Generator) -> Tensor:
     b = len(x)
-    angle = _spread(b, g) * math.radians(c.rotation)
-    size = 1 / (1 + _spread(b, g) * c.scale)
-    aspect = 1 + _spread(b, g) * c.stretch
+    angle = _draw_symmetric(b, g) * math.radians(c.rotation)
+    size = 1 / (1 + _draw_symmetric(b, g) * c.scale)
+    aspect = 1 + _draw_symmetric(b, g) * c.stretch
     sx, sy = size * aspect, size / aspect
     if c.flip:
-        sx = sx * _sign(b, 0.5, g)
+        sx = sx * _draw_signs(b, 0.5, g)
     if c.upend:
-        sy = sy * _sign(b, c.upend, g)
+        sy = sy * _draw_signs(b, c.upend, g)
     cos, sin = angle.cos(), angle.sin()
-    shift_x, shift_y = _spread(b, g) * 2 * c.shift, _spread(b, g) * 2 * c.shift
+    shift_x, shift_y = _draw_symmetric(b, g) * 2 * c.shift, _draw_symmetric(b, g) * 2 * c.shift
     theta = torch.stack(
         [
             torch.stack([sx * cos, -sy * sin, shift_x], 1),
@@ -62,11 +62,11 @@ def _geometry(x: Tensor, c: AugmentConfig, g: torch.Generator) -> Tensor:
     return F.grid_sample(x, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
 
 
-def _intensity(x: Tensor, c: AugmentConfig, g: torch.Generator) -> Tensor:
+def _change_intensity(x: Tensor, c: AugmentConfig, g: torch.Generator) -> Tensor:
     b, _, h, w = x.shape
 
     def per_scan(amount: float) -> Tensor:
-        return (_spread(b, g) * amount).view(-1, 1, 1, 1).to(x)
+        return (_draw_symmetric(b, g) * amount).view(-1, 1, 1, 1).to(x)
 
     x = x.clamp(0, 1).pow(per_scan(c.gamma).exp())
     if c.shading:
@@ -77,7 +77,7 @@ def _intensity(x: Tensor, c: AugmentConfig, g: torch.Generator) -> Tensor:
     x = x * (1 + per_scan(c.contrast)) + per_scan(c.brightness) * (x > 0.04)
     if c.blur:
         soft = blur(x)
-        x = torch.where(_chance(b, c.blur, g).to(x.device).view(-1, 1, 1, 1), soft, x)
+        x = torch.where(_draw_flags(b, c.blur, g).to(x.device).view(-1, 1, 1, 1), soft, x)
     if c.noise:
         sigma = torch.rand(b, generator=g).view(-1, 1, 1, 1) * c.noise
         x = x + (torch.randn(x.shape, generator=g) * sigma).to(x)
@@ -93,17 +93,17 @@ def _erase(x: Tensor, share: float, g: torch.Generator) -> Tensor:
     inside = ((y - centre[:, :1, None]).abs() < size[:, :1, None] / 2) & (
         (z - centre[:, 1:, None]).abs() < size[:, 1:, None] / 2
     )
-    inside &= _chance(b, share, g).view(-1, 1, 1)
+    inside &= _draw_flags(b, share, g).view(-1, 1, 1)
     return x.masked_fill(inside[:, None].to(x.device), 0.0)
 
 
-def _spread(b: int, g: torch.Generator) -> Tensor:
+def _draw_symmetric(b: int, g: torch.Generator) -> Tensor:
     return torch.rand(b, generator=g) * 2 - 1
 
 
-def _chance(b: int, share: float, g: torch.Generator) -> Tensor:
+def _draw_flags(b: int, share: float, g: torch.Generator) -> Tensor:
     return torch.rand(b, generator=g) < share
 
 
-def _sign(b: int, share: float, g: torch.Generator) -> Tensor:
-    return 1 - 2 * _chance(b, share, g).float()
+def _draw_signs(b: int, share: float, g: torch.Generator) -> Tensor:
+    return 1 - 2 * _draw_flags(b, share, g).float()

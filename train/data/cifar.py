@@ -21,13 +21,13 @@ CLASSES = (
 )  # fmt: skip
 SIDE = 32
 PARTS = ("train", "test")
-OFFICIAL = "cifar-10-batches-py"
+OFFICIAL_FOLDER = "cifar-10-batches-py"
 JPEG_PLACES = ("cifar10-jpeg.tar.gz", "cifar10-jpeg", ".")  # archive, tree, tree at the root
 
 
 @dataclass(frozen=True)
 class Cifar:
-    """Both parts of the data set; `title` is what every figure measured on it must say."""
+    """Both parts of the data set; `title` is its name in every table."""
 
     title: str
     train: np.ndarray  # (N, 3, 32, 32) uint8
@@ -37,28 +37,28 @@ class Cifar:
 
 
 def read_cifar(root: str | Path, cache: str | Path | None = None) -> Cifar:
-    """Reads CIFAR-10 from a data folder, the official files first.
+    """Read CIFAR-10 from a data folder, the official files first.
 
     The folder holds `cifar-10-batches-py` (as torchvision leaves it), `cifar10-jpeg.tar.gz`, or its
     contents: `train/<class>/NNNN.jpg` and `test/<class>/NNNN.jpg`.
 
     Raises:
-        DataError: none of them is there, or one is damaged or lacks a class.
+        DataError: there are none of these, or one is damaged or lacks a class.
     """
     root = Path(root)
-    if (root / OFFICIAL).is_dir():
-        return Cifar("CIFAR-10", **_cached(root / OFFICIAL, cache))
+    if (root / OFFICIAL_FOLDER).is_dir():
+        return Cifar("CIFAR-10", **_load_cached(root / OFFICIAL_FOLDER, cache))
     for place in JPEG_PLACES:
         path = root / place
         if path.is_file() or (path / PARTS[0] / CLASSES[0]).is_dir():
-            return Cifar("CIFAR-10 (JPEG)", **_cached(path, cache))
-    raise DataError(f"no CIFAR-10 under {root}: expected {OFFICIAL} or {JPEG_PLACES[0]}")
+            return Cifar("CIFAR-10 (JPEG)", **_load_cached(path, cache))
+    raise DataError(f"no CIFAR-10 under {root}: expected {OFFICIAL_FOLDER} or {JPEG_PLACES[0]}")
 
 
-def _cached(path: Path, cache: str | Path | None) -> dict[str, np.ndarray]:
-    """The arrays at `path`, kept in `cache` under the sizes and times of the files."""
+def _load_cached(path: Path, cache: str | Path | None) -> dict[str, np.ndarray]:
+    """Load the arrays at `path` from `cache`, keyed by the sizes and times of the files."""
     if cache is None:
-        return _read(path)
+        return _decode_all(path)
     files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
     stats = [(p.name, s.st_size, s.st_mtime_ns) for p in files for s in [p.stat()]]
     key = hashlib.sha256(repr(stats).encode()).hexdigest()[:16]
@@ -67,7 +67,7 @@ def _cached(path: Path, cache: str | Path | None) -> dict[str, np.ndarray]:
         kept.parent.mkdir(parents=True, exist_ok=True)
         partial = kept.with_name(f"{kept.stem}.{os.getpid()}.tmp.npz")
         try:
-            np.savez(partial, allow_pickle=False, **_read(path))
+            np.savez(partial, allow_pickle=False, **_decode_all(path))
             partial.replace(kept)
         finally:  # a full disk leaves nothing behind
             partial.unlink(missing_ok=True)
@@ -75,11 +75,11 @@ def _cached(path: Path, cache: str | Path | None) -> dict[str, np.ndarray]:
         return dict(arrays)
 
 
-def _read(path: Path) -> dict[str, np.ndarray]:
-    return _official(path.parent) if path.name == OFFICIAL else _jpeg(path)
+def _decode_all(path: Path) -> dict[str, np.ndarray]:
+    return _read_official(path.parent) if path.name == OFFICIAL_FOLDER else _read_jpegs(path)
 
 
-def _official(root: Path) -> dict[str, np.ndarray]:
+def _read_official(root: Path) -> dict[str, np.ndarray]:
     from torchvision.datasets import CIFAR10  # type: ignore[import-untyped]
 
     arrays = {}
@@ -87,16 +87,16 @@ def _official(root: Path) -> dict[str, np.ndarray]:
         try:
             data = CIFAR10(str(root), train=part == "train", download=False)
         except RuntimeError:  # torchvision compares each file with its published checksum
-            raise DataError(f"{root / OFFICIAL} is incomplete or damaged") from None
+            raise DataError(f"{root / OFFICIAL_FOLDER} is incomplete or damaged") from None
         arrays[part] = np.ascontiguousarray(data.data.transpose(0, 3, 1, 2))
         arrays[f"{part}_labels"] = np.array(data.targets, dtype=np.int64)
     return arrays
 
 
-def _jpeg(path: Path) -> dict[str, np.ndarray]:
+def _read_jpegs(path: Path) -> dict[str, np.ndarray]:
     found: dict[str, np.ndarray] = {}
     try:
-        for name, data in _files(path):
+        for name, data in _iterate_files(path):
             found[name] = _decode(data)
     except (OSError, ValueError, EOFError, tarfile.TarError, zlib.error) as error:
         raise DataError(f"{path} is incomplete or damaged: {error}") from None
@@ -111,8 +111,8 @@ def _jpeg(path: Path) -> dict[str, np.ndarray]:
     return arrays
 
 
-def _files(path: Path) -> Iterator[tuple[str, bytes]]:
-    """`part/class/file.jpg` and the bytes, of an archive or a tree."""
+def _iterate_files(path: Path) -> Iterator[tuple[str, bytes]]:
+    """Yield `part/class/file.jpg` and the bytes of each picture of an archive or a folder."""
     if path.is_dir():
         for part in PARTS:
             for file in sorted((path / part).glob("*/*.jpg")):
@@ -129,7 +129,7 @@ def _files(path: Path) -> Iterator[tuple[str, bytes]]:
 
 
 def _decode(data: bytes) -> np.ndarray:
-    """(3, 32, 32) uint8."""
+    """Decode a JPEG to (3, 32, 32) uint8."""
     with Image.open(io.BytesIO(data), formats=("JPEG",)) as picture:
         levels = np.asarray(picture.convert("RGB"))
     if levels.shape != (SIDE, SIDE, 3):

@@ -1,4 +1,4 @@
-"""The corpus of a protocol: training and validation scans, the split's hash; and single folds."""
+"""Scans of a protocol: a corpus for training and validation, or one fold."""
 
 from __future__ import annotations
 
@@ -13,8 +13,15 @@ import torch
 from train.data import split
 from train.data.cifar import read_cifar
 from train.data.dataset import ScanDataset, space_evenly
-from train.data.sources import DataError, Record, file_sha256, find_folder, find_records, load_scans
-from train.data.split import Manifest, check_files, fold_of, read_manifest, split_by_group
+from train.data.sources import (
+    DataError,
+    Record,
+    find_class_records,
+    find_records,
+    hash_files,
+    load_scans,
+)
+from train.data.split import Manifest, check_files, choose_fold, read_manifest, split_by_group
 
 CIFAR10, FOLDER = "cifar10", "folder"
 PROTOCOLS = (*split.PROTOCOLS, CIFAR10, FOLDER)
@@ -31,12 +38,12 @@ class Corpus:
 
     @property
     def num_classes(self) -> int:
-        """Classes that the labels name."""
+        """Number of classes in the labels."""
         return int(torch.cat([self.train.labels, self.val.labels]).max()) + 1
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """(C, H, W) of one scan."""
+        """Shape (C, H, W) of one scan."""
         shape = self.train.scans.shape[1:]
         return shape if len(shape) == 3 else (1, *shape)
 
@@ -44,24 +51,24 @@ class Corpus:
 def load_corpus(
     protocol: str, root: Path, cache: Path | None, manifests: Path | None = None
 ) -> Corpus:
-    """Reads the scans of a protocol's training and validation folds; no test scan is learned from.
+    """Load the training and validation folds of a protocol; the test fold is not used.
 
-    `cifar10` and `folder` (a folder per class) split themselves by the same hash rule; the others
-    have a committed manifest, or one in the folder `manifests`.
+    `cifar10` and `folder` (a folder per class) are split by hash; the others have a committed
+    manifest, or one in the folder `manifests`.
 
     Raises:
         DataError: the data folder is missing, empty, lacks a class or differs from the manifest.
     """
     if protocol == CIFAR10:
-        return _from_cifar(root, cache)
+        return _load_cifar(root, cache)
     if protocol == FOLDER:
-        records = find_folder(root)
+        records = find_class_records(root)
         scans = load_scans(root, records, cache)
-        entries = split_by_group(records, file_sha256(root, records), scans)
-        return _corpus(Manifest(FOLDER, tuple(entries)), records, scans)
+        entries = split_by_group(records, hash_files(root, records), scans)
+        return _build_corpus(Manifest(FOLDER, tuple(entries)), records, scans)
     manifest = read_manifest(protocol, manifests)
-    records, scans = _read_scans(manifest, manifest.fold("train", "val"), root, cache)
-    return _corpus(manifest, records, scans)
+    records, scans = _read_scans(manifest, manifest.find_positions("train", "val"), root, cache)
+    return _build_corpus(manifest, records, scans)
 
 
 def load_fold(
@@ -73,7 +80,7 @@ def load_fold(
     cache: str | Path | None = ".cache",
     manifests: Path | None = None,
 ) -> ScanDataset:
-    """Reads the scans of fold `name` ('train', 'val' or 'test') of a protocol with a manifest.
+    """Load fold `name` ('train', 'val' or 'test') of a protocol with a manifest.
 
     Without a cache only the fold's own files are decoded.
 
@@ -82,18 +89,18 @@ def load_fold(
         ValueError: the limit is below 1.
     """
     manifest = read_manifest(protocol, manifests)
-    positions = manifest.fold(name)
+    positions = manifest.find_positions(name)
     if not positions:
         raise DataError(f"the manifest of {protocol!r} has no scans in fold {name!r}")
     positions = [positions[i] for i in space_evenly(len(positions), limit)]
     records, scans = _read_scans(manifest, positions, root, cache)
-    return _dataset(manifest, positions, records, scans)
+    return _build_dataset(manifest, positions, records, scans)
 
 
 def _read_scans(
     manifest: Manifest, positions: Sequence[int], root: str | Path, cache: str | Path | None
 ) -> tuple[list[Record], np.ndarray]:
-    """The verified scans of the positions at least; a cache holds all scans of the sources."""
+    """Read at least the scans at `positions`, verified; with a cache, all scans of the sources."""
     if cache is None:
         check_files(manifest, root, positions)
         records = [manifest.entries[i].record for i in positions]
@@ -103,17 +110,17 @@ def _read_scans(
     return records, load_scans(root, records, cache)
 
 
-def _corpus(manifest: Manifest, records: Sequence[Record], scans: np.ndarray) -> Corpus:
-    def fold(name: str) -> ScanDataset:
-        positions = manifest.fold(name)
+def _build_corpus(manifest: Manifest, records: Sequence[Record], scans: np.ndarray) -> Corpus:
+    def build_fold(name: str) -> ScanDataset:
+        positions = manifest.find_positions(name)
         if not positions:
             raise DataError(f"the {name} fold of {manifest.protocol!r} is empty: more scans needed")
-        return _dataset(manifest, positions, records, scans)
+        return _build_dataset(manifest, positions, records, scans)
 
-    return Corpus(fold("train"), fold("val"), manifest.sha256, manifest.protocol)
+    return Corpus(build_fold("train"), build_fold("val"), manifest.sha256, manifest.protocol)
 
 
-def _dataset(
+def _build_dataset(
     manifest: Manifest, positions: Sequence[int], records: Sequence[Record], scans: np.ndarray
 ) -> ScanDataset:
     row_of = {r.file: i for i, r in enumerate(records)}
@@ -131,13 +138,13 @@ def _dataset(
     )
 
 
-def _from_cifar(root: Path, cache: Path | None) -> Corpus:
-    """The official training pictures, the hash rule's validation tenth set apart."""
+def _load_cifar(root: Path, cache: Path | None) -> Corpus:
+    """Load the official training pictures; the hash of each decides on training or validation."""
     cifar = read_cifar(root, cache)
     digests = [hashlib.sha256(picture.tobytes()).hexdigest() for picture in cifar.train]
-    is_val = np.array([fold_of(digest) == "val" for digest in digests])
+    is_val = np.array([choose_fold(digest) == "val" for digest in digests])
 
-    def fold(chosen: np.ndarray) -> ScanDataset:
+    def build_fold(chosen: np.ndarray) -> ScanDataset:
         labels = cifar.train_labels[chosen]
         cells = [f"{CIFAR10}/{label}" for label in labels]
         groups = np.flatnonzero(chosen).tolist()  # each picture is its own
@@ -147,4 +154,4 @@ def _from_cifar(root: Path, cache: Path | None) -> Corpus:
         raise DataError(f"too few pictures for a validation fold: {len(is_val)}")
     lines = sorted(f"{d},{label}" for d, label in zip(digests, cifar.train_labels, strict=True))
     digest = hashlib.sha256("\n".join(lines).encode()).hexdigest()
-    return Corpus(fold(~is_val), fold(is_val), digest, cifar.title)
+    return Corpus(build_fold(~is_val), build_fold(is_val), digest, cifar.title)

@@ -17,7 +17,7 @@ from train.data.split import Entry, Manifest
 
 
 class Batch(NamedTuple):
-    """B scans on the device."""
+    """Batch of B scans on the device."""
 
     x: Tensor  # (B, C, H, W) in [0, 1]
     y: Tensor  # (B,)
@@ -41,8 +41,8 @@ class ScanDataset:
 
     @cached_property
     def weights(self) -> Tensor:
-        """Weight of each scan in training, (N,) float64: see `balanced_weights`."""
-        return balanced_weights(self.cells, self.groups)
+        """Weight of each scan in training, (N,) float64: see `compute_weights`."""
+        return compute_weights(self.cells, self.groups)
 
     @property
     def sources(self) -> list[str]:
@@ -128,7 +128,7 @@ def batches(n: int, size: int) -> Iterator[range]:
         yield range(start, min(start + size, n))
 
 
-def balanced_weights(cells: Sequence[object], groups: Sequence[int]) -> Tensor:
+def compute_weights(cells: Sequence[object], groups: Sequence[int]) -> Tensor:
     """Return weights (N,) float64: equal for all cells; n near-duplicates count as sqrt(n)."""
     sizes = Counter(zip(cells, groups, strict=True))
     weights = torch.tensor(

@@ -1,8 +1,8 @@
-"""Clients: which hospital holds which scans. Near-duplicates stay together, whatever the fold.
+"""Partition of scans among hospitals (clients); near-duplicates stay together.
 
 A group of near-duplicates goes to one client as a whole. It is dealt with the scans of its first
-fold (train, then validation, then test), so that knowing the test scans changes nothing about who
-trains on what.
+fold (train, then validation, then test), so that test scans do not affect the training scans of
+any client.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from train.data.sources import DataError
 from train.data.split import FOLDS, Manifest
 
 KINDS = ("iid", "dirichlet", "source")
-DRAWS = 200  # of a Dirichlet, until every client can train
+MAX_DRAWS = 200  # from the Dirichlet, until every client can train
 
 
 @dataclass(frozen=True)
@@ -64,8 +64,8 @@ class Row(NamedTuple):
     group: int
 
 
-def rows_of(data: Manifest | Corpus) -> list[Row]:
-    """One row a scan: of a manifest all in its order, of a corpus the training, then validation."""
+def list_rows(data: Manifest | Corpus) -> list[Row]:
+    """List one row a scan: a manifest in its order, a corpus training scans first."""
     if isinstance(data, Manifest):
         return [Row(e.fold, e.source, e.record.label, e.group) for e in data.entries]
     rows = []
@@ -77,27 +77,27 @@ def rows_of(data: Manifest | Corpus) -> list[Row]:
 
 
 def assign(rows: Sequence[Row], config: PartitionConfig) -> list[int]:
-    """The client, 0 to num_clients - 1, of each row; the same rows and seed, the same clients.
+    """Return the client, 0 to num_clients - 1, of each row; equal seeds give equal clients.
 
     Raises:
         DataError: a client would have too few scans or classes to train, or none to validate.
     """
-    homes = _homes(rows)
+    homes = _place_groups(rows)
     problem = ""
-    for draw in range(DRAWS if config.kind == "dirichlet" else 1):
-        shares = _shares(homes, rows, config, draw)
+    for draw in range(MAX_DRAWS if config.kind == "dirichlet" else 1):
+        shares = _compute_shares(homes, rows, config, draw)
         owner: dict[int, int] = {}
         for home, groups in homes.items():
-            owner |= _deal(groups, shares[home[1:]], _generator(config.seed, draw, *home))
+            owner |= _deal(groups, shares[home[1:]], _make_generator(config.seed, draw, *home))
         clients = [owner[row.group] for row in rows]
-        problem = _problem(rows, clients, config)
+        problem = _find_problem(rows, clients, config)
         if not problem:
             return clients
     raise DataError(f"{problem}: fewer clients, more scans or a higher concentration are needed")
 
 
-def client_corpus(corpus: Corpus, config: PartitionConfig, client: int) -> Corpus:
-    """The part of a corpus that one client holds, as its own scanner shows it.
+def select_client_corpus(corpus: Corpus, config: PartitionConfig, client: int) -> Corpus:
+    """Return one client's part of a corpus, with its scanner shift.
 
     Raises:
         ValueError: there is no such client.
@@ -105,16 +105,16 @@ def client_corpus(corpus: Corpus, config: PartitionConfig, client: int) -> Corpu
     """
     if not 0 <= client < config.num_clients:
         raise ValueError(f"client must be in [0, {config.num_clients - 1}], got {client}")
-    mine = [i for i, c in enumerate(assign(rows_of(corpus), config)) if c == client]
+    mine = [i for i, c in enumerate(assign(list_rows(corpus), config)) if c == client]
     cut = len(corpus.train)
     inside = [i for i in mine if i < cut], [i - cut for i in mine if i >= cut]
 
-    def fold(data: ScanDataset, keep: list[int], offset: int) -> ScanDataset:
+    def select(data: ScanDataset, keep: list[int], offset: int) -> ScanDataset:
         names = [i + offset for i in keep]
         part = data.pick(keep)
         return replace(part, scans=shift(part.scans, config.scanner, config.seed, client, names))
 
-    train, val = fold(corpus.train, inside[0], 0), fold(corpus.val, inside[1], cut)
+    train, val = select(corpus.train, inside[0], 0), select(corpus.val, inside[1], cut)
     if config.max_scans:
         train, val = (
             train.thin(config.max_scans, truncate=True),
@@ -123,8 +123,8 @@ def client_corpus(corpus: Corpus, config: PartitionConfig, client: int) -> Corpu
     return replace(corpus, train=train, val=val)
 
 
-def _homes(rows: Sequence[Row]) -> dict[tuple[str, str, int], dict[int, int]]:
-    """(fold, source, label) -> {group dealt there: its scans in that fold}."""
+def _place_groups(rows: Sequence[Row]) -> dict[tuple[str, str, int], dict[int, int]]:
+    """Return (fold, source, label) -> {group dealt there: its scans in that fold}."""
     homes: dict[tuple[str, str, int], dict[int, int]] = {}
     placed: set[int] = set()
     for fold in FOLDS:
@@ -139,30 +139,30 @@ def _homes(rows: Sequence[Row]) -> dict[tuple[str, str, int], dict[int, int]]:
     return homes
 
 
-def _shares(
+def _compute_shares(
     homes: dict[tuple[str, str, int], dict[int, int]],
     rows: Sequence[Row],
     config: PartitionConfig,
     draw: int,
 ) -> dict[tuple[str, int], np.ndarray]:
-    """(source, label) -> share (num_clients,) of its scans that each client gets."""
+    """Return (source, label) -> each client's share (num_clients,) of its scans."""
     n, cells = config.num_clients, sorted({home[1:] for home in homes})
     if config.kind == "dirichlet":
         by_label = {
-            label: _generator(config.seed, draw, label).dirichlet([config.concentration] * n)
+            label: _make_generator(config.seed, draw, label).dirichlet([config.concentration] * n)
             for label in {label for _, label in cells}
         }
         return {(source, label): by_label[label] for source, label in cells}
     if config.kind == "source":
-        sources = _clients_by_source(Counter(r.source for r in rows if r.fold == FOLDS[0]), n)
+        sources = _allot_clients(Counter(r.source for r in rows if r.fold == FOLDS[0]), n)
         return {
             (s, label): np.array([float(c in sources[s]) for c in range(n)]) for s, label in cells
         }
     return dict.fromkeys(cells, np.ones(n))
 
 
-def _clients_by_source(sizes: Counter[str], n: int) -> dict[str, range]:
-    """Consecutive clients for each source, by D'Hondt over its training scans, one at least."""
+def _allot_clients(sizes: Counter[str], n: int) -> dict[str, range]:
+    """Allot consecutive clients to each source, by D'Hondt over training scans, one at least."""
     if not 2 <= len(sizes) <= n:
         raise DataError(
             f"a partition by source needs 2 to {n} sources (one client each at least), "
@@ -181,7 +181,7 @@ def _clients_by_source(sizes: Counter[str], n: int) -> dict[str, range]:
 def _deal(
     groups: dict[int, int], share: np.ndarray, generator: np.random.Generator
 ) -> dict[int, int]:
-    """Group -> client: the largest groups first, each to the client that lacks most."""
+    """Return group -> client: the largest groups first, each to the client that lacks most."""
     lacks = share / share.sum() * sum(groups.values())
     lacks[share == 0] = -np.inf
     lacks += generator.uniform(0, 1e-6, len(share))  # ties go to nobody in particular
@@ -194,7 +194,7 @@ def _deal(
     return owner
 
 
-def _problem(rows: Sequence[Row], clients: Sequence[int], config: PartitionConfig) -> str:
+def _find_problem(rows: Sequence[Row], clients: Sequence[int], config: PartitionConfig) -> str:
     """Return the reason that these clients cannot train; empty if they can."""
     has_val = any(row.fold == "val" for row in rows)
     for client in range(config.num_clients):
@@ -212,5 +212,5 @@ def _problem(rows: Sequence[Row], clients: Sequence[int], config: PartitionConfi
     return ""
 
 
-def _generator(*seed: int | str) -> np.random.Generator:
+def _make_generator(*seed: int | str) -> np.random.Generator:
     return np.random.default_rng([zlib.crc32(repr(seed).encode())])

@@ -1,4 +1,4 @@
-"""Scanner shift: each simulated hospital looks at a head through a machine of its own."""
+"""Scanner shift: each simulated hospital has a scanner of its own."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class ScannerConfig:
-    """Largest difference between two hospitals' machines of each kind; 0 switches a kind off."""
+    """Largest difference of each kind between two scanners; 0 disables it."""
 
     gamma: float = 0.0  # exponent between exp(-gamma) and exp(gamma)
     bias: float = 0.0  # slow multiplicative field, between 1 - bias and 1 + bias
@@ -22,23 +22,23 @@ class ScannerConfig:
 
     @property
     def is_on(self) -> bool:
-        """True where any kind of difference is on."""
+        """True if any difference is enabled."""
         return max(self.gamma, self.bias, self.noise) > 0
 
 
 def shift(
     scans: np.ndarray, config: ScannerConfig, seed: int, client: int, names: Sequence[int]
 ) -> np.ndarray:
-    """Scans (N, H, W) or (N, C, H, W), uint8, as the client's machine would have shown them.
+    """Return scans (N, H, W) or (N, C, H, W), uint8, as the client's scanner shows them.
 
-    Gamma, field and noise level follow from `seed` and `client`; the noise in a scan from its own
-    number in `names` as well, so that it is the same whichever scans come along.
+    Gamma, bias field and noise level depend on `seed` and `client`; a scan's noise also on its
+    number in `names`, so that it is the same in every subset.
     """
     if not config.is_on:
         return scans
     machine = np.random.default_rng([seed, client])
     exponent = np.exp(machine.uniform(-config.gamma, config.gamma))
-    field = 1 + config.bias * _field(scans.shape[-2], scans.shape[-1], machine)
+    field = 1 + config.bias * _draw_field(scans.shape[-2], scans.shape[-1], machine)
     sigma = machine.uniform(0, config.noise)
     shifted = np.empty_like(scans)
     for i, name in enumerate(names):
@@ -50,8 +50,8 @@ def shift(
     return shifted
 
 
-def _field(height: int, width: int, machine: np.random.Generator) -> np.ndarray:
-    """A quadratic surface (H, W) whose largest absolute value is 1, as a surface coil leaves."""
+def _draw_field(height: int, width: int, machine: np.random.Generator) -> np.ndarray:
+    """Draw a quadratic surface (H, W) of largest absolute value 1, like a coil's sensitivity."""
     y, x = np.meshgrid(np.linspace(-1, 1, height), np.linspace(-1, 1, width), indexing="ij")
     terms = np.stack([x, y, x * y, x**2 - 1 / 3, y**2 - 1 / 3])
     surface: np.ndarray = np.tensordot(machine.normal(size=len(terms)), terms, axes=1)

@@ -1,4 +1,4 @@
-"""Readers of the data sets: which files there are, and their scans as one array on disk."""
+"""Sources: the labelled files of each data set, and their decoded scans as one cached array."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ import numpy as np
 
 from core.scan import SIZE, ScanError, read_scan, to_uint8
 
-FEW = 500  # files that one process decodes in less time than others need to start
-PICTURES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"}
+MIN_PARALLEL_FILES = 500  # fewer are decoded sooner than other processes start
+PICTURE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"}
 BR35H = "br35h"
 COLLECTION = "brain-tumor-mri"
 # folder of each source -> {class folder: (label, subtype)}; label 1 is 'tumour'
@@ -31,12 +31,12 @@ SOURCES: dict[str, dict[str, tuple[int, str]]] = {
 
 
 class DataError(ValueError):
-    """The data folder is missing, empty, lacks a class, or does not match a manifest."""
+    """A data folder that is missing, empty, lacks a class, or does not match a manifest."""
 
 
 @dataclass(frozen=True)
 class Record:
-    """One labelled picture: `file` is relative to the data folder, with forward slashes."""
+    """Labelled picture; `file` is relative to the data folder, with forward slashes."""
 
     file: str
     source: str
@@ -44,14 +44,14 @@ class Record:
     subtype: str
 
 
-def default_root() -> Path | None:
-    """The folder that the environment variable MEDFEDPURE_DATA names, if it does."""
+def find_data_root() -> Path | None:
+    """Return the folder named by the environment variable MEDFEDPURE_DATA, or None."""
     value = os.environ.get("MEDFEDPURE_DATA")
     return Path(value) if value else None
 
 
 def find_records(root: str | Path, sources: Sequence[str] = (BR35H, COLLECTION)) -> list[Record]:
-    """Lists the labelled scans of the named sources under `root`, sorted by file.
+    """List the labelled scans of the named sources under `root`, sorted by file.
 
     Raises:
         DataError: a folder is missing or has no picture; the message names it.
@@ -64,13 +64,13 @@ def find_records(root: str | Path, sources: Sequence[str] = (BR35H, COLLECTION))
         if source not in SOURCES:
             raise DataError(f"unknown source {source!r}: choose from {', '.join(SOURCES)}")
         for folder, (label, subtype) in SOURCES[source].items():
-            names = _pictures(root / source / folder)
+            names = _list_pictures(root / source / folder)
             records += [Record(f"{source}/{folder}/{n}", source, label, subtype) for n in names]
     return sorted(records, key=lambda record: record.file)
 
 
-def find_folder(root: str | Path) -> list[Record]:
-    """Any folder with a folder per class, as torchvision's ImageFolder: labels by sorted name.
+def find_class_records(root: str | Path) -> list[Record]:
+    """List the pictures of a folder per class, as ImageFolder does: labels by sorted name.
 
     Raises:
         DataError: the folder is missing, has fewer than two classes, or one without a picture.
@@ -86,19 +86,19 @@ def find_folder(root: str | Path) -> list[Record]:
     return [
         Record(f"{name}/{picture}", root.name, label, name)
         for label, name in enumerate(classes)
-        for picture in _pictures(root / name)
+        for picture in _list_pictures(root / name)
     ]
 
 
-def file_sha256(root: str | Path, records: Sequence[Record]) -> list[str]:
-    """Sha256 of each file's bytes, in hexadecimal."""
+def hash_files(root: str | Path, records: Sequence[Record]) -> list[str]:
+    """Return the sha256 of each file, in hexadecimal."""
     return [hashlib.sha256((Path(root) / r.file).read_bytes()).hexdigest() for r in records]
 
 
 def load_scans(
     root: str | Path, records: Sequence[Record], cache: str | Path | None = None
 ) -> np.ndarray:
-    """Canonical scans as uint8 (N, 224, 224), decoded once and kept beside in `cache`.
+    """Load canonical scans as uint8 (N, 224, 224), decoded once into `cache`.
 
     The cache is keyed by the files with their sizes and times: a changed folder is decoded anew.
 
@@ -130,7 +130,7 @@ def load_scans(
 
 def _decode_all(root: Path, records: Sequence[Record]) -> np.ndarray:
     paths = [str(root / r.file) for r in records]
-    if len(paths) < FEW:
+    if len(paths) < MIN_PARALLEL_FILES:
         return np.concatenate([_decode(path) for path in paths])
     with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:  # torch's threads: no fork
         return np.concatenate(list(pool.map(_decode, paths, chunksize=64)))
@@ -143,10 +143,10 @@ def _decode(path: str) -> np.ndarray:
         raise DataError(f"{path}: {error}") from error
 
 
-def _pictures(folder: Path) -> list[str]:
+def _list_pictures(folder: Path) -> list[str]:
     if not folder.is_dir():
         raise DataError(f"no folder {folder}")
-    names = sorted(p.name for p in folder.iterdir() if p.suffix.lower() in PICTURES)
+    names = sorted(p.name for p in folder.iterdir() if p.suffix.lower() in PICTURE_SUFFIXES)
     if not names:
         raise DataError(f"no pictures in {folder}")
     return names

@@ -1,11 +1,10 @@
-"""Near-duplicate groups and split manifests: who trains, validates and tests, nothing to choose.
+"""Split manifests: folds without shared near-duplicates, drawn by hash.
 
-Two scans belong together when their 24 x 24 grey thumbnails, zero mean and unit norm, correlate
-above .97, one of them mirrored or turned if need be: both sources hold scans beside their mirror
-images, left to right and upside down. Groups are the connected components, over all sources
-together. A group's fold follows from a hash of the smallest sha256 of its files. This makes folds
-free of near-duplicates; patients cannot be told apart in these data, so it does not make them free
-of shared patients.
+Two scans are near-duplicates when their 24 x 24 grey thumbnails, zero mean and unit norm, correlate
+above .97 in any orientation: both sources hold scans beside their mirror images, left to right and
+upside down. Groups are the connected components over all sources together. A group's fold follows
+from a hash of the smallest sha256 of its files. Patients cannot be told apart in these data, so
+folds may still share patients.
 """
 
 from __future__ import annotations
@@ -24,15 +23,15 @@ from PIL import Image
 
 from train.data.sources import BR35H, COLLECTION, SOURCES, DataError, Record
 
-THUMBNAIL = 24
-THRESHOLD = 0.97
+THUMBNAIL_SIDE = 24
+MIN_CORRELATION = 0.97
 TEST_SHARE, VAL_SHARE = 0.20, 0.10
-PAPER_TEST, PAPER_VAL = 600, 240
+PAPER_TEST_SCANS, PAPER_VAL_SCANS = 600, 240
 PROTOCOLS: dict[str, tuple[str, ...]] = {
     "paper": (BR35H,),
     "leak-free": (BR35H,),
     "multi-source": (BR35H, COLLECTION),
-    # comparison row only: leaving a source out is measured both ways
+    # for comparison only: each source is left out once
     "second-source": (COLLECTION,),
 }
 FOLDS = ("train", "val", "test")
@@ -42,7 +41,7 @@ MANIFESTS = Path(__file__).parents[1] / "manifests"
 
 @dataclass(frozen=True)
 class Entry:
-    """One line of a manifest."""
+    """Line of a manifest."""
 
     file: str
     sha256: str
@@ -52,14 +51,14 @@ class Entry:
 
     @property
     def record(self) -> Record:
-        """The picture with its label, which follows from its folder."""
+        """Picture with its label, which follows from its folder."""
         label, subtype = SOURCES[self.source][self.file.split("/")[1]]
         return Record(self.file, self.source, label, subtype)
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """All lines of one protocol, sorted by file; `sha256` names it in weights and results."""
+    """Split of one protocol, sorted by file; `sha256` identifies it in weights and results."""
 
     protocol: str
     entries: tuple[Entry, ...]
@@ -70,24 +69,24 @@ class Manifest:
         return hashlib.sha256(self.to_csv().encode()).hexdigest()
 
     def to_csv(self) -> str:
-        """The manifest's text as it is committed."""
+        """Return the manifest as the text of its committed file."""
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(COLUMNS)
         writer.writerows([getattr(e, c) for c in COLUMNS] for e in self.entries)
         return text.getvalue()
 
-    def fold(self, *names: str) -> list[int]:
-        """Positions of the entries in the named folds."""
-        return [i for i, e in enumerate(self.entries) if e.fold in names]
+    def find_positions(self, *folds: str) -> list[int]:
+        """Return the positions of all entries in the named folds."""
+        return [i for i, e in enumerate(self.entries) if e.fold in folds]
 
-    def counts(self) -> Counter[tuple[str, str, int]]:
-        """Number of scans by (fold, source, label)."""
+    def count_scans(self) -> Counter[tuple[str, str, int]]:
+        """Count the scans by (fold, source, label)."""
         return Counter((e.fold, e.source, e.record.label) for e in self.entries)
 
 
 def read_manifest(protocol: str, folder: Path | None = None) -> Manifest:
-    """Reads a committed manifest, from `MANIFESTS` if no other folder is named.
+    """Read a committed manifest, by default from `MANIFESTS`.
 
     Raises:
         DataError: the protocol is unknown or its file is damaged.
@@ -113,10 +112,10 @@ def read_manifest(protocol: str, folder: Path | None = None) -> Manifest:
 
 
 def check_files(manifest: Manifest, root: str | Path, positions: Sequence[int]) -> None:
-    """Refuses a data folder whose files are not those of the manifest.
+    """Check that the files at `positions` are those of the manifest.
 
     Raises:
-        DataError: names the first file that is missing or differs, and how many do.
+        DataError: files are missing or differ; the message names the first and their number.
     """
     wrong = []
     for i in positions:
@@ -131,9 +130,9 @@ def check_files(manifest: Manifest, root: str | Path, positions: Sequence[int]) 
         )
 
 
-def thumbnails(scans: np.ndarray) -> np.ndarray:
-    """Zero-mean, unit-norm thumbnails (N, 576), float32, of uint8 scans (N, H, W)."""
-    size = (THUMBNAIL, THUMBNAIL)
+def compute_thumbnails(scans: np.ndarray) -> np.ndarray:
+    """Return zero-mean, unit-norm thumbnails (N, 576), float32, of uint8 scans (N, H, W)."""
+    size = (THUMBNAIL_SIDE, THUMBNAIL_SIDE)
     small = [Image.fromarray(s).resize(size, Image.Resampling.BILINEAR) for s in scans]
     flat = np.stack([np.asarray(s, dtype=np.float32).ravel() for s in small])
     flat -= flat.mean(axis=1, keepdims=True)
@@ -141,16 +140,16 @@ def thumbnails(scans: np.ndarray) -> np.ndarray:
     return flat
 
 
-def turned(thumbs: np.ndarray) -> list[np.ndarray]:
-    """Thumbnails of the scans as they are, turned and mirrored: eight arrays of the same shape."""
-    square = thumbs.reshape(-1, THUMBNAIL, THUMBNAIL)
+def list_orientations(thumbs: np.ndarray) -> list[np.ndarray]:
+    """Return all eight orientations of thumbnails (N, 576), the unchanged one first."""
+    square = thumbs.reshape(-1, THUMBNAIL_SIDE, THUMBNAIL_SIDE)
     quarters = [np.rot90(square, k, axes=(1, 2)) for k in range(4)]
     both = [view for q in quarters for view in (q, q[:, :, ::-1])]
     return [np.ascontiguousarray(view).reshape(thumbs.shape) for view in both]
 
 
-def groups_of(thumbs: np.ndarray, threshold: float = THRESHOLD) -> np.ndarray:
-    """Connected components at correlation above `threshold`, mirrored and turned ones counted.
+def find_groups(thumbs: np.ndarray, threshold: float = MIN_CORRELATION) -> np.ndarray:
+    """Find the connected components of scans that correlate above `threshold` in any orientation.
 
     Returns:
         int64 (N,): the smallest position in each scan's group.
@@ -163,7 +162,7 @@ def groups_of(thumbs: np.ndarray, threshold: float = THRESHOLD) -> np.ndarray:
             i = int(parent[i])
         return i
 
-    forms = turned(thumbs)
+    forms = list_orientations(thumbs)
     for start in range(0, len(thumbs), 512):
         block = thumbs[start : start + 512]
         close = np.maximum.reduce([block @ form.T for form in forms]) > threshold
@@ -173,22 +172,22 @@ def groups_of(thumbs: np.ndarray, threshold: float = THRESHOLD) -> np.ndarray:
     return np.array([root(i) for i in range(len(thumbs))])
 
 
-def fold_of(smallest_sha256: str) -> str:
-    """Fold of a group: a uniform number in [0, 1) from the hash of its smallest sha256."""
-    u = _uniform(smallest_sha256)
+def choose_fold(smallest_sha256: str) -> str:
+    """Choose a group's fold by a uniform number in [0, 1), the hash of its smallest sha256."""
+    u = _hash_to_unit(smallest_sha256)
     return "test" if u < TEST_SHARE else "val" if u < TEST_SHARE + VAL_SHARE else "train"
 
 
 def build_manifests(
     records: Sequence[Record], sha256: Sequence[str], scans: np.ndarray
 ) -> list[Manifest]:
-    """The manifests of all protocols from every source's records, in `find_records` order."""
+    """Build the manifests of all protocols from all records, in `find_records` order."""
     by_group = split_by_group(records, sha256, scans)
     manifests = []
     for protocol, sources in PROTOCOLS.items():
         entries = [e for e in by_group if e.source in sources]
         if protocol == "paper":
-            entries = _random_split(entries)
+            entries = _split_at_random(entries)
         manifests.append(Manifest(protocol, tuple(entries)))
     return manifests
 
@@ -196,25 +195,27 @@ def build_manifests(
 def split_by_group(
     records: Sequence[Record], sha256: Sequence[str], scans: np.ndarray
 ) -> list[Entry]:
-    """Each record with its group and the fold that follows from it, in the order given."""
-    groups = groups_of(thumbnails(scans))
+    """Return an entry for each record, with its group and the group's fold, in their order."""
+    groups = find_groups(compute_thumbnails(scans))
     smallest: dict[int, str] = {}
     for group, digest in zip(groups, sha256, strict=True):
         smallest[int(group)] = min(smallest.get(int(group), digest), digest)
     return [
-        Entry(r.file, d, r.source, int(g), fold_of(smallest[int(g)]))
+        Entry(r.file, d, r.source, int(g), choose_fold(smallest[int(g)]))
         for r, d, g in zip(records, sha256, groups, strict=True)
     ]
 
 
-def _random_split(entries: list[Entry]) -> list[Entry]:
-    """The published kind of split: by scan, blind to near-duplicates, drawn by hash."""
-    order = sorted(range(len(entries)), key=lambda i: _uniform(entries[i].sha256 + entries[i].file))
+def _split_at_random(entries: list[Entry]) -> list[Entry]:
+    """Split by scan, regardless of near-duplicates, as published; drawn by hash."""
+    order = sorted(
+        range(len(entries)), key=lambda i: _hash_to_unit(entries[i].sha256 + entries[i].file)
+    )
     folds = dict.fromkeys(order, "train")
-    folds |= dict.fromkeys(order[:PAPER_TEST], "test")
-    folds |= dict.fromkeys(order[PAPER_TEST : PAPER_TEST + PAPER_VAL], "val")
+    folds |= dict.fromkeys(order[:PAPER_TEST_SCANS], "test")
+    folds |= dict.fromkeys(order[PAPER_TEST_SCANS : PAPER_TEST_SCANS + PAPER_VAL_SCANS], "val")
     return [Entry(e.file, e.sha256, e.source, e.group, folds[i]) for i, e in enumerate(entries)]
 
 
-def _uniform(text: str) -> float:
+def _hash_to_unit(text: str) -> float:
     return int(hashlib.sha256(text.encode()).hexdigest()[:13], 16) / 16**13

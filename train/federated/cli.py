@@ -12,13 +12,13 @@ from typing import Any
 import torch
 
 from core.checkpoint import WeightsError
-from train.config import PresetError, preset_names, read_preset
+from train.config import PresetError, list_presets, read_preset
 from train.data import split
 from train.data.corpus import PROTOCOLS
-from train.data.sources import DataError, default_root
+from train.data.sources import DataError, find_data_root
 from train.federated.experiment import Experiment, FederationError
 from train.federated.runtime.superlink import NO_TELEMETRY
-from train.recipes import ALL_FILES, FILES, OPTIONAL_FILES, phases_of
+from train.recipes import ALL_FILES, FILES, OPTIONAL_FILES, list_phases
 
 ALL = "all"
 RUNTIMES = ("in-process", "simulation", "deployment")
@@ -43,7 +43,7 @@ def main(argv: list[str]) -> int:
     logging.getLogger("flwr").setLevel(logging.WARNING)
     try:
         settings, skipped, preset = _build_settings(args), [], read_preset(args.preset)
-        phases = phases_of(preset) if args.phase == ALL else [args.phase]
+        phases = list_phases(preset) if args.phase == ALL else [args.phase]
         for phase in phases:
             Experiment(
                 preset, args.protocol, args.seed, phase
@@ -72,7 +72,7 @@ def main(argv: list[str]) -> int:
 
 def _build_settings(args: argparse.Namespace) -> dict[str, Any]:
     """Return the run's settings for the apps: strings, numbers and absolute paths."""
-    root = args.data or default_root()
+    root = args.data or find_data_root()
     if root is None and args.runtime != "deployment":
         raise DataError("name the data folder with --data, or set MEDFEDPURE_DATA")
     name = Path(args.preset).name.replace(".toml", "")
@@ -119,7 +119,7 @@ def _parser() -> argparse.ArgumentParser:
         f"{', '.join(OPTIONAL_FILES)}",
     )
     parser.add_argument(
-        "--preset", default="federated", metavar="NAME", help=", ".join(preset_names())
+        "--preset", default="federated", metavar="NAME", help=", ".join(list_presets())
     )
     parser.add_argument("--protocol", default="multi-source", choices=PROTOCOLS)
     parser.add_argument(

@@ -31,7 +31,7 @@ class Experiment:
     phase: str = "mixture"
 
     def __post_init__(self) -> None:
-        known = recipes.phases_of(self.preset) + recipes.optional_phases_of(self.preset)
+        known = recipes.list_phases(self.preset) + recipes.list_optional_phases(self.preset)
         if self.phase not in known:
             raise PresetError(
                 f"phase must be one of {', '.join(known)} for preset {self.preset.name!r}, "
@@ -41,7 +41,7 @@ class Experiment:
     @property
     def step(self) -> Phase:
         """The training phase."""
-        return recipes.phase_named(self.phase)
+        return recipes.find_phase(self.phase)
 
     @property
     def config(self) -> FederatedConfig:
@@ -51,7 +51,7 @@ class Experiment:
     @property
     def num_rounds(self) -> int:
         """T of this phase."""
-        return self.config.rounds_of(self.phase)
+        return self.config.count_rounds(self.phase)
 
     @property
     def adv_share(self) -> float:
@@ -110,7 +110,7 @@ class Experiment:
             "phase": self.phase,
         }
         if self.is_solved:  # valid for the tokens of one autoencoder only
-            facts["beneath"] = [asdict(self.preset.mae), self.config.rounds_of("mae")]
+            facts["beneath"] = [asdict(self.preset.mae), self.config.count_rounds("mae")]
         return _digest(facts)
 
     def build_model(self) -> nn.Module:

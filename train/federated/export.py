@@ -19,10 +19,10 @@ from core import checkpoint
 from core.checkpoint import WeightsError
 from core.pipeline import MedFedPure
 from core.weights import save_part, system_file_name
-from train.config import PresetError, preset_names
+from train.config import PresetError, list_presets
 from train.data.corpus import PROTOCOLS, Corpus, load_corpus
-from train.data.partition import client_corpus
-from train.data.sources import DataError, default_root
+from train.data.partition import select_client_corpus
+from train.data.sources import DataError, find_data_root
 from train.federated.client.hospital import Hospital
 from train.federated.client.local_state import ClientState
 from train.federated.experiment import Experiment, read_experiment
@@ -31,8 +31,8 @@ from train.federated.recalibrate import calibrate_own, recalibrate
 from train.federated.state_file import StateError
 from train.phases import smoothing
 from train.progress import Progress
-from train.provenance import commit
-from train.recipes import FILES, phases_of
+from train.provenance import find_commit
+from train.recipes import FILES, list_phases
 
 
 def main(argv: list[str]) -> int:
@@ -48,7 +48,7 @@ def main(argv: list[str]) -> int:
     if args.threads:
         torch.set_num_threads(args.threads)
     try:
-        root = args.data or default_root()
+        root = args.data or find_data_root()
         if root is None:
             raise DataError("name the data folder with --data, or set MEDFEDPURE_DATA")
         experiment = read_experiment(args.preset, args.protocol, args.seed)
@@ -91,7 +91,7 @@ def export(
     log = Progress("export", out / "log.jsonl")
     shared = _shared_names(experiment)
     for client in clients:
-        own = corpus if whole else client_corpus(corpus, experiment.config.partition, client)
+        own = corpus if whole else select_client_corpus(corpus, experiment.config.partition, client)
         hospital = Hospital(experiment, own, client, states)
         log.report(f"hospital {client + 1} calibrates on its own {len(own.train)} scans")
         system = _calibrate(hospital, log)
@@ -144,7 +144,7 @@ def _write_manifest(
 ) -> None:
     checkpoint.write_manifest(
         out, names, preset=experiment.preset.name, protocol=corpus.protocol,
-        commit=commit(), keep=keep,
+        commit=find_commit(), keep=keep,
     )  # fmt: skip
 
 
@@ -163,7 +163,7 @@ def _read_listed(out: Path) -> set[str]:
 
 def _shared_names(experiment: Experiment) -> dict[str, set[str]]:
     """Return the names of the shared tensors by file: these are equal at every hospital."""
-    phases = [replace(experiment, phase=phase) for phase in phases_of(experiment.preset)]
+    phases = [replace(experiment, phase=phase) for phase in list_phases(experiment.preset)]
     return {FILES[e.phase]: set(e.select_shared(e.build_model())) for e in phases}
 
 
@@ -180,7 +180,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Writes weights for core.load(OUT, hospital=N) from hospitals' state folders.",
     )
     parser.add_argument(
-        "--preset", default="federated", metavar="NAME", help=", ".join(preset_names())
+        "--preset", default="federated", metavar="NAME", help=", ".join(list_presets())
     )
     parser.add_argument("--protocol", default="multi-source", choices=PROTOCOLS)
     source = parser.add_mutually_exclusive_group(required=True)

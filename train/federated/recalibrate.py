@@ -11,11 +11,11 @@ from core.pipeline import MedFedPure
 from core.weights import load, load_system_file, system_file_name
 from train.calibration.calibrate import calibrate
 from train.data.corpus import Corpus
-from train.data.partition import client_corpus
+from train.data.partition import select_client_corpus
 from train.federated.experiment import Experiment
 from train.federated.hospital_weights import save_hospital
 from train.progress import Progress
-from train.provenance import commit
+from train.provenance import find_commit
 
 
 def calibrate_own(
@@ -58,14 +58,14 @@ def recalibrate(
     _copy_shared(weights, out)
     log, partition = Progress("recalibrate", out / "log.jsonl"), experiment.config.partition
     for client in clients:
-        own = corpus if whole else client_corpus(corpus, partition, client)
+        own = corpus if whole else select_client_corpus(corpus, partition, client)
         log.report(f"hospital {client + 1} calibrates on its own {len(own.train)} scans")
         system = load(weights, hospital=client + 1)
         calibrate_own(system, experiment, own, client, log)
         save_hospital(system, out, client + 1, corpus.split_sha256)
         checkpoint.write_manifest(
             out, [system_file_name(client + 1)], preset=experiment.preset.name,
-            protocol=corpus.protocol, commit=commit(), keep=True,
+            protocol=corpus.protocol, commit=find_commit(), keep=True,
         )  # fmt: skip
 
 

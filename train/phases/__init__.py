@@ -3,7 +3,7 @@
 from train.phases import classifier, detector, diffusion, mae, novelty, smoothing
 from train.phases.phase import Phase
 
-# in order of training; a network's first weights depend on its place, so that new ones go last
+# in order of training; initial weights depend on the position, so new phases go last
 PHASES: tuple[Phase, ...] = (
     classifier.MIXTURE,
     classifier.PLAIN,

@@ -1,4 +1,4 @@
-"""Phase 3 on pooled data: the mixture of experts, adversarially trained, and the plain one."""
+"""Phase 3: training of the mixture of experts, adversarial, and of the plain classifier."""
 
 from __future__ import annotations
 
@@ -31,8 +31,7 @@ class ClassifierConfig:
     `adv_eps` 0 trains the plain classifier. Otherwise a share `adv_clean` of each batch stays clean
     and the rest gets perturbations of up to adv_eps, found by `adv_steps` gradient steps from a
     random start (one: FGSM-RS, Wong et al. 2020). `objective` is 'mixture', or 'em': the M-step of
-    FedEM for a gate of the client, which has none of Eq. 9's terms, so that beta, gamma and
-    expert_loss must be 0.
+    FedEM for a gate of the client; beta, gamma and expert_loss must then be 0.
     """
 
     beta: float = 1e-4
@@ -66,10 +65,10 @@ class ClassifierPhase:
     augment: AugmentConfig = field(default_factory=AugmentConfig)
 
 
-def loss_function(
+def build_loss(
     config: ClassifierConfig, changes: AugmentConfig
 ) -> Callable[[nn.Module, Tensor, Tensor, torch.Generator], Tensor]:
-    """The loss of one batch: augment, attack, classify."""
+    """Build the loss of one batch: augment, attack, classify."""
 
     def loss(model: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator) -> Tensor:
         if not isinstance(model, MixtureOfExperts):
@@ -80,7 +79,7 @@ def loss_function(
         # augmenting and attacking at the finest grid in use saves most of the work.
         x = augment(F.avg_pool2d(x, x.shape[-1] // max(model.config.sides)), changes, generator)
         if config.adv_eps:
-            x = _perturb(model, x, y, config, generator)
+            x = _attack_batch(model, x, y, config, generator)
         x = x.contiguous(memory_format=torch.channels_last)
         with autocast(x.device):
             output = model.outputs(x)
@@ -93,7 +92,7 @@ def loss_function(
     return loss
 
 
-def _perturb(
+def _attack_batch(
     model: MixtureOfExperts,
     x: Tensor,
     y: Tensor,
@@ -115,14 +114,13 @@ def _perturb(
     return torch.cat([(x + delta).clamp(0, 1), clean])
 
 
-def validation(
+def build_validation(
     data: ScanDataset, device: torch.device, eps: float, limit: int = 300
 ) -> Callable[[nn.Module], dict[str, float]]:
-    """Figures on validation scans, each with its weight: accuracy clean and under a short attack.
+    """Build the validation: clean accuracy and accuracy under a short attack, weighted.
 
-    The weights are those of training, or a few odd scans with many copies would pick the epoch.
-    With `eps` 0 nothing is attacked and clean accuracy alone picks it: a model that has learned
-    nothing yet is the hardest to mislead, and must not win for it.
+    The weights are those of training: near-duplicates must not decide on the epoch. With `eps` 0
+    clean accuracy alone decides: an untrained model is the hardest to mislead.
     """
     data = data.thin(limit, truncate=True)
     weights = data.weights / data.weights.sum()
@@ -156,14 +154,14 @@ def validation(
     return validate
 
 
-def _recipe(
+def _build_recipe(
     settings: ClassifierPhase, corpus: Corpus, device: torch.device, system: SystemFn, calm: bool
 ) -> Recipe:
     loss = replace(settings.loss, adv_eps=0.0) if calm else settings.loss
     return Recipe(
         settings.warmup if calm else settings.fit,
-        loss_function(loss, settings.augment),
-        validation(corpus.val, device, PAPER_EPS if loss.adv_eps else 0.0),
+        build_loss(loss, settings.augment),
+        build_validation(corpus.val, device, PAPER_EPS if loss.adv_eps else 0.0),
     )
 
 
@@ -175,7 +173,7 @@ MIXTURE = Phase(
     table="classifier",
     shape=lambda preset: preset.system.moe,
     network=MixtureOfExperts,
-    recipe=_recipe,
+    recipe=_build_recipe,
     is_adversarial=True,
 )
 PLAIN = Phase(
@@ -185,5 +183,5 @@ PLAIN = Phase(
     config=ClassifierPhase,
     shape=lambda preset: preset.system.plain,
     network=MixtureOfExperts,
-    recipe=_recipe,
+    recipe=_build_recipe,
 )

@@ -1,4 +1,4 @@
-"""The detector's residual network, trained on clean scans and adversarial examples of them.
+"""Training of the detector's residual network on clean scans and adversarial examples of them.
 
 A third of the examples come from PGD on the trained mixture, a fourth from PGD on the plain
 classifier; the rest get random sign noise in blocks of 1 to 8 pixels, against overfitting to the
@@ -26,7 +26,7 @@ from train.phases.classifier import MIXTURE, PLAIN
 from train.phases.phase import Phase, Recipe, SystemFn
 from train.trainer import FitConfig, LossFn
 
-BLOCKS = (1, 2, 2, 4, 8)
+BLOCK_SIDES = (1, 2, 2, 4, 8)  # pixels; one is drawn for each scan
 
 
 @dataclass(frozen=True)
@@ -50,8 +50,8 @@ class DetectorPhase:
     loss: DetectorTrainConfig = field(default_factory=DetectorTrainConfig)
 
 
-def loss_function(config: DetectorTrainConfig, system: MedFedPure) -> LossFn:
-    """Return the binary cross-entropy of clean scans against adversarial examples of them."""
+def build_loss(config: DetectorTrainConfig, system: MedFedPure) -> LossFn:
+    """Build the loss: binary cross-entropy of clean scans against adversarial examples of them."""
 
     def loss(model: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator) -> Tensor:
         if float(torch.rand(1, generator=generator)) < 0.5:
@@ -61,13 +61,13 @@ def loss_function(config: DetectorTrainConfig, system: MedFedPure) -> LossFn:
         seeds = torch.randint(2**31, (len(x),), generator=generator).tolist()
         first, second = len(x) // 3, len(x) // 3 + len(x) // 4
         attack = PGD(eps=eps, alpha=eps / 3, steps=config.steps, eight_bit=True)
-        attacked = [_grain(x[second:], eps, generator)]
-        for part, surface in (
+        attacked = [_add_block_noise(x[second:], eps, generator)]
+        for part, logits_fn in (
             (slice(0, first), system.classifier_logits),
             (slice(first, second), system.plain_logits),
         ):
             if len(x[part]):
-                attacked.append(attack(surface, x[part], y[part], seeds[part]))
+                attacked.append(attack(logits_fn, x[part], y[part], seeds[part]))
         both = torch.cat([x, *attacked]).contiguous(memory_format=torch.channels_last)
         with autocast(x.device):
             log_odds = model(both)
@@ -77,16 +77,16 @@ def loss_function(config: DetectorTrainConfig, system: MedFedPure) -> LossFn:
     return loss
 
 
-def validation(
+def build_validation(
     data: ScanDataset, system: MedFedPure, device: torch.device, limit: int = 96
 ) -> Callable[[nn.Module], dict[str, float]]:
-    """AUROC on validation scans under the paper's attack in 8 bits, on either classifier."""
+    """Build the validation: AUROC under the paper's attack in 8 bits, on either classifier."""
     x, y = data.thin(limit, truncate=True).all(device)
     attack = paper_attack(eight_bit=True)
-    surfaces = {"trained": system.classifier_logits, "plain": system.plain_logits}
+    targets = {"trained": system.classifier_logits, "plain": system.plain_logits}
     hit = {
         name: torch.cat([attack(fn, x[[*r]], y[[*r]], [*r]) for r in batches(len(x), 32)])
-        for name, fn in surfaces.items()
+        for name, fn in targets.items()
     }
 
     def validate(model: nn.Module) -> dict[str, float]:
@@ -104,11 +104,11 @@ def validation(
     return validate
 
 
-def _grain(x: Tensor, eps: float, generator: torch.Generator) -> Tensor:
-    """Scans with random sign noise in square blocks, half of them roughened, in 8 bits."""
+def _add_block_noise(x: Tensor, eps: float, generator: torch.Generator) -> Tensor:
+    """Add random signs in square blocks, half of the time with uniform noise, in 8 bits."""
     out = x.clone()
     for i, scan in enumerate(x):
-        block = BLOCKS[int(torch.randint(len(BLOCKS), (1,), generator=generator))]
+        block = BLOCK_SIDES[int(torch.randint(len(BLOCK_SIDES), (1,), generator=generator))]
         coarse = torch.rand(
             1, 1, -(-x.shape[2] // block), -(-x.shape[3] // block), generator=generator
         )
@@ -121,14 +121,14 @@ def _grain(x: Tensor, eps: float, generator: torch.Generator) -> Tensor:
     return out
 
 
-def _recipe(
+def _build_recipe(
     settings: DetectorPhase, corpus: Corpus, device: torch.device, system: SystemFn, calm: bool
 ) -> Recipe:
     trained = system((MIXTURE.file, PLAIN.file))
     return Recipe(
         settings.fit,
-        loss_function(settings.loss, trained),
-        validation(corpus.val, trained, device),
+        build_loss(settings.loss, trained),
+        build_validation(corpus.val, trained, device),
     )
 
 
@@ -139,5 +139,5 @@ PHASE = Phase(
     config=DetectorPhase,
     shape=lambda preset: preset.system.residual,
     network=ResidualNet,
-    recipe=_recipe,
+    recipe=_build_recipe,
 )

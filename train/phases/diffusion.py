@@ -1,4 +1,4 @@
-"""Phase 1: pretraining of the diffusion model (Algorithm 1, Eq. 16), clean or with attacks."""
+"""Phase 1: training of the diffusion model (Algorithm 1, Eq. 16), clean or with attacks."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ CLASSIFIER_FILES = (MIXTURE.file, PLAIN.file)  # attacked in training
 
 @dataclass(frozen=True)
 class DiffusionConfig:
-    """`t_max` is the deepest step trained on (the paper: 999); less stays where it is used.
+    """Loss of the diffusion model; `t_max` is the deepest step trained on (the paper: 999).
 
-    Differs from the paper: a share `adv_share` of the scans is attacked before it is noised, by PGD
-    on one of the classifiers with eps up to `adv_eps`, and what the network learns to take away is
-    the noise and the perturbation together (0 is the paper's loss).
+    Differs from the paper: a share `adv_share` of the scans is attacked before noise is added, by
+    PGD on one of the classifiers with eps up to `adv_eps`; the network learns to remove noise and
+    perturbation together (0 is the paper's loss).
     """
 
     t_max: int = 999
@@ -53,15 +53,15 @@ class DiffusionPhase:
     augment: AugmentConfig = field(default_factory=AugmentConfig)
 
 
-def loss_function(
+def build_loss(
     config: DiffusionConfig,
     changes: AugmentConfig,
     diffusion: Diffusion,
-    surfaces: Sequence[LogitsFn] = (),
+    targets: Sequence[LogitsFn] = (),
 ) -> LossFn:
-    """E ||noise - noise_pred(x_t, t)||^2 with t uniform in [0, t_max] (Eq. 16-17).
+    """Build the loss E ||noise - noise_pred(x_t, t)||^2, t uniform in [0, t_max] (Eq. 16-17).
 
-    `surfaces` are the classifiers to attack; one is drawn for each batch.
+    `targets` are the classifiers to attack; one is drawn for each batch.
     """
 
     def loss(model: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator) -> Tensor:
@@ -70,38 +70,38 @@ def loss_function(
         attacked = round(len(x) * config.adv_share)
         if attacked:
             share = 0.3 + 0.7 * float(torch.rand(1, generator=generator))
-            surface = surfaces[int(torch.randint(len(surfaces), (1,), generator=generator))]
+            target = targets[int(torch.randint(len(targets), (1,), generator=generator))]
             seeds = torch.randint(2**31, (attacked,), generator=generator).tolist()
-            attack = _attack(share * config.adv_eps, config.adv_steps)
-            found = attack(autocast_logits(surface, x.device), x[:attacked], y[:attacked], seeds)
+            attack = _build_attack(share * config.adv_eps, config.adv_steps)
+            found = attack(autocast_logits(target, x.device), x[:attacked], y[:attacked], seeds)
             hit = torch.cat([found, x[attacked:]])
         t = torch.randint(config.t_max + 1, (len(x),), generator=generator).to(x.device)
         noise = torch.randn(x.shape, generator=generator).to(x)
-        return _error(model, diffusion, x, hit, t, noise).mean()
+        return _measure_error(model, diffusion, x, hit, t, noise).mean()
 
     return loss
 
 
-def validation(
+def build_validation(
     data: ScanDataset,
     diffusion: Diffusion,
     config: DiffusionConfig,
     device: torch.device,
-    surfaces: Sequence[LogitsFn] = (),
+    targets: Sequence[LogitsFn] = (),
     limit: int = 64,
 ) -> Callable[[nn.Module], dict[str, float]]:
-    """Noise-prediction error on validation scans at fixed depths with fixed noise.
+    """Build the validation: the noise-prediction error at fixed depths with fixed noise.
 
-    With attacks in training, every other scan is attacked, each surface in its turn.
+    With attacks in training every other scan is attacked, on each target in turn.
     """
     depths = [int(config.t_max * share) for share in (0.05, 0.2, 0.4, 0.8)]
     x, y = data.thin(limit, truncate=True).all(device)
     hit = x.clone()
     if config.adv_share:
-        for i, surface in enumerate(surfaces):
-            rows = list(range(2 * i + 1, len(x), 2 * len(surfaces)))
-            attack = _attack(0.75 * config.adv_eps, 2 * config.adv_steps)
-            hit[rows] = attack(autocast_logits(surface, device), x[rows], y[rows], rows)
+        for i, target in enumerate(targets):
+            rows = list(range(2 * i + 1, len(x), 2 * len(targets)))
+            attack = _build_attack(0.75 * config.adv_eps, 2 * config.adv_steps)
+            hit[rows] = attack(autocast_logits(target, device), x[rows], y[rows], rows)
 
     def validate(model: nn.Module) -> dict[str, float]:
         figures = {}
@@ -111,17 +111,19 @@ def validation(
                 noise = seeded_noise(x.shape[1:], list(rows)).to(x)
                 with torch.no_grad():
                     t = torch.full((len(rows),), depth, device=device)
-                    errors += _error(model, diffusion, x[[*rows]], hit[[*rows]], t, noise).tolist()
+                    errors += _measure_error(
+                        model, diffusion, x[[*rows]], hit[[*rows]], t, noise
+                    ).tolist()
             figures[f"t{depth}"] = sum(errors) / len(errors)
         return {**figures, "score": -sum(figures.values()) / len(figures)}
 
     return validate
 
 
-def _error(
+def _measure_error(
     model: nn.Module, diffusion: Diffusion, x: Tensor, hit: Tensor, t: Tensor, noise: Tensor
 ) -> Tensor:
-    """Squared error (B,) of the noise that, taken from `hit` noised to t, would leave x."""
+    """Return the squared error (B,) of the noise that turns `hit`, noised to t, back into x."""
     x_t = diffusion.q_sample(to_model(hit), t, noise).contiguous(memory_format=torch.channels_last)
     with autocast(x.device):
         predicted = model(x_t, t)
@@ -130,22 +132,22 @@ def _error(
     return error
 
 
-def _attack(eps: float, steps: int) -> PGD:
+def _build_attack(eps: float, steps: int) -> PGD:
     return PGD(eps=eps, alpha=1.5 * eps / steps, steps=steps)
 
 
-def _recipe(
+def _build_recipe(
     settings: DiffusionPhase, corpus: Corpus, device: torch.device, system: SystemFn, calm: bool
 ) -> Recipe:
     schedule = Diffusion().to(device)
-    surfaces: list[LogitsFn] = []
+    targets: list[LogitsFn] = []
     if settings.loss.adv_share:
         trained = system(CLASSIFIER_FILES)
-        surfaces = [trained.classifier_logits, trained.plain_logits]
+        targets = [trained.classifier_logits, trained.plain_logits]
     return Recipe(
         settings.fit,
-        loss_function(settings.loss, settings.augment, schedule, surfaces),
-        validation(corpus.val, schedule, settings.loss, device, surfaces),
+        build_loss(settings.loss, settings.augment, schedule, targets),
+        build_validation(corpus.val, schedule, settings.loss, device, targets),
     )
 
 
@@ -156,5 +158,5 @@ PHASE = Phase(
     config=DiffusionPhase,
     shape=lambda preset: preset.system.unet,
     network=UNet,
-    recipe=_recipe,
+    recipe=_build_recipe,
 )

@@ -1,7 +1,7 @@
-"""FedEM's two steps (Marfoq et al. 2021) for a mixture whose gate is the client's.
+"""E-step and M-step of FedEM (Marfoq et al. 2021) for a mixture whose gate is the client's.
 
-Which expert made a scan is hidden: the E-step guesses it from the experts' losses, the M-step
-teaches each expert the scans by the share that it is guessed to have in them.
+The expert that generated a scan is a latent variable: the E-step estimates it from the experts'
+losses, the M-step weighs each expert's loss by its responsibility.
 """
 
 from __future__ import annotations
@@ -15,27 +15,27 @@ from train.data.dataset import ScanDataset, batches
 from train.device import autocast
 
 
-def shares(output: MixtureOutput, y: Tensor) -> Tensor:
-    """q_k(s) = softmax_k(log pi_k - loss_k(s)), (B, K): each expert's share in each scan."""
-    return F.softmax(output.attention.clamp_min(1e-12).log() - _losses(output, y), dim=1)
+def compute_responsibilities(output: MixtureOutput, y: Tensor) -> Tensor:
+    """Return q_k(s) = softmax_k(log pi_k - loss_k(s)), (B, K): the experts' responsibilities."""
+    return F.softmax(output.attention.clamp_min(1e-12).log() - _compute_losses(output, y), dim=1)
 
 
 def em_loss(output: MixtureOutput, y: Tensor) -> Tensor:
-    """The M-step: mean_s sum_k q_k(s) loss_k(s), no gradient through q.
+    """Return the M-step's loss: mean_s sum_k q_k(s) loss_k(s), no gradient through q.
 
-    Differs from FedEM: q is found on each batch from the experts as they are, not once a round.
+    Differs from FedEM: q is computed on each batch, not once a round.
     """
-    return (shares(output, y).detach() * _losses(output, y)).sum(1).mean()
+    return (compute_responsibilities(output, y).detach() * _compute_losses(output, y)).sum(1).mean()
 
 
 @torch.no_grad()
-def mixture_weights(
+def estimate_mixture_weights(
     model: MixtureOfExperts, data: ScanDataset, device: torch.device, batch_size: int = 100
 ) -> Tensor:
-    """The E-step over a client's scans: pi_k = mean_s q_k(s), (K,), for `ClientGate.set_weights`.
+    """Take the E-step over a client's scans: pi_k = mean_s q_k(s), (K,).
 
-    As in FedEM each scan counts the same, whatever its weight in training, and none is changed. The
-    model is read as it would be used, and left in the mode that it was in.
+    As in FedEM all scans weigh the same and none is augmented. The model runs in eval mode and is
+    left in its previous mode.
 
     Raises:
         ValueError: there are no scans.
@@ -49,13 +49,13 @@ def mixture_weights(
         x, y = data.batch(rows, device)
         with autocast(device):
             output = model.outputs(x)
-        total += shares(output, y).double().sum(0).cpu()
+        total += compute_responsibilities(output, y).double().sum(0).cpu()
     model.train(was_training)
     return (total / len(data)).float()
 
 
-def _losses(output: MixtureOutput, y: Tensor) -> Tensor:
-    """Cross-entropy of each expert, (B, K)."""
+def _compute_losses(output: MixtureOutput, y: Tensor) -> Tensor:
+    """Return the cross-entropy of each expert, (B, K)."""
     return F.cross_entropy(
         output.expert_logits.transpose(1, 2), y[:, None].expand(-1, output.expert_logits.shape[1]),
         reduction="none",

@@ -19,9 +19,9 @@ from train.trainer import FitConfig, LossFn
 
 @dataclass(frozen=True)
 class MAETrainConfig:
-    """`lattice` is the share of batches masked by one of the complementary masks used for scoring.
+    """Loss of the autoencoder; a share `lattice` of batches gets the masks that are used to score.
 
-    Differs from the paper: it draws all masks at random (lattice 0).
+    Differs from the paper, which draws all masks at random (lattice 0).
     """
 
     lattice: float = 0.5
@@ -40,8 +40,8 @@ class MAEPhase:
     augment: AugmentConfig = field(default_factory=AugmentConfig)
 
 
-def loss_function(config: MAETrainConfig, changes: AugmentConfig) -> LossFn:
-    """Mean squared error on masked patches (Eq. 21)."""
+def build_loss(config: MAETrainConfig, changes: AugmentConfig) -> LossFn:
+    """Build the loss: mean squared error on masked patches (Eq. 21)."""
 
     def loss(model: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator) -> Tensor:
         if not isinstance(model, MaskedAutoencoder):
@@ -57,10 +57,10 @@ def loss_function(config: MAETrainConfig, changes: AugmentConfig) -> LossFn:
     return loss
 
 
-def validation(
+def build_validation(
     data: ScanDataset, device: torch.device, limit: int = 200
 ) -> Callable[[nn.Module], dict[str, float]]:
-    """Error on validation scans: of random masks and of the complementary masks that score."""
+    """Build the validation: errors with random masks and with the masks that are used to score."""
     data = data.thin(limit, truncate=True)
 
     def validate(model: nn.Module) -> dict[str, float]:
@@ -78,13 +78,13 @@ def validation(
     return validate
 
 
-def _recipe(
+def _build_recipe(
     settings: MAEPhase, corpus: Corpus, device: torch.device, system: SystemFn, calm: bool
 ) -> Recipe:
     return Recipe(
         settings.fit,
-        loss_function(settings.loss, settings.augment),
-        validation(corpus.val, device),
+        build_loss(settings.loss, settings.augment),
+        build_validation(corpus.val, device),
     )
 
 
@@ -95,5 +95,5 @@ PHASE = Phase(
     config=MAEPhase,
     shape=lambda preset: preset.system.mae,
     network=MaskedAutoencoder,
-    recipe=_recipe,
+    recipe=_build_recipe,
 )

@@ -1,7 +1,7 @@
-"""The head that says 'cannot judge': training scans against drawn pictures.
+"""Out-of-distribution head ('cannot judge'), fitted to scans against random pictures.
 
-Head and limit are linear in what the autoencoder sees, so that the mean of several hospitals' heads
-says the mean of what they say: a federation solves its head in one round.
+Head and limit are linear in the autoencoder's features, so the mean of several hospitals' heads has
+the mean of their scores: a federation solves its head in one round.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from core.scan import SIZE
 from train.calibration.logistic import fit_logistic
 from train.data.augment import AugmentConfig, augment
 from train.data.dataset import ScanDataset, batches
-from train.data.outliers import KINDS, outlier
+from train.data.outliers import KINDS, draw_outlier
 from train.phases import mae
 from train.phases.phase import Phase, SystemFn
 
-BATCH = 50
+BATCH_SIZE = 50
 
 
 @dataclass(frozen=True)
 class NoveltyPhase:
     """Table of a preset: sizes of the training sets, and the share of clean scans refused.
 
-    Of the scans a third come as they are, the others changed as `augment` says.
+    A third of the scans stay unchanged, the others are augmented.
     """
 
     scans: int = 4500
@@ -51,7 +51,7 @@ class NoveltyPhase:
 
 
 class Solver:
-    """Fits heads on a trained autoencoder's tokens, and tells what they do on validation scans."""
+    """Closed-form solver of the head on a trained autoencoder's tokens."""
 
     def __init__(
         self, mae: MaskedAutoencoder, val: ScanDataset, config: NoveltyPhase, device: torch.device
@@ -60,80 +60,82 @@ class Solver:
 
     @torch.no_grad()
     def solve(self, head: Novelty, train: ScanDataset, seed: int) -> float:
-        """Fits a head in place to scans and to drawings of which some are made of those scans.
+        """Fit a head in place to scans and to outliers, some of which are made from those scans.
 
-        The limit is where a normal distribution of the validation scans' scores has the share
-        `refused` above it: there are too few of them for that quantile itself.
+        The limit is the quantile 1 - `refused` of a normal distribution fitted to the validation
+        scans' scores, which are too few for an empirical quantile.
 
         Returns:
-            The mean cross-entropy, scans and drawings weighing the same.
+            The mean cross-entropy; scans and outliers weigh the same.
         """
-        known, drawn = self._scans(train, seed), self._drawn(train, self.config.outliers, [seed, 0])
-        centre, spread = known.mean(0), known.std(0).clamp_min(1e-6)
+        inliers = self._encode_scans(train, seed)
+        outliers = self._encode_outliers(train, self.config.outliers, [seed, 0])
+        centre, spread = inliers.mean(0), inliers.std(0).clamp_min(1e-6)
         with torch.enable_grad():
             weight, offset = fit_logistic(
-                (known - centre) / spread, (drawn - centre) / spread, self.config.ridge
+                (inliers - centre) / spread, (outliers - centre) / spread, self.config.ridge
             )
         folded = weight / spread
         head.weight.copy_(folded / LOG_ODDS_UNIT)
         head.offset.copy_((offset - centre.double() @ folded) / LOG_ODDS_UNIT)
-        clean = self._clean(head)
+        clean = self._score_clean(head)
         above = NormalDist().inv_cdf(1 - self.config.refused)
         head.cut.copy_((clean.mean() + above * clean.std(correction=0)) / LOG_ODDS_UNIT)
-        return float(softplus(head.score(known)).mean() + softplus(-head.score(drawn)).mean()) / 2
+        inlier_loss = softplus(head.score(inliers)).mean()
+        return float(inlier_loss + softplus(-head.score(outliers)).mean()) / 2
 
     @torch.no_grad()
     def validate(self, head: Novelty) -> dict[str, float]:
-        """Shares refused, of validation scans and of new drawings of each kind.
+        """Return the shares refused, of validation scans and of new outliers of each kind.
 
-        'score' is the mean of what is right: drawings refused, scans judged.
+        'score' is the mean of the shares of outliers refused and of scans not refused.
         """
-        clean = float((self._clean(head) > head.limit).double().mean())
-        found = (head.score(self._strange) > head.limit).double().cpu()
+        clean = float((self._score_clean(head) > head.limit).double().mean())
+        found = (head.score(self._unseen_outlier_features) > head.limit).double().cpu()
         figures = {"val_refused": clean, "score": (float(found.mean()) + 1 - clean) / 2}
         for k, kind in enumerate(KINDS):
             figures[f"refused_{kind}"] = float(found[k :: len(KINDS)].mean())
         return figures
 
-    def _clean(self, head: Novelty) -> Tensor:
-        """Scores of the validation scans."""
-        return head.score(self._known)
+    def _score_clean(self, head: Novelty) -> Tensor:
+        """Score the validation scans."""
+        return head.score(self._clean_features)
 
     @cached_property
-    def _known(self) -> Tensor:
+    def _clean_features(self) -> Tensor:
         """Features of the validation scans."""
         x, _ = self.val.all(self.device)
-        return torch.cat([Novelty.features(self.mae.encode(b)) for b in x.split(BATCH)])
+        return torch.cat([Novelty.features(self.mae.encode(b)) for b in x.split(BATCH_SIZE)])
 
     @cached_property
-    def _strange(self) -> Tensor:
-        """Features of drawings that no head learns from."""
-        return self._drawn(self.val, min(40 * len(KINDS), self.config.outliers), [0, 1])
+    def _unseen_outlier_features(self) -> Tensor:
+        """Features of outliers that are not used for fitting."""
+        return self._encode_outliers(self.val, min(40 * len(KINDS), self.config.outliers), [0, 1])
 
-    def _scans(self, train: ScanDataset, seed: int) -> Tensor:
-        """Features (scans, F) of training scans, most of them changed."""
+    def _encode_scans(self, train: ScanDataset, seed: int) -> Tensor:
+        """Return features (scans, F) of training scans, two thirds of them augmented."""
         generator, count = torch.Generator().manual_seed(seed), self.config.scans
         index = torch.multinomial(train.weights, count, replacement=True, generator=generator)
         parts = []
-        for rows in batches(count, BATCH):
+        for rows in batches(count, BATCH_SIZE):
             x, _ = train.batch(index[[*rows]], self.device)
             if rows.start >= count // 3:
                 x = (augment(x, self.config.augment, generator) * 255).round() / 255
             parts.append(Novelty.features(self.mae.encode(x)))
         return torch.cat(parts)
 
-    def _drawn(self, data: ScanDataset, count: int, seeds: list[int]) -> Tensor:
-        """Features (count, F) of drawn pictures, the kinds in turn."""
+    def _encode_outliers(self, data: ScanDataset, count: int, seeds: list[int]) -> Tensor:
+        """Return features (count, F) of random pictures, the kinds in turn."""
         rng = np.random.default_rng(seeds)
         scans, kinds, parts = data.scans.reshape(-1, SIZE, SIZE), [*KINDS], []
-        for rows in batches(count, BATCH):
-            pictures = np.stack([outlier(rng, scans, kinds[i % len(kinds)]) for i in rows])
+        for rows in batches(count, BATCH_SIZE):
+            pictures = np.stack([draw_outlier(rng, scans, kinds[i % len(kinds)]) for i in rows])
             x = torch.from_numpy(pictures)[:, None].to(self.device).float() / 255
             parts.append(Novelty.features(self.mae.encode(x)))
         return torch.cat(parts)
 
 
-def _solver(
+def _build_solver(
     settings: NoveltyPhase, val: ScanDataset, device: torch.device, system: SystemFn
 ) -> Solver:
     return Solver(system((mae.PHASE.file,)).detector.mae, val, settings, device)
@@ -146,6 +148,6 @@ PHASE = Phase(
     config=NoveltyPhase,
     shape=lambda preset: preset.system.mae.embed_dim,
     network=Novelty,
-    solver=_solver,
+    solver=_build_solver,
     needs_brain_scans=True,
 )

@@ -1,4 +1,4 @@
-"""A training phase as an object: its network, loss, validation, table of the preset and file."""
+"""Training phase: its network, loss, validation, preset table and weights file."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class HasSystem(Protocol):
-    """A preset, as far as a phase reads it."""
+    """Part of a preset that a phase reads."""
 
     @property
     def system(self) -> PipelineConfig:
@@ -31,7 +31,7 @@ SystemFn = Callable[[Iterable[str]], MedFedPure]  # the system with the named fi
 
 @dataclass(frozen=True)
 class Recipe:
-    """Input of `train.trainer.fit`; `fit` is all of it that a preset decides."""
+    """Input of `train.trainer.fit`."""
 
     fit: FitConfig
     loss: LossFn
@@ -39,13 +39,13 @@ class Recipe:
 
 
 class Solver(Protocol):
-    """Fits a network in closed form instead of by gradient steps."""
+    """Solver that fits a network in closed form instead of by gradient steps."""
 
     def solve(self, head: Any, train: ScanDataset, seed: int) -> float:
-        """Fits `head` in place and returns its mean loss."""
+        """Fit `head` in place and return its mean loss."""
 
     def validate(self, head: Any) -> dict[str, float]:
-        """Metrics on validation scans; 'score' is the one that counts."""
+        """Return metrics on validation scans; 'score' decides."""
 
 
 # arguments: the preset's table, corpus, device, `SystemFn`, and True for a warm-up without attacks
@@ -56,7 +56,7 @@ SolverFn = Callable[[Any, ScanDataset, torch.device, SystemFn], Solver]
 
 @dataclass(frozen=True)
 class Phase:
-    """One part of the system and its training; commands, presets and files derive from it.
+    """Training of one part of the system; commands, presets and files derive from it.
 
     Args:
         name: of the command `python -m train NAME` and of the federation's phase.
@@ -93,11 +93,11 @@ class Phase:
 
     @property
     def section(self) -> str:
-        """Name of its table in a preset."""
+        """Name of the phase's table in a preset."""
         return self.table or self.name
 
     def settings(self, preset: HasSystem) -> Any:
-        """Return its table of a preset."""
+        """Return the phase's table of a preset."""
         return getattr(preset, self.section)
 
     def stored_shape(self, preset: HasSystem) -> dict[str, Any]:

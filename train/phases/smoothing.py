@@ -23,7 +23,7 @@ NOISED_COPIES = 40  # of each validation scan
 
 @dataclass(frozen=True)
 class SmoothedTrainConfig:
-    """`denoise` weighs the diffusion model's loss (Eq. 16) against the classifier's cross-entropy.
+    """Loss of the smoothed classifier; `denoise` weighs the denoiser's part (Eq. 16).
 
     `adv` above 0 moves each average by up to that L2 norm, up the gradient of the loss, before the
     same noise is added (one step of SmoothAdv, Salman et al. 2019). `eps` is the L-inf size of
@@ -49,8 +49,8 @@ class SmoothedPhase:
     augment: AugmentConfig = field(default_factory=AugmentConfig)
 
 
-def loss_function(config: SmoothedTrainConfig, changes: AugmentConfig) -> LossFn:
-    """Return the loss: cross-entropy through the denoiser + denoise * ||noise - noise_pred||^2."""
+def build_loss(config: SmoothedTrainConfig, changes: AugmentConfig) -> LossFn:
+    """Build the loss: cross-entropy through the denoiser + denoise * ||noise - noise_pred||^2."""
 
     def loss(model: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator) -> Tensor:
         classifier = _check_type(model)
@@ -69,10 +69,10 @@ def loss_function(config: SmoothedTrainConfig, changes: AugmentConfig) -> LossFn
     return loss
 
 
-def validation(
+def build_validation(
     data: ScanDataset, config: SmoothedTrainConfig, device: torch.device, limit: int = 300
 ) -> Callable[[nn.Module], dict[str, float]]:
-    """Return metrics on validation scans, weighted as in training, from noised copies of each.
+    """Build the validation: accuracies over noised copies of each scan, weighted as in training.
 
     'noised' is the share of copies classified correctly, 'smoothed' that of scans where most are,
     and 'score' that of scans where enough are for a certificate at `eps` from endless copies.
@@ -115,13 +115,13 @@ def _check_type(model: nn.Module) -> Smoothed:
     return model
 
 
-def _recipe(
+def _build_recipe(
     settings: SmoothedPhase, corpus: Corpus, device: torch.device, system: SystemFn, calm: bool
 ) -> Recipe:
     return Recipe(
         settings.fit,
-        loss_function(settings.loss, settings.augment),
-        validation(corpus.val, settings.loss, device),
+        build_loss(settings.loss, settings.augment),
+        build_validation(corpus.val, settings.loss, device),
     )
 
 
@@ -132,7 +132,7 @@ PHASE = Phase(
     config=SmoothedPhase,
     shape=lambda preset: preset.smoothed.shape,
     network=Smoothed,
-    recipe=_recipe,
+    recipe=_build_recipe,
     is_optional=True,
     needs_brain_scans=True,
 )

@@ -20,7 +20,7 @@ from core.attacks import PGD
 from train.config import read_preset
 from train.data.corpus import load_corpus
 from train.data.dataset import ScanDataset
-from train.data.partition import client_corpus
+from train.data.partition import select_client_corpus
 from train.federated.experiment import read_experiment
 from train.federated_config import PhaseRounds
 
@@ -131,7 +131,7 @@ def test_test_scans_fall_to_clients_whole_and_once(corpus, places, table):
     assert sum(len(part) for part in parts) == 8
     groups = [set(part.groups) for part in parts]
     for client, part in enumerate(groups):
-        own = client_corpus(corpus, experiment.config.partition, client)
+        own = select_client_corpus(corpus, experiment.config.partition, client)
         assert not part & set(own.train.groups), "test scans are nobody's training scans"
     assert not groups[0] & groups[1]
     few = hospital_test_scans(*arguments, manifests=places.manifests, limit=1)

@@ -38,7 +38,7 @@ from bench.federation.scaling import (
 from bench.federation.trainings import FederationFixture, Places
 from tests.networks import NETWORKS
 from train import config
-from train.data.sources import SOURCES, file_sha256, find_records
+from train.data.sources import SOURCES, find_records, hash_files
 from train.data.split import FOLDS, Entry, Manifest
 from train.federated.runtime import run as engines
 from train.federated.serialization import pack
@@ -74,7 +74,7 @@ max_scans = 40
 @pytest.fixture
 def fixture(places: Places, monkeypatch: pytest.MonkeyPatch) -> FederationFixture:
     (places.runs / "federation-bench.toml").write_text(TINY, encoding="utf-8")
-    monkeypatch.setattr(config, "PRESETS", places.runs)  # the tiny one in place of what ships
+    monkeypatch.setattr(config, "PRESET_FOLDER", places.runs)  # the tiny one in place of what ships
     return FederationFixture(places, "leak-free", learning="leak-free")
 
 
@@ -172,7 +172,7 @@ def two_sources(fixture, brain_folder, tmp_path) -> FederationFixture:
     records = find_records(root, list(SOURCES))
     entries = [
         Entry(r.file, digest, r.source, i, FOLDS[i % 3])
-        for i, (r, digest) in enumerate(zip(records, file_sha256(root, records), strict=True))
+        for i, (r, digest) in enumerate(zip(records, hash_files(root, records), strict=True))
     ]
     text = Manifest("multi-source", tuple(entries)).to_csv()
     (tmp_path / "multi-source.csv").write_text(text, encoding="utf-8")

@@ -22,7 +22,7 @@ from train.calibration.fusion import (
     MAX_FEATURE_SHARE,
     FusionConfig,
     _fit_non_negative,
-    feature_shares,
+    compute_feature_shares,
     fit,
     fuse,
     make_detector_aware,
@@ -70,7 +70,7 @@ def test_no_feature_carries_more_than_half_of_the_score():
     clean, attacked = draw_features(gaps)
     free, _ = fit_logistic(clean, attacked, 1e-2)
     share, weight, found = fused(gaps)
-    assert feature_shares(free, clean, attacked).max() > 0.55  # it would
+    assert compute_feature_shares(free, clean, attacked).max() > 0.55  # it would
     assert share <= MAX_FEATURE_SHARE
     assert found > 0.98 and (weight[:4] > 0).all()
 
@@ -90,7 +90,7 @@ def test_a_feature_that_alone_tells_much_is_not_given_up_for_those_that_do_not(o
 
 def test_chance_carries_nothing():
     clean, attacked = draw_features([2.0, 0.0, 0.0])
-    share = feature_shares(torch.tensor([1.0, 1.0, -1.0]), clean, attacked)
+    share = compute_feature_shares(torch.tensor([1.0, 1.0, -1.0]), clean, attacked)
     assert share.tolist() == [1.0, 0.0, 0.0]
 
 

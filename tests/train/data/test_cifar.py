@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from train.data.cifar import CLASSES, OFFICIAL, read_cifar
+from train.data.cifar import CLASSES, OFFICIAL_FOLDER, read_cifar
 from train.data.corpus import load_corpus
 from train.data.sources import DataError
-from train.data.split import fold_of
+from train.data.split import choose_fold
 
 
 def picture(seed: int) -> np.ndarray:
@@ -54,7 +54,7 @@ def official(root: Path, monkeypatch) -> None:
     """Files in the official form, ten pictures each; torchvision's checksums become theirs."""
     from torchvision.datasets import CIFAR10
 
-    folder = root / OFFICIAL
+    folder = root / OFFICIAL_FOLDER
     folder.mkdir()
 
     def write(name: str, content: dict) -> list[str]:
@@ -112,7 +112,7 @@ def test_the_official_files_come_first_and_are_exact(tree, monkeypatch):
 
 def test_a_damaged_official_file_is_told(tmp_path, monkeypatch):
     official(tmp_path, monkeypatch)
-    (tmp_path / OFFICIAL / "data_batch_3").write_bytes(b"x")
+    (tmp_path / OFFICIAL_FOLDER / "data_batch_3").write_bytes(b"x")
     with pytest.raises(DataError, match=r"cifar-10-batches-py is incomplete or damaged"):
         read_cifar(tmp_path)
 
@@ -120,7 +120,7 @@ def test_a_damaged_official_file_is_told(tmp_path, monkeypatch):
 def test_the_cache_is_read_back_and_made_anew_when_a_file_changes(archive, tmp_path, monkeypatch):
     cache = tmp_path / "cache"
     first = read_cifar(tmp_path, cache)
-    monkeypatch.setattr("train.data.cifar._read", lambda path: pytest.fail("decoded again"))
+    monkeypatch.setattr("train.data.cifar._decode_all", lambda path: pytest.fail("decoded again"))
     assert np.array_equal(read_cifar(tmp_path, cache).train, first.train)
     monkeypatch.undo()
     archive.write_bytes(archive.read_bytes()[:-50])
@@ -153,7 +153,7 @@ def test_the_corpus_sets_the_hash_rule_s_tenth_apart(tree):
     assert list(corpus.train.cells) == [f"cifar10/{v}" for v in corpus.train.labels.tolist()]
     assert len({*corpus.train.groups, *corpus.val.groups}) == 40
     for scans, fold in ((corpus.val.scans, {"val"}), (corpus.train.scans, {"train", "test"})):
-        assert {fold_of(hashlib.sha256(s.tobytes()).hexdigest()) for s in scans} <= fold
+        assert {choose_fold(hashlib.sha256(s.tobytes()).hexdigest()) for s in scans} <= fold
     assert corpus.shape == (3, 32, 32) and corpus.num_classes == 10
     assert load_corpus("cifar10", tree.parent, None).split_sha256 == corpus.split_sha256
     (tree / "train" / "cat" / "0000.jpg").unlink()

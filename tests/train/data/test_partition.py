@@ -11,17 +11,24 @@ import torch
 from PIL import Image
 
 from train.data.corpus import Corpus
-from train.data.dataset import ScanDataset, balanced_weights
-from train.data.partition import KINDS, PartitionConfig, Row, assign, client_corpus, rows_of
+from train.data.dataset import ScanDataset, compute_weights
+from train.data.partition import (
+    KINDS,
+    PartitionConfig,
+    Row,
+    assign,
+    list_rows,
+    select_client_corpus,
+)
 from train.data.scanner_shift import ScannerConfig, shift
 from train.data.sources import DataError
 from train.data.split import FOLDS, read_manifest
-from train.partition_figure import counts, draw, main
+from train.partition_figure import count_scans, draw, main
 
 
 @pytest.fixture(scope="module")
 def rows() -> list[Row]:
-    return rows_of(read_manifest("multi-source"))
+    return list_rows(read_manifest("multi-source"))
 
 
 def small_corpus(count: int = 240) -> Corpus:
@@ -44,7 +51,7 @@ def test_every_client_can_train_validate_and_test_whatever_the_kind(rows, kind):
     config = PartitionConfig(kind=kind)
     clients = assign(rows, config)
     assert len(clients) == len(rows) and set(clients) == set(range(10))
-    for mine in counts(rows, clients).values():
+    for mine in count_scans(rows, clients).values():
         folds = Counter(fold for fold, _, _ in mine.elements())
         assert folds["train"] >= 20 and folds["val"] >= 1 and folds["test"] >= 1
         assert {label for fold, _, label in mine if fold == "train"} == {0, 1}
@@ -53,7 +60,7 @@ def test_every_client_can_train_validate_and_test_whatever_the_kind(rows, kind):
 @pytest.mark.parametrize("protocol", ["multi-source", "leak-free", "paper"])
 @pytest.mark.parametrize("kind", ["iid", "dirichlet"])
 def test_near_duplicates_never_straddle_clients(protocol, kind):
-    rows = rows_of(read_manifest(protocol))
+    rows = list_rows(read_manifest(protocol))
     holders: dict[int, set[int]] = {}
     for row, client in zip(rows, assign(rows, PartitionConfig(kind=kind)), strict=True):
         holders.setdefault(row.group, set()).add(client)
@@ -75,7 +82,7 @@ def test_test_scans_change_nothing_about_who_trains_on_what(rows, kind):
 
 
 def test_iid_gives_the_same_mix_to_everyone(rows):
-    found = counts(rows, assign(rows, PartitionConfig()))
+    found = count_scans(rows, assign(rows, PartitionConfig()))
     for fold in FOLDS:
         sizes = [sum(n for (f, _, _), n in mine.items() if f == fold) for mine in found.values()]
         assert max(sizes) - min(sizes) <= 0.4 * max(sizes)  # whole groups, and a few of them large
@@ -90,7 +97,7 @@ def test_a_low_concentration_makes_clients_differ(rows):
     def spread(concentration: float) -> float:
         config = PartitionConfig(kind="dirichlet", concentration=concentration)
         shares = []
-        for mine in counts(rows, assign(rows, config)).values():
+        for mine in count_scans(rows, assign(rows, config)).values():
             labels = Counter(label for fold, _, label in mine.elements() if fold == "train")
             shares.append(labels[1] / labels.total())
         return float(np.std(shares))
@@ -99,7 +106,7 @@ def test_a_low_concentration_makes_clients_differ(rows):
 
 
 def test_by_source_every_hospital_has_its_own_and_sizes_share_the_hospitals(rows):
-    found = counts(rows, assign(rows, PartitionConfig(kind="source")))
+    found = count_scans(rows, assign(rows, PartitionConfig(kind="source")))
     main_sources = []
     for mine in found.values():
         sources = Counter(source for _, source, _ in mine.elements())
@@ -111,7 +118,7 @@ def test_by_source_every_hospital_has_its_own_and_sizes_share_the_hospitals(rows
 
 def test_the_parts_of_a_corpus_are_the_corpus():
     corpus, config = small_corpus(), PartitionConfig(num_clients=4, min_scans=5)
-    parts = [client_corpus(corpus, config, client) for client in range(4)]
+    parts = [select_client_corpus(corpus, config, client) for client in range(4)]
     for fold in ("train", "val"):
         whole = getattr(corpus, fold).scans.reshape(-1, 64)
         pieces = np.concatenate([getattr(p, fold).scans.reshape(-1, 64) for p in parts])
@@ -119,7 +126,7 @@ def test_the_parts_of_a_corpus_are_the_corpus():
     for part in parts:
         data = part.train
         assert len(data) == len(data.cells) == len(data.groups) >= 5
-        assert torch.equal(data.weights, balanced_weights(data.cells, data.groups))
+        assert torch.equal(data.weights, compute_weights(data.cells, data.groups))
 
 
 @pytest.mark.parametrize(
@@ -135,7 +142,7 @@ def test_the_parts_of_a_corpus_are_the_corpus():
 )
 def test_a_partition_that_nobody_could_train_on_is_refused(changes, message):
     with pytest.raises(DataError, match=message):
-        assign(rows_of(small_corpus()), PartitionConfig(**changes))
+        assign(list_rows(small_corpus()), PartitionConfig(**changes))
 
 
 def test_a_client_of_one_class_is_named():
@@ -152,7 +159,7 @@ def test_settings_out_of_range_are_refused(changes):
     with pytest.raises(ValueError, match=next(iter(changes))):
         PartitionConfig(**changes)
     with pytest.raises(ValueError, match=r"client must be in \[0, 9\]"):
-        client_corpus(small_corpus(), PartitionConfig(), 10)
+        select_client_corpus(small_corpus(), PartitionConfig(), 10)
 
 
 # --- scanner shift -------------------------------------------------------------------------------

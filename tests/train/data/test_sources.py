@@ -15,10 +15,10 @@ from train.data.sources import (
     BR35H,
     COLLECTION,
     DataError,
-    default_root,
-    file_sha256,
-    find_folder,
+    find_class_records,
+    find_data_root,
     find_records,
+    hash_files,
     load_scans,
 )
 
@@ -53,7 +53,7 @@ def test_a_missing_root_is_named(tmp_path):
     with pytest.raises(DataError, match=r"no data folder at .*nowhere"):
         find_records(tmp_path / "nowhere")
     with pytest.raises(DataError, match=r"no data folder at .*nowhere"):
-        find_folder(tmp_path / "nowhere")
+        find_class_records(tmp_path / "nowhere")
 
 
 def test_an_empty_root_is_named(tmp_path):
@@ -81,7 +81,7 @@ def test_an_unknown_source_names_the_known_ones(tmp_path):
 
 
 def test_any_image_folder(brain_folder):
-    records = find_folder(brain_folder(3) / COLLECTION)
+    records = find_class_records(brain_folder(3) / COLLECTION)
     assert [(r.file, r.label) for r in records][:4] == [
         ("glioma/0.png", 0),
         ("glioma/1.png", 0),
@@ -94,7 +94,7 @@ def test_any_image_folder(brain_folder):
 def test_an_image_folder_needs_two_classes(tmp_path):
     (tmp_path / "only").mkdir()
     with pytest.raises(DataError, match="at least two classes, found 1"):
-        find_folder(tmp_path)
+        find_class_records(tmp_path)
 
 
 def test_scans_are_the_canonical_ones(brain_folder):
@@ -137,7 +137,7 @@ def test_several_processes_decode_in_order(brain_folder, monkeypatch):
     root = brain_folder(1)
     records = find_records(root)
     alone = load_scans(root, records)
-    monkeypatch.setattr(sources, "FEW", 1)
+    monkeypatch.setattr(sources, "MIN_PARALLEL_FILES", 1)
     assert np.array_equal(load_scans(root, records), alone)
 
 
@@ -168,14 +168,14 @@ def test_file_sha256(brain_folder):
     root = brain_folder(1)
     records = find_records(root)
     content = (root / records[0].file).read_bytes()
-    assert file_sha256(root, records)[0] == hashlib.sha256(content).hexdigest()
+    assert hash_files(root, records)[0] == hashlib.sha256(content).hexdigest()
 
 
 def test_the_environment_names_the_default_folder(monkeypatch, tmp_path):
     monkeypatch.delenv("MEDFEDPURE_DATA", raising=False)
-    assert default_root() is None
+    assert find_data_root() is None
     monkeypatch.setenv("MEDFEDPURE_DATA", str(tmp_path))
-    assert default_root() == tmp_path
+    assert find_data_root() == tmp_path
 
 
 @pytest.mark.data

@@ -16,8 +16,8 @@ from train.data.sources import (
     SOURCES,
     DataError,
     Record,
-    file_sha256,
     find_records,
+    hash_files,
     load_scans,
 )
 from train.data.split import (
@@ -26,11 +26,11 @@ from train.data.split import (
     Manifest,
     build_manifests,
     check_files,
-    fold_of,
-    groups_of,
+    choose_fold,
+    compute_thumbnails,
+    find_groups,
+    list_orientations,
     read_manifest,
-    thumbnails,
-    turned,
 )
 
 
@@ -53,7 +53,7 @@ def digests_for(names: list[str]) -> list[str]:
 
 
 def test_thumbnails_have_zero_mean_and_unit_norm(scans):
-    thumbs = thumbnails(scans)
+    thumbs = compute_thumbnails(scans)
     assert thumbs.shape == (40, 576)
     assert np.allclose(thumbs.mean(axis=1), 0, atol=1e-6)
     assert np.allclose(np.linalg.norm(thumbs, axis=1), 1, atol=1e-5)
@@ -61,15 +61,15 @@ def test_thumbnails_have_zero_mean_and_unit_norm(scans):
 
 def test_thumbnails_ignore_brightness_and_contrast(scans):
     dimmed = (scans * 0.5 + 40).round().astype(np.uint8)
-    assert ((thumbnails(scans) * thumbnails(dimmed)).sum(axis=1) > 0.999).all()
+    assert ((compute_thumbnails(scans) * compute_thumbnails(dimmed)).sum(axis=1) > 0.999).all()
 
 
 def test_the_eight_forms_are_those_of_the_turned_and_mirrored_scans(scans):
-    thumbs = thumbnails(scans[:3])
-    forms = turned(thumbs)
+    thumbs = compute_thumbnails(scans[:3])
+    forms = list_orientations(thumbs)
     assert len(forms) == 8
     for change in (lambda s: s, np.fliplr, np.flipud, np.rot90, np.transpose):
-        changed = thumbnails(np.stack([np.ascontiguousarray(change(s)) for s in scans[:3]]))
+        changed = compute_thumbnails(np.stack([np.ascontiguousarray(change(s)) for s in scans[:3]]))
         assert min(np.abs(form - changed).max() for form in forms) < 0.02
 
 
@@ -77,27 +77,27 @@ def test_copies_mirrored_turned_or_dimmed_join_their_scan(scans):
     scan = scans[0]
     changes = [scan, scan[:, ::-1], scan[::-1], scan[::-1, ::-1], np.rot90(scan), scan.T]
     family = np.stack([scan, *changes, (scan * 0.8).astype(np.uint8)])
-    groups = groups_of(thumbnails(np.concatenate([family, scans[1:4]])))
+    groups = find_groups(compute_thumbnails(np.concatenate([family, scans[1:4]])))
     assert set(groups[: len(family)]) == {0}
     assert 0 not in groups[len(family) :]
 
 
 def test_groups_are_connected_components(scans):
     """A chain joins: first and last are far apart, but each link is close."""
-    thumbs = thumbnails(scans[:2])
+    thumbs = compute_thumbnails(scans[:2])
     share = np.linspace(0, 1, 30)[:, None]
     chain = (1 - share) * thumbs[:1] + share * thumbs[1:2]
     chain /= np.linalg.norm(chain, axis=1, keepdims=True)
     assert chain[0] @ chain[-1] < 0.97
-    assert set(groups_of(chain.astype(np.float32))) == {0}
-    assert len(set(groups_of(chain[[0, -1]].astype(np.float32)))) == 2
+    assert set(find_groups(chain.astype(np.float32))) == {0}
+    assert len(set(find_groups(chain[[0, -1]].astype(np.float32)))) == 2
 
 
 def test_groups_are_named_by_their_first_scan_and_closed_under_closeness(scans):
     family = np.concatenate([scans, scans[:10, :, ::-1], scans[5:15, ::-1]])
-    thumbs = thumbnails(family)
-    groups = groups_of(thumbs)
-    upside_down = thumbnails(np.ascontiguousarray(family[:, ::-1]))
+    thumbs = compute_thumbnails(family)
+    groups = find_groups(thumbs)
+    upside_down = compute_thumbnails(np.ascontiguousarray(family[:, ::-1]))
     close = np.maximum(thumbs @ thumbs.T, thumbs @ upside_down.T) > 0.97
     rows, columns = np.nonzero(close)
     assert (groups[rows] == groups[columns]).all()
@@ -108,7 +108,10 @@ def test_groups_are_named_by_their_first_scan_and_closed_under_closeness(scans):
 def test_grouping_does_not_depend_on_the_order(scans):
     family = np.concatenate([scans, scans[:10, :, ::-1]])
     order = np.random.default_rng(0).permutation(len(family))
-    straight, shuffled = groups_of(thumbnails(family)), groups_of(thumbnails(family[order]))
+    straight, shuffled = (
+        find_groups(compute_thumbnails(family)),
+        find_groups(compute_thumbnails(family[order])),
+    )
 
     def partition(groups, names):
         members = defaultdict(set)
@@ -124,8 +127,8 @@ def test_grouping_does_not_depend_on_the_order(scans):
 
 def test_a_fold_is_decided_by_the_digest_alone():
     digests = digests_for([str(i) for i in range(4000)])
-    folds = [fold_of(d) for d in digests]
-    assert folds == [fold_of(d) for d in digests]
+    folds = [choose_fold(d) for d in digests]
+    assert folds == [choose_fold(d) for d in digests]
     share = {fold: n / len(folds) for fold, n in Counter(folds).items()}
     assert share["test"] == pytest.approx(0.20, abs=0.02)
     assert share["val"] == pytest.approx(0.10, abs=0.02)
@@ -133,7 +136,7 @@ def test_a_fold_is_decided_by_the_digest_alone():
 
 
 def test_a_known_digest_keeps_its_fold_forever():
-    folds = {c: fold_of(c * 64) for c in "0123456789abcdef"}
+    folds = {c: choose_fold(c * 64) for c in "0123456789abcdef"}
     assert {c for c, fold in folds.items() if fold == "test"} == {"1", "9"}
     assert {c for c, fold in folds.items() if fold == "train"} == set("02345678abcdef")
 
@@ -190,9 +193,9 @@ def test_committed_manifests_are_sane(protocol):
     assert {e.source for e in manifest.entries} == set(PROTOCOLS[protocol])
     assert all(len(e.sha256) == 64 and int(e.sha256, 16) >= 0 for e in manifest.entries)
     assert all(e.file.startswith(f"{e.source}/") for e in manifest.entries)
-    positions = manifest.fold(*FOLDS)
+    positions = manifest.find_positions(*FOLDS)
     assert positions == list(range(len(files)))
-    assert sum(manifest.counts().values()) == len(files)
+    assert sum(manifest.count_scans().values()) == len(files)
 
 
 @pytest.mark.parametrize("protocol", ["leak-free", "multi-source", "second-source"])
@@ -202,7 +205,7 @@ def test_committed_groups_stay_in_one_fold(protocol):
     smallest: dict[int, str] = {}
     for entry in read_manifest("multi-source").entries:
         smallest[entry.group] = min(smallest.get(entry.group, entry.sha256), entry.sha256)
-    assert all(e.fold == fold_of(smallest[e.group]) for e in manifest.entries)
+    assert all(e.fold == choose_fold(smallest[e.group]) for e in manifest.entries)
 
 
 def test_identical_files_share_a_group():
@@ -246,7 +249,7 @@ def test_a_damaged_manifest_is_refused(tmp_path, text):
 def test_a_folder_that_differs_from_its_manifest_is_refused(brain_folder):
     root = brain_folder(2)
     records = find_records(root)
-    manifests = build_manifests(records, file_sha256(root, records), load_scans(root, records))
+    manifests = build_manifests(records, hash_files(root, records), load_scans(root, records))
     manifest = next(m for m in manifests if m.protocol == "multi-source")
     everything = range(len(manifest.entries))
     check_files(manifest, root, everything)
@@ -273,19 +276,17 @@ def test_no_test_scan_has_a_copy_in_another_fold(data_root):
     """Grouping has no part in this: pictures are turned as pictures, and compared as they are."""
     manifest = read_manifest("leak-free")
     scans = load_scans(data_root, [e.record for e in manifest.entries])
-    test, others = manifest.fold("test"), manifest.fold("train", "val")
-    known = thumbnails(scans[others])
+    test, others = manifest.find_positions("test"), manifest.find_positions("train", "val")
+    known = compute_thumbnails(scans[others])
     for view in (scans[test], scans[test][:, :, ::-1]):
         for k in range(4):
             turned_scans = np.ascontiguousarray(np.rot90(view, k, axes=(1, 2)))
-            assert (thumbnails(turned_scans) @ known.T).max() < 0.98
+            assert (compute_thumbnails(turned_scans) @ known.T).max() < 0.98
 
 
 @pytest.mark.data
 @pytest.mark.slow
 def test_the_committed_manifests_follow_from_the_files(data_root):
     records = find_records(data_root)
-    built = build_manifests(
-        records, file_sha256(data_root, records), load_scans(data_root, records)
-    )
+    built = build_manifests(records, hash_files(data_root, records), load_scans(data_root, records))
     assert built == [read_manifest(m.protocol) for m in built]

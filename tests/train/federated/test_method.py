@@ -28,7 +28,7 @@ from train.federated.server.adv_propagation import propagate_shares
 from train.federated.server.run_state import RESULT, STATE, RunState
 from train.federated.shared_parameters import COUNTER, STATISTICS
 from train.federated.state_file import StateError, read
-from train.recipes import FILES, build_network, phase_named
+from train.recipes import FILES, build_network, find_phase
 
 
 def result(out: Path, phase: str = "mixture") -> dict:
@@ -140,7 +140,7 @@ def test_the_smoothed_classifier_is_learned_together_and_added_to_weights(
     assert main(["export", *places]) == 0
     first = (weights / smoothing.FILE).read_bytes()
     classifier = smoothing.load(weights)
-    fresh = build_network(phase_named("smoothed"), read_preset(str(path)), 0).state_dict()
+    fresh = build_network(find_phase("smoothed"), read_preset(str(path)), 0).state_dict()
     assert any(
         not torch.equal(t, fresh[n].half().float()) for n, t in classifier.state_dict().items()
     )
@@ -275,7 +275,7 @@ def test_the_best_round_is_what_each_hospital_keeps(federate, preset, tmp_path):
 
 
 def test_statistics_of_averaged_weights_are_those_of_the_client_s_scans(corpus):
-    model = build_network(phase_named("plain"), read_preset("smoke"), 0)
+    model = build_network(find_phase("plain"), read_preset("smoke"), 0)
     before = {n: t.clone() for n, t in model.state_dict().items()}
     measure_statistics(model, corpus.train, torch.device("cpu"))
     after = model.state_dict()
@@ -349,14 +349,14 @@ def test_attacked_scans_stay_until_they_are_refreshed(federate, preset, tmp_path
 
 def test_attacked_scans_lie_in_the_ball_and_the_rest_is_untouched(corpus, tmp_path):
     preset = read_preset("smoke")
-    model = build_network(phase_named("mixture"), preset, 0)
+    model = build_network(find_phase("mixture"), preset, 0)
     loss, data = preset.classifier.loss, corpus.train
     out = attack_training_scans(model, data, loss, 3, tmp_path / "a.safetensors")
     moved = np.abs(out.scans.astype(int) - data.scans.astype(int)).reshape(len(data), -1).max(1)
     assert moved.max() == int(loss.adv_eps * 255)
     assert (moved > 0).sum() == round(len(data) * (1 - loss.adv_clean))
     again = attack_training_scans(
-        build_network(phase_named("mixture"), preset, 1), data, loss, 4, tmp_path / "a.safetensors"
+        build_network(find_phase("mixture"), preset, 1), data, loss, 4, tmp_path / "a.safetensors"
     )
     assert np.array_equal(again.scans, out.scans)
     (tmp_path / "a.safetensors").write_bytes(b"nothing")

@@ -8,7 +8,7 @@ import torch
 
 from core.moe import MixtureOfExperts, MoEConfig
 from train.data.dataset import ScanDataset
-from train.phases.classifier import validation
+from train.phases.classifier import build_validation
 
 
 class Bright(MixtureOfExperts):
@@ -30,7 +30,7 @@ def folded(levels: list[int], labels: list[int], groups: list[int]) -> ScanDatas
 def test_copies_of_one_odd_scan_count_less_than_as_many_scans():
     # class 0: nine copies of one bright scan, and nine dark ones; class 1: bright
     data = folded([200] * 9 + [50] * 9 + [200] * 4, [0] * 18 + [1] * 4, [0] * 9 + [*range(1, 14)])
-    figures = validation(data, torch.device("cpu"), 0.0)(Bright())
+    figures = build_validation(data, torch.device("cpu"), 0.0)(Bright())
     assert figures["clean"] == pytest.approx((9 / 12 + 1) / 2)
     assert set(figures) == {"clean", "nll", "score"}
 
@@ -38,6 +38,6 @@ def test_copies_of_one_odd_scan_count_less_than_as_many_scans():
 def test_half_the_score_is_accuracy_under_attack():
     # one of class 1's two scans is within eps of being called class 0
     data = folded([50, 60, 200, 130], [0, 0, 1, 1], [0, 1, 2, 3])
-    figures = validation(data, torch.device("cpu"), 0.015)(Bright())
+    figures = build_validation(data, torch.device("cpu"), 0.015)(Bright())
     assert (figures["clean"], figures["pgd"]) == (pytest.approx(1), pytest.approx(0.75))
     assert figures["score"] == pytest.approx(0.875)

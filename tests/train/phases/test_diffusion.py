@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from core.diffusion import Diffusion, to_model
 from train.data.augment import AugmentConfig
 from train.data.dataset import ScanDataset
-from train.phases.diffusion import DiffusionConfig, loss_function, validation
+from train.phases.diffusion import DiffusionConfig, build_loss, build_validation
 
 UNCHANGED = AugmentConfig(**dict.fromkeys((f.name for f in fields(AugmentConfig)), 0))
 EPS = 0.02
@@ -45,7 +45,7 @@ def brightness(x: Tensor) -> Tensor:
 
 
 def loss_of(model: nn.Module, x: Tensor, **config: float) -> float:
-    loss = loss_function(
+    loss = build_loss(
         DiffusionConfig(t_max=20, adv_eps=EPS, **config), UNCHANGED, Diffusion(), [brightness]
     )
     y = torch.zeros(len(x), dtype=torch.long)
@@ -82,7 +82,9 @@ def test_validation_scans_are_attacked_only_with_attacks_in_training(x: Tensor) 
 
     def errors(share: float) -> dict[str, float]:
         config = DiffusionConfig(t_max=20, adv_eps=EPS, adv_share=share)
-        return validation(data, Diffusion(), config, torch.device("cpu"), [brightness])(Silent())
+        return build_validation(data, Diffusion(), config, torch.device("cpu"), [brightness])(
+            Silent()
+        )
 
     calm, hit = errors(0.0), errors(0.5)
     assert set(calm) == {"t1", "t4", "t8", "t16", "score"}

@@ -16,8 +16,8 @@ from core.moe import MixtureOfExperts, MoEConfig
 from train.data.augment import AugmentConfig
 from train.data.dataset import ScanDataset
 from train.phases import classifier
-from train.phases.classifier import ClassifierConfig, loss_function
-from train.phases.fedem import em_loss, mixture_weights, shares
+from train.phases.classifier import ClassifierConfig, build_loss
+from train.phases.fedem import compute_responsibilities, em_loss, estimate_mixture_weights
 from train.trainer import OPTIMIZERS, FitConfig, fit
 
 CPU = torch.device("cpu")
@@ -53,8 +53,8 @@ def test_identical_experts_share_scans_by_the_clients_weights() -> None:
     model, (x, y) = mixture(), scans().all(CPU)
     for expert in model.experts:
         expert.load_state_dict(model.experts[0].state_dict())
-    torch.testing.assert_close(shares(model.outputs(x), y), PI.expand(12, 3))
-    torch.testing.assert_close(mixture_weights(model, scans(), CPU), PI)
+    torch.testing.assert_close(compute_responsibilities(model.outputs(x), y), PI.expand(12, 3))
+    torch.testing.assert_close(estimate_mixture_weights(model, scans(), CPU), PI)
 
 
 def test_shares_are_the_posterior_of_who_made_the_scan() -> None:
@@ -63,19 +63,19 @@ def test_shares_are_the_posterior_of_who_made_the_scan() -> None:
     output = model.outputs(x)
     likelihood = output.expert_logits.softmax(2)[torch.arange(12), :, y]
     bayes = PI * likelihood / (PI * likelihood).sum(1, keepdim=True)
-    torch.testing.assert_close(shares(output, y), bayes)
+    torch.testing.assert_close(compute_responsibilities(output, y), bayes)
 
 
 def test_one_expert_s_loss_is_cross_entropy() -> None:
     model, (x, y) = mixture(1, None), scans().all(CPU)
     output = model.outputs(x)
-    assert shares(output, y).tolist() == [[1.0]] * 12
+    assert compute_responsibilities(output, y).tolist() == [[1.0]] * 12
     torch.testing.assert_close(em_loss(output, y), F.cross_entropy(model.experts[0](x), y))
 
 
 def test_an_experts_gradient_is_that_of_its_own_weighted_loss() -> None:
     model, (x, y) = mixture(), scans().all(CPU)
-    q = shares(model.outputs(x), y).detach()
+    q = compute_responsibilities(model.outputs(x), y).detach()
     em_loss(model.outputs(x), y).backward()
     assert model.attention.log_weights.grad is None
     for k, expert in enumerate(model.experts):
@@ -93,7 +93,7 @@ def test_em_never_lowers_the_likelihood() -> None:
     for _ in range(6):
         with torch.no_grad():
             losses.append(float(F.nll_loss(model(x), y)))
-        model.attention.set_weights(mixture_weights(model, data, CPU))
+        model.attention.set_weights(estimate_mixture_weights(model, data, CPU))
     assert all(after <= before + 1e-6 for before, after in pairwise(losses))
     assert losses[-1] < losses[0] - 0.01
 
@@ -103,8 +103,10 @@ def test_the_better_expert_gets_the_weight() -> None:
     ones = data.pick(range(1, 12, 2))
     sure_of(model, 0, 0, 9.0)
     sure_of(model, 1, 1, 9.0)
-    assert mixture_weights(model, ones, CPU)[1] > 0.99
-    assert mixture_weights(model, data.pick([0, 1]), CPU).tolist() == pytest.approx([0.5, 0.5])
+    assert estimate_mixture_weights(model, ones, CPU)[1] > 0.99
+    assert estimate_mixture_weights(model, data.pick([0, 1]), CPU).tolist() == pytest.approx(
+        [0.5, 0.5]
+    )
 
 
 def test_the_e_step_is_the_same_in_any_batches_and_leaves_the_model_alone() -> None:
@@ -112,13 +114,13 @@ def test_the_e_step_is_the_same_in_any_batches_and_leaves_the_model_alone() -> N
     before = copy.deepcopy(model.state_dict())
     for parameter in model.parameters():
         parameter.grad = torch.ones_like(parameter)
-    whole = mixture_weights(model, data, CPU)
-    torch.testing.assert_close(whole, mixture_weights(model, data, CPU, batch_size=5))
+    whole = estimate_mixture_weights(model, data, CPU)
+    torch.testing.assert_close(whole, estimate_mixture_weights(model, data, CPU, batch_size=5))
     assert whole.sum() == pytest.approx(1) and (whole > 0).all() and not whole.requires_grad
     assert all(module.training for module in model.modules())
     assert all((p.grad == 1).all() for p in model.parameters())
     assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
-    torch.testing.assert_close(whole, mixture_weights(model.eval(), data, CPU))
+    torch.testing.assert_close(whole, estimate_mixture_weights(model.eval(), data, CPU))
     assert not any(module.training for module in model.modules())
 
 
@@ -131,8 +133,8 @@ def test_training_teaches_the_experts_and_moves_no_weight(optimizer: str) -> Non
     config = FitConfig(epochs=3, batch_size=8, lr=1e-2, weight_decay=0.5, ema=0.9,
                        optimizer=optimizer)  # fmt: skip
     history = fit(
-        model, data, loss_function(EM, AugmentConfig()), config,
-        validate=classifier.validation(data, CPU, 0.0), report=lambda _: None, device=CPU,
+        model, data, build_loss(EM, AugmentConfig()), config,
+        validate=classifier.build_validation(data, CPU, 0.0), report=lambda _: None, device=CPU,
     )  # fmt: skip
     assert len(history) == 3
     assert torch.equal(model.attention.log_weights, gate)
@@ -142,7 +144,7 @@ def test_training_teaches_the_experts_and_moves_no_weight(optimizer: str) -> Non
 def test_under_eq_9_the_weights_do_learn() -> None:
     model, data = mixture(), scans()
     gate = model.attention.log_weights.detach().clone()
-    loss = loss_function(ClassifierConfig(), AugmentConfig())
+    loss = build_loss(ClassifierConfig(), AugmentConfig())
     fit(
         model, data, loss, FitConfig(epochs=1, batch_size=8, lr=1e-2),
         validate=lambda _: {"score": 0.0}, report=lambda _: None, device=CPU,
@@ -154,12 +156,12 @@ def test_em_wants_a_gate_of_the_client() -> None:
     model = MixtureOfExperts(replace(CONFIG, gate="input"))
     x, y = scans().all(CPU)
     with pytest.raises(ValueError, match="objective 'em' needs gate 'client', got 'input'"):
-        loss_function(EM, AugmentConfig())(model, x, y, torch.Generator())
+        build_loss(EM, AugmentConfig())(model, x, y, torch.Generator())
 
 
 def test_no_scans_weigh_nothing() -> None:
     with pytest.raises(ValueError, match="no scans"):
-        mixture_weights(mixture(), scans().pick([]), CPU)
+        estimate_mixture_weights(mixture(), scans().pick([]), CPU)
 
 
 @pytest.mark.parametrize("term", ["beta", "gamma", "expert_loss"])

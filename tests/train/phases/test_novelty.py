@@ -11,7 +11,7 @@ from core.scan import to_uint8
 from demo.phantom import phantom
 from train.calibration.logistic import fit_logistic
 from train.data.dataset import ScanDataset
-from train.data.outliers import KINDS, outlier
+from train.data.outliers import KINDS, draw_outlier
 from train.phases.novelty import NoveltyPhase, Solver
 
 CPU = torch.device("cpu")
@@ -32,12 +32,12 @@ def data(scans: np.ndarray) -> ScanDataset:
 @pytest.mark.parametrize("kind", KINDS)
 def test_each_kind_draws_something_new_every_time(kind: str, scans: np.ndarray) -> None:
     rng = np.random.default_rng(0)
-    drawn = [outlier(rng, scans, kind) for _ in range(4)]
+    drawn = [draw_outlier(rng, scans, kind) for _ in range(4)]
     assert all(p.shape == (224, 224) and p.dtype == np.uint8 for p in drawn)
     assert len({p.tobytes() for p in drawn}) == 4
     assert np.median([p.std() for p in drawn]) > 5  # no blank sheets
     assert not any((p == scan).all() for p in drawn for scan in scans)
-    again = outlier(np.random.default_rng(0), scans, kind)
+    again = draw_outlier(np.random.default_rng(0), scans, kind)
     assert (again == drawn[0]).all()
 
 
@@ -92,7 +92,7 @@ def test_one_validation_scan_is_the_limit_itself(scans: np.ndarray, mae: MaskedA
     own = solver(mae, scans[39:])
     own.solve(head := Novelty(32), data(scans[:28]), seed=0)
     with torch.no_grad():
-        assert float(head.limit) == pytest.approx(float(own._clean(head)), abs=1e-3)
+        assert float(head.limit) == pytest.approx(float(own._score_clean(head)), abs=1e-3)
     assert own.validate(head)["val_refused"] in (0.0, 1.0)  # it lies on the limit
 
 

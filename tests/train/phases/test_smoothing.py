@@ -12,7 +12,7 @@ from core.smoothing import Smoothed, SmoothedConfig
 from demo.phantom import phantom
 from train.data.augment import AugmentConfig
 from train.data.dataset import ScanDataset
-from train.phases.smoothing import SmoothedTrainConfig, loss_function, validation
+from train.phases.smoothing import SmoothedTrainConfig, build_loss, build_validation
 
 UNCHANGED = AugmentConfig(**dict.fromkeys((f.name for f in fields(AugmentConfig)), 0))
 TINY = SmoothedConfig(sigma=0.25, unet_channels=(8, 8), time_dim=8, channels=(8, 8, 8, 8), hidden=8)
@@ -33,7 +33,7 @@ def x() -> Tensor:
 
 def loss_of(model: nn.Module, x: Tensor, seed: int = 0, **config: float) -> Tensor:
     y = torch.arange(len(x)) % 2
-    loss = loss_function(SmoothedTrainConfig(**config), UNCHANGED)
+    loss = build_loss(SmoothedTrainConfig(**config), UNCHANGED)
     return loss(model, x, y, torch.Generator().manual_seed(seed))
 
 
@@ -76,13 +76,13 @@ def test_the_score_counts_scans_that_enough_copies_are_read_right_of() -> None:
     scans = (levels * 255).byte().view(-1, 1, 1).expand(-1, 224, 224).numpy()
     data = ScanDataset(scans, torch.tensor([0, 1, 1, 1]), ["a"] * 4, list(range(4)))
     cpu = torch.device("cpu")
-    figures = validation(data, SmoothedTrainConfig(), cpu)(Brightness(TINY))
+    figures = build_validation(data, SmoothedTrainConfig(), cpu)(Brightness(TINY))
     assert figures["score"] == 0.5  # .51 is .28 away in L2, less than reach * .015
     assert 0.5 < figures["noised"] < 1
-    near = validation(data, SmoothedTrainConfig(eps=0.005), cpu)(Brightness(TINY))
+    near = build_validation(data, SmoothedTrainConfig(eps=0.005), cpu)(Brightness(TINY))
     assert near["score"] == 0.75
     with pytest.raises(TypeError, match="expected a Smoothed"):
-        validation(data, SmoothedTrainConfig(), cpu)(nn.Linear(1, 1))
+        build_validation(data, SmoothedTrainConfig(), cpu)(nn.Linear(1, 1))
 
 
 @pytest.mark.parametrize("wrong", [{"denoise": -1.0}, {"adv": -0.1}, {"eps": 0.0}])

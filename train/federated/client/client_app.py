@@ -16,8 +16,8 @@ from core.checkpoint import WeightsError
 from core.weights import load
 from train.config import PresetError
 from train.data.corpus import Corpus, load_corpus
-from train.data.partition import client_corpus
-from train.data.sources import DataError, default_root
+from train.data.partition import select_client_corpus
+from train.data.sources import DataError, find_data_root
 from train.federated import secagg
 from train.federated.client.hospital import Hospital
 from train.federated.client.policy import PolicyError, read_policy
@@ -165,7 +165,7 @@ def _open_hospital(
     experiment = read_experiment(preset, protocol, seed, phase)
     corpus = _load_corpus(protocol, data, cache, manifests)
     if whole.lower() not in ("true", "1"):
-        corpus = client_corpus(corpus, experiment.config.partition, client)
+        corpus = select_client_corpus(corpus, experiment.config.partition, client)
     system = None
     if experiment.config.purify and experiment.step.is_adversarial:
         if not defence:
@@ -186,7 +186,7 @@ def clear_cache() -> None:
 
 @lru_cache(maxsize=1)
 def _load_corpus(protocol: str, data: str, cache: str, manifests: str) -> Corpus:
-    root = Path(data) if data else default_root()
+    root = Path(data) if data else find_data_root()
     if root is None:
         raise DataError("name the data folder in the node's config, or set MEDFEDPURE_DATA")
     folder = Path(manifests) if manifests else None

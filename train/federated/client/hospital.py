@@ -29,9 +29,9 @@ from train.federated.experiment import Experiment
 from train.federated.metrics import COUNT
 from train.federated.state_file import StateError
 from train.federated.warm_start import WarmStart
-from train.phases.fedem import mixture_weights
+from train.phases.fedem import estimate_mixture_weights
 from train.phases.phase import Recipe, Solver
-from train.recipes import FILES, build_recipe, phases_of
+from train.recipes import FILES, build_recipe, list_phases
 from train.trainer import FitConfig, fit
 
 State = Mapping[str, Tensor]
@@ -158,7 +158,7 @@ class Hospital:
         """
         preset = self.experiment.preset
         system = build(preset.system).to(self.device)
-        for phase in phases_of(preset):
+        for phase in list_phases(preset):
             if (file := FILES[phase]) in files:
                 state = self.local_state.read_finished(replace(self.experiment, phase=phase))
                 system.get_submodule(PARTS[file]).load_state_dict(state)
@@ -218,7 +218,7 @@ class Hospital:
                 model, self.corpus.train.thin(scans, truncate=True), self.device
             )
         if isinstance(model, MixtureOfExperts) and isinstance(model.attention, ClientGate):
-            weights = mixture_weights(model, self.corpus.train, self.device)
+            weights = estimate_mixture_weights(model, self.corpus.train, self.device)
             model.attention.set_weights(weights)
 
     def _adapt(

@@ -25,7 +25,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_ssh_private_key
 
 from core.checkpoint import WeightsError, read_manifest
-from train.data.sources import DataError, find_folder
+from train.data.sources import DataError, find_class_records
 from train.federated.client.policy import PolicyError, read_policy
 from train.federated.runtime.superlink import (
     NO_TELEMETRY,
@@ -68,7 +68,7 @@ def check(args: argparse.Namespace) -> None:
     Raises:
         NodeError, DataError, PolicyError, WeightsError: the first problem, in one sentence.
     """
-    records = find_folder(args.data)
+    records = find_class_records(args.data)
     print(f"client {args.client}: {len(records)} scans in {args.data}", file=sys.stderr)
     read_policy(str(args.policy) if args.policy else "")
     if args.start:
