@@ -1,4 +1,4 @@
-"""The page: its header, its tabs and the public endpoint."""
+"""Page of the demo: header, tabs and public endpoint."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ from demo.serving.uploads import UploadStore
 
 @dataclass(frozen=True)
 class Resources:
-    """Everything that a tab may need; it takes what it uses."""
+    """Resources from which each tab takes what it needs."""
 
-    systems: Systems  # by hospital; empty where there are no weights
+    systems: Systems  # by hospital; empty without weights
     problem: str  # why there are no weights, for the visitor
     samples: Sequence[Example]
     uploads: UploadStore
@@ -37,7 +37,7 @@ class Resources:
 
     @property
     def system(self) -> MedFedPure | None:
-        """The first hospital's system, which every tab but Explore uses."""
+        """System of the first hospital, which every tab but Explore uses."""
         return next(iter(self.systems.values()), None)
 
 
@@ -63,11 +63,11 @@ def build(
 
     Args:
         systems: the systems that read scans, by hospital; by default those that ship. Explore
-            offers the choice, everything else uses the first. Where weights are missing or refused
-            the page says so and analyses nothing.
+            offers the choice, the other tabs use the first. Without valid weights the page says so
+            and analyses nothing.
         samples: the example scans; by default those that ship with the page.
-        is_public: whether strangers can open the page; its header then warns against uploads of
-            patient data.
+        is_public: True if strangers can open the page; the header then warns against uploads
+            of patient data.
 
     Returns:
         Blocks with a queue, to be launched with `demo.serving.launch.build_launch_settings()`.

@@ -1,4 +1,4 @@
-"""Procedural axial brain phantoms: scans that belong to nobody, for examples and for every test.
+"""Procedural axial brain phantoms: synthetic scans for examples and tests.
 
 A phantom is drawn, not recorded: scalp, skull, folded cortex, white matter, ventricles, falx, a
 coil's bias field and Rician noise, in one of four contrasts (T1, T1 with contrast agent, T2,
@@ -32,23 +32,23 @@ TUMOURS = {
 }
 
 
-def phantom(seed: int, tumour: bool) -> Tensor:
-    """Draws one synthetic axial slice.
+def draw_phantom(seed: int, tumour: bool) -> Tensor:
+    """Draw one synthetic axial slice.
 
     Args:
-        seed: decides everything but the tumour's presence; any non-negative integer.
-        tumour: whether a mass is drawn.
+        seed: of everything but the tumour's presence; a non-negative integer.
+        tumour: True draws a mass.
 
     Returns:
         Float32 tensor (1, 224, 224) in [0, 1], every value a multiple of 1 / 255.
     """
     head, mass = np.random.default_rng([seed, 0]), np.random.default_rng([seed, 1])
     contrast = str(head.choice(list(CONTRASTS)))
-    x, y = _pose(head)
+    x, y = _draw_pose(head)
     lesion = _Lesion(mass) if tumour else None
     if lesion is not None:
         x, y = lesion.push(x, y)
-    picture = _head(head, x, y, *CONTRASTS[contrast])
+    picture = _draw_head(head, x, y, *CONTRASTS[contrast])
     if lesion is not None:
         picture = lesion.paint(picture, *TUMOURS[contrast])
     picture = _acquire(head, picture)
@@ -57,8 +57,8 @@ def phantom(seed: int, tumour: bool) -> Tensor:
     return torch.from_numpy(np.rint(picture * 255).astype(np.float32)[None] / np.float32(255))
 
 
-def _pose(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Head coordinates (x right, y down, scalp near radius 1) of all pixels, (224, 224) each."""
+def _draw_pose(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Draw a pose; return head coordinates (x right, y down, scalp near radius 1), (224, 224)."""
     axis = ((np.arange(SIZE) - (SIZE - 1) / 2) / (SIZE / 2)).astype(np.float32)
     y, x = np.meshgrid(axis, axis, indexing="ij")
     x, y = x - rng.normal(0, 0.02), y - rng.normal(0, 0.02)
@@ -68,7 +68,7 @@ def _pose(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     return x / (scale * rng.uniform(0.76, 0.86)), y / scale
 
 
-def _head(
+def _draw_head(
     rng: np.random.Generator,
     x: np.ndarray,
     y: np.ndarray,
@@ -80,56 +80,58 @@ def _head(
     nuclei: float,
 ) -> np.ndarray:
     theta = np.arctan2(y, x)
-    outline = 1 + 0.03 * np.sin(theta) * abs(np.cos(theta)) + _harmonics(rng, theta, 0.012)
+    outline = 1 + 0.03 * np.sin(theta) * abs(np.cos(theta)) + _draw_harmonics(rng, theta, 0.012)
     rho = np.hypot(x, y) / outline
     brain_edge = rng.uniform(0.84, 0.88)
     bone_edge = rng.uniform(0.91, 0.95)
     # Sulci run inwards: noise that changes fast along the surface, slowly with depth, then warped.
     stretch = np.maximum(rho, 0.05) ** -rng.uniform(0.5, 0.7)
-    bend = [_noise(rng, x, y, 9) * 0.045 for _ in range(2)]
-    fold = _noise(rng, x * stretch + bend[0], y * stretch + bend[1], rng.uniform(15, 20))
+    bend = [_draw_noise(rng, x, y, 9) * 0.045 for _ in range(2)]
+    fold = _draw_noise(rng, x * stretch + bend[0], y * stretch + bend[1], rng.uniform(15, 20))
     depth = brain_edge - rho  # distance below the brain's surface
-    cortex = _step((0.19 + 0.06 * _noise(rng, x, y, 7) - depth) / 0.05)  # where gyri fold
-    picture = white * (1 + 0.035 * _noise(rng, x, y, 6) + 0.025 * _noise(rng, x, y, 25))
-    ribbon = np.maximum(np.exp(-((fold / 0.8) ** 2)) * cortex, _step((0.035 - depth) / 0.02))
+    cortex = _soften((0.19 + 0.06 * _draw_noise(rng, x, y, 7) - depth) / 0.05)  # where gyri fold
+    picture = white * (1 + 0.035 * _draw_noise(rng, x, y, 6) + 0.025 * _draw_noise(rng, x, y, 25))
+    ribbon = np.maximum(np.exp(-((fold / 0.8) ** 2)) * cortex, _soften((0.035 - depth) / 0.02))
     picture = _mix(picture, grey, ribbon)
     for side in (-1, 1):  # thalamus, then lentiform nucleus
         picture = _mix(
-            picture, nuclei, _capsule(side * x, y, (0.11, 0.02), (0.14, 0.12), 0.085, 0.10)
+            picture, nuclei, _draw_capsule(side * x, y, (0.11, 0.02), (0.14, 0.12), 0.085, 0.10)
         )
         picture = _mix(
-            picture, nuclei, _capsule(side * x, y, (0.27, -0.12), (0.30, 0.08), 0.07, 0.06)
+            picture, nuclei, _draw_capsule(side * x, y, (0.27, -0.12), (0.30, 0.08), 0.07, 0.06)
         )
-    reach = rng.uniform(0.11, 0.2) + 0.06 * _noise(rng, x, y, 8) - depth
-    width = rng.uniform(0.14, 0.32) * (1 + 0.3 * _noise(rng, x, y, 5))
-    sulci = np.exp(-((fold / width) ** 2)) * _step(reach / 0.04) * rng.uniform(0.55, 1)
+    reach = rng.uniform(0.11, 0.2) + 0.06 * _draw_noise(rng, x, y, 8) - depth
+    width = rng.uniform(0.14, 0.32) * (1 + 0.3 * _draw_noise(rng, x, y, 5))
+    sulci = np.exp(-((fold / width) ** 2)) * _soften(reach / 0.04) * rng.uniform(0.55, 1)
     picture = _mix(picture, csf, sulci)
-    picture = _mix(picture, csf, _ventricles(rng, x, y))
+    picture = _mix(picture, csf, _draw_ventricles(rng, x, y))
     gap = x - 0.012 * np.sin(5 * y + rng.uniform(0, 6))
-    fissure = np.exp(-((gap / 0.02) ** 2)) * _step((abs(y + 0.02) - rng.uniform(0.34, 0.42)) / 0.03)
+    fissure = np.exp(-((gap / 0.02) ** 2)) * _soften(
+        (abs(y + 0.02) - rng.uniform(0.34, 0.42)) / 0.03
+    )
     picture = _mix(picture, csf, 0.85 * fissure)
-    picture = _mix(picture, csf, _step((rho - brain_edge) / 0.008))
-    picture = _mix(picture, bone, _step((rho - brain_edge - rng.uniform(0.008, 0.03)) / 0.008))
-    picture = _mix(picture, scalp * rng.uniform(0.7, 1.1), _step((rho - bone_edge) / 0.008))
-    return _mix(picture, 0, _step((rho - 1) / 0.008))
+    picture = _mix(picture, csf, _soften((rho - brain_edge) / 0.008))
+    picture = _mix(picture, bone, _soften((rho - brain_edge - rng.uniform(0.008, 0.03)) / 0.008))
+    picture = _mix(picture, scalp * rng.uniform(0.7, 1.1), _soften((rho - bone_edge) / 0.008))
+    return _mix(picture, 0, _soften((rho - 1) / 0.008))
 
 
-def _ventricles(rng: np.random.Generator, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Lateral ventricles with their horns and the third one: each pixel's share that is inside."""
+def _draw_ventricles(rng: np.random.Generator, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Draw the lateral and third ventricles: each pixel's share inside them."""
     size, lift = rng.uniform(0.75, 1.35), rng.uniform(-0.06, 0.04)
     y = y - lift
-    inside = _capsule(x, y, (0, 0.0), (0, 0.13), 0.012, 0.016)
+    inside = _draw_capsule(x, y, (0, 0.0), (0, 0.13), 0.012, 0.016)
     for side in (-1, 1):
         u = side * x - rng.uniform(0, 0.015) - 0.9 * (y + 0.03) ** 2  # both ends curve outwards
-        horn = _capsule(u, y, (0.045, -0.08), (0.06, -0.30), 0.022 * size, 0.048 * size)
-        body = _capsule(u, y, (0.045, -0.12), (0.06, 0.16), 0.020 * size, 0.012 * size)
-        back = _capsule(u, y, (0.06, 0.16), (0.09, 0.33), 0.014 * size, 0.040 * size)
+        horn = _draw_capsule(u, y, (0.045, -0.08), (0.06, -0.30), 0.022 * size, 0.048 * size)
+        body = _draw_capsule(u, y, (0.045, -0.12), (0.06, 0.16), 0.020 * size, 0.012 * size)
+        back = _draw_capsule(u, y, (0.06, 0.16), (0.09, 0.33), 0.014 * size, 0.040 * size)
         inside = np.maximum.reduce([inside, horn, body, back])
     return inside
 
 
 class _Lesion:
-    """One mass: where it lies, how it is shaped, and what it is made of."""
+    """Mass with place, shape and tissue."""
 
     def __init__(self, rng: np.random.Generator) -> None:
         angle, distance = rng.uniform(0, 2 * math.pi), rng.uniform(0.34, 0.58)
@@ -140,34 +142,34 @@ class _Lesion:
         self.rng = rng
 
     def push(self, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Mass effect: looks up anatomy nearer to the centre, so that it appears moved outwards."""
+        """Apply the mass effect: look up anatomy nearer to the centre, which moves it outwards."""
         dx, dy = x - self.centre[0], y - self.centre[1]
         reach = np.exp(-(dx**2 + dy**2) / (2 * (1.6 * self.radius) ** 2))
-        inside = _step((0.75 - np.hypot(x, y)) / 0.08)  # bone does not move
+        inside = _soften((0.75 - np.hypot(x, y)) / 0.08)  # bone does not move
         amount = 0.45 * reach * inside
-        self.x, self.y, self.inside = x, y, _step((0.85 - np.hypot(x, y)) / 0.015)
+        self.x, self.y, self.inside = x, y, _soften((0.85 - np.hypot(x, y)) / 0.015)
         return x - dx * amount, y - dy * amount
 
     def paint(self, picture: np.ndarray, solid: float, core: float, oedema: float) -> np.ndarray:
         rng, dx, dy = self.rng, self.x - self.centre[0], self.y - self.centre[1]
         theta = np.arctan2(dy, dx)
-        ragged = 1 + _harmonics(rng, theta, 0.10) + 0.07 * _noise(rng, self.x, self.y, 16)
+        ragged = 1 + _draw_harmonics(rng, theta, 0.10) + 0.07 * _draw_noise(rng, self.x, self.y, 16)
         rho = np.hypot(dx, dy) / (self.radius * ragged)
         if self.oedema:
-            fingers = 1 + 0.16 * _noise(rng, self.x, self.y, 9)
-            around = _step((self.oedema - rho / fingers) / 0.18) * rng.uniform(0.6, 0.95)
+            fingers = 1 + 0.16 * _draw_noise(rng, self.x, self.y, 9)
+            around = _soften((self.oedema - rho / fingers) / 0.18) * rng.uniform(0.6, 0.95)
             picture = _mix(picture, oedema, around * self.inside)
-        texture = 1 + rng.uniform(0.05, 0.16) * _noise(rng, self.x, self.y, 14)
-        picture = _mix(picture, solid * texture, _step((1 - rho) / 0.05) * self.inside)
+        texture = 1 + rng.uniform(0.05, 0.16) * _draw_noise(rng, self.x, self.y, 14)
+        picture = _mix(picture, solid * texture, _soften((1 - rho) / 0.05) * self.inside)
         if self.kind != "solid":
             rim = rng.uniform(0.10, 0.16) if self.kind == "cyst" else rng.uniform(0.25, 0.40)
-            hollow = 1 - rim * (1 + 0.35 * _noise(rng, self.x, self.y, 10))
-            picture = _mix(picture, core * texture, _step((hollow - rho) / 0.06) * self.inside)
+            hollow = 1 - rim * (1 + 0.35 * _draw_noise(rng, self.x, self.y, 10))
+            picture = _mix(picture, core * texture, _soften((hollow - rho) / 0.06) * self.inside)
         return picture
 
 
 def _acquire(rng: np.random.Generator, picture: np.ndarray) -> np.ndarray:
-    """The scanner: coil shading, point spread, Rician noise, display window; clipped to [0, 1]."""
+    """Simulate the scanner: coil shading, point spread, Rician noise, window; clip to [0, 1]."""
     axis = np.linspace(-1, 1, SIZE)
     slope = rng.normal(0, 0.08, 4)
     bias = (
@@ -187,8 +189,10 @@ def _acquire(rng: np.random.Generator, picture: np.ndarray) -> np.ndarray:
     return np.clip(magnitude * rng.uniform(0.75, 1.15) - rng.uniform(0.5, 1.5) * sigma, 0, 1)
 
 
-def _noise(rng: np.random.Generator, x: np.ndarray, y: np.ndarray, frequency: float) -> np.ndarray:
-    """Smooth isotropic noise of unit variance: waves of `frequency` radians to a head radius."""
+def _draw_noise(
+    rng: np.random.Generator, x: np.ndarray, y: np.ndarray, frequency: float
+) -> np.ndarray:
+    """Draw smooth isotropic noise of unit variance: `frequency` radians to a head radius."""
     waves = 16
     angle, phase = rng.uniform(0, math.pi, waves), rng.uniform(0, 2 * math.pi, waves)
     length = frequency * rng.uniform(0.7, 1.5, waves)
@@ -198,15 +202,15 @@ def _noise(rng: np.random.Generator, x: np.ndarray, y: np.ndarray, frequency: fl
     return total * math.sqrt(2 / waves)
 
 
-def _harmonics(rng: np.random.Generator, theta: np.ndarray, amount: float) -> np.ndarray:
-    """A closed curve's low harmonics, 2 to 6, falling with their order."""
+def _draw_harmonics(rng: np.random.Generator, theta: np.ndarray, amount: float) -> np.ndarray:
+    """Draw low harmonics, 2 to 6, of a closed curve; they fall with their order."""
     orders = [
         rng.normal(0, amount * 2 / k) * np.cos(k * theta + rng.uniform(0, 6)) for k in range(2, 7)
     ]
     return np.sum(orders, axis=0)
 
 
-def _capsule(
+def _draw_capsule(
     x: np.ndarray,
     y: np.ndarray,
     start: tuple[float, float],
@@ -214,15 +218,15 @@ def _capsule(
     r0: float,
     r1: float,
 ) -> np.ndarray:
-    """A rounded bar whose radius goes from r0 to r1: 1 inside, 0 outside, with a soft edge."""
+    """Draw a rounded bar of radius r0 to r1: 1 inside, 0 outside, with a soft edge."""
     ax, ay = end[0] - start[0], end[1] - start[1]
     along = (((x - start[0]) * ax + (y - start[1]) * ay) / (ax * ax + ay * ay)).clip(0, 1)
     distance = np.hypot(x - start[0] - along * ax, y - start[1] - along * ay)
-    return _step((r0 + (r1 - r0) * along - distance) / 0.012)
+    return _soften((r0 + (r1 - r0) * along - distance) / 0.012)
 
 
-def _step(value: np.ndarray) -> np.ndarray:
-    """A soft step: 0 far below 0, 1 far above."""
+def _soften(value: np.ndarray) -> np.ndarray:
+    """Return a soft step: 0 far below 0, 1 far above."""
     return 0.5 + 0.5 * np.tanh(2 * value)
 
 

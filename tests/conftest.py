@@ -61,7 +61,7 @@ def tiny_system() -> MedFedPure:
 def brain_folder(tmp_path: Path) -> Callable[[int], Path]:
     """Makes a data folder shaped like the two real sources, `count` phantoms to a class."""
     from core.scan import to_png
-    from demo.phantom import phantom
+    from demo.phantom import draw_phantom
     from train.data.sources import SOURCES
 
     def make(count: int) -> Path:
@@ -71,7 +71,7 @@ def brain_folder(tmp_path: Path) -> Callable[[int], Path]:
             for folder, (label, _) in classes.items():
                 (root / source / folder).mkdir(parents=True)
                 for index in range(count):
-                    scan = phantom(seed, tumour=label == 1)
+                    scan = draw_phantom(seed, tumour=label == 1)
                     (root / source / folder / f"{index}.png").write_bytes(to_png(scan))
                     seed += 1
         return root
@@ -83,7 +83,7 @@ def brain_folder(tmp_path: Path) -> Callable[[int], Path]:
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data folder of forty phantoms with a manifest: 24 to train, 8 to validate, 8 to test."""
     from core.scan import to_png
-    from demo.phantom import phantom
+    from demo.phantom import draw_phantom
     from train.data.sources import BR35H, find_records, hash_files
     from train.data.split import Entry, Manifest
 
@@ -91,7 +91,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for folder, tumour in (("yes", True), ("no", False)):
         (root / "data" / BR35H / folder).mkdir(parents=True)
         for i in range(COUNT // 2):
-            scan = phantom(2 * i + tumour, tumour)
+            scan = draw_phantom(2 * i + tumour, tumour)
             (root / "data" / BR35H / folder / f"{i:02}.png").write_bytes(to_png(scan))
     records = find_records(root / "data", [BR35H])
     digests = hash_files(root / "data", records)

@@ -32,7 +32,7 @@ from core.scan import from_uint8, to_png, to_uint8
 from core.steganalysis import blur
 from demo.analysis.attack import TRUTHS, AttackSettings, iterate_attack
 from demo.examples import FOLDER, Example
-from demo.phantom import phantom
+from demo.phantom import draw_phantom
 
 DEPTH = 60  # of 1000: anatomy stays, texture is the model's
 NOISES = 8  # denoised and averaged
@@ -60,7 +60,7 @@ def candidates(system: MedFedPure, count: int, depth: int = DEPTH) -> Iterator[t
     painter = Purifier(system.purifier.noise_pred, system.purifier.diffusion, config)
     for seed in range(count):
         tumour = seed % 2 == 0
-        x = posed(phantom(seed, tumour), seed)[None].to(system.device)
+        x = posed(draw_phantom(seed, tumour), seed)[None].to(system.device)
         with torch.no_grad():
             painted = blur(painter(x, torch.full((1,), depth, device=system.device), [seed]))
         yield tumour, from_uint8(to_uint8(painted[0]))
@@ -140,7 +140,7 @@ def main() -> None:
     args = parser.parse_args()
     known = np.load(args.thumbnails, allow_pickle=False)
     for example in make(core.load(args.weights), nearest(known), args.out, args.count):
-        print(f"{example.name}: {example.sentence()}")
+        print(f"{example.name}: {example.describe()}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""One analysis as data: the scan, the attack on it, and both readings."""
+"""Analysis as data: the scan, the attack on it, and both readings."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from core.attacks import Step
 from core.diagnosis import Diagnosis
 from demo.analysis.attack import AttackSettings
 from demo.analysis.explanation import Evidence
-from demo.analysis.hospitals import AtHospital
+from demo.analysis.hospitals import HospitalReading
 
 
 @dataclass(frozen=True)
 class Analysis:
-    """An analysis as far as it has come; parts that are not ready are None."""
+    """Analysis of one scan, complete or running; parts that are not ready are None."""
 
     scan: Tensor  # (1, 224, 224)
     settings: AttackSettings
@@ -26,22 +26,23 @@ class Analysis:
     attacked: Diagnosis | None = None
     attack_ms: float = 0.0
     info: dict[str, Any] = field(default_factory=dict)
-    evidence: Mapping[str, Evidence] = field(default_factory=dict)  # by the readings' names
-    elsewhere: Mapping[str, tuple[AtHospital, ...]] = field(default_factory=dict)  # as well
+    # by the reading's name
+    evidence: Mapping[str, Evidence] = field(default_factory=dict)
+    elsewhere: Mapping[str, tuple[HospitalReading, ...]] = field(default_factory=dict)
 
     @property
     def hospital(self) -> int | None:
-        """The hospital whose system reads; None where the weights are not a federation's."""
+        """Number of the hospital whose system reads; None for weights without hospitals."""
         return self.info.get("hospital")
 
     @property
     def attacked_scan(self) -> Tensor | None:
-        """The scan (1, 224, 224) as far as the attack has come."""
+        """Scan (1, 224, 224) after the last step of the attack so far."""
         return self.steps[-1].x_adv[0].cpu() if self.steps else None
 
     @property
     def readings(self) -> list[tuple[str, Diagnosis]]:
-        """The readings there are, by name."""
+        """Names and results of the finished readings."""
         both = (("clean", self.clean), ("attacked", self.attacked))
         return [(name, diagnosis) for name, diagnosis in both if diagnosis is not None]
 

@@ -1,4 +1,4 @@
-"""The attack controls as one checked value, and the attack they describe."""
+"""Attack settings, checked, and the attack that they describe."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ MIN_STEPS = 7  # of each attack in the search for the smallest eps
 
 @dataclass(frozen=True)
 class AttackSettings:
-    """Attacker's budget and aim; `eps`, `alpha` in parts of full brightness, or an L2 length."""
+    """Budget and target of an attack; `eps` and `alpha` in [0, 1] brightness, or as L2 lengths."""
 
     kind: str = "pgd"
     norm: str = "linf"
@@ -63,17 +63,17 @@ class AttackSettings:
         return {"none": 0, "fgsm": 1, "pgd": self.steps}[self.kind]
 
     def to_dict(self) -> dict[str, Any]:
-        """For the report."""
+        """Return all settings for the report."""
         return asdict(self)
 
 
 def iterate_attack(system: MedFedPure, scan: Tensor, settings: AttackSettings) -> Iterator[Step]:
-    """The attack on one scan (1, 224, 224), step by step; the last step is its 8-bit result.
+    """Attack one scan (1, 224, 224); yield each step, the last one with the 8-bit result.
 
-    It leaves the true class where the visitor gave it, else the class that the attacked model
-    itself puts first on the clean scan.
+    The attack moves away from the true class if the visitor gave it, else from the attacked model's
+    own class of the clean scan.
     """
-    logits_fn, x, y = _attacked(system, scan, settings)
+    logits_fn, x, y = _prepare(system, scan, settings)
     if settings.kind == "fgsm":
         return FGSM(settings.eps, settings.norm, eight_bit=True).trajectory(logits_fn, x, y)
     attack = PGD(settings.eps, settings.alpha, settings.steps, settings.norm, eight_bit=True)
@@ -83,32 +83,32 @@ def iterate_attack(system: MedFedPure, scan: Tensor, settings: AttackSettings) -
 def find_smallest_eps(
     system: MedFedPure, scan: Tensor, settings: AttackSettings
 ) -> Iterator[BisectionStep]:
-    """Looks for the smallest eps that changes the attacked model's output, by PGD.
+    """Search for the smallest eps at which PGD changes the attacked model's output.
 
     Norm, steps, aim and truth are those of `settings`.
     """
     top = MAX_EPS[settings.norm]
     search = MinimalPGD(top, top / 256, max(settings.num_steps, MIN_STEPS), settings.norm)
-    return search.search(*_attacked(system, scan, settings))
+    return search.search(*_prepare(system, scan, settings))
 
 
-def _attacked(
+def _prepare(
     system: MedFedPure, scan: Tensor, settings: AttackSettings
 ) -> tuple[LogitsFn, Tensor, Tensor]:
-    """The attacked function, the scan as its batch of one, and the label to leave."""
+    """Return the attacked function, the scan as a batch of one, and the label to move away from."""
     x = scan[None].to(system.device)
-    logits_fn = _surface(system, settings)
+    logits_fn = _choose_target(system, settings)
     if settings.truth == "unknown":
         with torch.no_grad():
             return logits_fn, x, logits_fn(x).argmax(1)
     return logits_fn, x, torch.tensor([TRUTHS.index(settings.truth) - 1], device=x.device)
 
 
-def _surface(system: MedFedPure, settings: AttackSettings) -> LogitsFn:
-    """The function to logits that the attacker knows; the defence is drawn with other noise."""
+def _choose_target(system: MedFedPure, settings: AttackSettings) -> LogitsFn:
+    """Return the logits that the attacker uses; the defence is sampled with other noise."""
     if settings.aim == "plain":
         return system.plain_logits
     if settings.aim == "mixture":
         return system.classifier_logits
-    # the reading itself draws its noise with `seed`
+    # `seed` itself is the reading's
     return adaptive_logits(system, itertools.count(settings.seed + 1))

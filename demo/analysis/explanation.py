@@ -1,4 +1,4 @@
-"""The explanation of one reading: Grad-CAM maps and the scores of clean scans."""
+"""Explanation of one reading: Grad-CAM maps and the scores of clean scans."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Evidence:
-    """Grad-CAM of the classifiers that read the purified scan, and how clean scans score."""
+    """Evidence for one reading: Grad-CAM on the purified scan, and scores of clean scans."""
 
     label: int  # the class that the maps explain: the defended output
     mixture: Tensor  # (H, W) non-negative, log-odds
     experts: Tensor  # (K, H, W) the same unit
-    sides: tuple[int, ...]  # the side in pixels at which each expert looks
+    sides: tuple[int, ...]  # of each expert's input, in pixels
     clean_scores: np.ndarray  # (Q,) sorted, of clean validation scans
 
     @property
     def top(self) -> float:
-        """The highest value of all maps: what the colours of one reading are scaled to."""
+        """Highest value of all maps, to which the colours of one reading are scaled."""
         return max(float(self.mixture.max()), float(self.experts.max()), 1e-9)
 
 
 def explain_reading(system: MedFedPure, diagnosis: Diagnosis) -> Evidence:
-    """Explains a reading that this system made; takes about as long as its classification."""
+    """Explain a reading of this system; takes about as long as its classification."""
     model = system.classifier.model
     label = int(diagnosis.is_tumour)
     x = diagnosis.purified[None].to(system.device)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class AtHospital:
+class HospitalReading:
     """Output of one hospital's system for a scan."""
 
     hospital: int
@@ -28,8 +28,8 @@ class AtHospital:
 
 
 @torch.no_grad()
-def read_at_each(systems: Systems, scan: Tensor, seed: int) -> tuple[AtHospital, ...]:
-    """Reads a scan (1, 224, 224) with the system of every hospital.
+def read_at_hospitals(systems: Systems, scan: Tensor, seed: int) -> tuple[HospitalReading, ...]:
+    """Read a scan (1, 224, 224) with the system of every hospital.
 
     Shared modules compute each input once; the classifiers differ, so ten hospitals take about
     six times as long as one.
@@ -37,6 +37,6 @@ def read_at_each(systems: Systems, scan: Tensor, seed: int) -> tuple[AtHospital,
     with shared_computation():
         readings = {n: system.read(scan, seed) for n, system in systems.items() if n is not None}
     return tuple(
-        AtHospital(n, d.can_judge, d.tumour_probability, d.flagged, d.score, d.tau, d.t_star)
+        HospitalReading(n, d.can_judge, d.tumour_probability, d.flagged, d.score, d.tau, d.t_star)
         for n, d in readings.items()
     )

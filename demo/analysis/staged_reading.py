@@ -1,4 +1,4 @@
-"""A reading as a stream: the name of each stage as it starts, then the Diagnosis."""
+"""Reading as a stream: the name of each stage as it starts, then the Diagnosis."""
 
 from __future__ import annotations
 
@@ -14,42 +14,42 @@ if TYPE_CHECKING:
     from core.diagnosis import Diagnosis
     from core.pipeline import MedFedPure
 
-DEFENCE = ("detect", "purify", "classify")
+STAGES = ("detect", "purify", "classify")
 _worker = ThreadPoolExecutor(1, thread_name_prefix="reading")  # one reading at a time
 
 
 def stream_reading(system: MedFedPure, scan: Tensor, seed: int) -> Iterator[str | Diagnosis]:
-    """Reads a scan (1, 224, 224) in a worker thread; yields each stage's name as it starts.
+    """Read a scan (1, 224, 224) in a worker thread; yield each stage's name as it starts.
 
-    The reading itself knows nothing of being watched: hooks on the detector and the purifier tell
-    that each has finished. Whatever the reading raises is raised here.
+    Forward hooks on detector and purifier report that each has finished. Errors of the reading are
+    raised here.
     """
-    news: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+    finished_stages: queue.SimpleQueue[str | None] = queue.SimpleQueue()
 
     def run() -> Diagnosis:
         hooks = [
-            system.detector.register_forward_hook(_tell(news, "purify")),
-            system.purifier.register_forward_hook(_tell(news, "classify")),
+            system.detector.register_forward_hook(_make_hook(finished_stages, "purify")),
+            system.purifier.register_forward_hook(_make_hook(finished_stages, "classify")),
         ]
         try:
             return system.read(scan, seed)
         finally:
             for hook in hooks:
                 hook.remove()
-            news.put(None)
+            finished_stages.put(None)
 
-    yield DEFENCE[0]
+    yield STAGES[0]
     future = _worker.submit(run)
-    while (stage := news.get()) is not None:
+    while (stage := finished_stages.get()) is not None:
         yield stage
     yield future.result()
 
 
-def _tell(news: queue.SimpleQueue[str | None], stage: str) -> Callable[..., None]:
-    watched = threading.get_ident()  # an attack may call the same modules from another thread
+def _make_hook(finished_stages: queue.SimpleQueue[str | None], stage: str) -> Callable[..., None]:
+    thread = threading.get_ident()  # an attack may call the same modules from another thread
 
     def hook(*_: Any) -> None:
-        if threading.get_ident() == watched:
-            news.put(stage)
+        if threading.get_ident() == thread:
+            finished_stages.put(stage)
 
     return hook

@@ -34,7 +34,7 @@ def draw_pages(work: Worklist, each: bool, info: Mapping[str, Any]) -> list[Page
     rows = work.list_rows(each)
     parts = [rows[at : at + ROWS] for at in range(0, len(rows), ROWS)] or [[]]
     made = f"Model output, made {datetime.now(UTC).isoformat(timespec='seconds')}"
-    made += wording.read_as(info.get("hospital"))
+    made += wording.describe_hospital(info.get("hospital"))
     count = len(parts) + 1
     pages = [Page(TITLE, made, number, count) for number in range(1, count + 1)]
     pages[0].draw_text(LEFT, TOP - 0.22, summarize(work, each))

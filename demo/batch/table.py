@@ -80,5 +80,6 @@ def format_defended(result: Reading) -> str:
 
 def format_output(tumour_probability: float) -> str:
     """Return the more probable class and its percentage."""
-    says, confidence = wording.label(tumour_probability), wording.confidence(tumour_probability)
+    says = wording.name_class(tumour_probability)
+    confidence = wording.format_confidence(tumour_probability)
     return f"{says} {confidence}".replace(" %", "\N{NO-BREAK SPACE}%")

@@ -1,4 +1,4 @@
-"""The synthetic example scans that ship with the page, each with what is known about it."""
+"""Synthetic example scans that ship with the page, with the facts measured on each."""
 
 from __future__ import annotations
 
@@ -15,31 +15,31 @@ FOLDER = Path(__file__).parent
 
 @dataclass(frozen=True)
 class Example:
-    """One synthetic scan; its facts were measured by `tools.make_examples` when it was chosen."""
+    """Synthetic scan with facts that `tools.make_examples` measured."""
 
     name: str
     levels: np.ndarray  # (1, 224, 224) uint8
     tumour: bool  # what was drawn
-    correlation: float  # with the most similar training scan, mirrors counted
+    correlation: float  # with the most similar training scan in any orientation
     read_right: bool  # by the defended system, clean
-    flips_undefended: bool  # the default attack turns the plain classifier
-    right_defended: bool  # and the defended system still reads it right
+    flips_undefended: bool  # the default attack flips the plain classifier's right output
+    right_defended: bool  # the defended system is right under the attack
 
     @property
     def is_failure(self) -> bool:
-        """True where the example shows a known failure."""
+        """True if the example shows a known failure."""
         return not (self.read_right and self.flips_undefended and self.right_defended)
 
-    def sentence(self) -> str:
-        """Sentence about the example for the visitor."""
+    def describe(self) -> str:
+        """Describe the example in a sentence for the visitor."""
         drawn = "drawn with a tumour" if self.tumour else "drawn without a tumour"
         faults = [
             text
             for is_fault, text in (
-                (not self.read_right, "read wrong when clean"),
+                (not self.read_right, "wrong on the clean scan"),
                 (
                     not self.flips_undefended,
-                    "the default attack does not turn a right undefended output",
+                    "the default attack does not flip the undefended output",
                 ),
                 (not self.right_defended, "the defence fails under the default attack"),
             )
@@ -52,7 +52,7 @@ class Example:
 
 
 def load_examples(folder: Path = FOLDER) -> list[Example]:
-    """Every example of a folder, by name; each is a PNG beside a JSON file of facts.
+    """Load the examples of a folder in order of name: PNG files, each with a JSON file of facts.
 
     Raises:
         ValueError: a fact or a picture is missing or cannot be read; the message names the file.

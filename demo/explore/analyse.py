@@ -1,4 +1,4 @@
-"""The analysis of one scan as values for the page, without any widget."""
+"""Analysis of one scan as values for the page, without widgets."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from torch import Tensor
 from demo.analysis.analysis import Analysis
 from demo.analysis.attack import AttackSettings, iterate_attack
 from demo.analysis.explanation import explain_reading
-from demo.analysis.hospitals import read_at_each
-from demo.analysis.staged_reading import DEFENCE, stream_reading
+from demo.analysis.hospitals import read_at_hospitals
+from demo.analysis.staged_reading import STAGES, stream_reading
 from demo.explore import results_view, viewer
 from demo.explore.progress_strip import HOSPITALS, Stages
 from demo.rendering import wording
@@ -29,7 +29,7 @@ Progress = tuple[Stages, Analysis]
 
 
 class AnalysisView(NamedTuple):
-    """An analysis, and the page's values made from it."""
+    """Analysis with the page's values made from it."""
 
     stages: str  # HTML, as are `results` and `decision`
     view: viewer.View
@@ -45,34 +45,34 @@ def analyse(
     settings: AttackSettings,
     systems: Systems | None = None,
 ) -> Iterator[AnalysisView]:
-    """Reads the clean scan, attacks it, reads the attacked one; then both at each hospital.
+    """Read the clean scan, attack it, read the attacked one; then both at each hospital.
 
     Args:
         system: the pipeline, in eval mode.
         scan: the canonical scan (1, 224, 224).
         view: of the same scan, as the viewer shows it.
         settings: the attack.
-        systems: of all hospitals, `system` among them, where there are several.
+        systems: of all hospitals, `system` among them, if there are several.
 
     Yields:
-        All that is known so far, whenever something new is.
+        The analysis so far, after each change.
     """
     systems = systems or {}
-    stages = Stages.of(len(systems))
+    stages = Stages.for_hospitals(len(systems))
     steps = _iterate_steps(system, scan, settings, stages, systems)
     try:
         for stages, analysis in steps:
             yield AnalysisView(
-                stages.html(),
-                {**view, **viewer.results(analysis)},
+                stages.render(),
+                {**view, **viewer.build_layers(analysis)},
                 results_view.render(analysis),
-                results_view.decision(analysis),
+                results_view.render_explanation(analysis),
                 analysis,
             )
     except (RuntimeError, ValueError, MemoryError) as error:
         log.exception("an analysis failed")
-        failed = stages.fail(f"The analysis failed: {error}").html()
-        yield AnalysisView(failed, view, results_view.empty("There is no result."))
+        failed = stages.fail(f"The analysis failed: {error}").render()
+        yield AnalysisView(failed, view, results_view.render_empty("There is no result."))
 
 
 def _iterate_steps(
@@ -98,16 +98,16 @@ def _iterate_steps(
 def _run_attack(
     system: MedFedPure, current: Analysis, stages: Stages
 ) -> Generator[Progress, None, Progress]:
-    """The attack, step by step, and the reading of its result."""
+    """Attack step by step, then read the result."""
     settings = current.settings
-    stages = stages.set("Attacking.", "idle", *DEFENCE, **dict.fromkeys(DEFENCE, ""))
+    stages = stages.set("Attacking.", "idle", *STAGES, **dict.fromkeys(STAGES, ""))
     stages = stages.set(stages.line, "running", "attack")
     yield stages, current
     start = time.perf_counter()
     for step in iterate_attack(system, current.scan, settings):
         current = replace(current, steps=(*current.steps, step))
         done = f"step {step.index} of {settings.num_steps}"
-        tumour = wording.percent(float(step.probabilities[0, 1]))
+        tumour = wording.format_percent(float(step.probabilities[0, 1]))
         line = f"Attacking: {done}, the model under attack says tumour {tumour}."
         stages = stages.set(
             line, "running", "attack", attack=f"{done}, loss {float(step.loss[0]):.2f}"
@@ -131,14 +131,14 @@ def _read_elsewhere(
         line = f"Reading the {name} scan at each hospital."
         stages = stages.set(line, "running", HOSPITALS, hospitals=f"{name} scan")
         yield stages, current
-        found = read_at_each(systems, d.scan, d.seed)
+        found = read_at_hospitals(systems, d.scan, d.seed)
         current = replace(current, elsewhere={**current.elsewhere, name: found})
     took = f"{time.perf_counter() - start:.1f} s"
     return stages.set(stages.line, "done", HOSPITALS, hospitals=took), current
 
 
 def _add_reading(system: MedFedPure, current: Analysis, name: str, d: Diagnosis | None) -> Analysis:
-    """The analysis with one more reading, explained; unchanged as long as there is none."""
+    """Return the analysis with one more explained reading; unchanged without one."""
     if d is None:
         return current
     reading: dict[str, Any] = {name: d}
@@ -150,15 +150,15 @@ def _add_reading(system: MedFedPure, current: Analysis, name: str, d: Diagnosis 
 def _read_scan(
     system: MedFedPure, scan: Tensor, seed: int, stages: Stages, which: str
 ) -> Iterator[tuple[Stages, Diagnosis | None]]:
-    """One reading of a scan, with the progress of its stages."""
+    """Read a scan; yield the progress of its stages."""
     diagnosis = None
     for stage in stream_reading(system, scan, seed):
         if isinstance(stage, str):
-            before = DEFENCE[: DEFENCE.index(stage)]
+            before = STAGES[: STAGES.index(stage)]
             stages = stages.set(f"Reading the {which} scan: {stage}.", "done", *before)
             stages = stages.set(stages.line, "running", stage, **{stage: f"{which} scan"})
         else:
             diagnosis = stage
-            times = {name: f"{stage.timings_ms[name]:.0f} ms" for name in DEFENCE}
-            stages = stages.set(f"The {which} scan is read.", "done", *DEFENCE, **times)
+            times = {name: f"{stage.timings_ms[name]:.0f} ms" for name in STAGES}
+            stages = stages.set(f"The {which} scan is read.", "done", *STAGES, **times)
         yield stages, diagnosis

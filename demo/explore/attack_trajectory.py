@@ -1,4 +1,4 @@
-"""Attack trajectory under the results: the attack step by step, and the smallest eps."""
+"""Trajectory of the attack under the results, and the search for the smallest eps."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from demo.analysis.analysis import Analysis
 from demo.analysis.attack import AttackSettings, find_smallest_eps
 from demo.explore.cancellation import RequestGeneration
 from demo.rendering import wording
-from demo.rendering.html import say
-from demo.rendering.images import CHANGE_TOP
-from demo.rendering.trajectory import trajectory_view
+from demo.rendering.html import render_sentence
+from demo.rendering.images import MAX_CHANGE_LEVELS
+from demo.rendering.trajectory import render_trajectory
 from demo.serving.events import ON_CPU, PRIVATE
 
 log = logging.getLogger(__name__)
@@ -27,7 +27,7 @@ FAILURE_MESSAGE = "The search failed: please try again."
 
 
 class AttackSteps:
-    """A slider along the steps of the attack, and the search for the smallest eps on request."""
+    """Slider along the steps of the attack, and a button that searches for the smallest eps."""
 
     def __init__(self, systems: Systems, analysis: gr.State, generation: gr.State) -> None:
         self.systems = systems
@@ -41,7 +41,7 @@ class AttackSteps:
                 )
                 self.found = gr.HTML("", elem_id="smallest-found")
         self.slider.input(
-            _at, [analysis, self.slider], self.view,
+            _render_step, [analysis, self.slider], self.view,
             trigger_mode="always_last", queue=False, **PRIVATE,
         )  # fmt: skip
         self.search = find.click(
@@ -59,26 +59,26 @@ class AttackSteps:
 
     @property
     def outputs(self) -> list[Any]:
-        """The widgets that `show` fills, in its order."""
+        """Widgets that `show` fills, in its order."""
         return [self.box, self.slider, self.view, self.found]
 
 
 def show(analysis: Analysis | None) -> tuple[Any, ...]:
-    """Box, slider, view and answer for an analysis; hidden where there is no attack to show."""
+    """Return box, slider, view and answer for an analysis; hidden without an attack."""
     if analysis is None or not analysis.steps:
         return gr.update(visible=False), gr.update(), "", ""
     last = len(analysis.steps) - 1
     slider = gr.update(maximum=last, value=last)
-    return gr.update(visible=True), slider, _at(analysis, last), ""
+    return gr.update(visible=True), slider, _render_step(analysis, last), ""
 
 
 def search(
     system: MedFedPure | None, generation: RequestGeneration, analysis: Analysis | None
 ) -> Iterator[Any]:
-    """Searches for the smallest successful eps; yields one sentence per attack tried."""
+    """Search for the smallest successful eps; yield one sentence per attack."""
     started = generation.reading
     if system is None or analysis is None or not analysis.steps:
-        yield say(NO_ANALYSIS_MESSAGE)
+        yield render_sentence(NO_ANALYSIS_MESSAGE)
         return
     settings, tried = analysis.settings, 0
     try:
@@ -87,41 +87,41 @@ def search(
                 yield gr.skip()  # or the last sentence would be sent once more
                 return
             tried += 1
-            yield say(describe_smallest(probe, tried, settings, done=False))
-        yield say(describe_smallest(probe, tried, settings, done=True))
+            yield render_sentence(describe_smallest(probe, tried, settings, done=False))
+        yield render_sentence(describe_smallest(probe, tried, settings, done=True))
     except (RuntimeError, ValueError, MemoryError):
         log.exception("a search for the smallest attack failed")
-        yield say(FAILURE_MESSAGE)
+        yield render_sentence(FAILURE_MESSAGE)
 
 
 def describe_smallest(
     probe: BisectionStep, tried: int, settings: AttackSettings, *, done: bool
 ) -> str:
-    """The state of the search for the smallest eps, as a sentence."""
+    """Describe the search for the smallest eps in a sentence."""
     target, count = wording.AIMS[settings.aim], f"{tried} attack{'s' * (tried != 1)}"
     if probe.high is None:
         if not done:
-            tried_eps = wording.eps(settings.norm, probe.eps)
+            tried_eps = wording.format_eps(settings.norm, probe.eps)
             return f"{count}: no attack up to ε = {tried_eps} changed the answer."
-        low = wording.eps(settings.norm, probe.low)
+        low = wording.format_eps(settings.norm, probe.low)
         return f"No ε up to {low} changed the answer of {target} in {count}: a stronger attack may."
-    answer = wording.eps(settings.norm, probe.high)
+    answer = wording.format_eps(settings.norm, probe.high)
     if probe.high == 0:
         return f"No attack is needed: {target} is wrong on the clean scan."
     if not done:
-        return f"{count}: between {wording.eps(settings.norm, probe.low)} and {answer} …"
+        return f"{count}: between {wording.format_eps(settings.norm, probe.low)} and {answer} …"
     return (
         f"The smallest ε found that changes the answer of {target}: {answer}, in {count} by "
         "bisection. An upper bound: a stronger attack may need less."
     )
 
 
-def _at(analysis: Analysis | None, index: float) -> str:
+def _render_step(analysis: Analysis | None, index: float) -> str:
     if analysis is None or not analysis.steps:
         return ""
     s = analysis.settings
-    top = math.ceil(s.eps * 255) if s.norm == "linf" else CHANGE_TOP
-    victim = wording.AIMS[s.aim]
-    return trajectory_view(
-        analysis.scan, analysis.steps, int(index), s.num_steps, victim, max(top, 1)
+    top = math.ceil(s.eps * 255) if s.norm == "linf" else MAX_CHANGE_LEVELS
+    target = wording.AIMS[s.aim]
+    return render_trajectory(
+        analysis.scan, analysis.steps, int(index), s.num_steps, target, max(top, 1)
     )

@@ -14,10 +14,10 @@ class RequestGeneration:
         self.reading = self.series = 0
 
     def end_reading(self) -> None:
-        """Makes the reading of a slice obsolete; the reading of a whole series goes on."""
+        """Make the reading of a slice obsolete; the reading of a series continues."""
         self.reading += 1
 
     def end(self) -> None:
-        """Makes every running request obsolete."""
+        """Make every running request obsolete."""
         self.reading += 1
         self.series += 1

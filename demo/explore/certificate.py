@@ -14,7 +14,7 @@ from core.smoothing import Certificate, Smoothed
 from demo.analysis.analysis import Analysis
 from demo.explore.cancellation import RequestGeneration
 from demo.rendering import wording
-from demo.rendering.html import say
+from demo.rendering.html import render_sentence
 from demo.serving.events import ON_CPU
 
 log = logging.getLogger(__name__)
@@ -41,7 +41,7 @@ class CertificateSection:
                 ask = gr.Button(
                     "Certify this scan", size="sm", elem_id="certify", interactive=bool(classifier)
                 )
-                self.answer = gr.HTML(say(problem), elem_id="certified")
+                self.answer = gr.HTML(render_sentence(problem), elem_id="certified")
         self.event = ask.click(
             self._certify, [generation, analysis], self.answer,
             show_progress="minimal", api_visibility="private", **ON_CPU,
@@ -62,7 +62,8 @@ class CertificateSection:
 
 def show(classifier: Smoothed | None, problem: str, analysis: Analysis | None) -> tuple[Any, ...]:
     """Return box and answer; hidden without an analysis, or without classifier and problem."""
-    return gr.update(visible=analysis is not None and bool(classifier or problem)), say(problem)
+    is_visible = analysis is not None and bool(classifier or problem)
+    return gr.update(visible=is_visible), render_sentence(problem)
 
 
 def certify(
@@ -71,9 +72,9 @@ def certify(
     """Certify a scan (1, 224, 224); yield a sentence before, then the answer."""
     started = generation.reading
     if classifier is None or scan is None:
-        yield say(NO_ANALYSIS_MESSAGE)
+        yield render_sentence(NO_ANALYSIS_MESSAGE)
         return
-    yield say(SAMPLING_MESSAGE)
+    yield render_sentence(SAMPLING_MESSAGE)
     try:
         answer = describe_certificate(
             classifier.certify(scan, n=NOISE_COPIES, alpha=ERROR_PROBABILITY),
@@ -82,7 +83,7 @@ def certify(
     except (RuntimeError, ValueError, MemoryError):
         log.exception("a certificate failed")
         answer = FAILURE_MESSAGE
-    yield say(answer) if generation.reading == started else gr.skip()
+    yield render_sentence(answer) if generation.reading == started else gr.skip()
 
 
 def describe_certificate(certificate: Certificate, side: int) -> str:

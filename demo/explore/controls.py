@@ -1,4 +1,4 @@
-"""The left column: the scan's drop area and examples, the attack's controls, the buttons."""
+"""Left column: the scan's drop area and examples, the attack's controls, the buttons."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ MAX_SEED = 2**31 - 1
 
 
 class Controls:
-    """Widgets as attributes, so that events can name them; made inside a column."""
+    """Widgets of the column, as attributes to which events are connected."""
 
     def __init__(
         self, samples: Sequence[Example], can_analyse: bool, hospitals: Sequence[int | None] = ()
     ) -> None:
-        self._scan(samples)
-        self._hospital(hospitals)
-        self._attack()
+        self._build_scan(samples)
+        self._build_hospital(hospitals)
+        self._build_attack()
         with gr.Row(elem_id="actions"):
             self.run = gr.Button(
                 "Analyse",
@@ -43,7 +43,7 @@ class Controls:
             self.stop = gr.Button("Stop", interactive=can_analyse, elem_id="stop", min_width=60)
             self.clear = gr.Button("Clear", elem_id="clear", min_width=60)
 
-    def _scan(self, samples: Sequence[Example]) -> None:
+    def _build_scan(self, samples: Sequence[Example]) -> None:
         gr.HTML("<h2>1 · Scan</h2>")
         self.file = gr.File(
             label="DICOM, NIfTI, zip or picture",
@@ -55,13 +55,13 @@ class Controls:
         self.folder = gr.UploadButton(
             "… or a folder of DICOM slices", file_count="directory", size="sm", elem_id="folder"
         )
-        self.status = gr.HTML(selection.line(None, selection.START_HINT), elem_id="scan")
+        self.status = gr.HTML(selection.render_line(None, selection.START_HINT), elem_id="scan")
         self.insist = gr.Checkbox(
             label="Read this colour picture all the same", visible=False, elem_id="insist"
         )
         self.samples: list[tuple[gr.Button, Example]] = []
         if samples:
-            gr.HTML(f"<h3>Synthetic examples</h3>{_thumbnails(samples)}")
+            gr.HTML(f"<h3>Synthetic examples</h3>{_render_thumbnails(samples)}")
             with gr.Row(elem_id="samples"):
                 for i, sample in enumerate(samples):
                     button = gr.Button(
@@ -73,20 +73,20 @@ class Controls:
                     )
                     self.samples.append((button, sample))
 
-    def _hospital(self, numbers: Sequence[int | None]) -> None:
-        """The choice of the hospital whose system reads; hidden where there is only one."""
+    def _build_hospital(self, numbers: Sequence[int | None]) -> None:
+        """Place the choice of the hospital whose system reads; hidden if there is only one."""
         first = numbers[0] if numbers else None
         self.hospital: gr.Dropdown | gr.State = gr.State(first)
         if len(numbers) > 1:
             self.hospital = gr.Dropdown(
-                [(wording.hospital(n), n) for n in numbers if n is not None],
+                [(wording.name_hospital(n), n) for n in numbers if n is not None],
                 value=first,
                 label="Read as",
                 filterable=False,
                 elem_id="hospital",
             )
 
-    def _attack(self) -> None:
+    def _build_attack(self) -> None:
         d = DEFAULTS
         _, _, top, step = NORM_SCALES[d.norm]
         gr.HTML("<h2>2 · Attack</h2>")
@@ -94,7 +94,7 @@ class Controls:
             self.kind = gr.Radio(KINDS, value=d.kind, label="Kind", elem_id="kind", min_width=150)
             self.norm = gr.Radio(NORMS, value=d.norm, label="Norm", elem_id="norm", min_width=80)
         self.eps = gr.Slider(0, MAX_EPS[d.norm], d.eps, step=step, label="ε, size", elem_id="eps")
-        self.eps_note = gr.HTML(eps_note(d.norm, d.eps), elem_id="eps-note")
+        self.eps_note = gr.HTML(render_eps_note(d.norm, d.eps), elem_id="eps-note")
         self.alpha = gr.Slider(
             step,
             top,
@@ -118,14 +118,14 @@ class Controls:
         )
 
     @property
-    def watched(self) -> list[Any]:
-        """The widgets whose change makes results stale."""
+    def result_inputs(self) -> list[Any]:
+        """Widgets whose change makes results stale."""
         is_seen = isinstance(self.hospital, gr.Dropdown)
         return [*self.settings, self.hospital] if is_seen else self.settings
 
     @property
     def settings(self) -> list[Any]:
-        """The attack's widgets, in the order of `read_settings`."""
+        """Widgets of the attack, in the order of `read_settings`."""
         return [
             self.kind, self.norm, self.eps, self.alpha, self.steps, self.aim, self.truth, self.seed
         ]  # fmt: skip
@@ -134,10 +134,10 @@ class Controls:
 def read_settings(
     kind: str, norm: str, eps: float, alpha: float, steps: float, aim: str, truth: str, seed: float
 ) -> AttackSettings:
-    """The controls' values as settings.
+    """Convert the controls' values to settings.
 
     Raises:
-        TypeError, ValueError: a value is missing or makes no sense; the message names it.
+        TypeError, ValueError: a value is missing or invalid; the message names it.
     """
     return AttackSettings(
         kind, norm, float(eps), float(alpha), int(steps), aim, truth, int(seed or 0)
@@ -145,29 +145,29 @@ def read_settings(
 
 
 def rescale(norm: str) -> tuple[Any, Any, str]:
-    """The sliders of eps and alpha in the norm's own units, and the note under them."""
+    """Return the sliders of eps and alpha in the norm's units, and the note under them."""
     eps, alpha, top, step = NORM_SCALES[norm]
     return (
         gr.update(maximum=MAX_EPS[norm], step=step, value=eps),
         gr.update(minimum=step, maximum=top, step=step, value=alpha),
-        eps_note(norm, eps),
+        render_eps_note(norm, eps),
     )
 
 
 def enable(kind: str) -> tuple[Any, Any, Any, Any]:
-    """Norm and eps for any attack, alpha and steps for PGD alone."""
+    """Enable norm and eps for any attack, alpha and steps for PGD alone."""
     attacks = gr.update(interactive=kind != "none")
-    walks = gr.update(interactive=kind == "pgd")
-    return attacks, attacks, walks, walks
+    iterates = gr.update(interactive=kind == "pgd")
+    return attacks, attacks, iterates, iterates
 
 
-def eps_note(norm: str, eps: float) -> str:
-    """The size of eps in grey levels, as HTML."""
-    return f'<p class="mf-note">{wording.eps_note(norm, eps)}</p>'
+def render_eps_note(norm: str, eps: float) -> str:
+    """Render the size of eps in grey levels."""
+    return f'<p class="mf-note">{wording.describe_eps(norm, eps)}</p>'
 
 
-def _thumbnails(samples: Sequence[Example]) -> str:
-    """The examples' pictures as the backgrounds of their buttons."""
-    urls = [images.scan_url(from_uint8(sample.levels)) for sample in samples]
+def _render_thumbnails(samples: Sequence[Example]) -> str:
+    """Render the examples as backgrounds of their buttons."""
+    urls = [images.encode_scan(from_uint8(sample.levels)) for sample in samples]
     rules = [f"#sample-{i} {{ background-image: url({url}); }}" for i, url in enumerate(urls)]
     return f"<style>{''.join(rules)}</style>"

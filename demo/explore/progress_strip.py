@@ -1,4 +1,4 @@
-"""The pipeline's stages as a strip that lights up while they run, announced to screen readers."""
+"""Progress strip: the pipeline's stages as they run, announced to screen readers."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from dataclasses import dataclass, field, replace
 from html import escape
 
 NAMES = ("load", "attack", "detect", "purify", "classify")
-HOSPITALS = "hospitals"  # comes last, where there are several
+HOSPITALS = "hospitals"  # the last stage, if there are several
 STATES = ("idle", "running", "done", "skipped", "failed")
 
 
 @dataclass(frozen=True)
 class Stages:
-    """State and detail of each stage, and the line that says what happens now."""
+    """State and detail of each stage, and a line about the running one."""
 
     line: str = "Choose a scan, then press Analyse."
     states: dict[str, str] = field(default_factory=dict)
@@ -20,32 +20,32 @@ class Stages:
     names: tuple[str, ...] = NAMES
 
     @classmethod
-    def of(cls, hospitals: int) -> Stages:
-        """The strip where that many hospitals may read."""
+    def for_hospitals(cls, hospitals: int) -> Stages:
+        """Return the strip for that many hospitals."""
         return cls(names=(*NAMES, HOSPITALS) if hospitals > 1 else NAMES)
 
     def set(self, line: str, state: str, *names: str, **details: str) -> Stages:
-        """A copy in which the named stages have this state; details by stage name."""
+        """Return a copy in which the named stages have this state; details by stage name."""
         if state not in STATES:
             raise ValueError(f"state must be one of {', '.join(STATES)}, got {state!r}")
         states = {**self.states, **dict.fromkeys(names, state)}
         return replace(self, line=line, states=states, details={**self.details, **details})
 
     def fail(self, line: str) -> Stages:
-        """A copy in which whatever was running has failed."""
+        """Return a copy in which the running stages have failed."""
         failed = [name for name, state in self.states.items() if state == "running"]
         return self.set(line, "failed", *failed)
 
-    def html(self) -> str:
-        """The strip; the line under it is a live region."""
-        chips = "".join(self._chip(name) for name in self.names)
+    def render(self) -> str:
+        """Render the strip; the line under it is a live region."""
+        chips = "".join(self._render_stage(name) for name in self.names)
         tone = " mf-bad" if "failed" in self.states.values() else ""
         return (
             f'<ol class="mf-stages" aria-label="Stages">{chips}</ol>'
             f'<p class="mf-line{tone}" role="status" aria-live="polite">{escape(self.line)}</p>'
         )
 
-    def _chip(self, name: str) -> str:
+    def _render_stage(self, name: str) -> str:
         state, detail = self.states.get(name, "idle"), self.details.get(name, "")
         current = ' aria-current="step"' if state == "running" else ""
         said = f'<span class="mf-sr">, {state}</span>' if state != "idle" else ""

@@ -1,4 +1,4 @@
-"""The result area as HTML: pure functions from an analysis to a string, everything escaped."""
+"""Result area as HTML: pure functions from an analysis to a string, everything escaped."""
 
 from __future__ import annotations
 
@@ -9,115 +9,122 @@ from core.scan import to_png
 from demo.analysis.analysis import Analysis
 from demo.explore import hospitals_view
 from demo.rendering import explanation, wording
-from demo.rendering.html import link, meter
-from demo.rendering.verdicts import outputs_of, verdicts
+from demo.rendering.html import render_link, render_meter
+from demo.rendering.verdicts import collect_verdicts, name_outputs
 from demo.report import document
 
 UNJUDGED = f'<td data-says="{wording.NO_JUDGEMENT}"><strong>{wording.NO_JUDGEMENT}</strong></td>'
 
 
 def render(analysis: Analysis) -> str:
-    """Outputs, detector and mixture; the pictures are the viewer's."""
-    cards = _outputs(analysis) + _detector(analysis) + _mixture(analysis)
+    """Render outputs, detector and mixture; the viewer shows the pictures."""
+    cards = _render_outputs(analysis) + _render_detector(analysis) + _render_mixture(analysis)
     stale = f'<p class="mf-stale" role="status">{wording.STALE_MESSAGE}</p>'
     return f'{stale}<div class="mf-cards">{cards}</div>'
 
 
-def empty(sentence: str) -> str:
-    """The result area without an analysis."""
+def render_empty(sentence: str) -> str:
+    """Render the result area without an analysis."""
     return f'<div class="mf-empty"><p>{escape(sentence)}</p></div>'
 
 
-def decision(analysis: Analysis) -> str:
-    """Renders the explanation under the pictures; empty before the first reading."""
+def render_explanation(analysis: Analysis) -> str:
+    """Render the explanation under the pictures; empty before the first reading."""
     known = [(n, d, analysis.evidence[n]) for n, d in analysis.readings if n in analysis.evidence]
     if not known:
         return ""
     maps = "".join(
-        explanation.pictures(f"{name.capitalize()} scan", d, e)
+        explanation.render_maps(f"{name.capitalize()} scan", d, e)
         if d.can_judge
-        else f"<h4>{name.capitalize()} scan</h4><p>{wording.cannot_judge(name)[1]}</p>"
+        else f"<h4>{name.capitalize()} scan</h4><p>{wording.describe_refusal(name)[1]}</p>"
         for name, d, e in known
     )
+    scores = [(f"{name} scan", d) for name, d, _ in known]
     return (
         '<section class="mf-decision" aria-label="Explanation of the output">'
         f'<div class="mf-card mf-cams"><h3>Grad-CAM: regions that raised the output</h3>{maps}'
-        f"{explanation.colour_bar()}</div>"
+        f"{explanation.render_colour_bar()}</div>"
         f'<div class="mf-card"><h3>The score among scores of clean scans</h3>'
-        f"{explanation.scores([(f'{name} scan', d) for name, d, _ in known], known[0][2])}</div>"
-        f"{hospitals_view.card(analysis)}</section>"
+        f"{explanation.render_scores(scores, known[0][2])}</div>"
+        f"{hospitals_view.render_card(analysis)}</section>"
     )
 
 
-def _outputs(a: Analysis) -> str:
-    """Final outputs, clean and attacked, without and with defence, and the verdicts in words."""
-    rows = _row("Clean scan", a.clean, a.clean) + _row("Attacked scan", a.attacked, a.clean)
-    said = "".join(f'<li class="mf-{tone}">{escape(words)}</li>' for tone, words in verdicts(a))
-    aimed = wording.attack_line(a.settings, *a.change) if a.attacked else ""
+def _render_outputs(a: Analysis) -> str:
+    """Render the outputs, clean and attacked, without and with defence, and their effects."""
+    rows = _render_row("Clean scan", a.clean, a.clean)
+    rows += _render_row("Attacked scan", a.attacked, a.clean)
+    verdicts = "".join(
+        f'<li class="mf-{tone}">{escape(words)}</li>' for tone, words in collect_verdicts(a)
+    )
+    at = wording.describe_hospital(a.hospital)
+    attack = wording.describe_attack(a.settings, *a.change) if a.attacked else ""
     return (
         '<section class="mf-card mf-outputs" aria-label="Final diagnosis">'
-        f"<h3>Final diagnosis (model output){wording.read_as(a.hospital)}</h3><table><thead><tr>"
+        f"<h3>Final diagnosis (model output){at}</h3><table><thead><tr>"
         "<td><small>bars: probability of tumour</small></td>"
         '<th scope="col">Without defence<small>plain classifier</small></th>'
         '<th scope="col">With defence<small>detector, purifier, mixture</small></th></tr></thead>'
-        f'<tbody>{rows}</tbody></table><ul class="mf-verdicts">{said}</ul>'
-        f'<p class="mf-note">{escape(aimed)}</p>{_downloads(a)}</section>'
+        f'<tbody>{rows}</tbody></table><ul class="mf-verdicts">{verdicts}</ul>'
+        f'<p class="mf-note">{escape(attack)}</p>{_render_downloads(a)}</section>'
     )
 
 
-def _row(name: str, d: Diagnosis | None, clean: Diagnosis | None) -> str:
+def _render_row(name: str, d: Diagnosis | None, clean: Diagnosis | None) -> str:
     cells = "<td>&ndash;</td><td>&ndash;</td>"
     if d is not None:
-        was = outputs_of(clean or d)
-        cells = _cell(d.tumour_probability_undefended, was[0])
-        cells += _cell(d.tumour_probability, was[1]) if d.can_judge else UNJUDGED
+        was = name_outputs(clean or d)
+        cells = _render_cell(d.tumour_probability_undefended, was[0])
+        cells += _render_cell(d.tumour_probability, was[1]) if d.can_judge else UNJUDGED
     return f'<tr><th scope="row">{name}</th>{cells}</tr>'
 
 
-def _cell(tumour_probability: float, was: str) -> str:
-    says = wording.label(tumour_probability)
+def _render_cell(tumour_probability: float, was: str) -> str:
+    says = wording.name_class(tumour_probability)
     turned = was in wording.CLASSES and says != was
     mark = '<em class="mf-turned">turned</em>' if turned else ""
-    bar = meter(tumour_probability, "tumour probability")
-    share = f"<span>{wording.confidence(tumour_probability)}</span>"
+    bar = render_meter(tumour_probability, "tumour probability")
+    share = f"<span>{wording.format_confidence(tumour_probability)}</span>"
     return f'<td data-says="{says}"><strong>{says}</strong> {share} {mark}{bar}</td>'
 
 
-def _downloads(a: Analysis) -> str:
-    """Links that hold their file: nothing is stored on the server."""
+def _render_downloads(a: Analysis) -> str:
+    """Render links that hold their file, so that nothing is stored on the server."""
     if a.clean is None or (a.attacked is None) != (a.attacked_scan is None):
-        return ""  # still at work
+        return ""  # still running
     links = []
     if a.attacked_scan is not None:
         png = to_png(a.attacked_scan)
-        links.append(link("attacked-scan.png", "image/png", png, "Attacked scan (lossless PNG)"))
+        links.append(
+            render_link("attacked-scan.png", "image/png", png, "Attacked scan (lossless PNG)")
+        )
     name, data = f"{document.NAME}.json", document.to_json(a)
-    links.append(link(name, "application/json", data, "All figures, to repeat it (JSON)"))
+    links.append(render_link(name, "application/json", data, "All figures, to repeat it (JSON)"))
     return f'<p class="mf-downloads">{"".join(links)}</p>'
 
 
-def _detector(a: Analysis) -> str:
+def _render_detector(a: Analysis) -> str:
     rows, title = "", "Attack detector"
     for name, d in a.readings:
         title = f"Attack detector, score “{escape(d.score_name)}”"
         is_attacked = name == "attacked" and a.change[1] > 0
-        tone, words = wording.detection(is_attacked, d.flagged)
+        tone, words = wording.describe_detection(is_attacked, d.flagged)
         if name == "attacked" and not is_attacked:
             words = f"unchanged scan, {words}"
         rows += (
             f"<dt>{name.capitalize()} scan</dt>"
             f"<dd><strong>{'attack suspected' if d.flagged else 'not suspected'}</strong> "
-            f'<em class="mf-{tone}">{words}</em>{meter(d.confidence, "rank of the score")}'
+            f'<em class="mf-{tone}">{words}</em>{render_meter(d.confidence, "rank of the score")}'
             f"<small>score {d.score:.3g}, threshold τ {d.tau:.3g}; scores above "
-            f"{wording.percent(d.confidence)} of clean scans; "
+            f"{wording.format_percent(d.confidence)} of clean scans; "
             f"purified at t* = {d.t_star}; novelty {d.novelty:.1f}, judged up to "
             f"{d.novelty_limit:.1f}</small></dd>"
         )
-    body = f"<dl>{rows or '&ndash;'}</dl>{_timings(a)}"
+    body = f"<dl>{rows or '&ndash;'}</dl>{_render_timings(a)}"
     return f'<section class="mf-card"><h3>{title}</h3>{body}</section>'
 
 
-def _timings(a: Analysis) -> str:
+def _render_timings(a: Analysis) -> str:
     lines = [
         f"{name} scan: " + ", ".join(f"{k} {v:.0f} ms" for k, v in d.timings_ms.items())
         for name, d in a.readings
@@ -128,14 +135,14 @@ def _timings(a: Analysis) -> str:
     return f'<ul class="mf-note mf-times" aria-label="Timings">{items}</ul>' if items else ""
 
 
-def _mixture(a: Analysis) -> str:
-    """The attention weight and the vote of each expert, and their weighted sum."""
+def _render_mixture(a: Analysis) -> str:
+    """Render the weight and vote of each expert, and their weighted sum."""
     body = ""
     for name, d in a.readings:
         if name in a.evidence:
-            body += explanation.votes(f"{name.capitalize()} scan", d, a.evidence[name])
+            body += explanation.render_votes(f"{name.capitalize()} scan", d, a.evidence[name])
             if d.can_judge:
-                unpurified = wording.percent(d.tumour_probability_unpurified)
+                unpurified = wording.format_percent(d.tumour_probability_unpurified)
                 body += f'<p class="mf-note">Without purifier: tumour {unpurified}.</p>'
     return (
         f'<section class="mf-card"><h3>Experts: weight and vote</h3>{body or "&ndash;"}</section>'

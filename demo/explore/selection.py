@@ -1,4 +1,4 @@
-"""Choosing what is analysed: a dropped file, an example, a slice; data in, words and values out."""
+"""Selection of the scan to analyse: a dropped file, an example, a slice."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from demo.serving.uploads import Upload
 START_HINT = "Drop a scan or take a synthetic example, then press Analyse."
 READY_MESSAGE = "Scan loaded: press Analyse."
 COLOUR_WARNING = "A colour picture, read as grey at your request: the outputs may mean nothing."
-EXPIRED_MESSAGE = "The scan was put away to free memory: choose it again."
+EXPIRED_MESSAGE = "The scan was removed to free memory: choose it again."
 BLANK_MESSAGE = "This slice is blank, so there is nothing to read: choose another."
 
 
 class SelectionView(NamedTuple):
-    """A chosen slice as the page's values."""
+    """Chosen slice as the page's values."""
 
-    scan: Tensor | None  # (1, 224, 224) to analyse; None where there is nothing to read
+    scan: Tensor | None  # (1, 224, 224) to analyse; None if there is nothing to read
     view: dict[str, Any]  # for the viewer
     line: str  # HTML: a thumbnail and a sentence
 
 
 def receive(upload: Upload | None) -> Series | str:
-    """A dropped file as a series, or the sentence that refuses it."""
+    """Return a dropped file as a series, or the sentence that refuses it."""
     if upload is None:
         return START_HINT
     if upload.volume is None:
@@ -37,37 +37,39 @@ def receive(upload: Upload | None) -> Series | str:
     return Series(upload.volume, refusal=upload.refusal if upload.is_colour else "")
 
 
-def selected_slice_view(
+def view_selection(
     series: Series | None, words: str = "", *, insists: bool = False
 ) -> SelectionView:
-    """The chosen slice of a series; one that is refused is shown, and read if a visitor insists.
+    """Return the chosen slice for the page; a refused one is read only if the visitor insists.
 
     Args:
-        series: what was chosen; None where there is nothing.
-        words: what to say of it instead of its facts; without a series, why there is none.
-        insists: whether the visitor wants a refused picture read all the same.
+        series: the chosen series, or None.
+        words: text instead of its description; without a series, the reason.
+        insists: True if the visitor wants a refused picture to be read.
     """
     if series is None:
-        return SelectionView(None, {}, line(None, words or START_HINT, refused=bool(words)))
+        return SelectionView(None, {}, render_line(None, words or START_HINT, refused=bool(words)))
     try:
-        scan = series.scan()
+        scan = series.get_scan()
     except ScanError:
-        return SelectionView(None, viewer.view(series), line(None, _facts(series, BLANK_MESSAGE)))
-    view = viewer.view(series, scan)
+        return SelectionView(
+            None, viewer.build_view(series), render_line(None, _describe(series, BLANK_MESSAGE))
+        )
+    view = viewer.build_view(series, scan)
     if series.refusal and not insists:
-        return SelectionView(None, view, line(scan, series.refusal, refused=True))
-    said = COLOUR_WARNING if series.refusal else words or _facts(series, READY_MESSAGE)
-    return SelectionView(scan, view, line(scan, said))
+        return SelectionView(None, view, render_line(scan, series.refusal, refused=True))
+    said = COLOUR_WARNING if series.refusal else words or _describe(series, READY_MESSAGE)
+    return SelectionView(scan, view, render_line(scan, said))
 
 
-def line(scan: Tensor | None, words: str, *, refused: bool = False) -> str:
-    """The chosen scan as a thumbnail beside its words; a refusal is announced as an alert."""
+def render_line(scan: Tensor | None, words: str, *, refused: bool = False) -> str:
+    """Render the chosen scan as a thumbnail with text; a refusal is an alert."""
     picture = ""
     if scan is not None:
-        picture = f'<img src="{images.scan_url(scan)}" alt="The chosen scan">'
+        picture = f'<img src="{images.encode_scan(scan)}" alt="The chosen scan">'
     role = 'role="alert" class="mf-scan mf-bad"' if refused else 'role="status" class="mf-scan"'
     return f"<div {role}>{picture}<p>{escape(words)}</p></div>"
 
 
-def _facts(series: Series, words: str) -> str:
-    return " ".join([words, *series.facts()])
+def _describe(series: Series, words: str) -> str:
+    return " ".join([words, *series.describe()])

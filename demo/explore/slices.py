@@ -1,4 +1,4 @@
-"""The slice slider: which slice is shown, and which of them the detector marked."""
+"""Slice slider: the shown slice, and the slices that the detector marked."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ HERE = Path(__file__).parent
 MARK_NOTE = "Marked: unlike the clean training scans, which says nothing of disease."
 
 
-def component() -> gr.HTML:
-    """The slider, for no series; slices.js draws it and tells which slice is asked for."""
+def build_slider() -> gr.HTML:
+    """Build the slider, empty; slices.js draws it and requests slices."""
     return gr.HTML(
         {},
         html_template=(HERE / "slices.html").read_text(encoding="utf-8"),
@@ -29,33 +29,33 @@ def component() -> gr.HTML:
 
 
 @torch.no_grad()
-def score(system: MedFedPure, series: Series) -> Iterator[None]:
-    """The detector's score of one slice after the other, into `series.scores`, and what to say."""
+def score_slices(system: MedFedPure, series: Series) -> Iterator[None]:
+    """Score one slice after the other into `series.scores`; yield before each and at the end."""
     count = len(series.volume)
     series.scores.clear()
-    series.strange.clear()
+    series.unjudged.clear()
     series.tau = system.tau
     for index in range(count):
-        series.said = _said(series, system)
+        series.summary = _describe_scores(series, system)
         yield
         try:
-            x = series.scan(index)[None].to(system.device)
+            x = series.get_scan(index)[None].to(system.device)
             series.scores[index] = float(system.score(system.detect(x))[0])
             if bool(system.measure_novelty(x) > system.novelty.limit):
-                series.strange.add(index)
+                series.unjudged.add(index)
         except ScanError:
             series.scores[index] = None  # blank, as the outermost slices of a head often are
-    series.said = _said(series, system)
+    series.summary = _describe_scores(series, system)
     yield
 
 
-def _said(series: Series, system: MedFedPure) -> str:
+def _describe_scores(series: Series, system: MedFedPure) -> str:
     count, done = len(series.volume), len(series.scores)
     marked = sum(1 for found in series.scores.values() if found is not None and found > series.tau)
     how_many = f"{marked} marked" if marked else "none marked"
-    if series.strange:
-        how_many += f", {len(series.strange)} cannot be judged ({wording.UNFAMILIAR_PICTURE})"
-    how_many += wording.read_as(system.info.get("hospital"))
+    if series.unjudged:
+        how_many += f", {len(series.unjudged)} cannot be judged ({wording.UNFAMILIAR_PICTURE})"
+    how_many += wording.describe_hospital(system.info.get("hospital"))
     return (
         f"{done} of {count} slices read, {how_many}. {MARK_NOTE if done == count else ''}".rstrip()
     )

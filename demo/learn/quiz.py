@@ -12,7 +12,7 @@ from torch import Tensor
 from core.scan import from_uint8, to_uint8
 from core.steganalysis import blur
 from demo.analysis.attack import AttackSettings, iterate_attack
-from demo.phantom import phantom
+from demo.phantom import draw_phantom
 from demo.rendering import images, wording
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def draw_round(system: MedFedPure, seed: int) -> Round:
 
     The drawing is smoothed by a 3 x 3 mean, because fine grain raises the detector's score.
     """
-    scan = blur(phantom(seed, tumour=seed % 2 == 0)[None])[0]
+    scan = blur(draw_phantom(seed, tumour=seed % 2 == 0)[None])[0]
     scan = from_uint8(to_uint8(scan))
     both = (scan, _attack(system, scan, seed))
     attacked = int(torch.randint(2, (), generator=torch.Generator().manual_seed(seed)))
@@ -114,11 +114,11 @@ def render_answer(pair: Round, guess: int, tally: Tally) -> str:
     right = guess == pair.attacked
     notes = tuple(
         f"{'attacked' if i == pair.attacked else 'as drawn'}; classifier: "
-        f"{wording.label(p)}; detector: {'' if f else 'no '}attack suspected ({s:.1f})"
+        f"{wording.name_class(p)}; detector: {'' if f else 'no '}attack suspected ({s:.1f})"
         for i, (p, f, s) in enumerate(zip(pair.outputs, pair.flagged, pair.scores, strict=True))
     )
     clean, attacked = pair.pictures[1 - pair.attacked], pair.pictures[pair.attacked]
-    url = images.change_url(clean, attacked, MAX_LEVELS)
+    url = images.encode_change(clean, attacked, MAX_LEVELS)
     largest = round(float((attacked - clean).abs().max()) * 255)
     change = (
         f'<figure><div class="mf-pic"><img src="{url}" alt="The perturbation, amplified"></div>'
@@ -134,9 +134,10 @@ def render_answer(pair: Round, guess: int, tally: Tally) -> str:
 
 
 def _render_pair(pair: Round, notes: tuple[str, str], more: str = "") -> str:
+    urls = [images.encode_scan(scan) for scan in pair.pictures]
     shown = "".join(
-        f'<figure><div class="mf-pic"><img src="{images.scan_url(scan)}" alt="Scan {name}"></div>'
+        f'<figure><div class="mf-pic"><img src="{url}" alt="Scan {name}"></div>'
         f"<figcaption>{name}<small>{escape(note)}</small></figcaption></figure>"
-        for name, scan, note in zip(NAMES, pair.pictures, notes, strict=True)
+        for name, url, note in zip(NAMES, urls, notes, strict=True)
     )
     return f'<div class="mf-strip mf-quiz">{shown}{more}</div>'

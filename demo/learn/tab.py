@@ -17,7 +17,7 @@ from demo.learn import lesson, quiz, views
 from demo.learn.lesson import MAX_LEVELS, MAX_T, STEPS, Lesson
 from demo.learn.quiz import NAMES, Round, Tally
 from demo.learn.text import QUIZ, TEXTS
-from demo.phantom import phantom
+from demo.phantom import draw_phantom
 from demo.rendering import images
 from demo.serving.events import ON_CPU, PRIVATE
 
@@ -31,12 +31,12 @@ SCAN, ATTACK, DETECT, PURIFY, VOTE = range(5)
 
 
 class LearnTab:
-    """Five steps, each with its own button, and a quiz."""
+    """Tab with five steps, each with its own button, and a quiz."""
 
     def __init__(self, system: MedFedPure | None, samples: Sequence[Example]) -> None:
         self.system = system
         self.scans = [(s.levels, s.tumour) for s in samples[:5]]
-        self.scans = self.scans or [(to_uint8(phantom(0, tumour=True)), True)]
+        self.scans = self.scans or [(to_uint8(draw_phantom(0, tumour=True)), True)]
         self.lesson = gr.State(None, time_to_live=KEEP_SECONDS)
         self.round = gr.State(None, time_to_live=KEEP_SECONDS)
         self.tally = gr.State(Tally(), time_to_live=KEEP_SECONDS)
@@ -62,13 +62,13 @@ class LearnTab:
                     self._build_navigation(index, len(makers) - 1)
 
     def _build_scan(self) -> None:
-        urls = [images.scan_url(from_uint8(levels)) for levels, _ in self.scans]
+        urls = [images.encode_scan(from_uint8(levels)) for levels, _ in self.scans]
         rules = (f"#look-{i} {{ background-image: url({url}); }}" for i, url in enumerate(urls))
         gr.HTML(f"<style>{''.join(rules)}</style>")
         with gr.Row(elem_id="looks"):
             for i, (levels, tumour) in enumerate(self.scans):
                 button = self._button(f"Scan {i + 1}", f"look-{i}", "secondary")
-                self._compute(button, _make_reader(levels, tumour), [], SCAN)
+                self._compute(button, _make_scan_handler(levels, tumour), [], SCAN)
         self.views[SCAN].render()
 
     def _build_attack(self) -> None:
@@ -82,7 +82,7 @@ class LearnTab:
         self.views[ATTACK].render()
         self._compute(button, _attack, [self.lesson, levels], ATTACK)
         self.step.input(
-            _step, [self.lesson, self.step], self.views[ATTACK],
+            _show_step, [self.lesson, self.step], self.views[ATTACK],
             trigger_mode="always_last", queue=False, **PRIVATE,
         )  # fmt: skip
 
@@ -174,7 +174,7 @@ class LearnTab:
         return pair, quiz.render_question(pair), *_enable_guesses(True)
 
 
-def _make_reader(levels: np.ndarray, tumour: bool) -> Computation:
+def _make_scan_handler(levels: np.ndarray, tumour: bool) -> Computation:
     def see(system: MedFedPure) -> Iterator[tuple[Lesson, str]]:
         current = lesson.read_clean(system, from_uint8(levels), tumour)
         yield current, views.render_scan(current, system.config.moe.sides)
@@ -202,7 +202,7 @@ def _vote(system: MedFedPure, current: Lesson) -> Iterator[tuple[Lesson, str]]:
     yield current, views.render_mixture(current)
 
 
-def _step(current: Lesson | None, index: float) -> str:
+def _show_step(current: Lesson | None, index: float) -> str:
     """Render the attack at another step, without computing."""
     return (views.render_attack_step(current, int(index)) if current else "") or _render_sentence(
         NO_ATTACK

@@ -8,8 +8,14 @@ from core.diagnosis import Diagnosis
 from core.scan import to_uint8
 from demo.learn.lesson import MAX_LEVELS, STEPS, Lesson, Purification
 from demo.rendering import explanation, images, wording
-from demo.rendering.html import figure, output, picture, say, strip
-from demo.rendering.trajectory import trajectory_view
+from demo.rendering.html import (
+    render_figure,
+    render_output,
+    render_picture,
+    render_sentence,
+    render_strip,
+)
+from demo.rendering.trajectory import render_trajectory
 
 PATCH = 10  # side of the square whose grey values are written out, in pixels
 BLACK_TEXT_LEVEL = 118  # grey level from which black text has the better contrast (>= 4.5)
@@ -42,32 +48,34 @@ def render_scan(lesson: Lesson, sides: tuple[int, ...]) -> str:
         "<figcaption>the frame, as numbers<small>0 is black, 255 is white</small></figcaption>"
         "</figure>"
     )
-    shown = picture(scan, "the scan", f"{scan.shape[-1]} x {scan.shape[-1]} pixels", box) + numbers
+    size = f"{scan.shape[-1]} x {scan.shape[-1]} pixels"
+    shown = render_picture(scan, "the scan", size, box) + numbers
     for k, side in enumerate(sides, start=1):
         small = F.avg_pool2d(scan[None], scan.shape[-1] // side)[0]
-        shown += picture(small, f"expert {k} sees", f"{side} x {side} pixels")
-    shown_output = output("The plain classifier", d.tumour_probability_undefended)
+        shown += render_picture(small, f"expert {k} sees", f"{side} x {side} pixels")
+    shown_output = render_output("The plain classifier", d.tumour_probability_undefended)
     drawn = f"The scan was drawn with{'' if lesson.tumour else 'out'} a tumour."
-    right = wording.label(d.tumour_probability_undefended) == wording.CLASSES[lesson.tumour]
+    right = wording.name_class(d.tumour_probability_undefended) == wording.CLASSES[lesson.tumour]
     verdict = f"{drawn} {'The classifier is right.' if right else 'The classifier is wrong.'}"
-    return strip(shown) + shown_output + say(verdict)
+    return render_strip(shown) + shown_output + render_sentence(verdict)
 
 
 def render_attack_step(lesson: Lesson, index: int) -> str:
     """Step 2: render the attack after `index` steps, as pictures and curves."""
     if not lesson.steps:
         return ""
-    shown = trajectory_view(
+    shown = render_trajectory(
         lesson.scan, lesson.steps, index, STEPS, "the plain classifier", MAX_LEVELS
     )
-    return shown + say(_describe_attack(lesson) if index >= STEPS and lesson.is_attacked else "")
+    is_complete = index >= STEPS and lesson.is_attacked
+    return shown + render_sentence(_describe_attack(lesson) if is_complete else "")
 
 
 def _describe_attack(lesson: Lesson) -> str:
     ends = (lesson.steps[0], lesson.steps[-1])
-    before, after = (wording.label(float(step.probabilities[0, 1])) for step in ends)
+    before, after = (wording.name_class(float(step.probabilities[0, 1])) for step in ends)
     if lesson.clean is not None:
-        before = wording.label(lesson.clean.tumour_probability_undefended)
+        before = wording.name_class(lesson.clean.tumour_probability_undefended)
     if before == after:
         return f"The attack failed: still “{after}”."
     return f"The attack succeeded: “{before}” became “{after}”."
@@ -81,28 +89,27 @@ def render_detection(lesson: Lesson) -> str:
     shown = ""
     for name, d in (("original", a), ("attacked", b)):
         note = f"mean error {float(d.error_map.mean()) * 1e3:.2f} / 1000"
-        shown += picture(d.scan, f"{name} scan", "")
-        shown += figure(images.error_url(d.error_map), f"{name}: error map", note)
-    scores = explanation.scores([("original", a), ("attacked", b)], e)
+        shown += render_picture(d.scan, f"{name} scan", "")
+        shown += render_figure(images.encode_error(d.error_map), f"{name}: error map", note)
+    scores = explanation.render_scores([("original", a), ("attacked", b)], e)
     return (
-        f"{strip(shown)}<h3>The detector's score, among those of clean validation scans</h3>"
-        f'<div class="mf-curves">{scores}</div>{say(_describe_detection(a, b))}'
+        f"{render_strip(shown)}<h3>The detector's score, among those of clean validation scans</h3>"
+        f'<div class="mf-curves">{scores}</div>{render_sentence(_describe_detection(a, b))}'
     )
 
 
 def render_purification(lesson: Lesson, p: Purification) -> str:
     """Step 4: render the noised and the purified scan and the outputs on the latter."""
-    shown = picture(lesson.x_adv, "attacked", "")
-    shown += picture(p.noised, "noised", f"to t* = {p.t_star}")
-    shown += picture(p.purified, "purified", "input of the experts")
-    shown += picture(lesson.scan, "original", "for comparison")
+    shown = render_picture(lesson.x_adv, "attacked", "")
+    shown += render_picture(p.noised, "noised", f"to t* = {p.t_star}")
+    shown += render_picture(p.purified, "purified", "input of the experts")
+    shown += render_picture(lesson.scan, "original", "for comparison")
     own = ""
     if lesson.attacked is not None:
         own = f"For this scan the system chooses t* = {lesson.attacked.t_star}."
-    return (
-        f"{strip(shown)}{output('The plain classifier on the purified scan', p.plain)}"
-        f"{output('The mixture on the purified scan', p.mixture)}{say(own)}"
-    )
+    outputs = render_output("The plain classifier on the purified scan", p.plain)
+    outputs += render_output("The mixture on the purified scan", p.mixture)
+    return f"{render_strip(shown)}{outputs}{render_sentence(own)}"
 
 
 def render_mixture(lesson: Lesson) -> str:
@@ -111,20 +118,21 @@ def render_mixture(lesson: Lesson) -> str:
     if a is None or b is None or e is None:
         return ""
     final = (
-        output("Without defence, original", a.tumour_probability_undefended)
-        + output("Without defence, attacked", b.tumour_probability_undefended)
-        + output("With defence, original", a.tumour_probability)
-        + output("With defence, attacked", b.tumour_probability)
+        render_output("Without defence, original", a.tumour_probability_undefended)
+        + render_output("Without defence, attacked", b.tumour_probability_undefended)
+        + render_output("With defence, original", a.tumour_probability)
+        + render_output("With defence, attacked", b.tumour_probability)
     )
-    before, after = wording.label(a.tumour_probability), wording.label(b.tumour_probability)
-    _, outcome = wording.defence_outcome(before, after, "unknown", "plain")
+    before = wording.name_class(a.tumour_probability)
+    after = wording.name_class(b.tumour_probability)
+    _, outcome = wording.describe_defence_outcome(before, after, "unknown", "plain")
     return (
         f'<div class="mf-decision mf-two"><div class="mf-card">'
-        f"<h3>Votes of the experts</h3>{explanation.votes('Attacked', b, e)}</div>"
+        f"<h3>Votes of the experts</h3>{explanation.render_votes('Attacked', b, e)}</div>"
         '<div class="mf-card mf-cams"><h3>Regions that influenced the output</h3>'
-        f"{explanation.pictures('Grad-CAM', b, e)}"
+        f"{explanation.render_maps('Grad-CAM', b, e)}"
         f'<p class="mf-note">{explanation.CAM_NOTE}</p></div></div>'
-        f"<h3>The four outputs (bar: tumour probability)</h3>{final}{say(outcome)}"
+        f"<h3>The four outputs (bar: tumour probability)</h3>{final}{render_sentence(outcome)}"
     )
 
 

@@ -1,4 +1,4 @@
-"""Small charts as inline SVG: no library in the browser, colours from the page's own variables."""
+"""Small charts as inline SVG without a library, in the colours of the page."""
 
 from __future__ import annotations
 
@@ -8,27 +8,27 @@ from typing import NamedTuple
 
 import numpy as np
 
-WIDTH, LEFT, RIGHT = 360, 12, 12
+WIDTH, LEFT, RIGHT = 360, 12, 12  # of the chart and its margins, in SVG units
 
 
 class Mark(NamedTuple):
-    """A value pointed at on a histogram's axis."""
+    """Value that is marked on a histogram's axis."""
 
     name: str
     value: float
 
 
-def histogram(
-    values: np.ndarray, tau: float, marks: Sequence[Mark], said: str, bins: int = 44
+def draw_histogram(
+    values: np.ndarray, tau: float, marks: Sequence[Mark], words: str, bins: int = 44
 ) -> str:
-    """Histogram of clean scans' scores, with the threshold and the given scans marked.
+    """Draw the histogram of clean scans' scores with the threshold and the given scans marked.
 
     Args:
         values: scores of clean scans, any number of them.
-        tau: the threshold; a bin's edge lies on it, so that the alarms' bars are exactly they.
-        marks: scores to point at, each on a line of its own.
-        said: the chart in one sentence, for those who do not see it.
-        bins: about how many over the whole width.
+        tau: the threshold; it is a bin's edge, so that no bar holds scores of both sides.
+        marks: scores to mark, each with a line of its own.
+        words: the chart in one sentence, for screen readers.
+        bins: approximate number of bins.
     """
     shown = [*values[[0, -1]].tolist(), tau, *(m.value for m in marks)]
     low, high = min(shown), max(shown)
@@ -38,7 +38,7 @@ def histogram(
     counts, _ = np.histogram(values, edges)
     top, base = 12 + 15 * len(marks), 132
 
-    def x(value: float) -> float:
+    def to_x(value: float) -> float:
         share = (value - edges[0]) / (edges[-1] - edges[0])
         return LEFT + float(share) * (WIDTH - LEFT - RIGHT)
 
@@ -48,26 +48,27 @@ def histogram(
             height = count / counts.max() * (base - top - 14)
             kind = "mf-alarm" if left >= tau - width / 2 else "mf-clean"
             bars += (
-                f'<rect class="{kind}" x="{x(left) + 0.4:.1f}" y="{base - height:.1f}" '
-                f'width="{x(right) - x(left) - 0.8:.1f}" height="{height:.1f}"/>'
+                f'<rect class="{kind}" x="{to_x(left) + 0.4:.1f}" y="{base - height:.1f}" '
+                f'width="{to_x(right) - to_x(left) - 0.8:.1f}" height="{height:.1f}"/>'
             )
     points = "".join(
-        _pointer(x(mark.value), 11 + 15 * i, base, mark.name) for i, mark in enumerate(marks)
+        _draw_pointer(to_x(mark.value), 11 + 15 * i, base, mark.name)
+        for i, mark in enumerate(marks)
     )
     ticks = "".join(
-        f'<text x="{x(v):.1f}" y="{base + 14}" text-anchor="middle">{v:g}</text>'
-        for v in _ticks(float(edges[0]), float(edges[-1]))
+        f'<text x="{to_x(v):.1f}" y="{base + 14}" text-anchor="middle">{v:g}</text>'
+        for v in _choose_ticks(float(edges[0]), float(edges[-1]))
     )
     threshold = (
-        f'<line class="mf-tau" x1="{x(tau):.1f}" x2="{x(tau):.1f}" y1="{top}" y2="{base}"/>'
-        f'<text x="{x(tau) - 4:.1f}" y="{top + 10}" text-anchor="end">threshold τ</text>'
+        f'<line class="mf-tau" x1="{to_x(tau):.1f}" x2="{to_x(tau):.1f}" y1="{top}" y2="{base}"/>'
+        f'<text x="{to_x(tau) - 4:.1f}" y="{top + 10}" text-anchor="end">threshold τ</text>'
     )
     axis = f'<line class="mf-axis" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{base}" y2="{base}"/>'
-    return _svg(base + 20, said, bars + axis + ticks + threshold + points)
+    return _wrap_svg(base + 20, words, bars + axis + ticks + threshold + points)
 
 
-def curve(values: Sequence[float], current: int, low: float, high: float, said: str) -> str:
-    """One number along the steps of an attack, the current step marked; axis from low to high."""
+def draw_curve(values: Sequence[float], current: int, low: float, high: float, words: str) -> str:
+    """Draw one number along the steps of an attack on an axis from low to high; mark `current`."""
     top, base, count = 10, 92, max(len(values) - 1, 1)
     left = 34
 
@@ -92,13 +93,13 @@ def curve(values: Sequence[float], current: int, low: float, high: float, said: 
         f'<text x="{left - 8}" y="{base + 4}" text-anchor="end">{low:g}</text>'
         f'<line class="mf-axis" x1="{left}" x2="{WIDTH - RIGHT}" y1="{base}" y2="{base}"/>'
     )
-    return _svg(
-        base + 22, said, f'{scale}<polyline class="mf-curve" points="{path}"/>{dots}{labels}'
+    return _wrap_svg(
+        base + 22, words, f'{scale}<polyline class="mf-curve" points="{path}"/>{dots}{labels}'
     )
 
 
-def _pointer(x: float, y: float, base: float, name: str) -> str:
-    """A labelled line down to the axis; the label on the side where there is room."""
+def _draw_pointer(x: float, y: float, base: float, name: str) -> str:
+    """Draw a labelled line down to the axis; the label is on the side with more room."""
     on_left = x > WIDTH * 0.6
     side = f'x="{x - 7:.1f}" text-anchor="end"' if on_left else f'x="{x + 7:.1f}"'
     return (
@@ -108,8 +109,8 @@ def _pointer(x: float, y: float, base: float, name: str) -> str:
     )
 
 
-def _ticks(low: float, high: float) -> list[float]:
-    """Round numbers inside an axis, four to nine of them."""
+def _choose_ticks(low: float, high: float) -> list[float]:
+    """Choose four to nine round numbers inside an axis."""
     steps = [10.0**k * m for k in range(-6, 7) for m in (1, 2, 5)]
     step = next(s for s in steps if (high - low) / s <= 9)
     return [
@@ -117,8 +118,8 @@ def _ticks(low: float, high: float) -> list[float]:
     ]
 
 
-def _svg(height: float, said: str, body: str) -> str:
+def _wrap_svg(height: float, words: str, body: str) -> str:
     return (
         f'<svg class="mf-chart" viewBox="0 0 {WIDTH} {height:.0f}" role="img" '
-        f'aria-label="{escape(said)}">{body}</svg>'
+        f'aria-label="{escape(words)}">{body}</svg>'
     )

@@ -9,24 +9,26 @@ import numpy as np
 from core.diagnosis import Diagnosis
 from demo.analysis.explanation import Evidence
 from demo.rendering import images, wording
-from demo.rendering.charts import Mark, histogram
-from demo.rendering.html import meter
+from demo.rendering.charts import Mark, draw_histogram
+from demo.rendering.html import render_meter
 
-CAM_BAR = images.gradient_css(images.cividis(np.linspace(0, 1, 17)))
+CAM_BAR = images.build_gradient(images.apply_cividis(np.linspace(0, 1, 17)))
 CAM_NOTE = "Shows what the model used, not where a disease is. Coarse: 4 to 7 cells a side."
 
 
-def votes(title: str, d: Diagnosis, e: Evidence) -> str:
-    """Each expert's weight and own vote, and the mixture's, as a table of bars."""
+def render_votes(title: str, d: Diagnosis, e: Evidence) -> str:
+    """Render the experts' weights and votes, and the mixture's vote, as a table of bars."""
     rows = ""
     pairs = zip(d.attention.tolist(), d.expert_probabilities.tolist(), e.sides, strict=True)
     for k, (weight, tumour, side) in enumerate(pairs, start=1):
         rows += (
             f'<tr><th scope="row">Expert {k}<small>sees {side} x {side}</small></th>'
-            f"<td>{meter(weight)}<span>{weight:.2f}</span></td>"
-            f"{_vote(tumour) if d.can_judge else '<td>&ndash;</td>'}</tr>"
+            f"<td>{render_meter(weight)}<span>{weight:.2f}</span></td>"
+            f"{_render_vote(tumour) if d.can_judge else '<td>&ndash;</td>'}</tr>"
         )
-    total = _vote(d.tumour_probability) if d.can_judge else f"<td>{wording.NO_JUDGEMENT}</td>"
+    total = (
+        _render_vote(d.tumour_probability) if d.can_judge else f"<td>{wording.NO_JUDGEMENT}</td>"
+    )
     rows += f'<tr class="mf-sum"><th scope="row">Mixture</th><td></td>{total}'
     return (
         f'<table class="mf-votes"><thead><tr><th scope="col">{escape(title)}</th>'
@@ -35,15 +37,15 @@ def votes(title: str, d: Diagnosis, e: Evidence) -> str:
     )
 
 
-def pictures(title: str, d: Diagnosis, e: Evidence) -> str:
-    """The purified scan, and the Grad-CAM of the mixture and of each expert over it."""
+def render_maps(title: str, d: Diagnosis, e: Evidence) -> str:
+    """Render the purified scan, and Grad-CAM of mixture and experts over it."""
     what = wording.CLASSES[e.label]
     shown = [
-        (images.scan_url(d.purified), "purified scan", "input of the experts"),
-        (images.overlay_url(d.purified, e.mixture / e.top), "mixture", f"for “{what}”"),
+        (images.encode_scan(d.purified), "purified scan", "input of the experts"),
+        (images.encode_overlay(d.purified, e.mixture / e.top), "mixture", f"for “{what}”"),
     ]
     for k, (cam, weight) in enumerate(zip(e.experts, d.attention.tolist(), strict=True), start=1):
-        url = images.overlay_url(d.purified, cam / e.top)
+        url = images.encode_overlay(d.purified, cam / e.top)
         shown.append((url, f"expert {k}", f"weight {weight:.2f}"))
     figure = "".join(
         f'<figure><img src="{url}" alt="{escape(f"{title}: {name}, {note}")}">'
@@ -53,19 +55,19 @@ def pictures(title: str, d: Diagnosis, e: Evidence) -> str:
     return f'<h4>{escape(title)}</h4><div class="mf-strip">{figure}</div>'
 
 
-def scores(named: list[tuple[str, Diagnosis]], e: Evidence) -> str:
-    """The scans' scores on the histogram of clean validation scans, and the same in words."""
+def render_scores(named: list[tuple[str, Diagnosis]], e: Evidence) -> str:
+    """Render the scans' scores as marks on the histogram of clean scans, and in words."""
     first = named[0][1]
-    lines = [alarms(e.clean_scores, first.tau)]
-    lines += [rank(name, d) for name, d in named]
-    said = " ".join(lines)
-    chart = histogram(e.clean_scores, first.tau, [Mark(n, d.score) for n, d in named], said)
-    words = "".join(f"<li>{escape(line)}</li>" for line in lines)
-    return f'{chart}<ul class="mf-words">{words}</ul>'
+    lines = [describe_false_alarms(e.clean_scores, first.tau)]
+    lines += [describe_rank(name, d) for name, d in named]
+    marks = [Mark(name, d.score) for name, d in named]
+    chart = draw_histogram(e.clean_scores, first.tau, marks, " ".join(lines))
+    items = "".join(f"<li>{escape(line)}</li>" for line in lines)
+    return f'{chart}<ul class="mf-words">{items}</ul>'
 
 
-def alarms(clean_scores: np.ndarray, tau: float) -> str:
-    """The false-positive rate, as a sentence."""
+def describe_false_alarms(clean_scores: np.ndarray, tau: float) -> str:
+    """Describe the false-positive rate in a sentence."""
     share = float((clean_scores > tau).mean())
     return (
         f"Of 100 clean validation scans about {share * 100:.0f} score above the threshold: "
@@ -73,10 +75,10 @@ def alarms(clean_scores: np.ndarray, tau: float) -> str:
     )
 
 
-def rank(name: str, d: Diagnosis) -> str:
-    """The rank of a scan's score among those of clean scans, as a sentence."""
+def describe_rank(name: str, d: Diagnosis) -> str:
+    """Describe the rank of a scan's score among clean scans in a sentence."""
     verdict = "attack suspected" if d.flagged else "not suspected"
-    above = f"higher than {wording.percent(d.confidence)} of clean scans"
+    above = f"higher than {wording.format_percent(d.confidence)} of clean scans"
     if d.confidence >= 1:
         above = "higher than any clean validation scan"
     elif d.confidence < 0.01:
@@ -84,13 +86,14 @@ def rank(name: str, d: Diagnosis) -> str:
     return f"{name.capitalize()}: {d.score:.1f}, {above}; {verdict}."
 
 
-def _vote(tumour: float) -> str:
-    says = f"{wording.label(tumour)} {wording.confidence(tumour)}"
-    return f'<td>{meter(tumour, kind="mf-half")}<span class="mf-says">{escape(says)}</span></td>'
+def _render_vote(tumour: float) -> str:
+    says = f"{wording.name_class(tumour)} {wording.format_confidence(tumour)}"
+    bar = render_meter(tumour, kind="mf-half")
+    return f'<td>{bar}<span class="mf-says">{escape(says)}</span></td>'
 
 
-def colour_bar() -> str:
-    """The maps' colour bar: one scale for all maps of one scan."""
+def render_colour_bar() -> str:
+    """Render the colour bar of all maps of one scan."""
     return (
         f'<div class="mf-bar" style="background:{CAM_BAR}"></div><div class="mf-ticks">'
         "<span>did not raise it</span><span>most, in this scan</span></div>"

@@ -1,4 +1,4 @@
-"""The page's pictures as PNG data URLs, pixel for pixel, on fixed colour scales, never on disk."""
+"""Pictures of the page as PNG data URLs, pixel for pixel, on fixed colour scales."""
 
 from __future__ import annotations
 
@@ -12,55 +12,55 @@ from torch import Tensor
 from core.scan import to_png, to_uint8
 
 # Fixed scales, so that two runs can be compared by eye.
-ERROR_TOP = 0.25  # root of the squared error, in parts of full brightness
-CHANGE_TOP = 16  # grey levels of 255
-OVERLAY = 0.8  # how much of the scan the highest value of an overlay hides
+MAX_ERROR = 0.25  # root of the squared error, in parts of full brightness
+MAX_CHANGE_LEVELS = 16  # grey levels of 255
+MAX_OVERLAY_OPACITY = 0.8  # of the highest value
 
 
-def scan_url(scan: Tensor) -> str:
-    """Data URL of a scan (1, H, W) in [0, 1]: a lossless grey PNG."""
-    return _url(to_png(scan))
+def encode_scan(scan: Tensor) -> str:
+    """Encode a scan (1, H, W) in [0, 1] as the data URL of a lossless grey PNG."""
+    return _encode_png(to_png(scan))
 
 
-def error_url(error_map: Tensor) -> str:
-    """Data URL of a squared-error map (H, W), in `error_colours`."""
-    return _colour_url(error_colours(error_map))
+def encode_error(error_map: Tensor) -> str:
+    """Encode a squared-error map (H, W), coloured by `colour_error`, as a data URL."""
+    return _encode_colours(colour_error(error_map))
 
 
-def change_url(scan: Tensor, attacked: Tensor, top: int = CHANGE_TOP) -> str:
-    """Data URL of attacked - scan, each (1, H, W), in `change_colours`."""
-    return _colour_url(change_colours(scan, attacked, top))
+def encode_change(scan: Tensor, attacked: Tensor, top: int = MAX_CHANGE_LEVELS) -> str:
+    """Encode attacked - scan, each (1, H, W), coloured by `colour_change`, as a data URL."""
+    return _encode_colours(colour_change(scan, attacked, top))
 
 
-def overlay_url(scan: Tensor, share: Tensor) -> str:
-    """Data URL of a map (H, W) in [0, 1] laid over its scan (1, H, W): the higher, the denser."""
+def encode_overlay(scan: Tensor, share: Tensor) -> str:
+    """Encode a map (H, W) in [0, 1] over its scan (1, H, W); high values are dense."""
     grey = to_uint8(scan)[0][..., None].astype(np.float64)
     value = share.detach().clamp(0, 1).cpu().numpy()
-    dense = OVERLAY * np.sqrt(value)[..., None]
-    rgb = grey * (1 - dense) + cividis(value) * dense
-    return _colour_url(rgb.round().astype(np.uint8))
+    dense = MAX_OVERLAY_OPACITY * np.sqrt(value)[..., None]
+    rgb = grey * (1 - dense) + apply_cividis(value) * dense
+    return _encode_colours(rgb.round().astype(np.uint8))
 
 
-def error_colours(error_map: Tensor) -> np.ndarray:
-    """RGB uint8 (H, W, 3) of a squared error: dark blue is 0, yellow is `ERROR_TOP` and above."""
-    share = error_map.detach().clamp_min(0).sqrt() / ERROR_TOP
-    return cividis(share.clamp(0, 1).cpu().numpy())
+def colour_error(error_map: Tensor) -> np.ndarray:
+    """Return RGB uint8 (H, W, 3) of a squared error: dark blue 0, yellow `MAX_ERROR` and more."""
+    share = error_map.detach().clamp_min(0).sqrt() / MAX_ERROR
+    return apply_cividis(share.clamp(0, 1).cpu().numpy())
 
 
-def change_colours(scan: Tensor, attacked: Tensor, top: int = CHANGE_TOP) -> np.ndarray:
-    """RGB uint8 (H, W, 3) of attacked - scan: orange brighter, blue darker, black the same.
+def colour_change(scan: Tensor, attacked: Tensor, top: int = MAX_CHANGE_LEVELS) -> np.ndarray:
+    """Return RGB uint8 (H, W, 3) of attacked - scan: orange brighter, blue darker, black equal.
 
     Colours are brightest from `top` grey levels on.
     """
     levels = to_uint8(attacked).astype(np.int16)[0] - to_uint8(scan).astype(np.int16)[0]
-    return diverging((levels / top).clip(-1, 1))
+    return apply_diverging((levels / top).clip(-1, 1))
 
 
-def cividis(share: np.ndarray) -> np.ndarray:
-    """RGB uint8 (..., 3) for values in [0, 1]: brightness rises with the value.
+def apply_cividis(share: np.ndarray) -> np.ndarray:
+    """Return RGB uint8 (..., 3) for values in [0, 1]; brightness rises with the value.
 
-    The colour map is of Nunez, Anderton and Renslow (2018), made for colour-blind eyes too; the
-    polynomial is d3-scale-chromatic's fit of it.
+    Colour map of Nunez, Anderton and Renslow (2018), fit for colour-blind readers; the polynomial
+    is d3-scale-chromatic's.
     """
     red = np.polyval([2710.57, -7024.72, 6402.70, -2381.73, 35.34, 4.54], share) * -1
     green = np.polyval([-67.37, 176.58, -131.46, 52.82, 170.73, 32.49], share)
@@ -68,24 +68,24 @@ def cividis(share: np.ndarray) -> np.ndarray:
     return np.stack([red, green, blue], -1).clip(0, 255).round().astype(np.uint8)
 
 
-def diverging(share: np.ndarray) -> np.ndarray:
-    """RGB uint8 (..., 3) for values in [-1, 1]: blue below zero, black at zero, orange above."""
+def apply_diverging(share: np.ndarray) -> np.ndarray:
+    """Return RGB uint8 (..., 3) for values in [-1, 1]: blue below 0, black at 0, orange above."""
     size = np.abs(share)[..., None] ** 0.6  # small changes stay visible
     colour = np.where(share[..., None] > 0, np.array([255, 166, 77]), np.array([86, 180, 255]))
     return (colour * size).round().astype(np.uint8)
 
 
-def gradient_css(colours: np.ndarray) -> str:
-    """A CSS gradient through RGB colours (N, 3), left to right: a colour bar."""
+def build_gradient(colours: np.ndarray) -> str:
+    """Build a CSS gradient through RGB colours (N, 3), left to right."""
     stops = ", ".join(f"rgb({r},{g},{b})" for r, g, b in colours.tolist())
     return f"linear-gradient(to right, {stops})"
 
 
-def _colour_url(rgb: np.ndarray) -> str:
+def _encode_colours(rgb: np.ndarray) -> str:
     buffer = io.BytesIO()
     Image.fromarray(rgb).save(buffer, format="PNG")
-    return _url(buffer.getvalue())
+    return _encode_png(buffer.getvalue())
 
 
-def _url(png: bytes) -> str:
+def _encode_png(png: bytes) -> str:
     return "data:image/png;base64," + base64.b64encode(png).decode("ascii")

@@ -1,4 +1,4 @@
-"""An attack's trajectory as HTML: the pictures of one step, and its place on two curves."""
+"""Trajectory of an attack as HTML: the pictures of one step, and two curves over all steps."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from torch import Tensor
 
 from core.attacks import Step
 from demo.rendering import images, wording
-from demo.rendering.charts import curve
-from demo.rendering.html import figure, picture, say, strip
+from demo.rendering.charts import draw_curve
+from demo.rendering.html import render_figure, render_picture, render_sentence, render_strip
 
 
-def trajectory_view(
-    scan: Tensor, steps: Sequence[Step], index: int, total: int, victim: str, top: int
+def render_trajectory(
+    scan: Tensor, steps: Sequence[Step], index: int, total: int, target: str, max_levels: int
 ) -> str:
-    """The attack after `index` steps.
+    """Render the attack after `index` steps.
 
     Args:
         scan: the clean scan (1, H, W).
         steps: of the attack on one scan so far, the clean scan first.
-        index: the step to show; clipped to those there are.
-        total: how many steps the whole attack takes.
-        victim: the attacked model, in words.
-        top: the change in grey levels from which on colours are brightest.
+        index: the step to show, clipped to the computed ones.
+        total: number of steps of the whole attack.
+        target: the attacked model, in words.
+        max_levels: the change in grey levels from which on colours are brightest.
     """
     index = min(max(index, 0), len(steps) - 1)
     x_adv = steps[index].x_adv[0].cpu()
@@ -32,21 +32,26 @@ def trajectory_view(
     levels = round(float((x_adv - scan).abs().max()) * 255, 1)
     sentence = (
         f"Step {index} of {total}: no pixel differs by more than {levels:g} of 255 levels. "
-        f"{victim[0].upper()}{victim[1:]} says “{wording.label(tumour[index])}” "
-        f"(tumour {wording.percent(tumour[index])}); loss {loss[index]:.2f}."
+        f"{target[0].upper()}{target[1:]} says “{wording.name_class(tumour[index])}” "
+        f"(tumour {wording.format_percent(tumour[index])}); loss {loss[index]:.2f}."
     )
-    pictures = picture(scan, "original", "") + picture(x_adv, f"after step {index}", "attacked")
-    pictures += figure(
-        images.change_url(scan, x_adv, top), "the attack alone", f"brightest from {top} levels on"
+    pictures = render_picture(scan, "original", "") + render_picture(
+        x_adv, f"after step {index}", "attacked"
+    )
+    pictures += render_figure(
+        images.encode_change(scan, x_adv, max_levels),
+        "the attack alone",
+        f"brightest from {max_levels} levels on",
     )
     highest = max(1.0, *loss)
+    tumour_curve = draw_curve(tumour, index, 0, 1, _describe_series(tumour))
+    loss_curve = draw_curve(loss, index, 0, float(f"{highest:.1f}"), _describe_series(loss))
     charts = (
-        f"<div><h3>Tumour probability</h3>{curve(tumour, index, 0, 1, _series(tumour))}</div>"
-        f"<div><h3>Loss</h3>"
-        f"{curve(loss, index, 0, float(f'{highest:.1f}'), _series(loss))}</div>"
+        f"<div><h3>Tumour probability</h3>{tumour_curve}</div><div><h3>Loss</h3>{loss_curve}</div>"
     )
-    return f'{say(sentence)}{strip(pictures)}<div class="mf-curves">{charts}</div>'
+    view = render_sentence(sentence) + render_strip(pictures)
+    return f'{view}<div class="mf-curves">{charts}</div>'
 
 
-def _series(values: Sequence[float]) -> str:
+def _describe_series(values: Sequence[float]) -> str:
     return "By step: " + ", ".join(f"{value:.2f}" for value in values)

@@ -1,4 +1,4 @@
-"""Every sentence of the page that depends on a result, and the few that must never change."""
+"""Sentences of the page that depend on a result, and the fixed notices."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ CLEARED_MESSAGE = (
 )
 
 
-def percent(share: float) -> str:
-    """A probability as a whole percentage that never claims certainty."""
+def format_percent(share: float) -> str:
+    """Format a probability as a whole percentage that never claims certainty."""
     if share < 0.01:
         return "< 1 %"
     if share > 0.99:
@@ -42,40 +42,40 @@ def percent(share: float) -> str:
     return f"{share * 100:.0f} %"
 
 
-def label(tumour_probability: float) -> str:
-    """The class that a tumour probability puts first."""
+def name_class(tumour_probability: float) -> str:
+    """Name the more probable class."""
     return CLASSES[int(tumour_probability >= 0.5)]
 
 
-def confidence(tumour_probability: float) -> str:
-    """The probability of the class that a tumour probability puts first, as a percentage."""
-    return percent(max(tumour_probability, 1 - tumour_probability))
+def format_confidence(tumour_probability: float) -> str:
+    """Format the probability of the more probable class."""
+    return format_percent(max(tumour_probability, 1 - tumour_probability))
 
 
-def defended(d: Diagnosis) -> str:
-    """The defended output of a reading: a class, or that it cannot judge."""
-    return label(d.tumour_probability) if d.can_judge else NO_JUDGEMENT
+def name_defended(d: Diagnosis) -> str:
+    """Name the defended output of a reading: a class, or that it cannot judge."""
+    return name_class(d.tumour_probability) if d.can_judge else NO_JUDGEMENT
 
 
-def cannot_judge(name: str) -> tuple[str, str]:
-    """The refusal of an out-of-distribution scan: tone and one sentence."""
+def describe_refusal(name: str) -> tuple[str, str]:
+    """Describe the refusal of an out-of-distribution scan: tone and one sentence."""
     name = name.capitalize()
     reason = f"The picture is {UNFAMILIAR_PICTURE}; its outputs mean nothing."
     return "note", f"{name} scan: cannot judge. {reason}"
 
 
-def hospital(number: int) -> str:
-    """A hospital's name; there is no real one behind it."""
+def name_hospital(number: int) -> str:
+    """Name a hospital; all are simulated."""
     return f"Hospital {number} (simulated)"
 
 
-def read_as(number: int | None) -> str:
-    """The hospital whose system read, to be added to a sentence; empty without hospitals."""
+def describe_hospital(number: int | None) -> str:
+    """Describe the hospital whose system read, as the end of a sentence; empty without one."""
     return "" if number is None else f"; read as hospital {number} (simulated)"
 
 
-def hospitals_note(chosen: int | None, *, is_attacked: bool) -> str:
-    """The parts that all hospitals share, and those that each has of its own."""
+def describe_hospitals(chosen: int | None, *, is_attacked: bool) -> str:
+    """Describe the parts that all hospitals share, and each hospital's own."""
     made = f" The attacked scan is the one made at hospital {chosen}." if is_attacked else ""
     return (
         "Simulated: the experts are shared; attention, calibration and threshold are each "
@@ -83,13 +83,13 @@ def hospitals_note(chosen: int | None, *, is_attacked: bool) -> str:
     )
 
 
-def eps(norm: str, value: float) -> str:
-    """An attack's size, also in grey levels where it bounds every pixel."""
+def format_eps(norm: str, value: float) -> str:
+    """Format the size of an attack; in L-inf also in grey levels."""
     return f"{value:.4f} = {value * 255:.1f}/255" if norm == "linf" else f"{value:.2f}"
 
 
-def eps_note(norm: str, eps: float) -> str:
-    """The size of an attack in grey levels."""
+def describe_eps(norm: str, eps: float) -> str:
+    """Describe the size of an attack in grey levels."""
     if eps == 0:
         return "ε = 0: the control, no pixel may change."
     if norm == "linf":
@@ -100,8 +100,8 @@ def eps_note(norm: str, eps: float) -> str:
     return f"ε = {eps:.1f} over all 224 x 224 pixels: {eps / 224 * 255:.1f}/255 root mean square."
 
 
-def attack_line(settings: AttackSettings, changed: float, largest: int, length: float) -> str:
-    """The attack's change to the file: share of pixels, largest change, L2 length."""
+def describe_attack(settings: AttackSettings, changed: float, largest: int, length: float) -> str:
+    """Describe the attack's change: share of pixels, largest change, L2 length."""
     kind = "FGSM" if settings.kind == "fgsm" else f"PGD, {settings.steps} steps"
     if changed == 0:
         return f"{kind}: after rounding to 8 bits no pixel differs. This is the control."
@@ -111,10 +111,10 @@ def attack_line(settings: AttackSettings, changed: float, largest: int, length: 
     )
 
 
-def attack_outcome(clean: str, attacked: str, truth: str, aim: str) -> tuple[str, str]:
-    """The attack's effect on the undefended output: tone ('good', 'bad', 'note') and a sentence.
+def describe_attack_outcome(clean: str, attacked: str, truth: str, aim: str) -> tuple[str, str]:
+    """Describe the effect on the undefended output: tone ('good', 'bad', 'note') and a sentence.
 
-    An attack with another aim was not made for the undefended classifier, and may carry over to it.
+    An attack on another target may transfer to the undefended classifier.
     """
     if truth not in ("unknown", clean):
         return (
@@ -124,14 +124,14 @@ def attack_outcome(clean: str, attacked: str, truth: str, aim: str) -> tuple[str
     if aim != "plain":
         if attacked == clean:
             return "note", f"Made for {MADE_FOR[aim]}, it leaves “{attacked}” without defence."
-        return "bad", f"Made for {MADE_FOR[aim]}, it carries over: without defence “{attacked}”."
+        return "bad", f"Made for {MADE_FOR[aim]}, it transfers: without defence “{attacked}”."
     if attacked == clean:
         return "good", f"The attack failed: the undefended classifier still says “{attacked}”."
     return "bad", f"The attack succeeded: without defence “{clean}” became “{attacked}”."
 
 
-def defence_outcome(clean: str, attacked: str, truth: str, aim: str) -> tuple[str, str]:
-    """The attack's effect on the defended output: tone and one sentence."""
+def describe_defence_outcome(clean: str, attacked: str, truth: str, aim: str) -> tuple[str, str]:
+    """Describe the effect of the attack on the defended output: tone and one sentence."""
     if truth not in ("unknown", clean):
         return "bad", f"With defence: wrong before any attack (“{clean}”), “{attacked}” after it."
     made = f"an attack made for {MADE_FOR[aim]}"
@@ -140,8 +140,8 @@ def defence_outcome(clean: str, attacked: str, truth: str, aim: str) -> tuple[st
     return "bad", f"The defence failed under {made}: “{clean}” became “{attacked}”."
 
 
-def harm(undefended: str, defended: str, truth: str) -> tuple[str, str]:
-    """The defence's effect on the clean scan: tone and one sentence."""
+def describe_clean_outcome(undefended: str, defended: str, truth: str) -> tuple[str, str]:
+    """Describe the effect of the defence on the clean scan: tone and one sentence."""
     if undefended == defended:
         if truth not in ("unknown", defended):
             return "bad", "Clean scan: both outputs are wrong."
@@ -156,8 +156,8 @@ def harm(undefended: str, defended: str, truth: str) -> tuple[str, str]:
     return "bad", f"Clean scan: the defence does harm, “{undefended}” became “{defended}”."
 
 
-def detection(is_attacked: bool, flagged: bool) -> tuple[str, str]:
-    """The detector's verdict against the truth: tone and words."""
+def describe_detection(is_attacked: bool, flagged: bool) -> tuple[str, str]:
+    """Compare the detector's output with the truth: tone and words."""
     if is_attacked:
         return ("good", "attack found") if flagged else ("bad", "attack missed")
     return ("bad", "false alarm") if flagged else ("good", "correct")

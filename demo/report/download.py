@@ -10,7 +10,7 @@ from collections.abc import Callable
 from html import escape
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from demo.rendering.html import link
+from demo.rendering.html import render_link
 from demo.serving.events import PRIVATE
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def attach_download(
 
     def answer(*values: Any) -> str:
         file = make(*values)
-        return render_note(file) if isinstance(file, str) else link(*file, file.name)
+        return render_note(file) if isinstance(file, str) else render_link(*file, file.name)
 
     options = {**PRIVATE, "show_progress": "minimal", "show_progress_on": place}
     click = button.click(answer, inputs, place, **options)

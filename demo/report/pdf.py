@@ -11,7 +11,7 @@ from core.diagnosis import Diagnosis
 from core.scan import to_uint8
 from demo.analysis.analysis import Analysis
 from demo.rendering import images, wording
-from demo.rendering.verdicts import verdicts
+from demo.rendering.verdicts import collect_verdicts
 from demo.report import document
 from demo.report.page import LEFT, MUTED, SIDE, TOP, Page, to_pdf, to_png
 
@@ -41,7 +41,7 @@ def render_png(a: Analysis) -> bytes:
 def draw_pages(a: Analysis) -> list[Page]:
     """Draw the pages of an analysis that has at least its clean reading."""
     facts = document.build_document(a)
-    made_at = f"Model output, made {facts['made_at']}{wording.read_as(a.hospital)}"
+    made_at = f"Model output, made {facts['made_at']}{wording.describe_hospital(a.hospital)}"
     drawn = [Page(TITLE, made_at, n, 2) for n in (1, 2)]
     _figure(drawn[0], a)
     _provenance(drawn[1], a, facts)
@@ -66,11 +66,11 @@ def _figure(page: Page, a: Analysis) -> None:
 def _pictures(page: Page, top: float, name: str, d: Diagnosis, a: Analysis) -> None:
     x = [LEFT + column * COLUMN_WIDTH for column in range(4)]
     page.draw_image(x[0], top, to_uint8(d.scan)[0])
-    page.draw_image(x[2], top, images.error_colours(d.error_map))
+    page.draw_image(x[2], top, images.colour_error(d.error_map))
     page.draw_image(x[3], top, to_uint8(d.purified)[0])
     captions = [f"{name} scan", "", "", f"t* = {d.t_star}"]
     if name == "attacked":
-        page.draw_image(x[1], top, images.change_colours(a.scan, d.scan))
+        page.draw_image(x[1], top, images.colour_change(a.scan, d.scan))
         captions[1] = "attacked - clean, amplified"
     else:
         for row, line in enumerate(_settings(a)):
@@ -83,16 +83,16 @@ def _settings(a: Analysis) -> list[str]:
     s = a.settings
     if s.kind == "none":
         return ["No attack.", f"Seed {s.seed}"]
-    words = wording.attack_line(s, *a.change) if a.attacked else "The attack was stopped."
-    return [*textwrap.wrap(words, 28), *textwrap.wrap(wording.eps_note(s.norm, s.eps), 28),
+    words = wording.describe_attack(s, *a.change) if a.attacked else "The attack was stopped."
+    return [*textwrap.wrap(words, 28), *textwrap.wrap(wording.describe_eps(s.norm, s.eps), 28),
             f"Seed {s.seed}"]  # fmt: skip
 
 
 def _colour_bars(page: Page, top: float) -> None:
-    change = images.CHANGE_TOP
+    change = images.MAX_CHANGE_LEVELS
     scales = (
-        (1, images.diverging(np.linspace(-1, 1, 64)), f"-{change}", f"+{change}"),
-        (2, images.cividis(np.linspace(0, 1, 64)), "0", f"≥ {images.ERROR_TOP * 255:.0f}"),
+        (1, images.apply_diverging(np.linspace(-1, 1, 64)), f"-{change}", f"+{change}"),
+        (2, images.apply_cividis(np.linspace(0, 1, 64)), "0", f"≥ {images.MAX_ERROR * 255:.0f}"),
     )
     for column, colours, low, high in scales:
         x = LEFT + column * COLUMN_WIDTH
@@ -115,9 +115,11 @@ def _outputs(page: Page, top: float, a: Analysis) -> float:
             if at == x[2] and not d.can_judge:
                 page.draw_text(at, top, wording.NO_JUDGEMENT)
                 continue
-            page.draw_text(at, top, f"{wording.label(tumour)}, {wording.confidence(tumour)}")
+            page.draw_text(
+                at, top, f"{wording.name_class(tumour)}, {wording.format_confidence(tumour)}"
+            )
             page.draw_meter(at + 1.4, top, 1.1, tumour)
-    for tone, words in verdicts(a):
+    for tone, words in collect_verdicts(a):
         top += 0.22
         mark = {"good": "+", "bad": "!", "note": "-"}[tone]
         page.draw_text(LEFT, top, f"{mark}  {words}")
@@ -129,13 +131,13 @@ def _detector(page: Page, top: float, a: Analysis) -> float:
     for name, d in a.readings:
         top += 0.24
         suspected = "attack suspected" if d.flagged else "not suspected"
-        _, right = wording.detection(name == "attacked" and a.change[1] > 0, d.flagged)
+        _, right = wording.describe_detection(name == "attacked" and a.change[1] > 0, d.flagged)
         page.draw_text(LEFT, top, f"{name.capitalize()} scan")
         page.draw_text(
             LEFT + 1.5,
             top,
             f"{suspected} ({right}); score “{d.score_name}” {d.score:.3g}, threshold τ "
-            f"{d.tau:.3g}; rank {wording.percent(d.confidence)}",
+            f"{d.tau:.3g}; rank {wording.format_percent(d.confidence)}",
         )
     return top + 0.12
 
@@ -149,7 +151,7 @@ def _mixture(page: Page, top: float, a: Analysis) -> float:
         for k, (weight, tumour) in enumerate(votes):
             x = LEFT + 1.5 + k * 1.9
             page.draw_meter(x, top, 0.34, weight)
-            says = f": tumour {wording.percent(tumour)}" if d.can_judge else ""
+            says = f": tumour {wording.format_percent(tumour)}" if d.can_judge else ""
             page.draw_text(x + 0.42, top, f"E{k + 1} {weight:.2f}{says}", size=8)
     return top + 0.12
 

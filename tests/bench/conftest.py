@@ -19,7 +19,7 @@ from core.checkpoint import write_manifest
 from core.pipeline import MedFedPure
 from core.scan import to_png
 from core.weights import PARTS, SYSTEM, save_part, save_system_file
-from demo.phantom import phantom
+from demo.phantom import draw_phantom
 from train.data.corpus import load_fold
 from train.data.dataset import ScanDataset
 from train.data.split import PROTOCOLS, Entry, Manifest, read_manifest
@@ -64,7 +64,7 @@ def data(tmp_path_factory) -> tuple[Path, Path]:
 def _entry(root: Path, source: str, folder: str, seed: int, fold: str) -> Entry:
     file = f"{source}/{folder}/{seed:03}.png"
     (root / file).parent.mkdir(parents=True, exist_ok=True)
-    picture = to_png(phantom(seed, folder not in ("no", "notumor")))
+    picture = to_png(draw_phantom(seed, folder not in ("no", "notumor")))
     (root / file).write_bytes(picture)
     return Entry(file, hashlib.sha256(picture).hexdigest(), source, seed // 2, fold)
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from core.pipeline import MedFedPure
-from demo.phantom import phantom
+from demo.phantom import draw_phantom
 
 torch.set_num_threads(1)  # networks this small gain nothing from more
 
@@ -17,7 +17,7 @@ torch.set_num_threads(1)  # networks this small gain nothing from more
 @pytest.fixture(scope="session")
 def phantoms() -> Tensor:
     """Four phantoms, every second one with a tumour: (4, 1, 224, 224)."""
-    return torch.stack([phantom(seed, tumour=seed % 2 == 1) for seed in range(4)])
+    return torch.stack([draw_phantom(seed, tumour=seed % 2 == 1) for seed in range(4)])
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from core.diagnosis import Diagnosis
 from core.pipeline import MedFedPure
 from core.scan import to_png, to_uint8
 from core.weights import PARTS, SYSTEM, load, save_part, save_system_file
-from demo.phantom import phantom
+from demo.phantom import draw_phantom
 
 KEYS = [
     "file",
@@ -56,7 +56,7 @@ def scans(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     folder = tmp_path_factory.mktemp("scans")
     paths = [folder / "one.png", folder / "two.png"]
     for seed, path in enumerate(paths):
-        path.write_bytes(to_png(phantom(seed, tumour=seed == 1)))
+        path.write_bytes(to_png(draw_phantom(seed, tumour=seed == 1)))
     return [str(p) for p in paths]
 
 
@@ -86,7 +86,7 @@ def test_one_json_line_per_scan_with_exactly_the_promised_keys(weights, scans, c
 
 def test_it_is_what_the_library_reads(weights, scans, capsys):
     main([scans[0], "--json", "--weights", weights, "--seed", "7"])
-    diagnosis = load(weights).read(phantom(0, tumour=False), seed=7).to_dict()
+    diagnosis = load(weights).read(draw_phantom(0, tumour=False), seed=7).to_dict()
     (line,) = lines(capsys)
     for key in KEYS[1:-2]:
         assert line[key] == pytest.approx(diagnosis[key], abs=1e-4)
@@ -232,7 +232,7 @@ def test_it_runs_as_a_module(weights, scans):
 @pytest.fixture(scope="module")
 def volume(tmp_path_factory: pytest.TempPathFactory) -> str:
     """Three axial slices 5 mm apart, the first of them blank."""
-    slices = [to_uint8(phantom(seed, tumour=True))[0].astype("int16") for seed in range(3)]
+    slices = [to_uint8(draw_phantom(seed, tumour=True))[0].astype("int16") for seed in range(3)]
     slices[0][:] = 0
     values = np.stack(slices)[:, ::-1, ::-1].transpose(2, 1, 0)
     path = tmp_path_factory.mktemp("volume") / "scan.nii.gz"

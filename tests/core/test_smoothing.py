@@ -16,7 +16,7 @@ from core import checkpoint
 from core.checkpoint import WeightsError
 from core.diffusion import Diffusion
 from core.smoothing import FILE, Smoothed, SmoothedConfig, load, lower_bound
-from demo.phantom import phantom
+from demo.phantom import draw_phantom
 
 TINY = SmoothedConfig(sigma=0.25, unet_channels=(8, 8), time_dim=8, channels=(8, 8, 8, 8), hidden=8)
 
@@ -154,7 +154,7 @@ def test_the_network_is_denoised_at_the_step_of_its_noise(tiny: Smoothed) -> Non
     for sigma in (0.1, 0.25, 0.5):
         model = Smoothed(SmoothedConfig(sigma=sigma))
         assert diffusion.sigma(model.t) == pytest.approx(sigma, rel=0.02)
-    x = tiny.pool(phantom(1, tumour=True)[None])
+    x = tiny.pool(draw_phantom(1, tumour=True)[None])
     noise = tiny.inside * torch.randn(x.shape, generator=torch.Generator().manual_seed(0))
 
     class Oracle(torch.nn.Module):
@@ -222,7 +222,7 @@ def save(tiny: Smoothed, tmp_path: Path) -> Callable[..., Path]:
 
 
 def test_what_was_saved_certifies_as_it_did(tiny: Smoothed, save: Callable[..., Path]) -> None:
-    again, scan = load(save()), phantom(0, tumour=False)
+    again, scan = load(save()), draw_phantom(0, tumour=False)
     assert again.config == TINY and not again.training
     assert again.certify(scan, n=200) == tiny.certify(scan, n=200)
 

@@ -11,7 +11,7 @@ from PIL import Image
 from bench.app.browser import CHROMIUM, FLAGS, Visitor
 from core.attacks import Step
 from core.pipeline import MedFedPure, build
-from demo.phantom import phantom
+from demo.phantom import draw_phantom
 from tests.demo.browser.browsing import Served
 from tests.small_system import small_config
 
@@ -25,7 +25,7 @@ def system() -> MedFedPure:
 
 @pytest.fixture(scope="session")
 def scan() -> torch.Tensor:
-    return phantom(1, tumour=True)
+    return draw_phantom(1, tumour=True)
 
 
 def _ends_at(attacked: torch.Tensor) -> tuple[Step, ...]:

@@ -12,7 +12,7 @@ from core.pipeline import MedFedPure
 from core.scan import from_uint8, to_png, to_uint8
 from demo import examples
 from demo.examples import Example
-from demo.phantom import phantom
+from demo.phantom import draw_phantom
 from tools import make_examples
 from tools.thumbnails import known
 
@@ -35,14 +35,14 @@ def test_an_example_comes_with_its_facts(tmp_path: Path, scan: Tensor) -> None:
     write(tmp_path, scan)
     (example,) = examples.load_examples(tmp_path)
     assert (example.levels == to_uint8(scan)).all() and not example.is_failure
-    assert "Synthetic, drawn with a tumour" in example.sentence() and "0.61" in example.sentence()
+    assert "Synthetic, drawn with a tumour" in example.describe() and "0.61" in example.describe()
 
 
 @pytest.mark.parametrize("fact", ["read_right", "flips_undefended", "right_defended"])
 def test_a_failure_is_labelled(tmp_path: Path, scan: Tensor, fact: str) -> None:
     write(tmp_path, scan, **{fact: False})
     (example,) = examples.load_examples(tmp_path)
-    assert example.is_failure and "Known failure" in example.sentence()
+    assert example.is_failure and "Known failure" in example.describe()
 
 
 def test_a_broken_example_is_named(tmp_path: Path, scan: Tensor) -> None:
@@ -61,7 +61,7 @@ def test_shipped_examples_are_synthetic_strangers_and_do_what_they_say() -> None
         assert example.correlation < 0.9, example.name
         scan = from_uint8(example.levels)
         again = make_examples.judge(system, scan, example.tumour, example.correlation)
-        assert again.sentence() == example.sentence()
+        assert again.describe() == example.describe()
 
 
 @pytest.mark.slow
@@ -70,7 +70,7 @@ def test_examples_are_made_judged_and_loaded(tmp_path: Path, system: MedFedPure)
     loaded = examples.load_examples(tmp_path)
     assert len(made) == len(loaded) >= 1
     for old, new in zip(made, loaded, strict=True):
-        assert (old.levels == new.levels).all() and old.sentence() == new.sentence()
+        assert (old.levels == new.levels).all() and old.describe() == new.describe()
 
 
 def test_choosing_wants_strangers_and_keeps_one_failure() -> None:
@@ -90,4 +90,4 @@ def test_correlation_sees_through_mirrors(scan: Tensor) -> None:
     correlation = make_examples.nearest(known(to_uint8(scan)))
     assert correlation(scan) == pytest.approx(1, abs=1e-4)
     assert correlation(scan.flip(-1)) == pytest.approx(1, abs=1e-4)
-    assert correlation(phantom(9, False)) < 0.97
+    assert correlation(draw_phantom(9, False)) < 0.97

@@ -17,7 +17,7 @@ from PIL import Image
 from core import checkpoint, load, read_scan, smoothing
 from core.checkpoint import WeightsError, read_manifest
 from core.scan import to_png
-from demo.phantom import phantom
+from demo.phantom import draw_phantom
 from train.__main__ import main
 from train.data import split
 from train.data.sources import BR35H
@@ -181,7 +181,7 @@ def test_a_class_without_folder_or_without_pictures(world, tmp_path, capsys):
 
 def test_a_file_that_is_not_the_manifest_s(world, tmp_path, capsys):
     root = copy(world, tmp_path)
-    (root / BR35H / "no" / "00.png").write_bytes(to_png(phantom(99, False)))
+    (root / BR35H / "no" / "00.png").write_bytes(to_png(draw_phantom(99, False)))
     line = refused(capsys, train("mae", root, tmp_path))
     assert "1 of 32 files" in line and "br35h/no/00.png" in line
 

@@ -6,12 +6,12 @@ import pytest
 
 from bench.app.server import StartError, measure_app
 from core.scan import to_png
-from demo.phantom import phantom
+from demo.phantom import draw_phantom
 
 
 @pytest.mark.slow
 def test_the_app_shows_its_page_and_reads_scans():
-    files = [to_png(phantom(seed, tumour=True)) for seed in range(2)]
+    files = [to_png(draw_phantom(seed, tumour=True)) for seed in range(2)]
     figures = measure_app(files, ("-m", "tests.demo.browser.serve"))
     assert figures["reads"] == 2
     assert 0 < figures["first_page_s"] < 120

@@ -39,7 +39,7 @@ from PIL import Image
 from pydicom.dataset import Dataset
 
 from core.scan import NotAnMRIError, read_scan, read_volume, to_image, to_uint8
-from demo.phantom import phantom
+from demo.phantom import draw_phantom
 
 ROWS, COLUMNS = 36, 44
 
@@ -339,18 +339,18 @@ def test_units_do_not_change_the_scan():
 
 @pytest.mark.parametrize("photometric", ["MONOCHROME2", "RGB"])
 def test_eight_bits_read_as_their_png_does(photometric):
-    levels = to_uint8(phantom(3, tumour=True))[0]
+    levels = to_uint8(draw_phantom(3, tumour=True))[0]
     stored = levels if photometric == "MONOCHROME2" else np.stack([levels] * 3, axis=-1)
     scan = read_scan(native(data_set(stored), stored))
-    assert torch.equal(scan, read_scan(to_image(phantom(3, tumour=True))))
+    assert torch.equal(scan, read_scan(to_image(draw_phantom(3, tumour=True))))
 
 
 def test_a_head_keeps_its_shape_where_pixels_are_not_square():
-    round_head = Image.fromarray(to_uint8(phantom(3, tumour=False))[0])
+    round_head = Image.fromarray(to_uint8(draw_phantom(3, tumour=False))[0])
     squashed = np.asarray(round_head.resize((224, 112)))
     volume = read_volume(native(data_set(squashed, PixelSpacing=["2", "1"]), squashed))
     assert volume.spacing == (2, 1)
-    assert (volume.slice() - phantom(3, tumour=False)).abs().mean() < 0.02
+    assert (volume.slice() - draw_phantom(3, tumour=False)).abs().mean() < 0.02
 
 
 # --- what else a file says -----------------------------------------------------------------------

@@ -47,7 +47,7 @@ from refusals import refusal
 
 from core.scan import ScanError, read_volume, to_png
 from core.scan.errors import MB
-from demo.phantom import phantom
+from demo.phantom import draw_phantom
 
 PICTURE = (np.add.outer(np.arange(36) * 50, np.arange(44) * 30)).astype(np.uint16)
 BYTES = (PICTURE >> 4).astype(np.uint8)
@@ -301,7 +301,7 @@ def test_a_folder_beyond_its_limits(tmp_path):
 
 def test_what_follows_a_good_picture_is_not_looked_at():
     """A PNG that is a zip as well, seen from its end, is a picture and nothing else."""
-    png = to_png(phantom(0, tumour=True))
+    png = to_png(draw_phantom(0, tumour=True))
     archive = io.BytesIO()
     with zipfile.ZipFile(archive, "w") as writer:
         writer.writestr("slice", dicom())

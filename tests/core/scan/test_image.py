@@ -26,12 +26,12 @@ from core.scan import (
     to_png,
     to_uint8,
 )
-from demo.phantom import phantom
+from demo.phantom import draw_phantom
 
 
 @pytest.fixture(scope="module")
 def scan() -> torch.Tensor:
-    return phantom(5, tumour=True)
+    return draw_phantom(5, tumour=True)
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from dicom_maker import LOSSLESS, compressed, data_set, lossless_jpeg, native, w
 from pydicom.dataset import Dataset
 
 from core.scan import ScanError, read_volume, to_png
-from demo.phantom import phantom
+from demo.phantom import draw_phantom
 
 AXIAL = [1, 0, 0, 0, 1, 0]
 
@@ -133,7 +133,7 @@ def test_other_files_do_not_disturb():
     report = data_set(picture(0))  # and no pixels
     files = [
         b"Read me first.",
-        to_png(phantom(0, tumour=False)),
+        to_png(draw_phantom(0, tumour=False)),
         one_slice(0),
         written(report, "1.2.840.10008.1.2.1"),
         one_slice(1),
@@ -187,7 +187,7 @@ def test_a_damaged_slice_is_named():
     ("data", "sentence"),
     [
         (zipped(), "no DICOM slices"),
-        (zipped(b"text", to_png(phantom(0, tumour=False))), "no DICOM slices"),
+        (zipped(b"text", to_png(draw_phantom(0, tumour=False))), "no DICOM slices"),
         (zipped(zipped(one_slice(0))), "unpack nested zips"),
         (zipped(one_slice(0), names=["../../etc/cron.d/slice"]), "outside it"),
         (zipped(one_slice(0), names=["/etc/slice"]), "outside it"),

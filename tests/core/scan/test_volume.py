@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from core.scan import Volume, Window, read_scan, read_volume, to_image, to_uint8
-from demo.phantom import phantom
+from demo.phantom import draw_phantom
 
 
 def ramp(slices: int = 3) -> np.ndarray:
@@ -19,7 +19,7 @@ def ramp(slices: int = 3) -> np.ndarray:
 
 @pytest.mark.parametrize("factor", [1, 16, 257])
 def test_a_picture_is_a_volume_of_one_slice_in_its_own_units(factor):
-    deep = to_uint8(phantom(5, tumour=True))[0].astype(np.uint16) * factor
+    deep = to_uint8(draw_phantom(5, tumour=True))[0].astype(np.uint16) * factor
     stored = Image.fromarray(deep if factor > 1 else deep.astype(np.uint8))
     buffer = io.BytesIO()
     stored.save(buffer, "PNG")
@@ -30,7 +30,7 @@ def test_a_picture_is_a_volume_of_one_slice_in_its_own_units(factor):
 
 
 def test_the_auto_window_is_what_the_models_see():
-    (auto, full) = read_volume(to_image(phantom(5, tumour=True))).windows
+    (auto, full) = read_volume(to_image(draw_phantom(5, tumour=True))).windows
     assert auto == ("auto", 127.5, 255)
     assert full.width == 255
 

@@ -16,14 +16,14 @@ from core.pipeline import MedFedPure
 from core.scan import from_uint8, to_png
 from demo.batch import pdf, table, worklist
 from demo.batch.worklist import COLUMNS, Reading, Worklist
-from demo.phantom import phantom
+from demo.phantom import draw_phantom
 from demo.rendering import wording
 from demo.serving.uploads import decode_upload
 
 
 def volume(slices: int) -> bytes:
     """A NIfTI of heads that differ, its first slice blank."""
-    heads = [phantom(10 + n, n % 2 == 0)[0].numpy() * 900 for n in range(slices)]
+    heads = [draw_phantom(10 + n, n % 2 == 0)[0].numpy() * 900 for n in range(slices)]
     heads[0] = np.zeros_like(heads[0])
     image = nibabel.Nifti1Image(np.stack(heads, -1).astype(np.int16), np.eye(4))
     return bytes(image.to_bytes())
@@ -39,7 +39,7 @@ def filled(*files: bytes) -> Worklist:
 @pytest.fixture
 def work() -> Worklist:
     """Two pictures with a broken file between them, and a volume of four slices."""
-    pictures = [to_png(phantom(n, n == 1)) for n in range(2)]
+    pictures = [to_png(draw_phantom(n, n == 1)) for n in range(2)]
     return filled(pictures[0], b"broken", pictures[1], volume(4))
 
 
@@ -117,7 +117,7 @@ def test_clearing_leaves_nothing_and_a_late_step_does_not_bring_it_back(
 
 def test_files_dropped_while_it_reads_are_kept(tiny_system: MedFedPure, work: Worklist) -> None:
     assert work.start(False) and work.step(tiny_system, False)
-    work.add("late.png", decode_upload(to_png(phantom(7, True))))
+    work.add("late.png", decode_upload(to_png(draw_phantom(7, True))))
     while work.step(tiny_system, False):
         pass
     assert [s.file for s, r in work.list_rows(False) if isinstance(r, Reading)] == [1, 3, 4, 5]
@@ -143,7 +143,7 @@ def test_a_reading_that_fails_is_one_row(
 
 def test_a_batch_has_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(worklist, "MAX_SCANS", 4)
-    work = filled(volume(3), volume(6), volume(2), to_png(phantom(1, True)))
+    work = filled(volume(3), volume(6), volume(2), to_png(draw_phantom(1, True)))
     kept = [(s.file, s.slice) for s in work.scans if s.levels is not None]
     assert kept == [(1, 2), (1, 3), (2, 4), (3, 2)]  # of the second only its middle had room
     assert work.scans[-1].refusal == worklist.FULL
@@ -158,7 +158,7 @@ def test_the_csv_tells_all_but_names(tiny_system: MedFedPure, work: Worklist) ->
         "read", "refused", "not read", "refused", "not read", "not read", "not read"
     ]  # fmt: skip
     assert {row["notice"] for row in rows} == {wording.RESEARCH}
-    again = tiny_system.read(phantom(0, False), int(rows[0]["seed"]))
+    again = tiny_system.read(draw_phantom(0, False), int(rows[0]["seed"]))
     assert float(rows[0]["tumour_probability"]) == pytest.approx(again.tumour_probability, abs=1e-6)
     assert rows[0]["flagged"] == str(again.flagged) and len(rows[0]["scan_sha256"]) == 64
     assert rows[3]["refusal"].startswith("The picture is blank") and rows[3]["score"] == ""
@@ -167,7 +167,7 @@ def test_the_csv_tells_all_but_names(tiny_system: MedFedPure, work: Worklist) ->
 def test_the_pdf_has_a_line_for_every_row_and_the_notice_on_every_page(
     tiny_system: MedFedPure,
 ) -> None:
-    work = filled(*[to_png(phantom(n % 3, True)) for n in range(pdf.ROWS + 2)])
+    work = filled(*[to_png(draw_phantom(n % 3, True)) for n in range(pdf.ROWS + 2)])
     assert work.start(False) and work.step(tiny_system, False)
     pages = pdf.draw_pages(work, False, {})
     texts = [[t.get_text() for t in page.figure.findobj(Text)] for page in pages]
@@ -180,7 +180,7 @@ def test_the_pdf_has_a_line_for_every_row_and_the_notice_on_every_page(
 
 def test_names_are_escaped_and_hidden_unless_asked_for(tiny_system: MedFedPure) -> None:
     work = Worklist()
-    work.add("<script>alert(1)</script>.png", decode_upload(to_png(phantom(1, True))))
+    work.add("<script>alert(1)</script>.png", decode_upload(to_png(draw_phantom(1, True))))
     run(tiny_system, work)
     html = table.render(work, False)
     assert "<script" not in html and '<small class="mf-name">&lt;script' in html

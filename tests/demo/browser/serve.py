@@ -31,13 +31,13 @@ def make() -> gr.Blocks:
     from core.weights import load_all
     from demo import page
     from demo.examples import Example
-    from demo.phantom import phantom
+    from demo.phantom import draw_phantom
     from tests.hospitals import write
     from tests.small_system import small_config
 
     networking.url_ok = lambda url: True  # tests wait for a slow machine longer than Gradio does
     samples = [
-        Example(f"sample {i}", to_uint8(phantom(i, i == 0)), i == 0, 0.5, True, True, i == 0)
+        Example(f"sample {i}", to_uint8(draw_phantom(i, i == 0)), i == 0, 0.5, True, True, i == 0)
         for i in range(2)
     ]
     if "--no-weights" in sys.argv:

@@ -10,7 +10,7 @@ import pytest
 
 from bench.app.browser import RULES, violations
 from core.scan import to_png
-from demo.phantom import phantom
+from demo.phantom import draw_phantom
 from tests.demo.browser.browsing import NEEDS_BROWSER, SHOTS, Served, drop, wait_for_line
 
 pytestmark = NEEDS_BROWSER
@@ -25,7 +25,7 @@ def test_no_tab_has_a_violation(served: Served, visit: Any, theme: str) -> None:
     drop(page, b"no picture", "bad.png")
     page.wait_for_selector(".mf-scan[role=alert]")
     found["refusal"] = look()
-    drop(page, to_png(phantom(1, True)))
+    drop(page, to_png(draw_phantom(1, True)))
     page.wait_for_selector(".mv-has-scan")
     page.click("#analyse")
     wait_for_line(page, "Done.")

@@ -14,7 +14,7 @@ import pytest
 from torch import Tensor
 
 from core.scan import to_png
-from demo.phantom import phantom
+from demo.phantom import draw_phantom
 from demo.rendering import wording
 from tests.demo.browser.browsing import NEEDS_BROWSER, Served, drop, set_steps, wait_for_line
 
@@ -54,10 +54,10 @@ def wait_for_progress(page: Any, words: str) -> None:
 def test_a_batch_is_read_stopped_and_handed_out(
     served: Served, visit: Callable[[str], Any], tmp_path: Path
 ) -> None:
-    stored = (phantom(4, False)[0].numpy() * 3000).astype(np.uint16)
+    stored = (draw_phantom(4, False)[0].numpy() * 3000).astype(np.uint16)
     frames = np.stack([stored, stored[::-1], stored])
     several = dicom_maker.data_set(frames, 12, NumberOfFrames=3)
-    files = {f"Jane Doe {n}.png": to_png(phantom(n, True)) for n in range(5)}
+    files = {f"Jane Doe {n}.png": to_png(draw_phantom(n, True)) for n in range(5)}
     files |= {"broken.png": b"nothing", "series.dcm": dicom_maker.native(several, frames)}
     page = visit(served.url)
     dropped(page, files)
@@ -100,7 +100,7 @@ def test_others_are_served_between_the_scans_of_a_batch(
     drop(second, to_png(scan))
     second.wait_for_selector("#scan img")
     second.locator("#kind label", has_text="none").click()
-    dropped(first, {f"{n}.png": to_png(phantom(n, True)) for n in range(12)})
+    dropped(first, {f"{n}.png": to_png(draw_phantom(n, True)) for n in range(12)})
     first.click("#batch-run")
     first.wait_for_selector(".mf-batch >> text=/\\d+ ms/", timeout=60_000)
     second.click("#analyse")

@@ -44,7 +44,7 @@ def test_upload_attack_read(served: Served, visit: Callable[[str], Any], scan: T
     assert same(read_back(page, "original"), to_uint8(scan)[0])
     assert same(read_back(page, "attacked"), to_uint8(attacked)[0])
     change = to_uint8(attacked)[0].astype(int) - to_uint8(scan)[0]
-    table = images.diverging(np.linspace(-1, 1, 257))[:, 0].astype(int)
+    table = images.apply_diverging(np.linspace(-1, 1, 257))[:, 0].astype(int)
     gain = 20 / 255
     middle = np.floor(np.clip(change * gain, -1, 1) * 128 + 0.5).astype(int) + 128
     assert same(read_back(page, "change"), table[middle])

@@ -14,7 +14,7 @@ import pytest
 from torch import Tensor
 
 from core.scan import to_png, to_uint8
-from demo.phantom import phantom
+from demo.phantom import draw_phantom
 from tests.demo.browser.browsing import (
     NEEDS_BROWSER,
     ROOT,
@@ -92,7 +92,7 @@ def test_an_attack_can_be_stopped(served: Served, visit: Callable[[str], Any]) -
 
 @pytest.mark.slow
 def test_two_visitors_get_their_own_results(served: Served, visit: Callable[[str], Any]) -> None:
-    scans = [phantom(5, True), phantom(6, False)]
+    scans = [draw_phantom(5, True), draw_phantom(6, False)]
     pages = [visit(served.url) for _ in scans]
     for page, scan in zip(pages, scans, strict=True):
         drop(page, to_png(scan))

@@ -15,7 +15,7 @@ from demo.analysis.attack import AttackSettings
 from demo.analysis.staged_reading import stream_reading
 from demo.explore import analyse
 from demo.explore.cancellation import RequestGeneration
-from demo.explore.series import of_levels
+from demo.explore.series import build_series
 from demo.explore.tab import DROPPED_STEP, ExploreTab
 from demo.rendering import wording
 
@@ -46,7 +46,7 @@ def test_stages_light_up_in_the_pipeline_s_order(system: MedFedPure, scan: Tenso
 
 def test_what_came_too_late_changes_nothing_on_the_page(system: MedFedPure, scan: Tensor) -> None:
     """The last thing yielded is sent again at the end: it must not be an old step."""
-    generation, series_cache = RequestGeneration(), {"a key": of_levels(to_uint8(scan))}
+    generation, series_cache = RequestGeneration(), {"a key": build_series(to_uint8(scan))}
     explore = SimpleNamespace(systems={None: system}, series_cache=series_cache, problem="")
     running = ExploreTab._analyse(
         explore,  # type: ignore[arg-type]
@@ -105,38 +105,41 @@ def test_a_failed_defence_is_said_as_plainly(
     clean: str, attacked: str, truth: str, tone: str, words: str
 ) -> None:
     for aim in wording.AIMS:
-        said = wording.defence_outcome(clean, attacked, truth, aim)
+        said = wording.describe_defence_outcome(clean, attacked, truth, aim)
         assert said[0] == tone and words in said[1]
-    flipped = wording.attack_outcome(clean, attacked, truth, "plain")
+    flipped = wording.describe_attack_outcome(clean, attacked, truth, "plain")
     assert (flipped[0] == "good") == (tone == "good")
 
 
 @pytest.mark.parametrize("aim", ["mixture", "defence"])
 def test_an_attack_on_another_model_is_not_called_a_failure(aim: str) -> None:
     for attacked in wording.CLASSES:
-        tone, words = wording.attack_outcome("tumour", attacked, "tumour", aim)
+        tone, words = wording.describe_attack_outcome("tumour", attacked, "tumour", aim)
         assert tone == ("note" if attacked == "tumour" else "bad")
         assert words.startswith(f"Made for {wording.MADE_FOR[aim]}") and "failed" not in words
 
 
 def test_harm_to_a_clean_scan_is_said() -> None:
-    assert wording.harm("tumour", "tumour", "unknown")[0] == "good"
-    assert wording.harm("tumour", "no tumour", "tumour")[0] == "bad"
-    assert wording.harm("no tumour", "tumour", "tumour")[0] == "good"
-    assert wording.harm("no tumour", "tumour", "unknown")[0] == "note"
-    assert "both outputs are wrong" in wording.harm("tumour", "tumour", "no tumour")[1]
+    assert wording.describe_clean_outcome("tumour", "tumour", "unknown")[0] == "good"
+    assert wording.describe_clean_outcome("tumour", "no tumour", "tumour")[0] == "bad"
+    assert wording.describe_clean_outcome("no tumour", "tumour", "tumour")[0] == "good"
+    assert wording.describe_clean_outcome("no tumour", "tumour", "unknown")[0] == "note"
+    assert (
+        "both outputs are wrong"
+        in wording.describe_clean_outcome("tumour", "tumour", "no tumour")[1]
+    )
 
 
 def test_probabilities_never_claim_certainty() -> None:
-    assert [wording.percent(p) for p in (0.0, 0.004, 0.5, 0.996, 1.0)] == [
+    assert [wording.format_percent(p) for p in (0.0, 0.004, 0.5, 0.996, 1.0)] == [
         "< 1 %", "< 1 %", "50 %", "> 99 %", "> 99 %"
     ]  # fmt: skip
 
 
 def test_eps_is_explained_in_grey_levels() -> None:
-    assert "3.8/255" in wording.eps_note("linf", 0.015) and "3 whole levels" in wording.eps_note(
+    assert "3.8/255" in wording.describe_eps(
         "linf", 0.015
-    )
-    assert "control" in wording.eps_note("l2", 0.0) and "root mean square" in wording.eps_note(
-        "l2", 2.0
-    )
+    ) and "3 whole levels" in wording.describe_eps("linf", 0.015)
+    assert "control" in wording.describe_eps(
+        "l2", 0.0
+    ) and "root mean square" in wording.describe_eps("l2", 2.0)

@@ -28,7 +28,7 @@ def analysis(system: MedFedPure, scan: Tensor) -> Analysis:
 def test_each_step_is_shown_with_its_own_figures(analysis: Analysis) -> None:
     box, slider, last, answer = show(analysis)
     assert box["visible"] and slider["maximum"] == slider["value"] == 3 and answer == ""
-    shown = [attack_trajectory._at(analysis, i) for i in range(4)]
+    shown = [attack_trajectory._render_step(analysis, i) for i in range(4)]
     assert len(set(shown)) == 4 and shown[-1] == last
     for i, (html, step) in enumerate(zip(shown, analysis.steps, strict=True)):
         assert f"Step {i} of 3" in html and f"loss {float(step.loss[0]):.2f}" in html
@@ -39,7 +39,11 @@ def test_each_step_is_shown_with_its_own_figures(analysis: Analysis) -> None:
 def test_without_an_attack_nothing_is_shown(scan: Tensor, nothing: str | None) -> None:
     found = None if nothing is None else Analysis(scan, AttackSettings(kind="none"))
     box, _, view, answer = show(found)
-    assert not box["visible"] and view == answer == "" and attack_trajectory._at(found, 0) == ""
+    assert (
+        not box["visible"]
+        and view == answer == ""
+        and attack_trajectory._render_step(found, 0) == ""
+    )
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])

@@ -27,14 +27,14 @@ from core.weights import Systems, load_all
 from demo import repeat
 from demo.analysis.analysis import Analysis
 from demo.analysis.attack import AttackSettings, iterate_attack
-from demo.analysis.hospitals import AtHospital
+from demo.analysis.hospitals import HospitalReading
 from demo.batch import pdf as batch_pages
 from demo.batch.worklist import Worklist
 from demo.explore import analyse, hospitals_view, slices
 from demo.explore.attack_trajectory import AttackSteps
 from demo.explore.cancellation import RequestGeneration
 from demo.explore.progress_strip import NAMES, Stages
-from demo.explore.series import of_levels
+from demo.explore.series import build_series
 from demo.explore.tab import ExploreTab
 from demo.rendering import wording
 from demo.report import document as report
@@ -87,18 +87,20 @@ def test_pooled_weights_read_as_ever(tiny_system: MedFedPure, scan: Tensor) -> N
 
 def test_the_card_s_numbers_are_those_of_reading_at_each(done: Analysis, systems: Systems) -> None:
     assert list(done.elsewhere) == ["clean", "attacked"]
-    card = hospitals_view.card(done)
+    card = hospitals_view.render_card(done)
     cells = re.findall(r"<td>(.*?)</td>", card.split("<tbody>")[1])
     for (name, d), column in zip(done.readings, (0, 1), strict=True):
         for at, cell in zip(done.elsewhere[name], cells[column::2], strict=True):
             alone = systems[at.hospital].read(d.scan, d.seed)
-            assert at == AtHospital(
+            assert at == HospitalReading(
                 at.hospital, alone.can_judge, alone.tumour_probability, alone.flagged,
                 alone.score, alone.tau, alone.t_star,
             )  # fmt: skip
             assert ("attack suspected" in cell) is alone.flagged
             said = (
-                wording.percent(alone.tumour_probability).replace("<", "&lt;").replace(">", "&gt;")
+                wording.format_percent(alone.tumour_probability)
+                .replace("<", "&lt;")
+                .replace(">", "&gt;")
             )
             assert f"<span>{said}</span>" in cell
             assert f"width:{alone.tumour_probability * 100:.1f}%" in cell
@@ -108,7 +110,7 @@ def test_the_card_s_numbers_are_those_of_reading_at_each(done: Analysis, systems
 
 
 def test_the_card_says_what_it_is(done: Analysis, systems: Systems, scan: Tensor) -> None:
-    card = hospitals_view.card(done)
+    card = hospitals_view.render_card(done)
     rows = re.findall(r"<tr[^>]*><th scope=\"row\">.*?</tr>", card)
     assert [("mf-chosen" in row, ", the one chosen" in row) for row in rows] == [
         (False, False), (False, False), (True, True)
@@ -119,15 +121,15 @@ def test_the_card_says_what_it_is(done: Analysis, systems: Systems, scan: Tensor
     ):  # fmt: skip
         assert words in card
     clean = analysed(systems, scan, 1, "none")
-    card = hospitals_view.card(clean)
+    card = hospitals_view.render_card(clean)
     assert "ttacked scan" not in card and len(re.findall("<td><div", card)) == COUNT
-    assert hospitals_view.card(replace(clean, elsewhere={})) == ""
+    assert hospitals_view.render_card(replace(clean, elsewhere={})) == ""
 
 
 def test_where_a_hospital_cannot_judge_no_probability_is_shown(done: Analysis) -> None:
     first, *others = done.elsewhere["clean"]
     unsure = replace(first, can_judge=False, flagged=False, tumour_probability=0.123)
-    card = hospitals_view.card(replace(done, elsewhere={"clean": (unsure, *others)}))
+    card = hospitals_view.render_card(replace(done, elsewhere={"clean": (unsure, *others)}))
     assert card.count("<td>cannot judge</td>") == 1 and "12 %" not in card.split("Hospital 2")[0]
 
 
@@ -146,14 +148,17 @@ def test_hospitals_come_last_and_after_the_reading_is_shown(systems: Systems, sc
         "clean", "attacked"
     }  # fmt: skip
     assert "Done." in seen[-1].stages and 'mf-done" data-stage="hospitals"' in seen[-1].stages
-    assert Stages.of(1).names == NAMES and Stages.of(2).names == (*NAMES, "hospitals")
+    assert Stages.for_hospitals(1).names == NAMES and Stages.for_hospitals(2).names == (
+        *NAMES,
+        "hospitals",
+    )
 
 
 @pytest.mark.slow
 def test_reading_attack_and_explanation_are_the_chosen_hospital_s(
     systems: Systems, scan: Tensor
 ) -> None:
-    series_cache = {"a key": of_levels(to_uint8(scan))}
+    series_cache = {"a key": build_series(to_uint8(scan))}
     explore = SimpleNamespace(systems=systems, series_cache=series_cache, problem="", idle=Stages())
     found = {}
     for number in NUMBERS:
@@ -198,10 +203,10 @@ def test_the_smallest_attack_is_sought_where_the_attack_was_made(
 def test_a_series_is_scored_by_the_chosen_hospital(systems: Systems, scan: Tensor) -> None:
     said = []
     for number in (1, 2):
-        series = of_levels(to_uint8(scan))
-        list(slices.score(systems[number], series))
-        assert series.marks()["tau"] == systems[number].tau
-        said.append(series.said)
+        series = build_series(to_uint8(scan))
+        list(slices.score_slices(systems[number], series))
+        assert series.get_slider_value()["tau"] == systems[number].tau
+        said.append(series.summary)
     assert "1 marked; read as hospital 1 (simulated)." in said[0]
     assert "none marked; read as hospital 2 (simulated)." in said[1]
 

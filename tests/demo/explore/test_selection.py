@@ -12,8 +12,8 @@ from torch import Tensor
 from core.pipeline import MedFedPure
 from core.scan import Volume, to_uint8
 from demo.explore import selection, slices
-from demo.explore.series import Series, of_levels
-from demo.phantom import phantom
+from demo.explore.series import Series, build_series
+from demo.phantom import draw_phantom
 from demo.serving.uploads import Upload, decode_upload
 
 
@@ -23,20 +23,20 @@ def stack(*scans: Tensor) -> Volume:
 
 
 def test_the_middle_slice_comes_first_and_any_can_be_chosen() -> None:
-    scans = [phantom(seed, False) for seed in range(3)]
+    scans = [draw_phantom(seed, False) for seed in range(3)]
     series = Series(stack(*scans))
-    assert torch.equal(selection.selected_slice_view(series).scan, scans[1])
+    assert torch.equal(selection.view_selection(series).scan, scans[1])
     series.index = 2
-    shown = selection.selected_slice_view(series)
+    shown = selection.view_selection(series)
     assert torch.equal(shown.scan, scans[2]) and "3 slices" in shown.line
-    assert series.marks()["index"] == 2
+    assert series.get_slider_value()["index"] == 2
     with pytest.raises(ValueError, match=r"\[0, 2\]"):
         Series(stack(*scans), index=3)
 
 
 def test_a_blank_slice_is_shown_but_not_read(scan: Tensor) -> None:
     series = Series(stack(torch.zeros_like(scan), scan), index=0)
-    shown = selection.selected_slice_view(series)
+    shown = selection.view_selection(series)
     assert shown.scan is None and shown.view["scan"] is None and shown.view["file"]
     assert selection.BLANK_MESSAGE in shown.line
 
@@ -44,66 +44,64 @@ def test_a_blank_slice_is_shown_but_not_read(scan: Tensor) -> None:
 def test_a_colour_picture_is_told_and_read_on_request(photograph: bytes) -> None:
     series = selection.receive(decode_upload(photograph))
     assert isinstance(series, Series)
-    refused = selection.selected_slice_view(series)
+    refused = selection.view_selection(series)
     assert refused.scan is None and 'role="alert"' in refused.line and refused.view["scan"]
-    insisted = selection.selected_slice_view(series, insists=True)
+    insisted = selection.view_selection(series, insists=True)
     assert insisted.scan is not None and selection.COLOUR_WARNING in insisted.line
 
 
 def test_refusals_are_escaped_alerts() -> None:
     assert selection.receive(Upload(None, "Too <b>large</b>.")) == "Too <b>large</b>."
-    line = selection.selected_slice_view(None, "Too <b>large</b>.").line
+    line = selection.view_selection(None, "Too <b>large</b>.").line
     assert 'role="alert"' in line and "<b>" not in line
-    assert 'role="status"' in selection.selected_slice_view(None).line
+    assert 'role="status"' in selection.view_selection(None).line
 
 
 def test_sides_are_said_in_words(scan: Tensor) -> None:
     marked = replace(stack(scan), marks=("R", "L", "A", "P"))
     assert (
         "On the picture&#x27;s left is the patient&#x27;s right."
-        in selection.selected_slice_view(Series(marked)).line
+        in selection.view_selection(Series(marked)).line
     )
-    assert (
-        "does not say which side is left" in selection.selected_slice_view(Series(stack(scan))).line
-    )
+    assert "does not say which side is left" in selection.view_selection(Series(stack(scan))).line
 
 
 def test_an_example_is_the_scan_itself(scan: Tensor) -> None:
-    assert torch.equal(of_levels(to_uint8(scan)).scan(), scan)
+    assert torch.equal(build_series(to_uint8(scan)).get_scan(), scan)
 
 
 def test_every_slice_gets_the_detector_s_score(tiny_system: MedFedPure, scan: Tensor) -> None:
-    series = Series(stack(torch.zeros_like(scan), scan, phantom(2, False)))
-    seen = [dict(series.scores) for _ in slices.score(tiny_system, series)]
+    series = Series(stack(torch.zeros_like(scan), scan, draw_phantom(2, False)))
+    seen = [dict(series.scores) for _ in slices.score_slices(tiny_system, series)]
     assert [len(scores) for scores in seen] == [0, 1, 2, 3]
-    x = torch.stack([scan, phantom(2, False)])
+    x = torch.stack([scan, draw_phantom(2, False)])
     expected = tiny_system.score(tiny_system.detect(x)).tolist()
     assert series.scores[0] is None
     assert [series.scores[1], series.scores[2]] == pytest.approx(expected, abs=1e-4)
     marked = sum(score > tiny_system.tau for score in expected)
-    assert f"3 of 3 slices read, {marked or 'none'} marked" in series.said
-    assert "nothing of disease" in series.said
-    assert series.marks()["scores"][0] == [0, None]
-    assert series.marks()["tau"] == tiny_system.tau
+    assert f"3 of 3 slices read, {marked or 'none'} marked" in series.summary
+    assert "nothing of disease" in series.summary
+    assert series.get_slider_value()["scores"][0] == [0, None]
+    assert series.get_slider_value()["tau"] == tiny_system.tau
 
 
 def test_a_new_scoring_forgets_the_old(tiny_system: MedFedPure, scan: Tensor) -> None:
     series = Series(stack(scan, scan))
-    list(slices.score(tiny_system, series))
-    next(slices.score(tiny_system, series))
+    list(slices.score_slices(tiny_system, series))
+    next(slices.score_slices(tiny_system, series))
     assert series.scores == {}
 
 
 def test_slices_that_cannot_be_judged_are_counted(tiny_system: MedFedPure, scan: Tensor) -> None:
-    series = Series(stack(torch.zeros_like(scan), scan, phantom(2, False)))
-    list(slices.score(tiny_system, series))
-    assert series.strange == set() and "judged" not in series.said
+    series = Series(stack(torch.zeros_like(scan), scan, draw_phantom(2, False)))
+    list(slices.score_slices(tiny_system, series))
+    assert series.unjudged == set() and "judged" not in series.summary
     cut = tiny_system.novelty.cut
     before = float(cut)
     try:
         cut.fill_(-1)
-        list(slices.score(tiny_system, series))
+        list(slices.score_slices(tiny_system, series))
     finally:
         cut.fill_(before)
-    assert series.strange == {1, 2}  # a blank slice is blank, no more
-    assert "2 cannot be judged (unlike the brain MRI" in series.said
+    assert series.unjudged == {1, 2}  # a blank slice is blank, no more
+    assert "2 cannot be judged (unlike the brain MRI" in series.summary

@@ -17,7 +17,7 @@ from core.scan import Volume, Window, to_uint8
 from demo.analysis.analysis import Analysis
 from demo.analysis.attack import AttackSettings
 from demo.explore import viewer
-from demo.explore.series import Series, of_levels
+from demo.explore.series import Series, build_series
 
 EndsAt = Callable[[Tensor], tuple[Step, ...]]
 
@@ -39,7 +39,7 @@ def decoded(layer: dict[str, Any]) -> np.ndarray:
     ],
 )
 def test_values_arrive_exactly_in_the_smallest_type(values: list[float], kind: str) -> None:
-    sent = viewer.layer(np.array([values, values[::-1]], dtype=np.float32))
+    sent = viewer.encode_layer(np.array([values, values[::-1]], dtype=np.float32))
     assert sent["type"] == kind
     assert decoded(sent).tolist() == [values, values[::-1]]
 
@@ -49,7 +49,7 @@ def test_the_pictures_of_an_analysis_are_those_computed(
 ) -> None:
     attacked = ((scan * 255 + 3).clamp(max=255).round() / 255).float()
     clean = system.read(scan)
-    found = viewer.results(Analysis(scan, AttackSettings(), ends_at(attacked), clean))
+    found = viewer.build_layers(Analysis(scan, AttackSettings(), ends_at(attacked), clean))
     assert (decoded(found["attacked"]) == to_uint8(attacked)[0]).all()
     assert (decoded(found["clean_purified"]) == to_uint8(clean.purified)[0]).all()
     error = clean.error_map.sqrt().numpy() * 255
@@ -58,8 +58,8 @@ def test_the_pictures_of_an_analysis_are_those_computed(
 
 
 def test_a_canonical_scan_is_sent_once(scan: Tensor) -> None:
-    series = of_levels(to_uint8(scan))
-    shown = viewer.view(series, series.scan())
+    series = build_series(to_uint8(scan))
+    shown = viewer.build_view(series, series.get_scan())
     assert shown["file"] is None and (decoded(shown["scan"]) == to_uint8(scan)[0]).all()
 
 
@@ -67,7 +67,7 @@ def test_a_canonical_scan_is_sent_once(scan: Tensor) -> None:
 def test_windows_are_ranges_of_what_the_models_see(levels: tuple[float, float]) -> None:
     data = np.linspace(0, 2100, 40 * 50, dtype=np.float32).reshape(1, 40, 50)
     series = Series(Volume(data, levels, "DICOM", (Window("file 1", 600, 500),)))
-    shown = viewer.view(series, series.scan())
+    shown = viewer.build_view(series, series.get_scan())
     windows = {name: (low, high) for name, low, high in shown["windows"]}
     assert shown["windows"][0][0] == viewer.WINDOW_NAMES["auto"]
     assert windows[viewer.WINDOW_NAMES["auto"]] == pytest.approx((0, 1))
@@ -88,8 +88,8 @@ def test_the_file_s_pixels_lie_where_the_models_see_them(
     row, column = shape[0] // 4, shape[1] // 5
     data[0, row : row + 8, column : column + 8] = 255  # more than a few pixels: not blank
     series = Series(Volume(data, (0.0, 255.0), "DICOM", spacing=spacing))
-    scan = series.scan()
-    left, top, width, height = viewer.view(series, scan)["file"]["rect"]
+    scan = series.get_scan()
+    left, top, width, height = viewer.build_view(series, scan)["file"]["rect"]
     shown = left + (column + 4) / shape[1] * width, top + (row + 4) / shape[0] * height
     rows, columns = torch.meshgrid(torch.arange(224.0), torch.arange(224.0), indexing="ij")
     mass = scan[0] / scan.sum()
@@ -99,7 +99,7 @@ def test_the_file_s_pixels_lie_where_the_models_see_them(
 
 def test_a_huge_slice_is_sent_as_means_and_says_so() -> None:
     data = np.arange(1, 2500 * 40 + 1, dtype=np.float32).reshape(1, 2500, 40) % 250
-    shown = viewer.view(Series(Volume(data, (0.0, 255.0), "picture")))
+    shown = viewer.build_view(Series(Volume(data, (0.0, 255.0), "picture")))
     assert shown["file"]["reduced"] == 3 and max(shown["file"]["shape"]) <= viewer.MAX_SIDE
     first = decoded(shown["file"])[0, 0]
     assert first == pytest.approx(data[0, :3, :3].mean(), abs=0.5)

@@ -19,8 +19,8 @@ from demo.analysis.attack import AttackSettings
 from demo.analysis.explanation import Evidence, explain_reading
 from demo.explore import results_view
 from demo.rendering import images
-from demo.rendering.charts import Mark, curve, histogram
-from demo.rendering.explanation import alarms, rank, votes
+from demo.rendering.charts import Mark, draw_curve, draw_histogram
+from demo.rendering.explanation import describe_false_alarms, describe_rank, render_votes
 
 EndsAt = Callable[[Tensor], tuple[Step, ...]]
 
@@ -42,12 +42,14 @@ def bars(svg: str, kind: str) -> list[tuple[float, float, float]]:
 
 
 def test_each_reading_is_explained(analysis: Analysis) -> None:
-    html = results_view.decision(analysis)
+    html = results_view.render_explanation(analysis)
     assert html.count("<img") == 2 * (2 + 3)  # purified, mixture, experts
     assert "not where a disease is" in html and "file:" not in html
-    only = results_view.decision(replace(analysis, evidence={"clean": analysis.evidence["clean"]}))
+    only = results_view.render_explanation(
+        replace(analysis, evidence={"clean": analysis.evidence["clean"]})
+    )
     assert only.count("<img") == 5 and "Attacked scan" not in only
-    assert results_view.decision(replace(analysis, evidence={})) == ""
+    assert results_view.render_explanation(replace(analysis, evidence={})) == ""
     page = results_view.render(analysis)
     assert page.count("Expert 1") == page.count("Expert 3") == 2  # clean and attacked
 
@@ -55,9 +57,9 @@ def test_each_reading_is_explained(analysis: Analysis) -> None:
 def test_where_it_cannot_judge_nothing_speaks_for_a_class(analysis: Analysis) -> None:
     assert analysis.clean
     far = replace(analysis.clean, novelty=analysis.clean.novelty_limit + 1)
-    html = results_view.decision(replace(analysis, clean=far))
+    html = results_view.render_explanation(replace(analysis, clean=far))
     assert html.count("<img") == 2 + 3 and "Clean scan: cannot judge" in html
-    table = votes("Clean", far, analysis.evidence["clean"])
+    table = render_votes("Clean", far, analysis.evidence["clean"])
     assert "tumour" not in table and "cannot judge" in table
 
 
@@ -66,7 +68,7 @@ def test_votes_and_weights_are_the_readings_own(analysis: Analysis) -> None:
     assert d is not None
     sure = replace(d, attention=torch.tensor([0.7, 0.2, 0.1]), tumour_probability=0.2)
     sure = replace(sure, expert_probabilities=torch.tensor([0.8, 0.3, 0.004]))
-    html = votes("<Clean>", sure, e)
+    html = render_votes("<Clean>", sure, e)
     assert re.findall(r"<span>([\d.]+)</span>", html) == ["0.70", "0.20", "0.10"]
     says = re.findall(r'mf-says">([^<]+)<', html)
     assert says == ["tumour 80 %", "no tumour 70 %", "no tumour &gt; 99 %", "no tumour 80 %"]
@@ -87,7 +89,7 @@ def test_the_maps_speak_for_the_output(system: MedFedPure, analysis: Analysis) -
 def test_an_overlay_hides_nothing_where_the_map_is_zero(scan: Tensor) -> None:
     share = torch.zeros(224, 224)
     share[:, 112:] = 1
-    url = images.overlay_url(scan, share)
+    url = images.encode_overlay(scan, share)
     shown = np.asarray(Image.open(io.BytesIO(base64.b64decode(url.split(",")[1])))).astype(int)
     grey = (scan[0] * 255).round().int().numpy()
     assert (shown[:, :112] == grey[:, :112, None]).all()
@@ -97,7 +99,7 @@ def test_an_overlay_hides_nothing_where_the_map_is_zero(scan: Tensor) -> None:
 def test_the_alarms_bars_are_those_above_tau() -> None:
     rng = np.random.default_rng(0)
     values, tau = np.sort(rng.normal(size=2000)), 1.2
-    svg = histogram(values, tau, [Mark("one", 0.3), Mark("two", 6.0)], "said <&>")
+    svg = draw_histogram(values, tau, [Mark("one", 0.3), Mark("two", 6.0)], "said <&>")
     clean, alarm = bars(svg, "mf-clean"), bars(svg, "mf-alarm")
     share = sum(h for *_, h in alarm) / sum(h for *_, h in clean + alarm)
     assert share == pytest.approx((values > tau).mean(), abs=0.01)
@@ -110,13 +112,13 @@ def test_the_alarms_bars_are_those_above_tau() -> None:
 
 @pytest.mark.parametrize("value", [-50.0, 0.0, 50.0])
 def test_every_mark_is_inside_the_chart(value: float) -> None:
-    svg = histogram(np.linspace(0, 1, 101), 0.95, [Mark("x", value)], "")
+    svg = draw_histogram(np.linspace(0, 1, 101), 0.95, [Mark("x", value)], "")
     width = float(re.search(r'viewBox="0 0 (\d+)', svg)[1])  # type: ignore[index]
     assert all(0 <= float(x) <= width for x in re.findall(r' x\d?="([\d.-]+)"', svg))
 
 
 def test_a_curve_rises_with_its_values_and_marks_its_step() -> None:
-    svg = curve([0.1, 0.5, 0.9], 1, 0, 1, "")
+    svg = draw_curve([0.1, 0.5, 0.9], 1, 0, 1, "")
     heights = [float(y) for y in re.findall(r'cy="([\d.]+)"', svg)]
     assert heights == sorted(heights, reverse=True)  # y points down
     kinds = re.findall(r'circle class="([^"]+)"', svg)
@@ -125,13 +127,13 @@ def test_a_curve_rises_with_its_values_and_marks_its_step() -> None:
 
 def test_the_false_alarm_rate_is_counted_and_said(analysis: Analysis) -> None:
     scores = np.linspace(0, 1, 1001)
-    assert "about 5 score above" in alarms(scores, 0.95)
-    assert "about 18 score above" in alarms(scores, 0.82)
+    assert "about 5 score above" in describe_false_alarms(scores, 0.95)
+    assert "about 18 score above" in describe_false_alarms(scores, 0.82)
     d = analysis.clean
     assert d is not None
-    said = rank("clean scan", replace(d, score=3.0, confidence=1.0, flagged=True))
+    said = describe_rank("clean scan", replace(d, score=3.0, confidence=1.0, flagged=True))
     assert said.startswith("Clean scan: 3.0, higher than any") and "attack suspected" in said
-    said = rank("clean scan", replace(d, score=-7.0, confidence=0.004, flagged=False))
+    said = describe_rank("clean scan", replace(d, score=-7.0, confidence=0.004, flagged=False))
     assert "lower than nearly all" in said and "not suspected" in said
 
 

@@ -95,7 +95,7 @@ def test_parts_that_are_not_ready_say_so(analysis: Analysis) -> None:
 
 
 def test_sentences_are_escaped() -> None:
-    assert "<script" not in results_view.empty("<script>alert(1)</script>")
+    assert "<script" not in results_view.render_empty("<script>alert(1)</script>")
 
 
 def test_where_it_cannot_judge_no_class_is_shown(analysis: Analysis) -> None:

@@ -20,7 +20,7 @@ import app
 from core.pipeline import MedFedPure
 from core.pipeline import build as build_system
 from core.scan import ScanError, read_volume, to_png
-from demo.phantom import phantom
+from demo.phantom import draw_phantom
 from demo.serving.api import API_DESCRIPTION, read_once
 from demo.serving.uploads import decode_upload
 from tests.demo.browser.browsing import Served
@@ -53,7 +53,7 @@ def documented() -> dict[str, str]:
 @pytest.fixture(scope="module")
 def volume() -> bytes:
     """Three heads as NIfTI."""
-    heads = [phantom(n, n == 1)[0].numpy() * 800 for n in range(3)]
+    heads = [draw_phantom(n, n == 1)[0].numpy() * 800 for n in range(3)]
     image = nibabel.Nifti1Image(np.stack(heads, -1).astype(np.int16), np.eye(4))
     return bytes(image.to_bytes())
 
@@ -116,11 +116,11 @@ def test_the_example_of_the_readme_runs(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     monkeypatch.chdir(tmp_path)
-    Path("scan.png").write_bytes(to_png(phantom(1, True)))
+    Path("scan.png").write_bytes(to_png(draw_phantom(1, True)))
     Path("volume.nii.gz").write_bytes(volume)  # its content says what it is, not its name
     exec(EXAMPLE.replace("http://127.0.0.1:7860", served.url), space := {})
     lines = capsys.readouterr().out.splitlines()
-    alone = twin.read(phantom(1, True))
+    alone = twin.read(draw_phantom(1, True))
     printed = [line.split() for line in lines if line.startswith("True")]
     assert float(printed[0][1]) == pytest.approx(alone.tumour_probability, abs=1e-4)
     slices = [line.split() for line in lines if " of " in line]
@@ -136,9 +136,9 @@ def test_every_kind_of_file_is_read_and_none_is_kept(
 ) -> None:
     from gradio_client import handle_file
 
-    stored = (phantom(4, False)[0].numpy() * 3000).astype(np.uint16)
+    stored = (draw_phantom(4, False)[0].numpy() * 3000).astype(np.uint16)
     files = {
-        "Jane Doe.png": to_png(phantom(1, True)),
+        "Jane Doe.png": to_png(draw_phantom(1, True)),
         "Jane Doe.dcm": dicom_maker.native(dicom_maker.data_set(stored, 12), stored),
         "Jane Doe.nii": volume,
     }
@@ -207,7 +207,7 @@ def test_a_language_model_finds_one_tool_and_reads_with_it(
     from mcp.client.streamable_http import streamable_http_client
 
     server = Served(tmp_path, "--mcp")
-    png = base64.b64encode(to_png(phantom(1, True))).decode()
+    png = base64.b64encode(to_png(draw_phantom(1, True))).decode()
     found: dict[str, Any] = {}
 
     async def talk() -> None:
@@ -226,7 +226,7 @@ def test_a_language_model_finds_one_tool_and_reads_with_it(
         assert tool.name == "read" and "not for clinical use" in tool.description
         assert set(tool.inputSchema["properties"]) == {"scan", "any_picture", "seed", "slice"}
         answer = ast.literal_eval(found["answer"].content[0].text)
-        alone = twin.read(phantom(1, True), 3)
+        alone = twin.read(draw_phantom(1, True), 3)
         assert answer["score"] == pytest.approx(alone.score, rel=1e-3) and answer["seed"] == 3
         folder = server.folder
         assert len(server.kept()) <= 1  # Gradio's own copy of the data URL: left to the sweeper

@@ -17,7 +17,7 @@ from core.detector import Detector
 from core.features import FEATURES
 from core.metrics import auroc
 from core.pipeline import MedFedPure
-from demo.phantom import phantom
+from demo.phantom import draw_phantom
 from train.calibration.fusion import (
     MAX_FEATURE_SHARE,
     FusionConfig,
@@ -34,7 +34,7 @@ FEW = FusionConfig(eps=(0.015,), hidden_scans=2, hidden_rounds=1, hidden_steps=8
 
 @pytest.fixture
 def scans() -> Tensor:
-    return torch.stack([phantom(seed, tumour=seed % 2 == 1) for seed in range(4)])
+    return torch.stack([draw_phantom(seed, tumour=seed % 2 == 1) for seed in range(4)])
 
 
 @pytest.fixture

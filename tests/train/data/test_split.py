@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from core.scan import to_uint8
-from demo.phantom import phantom
+from demo.phantom import draw_phantom
 from train.data.sources import (
     BR35H,
     COLLECTION,
@@ -37,7 +37,9 @@ from train.data.split import (
 @pytest.fixture(scope="module")
 def scans() -> np.ndarray:
     """Forty different heads, uint8 (40, 224, 224)."""
-    return np.concatenate([to_uint8(phantom(seed, tumour=seed % 2 == 1)) for seed in range(40)])
+    return np.concatenate(
+        [to_uint8(draw_phantom(seed, tumour=seed % 2 == 1)) for seed in range(40)]
+    )
 
 
 def records_for(count: int, source: str = BR35H) -> list[Record]:

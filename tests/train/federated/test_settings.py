@@ -53,7 +53,11 @@ def test_without_words_the_paper_s_numbers_hold(tmp_path):
         ('batch_norm = "local"', 'dp_clip = 1.0\nname = "krum"', "krum takes none"),
         ("min_clients = 3", 'secagg = true\nname = "fedmedian"', "fedmedian compares"),
         ("", "secagg = true", "secagg of two clients"),
-        ("min_clients = 3", "secagg = true\ndp_clip = 1.0", "single updates, which secagg conceals"),
+        (
+            "min_clients = 3",
+            "secagg = true\ndp_clip = 1.0",
+            "single updates, which secagg conceals",
+        ),
     ],
 )
 def test_what_cannot_work_is_refused_with_the_reason(preset, federated, strategy, message):

@@ -8,7 +8,7 @@ from sklearn.linear_model import LogisticRegression
 from core.mae import MAEConfig, MaskedAutoencoder
 from core.novelty import Novelty
 from core.scan import to_uint8
-from demo.phantom import phantom
+from demo.phantom import draw_phantom
 from train.calibration.logistic import fit_logistic
 from train.data.dataset import ScanDataset
 from train.data.outliers import KINDS, draw_outlier
@@ -19,7 +19,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(scope="module")
 def scans() -> np.ndarray:
-    return np.concatenate([to_uint8(phantom(i, i % 2 == 0)) for i in range(40)])
+    return np.concatenate([to_uint8(draw_phantom(i, i % 2 == 0)) for i in range(40)])
 
 
 def data(scans: np.ndarray) -> ScanDataset:
@@ -54,7 +54,7 @@ def solver(mae: MaskedAutoencoder, val: np.ndarray, **settings: float) -> Solver
 
 def shares(head: Novelty, mae: MaskedAutoencoder) -> tuple[float, float]:
     """Refused: of phantoms that no head has seen, and of pictures of coarse blocks."""
-    unseen = torch.stack([phantom(100 + i, False) for i in range(10)])
+    unseen = torch.stack([draw_phantom(100 + i, False) for i in range(10)])
     blocks = torch.rand(10, 1, 8, 8).repeat_interleave(28, 2).repeat_interleave(28, 3)
     with torch.no_grad():
         known, strange = (head(mae.encode(x)) > head.limit for x in (unseen, blocks))

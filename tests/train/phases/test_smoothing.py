@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from core.smoothing import Smoothed, SmoothedConfig
-from demo.phantom import phantom
+from demo.phantom import draw_phantom
 from train.data.augment import AugmentConfig
 from train.data.dataset import ScanDataset
 from train.phases.smoothing import SmoothedTrainConfig, build_loss, build_validation
@@ -28,7 +28,7 @@ class Brightness(Smoothed):
 
 @pytest.fixture(scope="module")
 def x() -> Tensor:
-    return torch.stack([phantom(i, tumour=i % 2 == 1) for i in range(8)])
+    return torch.stack([draw_phantom(i, tumour=i % 2 == 1) for i in range(8)])
 
 
 def loss_of(model: nn.Module, x: Tensor, seed: int = 0, **config: float) -> Tensor:
