@@ -1,6 +1,6 @@
 // User interaction in the viewer: tools, pointers, wheel and keys. Runs after viewer.js.
 
-const MAX_ZOOM = 40, GRAB = 14, STEP = 1.25;
+const MAX_ZOOM = 40, GRAB_PX = 14, ZOOM_STEP = 1.25;
 const KEYS = [
   ["+  −  0", "zoom in, zoom out, fit"], ["wheel, pinch", "zoom at the pointer"], ["drag, arrows", "move"],
   ["E", "exact: whole screen pixels for each picture pixel"], ["Shift + drag", "window (across) and level (down)"],
@@ -15,26 +15,26 @@ const pointers = new Map();
 
 // --- place and window
 
-function settle() {
+function updatePlace() {
   const half = 0.5 / state.zoom;
   state.x = clamp(state.x, half, 1 - half);
   state.y = clamp(state.y, half, 1 - half);
-  const isFree = state.zoom === 1 && state.drag === "pan"; // then a finger scrolls the page
+  const isFree = state.zoom === 1 && state.drag === "pan"; // a finger then scrolls the page
   for (const { canvas } of PANELS) canvas.style.touchAction = isFree ? "pan-y" : "none";
   draw();
 }
 
 function zoomAt(factor, x = state.x, y = state.y) {
-  const zoom = clamp(state.zoom * factor, 1, MAX_ZOOM), kept = state.zoom / zoom;
-  Object.assign(state, { zoom, x: x + (state.x - x) * kept, y: y + (state.y - y) * kept });
-  settle();
+  const zoom = clamp(state.zoom * factor, 1, MAX_ZOOM), scale = state.zoom / zoom;
+  Object.assign(state, { zoom, x: x + (state.x - x) * scale, y: y + (state.y - y) * scale });
+  updatePlace();
 }
 
-function exact() {
-  const { canvas } = PANELS.find(({ name }) => !only() || name === only());
+function zoomToWholePixels() {
+  const { canvas } = PANELS.find(({ name }) => !getOnlyPanel() || name === getOnlyPanel());
   const fit = Math.min(canvas.width, canvas.height), times = Math.floor((fit * state.zoom) / SIDE + 1.001);
   state.zoom = clamp((times * SIDE) / fit, 1, MAX_ZOOM);
-  settle();
+  updatePlace();
 }
 
 function setWindow(low, high, preset) {
@@ -55,7 +55,7 @@ function choosePreset(index) {
 
 // --- tools
 
-function set(name, value) {
+function setTool(name, value) {
   if (name === "preset") return value === "" ? draw() : choosePreset(Number(value));
   state[name] = value;
   const control = find(`[data-set=${name}]`);
@@ -64,13 +64,13 @@ function set(name, value) {
   draw();
 }
 
-function alone(name) {
+function toggleAlone(name) {
   state.alone = state.alone === name ? "" : name;
-  arrange();
+  arrangePanels();
 }
 
-function arrange() {
-  const shown = only();
+function arrangePanels() {
+  const shown = getOnlyPanel();
   root.classList.toggle("mv-alone", Boolean(shown));
   for (const { name, figure } of PANELS) {
     figure.hidden = Boolean(shown) && name !== shown;
@@ -80,38 +80,38 @@ function arrange() {
   root.classList.toggle("mv-has-file", Boolean(layers.file && layers.scan));
   root.classList.toggle("mv-has-read", Boolean(layers.clean_error || layers.attacked));
   root.classList.toggle("mv-has-both", Boolean(layers.clean_error && layers.attacked_error));
-  settle();
+  updatePlace();
 }
 
-function help(open = find(".mv-keys").hidden) {
+function toggleHelp(open = find(".mv-keys").hidden) {
   find(".mv-keys").hidden = !open;
   find(".mv-keys-button").setAttribute("aria-expanded", String(open));
   (open ? find(".mv-keys button") : root).focus({ preventScroll: true });
 }
 
 const ACTIONS = {
-  "+": () => zoomAt(STEP), "=": () => zoomAt(STEP), "-": () => zoomAt(1 / STEP), 0: () => zoomAt(0),
-  e: exact,
+  "+": () => zoomAt(ZOOM_STEP), "=": () => zoomAt(ZOOM_STEP), "-": () => zoomAt(1 / ZOOM_STEP), 0: () => zoomAt(0),
+  e: zoomToWholePixels,
   w: () => choosePreset((Number(state.preset || -1) + 1) % (view.windows?.length || 1)),
-  o: () => set("overlay", !state.overlay),
-  d: () => set("gain", state.gain >= 20 ? 1 : Math.min(state.gain + (state.gain < 5 ? 4 : 5), 20)),
-  r: () => set("reading", reading() === "clean" ? "attacked" : "clean"),
-  m: () => set("original", state.original === "file" ? "scan" : "file"),
-  "[": () => set("split", clamp(state.split - 0.05, 0, 1)), "]": () => set("split", clamp(state.split + 0.05, 0, 1)),
+  o: () => setTool("overlay", !state.overlay),
+  d: () => setTool("gain", state.gain >= 20 ? 1 : Math.min(state.gain + (state.gain < 5 ? 4 : 5), 20)),
+  r: () => setTool("reading", getReading() === "clean" ? "attacked" : "clean"),
+  m: () => setTool("original", state.original === "file" ? "scan" : "file"),
+  "[": () => setTool("split", clamp(state.split - 0.05, 0, 1)), "]": () => setTool("split", clamp(state.split + 0.05, 0, 1)),
   a: () => document.querySelector("#analyse")?.click(),
-  "?": () => help(),
-  escape: () => (find(".mv-keys").hidden ? alone(state.alone) : help(false)),
-  pageup: () => slice(-1), pagedown: () => slice(1), " ": () => slice("play"),
-  arrowleft: () => move(-1, 0), arrowright: () => move(1, 0), arrowup: () => move(0, -1), arrowdown: () => move(0, 1),
+  "?": () => toggleHelp(),
+  escape: () => (find(".mv-keys").hidden ? toggleAlone(state.alone) : toggleHelp(false)),
+  pageup: () => requestSlice(-1), pagedown: () => requestSlice(1), " ": () => requestSlice("play"),
+  arrowleft: () => moveBy(-1, 0), arrowright: () => moveBy(1, 0), arrowup: () => moveBy(0, -1), arrowdown: () => moveBy(0, 1),
 };
-PANELS.forEach(({ name }, i) => { ACTIONS[i + 1] = () => alone(name); });
+PANELS.forEach(({ name }, i) => { ACTIONS[i + 1] = () => toggleAlone(name); });
 
-const slice = (detail) => document.dispatchEvent(new CustomEvent("mf-slice", { detail }));
+const requestSlice = (detail) => document.dispatchEvent(new CustomEvent("mf-slice", { detail }));
 
-function move(dx, dy) { // the centre is then what the values are told of
+function moveBy(dx, dy) { // the values at the centre are then shown
   state.x += (0.1 * dx) / state.zoom;
   state.y += (0.1 * dy) / state.zoom;
-  settle();
+  updatePlace();
   state.cursor = [state.x, state.y];
 }
 
@@ -128,50 +128,50 @@ document.addEventListener("keydown", (event) => {
 
 root.addEventListener("input", ({ target }) => {
   const { set: name } = target.dataset;
-  if (name) set(name, target.type === "checkbox" ? target.checked : target.type === "range" ? Number(target.value) : target.value);
+  if (name) setTool(name, target.type === "checkbox" ? target.checked : target.type === "range" ? Number(target.value) : target.value);
 });
 
 root.addEventListener("click", ({ target }) => {
   const { do: action, drag, alone: name } = target.closest("button")?.dataset ?? {};
   if (action) ACTIONS[action]();
-  if (name) alone(name);
+  if (name) toggleAlone(name);
   if (!drag) return;
   state.drag = drag;
-  all("[data-drag]").forEach((b) => b.setAttribute("aria-pressed", String(b.dataset.drag === drag)));
-  settle();
+  findAll("[data-drag]").forEach((b) => b.setAttribute("aria-pressed", String(b.dataset.drag === drag)));
+  updatePlace();
 });
 
 // --- pointers
 
-function pointAt(canvas, { clientX, clientY }) {
-  const box = canvas.getBoundingClientRect(), dpr = canvas.width / box.width, [left, top, side] = place(canvas);
+function locatePointer(canvas, { clientX, clientY }) {
+  const box = canvas.getBoundingClientRect(), dpr = canvas.width / box.width, [left, top, side] = locateSquare(canvas);
   return [((clientX - box.left) * dpr - left) / side, ((clientY - box.top) * dpr - top) / side];
 }
 
 function isOnSplit(panel, event) {
   const box = panel.canvas.getBoundingClientRect();
-  return panel.pair && Math.abs(event.clientX - box.left - state.split * box.width) < GRAB;
+  return panel.pair && Math.abs(event.clientX - box.left - state.split * box.width) < GRAB_PX;
 }
 
-function dragged(panel, event, before) {
+function handleDrag(panel, event, before) {
   const dx = event.clientX - before.x, dy = event.clientY - before.y, box = panel.canvas.getBoundingClientRect();
-  const css = place(panel.canvas)[2] / (panel.canvas.width / box.width);
-  if (pointers.size === 2) return pinch(panel, event, before, css);
-  if (before.split) return set("split", clamp((event.clientX - box.left) / box.width, 0, 1));
+  const css = locateSquare(panel.canvas)[2] / (panel.canvas.width / box.width);
+  if (pointers.size === 2) return handlePinch(panel, event, before, css);
+  if (before.split) return setTool("split", clamp((event.clientX - box.left) / box.width, 0, 1));
   if (before.window) return dragWindow(dx, dy);
   state.x -= dx / css;
   state.y -= dy / css;
-  settle();
+  updatePlace();
 }
 
-function pinch(panel, event, before, css) {
+function handlePinch(panel, event, before, css) {
   const other = [...pointers].find(([id]) => id !== event.pointerId)[1];
-  const apart = (point) => Math.hypot(point.x - other.x, point.y - other.y);
+  const measureDistance = (point) => Math.hypot(point.x - other.x, point.y - other.y);
   const after = { x: event.clientX, y: event.clientY };
   state.x -= (after.x - before.x) / 2 / css;
   state.y -= (after.y - before.y) / 2 / css;
-  const middle = pointAt(panel.canvas, { clientX: (after.x + other.x) / 2, clientY: (after.y + other.y) / 2 });
-  zoomAt(apart(after) / Math.max(apart(before), 1), ...middle);
+  const middle = locatePointer(panel.canvas, { clientX: (after.x + other.x) / 2, clientY: (after.y + other.y) / 2 });
+  zoomAt(measureDistance(after) / Math.max(measureDistance(before), 1), ...middle);
 }
 
 for (const panel of PANELS) {
@@ -186,21 +186,21 @@ for (const panel of PANELS) {
   canvas.addEventListener("pointermove", (event) => {
     const before = pointers.get(event.pointerId);
     if (before) {
-      dragged(panel, event, before);
+      handleDrag(panel, event, before);
       pointers.set(event.pointerId, { ...before, x: event.clientX, y: event.clientY });
     }
     canvas.style.cursor = isOnSplit(panel, event) ? "ew-resize" : state.drag === "window" || event.shiftKey ? "ns-resize" : "crosshair";
     hovered = canvas;
-    state.cursor = pointAt(canvas, event);
+    state.cursor = locatePointer(canvas, event);
     draw();
   });
   for (const end of ["pointerup", "pointercancel"]) {
     canvas.addEventListener(end, (event) => pointers.delete(event.pointerId));
   }
   canvas.addEventListener("pointerleave", () => { hovered = null; state.cursor = null; draw(); });
-  canvas.addEventListener("dblclick", () => alone(panel.name));
+  canvas.addEventListener("dblclick", () => toggleAlone(panel.name));
   canvas.addEventListener("wheel", (event) => {
-    if (event.ctrlKey || (event.deltaY > 0 && state.zoom === 1)) return; // the page scrolls on
+    if (event.ctrlKey || (event.deltaY > 0 && state.zoom === 1)) return; // the page scrolls
     event.preventDefault();
     zoomAt(Math.exp(-clamp(event.deltaY, -120, 120) / 400), ...pointAt(canvas, event));
   }, { passive: false });
@@ -211,17 +211,17 @@ for (const panel of PANELS) {
 
 function update() {
   const next = props.value ?? {}, old = layers, isOther = next.key !== view.key;
-  const decoded = (name, black, white) =>
+  const decodeNext = (name, black, white) =>
     next[name] && (old[name]?.raw.data === next[name].data ? old[name] : decode(next[name], black, white));
   view = next;
-  layers = { file: decoded("file", next.black, next.white) };
+  layers = { file: decodeNext("file", next.black, next.white) };
   for (const name of ["scan", "attacked", "clean_error", "attacked_error", "clean_purified", "attacked_purified"]) {
-    layers[name] = decoded(name, 0, 255);
+    layers[name] = decodeNext(name, 0, 255);
   }
   if (layers.scan && layers.attacked) {
     const sources = [layers.scan, layers.attacked];
     const isSame = old.change?.sources.every((source, i) => source === sources[i]);
-    layers.change = isSame ? old.change : difference(...sources);
+    layers.change = isSame ? old.change : subtract(...sources);
   }
   if (isOther) {
     Object.assign(state, START);
@@ -230,11 +230,11 @@ function update() {
   }
   const pairs = find("[data-set=pair]");
   for (const option of pairs.options) option.disabled = !isThere(option.value);
-  pairs.value = chosenPair();
-  arrange();
+  pairs.value = choosePair();
+  arrangePanels();
 }
 
-for (const name of ["gain", "overlay", "opacity", "from", "reading", "original", "pair", "split"]) set(name, state[name]);
+for (const name of ["gain", "overlay", "opacity", "from", "reading", "original", "pair", "split"]) setTool(name, state[name]);
 find(".mv-keys dl").replaceChildren(...KEYS.flatMap(([keys, what]) => [["dt", keys], ["dd", what]]).map(([tag, text]) => {
   const item = document.createElement(tag);
   item.textContent = text;

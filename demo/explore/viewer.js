@@ -1,11 +1,11 @@
-// The linked viewer. Gradio runs this once, with `element`, `props` and `watch`, after layers.js.
+// Linked viewer. Gradio runs this once, with `element`, `props` and `watch`, after layers.js.
 // All panels share one place (zoom, centre, cursor) in the unit square that the models read, and
 // one window: a range of g, where 0 is what the models see as black and 1 as white.
 
 const SIDE = 224;
 const root = element.querySelector(".mv");
 const find = (selector) => root.querySelector(selector);
-const all = (selector) => [...root.querySelectorAll(selector)];
+const findAll = (selector) => [...root.querySelectorAll(selector)];
 const START = { zoom: 1, x: 0.5, y: 0.5, low: 0, high: 1, preset: "0", cursor: null };
 const state = {
   ...START, drag: "pan", gain: 20, overlay: false, opacity: 0.6, from: 12, reading: "attacked",
@@ -13,27 +13,27 @@ const state = {
 };
 const ALONE = '<svg width="12" height="12" fill="none" stroke="currentColor" stroke-width="1.6" aria-hidden="true">' +
   '<path d="M1 4V1h3M8 1h3v3M11 8v3H8M4 11H1V8"/></svg>';
-const BARS = { grey: "linear-gradient(to right, #000, #fff)", change: gradient(TABLES.change), error: gradient(TABLES.error) };
+const BARS = { grey: "linear-gradient(to right, #000, #fff)", change: buildGradient(TABLES.change), error: buildGradient(TABLES.error) };
 let view = {}, layers = {};
 
-// name, title, caption and what is under the picture; the layers are functions of the state
+// name, title, caption and colour bar of each picture; layers are functions of the state
 const PANELS = [
   { name: "original", title: "Original", bar: "grey", layer: () => (state.original === "file" && layers.file) || layers.scan || layers.file, over: () => layers.clean_error },
   { name: "attacked", title: "Attacked", caption: "what both systems are given", layer: () => layers.attacked, over: () => layers.attacked_error },
   { name: "change", title: "Difference", bar: "change", rule: () => ["change", state.gain], layer: () => layers.change },
-  { name: "error", title: "Error map", bar: "error", rule: () => ["error", props.error_top], layer: () => layers[`${reading()}_error`] },
-  { name: "purified", title: "Purified", layer: () => layers[`${reading()}_purified`] },
-  { name: "compare", title: "Compare", pair: true, layer: () => pair()[1] },
+  { name: "error", title: "Error map", bar: "error", rule: () => ["error", props.error_top], layer: () => layers[`${getReading()}_error`] },
+  { name: "purified", title: "Purified", layer: () => layers[`${getReading()}_purified`] },
+  { name: "compare", title: "Compare", pair: true, layer: () => getPairLayers()[1] },
 ];
 
-const reading = () => (layers[`${state.reading}_error`] ? state.reading : "clean");
-const names = (text) => text.split("|");
-const isThere = (text) => names(text).every((name) => layers[name]);
-const chosenPair = () => [state.pair, "scan|attacked", "scan|clean_purified"].find(isThere) ?? state.pair;
-const pair = () => names(chosenPair()).map((name) => layers[name]);
-const greys = () => ["grey", state.low, state.high];
-const only = () => state.alone || (layers.clean_error || layers.attacked ? "" : "original");
-const decimals = (v) => (Number.isInteger(v) ? String(v) : v.toPrecision(4));
+const getReading = () => (layers[`${state.reading}_error`] ? state.reading : "clean");
+const splitNames = (text) => text.split("|");
+const isThere = (text) => splitNames(text).every((name) => layers[name]);
+const choosePair = () => [state.pair, "scan|attacked", "scan|clean_purified"].find(isThere) ?? state.pair;
+const getPairLayers = () => splitNames(choosePair()).map((name) => layers[name]);
+const getGreyRule = () => ["grey", state.low, state.high];
+const getOnlyPanel = () => state.alone || (layers.clean_error || layers.attacked ? "" : "original");
+const formatNumber = (v) => (Number.isInteger(v) ? String(v) : v.toPrecision(4));
 
 for (const panel of PANELS) {
   const figure = document.createElement("figure");
@@ -58,29 +58,29 @@ for (const panel of PANELS) {
 
 // --- drawing
 
-// Where the unit square lies on a canvas, in its pixels: left, top, side; whole numbers.
-function place(canvas) {
+// Return the unit square's place on a canvas: left, top, side, in whole pixels.
+function locateSquare(canvas) {
   const side = Math.round(Math.min(canvas.width, canvas.height) * state.zoom);
   return [Math.round(canvas.width / 2 - state.x * side), Math.round(canvas.height / 2 - state.y * side), side];
 }
 
 function drawLayer(context, layer, rule) {
-  const [left, top, side] = place(context.canvas);
+  const [left, top, side] = locateSquare(context.canvas);
   const [x, y, width, height] = layer.rect;
   const scale = (width * side) / layer.width;
   const isSoft = rule[0] === "grey" && scale < 3 && !Number.isInteger(scale);
   context.imageSmoothingEnabled = scale < 1 || isSoft;
   context.imageSmoothingQuality = "high";
-  context.drawImage(painted(layer, ...rule), left + x * side, top + y * side, width * side, height * side);
+  context.drawImage(paintLayer(layer, ...rule), left + x * side, top + y * side, width * side, height * side);
 }
 
 function drawScan(context, layer, over) {
-  drawLayer(context, layer, greys());
+  drawLayer(context, layer, getGreyRule());
   if (state.overlay && over) drawLayer(context, over, ["overlay", props.error_top, state.from, state.opacity]);
 }
 
 function drawPair(context) {
-  const [before, after] = pair(), [first, second] = names(chosenPair());
+  const [before, after] = getPairLayers(), [first, second] = splitNames(choosePair());
   const edge = Math.round(context.canvas.width * state.split);
   const error = (name) => layers[`${name.startsWith("attacked") ? "attacked" : "clean"}_error`];
   drawScan(context, after, error(second));
@@ -108,7 +108,7 @@ function drawMarks(context, isOwn) {
     context.fillText(mark, ...at[i]);
   });
   if (state.cursor && !isOwn) {
-    const [left, top, side] = place(context.canvas), [x, y] = state.cursor;
+    const [left, top, side] = locateSquare(context.canvas), [x, y] = state.cursor;
     const [cx, cy] = [Math.round(left + x * side), Math.round(top + y * side)];
     context.fillStyle = "#2dd4bf";
     for (const sign of [-1, 1]) {
@@ -129,11 +129,11 @@ function drawPanel(panel) {
   context.fillRect(0, 0, width, height);
   const layer = panel.layer();
   panel.figure.classList.toggle("mv-waiting", !layer);
-  if (!layer || (panel.pair && !pair()[0])) return;
+  if (!layer || (panel.pair && !getPairLayers()[0])) return;
   if (panel.pair) drawPair(context);
   else if (panel.rule) drawLayer(context, layer, panel.rule());
   else drawScan(context, layer, panel.over?.());
-  canvas.dataset.place = place(canvas).join(); // the tests read pixels back
+  canvas.dataset.place = locateSquare(canvas).join(); // the tests read pixels back
   drawMarks(context, canvas === hovered);
 }
 
@@ -142,29 +142,29 @@ function draw() {
   frame ||= requestAnimationFrame(() => {
     frame = 0;
     PANELS.forEach(drawPanel);
-    say();
+    writeReadout();
   });
 }
 
 // --- words and numbers around the pictures
 
-function say() {
+function writeReadout() {
   const { black = 0, white = 255 } = view, span = white - black;
   const level = black + ((state.low + state.high) / 2) * span, width = Math.abs((state.high - state.low) * span);
-  find(".mv-window").textContent = view.key ? `level ${decimals(Math.round(level * 10) / 10)}, width ${decimals(Math.round(width * 10) / 10)}` : "";
-  const ends = [state.low, state.high].map((g) => decimals(Math.round((black + g * span) * 10) / 10));
+  find(".mv-window").textContent = view.key ? `level ${formatNumber(Math.round(level * 10) / 10)}, width ${formatNumber(Math.round(width * 10) / 10)}` : "";
+  const ends = [state.low, state.high].map((g) => formatNumber(Math.round((black + g * span) * 10) / 10));
   const most = Math.round(255 / state.gain), top = Math.round(props.error_top);
   const ticks = { grey: ends, change: [`-${most}`, "0", `+${most} levels`], error: ["0", `${top} levels and more`] };
   for (const { name, bar, figure, caption } of PANELS) {
-    if (bar) write(figure, ".mv-ticks", ...ticks[bar].map(cell));
-    write(figure, ".mv-note", view.captions?.[`${reading()}_${name}`] ?? view.captions?.[name] ?? caption ?? "");
+    if (bar) write(figure, ".mv-ticks", ...ticks[bar].map(createCell));
+    write(figure, ".mv-note", view.captions?.[`${getReading()}_${name}`] ?? view.captions?.[name] ?? caption ?? "");
     write(figure, ".mv-blank", view.waiting ?? "");
   }
   for (const name of ["gain", "from"]) find(`[data-for=${name}]`).textContent = state[name];
-  sayCursor();
+  writeCursorValues();
 }
 
-function cell(text) {
+function createCell(text) {
   const span = document.createElement("span");
   span.textContent = text;
   return span;
@@ -172,18 +172,18 @@ function cell(text) {
 
 const write = (figure, selector, ...content) => figure.querySelector(selector).replaceChildren(...content);
 
-function sayCursor() {
+function writeCursorValues() {
   const [x, y] = state.cursor ?? [-1, -1];
-  const number = (layer) => (layer ? valueAt(layer, x, y) : null);
+  const number = (layer) => (layer ? readValue(layer, x, y) : null);
   for (const { name, figure, layer, pair: isPair } of PANELS) {
     if (isPair) continue;
     const value = number(layer());
     const sign = name === "change" && value > 0 ? "+" : "";
-    write(figure, ".mv-value", value === null ? "" : name === "error" ? value.toFixed(1) : sign + decimals(value));
+    write(figure, ".mv-value", value === null ? "" : name === "error" ? value.toFixed(1) : sign + formatNumber(value));
   }
   const own = number(layers.file), grey = number(layers.scan), reduced = view.file?.reduced > 1;
   const said = [];
-  if (view.file) said.push(`the file's value ${own === null ? "-" : decimals(own)}${reduced ? ` (mean of ${view.file.reduced} x ${view.file.reduced} pixels)` : ""}`);
+  if (view.file) said.push(`the file's value ${own === null ? "-" : formatNumber(own)}${reduced ? ` (mean of ${view.file.reduced} x ${view.file.reduced} pixels)` : ""}`);
   if (layers.scan) said.push(`the models read ${grey ?? "-"} of 255`);
   const at = `x ${Math.floor(x * SIDE)}, y ${Math.floor(y * SIDE)} of ${SIDE}`;
   find(".mv-at").textContent = state.cursor ? [at, ...said].join(" · ") : "";
