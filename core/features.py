@@ -51,7 +51,7 @@ class Measurements:
     def __call__(
         self, x: Tensor, residual: Tensor, clean_mean: Tensor, clean_std: Tensor, patch_size: int
     ) -> Tensor:
-        """(B, F) for scans and residuals (B, C, H, W); clean_mean and clean_std (H / p, W / p)."""
+        """Return (B, F) of scans and residuals (B, C, H, W), clean mean and std (H / p, W / p)."""
         white = ((log_band_energy(residual, patch_size) - clean_mean) / clean_std).flatten(1)
         fine = patch_mean(high_pass(x).square(), patch_size).flatten(1)
         noise = self._estimate_noise(x, patch_size)
@@ -93,12 +93,12 @@ def correlate_with_gradient(x: Tensor, classify: Callable[[Tensor], Tensor]) -> 
 
 
 def log_band_energy(residual: Tensor, patch_size: int) -> Tensor:
-    """Logarithm of the fine-band energy of each patch, (B, H / p, W / p)."""
+    """Return the logarithm of the fine-band energy of each patch, (B, H / p, W / p)."""
     return (patch_mean(high_pass(residual).square(), patch_size) + MIN_ENERGY).log()
 
 
 def log_odds(logits: Tensor) -> Tensor:
-    """Log-odds (B,) from (B, C): of class 1 of two, else of the most likely against the rest."""
+    """Return log-odds (B,) from (B, C): of class 1 of two, else of the most likely class."""
     log_probs = logits.log_softmax(1)
     if logits.shape[1] == 2:
         return log_probs[:, 1] - log_probs[:, 0]
@@ -107,6 +107,6 @@ def log_odds(logits: Tensor) -> Tensor:
 
 
 def _average_extreme_fifth(patches: Tensor, *, largest: bool) -> Tensor:
-    """Mean of the highest or lowest fifth of (B, L), (B,)."""
+    """Return the mean of the highest or lowest fifth of (B, L), (B,)."""
     k = max(1, patches.shape[1] // 5)
     return patches.topk(k, dim=1, largest=largest).values.mean(1)

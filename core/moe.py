@@ -95,7 +95,7 @@ class Expert(nn.Module):
         return self.maps(x).mean((2, 3))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits (B, num_classes)."""
+        """Return logits (B, num_classes)."""
         logits: Tensor = self.head(self.features(x))
         return logits
 
@@ -108,7 +108,7 @@ class InputGate(nn.ModuleList):
         super().__init__(_build_attention(dim, config.attention_hidden) for _ in config.sides)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Logits (B, K) of the weights, from the experts' pooled features (B, K * D)."""
+        """Return logits (B, K) of the weights from the experts' pooled features (B, K * D)."""
         # Differs from Eq. 8: psi is normalised, else large features dominate the softmax
         psi = F.layer_norm(features, features.shape[1:])
         return torch.cat([network(psi) for network in self], dim=1).float()
@@ -122,7 +122,7 @@ class ClientGate(nn.Module):
         self.log_weights = nn.Parameter(torch.zeros(len(config.sides)))
 
     def forward(self, features: Tensor) -> Tensor:
-        """Logits (B, K) of the weights; of the features (B, K * D) only B is used."""
+        """Return logits (B, K) of the weights; of the features (B, K * D) only B is used."""
         # a bare view of a parameter requires gradients even under no_grad
         return self.log_weights.log_softmax(0).expand(len(features), -1)
 
@@ -161,7 +161,7 @@ class MixtureOfExperts(nn.Module):
         self.attention = InputGate(config) if config.gate == "input" else ClientGate(config)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Log-probabilities (B, num_classes) of scans (B, C, H, W) in [0, 1]."""
+        """Return log-probabilities (B, num_classes) of scans (B, C, H, W) in [0, 1]."""
         return self.outputs(x).logits
 
     def outputs(self, x: Tensor) -> MixtureOutput:

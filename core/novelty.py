@@ -38,14 +38,14 @@ class Novelty(nn.Module):
 
     @staticmethod
     def features(tokens: Tensor) -> Tensor:
-        """Mean and standard deviation (B, 2 D) over the tokens (B, L, D) of whole scans."""
+        """Return mean and standard deviation (B, 2 D) over the tokens (B, L, D) of whole scans."""
         return torch.cat([tokens.mean(1), tokens.std(1)], dim=1)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Out-of-distribution score (B,) from encoder tokens (B, L, D)."""
+        """Return the out-of-distribution score (B,) of encoder tokens (B, L, D)."""
         return self.score(self.features(tokens))
 
     def score(self, features: Tensor) -> Tensor:
-        """Out-of-distribution score (B,) from `features` (B, 2 D)."""
+        """Return the out-of-distribution score (B,) of `features` (B, 2 D)."""
         novelty: Tensor = (features @ self.weight + self.offset) * LOG_ODDS_UNIT
         return novelty

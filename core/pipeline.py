@@ -97,7 +97,7 @@ class MedFedPure(nn.Module):
         return self.classifier_logits(self.purify(x, t_star, seeds))
 
     def detect(self, x: Tensor) -> Detection:
-        """Figure 2(b), first box. t_star is an integer: no gradient passes through it."""
+        """Detect, figure 2(b), first box. t_star is an integer: no gradient passes through it."""
         detection: Detection = self.detector(x.detach())
         return detection
 
@@ -120,7 +120,7 @@ class MedFedPure(nn.Module):
         return self.detector.tau()
 
     def purify(self, x: Tensor, t_star: Tensor, seeds: Sequence[int] | None = None) -> Tensor:
-        """Figure 2(b), second box: x_pur (B, 1, H, W)."""
+        """Purify, figure 2(b), second box: x_pur (B, 1, H, W)."""
         x_pur: Tensor = self.purifier(x, t_star, [0] * len(x) if seeds is None else seeds)
         return x_pur
 

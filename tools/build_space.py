@@ -1,4 +1,4 @@
-"""Assembles the folder that is uploaded as a Hugging Face Space, and tries it.
+"""Folder that is uploaded as a Hugging Face Space: assembled, and opened once.
 
     python -m tools.build_space build/space         # assembles it, prints its size
     python -m tools.build_space build/space --run   # and opens it once, from a clean copy
@@ -45,7 +45,7 @@ START_SECONDS = 120
 
 
 def assemble(out: Path) -> int:
-    """Copies what a Space needs into `out` and returns its size in bytes.
+    """Copy the files of a Space into `out`; return their size in bytes.
 
     Raises:
         FileExistsError: `out` holds something that this command did not make.
@@ -61,13 +61,13 @@ def assemble(out: Path) -> int:
             shutil.copytree(source, out / name, ignore=shutil.ignore_patterns(*LEFT_OUT))
         else:
             shutil.copy(source, out / name)
-    pins = requirements((ROOT / "requirements.txt").read_text(encoding="utf-8"))
+    pins = build_requirements((ROOT / "requirements.txt").read_text(encoding="utf-8"))
     (out / "requirements.txt").write_text(pins, encoding="utf-8")
     return sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
 
 
-def requirements(pinned: str) -> str:
-    """The Space's requirements.txt, from the project's; Gradio comes with the Space itself."""
+def build_requirements(pinned: str) -> str:
+    """Build the Space's requirements.txt from the project's; the Space itself brings Gradio."""
     lines = [line for line in pinned.splitlines() if line and not line.startswith("#")]
     for i, line in enumerate(lines):
         name = re.split(r"[=<>\[]", line)[0]
@@ -76,8 +76,8 @@ def requirements(pinned: str) -> str:
     return HEAD + "\n".join(line for line in lines if not line.startswith("gradio")) + "\n"
 
 
-def run(folder: Path) -> float:
-    """Seconds until the page of a clean copy of `folder` opens, with this environment's packages.
+def measure_start(folder: Path) -> float:
+    """Return the seconds until the page of a clean copy of `folder` opens, with these packages.
 
     Raises:
         RuntimeError: it does not open; the message holds what it printed.
@@ -111,9 +111,9 @@ def run(folder: Path) -> float:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(
-        prog="python -m tools.build_space", description="Assembles what is uploaded as a Space."
+        prog="python -m tools.build_space", description="Assemble the files of a Space."
     )
     parser.add_argument("out", type=Path, help="folder to make; an earlier one of it is replaced")
     parser.add_argument("--run", action="store_true", help="open it once from a clean copy")
@@ -122,7 +122,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         size = assemble(args.out)
         print(f"{args.out}: {size / 1e6:.1f} MB")
         if args.run:
-            print(f"opened in {run(args.out):.1f} s")
+            print(f"opened in {measure_start(args.out):.1f} s")
     except (OSError, RuntimeError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

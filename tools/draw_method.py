@@ -1,4 +1,4 @@
-"""Writes docs/method.svg: the figure of the tab About as a file of its own, for the README.
+"""Command that writes docs/method.svg, the figure of the tab About, for the README.
 
 python -m tools.draw_method
 """

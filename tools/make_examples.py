@@ -1,13 +1,13 @@
-"""Makes the synthetic example scans: phantoms made lifelike by the project's own diffusion model.
+"""Synthetic example scans: phantoms with texture of the project's own diffusion model.
 
     python -m tools.thumbnails --data FOLDER --out thumbnails.npy
     python -m tools.make_examples thumbnails.npy
 
-A phantom is turned, scaled and shifted, noised to depth `DEPTH` and denoised, so that texture comes
-from the model and anatomy from the drawing; a 3 x 3 mean takes what grain is left, which the
-detector would rightly call unusual. Which candidates ship is decided by the system itself: those
-that are read right, turned without defence and right with it; one that fails is kept beside them,
-labelled as such. None may be like a training scan: `tools.thumbnails` writes what those look like.
+A phantom is rotated, scaled and shifted, noised to depth `DEPTH` and denoised: texture comes from
+the model, anatomy from the drawing. A 3 x 3 mean removes grain, which the detector would flag.
+Examples are candidates that are right when clean, flipped by the attack without defence, and right
+with it, and one failure, labelled as such. None may resemble a training scan: `tools.thumbnails`
+writes the thumbnails to compare with.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ MAX_CORRELATION = 0.9
 Correlation = Callable[[Tensor], float]
 
 
-def nearest(known: np.ndarray) -> Correlation:
-    """The highest correlation of a scan with thumbnails (N, side ** 2) of zero mean, unit norm."""
+def build_correlation(known: np.ndarray) -> Correlation:
+    """Build a function: highest correlation of a scan with thumbnails (N, side ** 2)."""
     side = round(known.shape[1] ** 0.5)
 
     def correlation(scan: Tensor) -> float:
@@ -54,20 +54,22 @@ def nearest(known: np.ndarray) -> Correlation:
     return correlation
 
 
-def candidates(system: MedFedPure, count: int, depth: int = DEPTH) -> Iterator[tuple[bool, Tensor]]:
-    """Yields (drawn with a tumour, scan (1, 224, 224) on the 8-bit grid), `count` times."""
+def generate_candidates(
+    system: MedFedPure, count: int, depth: int = DEPTH
+) -> Iterator[tuple[bool, Tensor]]:
+    """Yield (drawn with a tumour, scan (1, 224, 224) on the 8-bit grid), `count` times."""
     config = PurifierConfig(noises=NOISES)
     painter = Purifier(system.purifier.noise_pred, system.purifier.diffusion, config)
     for seed in range(count):
         tumour = seed % 2 == 0
-        x = posed(draw_phantom(seed, tumour), seed)[None].to(system.device)
+        x = pose(draw_phantom(seed, tumour), seed)[None].to(system.device)
         with torch.no_grad():
             painted = blur(painter(x, torch.full((1,), depth, device=system.device), [seed]))
         yield tumour, from_uint8(to_uint8(painted[0]))
 
 
-def posed(scan: Tensor, seed: int) -> Tensor:
-    """The scan (1, H, W) turned by up to 45 degrees, shrunk by up to a quarter, and shifted."""
+def pose(scan: Tensor, seed: int) -> Tensor:
+    """Rotate a scan (1, H, W) by up to 45 degrees, shrink it by up to a quarter, and shift it."""
     generator = torch.Generator().manual_seed(seed)
     turn, wide, high, right, down = (torch.rand(5, generator=generator) * 2 - 1).tolist()
     angle, sx, sy = turn * math.pi / 4, 1.15 + 0.15 * wide, 1.15 + 0.15 * high
@@ -97,9 +99,9 @@ def judge(system: MedFedPure, scan: Tensor, tumour: bool, correlation: float) ->
 
 
 def choose(judged: Iterable[Example], each: int = 3) -> list[Example]:
-    """The first `each` of both classes without a fault, the last place for a failure if one came.
+    """Choose the first `each` of both classes without a fault; a failure, if any, takes one place.
 
-    Stops as soon as it has them. Candidates too like a training scan are passed over.
+    Stops when all are found. Candidates too similar to a training scan are skipped.
     """
     good: dict[bool, list[Example]] = {True: [], False: []}
     failures: list[Example] = []
@@ -118,8 +120,8 @@ def choose(judged: Iterable[Example], each: int = 3) -> list[Example]:
 
 
 def make(system: MedFedPure, correlation: Correlation, folder: Path, count: int) -> list[Example]:
-    """Draws, judges, chooses and writes; whatever examples were in the folder are replaced."""
-    drawn = candidates(system, count)
+    """Draw, judge, choose and write examples; those in the folder are replaced."""
+    drawn = generate_candidates(system, count)
     chosen = choose(judge(system, scan, tumour, correlation(scan)) for tumour, scan in drawn)
     folder.mkdir(parents=True, exist_ok=True)
     for old in [*folder.glob("*.png"), *folder.glob("*.json")]:
@@ -132,14 +134,15 @@ def make(system: MedFedPure, correlation: Correlation, folder: Path, count: int)
 
 
 def main() -> None:
+    """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else None)
-    parser.add_argument("thumbnails", type=Path, help="what tools.thumbnails wrote")
+    parser.add_argument("thumbnails", type=Path, help="file written by tools.thumbnails")
     parser.add_argument("--weights", type=Path, help="folder of weights (default: the project's)")
     parser.add_argument("--count", type=int, default=60, help="candidates at most")
     parser.add_argument("--out", type=Path, default=FOLDER, help="folder of the examples")
     args = parser.parse_args()
     known = np.load(args.thumbnails, allow_pickle=False)
-    for example in make(core.load(args.weights), nearest(known), args.out, args.count):
+    for example in make(core.load(args.weights), build_correlation(known), args.out, args.count):
         print(f"{example.name}: {example.describe()}")
 
 

@@ -1,4 +1,4 @@
-"""Takes the documents' pictures of the page: every tab with something on it, dark and light.
+"""Screenshots of the page for the documents: every tab with content, dark and light.
 
 python -m tools.screenshots docs
 """
@@ -19,7 +19,7 @@ from bench.app.server import running
 
 TABS = ("explore", "batch", "learn", "about")
 THEMES = ("dark", "light")
-# of the lesson: the step's tab, the button that is pressed there, and what then appears
+# of the lesson: the step's tab, its button, and the element that then appears
 LESSON = (
     ("lesson-0", "look-1", "#learned-0 .mf-output"),
     ("lesson-1", "lesson-attack", "#learned-1 >> text=Step 7 of 7"),
@@ -31,7 +31,7 @@ LESSON = (
 
 
 def visit_tabs() -> Iterator[tuple[str, Any]]:
-    """Yields each tab's name with the theme, such as 'learn-dark', and the page that shows it."""
+    """Yield each tab's name with the theme, such as 'learn-dark', and the page that shows it."""
     with running() as served, visitor() as guest:
         for theme in THEMES:
             page = guest.open(f"{served.url}?__theme={theme}", 1600, 1000)
@@ -45,7 +45,7 @@ def visit_tabs() -> Iterator[tuple[str, Any]]:
 
 
 def show_tab(page: Any, tab: str) -> None:
-    """Opens a tab and fills it."""
+    """Open a tab and fill it."""
     page.get_by_role("tab", name=tab.capitalize(), exact=True).click()
     if tab == "learn":
         take_step(page, *LESSON[0])
@@ -63,21 +63,21 @@ def show_tab(page: Any, tab: str) -> None:
 
 
 def take_step(page: Any, step: str, button: str, appears: str) -> None:
-    """Takes one step of the lesson."""
+    """Take one step of the lesson."""
     page.click(f"#{step}-button")
     page.click(f"#{button}")
     page.wait_for_selector(appears)
 
 
 def save_screenshot(page: Any, path: Path) -> None:
-    """Saves the page at 960 x 600."""
+    """Save the page at 960 x 600."""
     path.parent.mkdir(parents=True, exist_ok=True)
     picture = Image.open(io.BytesIO(page.screenshot()))
     picture.convert("RGB").resize((960, 600), Image.Resampling.LANCZOS).save(path, quality=82)
 
 
 def main() -> None:
-    """Runs the command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(prog="python -m tools.screenshots", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("folder", type=Path, help="folder of the pictures")

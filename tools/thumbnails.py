@@ -1,8 +1,8 @@
-"""Writes what the training scans look like, for `tools.make_examples`, which must not imitate one.
+"""Command that writes thumbnails of the training scans, for `tools.make_examples`.
 
     python -m tools.thumbnails --data FOLDER --out thumbnails.npy
 
-The thumbnails are too small to show anyone's anatomy; do not publish the file all the same.
+Do not publish the file, although the thumbnails are too small to show anatomy.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from train.data.sources import DataError, find_data_root, load_scans
 from train.data.split import PROTOCOLS, compute_thumbnails, list_orientations, read_manifest
 
 
-def known(scans: np.ndarray) -> np.ndarray:
-    """Thumbnails (8 N, 576) of scans (N, H, W) uint8, as they are, turned and mirrored."""
+def compute_orientations(scans: np.ndarray) -> np.ndarray:
+    """Return thumbnails (8 N, 576) of scans (N, H, W) uint8 in all orientations."""
     return np.concatenate(list_orientations(compute_thumbnails(scans)))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command line; 2 with a sentence where the input is at fault."""
-    args = _parser().parse_args(argv)
+    """Run the command line; return 2 after a sentence if the input is at fault."""
+    args = _build_parser().parse_args(argv)
     try:
         root = args.data or find_data_root()
         if root is None:
@@ -37,17 +37,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     except DataError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    np.save(args.out, known(scans))
+    np.save(args.out, compute_orientations(scans))
     say(f"{len(records)} training and validation scans, turned and mirrored too, in {args.out}")
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
+def _build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tools.thumbnails", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     add = parser.add_argument
     add("--data", type=Path, help="folder of the data sets (or set MEDFEDPURE_DATA)")
-    add("--protocol", default="multi-source", choices=list(PROTOCOLS), help="split learnt from")
+    add(
+        "--protocol",
+        default="multi-source",
+        choices=list(PROTOCOLS),
+        help="split of the training scans",
+    )
     add("--cache", type=Path, default=Path(".cache"), help="folder of decoded scans")
     add("--out", type=Path, default=Path(".cache/thumbnails.npy"), help="file to write")
     return parser

@@ -27,9 +27,9 @@ EXPERTS = (("Expert 1", "fine"), ("Expert 2", "middle"), ("Expert 3", "coarse"))
 
 def draw_method_figure() -> str:
     """Return an inline SVG whose text takes the page's colours, readable in dark and light."""
-    boxes = "".join(_box(*box) for box in BOXES)
+    boxes = "".join(_draw_box(*box) for box in BOXES)
     arrows = "".join(
-        _arrow(x, TOP + BOX_HEIGHT / 2, to, TOP + BOX_HEIGHT / 2)
+        _draw_arrow(x, TOP + BOX_HEIGHT / 2, to, TOP + BOX_HEIGHT / 2)
         for x, to in ((110, 150), (330, 370), (520, 560))
     )
     experts = ""
@@ -41,14 +41,14 @@ def draw_method_figure() -> str:
             f'<text x="800" y="{y + 42}">{scale}</text>'
         )
         middle = y + 27
-        experts += _arrow(720, TOP + BOX_HEIGHT / 2, 755, middle) + _arrow(
+        experts += _draw_arrow(720, TOP + BOX_HEIGHT / 2, 755, middle) + _draw_arrow(
             845, middle, 880, TOP + BOX_HEIGHT / 2
         )
     attention = (
         '<rect class="mf-box mf-home" x="755" y="240" width="235" height="54" rx="7"/>'
         '<text class="mf-title" x="872" y="262">Attention</text>'
         '<text x="872" y="282">weight of each vote</text>'
-        f"{_arrow(935, 240, 935, TOP + BOX_HEIGHT)}{_elbow()}"
+        f"{_draw_arrow(935, 240, 935, TOP + BOX_HEIGHT)}{_draw_elbow()}"
     )
     labels = (
         '<text class="mf-left" x="650" y="256">purified scan</text>'
@@ -69,7 +69,7 @@ def draw_method_figure() -> str:
     )
 
 
-def _box(x: int, width: int, title: str, lines: tuple[str, ...]) -> str:
+def _draw_box(x: int, width: int, title: str, lines: tuple[str, ...]) -> str:
     middle = x + width / 2
     text = "".join(
         f'<text x="{middle:g}" y="{TOP + 46 + 19 * i}">{escape(line)}</text>'
@@ -81,14 +81,14 @@ def _box(x: int, width: int, title: str, lines: tuple[str, ...]) -> str:
     )
 
 
-def _arrow(x1: float, y1: float, x2: float, y2: float) -> str:
+def _draw_arrow(x1: float, y1: float, x2: float, y2: float) -> str:
     return (
         f'<line class="mf-flow" x1="{x1:g}" y1="{y1:g}" x2="{x2:g}" y2="{y2:g}" '
         'marker-end="url(#mf-tip)"/>'
     )
 
 
-def _elbow() -> str:
+def _draw_elbow() -> str:
     """Draw the arrow from the purifier down and across to the attention."""
     return (
         f'<polyline class="mf-flow" points="640,{TOP + BOX_HEIGHT} 640,267 755,267" '

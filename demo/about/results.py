@@ -35,8 +35,8 @@ def render_robustness(folder: Path = RESULTS) -> str:
     for protocol, meaning in PROTOCOLS.items():
         result = _read(folder / f"robustness-{protocol}.json")
         for i, (row, name) in enumerate(ROWS.items()):
-            cells = [format_accuracy(_at(result, "rows", row, "systems", s)) for s in SYSTEMS]
-            flagged = format_percent(_at(result, "rows", row, "systems", "defence", "flagged"))
+            cells = [format_accuracy(_get(result, "rows", row, "systems", s)) for s in SYSTEMS]
+            flagged = format_percent(_get(result, "rows", row, "systems", "defence", "flagged"))
             first = f"<b>{protocol}</b><small>{escape(meaning)}</small>" if i == 0 else ""
             lines.append([first, name, *cells, flagged])
     head = ["split", "test scans", *SYSTEMS.values(), "flagged"]
@@ -45,15 +45,15 @@ def render_robustness(folder: Path = RESULTS) -> str:
 
 def render_attack_suite(folder: Path = RESULTS) -> str:
     """Render the worst case over the attack suite, and the errors that raise no alarm."""
-    standings = _at(_read(folder / "ladder-multi-source.json"), "standings")
+    standings = _get(_read(folder / "ladder-multi-source.json"), "standings")
     lines = [
-        [name, *(format_accuracy(_at(standings, system, key)) for key in ("clean", "worst"))]
+        [name, *(format_accuracy(_get(standings, system, key)) for key in ("clean", "worst"))]
         for system, name in SUITE_SYSTEMS.items()
     ]
     head = ["system", "clean", "worst case of the attack suite"]
     caption = "Attacks that know the whole system, eps .015"
     areas = (
-        f"{format_number(_at(standings, 'defence', 'detection', key, 'auroc'))} {name}"
+        f"{format_number(_get(standings, 'defence', 'detection', key, 'auroc'))} {name}"
         for key, name in DETECTOR_AWARE.items()
     )
     return (
@@ -67,21 +67,21 @@ def render_attack_suite(folder: Path = RESULTS) -> str:
 
 def render_main_limits(folder: Path = RESULTS) -> str:
     """Render the three most important limits, with the figures that show them."""
-    standings = _at(_read(folder / "ladder-multi-source.json"), "standings")
+    standings = _get(_read(folder / "ladder-multi-source.json"), "standings")
     worst = [
-        f"{_format_count(_at(standings, system, 'worst', 'k'))} of "
-        f"{_format_count(_at(standings, system, 'worst', 'n'))}"
+        f"{_format_count(_get(standings, system, 'worst', 'k'))} of "
+        f"{_format_count(_get(standings, system, 'worst', 'n'))}"
         for system in ("trained-mixture", "defence", "uniform-attention")
     ]
     other = _read(folder / "loso.json")
-    clean = [_at(other, "rows", f"{row}: clean", "systems", "defence") for row in OTHER_SOURCES]
+    clean = [_get(other, "rows", f"{row}: clean", "systems", "defence") for row in OTHER_SOURCES]
     right, alarms = (
-        " and ".join(format_percent(_at(system, key)) for system in clean)
+        " and ".join(format_percent(_get(system, key)) for system in clean)
         for key in ("accuracy", "flagged")
     )
-    cam = _at(_read(folder / "looks-multi-source.json"), "rows", "pointing")
-    inside, chance = (format_percent(_at(cam, key)) for key in ("energy_inside", "by_chance"))
-    hit, count = (_format_count(_at(cam, "pointing", key)) for key in ("k", "n"))
+    cam = _get(_read(folder / "looks-multi-source.json"), "rows", "pointing")
+    inside, chance = (format_percent(_get(cam, key)) for key in ("energy_inside", "by_chance"))
+    hit, count = (_format_count(_get(cam, "pointing", key)) for key in ("k", "n"))
     return (
         "<ol>"
         "<li><b>An attacker who knows the detector evades it, and detector and purifier add "
@@ -102,8 +102,8 @@ def render_main_limits(folder: Path = RESULTS) -> str:
 
 
 def _describe_undetected(standings: Any) -> str:
-    attacked = _at(standings, "defence", "unnoticed", "attacked")
-    undetected, misread = (_format_count(_at(attacked, key)) for key in ("unnoticed", "misread"))
+    attacked = _get(standings, "defence", "unnoticed", "attacked")
+    undetected, misread = (_format_count(_get(attacked, key)) for key in ("unnoticed", "misread"))
     return (
         f"Of {misread} scans that any attack gets misread behind the full pipeline {undetected} "
         "raise no alarm."
@@ -119,8 +119,8 @@ def render_detection(folder: Path = RESULTS) -> str:
         ("trained", "adversarially trained mixture"),
     ):
         for eps in ("0.004", "0.015"):
-            row = _at(result, "rows", f"{target}, eps {eps}", "scores")
-            cells = [format_number(_at(row, s, "auroc")) for s in ("paper", "fused")]
+            row = _get(result, "rows", f"{target}, eps {eps}", "scores")
+            cells = [format_number(_get(row, s, "auroc")) for s in ("paper", "fused")]
             lines.append([f"PGD-7 on the {name}, eps {eps}", *cells])
     head = ["attack", "paper's score, AUROC", "fused score, AUROC"]
     return render_table(head, lines, "Detection of attacks that do not know the detector")
@@ -129,11 +129,11 @@ def render_detection(folder: Path = RESULTS) -> str:
 def render_speed(folder: Path = RESULTS) -> str:
     """Return one sentence: how long a reading takes, and on what machine."""
     result = _read(folder / "latency-multi-source.json")
-    row, on = _at(result, "rows", "read"), _at(result, "provenance", "timed_on")
-    seconds = [_at(row, key) for key in ("median_ms", "p95_ms")]
+    row, on = _get(result, "rows", "read"), _get(result, "provenance", "timed_on")
+    seconds = [_get(row, key) for key in ("median_ms", "p95_ms")]
     times = [DASH if s is None else f"{s / 1e3:.2f} s" for s in seconds]
-    where = escape(str(_at(on, "device_name") or DASH))
-    threads = _at(on, "threads") or DASH
+    where = escape(str(_get(on, "device_name") or DASH))
+    threads = _get(on, "threads") or DASH
     return (
         f"Reading one scan takes {times[0]} (95th percentile {times[1]}) on {where}, "
         f"{threads} threads."
@@ -147,8 +147,8 @@ def render_provenance(folder: Path = RESULTS) -> str:
     names += [f"{name}-multi-source" for name in ("ladder", "detection", "latency", "looks")]
     names.append("loso")
     for name in names:
-        facts = _at(_read(folder / f"{name}.json"), "provenance")
-        date, commit = (str(_at(facts, key) or DASH)[:10] for key in ("date", "commit"))
+        facts = _get(_read(folder / f"{name}.json"), "provenance")
+        date, commit = (str(_get(facts, key) or DASH)[:10] for key in ("date", "commit"))
         lines.append(
             [f"<code>results/{name}.json</code>", escape(date), f"<code>{escape(commit)}</code>"]
         )
@@ -178,10 +178,10 @@ def render_weights(folder: Path = WEIGHTS) -> str:
 
 def format_accuracy(cells: Any) -> str:
     """Return '93.3 % [90.2 to 95.8] 448/480' from one system's figures, or a dash."""
-    share, k, n = (_at(cells, key) for key in ("accuracy", "k", "n"))
+    share, k, n = (_get(cells, key) for key in ("accuracy", "k", "n"))
     if share is None or k is None or n is None:
         return DASH
-    interval = _at(cells, "interval_by_group") or _at(cells, "interval")
+    interval = _get(cells, "interval_by_group") or _get(cells, "interval")
     span = "[{:.1f} to {:.1f}] ".format(*(100 * end for end in interval)) if interval else ""
     return f"<b>{share * 100:.1f} %</b> <small>{span}{k}/{n}</small>"
 
@@ -223,7 +223,7 @@ def _read(path: Path) -> Any:
         return None
 
 
-def _at(value: Any, *keys: str) -> Any:
+def _get(value: Any, *keys: str) -> Any:
     """Return the value at a path of keys, or None."""
     for key in keys:
         value = value.get(key) if isinstance(value, dict) else None

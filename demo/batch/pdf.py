@@ -43,7 +43,7 @@ def draw_pages(work: Worklist, each: bool, info: Mapping[str, Any]) -> list[Page
             page.draw_text(LEFT + at, TOP + 0.05, head, size=7.5, weight="bold")
         page.draw_rule(TOP + 0.17)
         for line, (scan, result) in enumerate(part):
-            _row(page, TOP + 0.28 + 0.19 * line, scan, result)
+            _draw_row(page, TOP + 0.28 + 0.19 * line, scan, result)
     seed = {"purifier's noise": 0}
     top = pages[-1].draw_table(TOP, "Seed", seed)
     top = pages[-1].draw_table(
@@ -53,7 +53,7 @@ def draw_pages(work: Worklist, each: bool, info: Mapping[str, Any]) -> list[Page
     return pages
 
 
-def _row(page: Page, top: float, scan: Scan, result: Reading | str | None) -> None:
+def _draw_row(page: Page, top: float, scan: Scan, result: Reading | str | None) -> None:
     page.draw_text(LEFT + COLUMNS[0], top, str(scan.file), size=8)
     if scan.slices > 1:
         page.draw_text(LEFT + COLUMNS[1], top, f"{scan.slice} of {scan.slices}", size=8)

@@ -37,12 +37,12 @@ class BatchTab:
         self.turn = gr.State(0, time_to_live=KEEP_SECONDS)
         with gr.Row(elem_id="batch", equal_height=False):
             with gr.Column(elem_id="batch-controls", scale=0, min_width=300):
-                self._controls()
+                self._build_controls()
             with gr.Column(elem_id="batch-main", scale=1, min_width=640):
                 self.view = gr.HTML(problem or table.render(Worklist(), False))
-        self._events()
+        self._connect_events()
 
-    def _controls(self) -> None:
+    def _build_controls(self) -> None:
         gr.HTML("<h2>Files</h2>")
         self.files = gr.File(
             label=f"Pictures up to {MAX_BYTES // MB} MB; DICOM, NIfTI, zip up to "
@@ -69,7 +69,7 @@ class BatchTab:
             self.pdf = gr.Button("Table (PDF)", size="sm", elem_id="batch-pdf", min_width=90)
         self.place = gr.HTML("", elem_id="batch-file")
 
-    def _events(self) -> None:
+    def _connect_events(self) -> None:
         at_once: dict[str, Any] = {"queue": False, **PRIVATE}
         shown = [self.work, self.each]
         # raw: our decoder reads the stored files, which Gradio has checked to be uploads
@@ -86,8 +86,8 @@ class BatchTab:
         )  # fmt: skip
         self.stop.click(_stop, shown, self.view, **at_once)
         self.clear.click(_clear, self.work, [self.work, self.view, self.place], **at_once)
-        attach_download(self.csv, _csv, shown, self.place)
-        attach_download(self.pdf, self._pdf, shown, self.place)
+        attach_download(self.csv, _make_csv, shown, self.place)
+        attach_download(self.pdf, self._make_pdf, shown, self.place)
 
     def _receive(
         self, stored: list[dict[str, Any]] | None, work: Worklist, each: bool
@@ -107,7 +107,7 @@ class BatchTab:
             return gr.skip(), gr.skip(), gr.skip()
         return work, turn + continues, table.render(work, each)
 
-    def _pdf(self, work: Worklist, each: bool) -> GeneratedFile | str:
+    def _make_pdf(self, work: Worklist, each: bool) -> GeneratedFile | str:
         if not work.scans or self.system is None:
             return EMPTY_BATCH
         from demo.batch import pdf
@@ -116,7 +116,7 @@ class BatchTab:
         return GeneratedFile(f"{NAME}.pdf", "application/pdf", data)
 
 
-def _csv(work: Worklist, each: bool) -> GeneratedFile | str:
+def _make_csv(work: Worklist, each: bool) -> GeneratedFile | str:
     return (
         GeneratedFile(f"{NAME}.csv", "text/csv", work.to_csv(each)) if work.scans else EMPTY_BATCH
     )

@@ -21,9 +21,9 @@ def render(work: Worklist, each: bool) -> str:
     rows = work.list_rows(each)
     heads = "".join(f'<th scope="col">{escape(head)}</th>' for head in HEADS)
     reading = next((s for s, result in rows if result is None), None) if work.running else None
-    body = "".join(_row(work, scan, result, scan is reading) for scan, result in rows)
+    body = "".join(_render_row(work, scan, result, scan is reading) for scan, result in rows)
     return (
-        f'{_progress(work, each)}<div class="mf-scroll" role="region" tabindex="0" '
+        f'{_render_progress(work, each)}<div class="mf-scroll" role="region" tabindex="0" '
         f'aria-label="Table of the batch"><table class="mf-batch"><thead><tr>{heads}</tr></thead>'
         f"<tbody>{body}</tbody></table></div>"
     )
@@ -42,7 +42,7 @@ def summarize(work: Worklist, each: bool) -> str:
     )
 
 
-def _progress(work: Worklist, each: bool) -> str:
+def _render_progress(work: Worklist, each: bool) -> str:
     total, left = len(work.list_rows(each)), len(work.list_waiting(each))
     state = "Reading" if work.running else "Done" if not left else "Ready"
     if not work.running and left and work.readings:
@@ -55,7 +55,7 @@ def _progress(work: Worklist, each: bool) -> str:
     )
 
 
-def _row(work: Worklist, scan: Scan, result: Reading | str | None, is_next: bool) -> str:
+def _render_row(work: Worklist, scan: Scan, result: Reading | str | None, is_next: bool) -> str:
     name = f'<small class="mf-name">{escape(work.names[scan.file - 1])}</small>'
     of = f"{scan.slice} of {scan.slices}" if scan.slices > 1 else ""
     head = f'<th scope="row">{scan.file}{name}</th><td>{of}</td>'

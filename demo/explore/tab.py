@@ -93,9 +93,9 @@ class ExploreTab:
                         self.certificate = CertificateSection(
                             smoothed, no_smoothed, self.analysis, self.generation
                         )
-        self._events()
+        self._connect_events()
 
-    def _events(self) -> None:
+    def _connect_events(self) -> None:
         c = self.controls
         # outputs that another slice or another scan replaces
         analysed = [self.stages, self.viewer, self.results, self.decision, self.analysis]

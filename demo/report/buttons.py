@@ -18,11 +18,11 @@ class ReportButtons:
             pdf = gr.Button("Report (PDF, 2 pages)", size="sm", min_width=150, elem_id="report-pdf")
             png = gr.Button("First page (PNG)", size="sm", min_width=150, elem_id="report-png")
             place = gr.HTML("", elem_id="report-file")
-        attach_download(pdf, _pdf, [analysis], place)
-        attach_download(png, _png, [analysis], place)
+        attach_download(pdf, _make_pdf, [analysis], place)
+        attach_download(png, _make_png, [analysis], place)
 
 
-def _pdf(analysis: Analysis | None) -> GeneratedFile | str:
+def _make_pdf(analysis: Analysis | None) -> GeneratedFile | str:
     if analysis is None or analysis.clean is None:
         return NO_ANALYSIS
     from demo.report import document, pdf
@@ -30,7 +30,7 @@ def _pdf(analysis: Analysis | None) -> GeneratedFile | str:
     return GeneratedFile(f"{document.NAME}.pdf", "application/pdf", pdf.render_pdf(analysis))
 
 
-def _png(analysis: Analysis | None) -> GeneratedFile | str:
+def _make_png(analysis: Analysis | None) -> GeneratedFile | str:
     if analysis is None or analysis.clean is None:
         return NO_ANALYSIS
     from demo.report import document, pdf

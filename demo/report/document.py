@@ -42,12 +42,12 @@ def build_document(a: Analysis) -> dict[str, Any]:
     """
     described = describe_analysis(a)
     if a.attacked_scan is not None:
-        described["attack"] |= _picture(a.attacked_scan)
+        described["attack"] |= _encode_picture(a.attacked_scan)
     return {
         "notice": described.pop("notice"),
         "made_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "repeat": list_commands(a),
-        "scan": _picture(a.scan),
+        "scan": _encode_picture(a.scan),
         **described,
         "weights_sha256": find_weight_hashes(a.info),
         "versions": collect_versions(),
@@ -151,7 +151,7 @@ def repeat_analysis(system: MedFedPure, report: Mapping[str, Any]) -> Analysis:
     return replace(done, steps=steps, attacked=attacked)
 
 
-def _picture(scan: Tensor) -> dict[str, str]:
+def _encode_picture(scan: Tensor) -> dict[str, str]:
     return {
         "sha256": hash_levels(to_uint8(scan)),
         "hashed": HASHED,

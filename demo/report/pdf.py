@@ -43,27 +43,27 @@ def draw_pages(a: Analysis) -> list[Page]:
     facts = document.build_document(a)
     made_at = f"Model output, made {facts['made_at']}{wording.describe_hospital(a.hospital)}"
     drawn = [Page(TITLE, made_at, n, 2) for n in (1, 2)]
-    _figure(drawn[0], a)
-    _provenance(drawn[1], a, facts)
+    _draw_figure(drawn[0], a)
+    _draw_provenance(drawn[1], a, facts)
     return drawn
 
 
-def _figure(page: Page, a: Analysis) -> None:
+def _draw_figure(page: Page, a: Analysis) -> None:
     for column, name in enumerate(COLUMNS):
         page.draw_text(LEFT + column * COLUMN_WIDTH, TOP, name, weight="bold")
     top = TOP + 0.18
     for name, reading in a.readings:
-        _pictures(page, top, name, reading, a)
+        _draw_pictures(page, top, name, reading, a)
         top += SIDE + 0.32
-    _colour_bars(page, top + 0.02)
-    top = _outputs(page, top + 0.62, a)
-    top = _detector(page, top + 0.2, a)
-    top = _mixture(page, top + 0.2, a)
+    _draw_colour_bars(page, top + 0.02)
+    top = _draw_outputs(page, top + 0.62, a)
+    top = _draw_detector(page, top + 0.2, a)
+    top = _draw_mixture(page, top + 0.2, a)
     page.draw_rule(top + 0.05)
     page.draw_paragraph(LEFT, top + 0.25, LIMITS)
 
 
-def _pictures(page: Page, top: float, name: str, d: Diagnosis, a: Analysis) -> None:
+def _draw_pictures(page: Page, top: float, name: str, d: Diagnosis, a: Analysis) -> None:
     x = [LEFT + column * COLUMN_WIDTH for column in range(4)]
     page.draw_image(x[0], top, to_uint8(d.scan)[0])
     page.draw_image(x[2], top, images.colour_error(d.error_map))
@@ -73,13 +73,13 @@ def _pictures(page: Page, top: float, name: str, d: Diagnosis, a: Analysis) -> N
         page.draw_image(x[1], top, images.colour_change(a.scan, d.scan))
         captions[1] = "attacked - clean, amplified"
     else:
-        for row, line in enumerate(_settings(a)):
+        for row, line in enumerate(_list_settings(a)):
             page.draw_text(x[1] + 0.05, top + 0.15 + 0.19 * row, line, size=8, color=MUTED)
     for at, caption in zip(x, captions, strict=True):
         page.draw_text(at, top + SIDE + 0.11, caption, size=8, color=MUTED)
 
 
-def _settings(a: Analysis) -> list[str]:
+def _list_settings(a: Analysis) -> list[str]:
     s = a.settings
     if s.kind == "none":
         return ["No attack.", f"Seed {s.seed}"]
@@ -88,7 +88,7 @@ def _settings(a: Analysis) -> list[str]:
             f"Seed {s.seed}"]  # fmt: skip
 
 
-def _colour_bars(page: Page, top: float) -> None:
+def _draw_colour_bars(page: Page, top: float) -> None:
     change = images.MAX_CHANGE_LEVELS
     scales = (
         (1, images.apply_diverging(np.linspace(-1, 1, 64)), f"-{change}", f"+{change}"),
@@ -101,7 +101,7 @@ def _colour_bars(page: Page, top: float) -> None:
         page.draw_text(x + SIDE, top + 0.18, f"{high} grey levels", size=7, color=MUTED, ha="right")
 
 
-def _outputs(page: Page, top: float, a: Analysis) -> float:
+def _draw_outputs(page: Page, top: float, a: Analysis) -> float:
     page.draw_text(LEFT, top, "Final outputs of the models", size=11, weight="bold")
     x = (LEFT, LEFT + 1.5, LEFT + 4.3)
     top += 0.26
@@ -126,7 +126,7 @@ def _outputs(page: Page, top: float, a: Analysis) -> float:
     return top + 0.15
 
 
-def _detector(page: Page, top: float, a: Analysis) -> float:
+def _draw_detector(page: Page, top: float, a: Analysis) -> float:
     page.draw_text(LEFT, top, "Attack detector", size=11, weight="bold")
     for name, d in a.readings:
         top += 0.24
@@ -142,7 +142,7 @@ def _detector(page: Page, top: float, a: Analysis) -> float:
     return top + 0.12
 
 
-def _mixture(page: Page, top: float, a: Analysis) -> float:
+def _draw_mixture(page: Page, top: float, a: Analysis) -> float:
     page.draw_text(LEFT, top, "Experts of the mixture: weight and vote", size=11, weight="bold")
     for name, d in a.readings:
         top += 0.24
@@ -156,7 +156,7 @@ def _mixture(page: Page, top: float, a: Analysis) -> float:
     return top + 0.12
 
 
-def _provenance(page: Page, a: Analysis, facts: dict[str, Any]) -> None:
+def _draw_provenance(page: Page, a: Analysis, facts: dict[str, Any]) -> None:
     top = page.draw_table(TOP, "Settings of the attack", a.settings.to_dict())
     scans = {"clean scan": facts["scan"]["sha256"]}
     if a.attacked_scan is not None:
@@ -167,11 +167,11 @@ def _provenance(page: Page, a: Analysis, facts: dict[str, Any]) -> None:
     top = page.draw_table(
         top, "How to repeat it (the pictures are in the JSON report)", facts["repeat"]
     )
-    times = {f"{name} scan": _times(d) for name, d in a.readings}
+    times = {f"{name} scan": _list_times(d) for name, d in a.readings}
     if a.attack_ms:
         times["attack"] = f"{a.attack_ms:.0f} ms"
     page.draw_table(top, "Timings", times)
 
 
-def _times(d: Diagnosis) -> str:
+def _list_times(d: Diagnosis) -> str:
     return ", ".join(f"{name} {ms:.0f} ms" for name, ms in d.timings_ms.items())

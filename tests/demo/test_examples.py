@@ -14,7 +14,7 @@ from demo import examples
 from demo.examples import Example
 from demo.phantom import draw_phantom
 from tools import make_examples
-from tools.thumbnails import known
+from tools.thumbnails import compute_orientations
 
 FACTS = {
     "name": "T1, tumour",
@@ -87,7 +87,7 @@ def test_choosing_wants_strangers_and_keeps_one_failure() -> None:
 
 
 def test_correlation_sees_through_mirrors(scan: Tensor) -> None:
-    correlation = make_examples.nearest(known(to_uint8(scan)))
+    correlation = make_examples.build_correlation(compute_orientations(to_uint8(scan)))
     assert correlation(scan) == pytest.approx(1, abs=1e-4)
     assert correlation(scan.flip(-1)) == pytest.approx(1, abs=1e-4)
     assert correlation(draw_phantom(9, False)) < 0.97

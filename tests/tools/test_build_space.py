@@ -13,7 +13,7 @@ import pytest
 
 from demo.serving import zero_gpu
 from tools import build_space
-from tools.build_space import LEFT_OUT, ROOT, SPACE_PINS, assemble, main, requirements
+from tools.build_space import LEFT_OUT, ROOT, SPACE_PINS, assemble, build_requirements, main
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +61,7 @@ def test_its_pins_are_the_project_s_but_for_torch(made: Path) -> None:
     assert set(pinned) - set(own) == {"gradio"}  # the Space installs the sdk_version of README.md
     front = (made / "README.md").read_text(encoding="utf-8")
     assert re.search(rf"^sdk_version: {re.escape(pinned['gradio'])}$", front, re.M)
-    assert "numpy==1\n" in requirements("# a comment\n\nnumpy==1\ngradio==2\n")
+    assert "numpy==1\n" in build_requirements("# a comment\n\nnumpy==1\ngradio==2\n")
 
 
 def lines(text: str) -> list[str]:

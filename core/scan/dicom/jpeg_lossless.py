@@ -70,7 +70,7 @@ def decode(stream: bytes) -> np.ndarray:
 
 
 def _parse_tables(body: bytes) -> dict[int, np.ndarray]:
-    """Huffman tables by number: code length and category of any next 16 bits, (2, 65536) uint8."""
+    """Parse Huffman tables by number: length and category of each 16 bits, (2, 65536) uint8."""
     found = {}
     while body:
         counts = list(body[1:17])

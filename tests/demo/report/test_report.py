@@ -26,7 +26,7 @@ from demo.analysis.attack import AttackSettings
 from demo.explore import analyse
 from demo.rendering import wording
 from demo.report import document, pdf
-from demo.report.buttons import NO_ANALYSIS, _pdf, _png
+from demo.report.buttons import NO_ANALYSIS, _make_pdf, _make_png
 from demo.report.download import GeneratedFile
 from demo.report.page import DPI, LEFT, SIDE, TOP, Page
 
@@ -222,7 +222,7 @@ def test_nothing_is_left_on_disk_or_in_pyplot(
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr("tempfile.tempdir", None)
     monkeypatch.chdir(tmp_path)
-    for made in (_pdf(done), _png(done)):
+    for made in (_make_pdf(done), _make_png(done)):
         assert isinstance(made, GeneratedFile) and made.data
     assert list(tmp_path.iterdir()) == []
     assert "matplotlib.pyplot" not in sys.modules
@@ -230,7 +230,7 @@ def test_nothing_is_left_on_disk_or_in_pyplot(
 
 def test_without_an_analysis_the_buttons_say_so(scan: Tensor) -> None:
     for analysis in (None, Analysis(scan, AttackSettings())):
-        assert _pdf(analysis) == NO_ANALYSIS == _png(analysis)
+        assert _make_pdf(analysis) == NO_ANALYSIS == _make_png(analysis)
 
 
 def test_the_scan_in_the_report_is_a_file_that_can_be_opened(done: Analysis) -> None:
