@@ -1,4 +1,4 @@
-"""What all tests share: synthetic and real scans, and the rule that nothing skips in CI."""
+"""Shared fixtures: synthetic and real scans, and the rule that nothing skips in CI."""
 
 from __future__ import annotations
 

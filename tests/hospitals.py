@@ -1,4 +1,4 @@
-"""A folder of weights that hold three hospitals, as a federation leaves it, of untrained parts."""
+"""Folder of weights with three hospitals and untrained parts, as a federation writes it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Imports all of core and train as on a machine that has nothing but the packages named.
+"""Command that imports core and train with only the named packages available.
 
 A program for `test_architecture.py`: `lean_imports.py torch,numpy` prints each module it imported.
 Packages that the named ones require are allowed too; any other is as good as not installed.

@@ -1,4 +1,4 @@
-"""Networks that train in a blink, as lines of a preset."""
+"""Small networks that train in seconds, as lines of a preset."""
 
 NETWORKS = """
 [system.moe]

@@ -1,4 +1,4 @@
-"""The shape of the untrained system that tests read with: real in every part, and quick."""
+"""Shape of the untrained system of the tests: complete and fast."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Phantoms, and a system of one's own to turn the knobs of."""
+"""Fixtures of core: phantoms, and a system whose settings a test may change."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Backbones beside timm's own, and how finely they look at small pictures."""
+"""Backbones: equal to timm's at full size, with fewer strides for small inputs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A weights file round-trips bit for bit, names its makers, and one flipped byte is refused."""
+"""Weights files round-trip bit for bit, state their origin, and one flipped byte is refused."""
 
 from __future__ import annotations
 

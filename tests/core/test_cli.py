@@ -1,4 +1,4 @@
-"""The command line keeps its face: one JSON object a line, the same keys, errors in their place."""
+"""Command line of core: one JSON object a line, fixed keys, errors in their place."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def test_it_is_what_the_library_reads(weights, scans, capsys):
         assert line[key] == pytest.approx(diagnosis[key], abs=1e-4)
 
 
-def test_a_bad_file_gets_its_error_and_the_rest_go_on(weights, scans, tmp_path, capsys):
+def test_a_bad_file_gets_its_error_and_the_others_are_read(weights, scans, tmp_path, capsys):
     bad = tmp_path / "bad.png"
     bad.write_text("no picture")
     assert main([scans[0], str(bad), "none.png", scans[1], "--json", "--weights", weights]) == 1
@@ -203,7 +203,7 @@ def test_without_json_a_line_to_read(weights, scans, capsys):
         (["a.png", "--attack", "fgsm", "--eps", "-1"], "eps"),
     ],
 )
-def test_options_that_make_no_sense(options, complaint, capsys):
+def test_invalid_options_are_refused(options, complaint, capsys):
     with pytest.raises(SystemExit) as caught:
         main(options)
     assert caught.value.code == 2

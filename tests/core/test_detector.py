@@ -1,4 +1,4 @@
-"""The detector: the paper's score by hand, thresholds counted out, the picture where it belongs."""
+"""Detector: the paper's score by hand, thresholds, and the place of the error map."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def test_the_match_is_the_sum_over_its_spread(phantoms: Tensor) -> None:
     assert z.grad is not None and (z.grad != 0).double().mean() > 0.99
 
 
-def test_a_classifier_that_says_the_same_of_everything_matches_nothing(phantoms: Tensor) -> None:
+def test_a_constant_classifier_matches_nothing(phantoms: Tensor) -> None:
     found = correlate_with_gradient(
         phantoms, lambda x: 0 * x.mean((1, 2, 3))[:, None].expand(-1, 2)
     )

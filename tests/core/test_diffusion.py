@@ -1,4 +1,4 @@
-"""The diffusion's mathematics against closed forms written down anew."""
+"""Mathematics of the diffusion process against independent closed forms."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Grad-CAM: in closed form where there is one, and on the part of the scan that it speaks of."""
+"""Grad-CAM: equal to a closed form where there is one, and aligned with the scan."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_a_maps_mean_is_its_share_of_the_log_odds(
     )
 
 
-def test_maps_have_the_scans_size_and_never_speak_against(
+def test_maps_have_the_scans_size_and_are_never_negative(
     tiny_system: MedFedPure, phantoms: Tensor
 ) -> None:
     model = tiny_system.classifier.model

@@ -1,4 +1,4 @@
-"""One system at several hospitals: what is shared, what is not, and what is refused."""
+"""Systems of several hospitals: shared parts, hospitals' own parts, and refusals."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def test_a_reading_leaves_the_other_hospitals_as_they_were(
     assert lasting(systems[2].read(phantoms[0], seed=2)) != alone[2]
 
 
-def test_normalisation_can_stay_at_home_too(
+def test_normalisation_can_stay_local_too(
     tiny_system: MedFedPure, phantoms: Tensor, tmp_path: Path
 ) -> None:
     model = copy.deepcopy(tiny_system)

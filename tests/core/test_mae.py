@@ -1,4 +1,4 @@
-"""The autoencoder's laws: patches, masks, and no patch ever predicted from itself."""
+"""Laws of the autoencoder: patches, masks, and no patch predicted from itself."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_an_odd_grid_has_no_complementary_masks() -> None:
         mae.complementary()
 
 
-def test_hidden_pixels_cannot_be_seen() -> None:
+def test_masked_pixels_do_not_affect_the_prediction() -> None:
     mae, x = tiny(), scans()
     ids_keep = torch.arange(16).expand(2, -1)
     changed = x.clone()
@@ -88,7 +88,7 @@ def test_a_patchs_reconstruction_never_looks_at_it(patch: int) -> None:
     assert (before[:, others] != after[:, others]).any()
 
 
-def test_reconstruction_averages_the_masks_that_hide_a_patch() -> None:
+def test_reconstruction_averages_the_masks_that_cover_a_patch() -> None:
     mae, x = tiny(), scans(1)
     keep = mae.complementary()
     guesses = [mae(x, ids[None])[0, 27] for ids in keep if 27 not in ids]

@@ -1,4 +1,4 @@
-"""Every measure against scikit-learn, SciPy or a closed form."""
+"""Metrics against scikit-learn, SciPy or a closed form."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""The mixture's laws under both gates, and its loss by hand."""
+"""Laws of the mixture under both gates, and its loss by hand."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def test_a_client_s_weights_learn_under_the_paper_s_loss() -> None:
     assert model.attention.log_weights.grad.abs().max() > 0
 
 
-def test_a_weight_of_zero_silences_an_expert_and_stays_a_number() -> None:
+def test_a_weight_of_zero_removes_an_expert_and_stays_finite() -> None:
     model, x = by_client([0.0, 1.0], (16, 8)), scans()
     torch.testing.assert_close(model(x), model.experts[1](x).log_softmax(1))
     assert model.attention.log_weights.isfinite().all()

@@ -1,4 +1,4 @@
-"""The whole defence on phantoms: a reading, its gradients, its policies, its folder of weights."""
+"""Full pipeline on phantoms: a reading, its gradients, its policies, its folder of weights."""
 
 from __future__ import annotations
 

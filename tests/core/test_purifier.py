@@ -1,4 +1,4 @@
-"""The purifier: depth follows the score, noise follows the seed, gradients pass."""
+"""Purifier: depth follows the score, noise follows the seed, gradients pass."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Streams of one seed draw numbers of their own, the same every day."""
+"""Noise streams of one seed are independent and reproducible."""
 
 from __future__ import annotations
 

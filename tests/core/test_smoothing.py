@@ -1,4 +1,4 @@
-"""Laws of the certificate: its bound, its radius, its ball, and when it says nothing."""
+"""Laws of the certificate: its bound, its radius, its ball, and refusals."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ def test_nothing_within_the_ball_turns_what_was_certified() -> None:
     assert beyond[0] > beyond[1]
 
 
-def test_of_a_coin_nothing_is_said() -> None:
+def test_a_random_classifier_gets_no_certificate() -> None:
     model = Linear(TINY)
     said = [model.certify(flat(0.5), seed=seed) for seed in range(10)]
     assert all(c.label is None and c.radius == c.eps == 0 for c in said)
@@ -251,7 +251,7 @@ def test_what_is_no_scan_is_not_certified(tiny: Smoothed, value: float) -> None:
         tiny.certify(scan, n0=2, n=2)
 
 
-def test_a_reader_of_no_numbers_certifies_nothing(tiny: Smoothed) -> None:
+def test_a_classifier_that_returns_nan_certifies_nothing(tiny: Smoothed) -> None:
     with torch.no_grad():
         next(tiny.expert.parameters()).fill_(torch.nan)
     with pytest.raises(ValueError, match="returned NaN or infinity"):

@@ -1,4 +1,4 @@
-"""The U-Net keeps the picture's shape, hears the time and lets gradients through."""
+"""U-Net: keeps the picture's shape, depends on the time, passes gradients."""
 
 from __future__ import annotations
 

@@ -79,14 +79,14 @@ def test_choosing_wants_strangers_and_keeps_one_failure() -> None:
     def example(tumour: bool, right: bool, correlation: float = 0.5) -> Example:
         return Example("", levels, tumour, correlation, True, True, right)
 
-    twin, fine, failed = example(True, True, 0.95), example(True, True), example(False, False)
-    chosen = make_examples.choose([twin, *[fine] * 5, *[example(False, True)] * 5, failed])
-    assert len(chosen) == 6 and twin not in chosen
+    near_copy, fine, failed = example(True, True, 0.95), example(True, True), example(False, False)
+    chosen = make_examples.choose([near_copy, *[fine] * 5, *[example(False, True)] * 5, failed])
+    assert len(chosen) == 6 and near_copy not in chosen
     assert [e.is_failure for e in chosen] == [False] * 5 + [True]
     assert [e.tumour for e in chosen[:5]] == [True] * 3 + [False] * 2
 
 
-def test_correlation_sees_through_mirrors(scan: Tensor) -> None:
+def test_correlation_finds_mirrored_scans(scan: Tensor) -> None:
     correlation = make_examples.build_correlation(compute_orientations(to_uint8(scan)))
     assert correlation(scan) == pytest.approx(1, abs=1e-4)
     assert correlation(scan.flip(-1)) == pytest.approx(1, abs=1e-4)

@@ -1,4 +1,4 @@
-"""A small trained network and scans of two kinds that it mostly, and not always, tells apart."""
+"""Fixtures of the parity tests: a small trained network, and scans of two kinds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Our attacks walk where torchattacks' do: the same perturbed scans within 1e-5 (`make parity`)."""
+"""Attacks against torchattacks: equal perturbed scans within 1e-5 (`make parity`)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is uploaded as a Space: all that the page needs, nothing else, with pins of its own."""
+"""Files of a Space: all that the page needs, nothing else, with its own pins."""
 
 from __future__ import annotations
 

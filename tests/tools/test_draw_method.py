@@ -1,4 +1,4 @@
-"""The README's figure is the one that the page shows."""
+"""The README's figure equals the page's."""
 
 from __future__ import annotations
 

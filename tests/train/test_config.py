@@ -1,4 +1,4 @@
-"""Every preset that ships parses; whatever is wrong in one is named."""
+"""Presets: those that ship parse, and errors name the key."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_every_preset_parses_under_its_own_name(name):
 
 
 @pytest.mark.parametrize("method", list_methods())
-def test_every_method_can_be_laid_over_the_federation(method):
+def test_every_method_can_override_the_federation(method):
     changed, plain = read_preset(f"federated+{method}"), read_preset("federated")
     assert changed.name == f"federated+{method}"
     assert replace(changed, name="") != replace(plain, name="")

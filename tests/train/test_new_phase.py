@@ -1,4 +1,4 @@
-"""A new training phase is one file and one line: everything else is derived from its object."""
+"""A new training phase is one file and one line; everything else derives from its object."""
 
 from __future__ import annotations
 

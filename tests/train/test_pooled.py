@@ -1,4 +1,4 @@
-"""All phases end to end on forty phantoms, and the sentences that bad data folders end in."""
+"""All phases end to end on forty phantoms, and errors of bad data folders."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def test_a_finished_phase_is_not_trained_again(world, trained, capsys):
     assert "resumed at step 6 of 6" in capsys.readouterr().err
 
 
-def test_another_seed_does_not_go_on_from_this_one_s_checkpoint(world, trained, capsys):
+def test_another_seed_does_not_resume_from_this_one_s_checkpoint(world, trained, capsys):
     assert train("mae", world / "data", trained, seed="1") == 2
     assert "other settings: remove it to start again" in capsys.readouterr().err
 

@@ -1,4 +1,4 @@
-"""Fitting learns, stops early, and resumes after a kill without a difference."""
+"""Training loop: learns, stops early, and resumes after a kill without a difference."""
 
 from __future__ import annotations
 
@@ -165,7 +165,7 @@ def test_early_stop_after_patience_epochs_without_a_better_one(data):
         {"optimizer": "sgd"},
     ],
 )
-def test_settings_that_make_no_sense_are_refused(wrong):
+def test_invalid_settings_are_refused(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         FitConfig(**wrong)
 
@@ -236,7 +236,7 @@ def test_a_checkpoint_of_other_settings_or_another_shape_is_refused(data, tmp_pa
     assert path.read_bytes() == written
 
 
-def test_a_damaged_checkpoint_is_told(data, tmp_path):
+def test_a_damaged_checkpoint_is_reported(data, tmp_path):
     path = tmp_path / "toy.state"
     run(data, checkpoint=path)
     path.write_bytes(path.read_bytes()[:-100])
@@ -244,7 +244,7 @@ def test_a_damaged_checkpoint_is_told(data, tmp_path):
         run(data, checkpoint=path)
 
 
-def test_a_full_disk_keeps_the_last_checkpoint_and_training_goes_on_from_it(
+def test_a_full_disk_keeps_the_last_checkpoint_and_training_resumes_from_it(
     data, tmp_path, monkeypatch
 ):
     whole, _ = run(data)

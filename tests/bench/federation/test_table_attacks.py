@@ -143,7 +143,7 @@ def test_no_budget_no_change() -> None:
         ({"std": (0.2, 0.0, 0.2)}, "steps, alpha and std must be positive"),
     ],
 )
-def test_nonsense_is_named(bad: dict[str, object], message: str) -> None:
+def test_invalid_settings_are_named(bad: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         SignedL2(**bad)
 

@@ -1,4 +1,4 @@
-"""The smallest attack: exact where the answer is known, and never better than what was found."""
+"""Search for the smallest eps: exact on linear models, and never below the attacks that it ran."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_a_linear_models_answer_is_exact(norm: str, smallest: float, odds: float
     assert last.high == found and last.low <= smallest + 1e-6 and found - last.low <= TOLERANCE
 
 
-def test_none_where_even_the_largest_does_not_turn_it() -> None:
+def test_none_where_even_the_largest_does_not_flip_it() -> None:
     logits, x = linear(1.0, "linf", 0.0601)
     assert MinimalPGD(0.06)(logits, x, label(1.0)) is None
     probes = list(MinimalPGD(0.06).search(logits, x, label(1.0)))
@@ -61,7 +61,7 @@ def test_zero_where_the_output_was_another_one_before() -> None:
     assert probe.high == 0 and torch.equal(probe.x_adv, x)
 
 
-def test_the_books_are_kept() -> None:
+def test_steps_report_the_interval_and_the_scan() -> None:
     """On a network: the interval only shrinks, and what is said to turn it does."""
     torch.manual_seed(0)
     inside, x = nn.Linear(SIDE * SIDE, 32), torch.rand(1, 1, SIDE, SIDE)

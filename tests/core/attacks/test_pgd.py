@@ -1,4 +1,4 @@
-"""Attacks: inside their ball, never kind to the model, exact where a closed form exists."""
+"""FGSM, PGD, EOT: inside their ball, the loss does not fall, exact where a closed form exists."""
 
 from __future__ import annotations
 
@@ -231,6 +231,6 @@ def test_eot_of_impossible_draws_stays_finite() -> None:
         (lambda: PGD()(net(), scans(), labels(), seeds=[1]), "one seed per scan, got 1 for 5"),
     ],
 )
-def test_nonsense_is_named(make: Callable[[], object], message: str) -> None:
+def test_invalid_settings_are_named(make: Callable[[], object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make()

@@ -1,4 +1,4 @@
-"""APGD, Square, low-frequency PGD and BPDA: inside their ball, as strong as they say."""
+"""APGD, Square, low-frequency PGD and BPDA: inside their ball, as strong as documented."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_eps_zero_changes_nothing() -> None:
 
 
 @pytest.mark.parametrize("loss", ["ce", "margin"])
-def test_apgd_finds_the_corner_of_a_linear_reader(loss: str) -> None:
+def test_apgd_finds_the_corner_of_a_linear_model(loss: str) -> None:
     w = torch.randn(SIDE * SIDE, generator=torch.Generator().manual_seed(3))
 
     def model(x: Tensor) -> Tensor:
@@ -152,6 +152,6 @@ def test_straight_through_is_exact_forward_and_the_identity_backward() -> None:
         (lambda: LowFrequency(steps=0), "steps"),
     ],
 )  # fmt: skip
-def test_numbers_that_make_no_sense_are_refused(make, words) -> None:
+def test_invalid_numbers_are_refused(make, words) -> None:
     with pytest.raises(ValueError, match=words):
         make()

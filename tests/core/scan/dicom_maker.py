@@ -1,4 +1,4 @@
-"""Makes DICOM files for the tests: any photometric, bit depth and transfer syntax."""
+"""DICOM files for the tests: any photometric, bit depth and transfer syntax."""
 
 from __future__ import annotations
 

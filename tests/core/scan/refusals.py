@@ -1,4 +1,4 @@
-"""What every refusal of a file owes its reader."""
+"""Requirements on every sentence that refuses a file."""
 
 from __future__ import annotations
 

@@ -385,7 +385,7 @@ def test_without_geometry_nothing_is_marked():
         ({"BurnedInAnnotation": "YES"}, "may name the patient"),
     ],
 )
-def test_what_the_reader_must_know(attributes, note):
+def test_notes_name_the_limits_of_the_file(attributes, note):
     stored = values(12)
     (found,) = read_volume(native(data_set(stored, 12, **attributes), stored)).notes
     assert note in found

@@ -1,4 +1,4 @@
-"""Files that lie, are broken or want too much end in one sentence, and in little memory."""
+"""Forged, damaged and oversized files end in one sentence, and in little memory."""
 
 from __future__ import annotations
 
@@ -371,7 +371,7 @@ def test_nothing_is_written(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_log_goes_on_for_everybody_else(caplog):
+def test_other_loggers_keep_logging(caplog):
     read_volume(dicom())
     logging.getLogger("pydicom").warning("heard")
     assert "heard" in caplog.text

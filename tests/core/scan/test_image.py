@@ -205,7 +205,7 @@ def test_size_is_an_argument(picture):
     assert read_scan(picture, size=32).shape == (1, 32, 32)
 
 
-def test_many_readers_at_once(scan, picture):
+def test_many_threads_read_at_once(scan, picture):
     data = encode(picture, "PNG")
     with ThreadPoolExecutor(4) as pool:
         assert all(torch.equal(s, scan) for s in pool.map(read_scan, [data] * 32))

@@ -1,4 +1,4 @@
-"""NIfTI of every type, version and orientation opens as the radiologist looks at it."""
+"""NIfTI of every type, version and orientation opens in the radiological view."""
 
 from __future__ import annotations
 
@@ -127,14 +127,14 @@ def test_the_middle_slice_is_the_scan():
     assert torch.equal(read_scan(data), read_volume(data).slice(16))
 
 
-def test_levels_come_from_the_whole_volume_and_shrug_at_one_bright_vessel():
+def test_levels_come_from_the_whole_volume_and_ignore_one_bright_vessel():
     values = head()
     values[5, 5, 5] = 30_000
     black, white = read_volume(nifti(values)).levels
     assert 0 < black < white <= head().max()
 
 
-def test_a_blank_slice_is_told_and_the_others_are_read():
+def test_a_blank_slice_is_reported_and_the_others_are_read():
     values = head()
     values[:, :, 0] = 0
     volume = read_volume(nifti(values))

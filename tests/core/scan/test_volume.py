@@ -1,4 +1,4 @@
-"""A picture is a volume of one slice; what the models see hangs on no window."""
+"""A picture is a volume of one slice; windows do not change the models' input."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ def test_the_table_says_what_the_files_say(tmp_path: Path) -> None:
     assert shown[1:4] == [DASH] * 3  # the row that was not measured
 
 
-def test_attackers_who_know_the_defence_are_shown_too(tmp_path: Path) -> None:
+def test_adaptive_attacks_are_shown_too(tmp_path: Path) -> None:
     block = {"accuracy": 0.5, "k": 2, "n": 4, "interval_by_group": [0.25, 0.75]}
     defence = {
         "clean": block,

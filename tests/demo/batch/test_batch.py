@@ -53,7 +53,7 @@ def run(system: MedFedPure, work: Worklist, each: bool = False) -> list[str]:
     return shown
 
 
-def test_a_bad_file_has_its_row_and_the_rest_goes_on(
+def test_a_bad_file_has_its_row_and_the_others_are_read(
     tiny_system: MedFedPure, work: Worklist
 ) -> None:
     run(tiny_system, work)
@@ -92,7 +92,7 @@ def test_each_event_reads_one_scan(tiny_system: MedFedPure, work: Worklist) -> N
     assert [html.count("is being read") for html in shown] == [1] * 5 + [0]
 
 
-def test_stopping_keeps_what_was_read_and_reading_goes_on_from_there(
+def test_stopping_keeps_the_readings_and_reading_resumes_from_there(
     tiny_system: MedFedPure, work: Worklist
 ) -> None:
     assert work.start(True) and work.step(tiny_system, True)
@@ -149,7 +149,7 @@ def test_a_batch_has_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
     assert work.scans[-1].refusal == worklist.FULL
 
 
-def test_the_csv_tells_all_but_names(tiny_system: MedFedPure, work: Worklist) -> None:
+def test_the_csv_holds_all_but_names(tiny_system: MedFedPure, work: Worklist) -> None:
     assert work.start(True) and work.step(tiny_system, True)
     data = work.to_csv(each=True).decode()
     rows = list(csv.DictReader(io.StringIO(data)))

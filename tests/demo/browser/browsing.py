@@ -1,4 +1,4 @@
-"""What the browser tests share: the app in a process of its own, and a visitor's moves."""
+"""Helpers of the browser tests: the app in its own process, and a visitor's actions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Serves the page for the browser tests.
+"""Command that serves the page for the browser tests.
 
 python -m tests.demo.browser.serve PORT [--no-weights] [--mcp].
 

@@ -1,4 +1,4 @@
-"""The batch and the report as a visitor meets them, in Chromium."""
+"""Batch and report in Chromium."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The app as a visitor meets it, in Chromium; a request that leaves this machine fails the test."""
+"""Tab Explore in Chromium; a request that leaves this machine fails the test."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A federation's page in Chromium: a hospital is chosen by key, and the others read too."""
+"""Page with several hospitals in Chromium: one is chosen by key, the others read too."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Visitors beside each other, the lesson, programs and strangers, on the page as it is served."""
+"""Concurrent visitors, the lesson, programs and strangers on the served page."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The attack step by step, and the smallest one."""
+"""Trajectory of the attack, and the smallest eps."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A federation on the page: whose system reads, and the same scan at each hospital."""
+"""Hospitals on the page: the chosen one's system reads, and each one's reading is shown."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Choosing a file, a slice, an example; and the scores of a whole series."""
+"""Selection of a file, a slice or an example, and the scores of a whole series."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_a_blank_slice_is_shown_but_not_read(scan: Tensor) -> None:
     assert selection.BLANK_MESSAGE in shown.line
 
 
-def test_a_colour_picture_is_told_and_read_on_request(photograph: bytes) -> None:
+def test_a_colour_picture_is_refused_and_read_on_request(photograph: bytes) -> None:
     series = selection.receive(decode_upload(photograph))
     assert isinstance(series, Series)
     refused = selection.view_selection(series)

@@ -1,4 +1,4 @@
-"""What the viewer is sent: the very numbers that were computed, and where they lie."""
+"""Value of the viewer: the computed numbers, unchanged, and their place."""
 
 from __future__ import annotations
 

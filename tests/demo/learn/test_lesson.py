@@ -84,7 +84,7 @@ def test_a_step_computes_what_it_needs(system: MedFedPure, seen: Lesson) -> None
     assert lesson.detect(system, straight) is straight
 
 
-def test_the_detector_is_told_off_where_it_is_wrong(done: Lesson) -> None:
+def test_the_detectors_errors_are_described(done: Lesson) -> None:
     from dataclasses import replace
 
     assert done.clean is not None and done.attacked is not None

@@ -54,7 +54,7 @@ def test_each_reading_is_explained(analysis: Analysis) -> None:
     assert page.count("Expert 1") == page.count("Expert 3") == 2  # clean and attacked
 
 
-def test_where_it_cannot_judge_nothing_speaks_for_a_class(analysis: Analysis) -> None:
+def test_where_it_cannot_judge_no_map_and_no_vote_is_shown(analysis: Analysis) -> None:
     assert analysis.clean
     far = replace(analysis.clean, novelty=analysis.clean.novelty_limit + 1)
     html = results_view.render_explanation(replace(analysis, clean=far))
@@ -75,7 +75,7 @@ def test_votes_and_weights_are_the_readings_own(analysis: Analysis) -> None:
     assert "<Clean>" not in html and "112 x 112" in html
 
 
-def test_the_maps_speak_for_the_output(system: MedFedPure, analysis: Analysis) -> None:
+def test_the_maps_explain_the_output(system: MedFedPure, analysis: Analysis) -> None:
     d, e = analysis.clean, analysis.evidence["clean"]
     assert d is not None
     assert e.label == int(d.is_tumour)

@@ -1,4 +1,4 @@
-"""The folders of data and of HTML need no Gradio, so that tests and commands start fast."""
+"""Folders of data and of HTML import without Gradio, so that tests and commands start fast."""
 
 import subprocess
 import sys

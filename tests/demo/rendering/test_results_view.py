@@ -46,7 +46,7 @@ def test_every_promised_heading_is_there(analysis: Analysis) -> None:
     assert "file://" not in html
 
 
-def test_four_outputs_and_what_turned(analysis: Analysis) -> None:
+def test_four_outputs_and_which_flipped(analysis: Analysis) -> None:
     assert analysis.clean and analysis.attacked
     shown = replace(
         analysis,

@@ -1,4 +1,4 @@
-"""The endpoint as programs meet it: over HTTP, with the client of the README."""
+"""Public endpoint over HTTP, with the client of the README."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def volume() -> bytes:
 
 
 @pytest.fixture(scope="module")
-def twin() -> MedFedPure:
+def local_system() -> MedFedPure:
     """The system that `tests.demo.browser.serve` serves."""
     torch.manual_seed(0)
     return build_system(small_config((112, 56, 28)), {"preset": "untrained"})
@@ -112,7 +112,7 @@ def test_refusals_are_sentences(tiny_system: MedFedPure, volume: bytes, photogra
 
 
 def test_the_example_of_the_readme_runs(
-    served: Served, twin: MedFedPure, volume: bytes, tmp_path: Path,
+    served: Served, local_system: MedFedPure, volume: bytes, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     monkeypatch.chdir(tmp_path)
@@ -120,19 +120,19 @@ def test_the_example_of_the_readme_runs(
     Path("volume.nii.gz").write_bytes(volume)  # its content says what it is, not its name
     exec(EXAMPLE.replace("http://127.0.0.1:7860", served.url), space := {})
     lines = capsys.readouterr().out.splitlines()
-    alone = twin.read(draw_phantom(1, True))
+    alone = local_system.read(draw_phantom(1, True))
     printed = [line.split() for line in lines if line.startswith("True")]
     assert float(printed[0][1]) == pytest.approx(alone.tumour_probability, abs=1e-4)
     slices = [line.split() for line in lines if " of " in line]
     assert [line[:3] for line in slices] == [[f"{n}", "of", "3"] for n in (1, 2, 3)]
     for number, line in enumerate(slices):
-        score = twin.read(read_volume(volume).slice(number)).score
+        score = local_system.read(read_volume(volume).slice(number)).score
         assert float(line[3]) == pytest.approx(score, rel=1e-3)
     space["client"].close()
 
 
 def test_every_kind_of_file_is_read_and_none_is_kept(
-    served: Served, client: Any, twin: MedFedPure, volume: bytes, tmp_path: Path
+    served: Served, client: Any, local_system: MedFedPure, volume: bytes, tmp_path: Path
 ) -> None:
     from gradio_client import handle_file
 
@@ -146,7 +146,7 @@ def test_every_kind_of_file_is_read_and_none_is_kept(
     for name, data in files.items():
         (tmp_path / name).write_bytes(data)
         answer = client.predict(handle_file(tmp_path / name), seed=3, api_name="/read")
-        alone = twin.read(read_volume(data).slice(), 3)
+        alone = local_system.read(read_volume(data).slice(), 3)
         for number in NUMBERS:
             was = getattr(alone, number)
             expected = was.tolist() if isinstance(was, torch.Tensor) else was
@@ -196,7 +196,7 @@ def test_mcp_without_its_package_is_a_sentence(
 
 
 def test_a_language_model_finds_one_tool_and_reads_with_it(
-    tmp_path: Path, twin: MedFedPure
+    tmp_path: Path, local_system: MedFedPure
 ) -> None:
     pytest.importorskip("mcp", reason="the extra 'mcp' is not installed")
     import ast
@@ -226,7 +226,7 @@ def test_a_language_model_finds_one_tool_and_reads_with_it(
         assert tool.name == "read" and "not for clinical use" in tool.description
         assert set(tool.inputSchema["properties"]) == {"scan", "any_picture", "seed", "slice"}
         answer = ast.literal_eval(found["answer"].content[0].text)
-        alone = twin.read(draw_phantom(1, True), 3)
+        alone = local_system.read(draw_phantom(1, True), 3)
         assert answer["score"] == pytest.approx(alone.score, rel=1e-3) and answer["seed"] == 3
         folder = server.folder
         assert len(server.kept()) <= 1  # Gradio's own copy of the data URL: left to the sweeper

@@ -1,4 +1,4 @@
-"""Headers, limits and files from elsewhere."""
+"""Headers, rate limits and remote files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Calibration: one half has the best balanced accuracy, temperatures are honest."""
+"""Calibration: best balanced accuracy at one half, temperatures that minimise the loss."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The fused score: no measurement alone, none that is raised to hide, taught by what hides."""
+"""Fused score: bounded feature shares, non-negative weights, detector-aware examples."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def test_two_equal_features_share_it_out():
 
 
 @pytest.mark.parametrize("others", [[0.0] * 8, [0.2, 0.2, 0.0]])
-def test_a_feature_that_alone_tells_much_is_not_given_up_for_those_that_do_not(others):
+def test_a_feature_that_alone_separates_well_is_kept(others):
     share, _, found = fused([3.5, *others], 240)
     assert share > MAX_FEATURE_SHARE  # and says so
     assert found > 0.96
@@ -95,7 +95,7 @@ def test_chance_carries_nothing():
 
 
 def test_no_weight_is_below_zero():
-    """Attacks lower the second feature: a free fit would let whoever raises it hide."""
+    """Attacks lower the second feature: an unconstrained fit would reward raising it."""
     clean, attacked = draw_features([1.5, -1.5, 1.5, 1.5])
     free, _ = fit_logistic(clean, attacked, 1e-2)
     made = Fused(4)
@@ -132,7 +132,7 @@ def test_weights_are_the_best_of_those_that_are_not_below_zero():
         assert np.allclose(weight.numpy(), best, atol=0.02), seed
 
 
-def test_a_few_that_hide_weigh_as_much_as_many_that_do_not():
+def test_few_detector_aware_examples_weigh_as_much_as_many_ordinary_ones():
     """Four in a hundred move what the others leave alone."""
     clean, ordinary = draw_features([2.0, 0.0])
     _, evading = draw_features([0.0, 2.0], 16)
@@ -144,7 +144,9 @@ def test_a_few_that_hide_weigh_as_much_as_many_that_do_not():
     assert weights[0] < 0.2 and weights[1] < 0.5 and weights[2] > 0.7
 
 
-def test_what_hides_scores_lower_and_fits_into_a_file(system: MedFedPure, scans: Tensor) -> None:
+def test_detector_aware_examples_score_lower_and_fit_into_a_file(
+    system: MedFedPure, scans: Tensor
+) -> None:
     x, y = scans[:2], torch.tensor([0, 1])
     system.detector.weight.copy_(torch.tensor([name == "quiet" for name in FEATURES]))
     system.detector.spread.fill_(10.0)
@@ -179,7 +181,7 @@ def test_a_score_of_thousands_still_has_a_gradient(system: MedFedPure, scans: Te
     assert (near == far).float().mean() > 0.9
 
 
-def test_fusing_learns_from_what_hid_from_the_first_fit(
+def test_fusing_adds_examples_that_evade_the_previous_fit(
     system: MedFedPure, scans: Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     x, y = scans, torch.tensor([0, 1, 0, 1])
@@ -192,17 +194,19 @@ def test_fusing_learns_from_what_hid_from_the_first_fit(
 
     def spied_detector_aware(s: MedFedPure, *args: Any) -> Tensor:
         weights.append(s.detector.weight.clone())
-        return args[0] + 0.01  # what matters here is which score it hides from
+        return args[0] + 0.01  # a marked copy: the recorded score is what matters
 
     monkeypatch.setattr("train.calibration.fusion.fit", spied_fit)
     monkeypatch.setattr("train.calibration.fusion.make_detector_aware", spied_detector_aware)
     said: list[str] = []
     fuse(system, x, y, replace(FEW, hidden_rounds=2), said.append)
-    assert fits == [[4], [4, 2], [4, 4]]  # all that hid so far
+    assert fits == [[4], [4, 2], [4, 4]]  # all detector-aware examples so far
     assert len(said) == 3 and not torch.equal(weights[0], weights[1])
 
 
-def test_who_never_hides_teaches_nothing(system: MedFedPure, scans: Tensor) -> None:
+def test_without_rounds_there_are_no_detector_aware_examples(
+    system: MedFedPure, scans: Tensor
+) -> None:
     said: list[str] = []
     fuse(system, scans, torch.tensor([0, 1, 0, 1]), replace(FEW, hidden_rounds=0), said.append)
     assert "detector-aware" not in " ".join(said)
@@ -213,6 +217,6 @@ def test_who_never_hides_teaches_nothing(system: MedFedPure, scans: Tensor) -> N
     [{"hidden_steps": 0}, {"hidden_steps": 7}, {"hidden_scans": 0}, {"hidden_rounds": -1},
      {"hidden_eps": 0}, {"eps": ()}, {"ridge": 0}],
 )  # fmt: skip
-def test_settings_that_make_no_sense_are_refused_before_anything_is_attacked(wrong):
+def test_invalid_settings_are_refused_before_any_attack(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong)).split("_")[0]):
         FusionConfig(**wrong)

@@ -1,4 +1,4 @@
-"""Augmentation keeps shape and range, follows its generator alone, and can be switched off."""
+"""Augmentation keeps shape and range, depends on its generator alone, and can be disabled."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""CIFAR-10 from either edition gives arrays, a name that figures must carry, and its own split."""
+"""CIFAR-10 of either edition gives arrays, a title for the tables, and its own split."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def test_the_official_files_come_first_and_are_exact(tree, monkeypatch):
     assert cifar.train_labels[:10].tolist() == list(range(10))
 
 
-def test_a_damaged_official_file_is_told(tmp_path, monkeypatch):
+def test_a_damaged_official_file_is_reported(tmp_path, monkeypatch):
     official(tmp_path, monkeypatch)
     (tmp_path / OFFICIAL_FOLDER / "data_batch_3").write_bytes(b"x")
     with pytest.raises(DataError, match=r"cifar-10-batches-py is incomplete or damaged"):
@@ -137,7 +137,7 @@ def test_what_is_missing_is_named(tree):
         read_cifar(tree.parent)
 
 
-def test_a_picture_of_another_size_or_none_at_all_is_told(tree):
+def test_a_picture_of_another_size_or_none_at_all_is_reported(tree):
     Image.new("RGB", (16, 16)).save(tree / "train" / "cat" / "0000.jpg")
     with pytest.raises(DataError, match=r"shape \(16, 16, 3\)"):
         read_cifar(tree.parent)

@@ -1,4 +1,4 @@
-"""Laws of the partitions: everybody's scans once, near-duplicates together, the same every time."""
+"""Laws of the partitions: each scan once, near-duplicates together, reproducible."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_the_seed_alone_decides(rows, kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_test_scans_change_nothing_about_who_trains_on_what(rows, kind):
+def test_test_scans_do_not_affect_the_clients_training_scans(rows, kind):
     known = [i for i, row in enumerate(rows) if row.fold != "test"]
     every = assign(rows, PartitionConfig(kind=kind))
     assert [every[i] for i in known] == assign([rows[i] for i in known], PartitionConfig(kind=kind))

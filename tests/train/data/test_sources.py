@@ -1,4 +1,4 @@
-"""Readers list and decode what is there, and name what is missing."""
+"""Sources list and decode their files, and name missing ones."""
 
 from __future__ import annotations
 

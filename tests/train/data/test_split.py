@@ -1,4 +1,4 @@
-"""No group of near-duplicates crosses a fold; folds follow from the files and from nothing else."""
+"""No group of near-duplicates is in two folds; folds depend on the files alone."""
 
 from __future__ import annotations
 

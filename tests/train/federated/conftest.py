@@ -1,4 +1,4 @@
-"""Small federations of real hospitals on forty phantoms."""
+"""Fixtures of federated training: small federations on forty phantoms."""
 
 from __future__ import annotations
 

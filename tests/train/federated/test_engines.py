@@ -1,4 +1,4 @@
-"""The same apps on Flower's engines: slow, as every message there starts a Python of its own."""
+"""Flower's own engines give equal results; slow, as every message there starts a process."""
 
 from __future__ import annotations
 

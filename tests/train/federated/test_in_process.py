@@ -1,4 +1,4 @@
-"""Whole federations in this process, on real scans' stand-ins: the laws of section III-D."""
+"""Federations in this process on phantoms: the laws of section III-D."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def test_a_late_client_adapts_its_attention_to_experts_that_do_not_move(
 
 
 @pytest.mark.slow
-def test_who_joined_after_the_best_round_ends_with_a_network_too(
+def test_a_client_that_joined_after_the_best_round_ends_with_a_network_too(
     preset, federate, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(RunState, "best_round", property(lambda state: min(len(state.history), 1)))
@@ -191,7 +191,7 @@ def test_every_strategy_runs_and_moves_the_experts(preset, federate, tmp_path, s
 
 
 @pytest.mark.slow
-def test_going_on_after_a_round_or_a_kill_within_one_equals_never_stopping(
+def test_resuming_after_a_round_or_a_kill_within_one_equals_never_stopping(
     preset, federate, tmp_path, monkeypatch, capsys
 ):
     path = preset("num_rounds = 2")
@@ -213,7 +213,7 @@ def test_going_on_after_a_round_or_a_kill_within_one_equals_never_stopping(
     assert bytes_of(tmp_path / "stopped") == bytes_of(tmp_path / "whole")
 
 
-def test_other_settings_and_damaged_states_do_not_go_on(preset, federate, tmp_path, capsys):
+def test_other_settings_and_damaged_states_do_not_resume(preset, federate, tmp_path, capsys):
     assert federate(preset()) == 0
     assert federate(preset("calm_rounds = 1\nnum_rounds = 2"), "out", "--resume") == 2
     assert "written with other settings" in capsys.readouterr().err
@@ -236,7 +236,7 @@ def test_other_settings_and_damaged_states_do_not_go_on(preset, federate, tmp_pa
         ("personal", "something personal was about to leave"),
     ],
 )
-def test_a_failing_client_is_on_the_record_and_the_others_go_on(
+def test_a_failing_client_is_recorded_and_the_others_continue(
     preset, federate, tmp_path, monkeypatch, kind, message
 ):
     train = Hospital.train
@@ -280,7 +280,7 @@ def test_rounds_without_enough_clients_are_skipped_and_three_end_the_run(
 
 
 @pytest.mark.slow
-def test_a_skipped_round_is_told_by_the_exit_code(preset, federate, monkeypatch, capsys):
+def test_a_skipped_round_is_reported_by_the_exit_code(preset, federate, monkeypatch, capsys):
     train = Hospital.train
 
     def failing(self, shared, now, **options):

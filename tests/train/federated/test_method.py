@@ -1,4 +1,4 @@
-"""What a preset may ask of a federation besides the paper's plain form: phases, shares, scans."""
+"""Federations with other settings than the paper's: phases, sharing, strategies, scans."""
 
 from __future__ import annotations
 
@@ -209,9 +209,7 @@ def test_with_all_shared_every_hospital_has_the_same_network(federate, preset, t
 
 
 @pytest.mark.slow
-def test_with_momentum_the_server_goes_on_and_resuming_equals_never_stopping(
-    federate, preset, tmp_path, monkeypatch
-):
+def test_with_momentum_resuming_equals_never_stopping(federate, preset, tmp_path, monkeypatch):
     path = preset("num_rounds = 2", strategy="momentum = 0.5\naverage = 0.75")
     assert federate(path, "whole") == 0
     steps = []
@@ -257,7 +255,7 @@ def test_with_an_average_the_mean_over_rounds_is_what_is_kept(federate, preset, 
         assert all(torch.equal(own[n], kept[f"mean/{n}"]) for n in names)
 
 
-def test_who_averages_rounds_can_train_with_who_does_not(preset):
+def test_averaging_rounds_does_not_change_the_experiment(preset):
     """The server alone decides it."""
     digests = {
         read_experiment(str(preset("num_rounds = 1", strategy=s)), "leak-free", 0).digest
@@ -306,7 +304,7 @@ def test_fedem_weighs_shared_experts_by_each_client_s_own_scans(federate, preset
 # --- attacks in training -------------------------------------------------------------------------
 
 
-def test_shares_are_propagated_to_those_who_can():
+def test_shares_are_propagated_to_clients_with_resources():
     counts = {0: 100, 1: 100, 2: 200}
     assert propagate_shares(0.5, [1.0] * 3, counts) == {0: 0.5, 1: 0.5, 2: 0.5}
     found = propagate_shares(0.5, [0.1, 1.0, 1.0], counts)
@@ -318,7 +316,7 @@ def test_shares_are_propagated_to_those_who_can():
     assert cascade == {0: 0.0, 1: 0.6, 2: pytest.approx(0.7)}
 
 
-def test_each_client_is_told_its_share(federate, preset, tmp_path, monkeypatch):
+def test_each_client_receives_its_share(federate, preset, tmp_path, monkeypatch):
     heard = {}
     train = Hospital.train
 

@@ -1,4 +1,4 @@
-"""What a hospital can know before it joins is said in a sentence that names it and the cause."""
+"""Checks of a hospital's node before it joins; each error names its cause."""
 
 from __future__ import annotations
 

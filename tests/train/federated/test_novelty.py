@@ -1,4 +1,4 @@
-"""'Cannot judge' between hospitals: one round, the mean of their heads, nothing kept apart."""
+"""Out-of-distribution head in a federation: one round, the mean of the hospitals' heads."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def test_secure_aggregation_reaches_the_same_head(learned, federate, tmp_path):
         torch.testing.assert_close(masked[name], value, atol=5e-3, rtol=0.05)
 
 
-def test_who_missed_the_round_has_the_head_all_the_same(learned, federate, tmp_path, monkeypatch):
+def test_a_client_that_missed_the_round_gets_the_head_too(learned, federate, tmp_path, monkeypatch):
     path, solve = learned(), Hospital.train
 
     def failing(self, shared, now, **options):
@@ -132,7 +132,7 @@ def test_who_missed_the_round_has_the_head_all_the_same(learned, federate, tmp_p
         ("evaluate", "no client could validate"),
     ],
 )
-def test_a_phase_that_nothing_came_of_is_no_phase_and_can_be_asked_for_again(
+def test_a_phase_without_result_can_be_run_again(
     learned, federate, tmp_path, monkeypatch, capsys, step, why
 ):
     def failing(self, shared, now, **options):

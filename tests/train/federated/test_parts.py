@@ -1,4 +1,4 @@
-"""The parts of a federation one by one: wire, policy, sharing, state files, aggregation."""
+"""Parts of a federation: serialization, policy, sharing, state files, aggregation."""
 
 from __future__ import annotations
 

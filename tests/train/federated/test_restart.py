@@ -1,4 +1,4 @@
-"""On real processes: a hospital's node is killed in the middle of a run and started again."""
+"""A hospital's node, a real process, is killed during a run and started again."""
 
 from __future__ import annotations
 

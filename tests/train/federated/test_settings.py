@@ -1,4 +1,4 @@
-"""What cannot work together is refused where it is read, and the reason is given."""
+"""Settings that cannot work together are refused with the reason."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_the_command_ends_in_one_sentence(preset, federate, capsys):
     assert stop.value.code == 2
 
 
-def test_an_experiment_is_its_settings_but_may_go_on_for_longer(preset):
+def test_an_experiment_is_its_settings_without_the_number_of_rounds(preset):
     first = read_experiment(str(preset("num_rounds = 1")), "leak-free", 0)
     longer = read_experiment(str(preset("num_rounds = 5")), "leak-free", 0)
     other = read_experiment(str(preset("calm_rounds = 1")), "leak-free", 0)

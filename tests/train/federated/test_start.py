@@ -1,4 +1,4 @@
-"""A federation that goes on from trained weights: its first round starts where they end."""
+"""Warm start: a federation's first round starts from trained weights."""
 
 from __future__ import annotations
 
@@ -175,7 +175,7 @@ def test_the_command_starts_there_and_says_so(
     assert federate(path, "on", "--resume", "--start", str(weights)) == 0
 
 
-def test_going_on_with_rounds_of_other_weights_is_refused(experiment, weights, tmp_path):
+def test_resuming_rounds_of_other_weights_is_refused(experiment, weights, tmp_path):
     out = tmp_path / "out"
     state = RunState(experiment, out, resume=False, start=weights)
     summary = {"score": {"mean": 0.5}}

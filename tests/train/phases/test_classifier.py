@@ -1,4 +1,4 @@
-"""What picks a classifier's epoch."""
+"""Validation score that selects a classifier's epoch."""
 
 from __future__ import annotations
 

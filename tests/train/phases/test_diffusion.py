@@ -1,4 +1,4 @@
-"""The purifier's training: what the network is asked to take away, with and without attacks."""
+"""Training of the diffusion model: its target with and without attacks."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_without_attacks_it_is_the_papers_loss(x: Tensor) -> None:
 
 
 @pytest.mark.parametrize("share", [0.5, 1.0])
-def test_noise_and_perturbation_are_to_be_taken_away_together(x: Tensor, share: float) -> None:
+def test_noise_and_perturbation_are_removed_together(x: Tensor, share: float) -> None:
     """Who predicts what lies between the noised attacked scan and the clean one is right."""
     oracle = Oracle(x[:1])
     assert loss_of(oracle, x, adv_share=share) == pytest.approx(0, abs=1e-4)

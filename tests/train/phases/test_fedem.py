@@ -1,4 +1,4 @@
-"""FedEM's two steps: their laws, and that nothing but the E-step moves a client's weights."""
+"""FedEM: laws of E-step and M-step; only the E-step changes a client's weights."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_identical_experts_share_scans_by_the_clients_weights() -> None:
     torch.testing.assert_close(estimate_mixture_weights(model, scans(), CPU), PI)
 
 
-def test_shares_are_the_posterior_of_who_made_the_scan() -> None:
+def test_responsibilities_are_the_posterior_of_the_expert() -> None:
     model, (x, y) = mixture(), scans().all(CPU)
     sure_of(model, 1, 0)
     output = model.outputs(x)
@@ -85,7 +85,7 @@ def test_an_experts_gradient_is_that_of_its_own_weighted_loss() -> None:
 
 
 def test_em_never_lowers_the_likelihood() -> None:
-    """What makes the E-step right: with the experts as they are, repeating it climbs."""
+    """With fixed experts, repeated E-steps never lower the likelihood."""
     model, data = mixture(), scans()
     sure_of(model, 0, 0)
     x, y = data.all(CPU)

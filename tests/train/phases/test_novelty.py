@@ -61,7 +61,7 @@ def shares(head: Novelty, mae: MaskedAutoencoder) -> tuple[float, float]:
     return float(known.float().mean()), float(strange.float().mean())
 
 
-def test_the_head_refuses_drawings_and_judges_scans(
+def test_the_head_refuses_outliers_and_judges_scans(
     scans: np.ndarray, mae: MaskedAutoencoder
 ) -> None:
     head, own = Novelty(32), solver(mae, scans[28:])
@@ -96,7 +96,7 @@ def test_one_validation_scan_is_the_limit_itself(scans: np.ndarray, mae: MaskedA
     assert own.validate(head)["val_refused"] in (0.0, 1.0)  # it lies on the limit
 
 
-def test_the_mean_of_heads_says_the_mean_of_what_they_say(
+def test_the_mean_of_heads_has_the_mean_of_their_scores(
     scans: np.ndarray, mae: MaskedAutoencoder
 ) -> None:
     heads = [Novelty(32) for _ in range(2)]
@@ -117,7 +117,7 @@ def test_the_mean_of_heads_says_the_mean_of_what_they_say(
 @pytest.mark.parametrize(
     "wrong", [{"scans": 3}, {"outliers": 0}, {"refused": 0.0}, {"refused": 1.0}, {"ridge": 0.0}]
 )
-def test_settings_that_make_no_sense(wrong: dict[str, float]) -> None:
+def test_invalid_settings_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):
         NoveltyPhase(**wrong)  # type: ignore[arg-type]
 

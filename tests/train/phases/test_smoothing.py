@@ -50,7 +50,7 @@ def test_the_loss_is_both_and_teaches_both_networks(x: Tensor) -> None:
     assert not torch.equal(loss_of(model, x), loss_of(model, x, seed=1))
 
 
-def test_moving_the_average_uphill_raises_the_loss_by_a_bounded_step(x: Tensor) -> None:
+def test_moving_the_average_raises_the_loss_by_a_bounded_step(x: Tensor) -> None:
     torch.manual_seed(0)
     model, seen = Brightness(TINY), []
     steps = {adv: loss_of(model, x, denoise=0, adv=adv) for adv in (0.0, 0.4)}
@@ -71,7 +71,7 @@ def test_moving_the_average_uphill_raises_the_loss_by_a_bounded_step(x: Tensor) 
     assert torch.equal(moved.mean(1) < 0, y == 1)
 
 
-def test_the_score_counts_scans_that_enough_copies_are_read_right_of() -> None:
+def test_the_score_counts_scans_with_enough_correct_copies() -> None:
     levels = torch.tensor([0.3, 0.5, 0.51, 0.7])
     scans = (levels * 255).byte().view(-1, 1, 1).expand(-1, 224, 224).numpy()
     data = ScanDataset(scans, torch.tensor([0, 1, 1, 1]), ["a"] * 4, list(range(4)))
@@ -86,6 +86,6 @@ def test_the_score_counts_scans_that_enough_copies_are_read_right_of() -> None:
 
 
 @pytest.mark.parametrize("wrong", [{"denoise": -1.0}, {"adv": -0.1}, {"eps": 0.0}])
-def test_settings_that_make_no_sense_are_refused(wrong: dict[str, float]) -> None:
+def test_invalid_settings_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="0 or more"):
         SmoothedTrainConfig(**wrong)
