@@ -24,7 +24,7 @@ COUNT = 40  # phantoms in the small world
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
-    """With MEDFEDPURE_REQUIRE_ALL=1 a browser, data or engine test that skips has failed."""
+    """Fail skipped browser, data and engine tests if MEDFEDPURE_REQUIRE_ALL=1."""
     report = yield
     must_run = any(item.get_closest_marker(name) for name in NEVER_SKIPPED)
     if REQUIRE_ALL and must_run and report.skipped:
@@ -35,7 +35,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def data_root() -> Path:
-    """The folder of real scans; for tests marked `data`."""
+    """Return the folder of real scans, for tests marked `data`."""
     value = os.environ.get("MEDFEDPURE_DATA")
     if not value:
         pytest.skip("MEDFEDPURE_DATA does not name the folder of real scans")
@@ -44,7 +44,7 @@ def data_root() -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_system() -> MedFedPure:
-    """An untrained system, real in every part and quick; its attention varies with the scan."""
+    """Build a complete, fast, untrained system whose attention varies with the scan."""
     import torch
 
     from core.pipeline import build
@@ -59,7 +59,7 @@ def tiny_system() -> MedFedPure:
 
 @pytest.fixture
 def brain_folder(tmp_path: Path) -> Callable[[int], Path]:
-    """Makes a data folder shaped like the two real sources, `count` phantoms to a class."""
+    """Return a function that makes a folder like the real sources, `count` phantoms a class."""
     from core.scan import to_png
     from demo.phantom import draw_phantom
     from train.data.sources import SOURCES
@@ -81,7 +81,7 @@ def brain_folder(tmp_path: Path) -> Callable[[int], Path]:
 
 @pytest.fixture(scope="session")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A data folder of forty phantoms with a manifest: 24 to train, 8 to validate, 8 to test."""
+    """Make a data folder of forty phantoms and a manifest: 24 train, 8 validate, 8 test."""
     from core.scan import to_png
     from demo.phantom import draw_phantom
     from train.data.sources import BR35H, find_records, hash_files

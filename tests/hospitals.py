@@ -20,7 +20,7 @@ COUNT, SPLIT = 3, "a split"
 def write(
     system: MedFedPure, folder: Path, is_own: Callable[[str], bool] = is_personal
 ) -> dict[int, MedFedPure]:
-    """Writes `system` as it would be at three hospitals; returns what was written of each."""
+    """Write `system` as that of three hospitals; return the written system of each."""
     for parameter in system.parameters():  # what half precision keeps
         parameter.data = parameter.data.half().float()
     save_shared(system, folder, SPLIT, lambda file, name: is_own(name))

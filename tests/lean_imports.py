@@ -21,7 +21,7 @@ OWNERS = metadata.packages_distributions()
 
 
 def required_by(modules: Iterable[str]) -> set[str]:
-    """The distributions that hold these modules and, in turn, all that those require."""
+    """Return the distributions of these modules with all their requirements."""
     todo = [canonicalize_name(owner) for module in modules for owner in OWNERS[module]]
     found: set[str] = set()
     while todo:

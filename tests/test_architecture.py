@@ -77,7 +77,7 @@ def test_files_are_short():
 
 
 def folders() -> list[Path]:
-    """Every package of the project, and every folder of tests."""
+    """Return every package of the project, and every folder of tests."""
     places = [*MAY_IMPORT, "tests"]
     return sorted({p.parent for p in present([p for p in places if not p.endswith(".py")])})
 

@@ -16,13 +16,13 @@ torch.set_num_threads(1)  # networks this small gain nothing from more
 
 @pytest.fixture(scope="session")
 def phantoms() -> Tensor:
-    """Four phantoms, every second one with a tumour: (4, 1, 224, 224)."""
+    """Draw four phantoms, every second one with a tumour: (4, 1, 224, 224)."""
     return torch.stack([draw_phantom(seed, tumour=seed % 2 == 1) for seed in range(4)])
 
 
 @pytest.fixture
 def system(tiny_system: MedFedPure) -> MedFedPure:
-    """A copy of the tiny system whose U-Net, fresh ones predict zero, predicts something."""
+    """Copy the tiny system, with a U-Net that predicts other noise than zero."""
     own = copy.deepcopy(tiny_system)
     torch.nn.init.normal_(
         own.purifier.noise_pred.out.weight, std=0.05, generator=torch.Generator().manual_seed(1)

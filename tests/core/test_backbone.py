@@ -106,7 +106,7 @@ def test_a_mixture_of_mobilenets_learns() -> None:
 def test_pretrained_loads_imagenet_weights(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, backbone: str, side: int, stem: str
 ) -> None:
-    """timm's own loading, from a local file in the place of the published one."""
+    """timm loads a local file instead of the published one."""
     torch.manual_seed(7)
     published: dict[str, Tensor] = timm.create_model(PEERS[backbone]).state_dict()
     save_file(published, tmp_path / "published.safetensors")

@@ -38,7 +38,7 @@ def tiny_model() -> nn.Module:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A weights folder with one file and its manifest."""
+    """Make a weights folder with one file and its manifest."""
     weights = tmp_path / "weights"
     save(weights / NAME, tiny_model().state_dict(), CONFIG, split_sha256="abc", half=True)
     write_manifest(weights, [NAME], preset="default", protocol="multi-source", commit="c0ffee")
@@ -47,7 +47,7 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """A local hub: two folders that stand for its cache and its server; calls are in `calls`."""
+    """Replace the hub by two folders, its cache and its server; `calls` records the calls."""
 
     def hf_hub_download(
         repo_id: str, filename: str, *, revision: str, local_files_only: bool = False

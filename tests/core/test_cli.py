@@ -40,7 +40,7 @@ KEYS = [
 
 @pytest.fixture(scope="module")
 def weights(tiny_system: MedFedPure, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A weights folder as it ships, of a system that is not trained."""
+    """Make a weights folder as it ships, of an untrained system."""
     folder = tmp_path_factory.mktemp("weights")
     for name, place in PARTS.items():
         save_part(tiny_system.get_submodule(place), folder, name, {}, "split")
@@ -231,7 +231,7 @@ def test_it_runs_as_a_module(weights, scans):
 
 @pytest.fixture(scope="module")
 def volume(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Three axial slices 5 mm apart, the first of them blank."""
+    """Make a volume of three axial slices 5 mm apart, the first one blank."""
     slices = [to_uint8(draw_phantom(seed, tumour=True))[0].astype("int16") for seed in range(3)]
     slices[0][:] = 0
     values = np.stack(slices)[:, ::-1, ::-1].transpose(2, 1, 0)

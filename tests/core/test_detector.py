@@ -26,7 +26,7 @@ def draw(count: int, seed: int = 0) -> Tensor:
 
 
 def test_the_papers_score_is_eq_22(detector: Detector, phantoms: Tensor) -> None:
-    """Mean over the 196 patches of ||x_p - x_p'||^2, counted out pixel by pixel."""
+    """The score is the mean over the 196 patches of ||x_p - x_p'||^2, pixel by pixel."""
     detection, guess = detector(phantoms), detector.mae.reconstruct(phantoms)
     for i, scan in enumerate(phantoms):
         patches = [
@@ -86,7 +86,7 @@ def test_the_match_finds_the_gradients_signs_and_no_other_noise(
 
 
 def test_the_match_is_the_sum_over_its_spread(phantoms: Tensor) -> None:
-    """Of a linear classifier, whose gradient has the signs of its weights, pixel by pixel."""
+    """The gradient of a linear classifier has the signs of its weights, pixel by pixel."""
     signs = draw(224 * 224).view(1, 1, 224, 224).sign()
 
     def classify(x: Tensor) -> Tensor:
@@ -199,7 +199,7 @@ def test_thresholds_come_from_the_config(detector: Detector) -> None:
 
 @pytest.mark.parametrize("n", [19, 33, 60, 90])
 def test_tau_covers_scans_that_it_has_not_seen(detector: Detector, n: int) -> None:
-    """False alarms among new clean scans, over many calibrations: a promise, at any n from 19."""
+    """False-positive rate on new clean scans over many calibrations, for any n from 19."""
     draws, new = 1000, draw(20_000, 1).sort().values
     alarms = 0.0
     for seed in range(draws):

@@ -58,7 +58,7 @@ def test_the_implied_noise_is_the_noise_that_was_added(diffusion: Diffusion) -> 
 
 
 def test_ddim_follows_the_true_noise(diffusion: Diffusion) -> None:
-    """To a lower t it lands on that t's own x_t, to -1 on x_0, each scan from its own t."""
+    """A step to a lower t gives its x_t, to -1 gives x_0, each scan from its own t."""
     x_0, noise, t = draw(3, 1, 8, 8), draw(3, 1, 8, 8, seed=1), at(20, 60, 400)
     x_t = diffusion.q_sample(x_0, t, noise)
     lower = at(10, 0, 399)

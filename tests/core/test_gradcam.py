@@ -17,7 +17,7 @@ WIDTH = 8
 
 @pytest.fixture
 def mixture() -> MixtureOfExperts:
-    """Real experts whose heads hand the pooled features on to their last layer.
+    """Build experts whose heads pass the pooled features to their last layer.
 
     A backbone ends in a ReLU, so the head's own ReLU changes nothing and the log-odds are linear in
     the maps.
@@ -55,7 +55,7 @@ def test_a_linear_heads_map_is_known(
 def test_a_maps_mean_is_its_share_of_the_log_odds(
     mixture: MixtureOfExperts, phantoms: Tensor
 ) -> None:
-    """Where nothing is cut off and the bias is zero, the mean over the cells is the log-odds."""
+    """Without clipping and bias the mean over the cells is the log-odds."""
     expert = mixture.experts[1]
     expert.head[3].weight[0].zero_()
     expert.head[3].weight[1].fill_(0.5)  # everything speaks for class 1
@@ -113,7 +113,7 @@ def test_log_odds_of_two_and_of_more() -> None:
 
 @pytest.mark.parametrize(("side", "cells"), [(224, 7), (112, 7), (56, 7), (28, 4)])
 def test_cells_are_placed_where_they_look(side: int, cells: int) -> None:
-    """A map that holds its own cells' centres becomes the pixels' coordinates."""
+    """A map of the cells' centres becomes the pixels' coordinates."""
     zoom = 224 // side
     stride = 32 if side == 224 else 16 if side == 112 else 8
     centres = zoom * stride * torch.arange(cells, dtype=torch.float32) + (zoom - 1) / 2
@@ -129,7 +129,7 @@ def test_cells_are_placed_where_they_look(side: int, cells: int) -> None:
 def test_those_centres_are_the_networks_own(
     mixture: MixtureOfExperts, phantoms: Tensor, k: int
 ) -> None:
-    """Which pixels move a cell: the centre of their gradient's energy is where it is placed."""
+    """A cell is placed at the centre of its gradient's energy over the pixels."""
     expert = mixture.experts[k]
     x = phantoms.clone().requires_grad_()
     maps = expert.maps(x)
@@ -162,7 +162,7 @@ def test_a_client_s_mobilenets_are_shown_too() -> None:
 
 @pytest.mark.parametrize(("img_size", "side"), [(224, 112), (224, 56), (224, 28), (32, 32)])
 def test_a_mobilenets_centres_too(img_size: int, side: int) -> None:
-    """It sees the whole scan from every cell: with its kernels' centres alone, a cell sees one."""
+    """Every cell depends on the whole scan; with the kernels' centres alone, on one pixel."""
     torch.manual_seed(0)
     config = MoEConfig(
         img_size=img_size, sides=(side,), channels=MOBILENETV2_CHANNELS, backbone="mobilenetv2"

@@ -40,7 +40,7 @@ def written(
 
 @pytest.fixture
 def folder(written: tuple[Path, Any], tmp_path: Path) -> Path:
-    """A copy to be spoiled."""
+    """Copy the weights, so that a test can damage them."""
     return Path(shutil.copytree(written[0], tmp_path / "weights"))
 
 
@@ -106,7 +106,7 @@ def test_shared_files_hold_nothing_personal(written: tuple[Path, Any]) -> None:
 def test_a_reading_leaves_the_other_hospitals_as_they_were(
     systems: Systems, phantoms: Tensor
 ) -> None:
-    """Also while all of them read, each in several threads."""
+    """This holds while all hospitals read, each in several threads."""
     alone = {n: lasting(system.read(phantoms[0], seed=n)) for n, system in systems.items()}
     before = {n: copy.deepcopy(system.state_dict()) for n, system in systems.items()}
     with ThreadPoolExecutor(6) as pool:
@@ -221,7 +221,7 @@ def test_what_ships_was_trained_by_ten_hospitals() -> None:
 
 
 def test_no_measurement_decides_what_ships_alone() -> None:
-    """By what was noted when it was fitted, none carries more than half; none counts backwards."""
+    """No feature's share in the shipped fit is above one half; no weight is negative."""
     for number, system in load_all().items():
         share = system.info["validation"]["fused_largest_share"]
         assert 0 < share <= 0.5, number

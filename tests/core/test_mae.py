@@ -10,7 +10,7 @@ from core.mae import MAEConfig, MaskedAutoencoder, patch_mean
 
 
 def tiny(in_chans: int = 1, **changes: float) -> MaskedAutoencoder:
-    """An 8 x 8 grid of 4 x 4 patches."""
+    """Build an autoencoder with an 8 x 8 grid of 4 x 4 patches."""
     torch.manual_seed(0)
     config = MAEConfig(
         img_size=32,

@@ -12,7 +12,7 @@ from core import metrics
 
 
 def _draw(seed: int, n: int = 200, levels: int = 12) -> tuple[torch.Tensor, torch.Tensor]:
-    """Coarse probabilities, so that ties abound, and labels that they partly follow."""
+    """Draw coarse probabilities with many ties, and labels correlated with them."""
     generator = torch.Generator().manual_seed(seed)
     p = torch.randint(0, levels + 1, (n,), generator=generator) / levels
     y = (p + 0.6 * torch.randn(n, generator=generator) > 0.5).long()

@@ -32,7 +32,7 @@ def fresh(seed: int = 0) -> MixtureOfExperts:
 
 
 def by_client(weights: list[float], sides: tuple[int, ...] = TINY.sides) -> MixtureOfExperts:
-    """A mixture that weighs its experts so, whatever the scan."""
+    """Build a mixture with fixed weights for all scans."""
     torch.manual_seed(0)
     model = MixtureOfExperts(replace(TINY, sides=sides, gate="client")).eval()
     model.attention.set_weights(torch.tensor(weights))
@@ -40,7 +40,7 @@ def by_client(weights: list[float], sides: tuple[int, ...] = TINY.sides) -> Mixt
 
 
 def opinionated() -> MixtureOfExperts:
-    """A mixture whose attention prefers experts by the scan."""
+    """Build a mixture whose attention depends on the scan."""
     model = fresh()
     for network in model.attention:
         nn.init.normal_(network[-1].weight, std=2)
@@ -48,7 +48,7 @@ def opinionated() -> MixtureOfExperts:
 
 
 def scans(count: int = 6) -> Tensor:
-    """Half of them finely textured, half of them smooth."""
+    """Draw scans, half finely textured, half smooth."""
     x = torch.rand(count, 1, 32, 32, generator=torch.Generator().manual_seed(1))
     x[1::2] = F.interpolate(x[1::2, :, :4, :4], size=32, mode="bilinear")
     return x
@@ -115,7 +115,7 @@ def test_attention_comes_to_vary_with_the_scan() -> None:
 
 
 def test_logits_are_the_log_of_the_mixed_probabilities() -> None:
-    """Eq. 5-6 with probabilities as the outputs that are averaged."""
+    """Eq. 5-6 average probabilities."""
     model, x = opinionated(), scans()
     output = model.outputs(x)
     mixed = sum(

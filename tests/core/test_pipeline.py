@@ -56,7 +56,7 @@ NUMBERS = {
 
 
 def with_tau(system: MedFedPure, tau: float) -> MedFedPure:
-    """Moves the deciding threshold: far up flags nothing, far down flags everything."""
+    """Move the deciding threshold: a high one flags nothing, a low one everything."""
     system.detector.quantiles_fused.fill_(tau)
     return system
 
@@ -67,7 +67,7 @@ def with_policy(system: MedFedPure, policy: str) -> MedFedPure:
 
 
 def lasting(diagnosis: Diagnosis) -> dict[str, Any]:
-    """What must not change from one reading to the next."""
+    """Return the results that must be equal in repeated readings."""
     return {k: v for k, v in diagnosis.to_dict().items() if k != "timings_ms"}
 
 
@@ -159,7 +159,7 @@ def test_reading_records_no_gradients(system: MedFedPure, phantoms: Tensor) -> N
 def test_gradients_through_the_defence_are_the_true_ones(
     system: MedFedPure, phantoms: Tensor, tau: float
 ) -> None:
-    """Finite differences at the most sensitive pixels; the depth is held by the threshold."""
+    """Gradients equal finite differences at the most sensitive pixels at a fixed depth."""
     with_tau(system, tau)
     x, y = 0.3 + 0.4 * phantoms[:1], torch.tensor([1])  # clear of clipping
 
@@ -324,7 +324,7 @@ def test_parts_of_another_shape_are_refused(tiny_system: MedFedPure, tmp_path: P
 
 
 def test_loading_fetches_no_imagenet_weights(tiny_system: MedFedPure, tmp_path: Path) -> None:
-    """A system that began with them brings its own; tests have no network to fetch them from."""
+    """A system trained from ImageNet weights stores its own; tests have no network."""
     full = MoEConfig(sides=(224,), channels=RESNET18_CHANNELS)
     system = build(replace(tiny_system.config, moe=full))
     system.config = replace(system.config, moe=replace(full, pretrained=True))

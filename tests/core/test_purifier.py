@@ -15,7 +15,7 @@ DEPTHS = torch.tensor([12, 0, 5, 1])
 
 
 class Ideal(nn.Module):
-    """The exact noise predictor of a world that holds one scan only."""
+    """Exact noise predictor for a data set of one scan."""
 
     def __init__(self, scan: Tensor) -> None:
         super().__init__()
@@ -35,7 +35,7 @@ def tiny(**config: object) -> Purifier:
 
 
 def scans() -> Tensor:
-    """Away from 0 and 1, where clipping would stop gradients."""
+    """Draw scans away from 0 and 1, where clipping would stop gradients."""
     noise = torch.rand(4, 1, 16, 16, generator=torch.Generator().manual_seed(2))
     return 0.3 + 0.4 * noise
 
@@ -71,7 +71,7 @@ def test_the_seed_decides_the_noise(sampler: str) -> None:
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_an_ideal_denoiser_removes_any_perturbation(sampler: str) -> None:
-    """In a world of one scan every sampler leads back to it, whatever was added."""
+    """With a data set of one scan every sampler returns it, whatever was added."""
     clean = scans()[:1]
     purifier = Purifier(Ideal(clean), Diffusion(), PurifierConfig(sampler=sampler, noises=2))
     attacked = (clean + 0.1 * torch.sign(clean - 0.5)).expand(2, -1, -1, -1)
@@ -90,7 +90,7 @@ def test_gradients_pass(sampler: str) -> None:
 def test_many_steps_keep_no_activations_and_lead_back_all_the_same(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The way back of 12 steps computes the network again, and its gradient is the same."""
+    """The backward pass of 12 steps recomputes the network, and its gradient is equal."""
     purifier, calls = tiny(sampler="ancestral"), [0]
 
     def count(*_: object) -> None:

@@ -10,7 +10,7 @@ from core.seeds import derive_seed
 
 
 def test_a_large_number_added_to_a_seed_changes_nothing() -> None:
-    """The reason for `derive_seed`."""
+    """PyTorch's generator ignores high bits of a seed: the reason for `derive_seed`."""
     first, second = (
         torch.rand(4, generator=torch.Generator().manual_seed(s)) for s in (5, 5 + 2**32)
     )

@@ -22,7 +22,7 @@ TINY = SmoothedConfig(sigma=0.25, unet_channels=(8, 8), time_dim=8, channels=(8,
 
 
 class Linear(Smoothed):
-    """'Tumour' where the mean of the average is above `cut`: all that it certifies is known."""
+    """Linear classifier: tumour if the average's mean is above `cut`; its certificate is known."""
 
     cut = 0.5
 
@@ -31,7 +31,7 @@ class Linear(Smoothed):
         return torch.stack([-margin, margin], 1)
 
     def true_radius(self, scan: Tensor) -> float:
-        """L2 distance of the average to the plane."""
+        """Return the L2 distance of the average to the plane."""
         return abs(float(scan.mean()) - self.cut) * self.reach  # the gradient's norm is 1 / reach
 
 

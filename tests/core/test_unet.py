@@ -12,7 +12,7 @@ from core.unet import UNet, UNetConfig, time_embedding
 
 
 def tiny(in_chans: int = 1) -> UNet:
-    """A U-Net that predicts something: fresh ones start at zero."""
+    """Build a U-Net that predicts other noise than zero."""
     torch.manual_seed(0)
     net = UNet(UNetConfig(in_chans=in_chans, unshuffle=2, channels=(8, 16, 16), time_dim=16))
     nn.init.normal_(net.out.weight, std=0.1)

@@ -18,7 +18,7 @@ from tests.small_system import small_config
 
 @pytest.fixture(scope="session")
 def system() -> MedFedPure:
-    """A whole pipeline, untrained: the page promises its layout and its words, not its outputs."""
+    """Build an untrained pipeline: the page's tests check layout and words, not outputs."""
     torch.manual_seed(0)
     return build(small_config((112, 56, 28)), {"preset": "untrained"})
 
@@ -34,13 +34,13 @@ def _ends_at(attacked: torch.Tensor) -> tuple[Step, ...]:
 
 @pytest.fixture(scope="session")
 def ends_at():
-    """Makes the steps of an attack that ends at a scan (1, 224, 224)."""
+    """Return a function: the steps of an attack that ends at a scan (1, 224, 224)."""
     return _ends_at
 
 
 @pytest.fixture(scope="session")
 def photograph() -> bytes:
-    """A colour picture as PNG: hue runs from left to right."""
+    """Return a colour picture as PNG: hue runs from left to right."""
     hue = Image.linear_gradient("L").rotate(90).resize((96, 96))
     full = Image.new("L", hue.size, 255)
     buffer = io.BytesIO()
@@ -67,7 +67,7 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture
 def visit(browser: Any) -> Iterator[Callable[[str], Any]]:
-    """Opens the page in a context of its own; afterwards no request may have left the machine."""
+    """Open the page in a context of its own; afterwards no request may have left the machine."""
     guest = Visitor(browser)
     yield guest.open
     for context in guest.contexts:

@@ -12,7 +12,7 @@ from demo import page
 
 
 class Dummy:
-    """What another module would hold: a tab that needs one of the resources."""
+    """Tab of another module that needs one of the resources."""
 
     def __init__(self, problem: str) -> None:
         gr.HTML(f"<p>dummy {problem}</p>", elem_id="dummy-text")

@@ -11,7 +11,7 @@ SIDE = 16
 
 
 def patterns(count: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Noise with a soft blob, left of the middle or right of it."""
+    """Draw noise with a soft blob, left or right of the middle."""
     g = torch.Generator().manual_seed(seed)
     y = torch.randint(2, (count,), generator=g)
     line = torch.linspace(-1, 1, SIDE)
@@ -43,7 +43,7 @@ def trained() -> nn.Module:
 
 @pytest.fixture(scope="session")
 def readable(trained: nn.Module) -> tuple[Tensor, Tensor]:
-    """1,000 scans that it reads right."""
+    """Select 1,000 scans that the network classifies right."""
     x, y = patterns(2000, 1)
     right = trained(x).argmax(1) == y
     assert right.float().mean() > 0.8

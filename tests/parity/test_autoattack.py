@@ -20,7 +20,7 @@ HALF_A_POINT = 0.005
 
 
 def robust(net: LogitsFn, x_adv: Tensor, x: Tensor, y: Tensor, eps: float) -> float:
-    """Accuracy that is left; what left the ball would not count."""
+    """Return the robust accuracy; check that no example left the ball."""
     assert (x_adv - x).abs().max() <= eps + 1e-6
     left = float((net(x_adv).argmax(1) == y).float().mean())
     assert 0.02 < left < 0.98, "an attack that all or nobody withstands compares nothing"
@@ -55,7 +55,7 @@ def test_apgd_in_l2(trained, readable):
 
 
 def test_square(trained, readable):
-    """Both are random: with queries enough neither depends on its draws any more.
+    """Both are random; with enough queries the accuracy does not depend on the draws.
 
     Theirs never reaches the last row and column, which the network therefore does not see.
     """

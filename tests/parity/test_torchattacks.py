@@ -19,7 +19,7 @@ with warnings.catch_warnings():
 
 @pytest.fixture(scope="module")
 def net() -> nn.Module:
-    """A small fixed network; smooth, so that a sign never hangs on the last bit."""
+    """Build a small fixed network, smooth, so that no sign depends on the last bit."""
     torch.manual_seed(0)
     return nn.Sequential(
         nn.Conv2d(1, 8, 5, stride=2), nn.Softplus(), nn.Conv2d(8, 8, 3), nn.Softplus(),

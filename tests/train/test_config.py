@@ -14,7 +14,7 @@ from train.config import PresetError, list_methods, list_presets, read_preset
 
 @pytest.fixture
 def preset(tmp_path: Path):
-    """Writes TOML and reads it as a preset."""
+    """Return a function that writes TOML and reads it as a preset."""
 
     def read(text: str):
         path = tmp_path / "mine.toml"

@@ -30,7 +30,7 @@ def one_thread():
 
 @pytest.fixture(scope="module")
 def data() -> ScanDataset:
-    """Bright and dark 8 x 8 pictures."""
+    """Draw bright and dark 8 x 8 pictures."""
     rng = np.random.default_rng(0)
     labels = np.arange(40) % 2
     scans = rng.integers(0, 120, (40, 8, 8)) + 100 * labels[:, None, None]
@@ -38,7 +38,7 @@ def data() -> ScanDataset:
 
 
 class Toy(nn.Module):
-    """A small network with all that a state keeps: convolution, running statistics, dropout."""
+    """Small network with all that a state stores: convolution, running statistics, dropout."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -305,7 +305,7 @@ def test_copies_in_another_cell_do_not_count():
 
 @pytest.mark.parametrize("limit", [1, 7, 40, 100])
 def test_evenly_spaced_scans_get_weights_of_their_own(limit):
-    """Not those of the whole: what is left of each cell still shares equally."""
+    """The remaining scans of each cell share its weight equally."""
     scans = np.arange(40, dtype=np.uint8).repeat(64).reshape(40, 8, 8)
     labels, groups = [i // 30 for i in range(40)], [i // 2 for i in range(40)]
     cells = [f"a/{label}" for label in labels]

@@ -16,7 +16,7 @@ TOLERANCE = 1 / 255 / 4
 
 
 def linear(odds: float, norm: str, smallest: float) -> tuple[Callable[[Tensor], Tensor], Tensor]:
-    """Log-odds w . (x - x0) + odds, and x0: turned by `smallest` and not by less.
+    """Return log-odds w . (x - x0) + odds, and x0: eps `smallest` flips it, smaller eps does not.
 
     Along the sign of w (its direction in L2) the log-odds fall fastest: by eps |w|_1 (eps |w|_2).
     """
@@ -62,7 +62,7 @@ def test_zero_where_the_output_was_another_one_before() -> None:
 
 
 def test_steps_report_the_interval_and_the_scan() -> None:
-    """On a network: the interval only shrinks, and what is said to turn it does."""
+    """The interval only shrinks, and the reported scan flips the network's output."""
     torch.manual_seed(0)
     inside, x = nn.Linear(SIDE * SIDE, 32), torch.rand(1, 1, SIDE, SIDE)
     logits = nn.Sequential(nn.Flatten(), inside, nn.Tanh(), nn.Linear(32, 3))
@@ -81,7 +81,7 @@ def test_steps_report_the_interval_and_the_scan() -> None:
 
 
 def test_a_success_is_never_taken_back() -> None:
-    """Turned above .03, and between .001 and .002 by luck: the search stays above what failed."""
+    """Flipped above .03, and by chance from .001 to .002: the search stays above failed attacks."""
 
     def logits(x: Tensor) -> Tensor:
         size = (x - 0.5).mean((1, 2, 3))

@@ -26,7 +26,7 @@ def net() -> nn.Sequential:
 
 
 def scans(count: int = 5) -> Tensor:
-    """On the 8-bit grid, black and white among them."""
+    """Draw scans on the 8-bit grid that contain black and white."""
     x = torch.rand(count, 1, SIDE, SIDE, generator=torch.Generator().manual_seed(1))
     return ((x * 1.4 - 0.2).clamp(0, 1) * 255).round() / 255
 
@@ -200,7 +200,7 @@ def test_rounding_goes_toward_zero_and_keeps_whole_levels() -> None:
 
 
 def test_eot_is_the_log_of_the_mean_probabilities() -> None:
-    """And its probabilities' gradient is the mean of the draws' gradients."""
+    """The gradient of the probabilities is the mean of the draws' gradients."""
     model, x = net(), scans(2).requires_grad_()
     shifts = [torch.full_like(x, s).detach() for s in (-0.1, 0.0, 0.2)]
     draws = iter(shifts)

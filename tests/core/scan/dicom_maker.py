@@ -30,7 +30,7 @@ MR = "1.2.840.10008.5.1.4.1.1.4"
 
 
 def data_set(stored: np.ndarray, bits: int = 0, **attributes: Any) -> Dataset:
-    """An MR image of `stored` values (H, W), (H, W, 3), or (S, H, W) with NumberOfFrames."""
+    """Build an MR image of `stored` values (H, W), (H, W, 3), or (S, H, W) with NumberOfFrames."""
     ds = Dataset()
     ds.SOPClassUID, ds.SOPInstanceUID = MR, "1.2.3.4"
     ds.PatientName, ds.PatientID = "Nobody^Secret", "SECRET-17"
@@ -54,7 +54,7 @@ def data_set(stored: np.ndarray, bits: int = 0, **attributes: Any) -> Dataset:
 
 
 def native(ds: Dataset, stored: np.ndarray, syntax: str = EXPLICIT) -> bytes:
-    """A file without compression of its pixels."""
+    """Return a file with uncompressed pixels."""
     order = ">" if syntax == BIG_ENDIAN else "<"
     ds.PixelData = stored.astype(stored.dtype.newbyteorder(order)).tobytes()
     ds.PixelData += b"\0" * (len(ds.PixelData) % 2)
@@ -63,7 +63,7 @@ def native(ds: Dataset, stored: np.ndarray, syntax: str = EXPLICIT) -> bytes:
 
 
 def compressed(ds: Dataset, frames: list[bytes], syntax: str) -> bytes:
-    """A file of frames that are compressed already."""
+    """Return a file of compressed frames."""
     ds.PixelData = encapsulate(frames)
     ds["PixelData"].VR = "OB"
     ds["PixelData"].is_undefined_length = True
@@ -83,7 +83,7 @@ def written(ds: Dataset, syntax: str) -> bytes:
 
 
 def bare(ds: Dataset, stored: np.ndarray, implicit: bool) -> bytes:
-    """Only the data set, as old archives store it: no preamble, no prefix, no file meta."""
+    """Return the data set alone, as old archives store it: no preamble, no prefix, no file meta."""
     ds.PixelData = stored.tobytes()
     ds["PixelData"].VR = "OW"
     buffer = io.BytesIO()
@@ -92,7 +92,7 @@ def bare(ds: Dataset, stored: np.ndarray, implicit: bool) -> bytes:
 
 
 def with_encoder(stored: np.ndarray, syntax: str, bits: int = 0, **options: Any) -> bytes:
-    """One frame by pydicom's own encoders: RLE and JPEG-LS."""
+    """Encode one frame by pydicom: RLE and JPEG-LS."""
     encoder = get_encoder(UID(syntax))
     ds = data_set(stored, bits)
     return bytes(
@@ -113,7 +113,7 @@ def with_encoder(stored: np.ndarray, syntax: str, bits: int = 0, **options: Any)
 
 
 def with_pillow(stored: np.ndarray, file_format: str, **options: Any) -> bytes:
-    """One frame by Pillow: JPEG and JPEG 2000."""
+    """Encode one frame by Pillow: JPEG and JPEG 2000."""
     buffer = io.BytesIO()
     Image.fromarray(stored).save(buffer, file_format, **options)
     return buffer.getvalue()
@@ -122,7 +122,7 @@ def with_pillow(stored: np.ndarray, file_format: str, **options: Any) -> bytes:
 def lossless_jpeg(
     stored: np.ndarray, bits: int = 16, predictor: int = 1, restart: int = 0, shift: int = 0
 ) -> bytes:
-    """One frame (H, W) or (H, W, C) of unsigned values in JPEG Lossless, as T.81 describes it.
+    """Encode one frame (H, W) or (H, W, C) of unsigned values in JPEG Lossless (T.81).
 
     Args:
         stored: the values.
@@ -161,7 +161,7 @@ def _segment(marker: int, body: bytes) -> bytes:
 
 
 def _symbols(values: np.ndarray, predictor: int, start: int) -> list[tuple[int, str]]:
-    """Category and extra bits of each difference, components in turn."""
+    """Return category and extra bits of each difference, components in turn."""
     rules: dict[int, Callable[[int, int, int], int]] = {
         1: lambda left, up, corner: left,
         2: lambda left, up, corner: up,
@@ -189,7 +189,7 @@ def _symbols(values: np.ndarray, predictor: int, start: int) -> list[tuple[int, 
 
 
 def _huffman(counts: Counter[int]) -> dict[int, str]:
-    """Canonical codes; never one of ones alone, which JPEG forbids."""
+    """Build canonical codes, none of ones alone, which JPEG forbids."""
     heap = [(count, symbol, [symbol]) for symbol, count in counts.items()]
     heap.append((0, 99, [99]))  # takes the code of ones alone
     heapq.heapify(heap)
@@ -231,6 +231,6 @@ FOREIGN_SIGNED_2000 = base64.b64decode(
 
 
 def foreign_values() -> np.ndarray:
-    """What `FOREIGN_LOSSLESS` holds: (32, 40) uint16."""
+    """Return the values in `FOREIGN_LOSSLESS`: (32, 40) uint16."""
     row, column = np.mgrid[:32, :40]
     return (60 * row + 3 * column * (row % 2)).astype(np.uint16)

@@ -11,7 +11,7 @@ from core.scan import ScanError
 
 
 def refusal(read: Callable[[Any], object], source: Any) -> str:
-    """The one sentence that `read` refuses `source` with."""
+    """Return the sentence with which `read` refuses `source`; check its form."""
     with pytest.raises(ScanError) as caught:
         read(source)
     message = str(caught.value)

@@ -45,7 +45,7 @@ ROWS, COLUMNS = 36, 44
 
 
 def values(bits: int = 12, kind: str = "u", width: int = 0) -> np.ndarray:
-    """A pattern over all of the range, not square and not symmetric: (36, 44)."""
+    """Return a pattern over the whole range, neither square nor symmetric: (36, 44)."""
     row, column = np.mgrid[:ROWS, :COLUMNS]
     pattern = (row * row * 5 + column * 37 + (row * column) % 11) % (1 << bits)
     pattern = pattern - (1 << (bits - 1)) if kind == "i" else pattern
@@ -53,7 +53,7 @@ def values(bits: int = 12, kind: str = "u", width: int = 0) -> np.ndarray:
 
 
 def rgb() -> np.ndarray:
-    """Nearly grey, as a brain in colour is: (36, 44, 3) uint8."""
+    """Return a nearly grey colour picture: (36, 44, 3) uint8."""
     grey = np.add.outer(np.arange(ROWS) * 3, np.arange(COLUMNS) * 2).astype(np.uint8)
     return np.stack([grey, grey + 3, grey + 9], axis=-1)
 
@@ -67,7 +67,7 @@ def ybr(colours: np.ndarray) -> np.ndarray:
 
 
 def wide(pattern: np.ndarray) -> np.ndarray:
-    """The same picture, each column twice, so that halving the colours' columns loses nothing."""
+    """Repeat each column, so that halving the colours' columns loses nothing."""
     return pattern.repeat(2, axis=1)
 
 

@@ -63,7 +63,7 @@ def framed(frame: bytes, syntax: str, stored: np.ndarray = PICTURE, **attributes
 
 
 def nifti(values: np.ndarray | None = None, **fields: Any) -> bytes:
-    """A good NIfTI file, some fields of its header changed after."""
+    """Return a valid NIfTI file with changed header fields."""
     values = np.indices(SHAPE).sum(0).astype(np.int16) if values is None else values
     image = nibabel.Nifti1Image(values, np.eye(4))
     data = bytearray(image.to_bytes())
@@ -93,7 +93,7 @@ def two_kinds(start: bytes) -> bytes:
 
 
 def lying_jpeg() -> bytes:
-    """A JPEG of 60,000 x 60,000 pixels in a file that says 36 x 44."""
+    """Return a JPEG of 60,000 x 60,000 pixels in a file that declares 36 x 44."""
     frame = with_pillow(BYTES, "JPEG")
     return framed(swap(frame, struct.pack(">2H", 36, 44), struct.pack(">2H", 60000, 60000)), JPEG)
 
@@ -251,7 +251,7 @@ def test_a_deflated_bomb(monkeypatch):
 
 
 def test_a_run_length_bomb():
-    """Each two bytes of it stand for 128: 64 times as many in all."""
+    """Each two bytes unpack to 128: 64 times the size."""
     segment = b"\x81\0" * (4 * MB)
     header = struct.pack("<16L", 2, 64, 64 + len(segment), *[0] * 13)
     data = framed(header + segment * 2, RLE)
@@ -261,7 +261,7 @@ def test_a_run_length_bomb():
 
 
 def test_a_zip_bomb_that_lies():
-    """The entry says 1 kB and unpacks to 50 MB: no more than 1 kB of it is."""
+    """The entry declares 1 kB and holds 50 MB: only 1 kB is unpacked."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("slice", dicom()[:200] + bytes(50 * MB))
@@ -300,7 +300,7 @@ def test_a_folder_beyond_its_limits(tmp_path):
 
 
 def test_what_follows_a_good_picture_is_not_looked_at():
-    """A PNG that is a zip as well, seen from its end, is a picture and nothing else."""
+    """A PNG that is also a zip, read from its end, is a picture."""
     png = to_png(draw_phantom(0, tumour=True))
     archive = io.BytesIO()
     with zipfile.ZipFile(archive, "w") as writer:

@@ -52,7 +52,7 @@ def colour_photograph() -> Image.Image:
 
 
 def png_header(width: int, height: int) -> bytes:
-    """A PNG that promises a size and holds no pixels."""
+    """Return a PNG that declares a size and holds no pixels."""
 
     def chunk(name: bytes, body: bytes) -> bytes:
         return (
@@ -104,7 +104,7 @@ def test_twelve_bits_in_sixteen_fill_the_range(scan):
 
 @pytest.mark.parametrize("peak", [1.2, 300.0, 3000.0, 4096.0, 5000.0, 20_000.0, 40_000.0, 2e6])
 def test_a_deep_picture_reads_the_same_whatever_its_peak(scan, peak):
-    """A grey level more or less than 4095 must not darken it: there is no agreed white."""
+    """One grey level around 4095 must not darken it: there is no standard white."""
     deep = Image.fromarray(scan[0].numpy() / scan.max().item() * np.float32(peak))
     usual = Image.fromarray(scan[0].numpy() / scan.max().item() * np.float32(700))
     read = read_scan(encode(deep, "TIFF"))

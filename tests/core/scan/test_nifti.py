@@ -18,7 +18,7 @@ SHAPE = (38, 46, 33)  # towards the patient's right, front and head
 
 
 def head(dtype: str = "int16") -> np.ndarray:
-    """Values that tell the axes apart; brightest at the left front top."""
+    """Return values that differ along each axis, brightest at the left front top."""
     x, y, z = np.indices(SHAPE)
     return ((37 - x) * 2 + y + z * 2).astype(dtype)
 
@@ -33,7 +33,7 @@ def nifti(
 
 
 def axial(values: np.ndarray) -> np.ndarray:
-    """From foot to head, the front on top, the patient's left on the right."""
+    """Return the axial view: foot to head, front on top, the patient's left on the right."""
     return values[::-1, ::-1].transpose(2, 1, 0)
 
 
@@ -91,7 +91,7 @@ def test_a_volume_taken_in_slices_is_shown_in_those(sides, marks, order):
 
 
 def test_patients_sides_in_each_plane():
-    """The bright corner is left, front and top: it shows where the marks say."""
+    """The bright corner, at the left front top, appears where the marks say."""
     coronal = read_volume(nifti(head(), (1, 5, 1)))
     assert coronal.data[-1, 0, -1] == head().max()  # front slice; top row; left side on the right
     sagittal = read_volume(nifti(head(), (5, 1, 1)))

@@ -19,18 +19,18 @@ AXIAL = [1, 0, 0, 0, 1, 0]
 
 
 def picture(n: int) -> np.ndarray:
-    """The n-th slice: all its values differ from those of the others."""
+    """Return slice n, whose values differ from all other slices."""
     return (np.add.outer(np.arange(32), np.arange(40)) + 100 * n).astype(np.uint16)
 
 
 def one_slice(n: int, **attributes: Any) -> bytes:
-    """Slice n, 5 mm above the one before it."""
+    """Return slice n as a file, 5 mm above slice n - 1."""
     place = {"ImageOrientationPatient": AXIAL, "ImagePositionPatient": [-100, -90, 5 * n - 30]}
     return native(data_set(picture(n), **(place | attributes)), picture(n))
 
 
 def of_version(version: int) -> bytes:
-    """A zip that asks for a later version of the format than there is."""
+    """Return a zip that requires a later version of the format than exists."""
     data = bytearray(zipped(one_slice(0)))
     data[data.index(b"PK\x01\x02") + 6] = version
     return bytes(data)
@@ -58,7 +58,7 @@ def test_slices_lie_in_order_of_position_and_not_of_name_or_number():
 
 
 def test_position_counts_along_the_normal():
-    """Sagittal slices from the right to the left; their height says nothing."""
+    """Sagittal slices lie from right to left; their height does not matter."""
     files = [
         one_slice(
             n,

@@ -22,7 +22,7 @@ from demo.serving.uploads import decode_upload
 
 
 def volume(slices: int) -> bytes:
-    """A NIfTI of heads that differ, its first slice blank."""
+    """Build a NIfTI file of different heads, the first slice blank."""
     heads = [draw_phantom(10 + n, n % 2 == 0)[0].numpy() * 900 for n in range(slices)]
     heads[0] = np.zeros_like(heads[0])
     image = nibabel.Nifti1Image(np.stack(heads, -1).astype(np.int16), np.eye(4))
@@ -38,13 +38,13 @@ def filled(*files: bytes) -> Worklist:
 
 @pytest.fixture
 def work() -> Worklist:
-    """Two pictures with a broken file between them, and a volume of four slices."""
+    """Build a batch: two pictures with a broken file between them, and a volume of four slices."""
     pictures = [to_png(draw_phantom(n, n == 1)) for n in range(2)]
     return filled(pictures[0], b"broken", pictures[1], volume(4))
 
 
 def run(system: MedFedPure, work: Worklist, each: bool = False) -> list[str]:
-    """What the page shows, step by step."""
+    """Return the page's HTML after each step."""
     goes_on = work.start(each)
     shown = [table.render(work, each)]
     while goes_on:

@@ -28,7 +28,7 @@ NEEDS_BROWSER = [
 
 
 class Served:
-    """The app in a process of its own."""
+    """App in a process of its own."""
 
     def __init__(self, tmp: Path, *options: str) -> None:
         with socket.socket() as probe:
@@ -105,7 +105,7 @@ READ_BACK = """([panel, width, height]) => {
 
 
 def read_back(page: Any, panel: str, side: int = 224) -> np.ndarray:
-    """The red of each pixel of a panel's picture as drawn on its canvas; -1 outside the canvas."""
+    """Return the red of each pixel of a panel as drawn on its canvas; -1 outside the canvas."""
     page.mouse.move(2, 2)  # no cross over the pictures
     page.focus(".mv")
     page.keyboard.press(str(1 + PANELS.index(panel)))  # alone, and so larger
@@ -119,6 +119,6 @@ def read_back(page: Any, panel: str, side: int = 224) -> np.ndarray:
 
 
 def same(drawn: np.ndarray, levels: np.ndarray, within: int = 0) -> bool:
-    """Whether a panel shows these levels, of which most are seen."""
+    """Return True if a panel shows these levels and most of them are visible."""
     seen = drawn >= 0
     return bool(seen.mean() > 0.7 and (np.abs(drawn - levels)[seen] <= within).all())

@@ -21,7 +21,7 @@ REFUSAL = "The weights are missing: see the README <how to get them>."
 
 
 def make() -> gr.Blocks:
-    """Imports gradio, so only after the app has set its environment."""
+    """Build the page; imports gradio, so only after the app has set its environment."""
     import torch
     from gradio import networking
 

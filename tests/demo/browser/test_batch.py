@@ -34,7 +34,7 @@ def dropped(page: Any, files: dict[str, bytes]) -> None:
 
 
 def handed(page: Any, button: str, tmp_path: Path) -> Path:
-    """The file that a button hands to the browser."""
+    """Return the file that a button passes to the browser."""
     with page.expect_download(timeout=60_000) as download:
         page.click(button)
     path = tmp_path / download.value.suggested_filename

@@ -81,7 +81,7 @@ def test_upload_attack_read(served: Served, visit: Callable[[str], Any], scan: T
 
 
 def slices(count: int, side: int = 64) -> tuple[list[bytes], np.ndarray]:
-    """The files of a 12-bit series, and its values (S, side, side)."""
+    """Return the files of a 12-bit series, and its values (S, side, side)."""
     random = np.random.default_rng(0)
     values = random.integers(0, 4096, (count, side, side), dtype=np.uint16)
     own = {"WindowCenter": 500, "WindowWidth": 400}  # and no sides, whose letters cover pixels
@@ -142,7 +142,7 @@ def ends(values: np.ndarray) -> tuple[float, float]:
 
 
 def windowed(values: np.ndarray, low: float, high: float) -> np.ndarray:
-    """Grey levels of a display window; at a tie either neighbour is right."""
+    """Return the grey levels of a display window; at a tie either neighbour is right."""
     grey: np.ndarray = np.rint(
         ((values.astype(float) - low) / (high - low)).clip(0, 1) * 255
     ).astype(int)

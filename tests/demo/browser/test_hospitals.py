@@ -26,7 +26,7 @@ def federation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
 
 
 def components(server: Served) -> dict[str, Any]:
-    """What the page is made of, by elem_id."""
+    """Return the page's components by elem_id."""
     with urllib.request.urlopen(f"{server.url}/config", timeout=30) as reply:
         found = [component["props"] for component in json.load(reply)["components"]]
     return {props["elem_id"]: props for props in found if props.get("elem_id")}

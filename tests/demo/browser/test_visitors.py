@@ -116,7 +116,7 @@ def test_the_api_is_one_documented_call(served: Served, scan: Tensor, tmp_path: 
 
 
 def call(served: Served, data: bytes, seed: int) -> Any:
-    """The API by plain HTTP: upload, ask, read the stream of events."""
+    """Call the API by plain HTTP: upload, request, read the stream of events."""
     boundary = "----scan"
     body = (
         f'--{boundary}\r\nContent-Disposition: form-data; name="files"; filename="a.png"\r\n'

@@ -45,7 +45,7 @@ def test_stages_light_up_in_the_pipeline_s_order(system: MedFedPure, scan: Tenso
 
 
 def test_what_came_too_late_changes_nothing_on_the_page(system: MedFedPure, scan: Tensor) -> None:
-    """The last thing yielded is sent again at the end: it must not be an old step."""
+    """Gradio sends the last yielded value again at the end: it must not be an old step."""
     generation, series_cache = RequestGeneration(), {"a key": build_series(to_uint8(scan))}
     explore = SimpleNamespace(systems={None: system}, series_cache=series_cache, problem="")
     running = ExploreTab._analyse(

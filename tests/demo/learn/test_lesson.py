@@ -43,7 +43,7 @@ def test_every_grey_value_can_be_read() -> None:
 
 
 def contrast(a: int, b: int) -> float:
-    """WCAG's contrast of two greys."""
+    """Return WCAG's contrast of two greys."""
     low, high = sorted(
         v / 12.92 if v <= 0.04045 else ((v + 0.055) / 1.055) ** 2.4 for v in (a / 255, b / 255)
     )
@@ -77,7 +77,7 @@ def test_a_new_attack_forgets_what_came_after_the_old_one(system: MedFedPure, do
 
 
 def test_a_step_computes_what_it_needs(system: MedFedPure, seen: Lesson) -> None:
-    """Who goes to step 3 at once gets the attack of step 2 with it."""
+    """Step 3 without step 2 runs the attack of step 2."""
     straight = lesson.detect(system, seen)
     assert straight.is_attacked and straight.attacked is not None
     assert torch.equal(straight.attacked.scan, straight.x_adv)

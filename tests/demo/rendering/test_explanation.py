@@ -34,7 +34,7 @@ def analysis(system: MedFedPure, scan: Tensor, ends_at: EndsAt) -> Analysis:
 
 
 def bars(svg: str, kind: str) -> list[tuple[float, float, float]]:
-    """(left edge, width, height) of a histogram's bars of one kind."""
+    """Return (left edge, width, height) of a histogram's bars of one kind."""
     found = re.findall(
         rf'class="{kind}" x="([\d.-]+)" y="[\d.-]+" width="([\d.-]+)" height="([\d.-]+)"', svg
     )

@@ -33,7 +33,7 @@ from demo.report.page import DPI, LEFT, SIDE, TOP, Page
 
 @pytest.fixture(scope="module")
 def folder(tiny_system: MedFedPure, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A weights folder of an untrained system."""
+    """Make a weights folder of an untrained system."""
     folder = tmp_path_factory.mktemp("weights")
     for name, place in PARTS.items():
         save_part(tiny_system.get_submodule(place), folder, name, {}, "split")

@@ -46,13 +46,13 @@ NUMBERS = ("tumour_probability", "tumour_probability_undefended", "score", "atte
 
 
 def documented() -> dict[str, str]:
-    """The schema in the endpoint's description: key to type."""
+    """Return the schema in the endpoint's description: key to type."""
     return dict(re.findall(r"^- (\w+) \((\w+)\): ", API_DESCRIPTION, re.MULTILINE))
 
 
 @pytest.fixture(scope="module")
 def volume() -> bytes:
-    """Three heads as NIfTI."""
+    """Build a NIfTI file of three heads."""
     heads = [draw_phantom(n, n == 1)[0].numpy() * 800 for n in range(3)]
     image = nibabel.Nifti1Image(np.stack(heads, -1).astype(np.int16), np.eye(4))
     return bytes(image.to_bytes())
@@ -60,7 +60,7 @@ def volume() -> bytes:
 
 @pytest.fixture(scope="module")
 def local_system() -> MedFedPure:
-    """The system that `tests.demo.browser.serve` serves."""
+    """Build the system that `tests.demo.browser.serve` serves."""
     torch.manual_seed(0)
     return build_system(small_config((112, 56, 28)), {"preset": "untrained"})
 

@@ -55,7 +55,7 @@ def test_a_photograph_is_refused_but_kept_readable(photograph: bytes) -> None:
 
 
 def series(folder: Path, count: int) -> tuple[list[str], np.ndarray]:
-    """Stored uploads of the slices of one series, last one first, and their values."""
+    """Store the slices of one series as uploads, last one first; return paths and values."""
     values = np.random.default_rng(0).integers(0, 4000, (count, 40, 40), dtype=np.uint16)
     paths = []
     for n in reversed(range(count)):

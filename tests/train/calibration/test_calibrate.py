@@ -16,7 +16,7 @@ TINY = {"img_size": 28, "sides": (14,), "channels": (8, 8, 8, 8), "hidden": 8}
 
 
 class Fixed(nn.Module):
-    """Gives the logits that the pictures hold in their first row."""
+    """Classifier whose logits are the first row of the picture."""
 
     def __init__(self, classes: int) -> None:
         super().__init__()
@@ -43,12 +43,12 @@ def balanced(said: Tensor, y: Tensor) -> float:
 
 
 def even(y: Tensor) -> Tensor:
-    """Weights by which all classes count the same."""
+    """Return weights by which all classes count the same."""
     return compute_weights(y.tolist(), range(len(y)))
 
 
 def toy(n: int = 300, offset: float = 3.0, share: float = 0.2, scale: float = 1.0):
-    """Margins of two overlapping classes, all moved by `offset`; `share` are class 1."""
+    """Return margins of two overlapping classes, moved by `offset`; `share` are class 1."""
     g = torch.Generator().manual_seed(0)
     y = (torch.rand(n, generator=g) < share).long()
     margin = (torch.randn(n, generator=g) + (2 * y - 1) * 1.5) * scale + offset
@@ -129,7 +129,7 @@ def test_many_copies_of_one_odd_scan_do_not_move_the_operating_point():
 
 @pytest.mark.parametrize("n", [1, 2, 5, 30])
 def test_an_operating_point_that_fits_its_own_scans_alone_is_not_taken(n):
-    """The best cut on a few scans of which nothing can be learned would move it."""
+    """The best cut on a few uninformative scans would move the operating point."""
     g = torch.Generator().manual_seed(n)
     y = torch.arange(n) % 2
     margin = torch.randn(n, generator=g)
@@ -141,7 +141,7 @@ def test_an_operating_point_that_fits_its_own_scans_alone_is_not_taken(n):
 
 @pytest.mark.parametrize(("odd", "moves"), [(2, False), (3, False), (6, True)])
 def test_an_operating_point_moves_for_more_scans_than_chance_gives(odd, moves):
-    """All tumours and most others are read right; a few others are taken for tumours."""
+    """All tumours and most others are classified right; a few others as tumours."""
     y = torch.tensor([0] * (20 + odd) + [1] * 20)
     no, taken, yes = torch.linspace(-2, -1, 20), torch.linspace(0.4, 0.5, odd), torch.full((20,), 3)
     margin = torch.cat([no, taken, yes])
@@ -152,7 +152,7 @@ def test_an_operating_point_moves_for_more_scans_than_chance_gives(odd, moves):
 
 
 def test_many_scans_of_three_groups_do_not_move_the_operating_point():
-    """One group of healthy near-duplicates, all taken for tumours, is one odd patient."""
+    """One group of healthy near-duplicates, all classified as tumours, is one odd patient."""
     y = torch.tensor([0] * 16 + [1] * 9)
     margin = torch.cat([torch.linspace(0.4, 3, 16), torch.linspace(11, 22, 9)])
     logits = torch.stack([-margin / 2, margin / 2], 1)

@@ -43,7 +43,7 @@ def system(tiny_system: MedFedPure) -> MedFedPure:
 
 
 class Fused:
-    """What `fit` writes to."""
+    """Buffers that `fit` writes."""
 
     def __init__(self, features: int) -> None:
         self.centre, self.spread, self.weight = (torch.zeros(features) for _ in range(3))
@@ -51,14 +51,14 @@ class Fused:
 
 
 def draw_features(gaps: list[float], n: int = 400) -> tuple[Tensor, Tensor]:
-    """Features of clean and attacked scans that lie so many standard deviations apart."""
+    """Draw features of clean and attacked scans that many standard deviations apart."""
     g = torch.Generator().manual_seed(0)
     clean, attacked = torch.randn(2, n, len(gaps), generator=g)
     return clean, attacked + torch.tensor(gaps)
 
 
 def fused(gaps: list[float], n: int = 400) -> tuple[float, Tensor, float]:
-    """The largest share, the weights, and the AUROC on scans that were not fitted on."""
+    """Return the largest share, the weights, and the AUROC on new scans."""
     made, (clean, attacked) = Fused(len(gaps)), draw_features(gaps, 2 * n)
     share = fit(made, clean[:n], [attacked[:n]], 1e-2)
     score = torch.cat([clean[n:], attacked[n:]]) @ made.weight
@@ -113,7 +113,7 @@ def test_where_nothing_rises_nothing_is_weighed():
 
 
 def test_weights_are_the_best_of_those_that_are_not_below_zero():
-    """A feature that is negative only beside one that must go comes back: against L-BFGS-B."""
+    """A feature that is negative only beside a removed one returns: compared with L-BFGS-B."""
     for seed in range(6):
         g = torch.Generator().manual_seed(seed)
         mix = torch.randn(8, 8, generator=g) / 2 + torch.eye(8)
@@ -133,7 +133,7 @@ def test_weights_are_the_best_of_those_that_are_not_below_zero():
 
 
 def test_few_detector_aware_examples_weigh_as_much_as_many_ordinary_ones():
-    """Four in a hundred move what the others leave alone."""
+    """Four detector-aware examples in a hundred change the weights."""
     clean, ordinary = draw_features([2.0, 0.0])
     _, evading = draw_features([0.0, 2.0], 16)
     weights = []
@@ -173,7 +173,7 @@ def test_steps_take_turns_and_the_last_is_the_classifiers(
 
 
 def test_a_score_of_thousands_still_has_a_gradient(system: MedFedPure, scans: Tensor) -> None:
-    """Its softmax would be exactly one, and the detector's steps would go nowhere."""
+    """A plain softmax would be exactly one and have no gradient."""
     x, y, few = scans[:2], torch.tensor([0, 1]), replace(FEW, hidden_steps=2)
     near = make_detector_aware(system, x, y, few, [1, 2])
     system.detector.offset.fill_(5e3)

@@ -20,7 +20,7 @@ from train.data.split import choose_fold
 
 
 def picture(seed: int) -> np.ndarray:
-    """(32, 32, 3) uint8, smooth, so that JPEG keeps it nearly as it is."""
+    """Draw a picture (32, 32, 3) uint8, smooth, so that JPEG hardly changes it."""
     rng = np.random.default_rng(seed)
     coarse = Image.fromarray(rng.integers(0, 256, (4, 4, 3), dtype=np.uint8))
     return np.asarray(coarse.resize((32, 32), Image.Resampling.BICUBIC))
@@ -28,7 +28,7 @@ def picture(seed: int) -> np.ndarray:
 
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
-    """Four training and two test pictures per class, as JPEG files in `cifar10-jpeg`."""
+    """Write four training and two test pictures per class as JPEG files in `cifar10-jpeg`."""
     seed = 0
     for part, count in (("train", 4), ("test", 2)):
         for name in CLASSES:
@@ -51,7 +51,7 @@ def archive(tree: Path) -> Path:
 
 
 def official(root: Path, monkeypatch) -> None:
-    """Files in the official form, ten pictures each; torchvision's checksums become theirs."""
+    """Write files in the official format, ten pictures each, and set torchvision's checksums."""
     from torchvision.datasets import CIFAR10
 
     folder = root / OFFICIAL_FOLDER

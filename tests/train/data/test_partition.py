@@ -32,7 +32,7 @@ def rows() -> list[Row]:
 
 
 def small_corpus(count: int = 240) -> Corpus:
-    """Pictures of noise from two sources, every group three scans, a tenth of them to validate."""
+    """Build a corpus of noise from two sources in groups of three, a tenth for validation."""
     levels = np.random.default_rng(0).integers(0, 256, (count, 8, 8), dtype=np.uint8)
 
     def fold(keep: list[int]) -> ScanDataset:

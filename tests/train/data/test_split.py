@@ -36,7 +36,7 @@ from train.data.split import (
 
 @pytest.fixture(scope="module")
 def scans() -> np.ndarray:
-    """Forty different heads, uint8 (40, 224, 224)."""
+    """Draw forty different heads, uint8 (40, 224, 224)."""
     return np.concatenate(
         [to_uint8(draw_phantom(seed, tumour=seed % 2 == 1)) for seed in range(40)]
     )
@@ -85,7 +85,7 @@ def test_copies_mirrored_turned_or_dimmed_join_their_scan(scans):
 
 
 def test_groups_are_connected_components(scans):
-    """A chain joins: first and last are far apart, but each link is close."""
+    """A chain is one group: first and last are far apart, but neighbours are close."""
     thumbs = compute_thumbnails(scans[:2])
     share = np.linspace(0, 1, 30)[:, None]
     chain = (1 - share) * thumbs[:1] + share * thumbs[1:2]
@@ -144,7 +144,7 @@ def test_a_known_digest_keeps_its_fold_forever():
 
 
 def both_sources(scans: np.ndarray) -> tuple[list[Record], list[str], np.ndarray]:
-    """Twenty scans in each source; the second's first ten mirror the first's, both ways."""
+    """Draw twenty scans per source; ten of the second are mirror images of the first's."""
     records = records_for(20, COLLECTION) + records_for(20, BR35H)
     pictures = np.concatenate([scans[:5, :, ::-1], scans[5:10, ::-1], scans[20:30], scans[:20]])
     return records, digests_for([r.file for r in records]), pictures
@@ -275,7 +275,7 @@ def test_the_real_files_are_those_of_the_manifests(data_root):
 @pytest.mark.slow
 @pytest.mark.data
 def test_no_test_scan_has_a_copy_in_another_fold(data_root):
-    """Grouping has no part in this: pictures are turned as pictures, and compared as they are."""
+    """Independent of the grouping: pictures are rotated as pictures, and compared."""
     manifest = read_manifest("leak-free")
     scans = load_scans(data_root, [e.record for e in manifest.entries])
     test, others = manifest.find_positions("test"), manifest.find_positions("train", "val")

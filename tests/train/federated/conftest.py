@@ -43,7 +43,7 @@ def surroundings(world: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]
 
 @pytest.fixture
 def preset(tmp_path: Path) -> Callable[..., Path]:
-    """Writes a preset of a tiny federation; the same words, the same file."""
+    """Return a function that writes a tiny federation's preset; equal text, equal file."""
 
     def write(federated: str = "num_rounds = 1", clients: int = 3, strategy: str = "") -> Path:
         path = tmp_path / "tiny.toml"
@@ -56,7 +56,7 @@ def preset(tmp_path: Path) -> Callable[..., Path]:
 
 @pytest.fixture
 def federate(world: Path, tmp_path: Path) -> Callable[..., int]:
-    """Runs the command on the phantoms and returns its exit code."""
+    """Return a function that runs the command on the phantoms and returns its exit code."""
 
     def run(preset: Path, out: str = "out", *options: str) -> int:
         from train.__main__ import main

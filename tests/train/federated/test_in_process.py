@@ -35,7 +35,7 @@ def experts(out: Path, preset: Path, which: str = "last") -> dict[str, torch.Ten
 
 @pytest.fixture
 def wire(monkeypatch: pytest.MonkeyPatch) -> list[Message]:
-    """Every message and reply of all runs of a test, as they went over the wire."""
+    """Record every message and reply of all runs of a test."""
     heard: list[Message] = []
     answer = InProcessGrid._answer
 

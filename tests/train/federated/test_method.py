@@ -40,7 +40,7 @@ def clients(out: Path, name: str) -> list[Path]:
 
 
 def _places(preset: Path, states: Path, world: Path, weights: Path) -> list[str]:
-    """What `train export` needs to know."""
+    """Return the options of `train export`."""
     given = {"preset": preset, "protocol": "leak-free", "state": states, "out": weights,
              "data": world / "data", "cache": world / "cache"}  # fmt: skip
     return [word for name, value in given.items() for word in (f"--{name}", str(value))]
@@ -103,7 +103,7 @@ def test_all_phases_are_learned_together_and_each_hospital_ends_with_a_whole_sys
 
 
 def _calibrate_anew(path: Path, world: Path, weights: Path, out: Path, capsys) -> None:
-    """Hospitals' own files alone differ; a preset of another partition is refused."""
+    """Recalibrate: only the hospitals' files differ; a preset of another partition is refused."""
     places = _places(path, weights, world, out)
     places[places.index("--state")] = "--recalibrate"
     other = path.with_name("other.toml")
@@ -150,7 +150,7 @@ def test_the_smoothed_classifier_is_learned_together_and_added_to_weights(
 
 
 def test_what_is_beside_the_system_leaves_its_phases_names_alone():
-    """States of a training begun before there was a smoothed classifier still belong to it."""
+    """States written before there was a smoothed classifier can be resumed."""
     preset = read_preset("federated+go-on")
     other = replace(preset, smoothed=replace(preset.smoothed, shape=SmoothedConfig(sigma=0.5)))
     rounds = replace(other.federated.rounds, smoothed=7)
@@ -256,7 +256,7 @@ def test_with_an_average_the_mean_over_rounds_is_what_is_kept(federate, preset, 
 
 
 def test_averaging_rounds_does_not_change_the_experiment(preset):
-    """The server alone decides it."""
+    """Averaging is a setting of the server alone."""
     digests = {
         read_experiment(str(preset("num_rounds = 1", strategy=s)), "leak-free", 0).digest
         for s in ("", "average = 0.75")

@@ -30,7 +30,7 @@ def trust(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def server(trust: Path) -> Iterator[Callable[..., int]]:
-    """Starts something that speaks TLS with the certificate of a folder; returns its port."""
+    """Return a function that starts a TLS server with a folder's certificate; returns its port."""
     listeners = []
 
     def start(folder: Path = trust) -> int:
@@ -59,7 +59,7 @@ def server(trust: Path) -> Iterator[Callable[..., int]]:
 
 @pytest.fixture
 def join(world: Path, trust: Path, tmp_path: Path) -> Callable[..., int]:
-    """Runs the command with what fits, unless it is told otherwise; returns its exit code."""
+    """Return a function that runs the command with valid options by default."""
 
     def run(server: int, **other: object) -> int:
         given = {

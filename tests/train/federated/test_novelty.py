@@ -36,7 +36,7 @@ outliers = 30
 
 @pytest.fixture
 def learned(preset, federate, tmp_path):
-    """The preset of three clients that have an autoencoder."""
+    """Return the preset of three clients that have an autoencoder."""
 
     def learn(federated: str = "num_rounds = 1", strategy: str = "") -> Path:
         path = preset(federated, strategy=strategy)
@@ -52,7 +52,7 @@ def record(out: Path) -> dict:
 
 
 def heads(out: Path) -> list[dict[str, torch.Tensor]]:
-    """What each client ended with."""
+    """Read the final head of each client."""
     files = sorted((out / "clients").rglob("client-*/novelty.safetensors"))
     return [read(path, record(out)["digest"])[0] for path in files]
 
@@ -60,7 +60,7 @@ def heads(out: Path) -> list[dict[str, torch.Tensor]]:
 def record_solved(
     monkeypatch: pytest.MonkeyPatch,
 ) -> list[tuple[int, dict[str, torch.Tensor]]]:
-    """Every head that a client has solved from now on, with the number of its scans."""
+    """Record every head that a client solves, with its number of scans."""
     found, solve = [], Solver.solve
 
     def watching(self, head, train, seed):

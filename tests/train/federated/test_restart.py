@@ -19,7 +19,7 @@ KEY = "--auth-supernode-private-key"
 
 
 def running(client: int) -> int | None:
-    """The process of a client's SuperNode."""
+    """Find the process of a client's SuperNode."""
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             words = (folder / "cmdline").read_bytes().decode().split("\0")
@@ -32,7 +32,7 @@ def running(client: int) -> int | None:
 
 
 def kill_and_start_again(log: Path, codes: list[int]) -> None:
-    """Kills the node once the first round has ended, with all that it started, and joins anew."""
+    """Kill the node with its children after the first round, and start it again."""
     while not log.is_file() or not log.read_text():
         time.sleep(0.2)
     pid = running(WHO)

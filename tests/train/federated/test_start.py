@@ -31,7 +31,7 @@ def experiment(preset) -> Experiment:
 
 @pytest.fixture
 def weights(experiment: Experiment, tmp_path: Path) -> Path:
-    """A folder of weights in half precision whose experts hold other numbers than fresh ones."""
+    """Write weights in half precision whose experts differ from new ones."""
     shared = experiment.select_shared(experiment.build_model())
     g = torch.Generator().manual_seed(1)
     moved = {n: t + 0.01 * torch.randn(t.shape, generator=g) for n, t in shared.items()}
@@ -73,7 +73,7 @@ def corpus(world: Path) -> Corpus:
 
 @pytest.fixture
 def kept(experiment: Experiment, weights: Path) -> dict[str, torch.Tensor]:
-    """Hospital 2's own attention, among the weights; hospital 1 has none there."""
+    """Write hospital 2's attention beside the weights; hospital 1 has none."""
     fresh = experiment.select_personal(experiment.build_model())
     own = {n: torch.full_like(t, 0.5) for n, t in fresh.items()}
     file = system_file_name(2)

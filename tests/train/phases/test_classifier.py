@@ -12,7 +12,7 @@ from train.phases.classifier import build_validation
 
 
 class Bright(MixtureOfExperts):
-    """Says class 1 of every scan that is brighter than one half."""
+    """Classifier: class 1 for scans brighter than one half."""
 
     def __init__(self) -> None:
         super().__init__(MoEConfig(sides=(16,), img_size=16, channels=(4, 4, 4, 4)))

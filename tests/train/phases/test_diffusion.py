@@ -18,7 +18,7 @@ EPS = 0.02
 
 
 class Oracle(nn.Module):
-    """Knows one clean scan and predicts all that lies between it and x_t."""
+    """Noise predictor that knows the clean scan: predicts the whole difference from x_t."""
 
     def __init__(self, clean: Tensor) -> None:
         super().__init__()
@@ -32,14 +32,14 @@ class Oracle(nn.Module):
 
 
 class Silent(nn.Module):
-    """Predicts no noise at all."""
+    """Noise predictor that predicts zero."""
 
     def forward(self, x_t: Tensor, t: Tensor) -> Tensor:
         return torch.zeros_like(x_t)
 
 
 def brightness(x: Tensor) -> Tensor:
-    """Logits of a classifier whose attack brightens (label 0) or darkens (label 1) every pixel."""
+    """Return logits whose attack brightens (label 0) or darkens (label 1) every pixel."""
     mean = x.flatten(1).mean(1) * 100
     return torch.stack([-mean, mean], 1)
 
@@ -66,7 +66,7 @@ def test_without_attacks_it_is_the_papers_loss(x: Tensor) -> None:
 
 @pytest.mark.parametrize("share", [0.5, 1.0])
 def test_noise_and_perturbation_are_removed_together(x: Tensor, share: float) -> None:
-    """Who predicts what lies between the noised attacked scan and the clean one is right."""
+    """Predicting the difference of the noised attacked scan from the clean one has no loss."""
     oracle = Oracle(x[:1])
     assert loss_of(oracle, x, adv_share=share) == pytest.approx(0, abs=1e-4)
     # and who predicts nothing is off by the perturbation too, so there was one

@@ -35,7 +35,7 @@ def mixture(sides: int = 3, weights: Tensor | None = PI) -> MixtureOfExperts:
 
 
 def scans(count: int = 12) -> ScanDataset:
-    """Bright ones of label 1 and dark ones of label 0, all different."""
+    """Draw different scans: bright ones of label 1 and dark ones of label 0."""
     rng = np.random.default_rng(0)
     labels = np.arange(count) % 2
     levels = rng.integers(0, 100, (count, 16, 16)) + 120 * labels[:, None, None]
@@ -44,7 +44,7 @@ def scans(count: int = 12) -> ScanDataset:
 
 
 def sure_of(model: MixtureOfExperts, expert: int, label: int, logit: float = 4.0) -> None:
-    """Makes an expert say `label` of every scan."""
+    """Make an expert predict `label` for every scan."""
     model.experts[expert].head[-1].weight.data.zero_()
     model.experts[expert].head[-1].bias.data = logit * F.one_hot(torch.tensor(label), 2).float()
 
@@ -126,7 +126,7 @@ def test_the_e_step_is_the_same_in_any_batches_and_leaves_the_model_alone() -> N
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_training_teaches_the_experts_and_moves_no_weight(optimizer: str) -> None:
-    """Neither decay nor the averaged model touches them, and attacks leave no gradient there."""
+    """Neither weight decay nor EMA changes the weights, and attacks leave no gradient there."""
     model, data = mixture(weights=torch.tensor([0.7, 0.3, 0.0])), scans()
     gate = model.attention.log_weights.detach().clone()
     old = model.experts[0].head[-1].weight.detach().clone()

@@ -53,7 +53,7 @@ def solver(mae: MaskedAutoencoder, val: np.ndarray, **settings: float) -> Solver
 
 
 def shares(head: Novelty, mae: MaskedAutoencoder) -> tuple[float, float]:
-    """Refused: of phantoms that no head has seen, and of pictures of coarse blocks."""
+    """Return the shares refused of new phantoms and of pictures of coarse blocks."""
     unseen = torch.stack([draw_phantom(100 + i, False) for i in range(10)])
     blocks = torch.rand(10, 1, 8, 8).repeat_interleave(28, 2).repeat_interleave(28, 3)
     with torch.no_grad():

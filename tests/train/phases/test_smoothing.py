@@ -19,7 +19,7 @@ TINY = SmoothedConfig(sigma=0.25, unet_channels=(8, 8), time_dim=8, channels=(8,
 
 
 class Brightness(Smoothed):
-    """'Tumour' where the average is bright."""
+    """Classifier: tumour if the average is bright."""
 
     def forward(self, noised: Tensor) -> Tensor:
         margin = noised.flatten(1).sum(1) / self.inside.sum() - 0.5
