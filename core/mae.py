@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from core.memoize import once
 
-MEAN, SPREAD = 0.2, 0.2  # approximately, of pixels in brain MRI slices
+PIXEL_MEAN, PIXEL_SD = 0.2, 0.2  # approximately, of pixels in brain MRI slices
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,7 @@ class MaskedAutoencoder(nn.Module):
         latent = self.decoder_embed(self.encoder(visible))
         full = self.mask_token.to(latent.dtype).expand(len(x), self.config.num_patches, -1)
         full = full.scatter(1, _expand(ids_keep, full), latent) + self.decoder_position
-        predicted: Tensor = self.decoder(full) * SPREAD + MEAN
+        predicted: Tensor = self.decoder(full) * PIXEL_SD + PIXEL_MEAN
         return predicted
 
     @once
@@ -139,7 +139,7 @@ class MaskedAutoencoder(nn.Module):
 
     def _tokens(self, x: Tensor) -> Tensor:
         # normalised only here: pixels are in [0, 1] everywhere else
-        tokens: Tensor = self.embed((self.patchify(x) - MEAN) / SPREAD) + self.position
+        tokens: Tensor = self.embed((self.patchify(x) - PIXEL_MEAN) / PIXEL_SD) + self.position
         return tokens
 
     def loss(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:

@@ -225,7 +225,7 @@ def _figures(
         evaluate_transfer(attack, r, r, part, lanes) for r, part in zip(readers, scans, strict=True)
     ]
     clients = {
-        c: {"accuracy": float(bits.double().mean()), fed_metrics.COUNT: len(bits)}
+        c: {"accuracy": float(bits.double().mean()), fed_metrics.SCAN_COUNT: len(bits)}
         for c, bits in enumerate(right)
     }
     together = torch.cat(right)

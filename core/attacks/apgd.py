@@ -13,7 +13,7 @@ from core.attacks.base import LogitsFn, ascent, check, margin, noise_in_ball, pr
 
 MOMENTUM = 0.75  # weight of the new step; the rest is that of the last one
 # shares of the steps: first checkpoint, shortest interval, decrease of the interval
-FIRST, SHORTEST, DECREASE = 0.22, 0.06, 0.03
+FIRST_CHECK, MIN_INTERVAL, INTERVAL_DECREASE = 0.22, 0.06, 0.03
 RESTART = 1_000_003  # seeds of restarts lie this far apart
 LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "ce": lambda logits, y: F.cross_entropy(logits, y, reduction="none"),
@@ -84,7 +84,7 @@ class APGD:
         found, misread, found_loss = now, wrong, torch.where(wrong, loss, -torch.inf)
         rises = torch.zeros(b, device=x.device)
         at_check, was_reduced = best_loss, torch.ones(b, dtype=torch.bool, device=x.device)
-        until = interval = max(int(FIRST * n), 1)
+        until = interval = max(int(FIRST_CHECK * n), 1)
         for index in range(n):
             ahead = self._project(x, now + step * ascent(grad, self.norm))
             share = MOMENTUM if index else 1.0
@@ -110,7 +110,9 @@ class APGD:
             now, grad = torch.where(pick, best, now), torch.where(pick, best_grad, grad)
             loss = torch.where(reduce, best_loss, loss)
             was_reduced, at_check, rises = reduce, best_loss, torch.zeros_like(rises)
-            until = interval = max(interval - max(int(DECREASE * n), 1), max(int(SHORTEST * n), 1))
+            until = interval = max(
+                interval - max(int(INTERVAL_DECREASE * n), 1), max(int(MIN_INTERVAL * n), 1)
+            )
         return torch.where(misread.view(-1, 1, 1, 1), found, best), best_loss, misread
 
     def _project(self, x: Tensor, moved: Tensor) -> Tensor:

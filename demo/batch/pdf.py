@@ -11,7 +11,7 @@ from demo.batch.table import HEADS, format_defended, format_output, summarize
 from demo.batch.worklist import Reading, Scan, Worklist
 from demo.rendering import wording
 from demo.report import document
-from demo.report.page import LEFT, MUTED, TOP, WARN, Page, to_pdf
+from demo.report.page import LEFT, MUTED_COLOR, TOP, WARNING_COLOR, Page, to_pdf
 
 TITLE = "MedFedPure: batch"
 ROWS = 48  # per page
@@ -59,7 +59,9 @@ def _draw_row(page: Page, top: float, scan: Scan, result: Reading | str | None) 
         page.draw_text(LEFT + COLUMNS[1], top, f"{scan.slice} of {scan.slices}", size=8)
     if not isinstance(result, Reading):
         words = textwrap.shorten(result or "not read", 125, placeholder=" ...")
-        page.draw_text(LEFT + COLUMNS[2], top, words, size=6.5, color=WARN if result else MUTED)
+        page.draw_text(
+            LEFT + COLUMNS[2], top, words, size=6.5, color=WARNING_COLOR if result else MUTED_COLOR
+        )
         return
     cells = (
         f"{result.score:.3g} (τ {result.tau:.3g})",

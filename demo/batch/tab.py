@@ -18,7 +18,7 @@ KEEP_SECONDS = 3600
 MB = 2**20
 SLICES = [("the middle slice", False), ("each slice", True)]
 NAME = "medfedpure-batch"
-EMPTY_BATCH = "There is no table yet: drop files first."
+NO_TABLE_MESSAGE = "There is no table yet: drop files first."
 
 
 class BatchTab:
@@ -109,7 +109,7 @@ class BatchTab:
 
     def _make_pdf(self, work: Worklist, each: bool) -> GeneratedFile | str:
         if not work.scans or self.system is None:
-            return EMPTY_BATCH
+            return NO_TABLE_MESSAGE
         from demo.batch import pdf
 
         data = pdf.render_pdf(work, each, self.system.info)
@@ -118,7 +118,9 @@ class BatchTab:
 
 def _make_csv(work: Worklist, each: bool) -> GeneratedFile | str:
     return (
-        GeneratedFile(f"{NAME}.csv", "text/csv", work.to_csv(each)) if work.scans else EMPTY_BATCH
+        GeneratedFile(f"{NAME}.csv", "text/csv", work.to_csv(each))
+        if work.scans
+        else NO_TABLE_MESSAGE
     )
 
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from core.pipeline import MedFedPure
 
 MAX_SCANS = 400  # 20 MB of pixels
-FULL = f"The batch is full (at most {MAX_SCANS} scans): read this file in another batch."
+FULL_MESSAGE = f"The batch is full (at most {MAX_SCANS} scans): read this file in another batch."
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class Worklist:
         if volume is None or upload.is_colour:
             self.scans.append(Scan(file, refusal=upload.refusal))
         elif room < 1:
-            self.scans.append(Scan(file, refusal=FULL))
+            self.scans.append(Scan(file, refusal=FULL_MESSAGE))
         else:
             count = len(volume)
             wanted = range(count) if count <= room else [count // 2]

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 NAMES = ("A", "B")
 MAX_LEVELS = 4  # largest eps, in levels of 255
-START = "Press “New pair”: a new synthetic scan is drawn, and a copy of it is attacked."
+START_MESSAGE = "Press “New pair”: a new synthetic scan is drawn, and a copy of it is attacked."
 
 
 @dataclass(frozen=True)

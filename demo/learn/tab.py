@@ -23,9 +23,9 @@ from demo.serving.events import ON_CPU, PRIVATE
 
 log = logging.getLogger(__name__)
 KEEP_SECONDS = 3600
-FAILED = "The computation failed: please try again."
-NO_SCAN = "First choose a scan in step 1."
-NO_ATTACK = "First attack the scan."
+FAILURE_MESSAGE = "The computation failed: please try again."
+NO_SCAN_MESSAGE = "First choose a scan in step 1."
+NO_ATTACK_MESSAGE = "First attack the scan."
 Computation = Callable[..., Iterator[tuple[Lesson, str]]]
 SCAN, ATTACK, DETECT, PURIFY, VOTE = range(5)
 
@@ -113,7 +113,7 @@ class LearnTab:
                 gr.Button(f"{name} was attacked", interactive=False, elem_id=f"quiz-{name}")
                 for name in NAMES
             ]
-        view = gr.HTML(_render_sentence(quiz.START), elem_id="quiz-view")
+        view = gr.HTML(_render_sentence(quiz.START_MESSAGE), elem_id="quiz-view")
         new.click(
             self._draw, None, [self.round, view, *guesses],
             show_progress_on=view, api_visibility="private", **ON_CPU,
@@ -143,7 +143,7 @@ class LearnTab:
             before = [gr.skip()] * shows
             after = [""] * (VOTE - shows) if shows <= ATTACK else [gr.skip()] * (VOTE - shows)
             if system is None or (values and values[0] is None):
-                yield gr.skip(), gr.skip(), *before, _render_sentence(NO_SCAN), *after
+                yield gr.skip(), gr.skip(), *before, _render_sentence(NO_SCAN_MESSAGE), *after
                 return
             try:
                 for current, html in run(system, *values):
@@ -151,7 +151,7 @@ class LearnTab:
                     yield current, index, *before, html, *after
             except (RuntimeError, ValueError, MemoryError):
                 log.exception("a step of the lesson failed")
-                yield gr.skip(), gr.skip(), *before, _render_sentence(FAILED), *after
+                yield gr.skip(), gr.skip(), *before, _render_sentence(FAILURE_MESSAGE), *after
 
         button.click(
             handle,
@@ -165,12 +165,12 @@ class LearnTab:
 
     def _draw(self) -> tuple[Any, ...]:
         if self.system is None:
-            return None, _render_sentence(FAILED), *_enable_guesses(False)
+            return None, _render_sentence(FAILURE_MESSAGE), *_enable_guesses(False)
         try:
             pair = quiz.draw_round(self.system, secrets.randbelow(2**31))
         except (RuntimeError, ValueError, MemoryError):
             log.exception("a round of the quiz failed")
-            return None, _render_sentence(FAILED), *_enable_guesses(False)
+            return None, _render_sentence(FAILURE_MESSAGE), *_enable_guesses(False)
         return pair, quiz.render_question(pair), *_enable_guesses(True)
 
 
@@ -205,14 +205,14 @@ def _vote(system: MedFedPure, current: Lesson) -> Iterator[tuple[Lesson, str]]:
 def _show_step(current: Lesson | None, index: float) -> str:
     """Render the attack at another step, without computing."""
     return (views.render_attack_step(current, int(index)) if current else "") or _render_sentence(
-        NO_ATTACK
+        NO_ATTACK_MESSAGE
     )
 
 
 def _make_judge(guess: int) -> Callable[[Round | None, Tally], tuple[Any, ...]]:
     def judge(pair: Round | None, tally: Tally) -> tuple[Any, ...]:
         if pair is None:
-            return None, tally, _render_sentence(quiz.START), *_enable_guesses(False)
+            return None, tally, _render_sentence(quiz.START_MESSAGE), *_enable_guesses(False)
         tally = tally.add(pair, guess)
         return None, tally, quiz.render_answer(pair, guess, tally), *_enable_guesses(False)
 

@@ -7,7 +7,7 @@ import gradio as gr
 from demo.analysis.analysis import Analysis
 from demo.report.download import GeneratedFile, attach_download
 
-NO_ANALYSIS = "There is no analysis to report: press Analyse first."
+NO_ANALYSIS_MESSAGE = "There is no analysis to report: press Analyse first."
 
 
 class ReportButtons:
@@ -24,7 +24,7 @@ class ReportButtons:
 
 def _make_pdf(analysis: Analysis | None) -> GeneratedFile | str:
     if analysis is None or analysis.clean is None:
-        return NO_ANALYSIS
+        return NO_ANALYSIS_MESSAGE
     from demo.report import document, pdf
 
     return GeneratedFile(f"{document.NAME}.pdf", "application/pdf", pdf.render_pdf(analysis))
@@ -32,7 +32,7 @@ def _make_pdf(analysis: Analysis | None) -> GeneratedFile | str:
 
 def _make_png(analysis: Analysis | None) -> GeneratedFile | str:
     if analysis is None or analysis.clean is None:
-        return NO_ANALYSIS
+        return NO_ANALYSIS_MESSAGE
     from demo.report import document, pdf
 
     return GeneratedFile(f"{document.NAME}.png", "image/png", pdf.render_png(analysis))

@@ -30,7 +30,7 @@ PACKAGES = (
     "torch", "torchvision", "timm", "numpy", "pillow", "safetensors", "pydicom", "pyjpegls",
     "nibabel", "matplotlib", "gradio",
 )  # fmt: skip
-HASHED = "sha256 of the 224 x 224 grey levels, row by row, one byte each"
+HASH_NOTE = "sha256 of the 224 x 224 grey levels, row by row, one byte each"
 NO_WEIGHTS = {"none": "this system was not loaded from the shipped weights"}
 NOT_A_REPORT = "This is not a report of MedFedPure, or it is damaged"
 
@@ -154,6 +154,6 @@ def repeat_analysis(system: MedFedPure, report: Mapping[str, Any]) -> Analysis:
 def _encode_picture(scan: Tensor) -> dict[str, str]:
     return {
         "sha256": hash_levels(to_uint8(scan)),
-        "hashed": HASHED,
+        "hashed": HASH_NOTE,
         "png": "data:image/png;base64," + base64.b64encode(to_png(scan)).decode("ascii"),
     }

@@ -22,7 +22,13 @@ WIDTH, HEIGHT = 1116 / DPI, 1578 / DPI  # A4
 LEFT, RIGHT, TOP = 0.6, 7.66, 1.3  # of the content, in inches from the page's upper left corner
 SIDE = 224 / DPI  # of a scan, in inches: one dot for each of its 224 pixels
 TEXT_COLOR = "#1b232c"
-MUTED, BAR, TRACK, WARN, WARN_FILL = "#4a5663", "#2f7f9e", "#dde3e9", "#7a4b00", "#fdf0d5"
+MUTED_COLOR, BAR_COLOR, TRACK_COLOR, WARNING_COLOR, WARNING_FILL = (
+    "#4a5663",
+    "#2f7f9e",
+    "#dde3e9",
+    "#7a4b00",
+    "#fdf0d5",
+)
 
 
 class Page:
@@ -34,13 +40,15 @@ class Page:
         self.axes.set(xlim=(0, WIDTH), ylim=(HEIGHT, 0))
         self.axes.set_axis_off()
         self.draw_text(LEFT, 0.55, title, size=15, weight="bold")
-        self.draw_text(LEFT, 0.86, subtitle, size=8, color=MUTED)
+        self.draw_text(LEFT, 0.86, subtitle, size=8, color=MUTED_COLOR)
         for top in (0.55, 11.28):
             self.draw_text(
-                RIGHT, top, RESEARCH, size=9, weight="bold", color=WARN, ha="right",
-                bbox={"facecolor": WARN_FILL, "edgecolor": "none", "pad": 4},
+                RIGHT, top, RESEARCH, size=9, weight="bold", color=WARNING_COLOR, ha="right",
+                bbox={"facecolor": WARNING_FILL, "edgecolor": "none", "pad": 4},
             )  # fmt: skip
-        self.draw_text(LEFT, 11.28, f"MedFedPure, page {number} of {count}", size=8, color=MUTED)
+        self.draw_text(
+            LEFT, 11.28, f"MedFedPure, page {number} of {count}", size=8, color=MUTED_COLOR
+        )
 
     def draw_text(self, x: float, top: float, text: str, size: float = 9, **style: Any) -> None:
         """Draw one line of text; dollar signs are not read as mathematics."""
@@ -56,7 +64,7 @@ class Page:
 
     def draw_rule(self, top: float) -> None:
         """Draw a thin line across the page."""
-        self.axes.plot((LEFT, RIGHT), (top, top), color=TRACK, linewidth=0.8)
+        self.axes.plot((LEFT, RIGHT), (top, top), color=TRACK_COLOR, linewidth=0.8)
 
     def draw_table(self, top: float, title: str, rows: Mapping[str, Any]) -> float:
         """Draw names and values under a title; return the top of what follows."""
@@ -71,7 +79,7 @@ class Page:
 
     def draw_meter(self, x: float, top: float, width: float, share: float) -> None:
         """Draw a bar for a share from 0 to 1."""
-        for length, colour in ((width, TRACK), (width * min(max(share, 0), 1), BAR)):
+        for length, colour in ((width, TRACK_COLOR), (width * min(max(share, 0), 1), BAR_COLOR)):
             self.axes.add_patch(Rectangle((x, top - 0.04), length, 0.08, color=colour, linewidth=0))
 
     def draw_image(self, x: float, top: float, pixels: np.ndarray, height: float = SIDE) -> None:

@@ -13,7 +13,7 @@ from demo.analysis.analysis import Analysis
 from demo.rendering import images, wording
 from demo.rendering.verdicts import collect_verdicts
 from demo.report import document
-from demo.report.page import LEFT, MUTED, SIDE, TOP, Page, to_pdf, to_png
+from demo.report.page import LEFT, MUTED_COLOR, SIDE, TOP, Page, to_pdf, to_png
 
 TITLE = "MedFedPure: one scan"
 COLUMN_WIDTH = 1.8  # inches from one picture to the next
@@ -74,9 +74,9 @@ def _draw_pictures(page: Page, top: float, name: str, d: Diagnosis, a: Analysis)
         captions[1] = "attacked - clean, amplified"
     else:
         for row, line in enumerate(_list_settings(a)):
-            page.draw_text(x[1] + 0.05, top + 0.15 + 0.19 * row, line, size=8, color=MUTED)
+            page.draw_text(x[1] + 0.05, top + 0.15 + 0.19 * row, line, size=8, color=MUTED_COLOR)
     for at, caption in zip(x, captions, strict=True):
-        page.draw_text(at, top + SIDE + 0.11, caption, size=8, color=MUTED)
+        page.draw_text(at, top + SIDE + 0.11, caption, size=8, color=MUTED_COLOR)
 
 
 def _list_settings(a: Analysis) -> list[str]:
@@ -97,8 +97,10 @@ def _draw_colour_bars(page: Page, top: float) -> None:
     for column, colours, low, high in scales:
         x = LEFT + column * COLUMN_WIDTH
         page.draw_image(x, top, colours[None], height=0.08)
-        page.draw_text(x, top + 0.18, low, size=7, color=MUTED)
-        page.draw_text(x + SIDE, top + 0.18, f"{high} grey levels", size=7, color=MUTED, ha="right")
+        page.draw_text(x, top + 0.18, low, size=7, color=MUTED_COLOR)
+        page.draw_text(
+            x + SIDE, top + 0.18, f"{high} grey levels", size=7, color=MUTED_COLOR, ha="right"
+        )
 
 
 def _draw_outputs(page: Page, top: float, a: Analysis) -> float:
@@ -161,7 +163,7 @@ def _draw_provenance(page: Page, a: Analysis, facts: dict[str, Any]) -> None:
     scans = {"clean scan": facts["scan"]["sha256"]}
     if a.attacked_scan is not None:
         scans["attacked scan"] = facts["attack"]["sha256"]
-    top = page.draw_table(top, f"Scans ({document.HASHED})", scans)
+    top = page.draw_table(top, f"Scans ({document.HASH_NOTE})", scans)
     top = page.draw_table(top, "Weights (sha256)", facts["weights_sha256"] or document.NO_WEIGHTS)
     top = page.draw_table(top, "Versions", facts["versions"])
     top = page.draw_table(

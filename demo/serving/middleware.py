@@ -34,7 +34,7 @@ HEADERS = {
 }
 # Gradio's own: the first stores uploads outside the private folder, the second fetches addresses
 CLOSED_PATHS = ("/process_recording", "/proxy=")
-TOO_MANY = "Too many requests from your address: please wait a minute."
+TOO_MANY_MESSAGE = "Too many requests from your address: please wait a minute."
 MAX_VISITORS = 10_000  # remembered; least recently seen are dropped first
 
 
@@ -110,7 +110,7 @@ class SecurityMiddleware:
         ):
             start = {"type": "http.response.start", "status": 429}
             await send_secured({**start, "headers": [(b"content-type", b"application/json")]})
-            body = json.dumps({"detail": TOO_MANY}).encode()
+            body = json.dumps({"detail": TOO_MANY_MESSAGE}).encode()
             await send({"type": "http.response.body", "body": body})
             return
         await self.app(scope, receive, send_secured)

@@ -24,8 +24,8 @@ from demo.serving.expiring_cache import ExpiringCache
 CACHE_SECONDS = 600
 CACHE_COUNT = 64
 CACHE_BYTES = 2**29
-LOST = "The upload was interrupted: choose the file again."
-TOO_LARGE = (
+LOST_MESSAGE = "The upload was interrupted: choose the file again."
+TOO_LARGE_MESSAGE = (
     f"At most {MAX_SLICES:,} files and {MAX_VOLUME_BYTES // 2**20} MB can be read at once: "
     "choose a single series."
 )
@@ -79,7 +79,7 @@ class UploadStore:
             try:
                 upload = self._read(paths)
             except OSError:
-                return self._recent.get(key) or Upload(None, LOST)
+                return self._recent.get(key) or Upload(None, LOST_MESSAGE)
             finally:
                 for path in paths:
                     _remove(path)
@@ -88,7 +88,7 @@ class UploadStore:
 
     def _read(self, paths: Sequence[Path]) -> Upload:
         if len(paths) > MAX_SLICES or sum(p.stat().st_size for p in paths) > MAX_VOLUME_BYTES:
-            return Upload(None, TOO_LARGE)
+            return Upload(None, TOO_LARGE_MESSAGE)
         data = [path.read_bytes() for path in paths]
         return decode_upload(data[0] if len(data) == 1 else data)
 

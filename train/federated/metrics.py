@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-COUNT = "num-examples"  # a client's weight in Eq. 23
-EQUAL = "one"  # the same weight for every client, needed to bound one client's influence
+SCAN_COUNT = "num-examples"  # a client's weight in Eq. 23
+EQUAL_WEIGHT = "one"  # the same weight for every client, needed to bound one client's influence
 SECONDS = "seconds"  # a client's own time: displayed only, since equal runs differ in it
 LOWER_IS_BETTER = ("nll", "random", "lattice")  # and the errors at a depth: t12 and so on
 
@@ -20,8 +20,8 @@ def summarize(clients: Mapping[int, Mapping[str, float]]) -> dict[str, dict[str,
     The statistics are over clients: each client's own model on its own scans.
     """
     summary = {}
-    counts = np.array([figures[COUNT] for figures in clients.values()], dtype=float)
-    keys = set.intersection(*(set(figures) for figures in clients.values())) - {COUNT}
+    counts = np.array([figures[SCAN_COUNT] for figures in clients.values()], dtype=float)
+    keys = set.intersection(*(set(figures) for figures in clients.values())) - {SCAN_COUNT}
     for key in sorted(keys):
         values = np.array([figures[key] for figures in clients.values()])
         ordered = -np.sort(-values) if _is_error(key) else np.sort(values)

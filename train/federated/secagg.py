@@ -33,12 +33,12 @@ from flwr.server.workflow.secure_aggregation.secaggplus_workflow import Workflow
 from flwr.serverapp import Grid
 from torch import Tensor
 
-from train.federated.metrics import COUNT
+from train.federated.metrics import SCAN_COUNT
 from train.federated.serialization import PayloadError
 
 # shares of the clients: holders of a share of each key, and survivors needed to recover it
 KEY_SHARES, RECONSTRUCTION_THRESHOLD = 1.0, 0.6
-ABORTED = 3  # an error's code
+ABORTED_CODE = 3  # an error's code
 
 
 def compute_update(
@@ -78,7 +78,9 @@ def client_mod(message: Message, context: Context, call_next: ClientAppCallable)
         metrics = dict(reply.content.metric_records["metrics"])
         content = {
             "fitres.parameters": reply.content.array_records["arrays"],
-            "fitres.num_examples": MetricRecord({"num_examples": int(str(metrics.pop(COUNT)))}),
+            "fitres.num_examples": MetricRecord(
+                {"num_examples": int(str(metrics.pop(SCAN_COUNT)))}
+            ),
             "fitres.metrics": ConfigRecord(cast(Any, metrics)),
             "fitres.status": ConfigRecord({"code": 0, "message": ""}),
         }
@@ -87,7 +89,7 @@ def client_mod(message: Message, context: Context, call_next: ClientAppCallable)
     try:
         return secaggplus_mod(message, context, train)
     except PayloadError as error:
-        return Message(Error(ABORTED, str(error)), reply_to=message)
+        return Message(Error(ABORTED_CODE, str(error)), reply_to=message)
 
 
 class SecAggGrid:
@@ -118,7 +120,7 @@ class SecAggGrid:
     @staticmethod
     def _build_abort(message: Message) -> Message:
         reason = "dropped out of secure aggregation, or too many others did"
-        return Message(Error(ABORTED, reason), reply_to=message)
+        return Message(Error(ABORTED_CODE, reason), reply_to=message)
 
     def _run(self, sent: Mapping[int, Message]) -> dict[int, RecordDict]:
         outcome: dict[str, Any] = {}
@@ -171,7 +173,7 @@ class SecAggGrid:
                 name: Array(np.asarray(value, dtype=np.float32))
                 for name, value in zip(self._spec, mean, strict=True)
             }
-            metrics = MetricRecord({COUNT: result.num_examples, **result.metrics})
+            metrics = MetricRecord({SCAN_COUNT: result.num_examples, **result.metrics})
             contents[proxy.node_id] = RecordDict(
                 {"arrays": ArrayRecord(arrays), "metrics": metrics}
             )

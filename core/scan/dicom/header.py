@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
 MAX_HEADER = 16 * MB  # all before the pixels; 2,000 frames with their own geometry take 5 MB
-UNDEFINED = 0xFFFFFFFF  # the length of compressed pixels
+UNDEFINED_LENGTH = 0xFFFFFFFF  # the length of compressed pixels
 PIXELS = {0x7FE00008: "FloatPixelData", 0x7FE00009: "DoubleFloatPixelData", 0x7FE00010: "PixelData"}
 IMPLICIT, EXPLICIT, DEFLATED, BIG_ENDIAN = (
     f"1.2.840.10008.1.2{n}" for n in ("", ".1", ".1.99", ".2")
@@ -62,7 +62,7 @@ class Pixels(NamedTuple):
     @property
     def are_compressed(self) -> bool:
         """True for compressed pixels, which come in parts without a total length."""
-        return self.length == UNDEFINED
+        return self.length == UNDEFINED_LENGTH
 
 
 @dataclass(frozen=True)

@@ -112,7 +112,7 @@ def test_clearing_leaves_nothing_and_a_late_step_does_not_bring_it_back(
     work.clear()
     assert not work.step(tiny_system, False) and work.is_cleared
     assert work.scans == [] and work.names == [] and work.readings == {}
-    assert table.EMPTY in table.render(work, False)
+    assert table.EMPTY_MESSAGE in table.render(work, False)
 
 
 def test_files_dropped_while_it_reads_are_kept(tiny_system: MedFedPure, work: Worklist) -> None:
@@ -146,7 +146,7 @@ def test_a_batch_has_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
     work = filled(volume(3), volume(6), volume(2), to_png(draw_phantom(1, True)))
     kept = [(s.file, s.slice) for s in work.scans if s.levels is not None]
     assert kept == [(1, 2), (1, 3), (2, 4), (3, 2)]  # of the second only its middle had room
-    assert work.scans[-1].refusal == worklist.FULL
+    assert work.scans[-1].refusal == worklist.FULL_MESSAGE
 
 
 def test_the_csv_holds_all_but_names(tiny_system: MedFedPure, work: Worklist) -> None:

@@ -26,7 +26,7 @@ from demo.analysis.attack import AttackSettings
 from demo.explore import analyse
 from demo.rendering import wording
 from demo.report import document, pdf
-from demo.report.buttons import NO_ANALYSIS, _make_pdf, _make_png
+from demo.report.buttons import NO_ANALYSIS_MESSAGE, _make_pdf, _make_png
 from demo.report.download import GeneratedFile
 from demo.report.page import DPI, LEFT, SIDE, TOP, Page
 
@@ -230,7 +230,7 @@ def test_nothing_is_left_on_disk_or_in_pyplot(
 
 def test_without_an_analysis_the_buttons_say_so(scan: Tensor) -> None:
     for analysis in (None, Analysis(scan, AttackSettings())):
-        assert _make_pdf(analysis) == NO_ANALYSIS == _make_png(analysis)
+        assert _make_pdf(analysis) == NO_ANALYSIS_MESSAGE == _make_png(analysis)
 
 
 def test_the_scan_in_the_report_is_a_file_that_can_be_opened(done: Analysis) -> None:

@@ -16,7 +16,7 @@ from starlette.testclient import TestClient
 
 import app
 from demo.serving import middleware
-from demo.serving.middleware import TOO_MANY, RateLimit, SecurityMiddleware
+from demo.serving.middleware import TOO_MANY_MESSAGE, RateLimit, SecurityMiddleware
 from demo.serving.no_remote_fetch import disable_remote_fetch
 
 ADDRESSES = ["http://169.254.169.254/latest", "https://example.org/a.png"]
@@ -56,7 +56,10 @@ def test_one_visitor_is_held_back_and_told_so() -> None:
     assert [visitor.post("/upload").status_code for _ in range(3)] == [200, 200, 429]
     assert [visitor.post("/").status_code for _ in range(4)] == [200] * 3 + [429]
     refused = visitor.post("/")
-    assert refused.json() == {"detail": TOO_MANY} and "x-content-type-options" in refused.headers
+    assert (
+        refused.json() == {"detail": TOO_MANY_MESSAGE}
+        and "x-content-type-options" in refused.headers
+    )
     assert visitor.get("/").status_code == 200  # looking is free
 
 

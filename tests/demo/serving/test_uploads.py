@@ -81,7 +81,7 @@ def test_files_are_counted_and_weighed_before_they_are_read(
 ) -> None:
     monkeypatch.setattr(uploads, "MAX_VOLUME_BYTES", 3000)
     paths, _ = series(tmp_path, 3)
-    assert UploadStore().decode(paths).refusal == uploads.TOO_LARGE
+    assert UploadStore().decode(paths).refusal == uploads.TOO_LARGE_MESSAGE
     assert list(tmp_path.iterdir()) == []
 
 

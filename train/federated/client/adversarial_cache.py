@@ -17,7 +17,7 @@ from train.device import autocast_logits
 from train.federated import state_file
 from train.phases.classifier import ClassifierConfig
 
-BATCH = 50
+BATCH_SIZE = 50
 
 
 def attack_training_scans(
@@ -52,7 +52,7 @@ def _attack_rows(
     alpha = 1.25 * config.adv_eps / config.adv_steps
     attack = PGD(eps=config.adv_eps, alpha=alpha, steps=config.adv_steps, eight_bit=True)
     logits, out = autocast_logits(model, device), data.scans[:0]
-    for part in rows.split(BATCH):
+    for part in rows.split(BATCH_SIZE):
         x, y = data.batch(part, device)
         x_adv = attack(logits, x, y, part.tolist())
         out = np.concatenate([out, to_uint8(x_adv).reshape(len(x_adv), *data.scans.shape[1:])])

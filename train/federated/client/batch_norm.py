@@ -14,7 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from train.data.dataset import ScanDataset, batches
 
 BN_SCANS_TRAIN, BN_SCANS_EVAL = 32, 256  # before training, whose batches follow; before evaluation
-BATCH = 64
+BATCH_SIZE = 64
 
 
 @torch.no_grad()
@@ -29,7 +29,7 @@ def measure_statistics(model: nn.Module, data: ScanDataset, device: torch.device
         norm.reset_running_stats()
         norm.momentum = None  # the plain mean over all batches
         norm.train()
-    for rows in batches(len(data), BATCH):
+    for rows in batches(len(data), BATCH_SIZE):
         if len(rows) > 1:
             model(data.batch(rows, device)[0])
     for norm, momentum in zip(norms, momenta, strict=True):

@@ -22,12 +22,12 @@ from train.federated import secagg
 from train.federated.client.hospital import Hospital
 from train.federated.client.policy import PolicyError, read_policy
 from train.federated.experiment import read_experiment
-from train.federated.metrics import COUNT, EQUAL, SECONDS
+from train.federated.metrics import EQUAL_WEIGHT, SCAN_COUNT, SECONDS
 from train.federated.serialization import PayloadError, pack, unpack
 from train.federated.state_file import StateError
 from train.federated.warm_start import load_personal_start
 
-REFUSED = 2  # an error's code: the reason is a sentence for the server
+REFUSED_CODE = 2  # an error's code: the reason is a sentence for the server
 # keys of the node config: a hospital's folders, and whether all scans there are its own
 PLACES = ("data", "cache", "state", "manifests", "whole", "defence", "start")
 PRIVATE_ERRORS = (DataError, WeightsError, OSError)  # stay here: a file's name may hold a patient's
@@ -76,7 +76,9 @@ def train(message: Message, context: Context) -> Message:
             new = secagg.compute_update(
                 new, shared, hospital.experiment.config.strategy.secagg_range
             )
-        metrics = MetricRecord({COUNT: int(figures.pop(COUNT)), EQUAL: 1, **figures})
+        metrics = MetricRecord(
+            {SCAN_COUNT: int(figures.pop(SCAN_COUNT)), EQUAL_WEIGHT: 1, **figures}
+        )
         return RecordDict({"arrays": pack(new), "metrics": metrics})
 
     return _answer(message, context, work)
@@ -93,7 +95,7 @@ def evaluate(message: Message, context: Context) -> Message:
             _read_int(config["round"]),
             finish=bool(config["finish"]),
         )
-        metrics = MetricRecord({COUNT: int(figures.pop(COUNT)), **figures})
+        metrics = MetricRecord({SCAN_COUNT: int(figures.pop(SCAN_COUNT)), **figures})
         return RecordDict({"metrics": metrics})
 
     return _answer(message, context, work)
@@ -111,7 +113,7 @@ def _answer(message: Message, context: Context, work: Callable[[Hospital], Recor
         reason = "its scans, weights or folders cannot be read; its own log says which"
     except REPORTED_ERRORS as error:
         reason = str(error)
-    return Message(Error(REFUSED, reason), reply_to=message)
+    return Message(Error(REFUSED_CODE, reason), reply_to=message)
 
 
 def _unpack_shared(message: Message, hospital: Hospital) -> dict[str, Tensor]:

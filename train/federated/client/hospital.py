@@ -26,7 +26,7 @@ from train.federated.client.fedprox import add_proximal_term
 from train.federated.client.local_state import ClientState
 from train.federated.client.purify_training_scans import purify_training_scans
 from train.federated.experiment import Experiment
-from train.federated.metrics import COUNT
+from train.federated.metrics import SCAN_COUNT
 from train.federated.state_file import StateError
 from train.federated.warm_start import WarmStart
 from train.phases.fedem import estimate_mixture_weights
@@ -122,7 +122,7 @@ class Hospital:
         self.local_state.keep_rounds({round_index, before, self.local_state.find_nearest(best)})
         return _on_cpu(self.experiment.select_shared(model)), {
             "loss": loss,
-            COUNT: len(self.corpus.train),
+            SCAN_COUNT: len(self.corpus.train),
         }
 
     def evaluate(
@@ -148,7 +148,7 @@ class Hospital:
             figures = self._recipe.validate(model.eval())
         if finish:
             self.local_state.write_finished(model.state_dict())
-        return {**figures, COUNT: len(self.corpus.val)}
+        return {**figures, SCAN_COUNT: len(self.corpus.val)}
 
     def build_system(self, files: Iterable[str] = tuple(FILES.values())) -> MedFedPure:
         """Return the system with this hospital's finished parts; parts not named are untrained.

@@ -10,13 +10,13 @@ from core.pipeline import MedFedPure
 from core.scan import to_uint8
 from train.data.dataset import ScanDataset, batches
 
-BATCH = 50
+BATCH_SIZE = 50
 
 
 def purify_training_scans(data: ScanDataset, system: MedFedPure) -> ScanDataset:
     """Return the scans with those purified that the system's detector flags."""
     scans = data.scans.copy()
-    for rows in batches(len(data), BATCH):
+    for rows in batches(len(data), BATCH_SIZE):
         x, _ = data.batch(rows, system.device)
         with torch.no_grad():
             score = system.score(system.detect(x))

@@ -19,7 +19,7 @@ from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 
 RUN_ID = 1
-FAILED = 1  # an error's code: the client's app raised
+FAILED_CODE = 1  # an error's code: the client's app raised
 
 
 class InProcessGrid(Grid):
@@ -95,4 +95,4 @@ class InProcessGrid(Grid):
             # engines serialize; clients may change a message's content
             return copy.deepcopy(self._app(copy.deepcopy(message), context))
         except Exception as error:  # as on an engine: an exception becomes an error reply
-            return Message(Error(FAILED, f"{type(error).__name__}: {error}"), reply_to=message)
+            return Message(Error(FAILED_CODE, f"{type(error).__name__}: {error}"), reply_to=message)

@@ -36,7 +36,7 @@ from train.federated.runtime.superlink import (
 
 CONNECT_SECONDS = 10.0
 # Flower's message for an unregistered key, and for one whose node still counts as connected
-REFUSED = "Failed to activate SuperNode"
+REFUSED_LINE = "Failed to activate SuperNode"
 ATTEMPTS, RETRY_SECONDS = 7, 15.0  # a lost node stays registered for two heartbeats of 30 s
 
 
@@ -181,7 +181,7 @@ def _run_once(command: Sequence[str], environment: Mapping[str, str]) -> tuple[i
         def listen() -> None:
             for line in process.stdout or ():
                 sys.stderr.write(line)
-                if REFUSED in line:
+                if REFUSED_LINE in line:
                     refused.set()
 
         listener = threading.Thread(target=listen, daemon=True)

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from train.federated.metrics import SECONDS
 
 HEADER = "client   scans  loss     score    clean    pgd      seconds  doing"
-SHOWN = ("loss", "clean", "pgd", SECONDS)  # metrics of a reply
+SHOWN_METRICS = ("loss", "clean", "pgd", SECONDS)  # metrics of a reply
 
 
 class LiveTable:
@@ -40,7 +40,7 @@ class LiveTable:
         shown = {
             name: f"{value:.1f}" if name == SECONDS else f"{value:.4f}"
             for name, value in reply.items()
-            if name in SHOWN
+            if name in SHOWN_METRICS
         }
         row |= shown
         row["doing"] = "waits"

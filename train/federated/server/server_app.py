@@ -13,7 +13,7 @@ from torch import Tensor
 
 from train.federated import metrics, secagg
 from train.federated.experiment import FederationError, read_experiment
-from train.federated.metrics import COUNT, SECONDS
+from train.federated.metrics import SCAN_COUNT, SECONDS
 from train.federated.serialization import PayloadError, pack, unpack
 from train.federated.server import strategies
 from train.federated.server.adv_propagation import adv_shares_message
@@ -109,7 +109,9 @@ class Server:
             return entry | skipped, self.state.shared
         new = self.state.apply_momentum(new)
         self.state.joined = sorted({*self.state.joined, *replies})
-        counts = [int(str(a.content.metric_records["metrics"][COUNT])) for a in replies.values()]
+        counts = [
+            int(str(a.content.metric_records["metrics"][SCAN_COUNT])) for a in replies.values()
+        ]
         losses = [float(str(a.content.metric_records["metrics"]["loss"])) for a in replies.values()]
         entry["loss"] = float(np.average(losses, weights=counts))
         is_measured = round_index % self.experiment.config.eval_every == 0
@@ -194,9 +196,9 @@ class Server:
             raise PayloadError(f"{sender} sent no arrays or no metrics")
         tensors = unpack(content.array_records["arrays"], self.state.shared, sender)
         metrics = content.metric_records["metrics"]
-        if metrics.get(COUNT) != self.registry.scans.get(client):
+        if metrics.get(SCAN_COUNT) != self.registry.scans.get(client):
             raise PayloadError(
-                f"{sender} reports {metrics.get(COUNT)} scans, "
+                f"{sender} reports {metrics.get(SCAN_COUNT)} scans, "
                 f"it registered with {self.registry.scans.get(client)}"
             )
         loss = metrics.get("loss")
@@ -247,7 +249,7 @@ class Server:
         figures = {}
         for client, reply in replies.items():
             values = {k: v for k, v in _read_metrics(reply).items() if k != SECONDS}
-            if COUNT not in values or not np.isfinite(list(values.values())).all():
+            if SCAN_COUNT not in values or not np.isfinite(list(values.values())).all():
                 failures[client] = f"client {client} reports metrics that are not finite"
                 continue
             figures[client] = values

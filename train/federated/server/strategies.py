@@ -17,7 +17,7 @@ from flwr.serverapp.strategy import (
 )
 from torch import Tensor
 
-from train.federated.metrics import COUNT, EQUAL
+from train.federated.metrics import EQUAL_WEIGHT, SCAN_COUNT
 from train.federated_config import StrategyConfig
 
 # name -> the strategy; the second argument is the metric that weighs a client in a mean
@@ -58,7 +58,7 @@ def is_running_mean(config: StrategyConfig) -> bool:
 
 def build_strategy(config: StrategyConfig, arrays: ArrayRecord, clients: int) -> Strategy:
     """Build the strategy of a round that started from `arrays` and was answered by `clients`."""
-    strategy = BUILDERS[config.name](config, EQUAL if config.dp_clip else COUNT)
+    strategy = BUILDERS[config.name](config, EQUAL_WEIGHT if config.dp_clip else SCAN_COUNT)
     if not config.dp_clip:
         return strategy
     private = DifferentialPrivacyServerSideFixedClipping(
