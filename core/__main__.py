@@ -146,8 +146,8 @@ def _parse_seed(text: str) -> int:
 def _build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m core",
-        description="Reads brain MRI slices with MedFedPure: detects and purifies adversarial "
-        "perturbations, then says how probable a tumour is. For research and teaching only, "
+        description="Read brain MRI slices with MedFedPure: detect and purify adversarial "
+        "perturbations, then print how probable a tumour is. For research and teaching only, "
         "not for clinical use.",
         epilog="A file that cannot be read yields an error line, the other files are read, and the "
         "exit code is 1 (blank slices do not count with --slice all). It is 2 for invalid "

@@ -103,7 +103,7 @@ def _resolve_preset(preset: str) -> str:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m train federated",
-        description="Trains networks among hospitals: they send networks, which are averaged;\n"
+        description="Train networks among hospitals: they send networks, which are averaged;\n"
         "attention and scans stay local.",
         epilog="Ctrl-C or SIGTERM stop between two clients; --resume continues the rounds.\n"
         "Exit code 0: every round was aggregated; 1: one was not; 2: the input was at fault.",
@@ -149,6 +149,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=0, help="CPU threads")
     parser.add_argument(
-        "--resume", action="store_true", help="continues after the last finished round"
+        "--resume", action="store_true", help="continue after the last finished round"
     )
     return parser

@@ -177,7 +177,7 @@ def _calibrate(hospital: Hospital, log: Progress) -> MedFedPure:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m train export",
-        description="Writes weights for core.load(OUT, hospital=N) from hospitals' state folders.",
+        description="Write weights for core.load(OUT, hospital=N) from hospitals' state folders.",
     )
     parser.add_argument(
         "--preset", default="federated", metavar="NAME", help=", ".join(list_presets())

@@ -199,7 +199,7 @@ def _run_once(command: Sequence[str], environment: Mapping[str, str]) -> tuple[i
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m train node",
-        description="Joins a federation as one hospital with its own scans.",
+        description="Join a federation as one hospital with its own scans.",
         epilog="Runs until stopped; see docs/federation.md.",
     )
     add = parser.add_argument
