@@ -58,7 +58,7 @@ class Detection(NamedTuple):
 
 
 class Detector(nn.Module):
-    """Scores scans and compares the scores with those of clean validation scans.
+    """Detector: scores of scans, compared with those of clean validation scans.
 
     It owns the autoencoder and the steganalysis network; diffusion model and classifiers are only
     referred to, for the measurements.

@@ -32,7 +32,7 @@ MIN_ENERGY = 1e-7  # energies below a hundredth of an 8-bit level squared are ta
 
 
 class Measurements:
-    """Computes FEATURES with the system's networks; holds no parameters of its own."""
+    """Measurements FEATURES, made with the system's networks; without parameters of its own."""
 
     def __init__(
         self,

@@ -16,7 +16,7 @@ class ScanError(ValueError):
 
 
 class NotAnMRIError(ScanError):
-    """A picture that does not look like a brain MRI; `any_picture=True` reads it all the same."""
+    """A picture that does not look like a brain MRI; `any_picture=True` reads it anyway."""
 
 
 def damage_error() -> ScanError:

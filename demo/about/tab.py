@@ -75,7 +75,7 @@ and teaching.</p>"""
 
 
 class AboutTab:
-    """One column of text, figure and tables; figures are read from files when it is built."""
+    """Tab with one column of text, figure and tables, whose numbers are read from files."""
 
     def __init__(self) -> None:
         gr.HTML(render_about(), elem_id="about")

@@ -22,7 +22,7 @@ NO_TABLE_MESSAGE = "There is no table yet: drop files first."
 
 
 class BatchTab:
-    """A batch, read one scan at a time.
+    """Tab that reads a batch one scan at a time.
 
     Each scan is an event of its own at the end of the queue, so that other visitors are served in
     between. The event that reads a scan changes the state `turn`, whose change event reads the next

@@ -57,7 +57,7 @@ class Controls:
         )
         self.status = gr.HTML(selection.render_line(None, selection.START_HINT), elem_id="scan")
         self.insist = gr.Checkbox(
-            label="Read this colour picture all the same", visible=False, elem_id="insist"
+            label="Read this colour picture anyway", visible=False, elem_id="insist"
         )
         self.samples: list[tuple[gr.Button, Example]] = []
         if samples:

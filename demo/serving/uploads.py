@@ -60,7 +60,7 @@ def _build_upload(volume: Volume) -> Upload:
 
 
 class UploadStore:
-    """Decodes stored uploads and deletes their files.
+    """Decoder of stored uploads, which deletes their files.
 
     Gradio names a stored upload after its content, so two visitors who upload the same picture
     share one file. The pixels of recent uploads therefore stay in memory for some minutes under

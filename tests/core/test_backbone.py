@@ -28,14 +28,14 @@ PEERS = {"resnet18": "resnet18", "mobilenetv2": "mobilenetv2_100"}  # timm's nam
 WIDTHS = {"resnet18": RESNET18_CHANNELS, "mobilenetv2": MOBILENETV2_CHANNELS}
 
 
-def of(backbone: str) -> MoEConfig:
+def build_config(backbone: str) -> MoEConfig:
     return replace(FULL, backbone=backbone, channels=WIDTHS[backbone])
 
 
 @pytest.mark.parametrize("backbone", PEERS)
 def test_a_full_expert_is_timms_network(backbone: str) -> None:
     torch.manual_seed(0)
-    expert = Expert(of(backbone), 224).eval()
+    expert = Expert(build_config(backbone), 224).eval()
     peer = timm.create_model(PEERS[backbone], in_chans=1, num_classes=0).eval()
     peer.load_state_dict(expert.backbone.state_dict())
     x = torch.rand(2, 1, 224, 224)
@@ -118,7 +118,7 @@ def test_pretrained_loads_imagenet_weights(
         if known.split(".")[0] == name:
             monkeypatch.setitem(_registry._model_pretrained_cfgs, known, local)
     torch.manual_seed(0)
-    config = replace(of(backbone), img_size=side, sides=(side,), pretrained=True)
+    config = replace(build_config(backbone), img_size=side, sides=(side,), pretrained=True)
     loaded = Expert(config, side).backbone.state_dict()
     for key, value in loaded.items():
         # one grey channel sees what three equal ones saw

@@ -49,11 +49,11 @@ def systems(written: tuple[Path, Any]) -> Systems:
     return load_all(written[0], "cpu")
 
 
-def lasting(diagnosis: Diagnosis) -> dict[str, Any]:
+def get_numbers(diagnosis: Diagnosis) -> dict[str, Any]:
     return {k: v for k, v in diagnosis.to_dict().items() if k != "timings_ms"}
 
 
-def listed(folder: Path) -> None:
+def list_in_manifest(folder: Path) -> None:
     names = [path.name for path in folder.glob("*.safetensors")]
     checkpoint.write_manifest(folder, names, preset="tiny", protocol="none", commit="none")
 
@@ -71,8 +71,8 @@ def test_each_hospital_answers_as_from_its_file_alone(
         state, own = system.state_dict(), before[number].state_dict()
         for name, tensor in alone.state_dict().items():
             assert torch.equal(state[name], tensor) and torch.equal(own[name], tensor), name
-        answers.append(lasting(system.read(phantoms[1], seed=3)))
-        assert answers[-1] == lasting(alone.read(phantoms[1], seed=3))
+        answers.append(get_numbers(system.read(phantoms[1], seed=3)))
+        assert answers[-1] == get_numbers(alone.read(phantoms[1], seed=3))
     for one, other in itertools.combinations(answers, 2):
         assert one["attention"] != other["attention"]
         assert one["tumour_probability"] != other["tumour_probability"]
@@ -107,19 +107,19 @@ def test_a_reading_leaves_the_other_hospitals_as_they_were(
     systems: Systems, phantoms: Tensor
 ) -> None:
     """This holds while all hospitals read, each in several threads."""
-    alone = {n: lasting(system.read(phantoms[0], seed=n)) for n, system in systems.items()}
+    alone = {n: get_numbers(system.read(phantoms[0], seed=n)) for n, system in systems.items()}
     before = {n: copy.deepcopy(system.state_dict()) for n, system in systems.items()}
     with ThreadPoolExecutor(6) as pool:
         asked = [(n, pool.submit(s.read, phantoms[0], n)) for n, s in [*systems.items()] * 4]
-        assert all(lasting(answer.result()) == alone[n] for n, answer in asked)
+        assert all(get_numbers(answer.result()) == alone[n] for n, answer in asked)
     systems[2].classifier.bias.fill_(3)
     systems[2].detector.quantiles_fused.fill_(-1e6)
     systems[2].classifier.model.attention[0][0].weight.zero_()
     for n in (1, 3):
         after = systems[n].state_dict()
         assert all(torch.equal(tensor, after[name]) for name, tensor in before[n].items())
-        assert lasting(systems[n].read(phantoms[0], seed=n)) == alone[n]
-    assert lasting(systems[2].read(phantoms[0], seed=2)) != alone[2]
+        assert get_numbers(systems[n].read(phantoms[0], seed=n)) == alone[n]
+    assert get_numbers(systems[2].read(phantoms[0], seed=2)) != alone[2]
 
 
 def test_normalisation_can_stay_local_too(
@@ -136,18 +136,20 @@ def test_normalisation_can_stay_local_too(
     assert not at_home & set(checkpoint.load(tmp_path / "classifier.safetensors").state_dict)
     systems = load_all(tmp_path, "cpu")
     for number, system in systems.items():
-        assert lasting(system.read(phantoms[0])) == lasting(before[number].read(phantoms[0]))
+        assert get_numbers(system.read(phantoms[0])) == get_numbers(
+            before[number].read(phantoms[0])
+        )
     convs = [system.classifier.model.experts[0].backbone.layer1[0] for system in systems.values()]
     assert convs[0].conv1 is convs[1].conv1 and convs[0].bn1 is not convs[1].bn1
 
 
 def test_all_hospitals_read_once_what_they_share(systems: Systems, phantoms: Tensor) -> None:
-    alone = [lasting(system.read(phantoms[1], seed=2)) for system in systems.values()]
+    alone = [get_numbers(system.read(phantoms[1], seed=2)) for system in systems.values()]
     with torch.no_grad(), shared_computation():
-        assert [lasting(s.read(phantoms[1], seed=2)) for s in systems.values()] == alone
+        assert [get_numbers(s.read(phantoms[1], seed=2)) for s in systems.values()] == alone
         # another scan, another seed
-        other = [lasting(s.read(phantoms[0], seed=4)) for s in systems.values()]
-    assert other == [lasting(s.read(phantoms[0], seed=4)) for s in systems.values()]
+        other = [get_numbers(s.read(phantoms[0], seed=4)) for s in systems.values()]
+    assert other == [get_numbers(s.read(phantoms[0], seed=4)) for s in systems.values()]
 
 
 class Counting(nn.Module):
@@ -230,11 +232,11 @@ def test_no_measurement_decides_what_ships_alone() -> None:
 
 
 def test_a_withdrawn_hospital_leaves_the_others(folder: Path, phantoms: Tensor) -> None:
-    third = lasting(load(folder, hospital=3).read(phantoms[0]))
+    third = get_numbers(load(folder, hospital=3).read(phantoms[0]))
     (folder / system_file_name(1)).unlink()
-    listed(folder)
+    list_in_manifest(folder)
     systems = load_all(folder, "cpu")
-    assert list(systems) == [2, 3] and lasting(systems[3].read(phantoms[0])) == third
+    assert list(systems) == [2, 3] and get_numbers(systems[3].read(phantoms[0])) == third
     assert load(folder).info["hospital"] == 2
 
 
@@ -255,7 +257,7 @@ def test_a_damaged_or_missing_file_is_named(folder: Path, number: int) -> None:
 
 def test_another_hospital_s_file_is_refused(folder: Path) -> None:
     shutil.copy(folder / system_file_name(2), folder / system_file_name(3))
-    listed(folder)
+    list_in_manifest(folder)
     for read in (lambda: load(folder, hospital=3), lambda: load_all(folder)):
         with pytest.raises(
             WeightsError, match=r"hospital-03\.safetensors belongs to another hospital"
@@ -266,7 +268,7 @@ def test_another_hospital_s_file_is_refused(folder: Path) -> None:
 def test_a_file_of_another_split_or_shape_is_refused(folder: Path, tiny_system: MedFedPure) -> None:
     system = load(folder, hospital=2)
     save_hospital(system, folder, 2, "another split")
-    listed(folder)
+    list_in_manifest(folder)
     with pytest.raises(WeightsError, match="trained on another split than hospital-02"):
         load(folder, hospital=2)
     with pytest.raises(
@@ -277,7 +279,7 @@ def test_a_file_of_another_split_or_shape_is_refused(folder: Path, tiny_system: 
     (elsewhere := folder / "wide").mkdir()
     write(build(replace(tiny_system.config, moe=moe)), elsewhere)
     shutil.copy(elsewhere / system_file_name(2), folder)
-    listed(folder)
+    list_in_manifest(folder)
     with pytest.raises(
         WeightsError, match=r"hospital-02\.safetensors is of another split or configuration"
     ):
@@ -289,7 +291,7 @@ def test_a_file_that_lacks_or_repeats_a_tensor_is_refused(folder: Path) -> None:
     ties = checkpoint.load(file)
     lacking = {n: t for n, t in ties.state_dict.items() if n != "detector.clean_mean"}
     checkpoint.save(file, lacking, ties.config, split_sha256=SPLIT)
-    listed(folder)
+    list_in_manifest(folder)
     with pytest.raises(WeightsError, match=r"hospital-02\.safetensors .*do not fit") as refused:
         load(folder, hospital=2)
     assert "Missing key" in str(refused.value) and "detector.clean_mean" in str(refused.value)
@@ -299,7 +301,7 @@ def test_a_file_that_lacks_or_repeats_a_tensor_is_refused(folder: Path) -> None:
         load_all(folder)
     system = load(folder, hospital=1)  # the attention in the classifier's file, as if pooled
     save_part(system.classifier.model, folder, "classifier.safetensors", {}, SPLIT)
-    listed(folder)
+    list_in_manifest(folder)
     with pytest.raises(WeightsError, match=r"hospital-01\.safetensors holds .*attention"):
         load(folder)
 

@@ -26,12 +26,12 @@ TINY = MoEConfig(
 )
 
 
-def fresh(seed: int = 0) -> MixtureOfExperts:
+def build_mixture(seed: int = 0) -> MixtureOfExperts:
     torch.manual_seed(seed)
     return MixtureOfExperts(TINY).eval()
 
 
-def by_client(weights: list[float], sides: tuple[int, ...] = TINY.sides) -> MixtureOfExperts:
+def build_by_client(weights: list[float], sides: tuple[int, ...] = TINY.sides) -> MixtureOfExperts:
     """Build a mixture with fixed weights for all scans."""
     torch.manual_seed(0)
     model = MixtureOfExperts(replace(TINY, sides=sides, gate="client")).eval()
@@ -39,9 +39,9 @@ def by_client(weights: list[float], sides: tuple[int, ...] = TINY.sides) -> Mixt
     return model
 
 
-def opinionated() -> MixtureOfExperts:
+def build_with_attention() -> MixtureOfExperts:
     """Build a mixture whose attention depends on the scan."""
-    model = fresh()
+    model = build_mixture()
     for network in model.attention:
         nn.init.normal_(network[-1].weight, std=2)
     return model
@@ -70,7 +70,7 @@ def test_one_expert_alone_is_the_mixture(gate: str) -> None:
 
 def test_a_client_s_weights_are_those_of_every_scan() -> None:
     pi, x = [0.7, 0.1, 0.2], scans()
-    model = by_client(pi)
+    model = build_by_client(pi)
     output = model.outputs(x)
     mixed = sum(w * expert(x).softmax(1) for w, expert in zip(pi, model.experts, strict=True))
     torch.testing.assert_close(output.logits.exp(), mixed)
@@ -79,13 +79,13 @@ def test_a_client_s_weights_are_those_of_every_scan() -> None:
 
 
 def test_a_client_s_weights_learn_under_the_paper_s_loss() -> None:
-    model, x, y = by_client([0.7, 0.1, 0.2]), scans(), torch.tensor([0, 1] * 3)
+    model, x, y = build_by_client([0.7, 0.1, 0.2]), scans(), torch.tensor([0, 1] * 3)
     mixture_loss(model.outputs(x), y, model, beta=0.0, gamma=0.0).backward()
     assert model.attention.log_weights.grad.abs().max() > 0
 
 
 def test_a_weight_of_zero_removes_an_expert_and_stays_finite() -> None:
-    model, x = by_client([0.0, 1.0], (16, 8)), scans()
+    model, x = build_by_client([0.0, 1.0], (16, 8)), scans()
     torch.testing.assert_close(model(x), model.experts[1](x).log_softmax(1))
     assert model.attention.log_weights.isfinite().all()
 
@@ -95,17 +95,17 @@ def test_a_weight_of_zero_removes_an_expert_and_stays_finite() -> None:
 )
 def test_what_is_no_weights_is_refused(weights: list[float]) -> None:
     with pytest.raises(ValueError, match="need 3 weights of at least 0 and of sum 1"):
-        by_client(weights)
+        build_by_client(weights)
 
 
 def test_attention_is_a_distribution_over_experts() -> None:
-    attention = opinionated().outputs(scans()).attention
+    attention = build_with_attention().outputs(scans()).attention
     assert attention.shape == (6, 3) and (attention >= 0).all()
     torch.testing.assert_close(attention.sum(1), torch.ones(6))
 
 
 def test_attention_comes_to_vary_with_the_scan() -> None:
-    model, x, y = fresh().train(), scans(8), torch.arange(8) % 2
+    model, x, y = build_mixture().train(), scans(8), torch.arange(8) % 2
     optimiser = torch.optim.Adam(model.parameters(), lr=1e-2)
     for _ in range(12):
         optimiser.zero_grad()
@@ -116,7 +116,7 @@ def test_attention_comes_to_vary_with_the_scan() -> None:
 
 def test_logits_are_the_log_of_the_mixed_probabilities() -> None:
     """Eq. 5-6 average probabilities."""
-    model, x = opinionated(), scans()
+    model, x = build_with_attention(), scans()
     output = model.outputs(x)
     mixed = sum(
         output.attention[:, k : k + 1] * output.expert_logits[:, k].softmax(1) for k in range(3)
@@ -129,7 +129,7 @@ def test_logits_are_the_log_of_the_mixed_probabilities() -> None:
 
 
 def test_attention_is_eq_8_on_the_experts_features() -> None:
-    model, x = opinionated(), scans()
+    model, x = build_with_attention(), scans()
     psi = torch.cat([expert.features(x) for expert in model.experts], dim=1)
     psi = (psi - psi.mean(1, keepdim=True)) / (psi.var(1, keepdim=True, correction=0) + 1e-5).sqrt()
     scores = torch.cat([network(psi) for network in model.attention], dim=1)
@@ -138,14 +138,14 @@ def test_attention_is_eq_8_on_the_experts_features() -> None:
 
 
 def test_a_certain_expert_does_not_overflow() -> None:
-    model = opinionated()
+    model = build_with_attention()
     model.experts[0].head[-1].bias.data = torch.tensor([1e4, -1e4])
     logits = model(scans())
     assert logits.isfinite().all()
 
 
 def test_the_loss_is_eq_9_and_10() -> None:
-    model = fresh()
+    model = build_mixture()
     for parameter in model.attention.parameters():
         nn.init.constant_(parameter, 0.1)
     squares = 0.01 * 3 * (24 * 4 + 4 + 4 + 1)  # per expert: 24 features to 4 units to 1
@@ -173,24 +173,24 @@ def test_the_experts_own_loss_pairs_each_scan_with_its_label() -> None:
     )
     y = torch.tensor([0, 1])
     assert float(
-        mixture_loss(output, y, fresh(), beta=0.0, gamma=0.0, expert=1.0)
+        mixture_loss(output, y, build_mixture(), beta=0.0, gamma=0.0, expert=1.0)
     ) == pytest.approx(0)
-    assert float(mixture_loss(output, 1 - y, fresh(), beta=0.0, gamma=0.0, expert=1.0)) > 30
+    assert float(mixture_loss(output, 1 - y, build_mixture(), beta=0.0, gamma=0.0, expert=1.0)) > 30
 
 
 def test_personal_is_the_attention_and_nothing_else() -> None:
-    names = list(fresh().state_dict())
+    names = list(build_mixture().state_dict())
     personal = {name for name in names if is_personal(name)}
     assert personal == {name for name in names if name.startswith("attention.")}
     assert len(personal) == 3 * 4
     assert is_personal("classifier.model.attention.0.0.weight")
     assert not is_personal("experts.0.backbone.attention_pool.weight")
-    by_name = by_client([0.7, 0.1, 0.2]).state_dict()
+    by_name = build_by_client([0.7, 0.1, 0.2]).state_dict()
     assert [name for name in by_name if is_personal(name)] == ["attention.log_weights"]
 
 
 def test_an_expert_sees_the_scan_averaged_to_its_side() -> None:
-    expert = fresh().experts[1]  # side 16
+    expert = build_mixture().experts[1]  # side 16
     x = scans()
     coarse = F.interpolate(F.avg_pool2d(x, 2), scale_factor=2)
     torch.testing.assert_close(expert(x), expert(coarse))

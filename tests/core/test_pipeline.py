@@ -55,18 +55,18 @@ NUMBERS = {
 }
 
 
-def with_tau(system: MedFedPure, tau: float) -> MedFedPure:
+def set_tau(system: MedFedPure, tau: float) -> MedFedPure:
     """Move the deciding threshold: a high one flags nothing, a low one everything."""
     system.detector.quantiles_fused.fill_(tau)
     return system
 
 
-def with_policy(system: MedFedPure, policy: str) -> MedFedPure:
+def set_policy(system: MedFedPure, policy: str) -> MedFedPure:
     system.purifier.config = replace(system.purifier.config, policy=policy)
     return system
 
 
-def lasting(diagnosis: Diagnosis) -> dict[str, Any]:
+def get_numbers(diagnosis: Diagnosis) -> dict[str, Any]:
     """Return the results that must be equal in repeated readings."""
     return {k: v for k, v in diagnosis.to_dict().items() if k != "timings_ms"}
 
@@ -75,7 +75,7 @@ def lasting(diagnosis: Diagnosis) -> dict[str, Any]:
 def test_a_reading_holds_every_intermediate(
     system: MedFedPure, phantoms: Tensor, tau: float
 ) -> None:
-    d = with_tau(system, tau).read(phantoms[1], seed=3)
+    d = set_tau(system, tau).read(phantoms[1], seed=3)
     assert torch.equal(d.scan, phantoms[1])
     assert d.error_map.shape == (224, 224) and d.patch_error.shape == (14, 14)
     blocks = d.error_map.view(14, 16, 14, 16).mean((1, 3))
@@ -123,7 +123,7 @@ def test_calibration_moves_the_operating_point(system: MedFedPure, phantoms: Ten
 def test_a_scan_reads_alike_alone_and_in_a_batch(
     system: MedFedPure, phantoms: Tensor, tau: float
 ) -> None:
-    with_tau(system, tau)
+    set_tau(system, tau)
     seeds = [7, 8, 7, 9]
     together = system.read_batch(phantoms, seeds)
     for scan, seed, batched in zip(phantoms, seeds, together, strict=True):
@@ -142,7 +142,7 @@ def test_tomorrow_reads_as_today(system: MedFedPure, phantoms: Tensor) -> None:
     today = system.read(phantoms[1], seed=4)
     torch.manual_seed(2)
     tomorrow, another = system.read(phantoms[1], seed=4), system.read(phantoms[1], seed=5)
-    assert lasting(today) == lasting(tomorrow)
+    assert get_numbers(today) == get_numbers(tomorrow)
     assert torch.equal(today.purified, tomorrow.purified)
     assert not torch.equal(today.purified, another.purified)
 
@@ -160,7 +160,7 @@ def test_gradients_through_the_defence_are_the_true_ones(
     system: MedFedPure, phantoms: Tensor, tau: float
 ) -> None:
     """Gradients equal finite differences at the most sensitive pixels at a fixed depth."""
-    with_tau(system, tau)
+    set_tau(system, tau)
     x, y = 0.3 + 0.4 * phantoms[:1], torch.tensor([1])  # clear of clipping
 
     def loss(x: Tensor) -> Tensor:
@@ -187,16 +187,16 @@ def test_parameters_gather_no_gradient(system: MedFedPure, phantoms: Tensor) -> 
 
 
 def test_the_paper_purifies_flagged_scans_only(system: MedFedPure, phantoms: Tensor) -> None:
-    with_policy(system, "paper")
-    clean, attacked = (with_tau(system, tau).read(phantoms[0]) for tau in (1e6, -1e6))
+    set_policy(system, "paper")
+    clean, attacked = (set_tau(system, tau).read(phantoms[0]) for tau in (1e6, -1e6))
     assert clean.t_star == 0 and torch.equal(clean.purified, clean.scan)
     assert clean.tumour_probability == pytest.approx(clean.tumour_probability_unpurified, abs=1e-6)
     assert attacked.t_star == system.config.purifier.t_max
 
 
 def test_the_floor_purifies_every_scan(system: MedFedPure, phantoms: Tensor) -> None:
-    with_policy(system, "floor")
-    clean, attacked = (with_tau(system, tau).read(phantoms[0]) for tau in (1e6, -1e6))
+    set_policy(system, "floor")
+    clean, attacked = (set_tau(system, tau).read(phantoms[0]) for tau in (1e6, -1e6))
     assert clean.t_star == system.config.purifier.t_floor < attacked.t_star
     assert not torch.equal(clean.purified, clean.scan)
 
@@ -231,7 +231,7 @@ def test_what_is_no_scan_is_refused(tiny_system: MedFedPure, bad: Tensor) -> Non
 
 def test_a_double_scan_reads_as_its_float(tiny_system: MedFedPure, phantoms: Tensor) -> None:
     double = tiny_system.read(phantoms[0].double())
-    assert lasting(double) == lasting(tiny_system.read(phantoms[0]))
+    assert get_numbers(double) == get_numbers(tiny_system.read(phantoms[0]))
 
 
 def test_an_empty_batch_and_missing_seeds_are_named(
@@ -286,7 +286,7 @@ def test_a_saved_system_reads_as_it_did(
     before, after = system.state_dict(), again.state_dict()
     assert before.keys() == after.keys()
     assert all(torch.equal(before[k], after[k]) for k in before)
-    assert lasting(again.read(phantoms[1])) == lasting(system.read(phantoms[1]))
+    assert get_numbers(again.read(phantoms[1])) == get_numbers(system.read(phantoms[1]))
 
 
 @pytest.mark.parametrize("name", [*PARTS, SYSTEM])

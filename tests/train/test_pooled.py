@@ -150,46 +150,46 @@ def copy(world: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(world / "data", tmp_path / "data"))
 
 
-def refused(capsys: pytest.CaptureFixture[str], code: int) -> str:
+def check_refusal(capsys: pytest.CaptureFixture[str], code: int) -> str:
     lines = capsys.readouterr().err.strip().splitlines()
     assert code == 2 and len(lines) == 1 and lines[0].startswith("error: ")
     return lines[0]
 
 
 def test_no_data_folder_named(tmp_path, capsys):
-    assert "MEDFEDPURE_DATA" in refused(capsys, train("mae", None, tmp_path))
+    assert "MEDFEDPURE_DATA" in check_refusal(capsys, train("mae", None, tmp_path))
 
 
 def test_a_missing_data_folder(tmp_path, capsys):
     code = train("mae", tmp_path / "nowhere", tmp_path)
-    assert "no data folder at" in refused(capsys, code)
+    assert "no data folder at" in check_refusal(capsys, code)
 
 
 def test_an_empty_data_folder(tmp_path, capsys):
     (tmp_path / "data").mkdir()
-    assert "no folder" in refused(capsys, train("mae", tmp_path / "data", tmp_path))
+    assert "no folder" in check_refusal(capsys, train("mae", tmp_path / "data", tmp_path))
 
 
 def test_a_class_without_folder_or_without_pictures(world, tmp_path, capsys):
     root = copy(world, tmp_path)
     for file in (root / BR35H / "no").iterdir():
         file.unlink()
-    assert "no pictures in" in refused(capsys, train("mae", root, tmp_path))
+    assert "no pictures in" in check_refusal(capsys, train("mae", root, tmp_path))
     (root / BR35H / "no").rmdir()
-    assert "no folder" in refused(capsys, train("mae", root, tmp_path))
+    assert "no folder" in check_refusal(capsys, train("mae", root, tmp_path))
 
 
 def test_a_file_that_is_not_the_manifest_s(world, tmp_path, capsys):
     root = copy(world, tmp_path)
     (root / BR35H / "no" / "00.png").write_bytes(to_png(draw_phantom(99, False)))
-    line = refused(capsys, train("mae", root, tmp_path))
+    line = check_refusal(capsys, train("mae", root, tmp_path))
     assert "1 of 32 files" in line and "br35h/no/00.png" in line
 
 
 def test_an_unknown_preset_and_one_that_does_not_fit_the_scans(world, tmp_path, capsys):
-    line = refused(capsys, train("mae", world / "data", tmp_path, preset="papr"))
+    line = check_refusal(capsys, train("mae", world / "data", tmp_path, preset="papr"))
     assert "unknown preset 'papr'" in line
-    line = refused(capsys, train("mae", world / "data", tmp_path, preset="cifar10-paper"))
+    line = check_refusal(capsys, train("mae", world / "data", tmp_path, preset="cifar10-paper"))
     assert "reads pictures of shape (3, 32, 32)" in line and "(1, 224, 224)" in line
 
 
@@ -199,14 +199,14 @@ def test_more_classes_than_the_preset_tells_apart(world, tmp_path, capsys):
     for file in (root / "perhaps").iterdir():
         with Image.open(file) as picture:
             picture.transpose(Image.Transpose.FLIP_TOP_BOTTOM).save(file)
-    line = refused(capsys, train("mae", root, tmp_path, protocol="folder"))
+    line = check_refusal(capsys, train("mae", root, tmp_path, protocol="folder"))
     assert "tells 2 classes apart" in line and "has 3" in line
 
 
 def test_an_output_folder_that_cannot_be_made(world, tmp_path, capsys):
     (tmp_path / "out").write_text("a file where the folder should be")
     code = train("mae", world / "data", tmp_path / "out", cache=str(tmp_path / "cache"))
-    assert "out" in refused(capsys, code)
+    assert "out" in check_refusal(capsys, code)
 
 
 # --- stopping ------------------------------------------------------------------------------------

@@ -70,23 +70,23 @@ def accuracy(data: ScanDataset):
     return validate
 
 
-def quiet(line: str) -> None:
+def ignore(line: str) -> None:
     pass
 
 
 def run(data: ScanDataset, config: FitConfig = CONFIG, model: nn.Module | None = None, **more):
     model = model or Toy()
     more.setdefault("validate", accuracy(data))
-    history = fit(model, data, more.pop("loss", loss), config, report=quiet, device=CPU, **more)
+    history = fit(model, data, more.pop("loss", loss), config, report=ignore, device=CPU, **more)
     return model, history
 
 
-def same(a: nn.Module, b: nn.Module) -> bool:
+def are_equal(a: nn.Module, b: nn.Module) -> bool:
     pairs = zip(a.state_dict().values(), b.state_dict().values(), strict=True)
     return all(torch.equal(x, y) for x, y in pairs)
 
 
-def killed_at(last: int):
+def kill_at(last: int):
     def progress(step: int, total: int, loss: float) -> None:
         if step == last:
             raise KeyboardInterrupt
@@ -109,8 +109,8 @@ def test_the_same_seed_gives_the_same_weights_whatever_was_drawn_before(data):
     first, _ = run(data)
     model = Toy()
     torch.rand(100)
-    assert same(first, run(data, model=model)[0])
-    assert not same(first, run(data, FitConfig(**{**vars(CONFIG), "seed": 1}))[0])
+    assert are_equal(first, run(data, model=model)[0])
+    assert not are_equal(first, run(data, FitConfig(**{**vars(CONFIG), "seed": 1}))[0])
 
 
 def test_no_scans_are_refused(data):
@@ -132,7 +132,7 @@ def test_a_loss_that_is_no_number_stops_before_it_is_saved(data, tmp_path):
 
 def test_no_epochs_leave_the_weights_alone(data):
     model, history = run(data, FitConfig(epochs=0))
-    assert history == [] and same(model, Toy())
+    assert history == [] and are_equal(model, Toy())
 
 
 def test_the_weights_are_those_of_the_best_epoch(data):
@@ -181,16 +181,16 @@ def test_a_killed_run_ends_with_the_weights_of_an_undisturbed_one(data, tmp_path
 def test_the_same_holds_for_muon(data, tmp_path):
     config = replace(CONFIG, optimizer="muon")
     resume_and_compare(data, config, tmp_path / "toy.state", last=7)
-    assert not same(run(data, config)[0], run(data)[0])  # it is another optimiser
+    assert not are_equal(run(data, config)[0], run(data)[0])  # it is another optimiser
 
 
 def resume_and_compare(data: ScanDataset, config: FitConfig, path: Path, last: int) -> None:
     whole, history = run(data, config)
     with pytest.raises(KeyboardInterrupt):
-        run(data, config, checkpoint=path, progress=killed_at(last))
+        run(data, config, checkpoint=path, progress=kill_at(last))
     resumed, again = run(data, config, checkpoint=path)
     assert again == history
-    assert same(resumed, whole)
+    assert are_equal(resumed, whole)
 
 
 def test_the_same_holds_for_a_state_saved_within_an_epoch(data, tmp_path, monkeypatch):
@@ -199,12 +199,12 @@ def test_the_same_holds_for_a_state_saved_within_an_epoch(data, tmp_path, monkey
     clock = itertools.count(0, 200)  # each look at the clock finds two minutes gone
     monkeypatch.setattr(trainer.time, "monotonic", lambda: next(clock))
     with pytest.raises(KeyboardInterrupt):
-        run(data, checkpoint=path, progress=killed_at(8))
+        run(data, checkpoint=path, progress=kill_at(8))
     steps: list[int] = []
     resumed, again = run(data, checkpoint=path, progress=lambda step, *_: steps.append(step))
     assert steps[0] == 8  # seven were saved: the eighth is done again
     assert again == history
-    assert same(resumed, whole)
+    assert are_equal(resumed, whole)
 
 
 def test_a_finished_run_is_not_trained_further(data, tmp_path):
@@ -219,7 +219,7 @@ def test_a_finished_run_is_not_trained_further(data, tmp_path):
         raise AssertionError("trained on")
 
     again, same_history = run(data, config, checkpoint=path, progress=fail)
-    assert same(again, whole) and same_history == history and len(history) == 3
+    assert are_equal(again, whole) and same_history == history and len(history) == 3
 
 
 def test_a_checkpoint_of_other_settings_or_another_shape_is_refused(data, tmp_path):
@@ -265,7 +265,7 @@ def test_a_full_disk_keeps_the_last_checkpoint_and_training_resumes_from_it(
     steps: list[int] = []
     resumed, _ = run(data, checkpoint=path, progress=lambda step, *_: steps.append(step))
     assert steps[0] == 11  # two epochs of five steps were kept
-    assert same(resumed, whole)
+    assert are_equal(resumed, whole)
 
 
 # --- batches and weights -------------------------------------------------------------------------

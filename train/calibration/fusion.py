@@ -64,10 +64,10 @@ def fuse(
     report(f"attacking {len(x)} training scans for the detector")
     detector, clean = system.detector, _measure_features(system.detector, x)
     ordinary = _measure_features(detector, _attack_ordinary(system, x, y, config))
-    most = fit(detector, clean, [ordinary], config.ridge)
+    largest_share = fit(detector, clean, [ordinary], config.ridge)
     count = min(config.hidden_rounds * config.hidden_scans, len(x))
     positions = torch.tensor(space_evenly(len(x), count) if count else [], dtype=torch.long)
-    found: list[Tensor] = []
+    adaptive: list[Tensor] = []
     for round_index in range(config.hidden_rounds):
         subset = positions[round_index :: config.hidden_rounds]
         report(
@@ -77,12 +77,12 @@ def fuse(
         for rows in subset.split(16):
             seeds = [config.seed + int(row) for row in rows]
             evading = make_detector_aware(system, x[rows], y[rows], config, seeds)
-            found.append(_measure_features(detector, evading))
-        if found:
-            most = fit(detector, clean, [ordinary, torch.cat(found)], config.ridge)
+            adaptive.append(_measure_features(detector, evading))
+        if adaptive:
+            largest_share = fit(detector, clean, [ordinary, torch.cat(adaptive)], config.ridge)
     if not detector.weight.any():
         report("no measurement tells attacked scans from clean ones: nothing will be flagged")
-    return most
+    return largest_share
 
 
 def make_detector_aware(
@@ -149,36 +149,34 @@ def fit(detector: Detector, clean: Tensor, families: Sequence[Tensor], ridge: fl
     zeros, ones = (clip_features((f - centre) / spread) for f in (clean, attacked))
     penalty = torch.full((zeros.shape[1],), ridge, dtype=torch.float64)
     weight, offset = _fit_non_negative(zeros, ones, penalty)
-    least, share = (
-        _measure_auroc(weight, zeros, ones) - MAX_AUROC_COST,
-        compute_feature_shares(weight, zeros, ones),
-    )
-    most = float(share.max())
+    min_auroc = _measure_auroc(weight, zeros, ones) - MAX_AUROC_COST
+    share = compute_feature_shares(weight, zeros, ones)
+    largest_share = float(share.max())
     for _ in range(60):
-        if most <= MAX_FEATURE_SHARE:
+        if largest_share <= MAX_FEATURE_SHARE:
             break
         penalty[int(share.argmax())] *= 1.25
-        tried, at = _fit_non_negative(zeros, ones, penalty)
-        if _measure_auroc(tried, zeros, ones) < least:
+        new_weight, new_offset = _fit_non_negative(zeros, ones, penalty)
+        if _measure_auroc(new_weight, zeros, ones) < min_auroc:
             break
-        share = compute_feature_shares(tried, zeros, ones)
-        if float(share.max()) < most:
-            weight, offset, most = tried, at, float(share.max())
+        share = compute_feature_shares(new_weight, zeros, ones)
+        if float(share.max()) < largest_share:
+            weight, offset, largest_share = new_weight, new_offset, float(share.max())
     detector.weight.copy_(weight)
     detector.offset.copy_(offset)
-    return most
+    return largest_share
 
 
 def _fit_non_negative(zeros: Tensor, ones: Tensor, penalty: Tensor) -> tuple[Tensor, Tensor]:
     """Fit without features of negative weight, removed one by one, lowest first."""
     kept = torch.arange(len(penalty))
     while True:
-        found, offset = fit_logistic(zeros[:, kept], ones[:, kept], penalty[kept])
-        if not (found < 0).any():
+        fitted, offset = fit_logistic(zeros[:, kept], ones[:, kept], penalty[kept])
+        if not (fitted < 0).any():
             break
-        kept = kept[torch.arange(len(kept)) != found.argmin()]
-    weight = torch.zeros(len(penalty)).to(found)
-    weight[kept] = found
+        kept = kept[torch.arange(len(kept)) != fitted.argmin()]
+    weight = torch.zeros(len(penalty)).to(fitted)
+    weight[kept] = fitted
     return weight, offset
 
 

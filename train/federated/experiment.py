@@ -18,7 +18,7 @@ from train.phases.phase import Phase
 
 
 class FederationError(RuntimeError):
-    """The federation cannot continue."""
+    """Federation that cannot continue."""
 
 
 @dataclass(frozen=True)

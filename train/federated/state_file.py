@@ -15,7 +15,7 @@ from core.checkpoint import write_atomic
 
 
 class StateError(ValueError):
-    """A state on disk is damaged, missing, or belongs to another experiment."""
+    """State on disk that is damaged, missing, or of another experiment."""
 
 
 def write(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:

@@ -29,7 +29,7 @@ JPEG, EXTENDED, PROCESS_14, LOSSLESS, LS, NEAR_LS, LOSSLESS_2000, JPEG_2000 = (
 MR = "1.2.840.10008.5.1.4.1.1.4"
 
 
-def data_set(stored: np.ndarray, bits: int = 0, **attributes: Any) -> Dataset:
+def build_data_set(stored: np.ndarray, bits: int = 0, **attributes: Any) -> Dataset:
     """Build an MR image of `stored` values (H, W), (H, W, 3), or (S, H, W) with NumberOfFrames."""
     ds = Dataset()
     ds.SOPClassUID, ds.SOPInstanceUID = MR, "1.2.3.4"
@@ -53,24 +53,24 @@ def data_set(stored: np.ndarray, bits: int = 0, **attributes: Any) -> Dataset:
     return ds
 
 
-def native(ds: Dataset, stored: np.ndarray, syntax: str = EXPLICIT) -> bytes:
+def encode_native(ds: Dataset, stored: np.ndarray, syntax: str = EXPLICIT) -> bytes:
     """Return a file with uncompressed pixels."""
     order = ">" if syntax == BIG_ENDIAN else "<"
     ds.PixelData = stored.astype(stored.dtype.newbyteorder(order)).tobytes()
     ds.PixelData += b"\0" * (len(ds.PixelData) % 2)
     ds["PixelData"].VR = "OB" if stored.dtype.itemsize == 1 and syntax != IMPLICIT else "OW"
-    return written(ds, syntax)
+    return save_to_bytes(ds, syntax)
 
 
-def compressed(ds: Dataset, frames: list[bytes], syntax: str) -> bytes:
+def encode_compressed(ds: Dataset, frames: list[bytes], syntax: str) -> bytes:
     """Return a file of compressed frames."""
     ds.PixelData = encapsulate(frames)
     ds["PixelData"].VR = "OB"
     ds["PixelData"].is_undefined_length = True
-    return written(ds, syntax)
+    return save_to_bytes(ds, syntax)
 
 
-def written(ds: Dataset, syntax: str) -> bytes:
+def save_to_bytes(ds: Dataset, syntax: str) -> bytes:
     ds.file_meta = FileMetaDataset()
     ds.file_meta.TransferSyntaxUID = UID(syntax)
     ds.file_meta.MediaStorageSOPClassUID = ds.SOPClassUID
@@ -82,7 +82,7 @@ def written(ds: Dataset, syntax: str) -> bytes:
     return buffer.getvalue()
 
 
-def bare(ds: Dataset, stored: np.ndarray, implicit: bool) -> bytes:
+def strip_preamble(ds: Dataset, stored: np.ndarray, implicit: bool) -> bytes:
     """Return the data set alone, as old archives store it: no preamble, no prefix, no file meta."""
     ds.PixelData = stored.tobytes()
     ds["PixelData"].VR = "OW"
@@ -91,10 +91,10 @@ def bare(ds: Dataset, stored: np.ndarray, implicit: bool) -> bytes:
     return buffer.getvalue()
 
 
-def with_encoder(stored: np.ndarray, syntax: str, bits: int = 0, **options: Any) -> bytes:
+def encode_by_pydicom(stored: np.ndarray, syntax: str, bits: int = 0, **options: Any) -> bytes:
     """Encode one frame by pydicom: RLE and JPEG-LS."""
     encoder = get_encoder(UID(syntax))
-    ds = data_set(stored, bits)
+    ds = build_data_set(stored, bits)
     return bytes(
         encoder.encode(
             stored,
@@ -112,14 +112,14 @@ def with_encoder(stored: np.ndarray, syntax: str, bits: int = 0, **options: Any)
     )
 
 
-def with_pillow(stored: np.ndarray, file_format: str, **options: Any) -> bytes:
+def encode_by_pillow(stored: np.ndarray, file_format: str, **options: Any) -> bytes:
     """Encode one frame by Pillow: JPEG and JPEG 2000."""
     buffer = io.BytesIO()
     Image.fromarray(stored).save(buffer, file_format, **options)
     return buffer.getvalue()
 
 
-def lossless_jpeg(
+def encode_lossless_jpeg(
     stored: np.ndarray, bits: int = 16, predictor: int = 1, restart: int = 0, shift: int = 0
 ) -> bytes:
     """Encode one frame (H, W) or (H, W, C) of unsigned values in JPEG Lossless (T.81).
@@ -230,7 +230,7 @@ FOREIGN_SIGNED_2000 = base64.b64decode(
 )
 
 
-def foreign_values() -> np.ndarray:
+def compute_foreign_values() -> np.ndarray:
     """Return the values in `FOREIGN_LOSSLESS`: (32, 40) uint16."""
     row, column = np.mgrid[:32, :40]
     return (60 * row + 3 * column * (row % 2)).astype(np.uint16)

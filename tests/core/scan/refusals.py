@@ -10,7 +10,7 @@ import pytest
 from core.scan import ScanError
 
 
-def refusal(read: Callable[[Any], object], source: Any) -> str:
+def get_refusal(read: Callable[[Any], object], source: Any) -> str:
     """Return the sentence with which `read` refuses `source`; check its form."""
     with pytest.raises(ScanError) as caught:
         read(source)

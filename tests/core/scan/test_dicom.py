@@ -25,15 +25,15 @@ from dicom_maker import (
     NEAR_LS,
     PROCESS_14,
     RLE,
-    bare,
-    compressed,
-    data_set,
-    foreign_values,
-    lossless_jpeg,
-    native,
-    with_encoder,
-    with_pillow,
-    written,
+    build_data_set,
+    compute_foreign_values,
+    encode_by_pillow,
+    encode_by_pydicom,
+    encode_compressed,
+    encode_lossless_jpeg,
+    encode_native,
+    save_to_bytes,
+    strip_preamble,
 )
 from PIL import Image
 from pydicom.dataset import Dataset
@@ -73,34 +73,36 @@ def wide(pattern: np.ndarray) -> np.ndarray:
 
 def plain(bits: int, kind: str = "u", syntax: str = EXPLICIT) -> tuple[bytes, np.ndarray]:
     stored = values(bits, kind)
-    return native(data_set(stored, bits), stored, syntax), stored
+    return encode_native(build_data_set(stored, bits), stored, syntax), stored
 
 
-def packed(
+def pack(
     syntax: str, stored: np.ndarray, frame: bytes, bits: int = 0, **attributes: Any
 ) -> tuple[bytes, np.ndarray]:
     expected = luma(stored) if stored.shape[-1] == 3 else stored
-    return compressed(data_set(stored, bits, **attributes), [frame], syntax), expected
+    return encode_compressed(build_data_set(stored, bits, **attributes), [frame], syntax), expected
 
 
 def lossless(bits: int, kind: str = "u", syntax: str = LOSSLESS, **options: int) -> Any:
     stored = values(bits, kind)
     unsigned = stored.astype(np.int64) & ((1 << bits) - 1)
-    return packed(syntax, stored, lossless_jpeg(unsigned, bits, **options), bits)
+    return pack(syntax, stored, encode_lossless_jpeg(unsigned, bits, **options), bits)
 
 
-def encoded(syntax: str, bits: int, kind: str = "u", **options: Any) -> tuple[bytes, np.ndarray]:
+def build_encoded(
+    syntax: str, bits: int, kind: str = "u", **options: Any
+) -> tuple[bytes, np.ndarray]:
     stored = values(bits, kind)
-    return packed(syntax, stored, with_encoder(stored, syntax, bits, **options), bits)
+    return pack(syntax, stored, encode_by_pydicom(stored, syntax, bits, **options), bits)
 
 
 def colours(photometric: str, stored: np.ndarray, **attributes: Any) -> tuple[bytes, np.ndarray]:
-    ds = data_set(rgb(), PhotometricInterpretation=photometric, **attributes)
+    ds = build_data_set(rgb(), PhotometricInterpretation=photometric, **attributes)
     ds.Columns = stored.size // (3 * ROWS) if "422" not in photometric else 2 * COLUMNS
-    return native(ds, stored), luma(rgb())
+    return encode_native(ds, stored), luma(rgb())
 
 
-def half_the_colour() -> tuple[bytes, np.ndarray]:
+def halve_colour() -> tuple[bytes, np.ndarray]:
     y, cb, cr = np.moveaxis(wide(ybr(rgb())), -1, 0)
     stored = np.stack([y[:, ::2], y[:, 1::2], cb[:, ::2], cr[:, ::2]], axis=-1)
     return colours("YBR_FULL_422", stored)[0], wide(luma(rgb()))
@@ -109,22 +111,22 @@ def half_the_colour() -> tuple[bytes, np.ndarray]:
 def palette(depth: int) -> tuple[bytes, np.ndarray]:
     stored = values(8)
     table = np.arange(256)[::-1] * (257 if depth == 16 else 1)
-    ds = data_set(stored, PhotometricInterpretation="PALETTE COLOR")
+    ds = build_data_set(stored, PhotometricInterpretation="PALETTE COLOR")
     for colour in ("Red", "Green", "Blue"):
         setattr(ds, f"{colour}PaletteColorLookupTableDescriptor", [256, 0, depth])
         data = table.astype(f"<u{depth // 8}").tobytes()
         setattr(ds, f"{colour}PaletteColorLookupTableData", data)
         ds[f"{colour}PaletteColorLookupTableDescriptor"].VR = "US"
-    return native(ds, stored), 255 - stored.astype(np.float32)
+    return encode_native(ds, stored), 255 - stored.astype(np.float32)
 
 
 def real(keyword: str, width: int) -> tuple[bytes, np.ndarray]:
     stored = (values(12).astype(np.float64) / 7).astype(f"<f{width}")
-    ds = data_set(stored)
+    ds = build_data_set(stored)
     for name in ("BitsStored", "HighBit", "PixelRepresentation"):
         delattr(ds, name)
     setattr(ds, keyword, stored.tobytes())
-    return written(ds, EXPLICIT), stored.astype(np.float32)
+    return save_to_bytes(ds, EXPLICIT), stored.astype(np.float32)
 
 
 KINDS: dict[str, Callable[[], tuple[bytes, np.ndarray]]] = {
@@ -143,17 +145,23 @@ KINDS: dict[str, Callable[[], tuple[bytes, np.ndarray]]] = {
     "explicit, 32 bits": lambda: plain(20, "u"),
     "float": lambda: real("FloatPixelData", 4),
     "double": lambda: real("DoubleFloatPixelData", 8),
-    "no preamble, implicit": lambda: (bare(data_set(values()), values(), True), values()),
-    "no preamble, explicit": lambda: (bare(data_set(values()), values(), False), values()),
+    "no preamble, implicit": lambda: (
+        strip_preamble(build_data_set(values()), values(), True),
+        values(),
+    ),
+    "no preamble, explicit": lambda: (
+        strip_preamble(build_data_set(values()), values(), False),
+        values(),
+    ),
     **{
-        f"{name}, {bits} bits {kind}": lambda a=syntax, b=bits, c=kind: encoded(a, b, c)
+        f"{name}, {bits} bits {kind}": lambda a=syntax, b=bits, c=kind: build_encoded(a, b, c)
         for (name, syntax), (bits, kind) in itertools.product(
             {"RLE": RLE, "JPEG-LS": LS}.items(),
             [(8, "u"), (8, "i"), (12, "u"), (12, "i"), (16, "u"), (16, "i")],
         )
     },
-    "RLE, RGB": lambda: packed(RLE, rgb(), with_encoder(rgb(), RLE)),
-    "JPEG-LS, RGB": lambda: packed(LS, rgb(), with_encoder(rgb(), LS)),
+    "RLE, RGB": lambda: pack(RLE, rgb(), encode_by_pydicom(rgb(), RLE)),
+    "JPEG-LS, RGB": lambda: pack(LS, rgb(), encode_by_pydicom(rgb(), LS)),
     **{
         f"JPEG Lossless .70, {bits} bits {kind}": lambda b=bits, k=kind: lossless(b, k)
         for bits, kind in [(8, "u"), (12, "u"), (12, "i"), (16, "u"), (16, "i")]
@@ -163,23 +171,26 @@ KINDS: dict[str, Callable[[], tuple[bytes, np.ndarray]]] = {
         for n in range(1, 8)
     },
     "JPEG Lossless, restarts": lambda: lossless(12, restart=6),
-    "JPEG Lossless, RGB": lambda: packed(LOSSLESS, rgb(), lossless_jpeg(rgb(), 8)),
-    "JPEG Lossless, another's": lambda: packed(
-        PROCESS_14, foreign_values(), FOREIGN_LOSSLESS, bits=12
+    "JPEG Lossless, RGB": lambda: pack(LOSSLESS, rgb(), encode_lossless_jpeg(rgb(), 8)),
+    "JPEG Lossless, another's": lambda: pack(
+        PROCESS_14, compute_foreign_values(), FOREIGN_LOSSLESS, bits=12
     ),
-    "JPEG 2000, 8 bits": lambda: packed(
-        LOSSLESS_2000, values(8), with_pillow(values(8), "JPEG2000", no_jp2=True)
+    "JPEG 2000, 8 bits": lambda: pack(
+        LOSSLESS_2000, values(8), encode_by_pillow(values(8), "JPEG2000", no_jp2=True)
     ),
-    "JPEG 2000, 16 bits": lambda: packed(
-        LOSSLESS_2000, values(16), with_pillow(values(16), "JPEG2000", no_jp2=True)
+    "JPEG 2000, 16 bits": lambda: pack(
+        LOSSLESS_2000, values(16), encode_by_pillow(values(16), "JPEG2000", no_jp2=True)
     ),
-    "JPEG 2000, 12 bits signed, another's": lambda: packed(
-        LOSSLESS_2000, foreign_values().astype(np.int16) - 1000, FOREIGN_SIGNED_2000, bits=12
+    "JPEG 2000, 12 bits signed, another's": lambda: pack(
+        LOSSLESS_2000,
+        compute_foreign_values().astype(np.int16) - 1000,
+        FOREIGN_SIGNED_2000,
+        bits=12,
     ),
-    "JPEG 2000, RGB": lambda: packed(
+    "JPEG 2000, RGB": lambda: pack(
         LOSSLESS_2000,
         rgb(),
-        with_pillow(rgb(), "JPEG2000", no_jp2=True, mct=1),
+        encode_by_pillow(rgb(), "JPEG2000", no_jp2=True, mct=1),
         PhotometricInterpretation="YBR_RCT",
     ),
     "RGB by pixel": lambda: colours("RGB", rgb()),
@@ -189,30 +200,30 @@ KINDS: dict[str, Callable[[], tuple[bytes, np.ndarray]]] = {
 }
 LOSSY: dict[str, tuple[Callable[[], tuple[bytes, np.ndarray]], float]] = {
     "YBR": (lambda: colours("YBR_FULL", ybr(rgb())), 1),
-    "YBR 422": (half_the_colour, 1),
+    "YBR 422": (halve_colour, 1),
     "JPEG, grey": (
-        lambda: packed(JPEG, rgb()[..., 0], with_pillow(rgb()[..., 0], "JPEG", quality=95)),
+        lambda: pack(JPEG, rgb()[..., 0], encode_by_pillow(rgb()[..., 0], "JPEG", quality=95)),
         6,
     ),
     "JPEG, colour": (
-        lambda: packed(
+        lambda: pack(
             JPEG,
             rgb(),
-            with_pillow(rgb(), "JPEG", quality=95),
+            encode_by_pillow(rgb(), "JPEG", quality=95),
             PhotometricInterpretation="YBR_FULL_422",
         ),
         6,
     ),
     "JPEG extended, 8 bits": (
-        lambda: packed(EXTENDED, rgb()[..., 0], with_pillow(rgb()[..., 0], "JPEG", quality=95)),
+        lambda: pack(EXTENDED, rgb()[..., 0], encode_by_pillow(rgb()[..., 0], "JPEG", quality=95)),
         6,
     ),
-    "JPEG-LS, near": (lambda: encoded(NEAR_LS, 12, jls_error=3), 3),
+    "JPEG-LS, near": (lambda: build_encoded(NEAR_LS, 12, jls_error=3), 3),
     "JPEG 2000, lossy": (
-        lambda: packed(
+        lambda: pack(
             JPEG_2000,
             rgb()[..., 0],
-            with_pillow(
+            encode_by_pillow(
                 rgb()[..., 0],
                 "JPEG2000",
                 no_jp2=True,
@@ -255,7 +266,7 @@ def test_lossy_values_are_close(kind):
 @pytest.mark.parametrize("syntax", [EXPLICIT, DEFLATED])
 def test_frames_of_a_file_are_its_slices(syntax):
     stored = np.stack([values(12) + n for n in range(5)])
-    volume = read_volume(native(data_set(stored, NumberOfFrames=5), stored, syntax))
+    volume = read_volume(encode_native(build_data_set(stored, NumberOfFrames=5), stored, syntax))
     assert np.array_equal(volume.data, stored)
     assert len(volume) == 5
 
@@ -263,9 +274,11 @@ def test_frames_of_a_file_are_its_slices(syntax):
 @pytest.mark.parametrize("syntax", [RLE, LOSSLESS, LS])
 def test_compressed_frames_of_a_file_are_its_slices(syntax):
     stored = np.stack([values(12) + n for n in range(3)])
-    encode = lossless_jpeg if syntax == LOSSLESS else with_encoder
+    encode = encode_lossless_jpeg if syntax == LOSSLESS else encode_by_pydicom
     frames = [encode(frame, *([] if syntax == LOSSLESS else [syntax])) for frame in stored]
-    volume = read_volume(compressed(data_set(stored, NumberOfFrames=3), frames, syntax))
+    volume = read_volume(
+        encode_compressed(build_data_set(stored, NumberOfFrames=3), frames, syntax)
+    )
     assert np.array_equal(volume.data, stored)
 
 
@@ -274,8 +287,8 @@ def test_compressed_frames_of_a_file_are_its_slices(syntax):
 
 def test_rescale_gives_the_files_own_units():
     stored = values(12)
-    ds = data_set(stored, 12, RescaleSlope="2.5", RescaleIntercept="-1024")
-    assert np.allclose(read_volume(native(ds, stored)).data, stored * 2.5 - 1024)
+    ds = build_data_set(stored, 12, RescaleSlope="2.5", RescaleIntercept="-1024")
+    assert np.allclose(read_volume(encode_native(ds, stored)).data, stored * 2.5 - 1024)
 
 
 def test_a_table_of_units():
@@ -284,14 +297,14 @@ def test_a_table_of_units():
     table.LUTDescriptor = [256, 0, 16]
     table.LUTData = (np.arange(256, dtype=np.uint16) * 3 + 7).tobytes()
     table["LUTDescriptor"].VR, table["LUTData"].VR = "US", "OW"
-    ds = data_set(stored, ModalityLUTSequence=[table])
-    assert np.array_equal(read_volume(native(ds, stored)).data[0], stored * 3.0 + 7)
+    ds = build_data_set(stored, ModalityLUTSequence=[table])
+    assert np.array_equal(read_volume(encode_native(ds, stored)).data[0], stored * 3.0 + 7)
 
 
 def test_own_windows_come_first():
     stored = values(12)
-    ds = data_set(stored, 12, WindowCenter=["40", "600"], WindowWidth=["80", "2800"])
-    windows = read_volume(native(ds, stored)).windows
+    ds = build_data_set(stored, 12, WindowCenter=["40", "600"], WindowWidth=["80", "2800"])
+    windows = read_volume(encode_native(ds, stored)).windows
     assert [w.name for w in windows] == ["file 1", "file 2", "auto", "full"]
     assert windows[0][1:] == (40, 80)
     assert windows[-1].width == stored.max() - float(stored.min())
@@ -303,14 +316,18 @@ def test_a_table_of_brightness_counts_as_a_window():
     table.LUTDescriptor = [100, 50, 8]
     table.LUTData = bytes(100)
     table["LUTDescriptor"].VR, table["LUTData"].VR = "US", "OW"
-    (window, *_) = read_volume(native(data_set(stored, 12, VOILUTSequence=[table]), stored)).windows
+    (window, *_) = read_volume(
+        encode_native(build_data_set(stored, 12, VOILUTSequence=[table]), stored)
+    ).windows
     assert window == ("file 1", 100, 100)
 
 
 def test_the_window_of_a_file_changes_nothing_for_the_model():
     stored = values(12)
-    wide = native(data_set(stored, 12, WindowCenter="2000", WindowWidth="4000"), stored)
-    narrow = native(data_set(stored, 12, WindowCenter="10", WindowWidth="5"), stored)
+    wide = encode_native(
+        build_data_set(stored, 12, WindowCenter="2000", WindowWidth="4000"), stored
+    )
+    narrow = encode_native(build_data_set(stored, 12, WindowCenter="10", WindowWidth="5"), stored)
     assert torch.equal(read_scan(wide), read_scan(narrow))
 
 
@@ -318,7 +335,9 @@ def test_low_values_are_bright_where_the_file_says_so():
     stored = values(12)
     one, two = (
         read_volume(
-            native(data_set(stored, 12, PhotometricInterpretation=f"MONOCHROME{n}"), stored)
+            encode_native(
+                build_data_set(stored, 12, PhotometricInterpretation=f"MONOCHROME{n}"), stored
+            )
         )
         for n in (1, 2)
     )
@@ -332,23 +351,23 @@ def test_low_values_are_bright_where_the_file_says_so():
 
 def test_units_do_not_change_the_scan():
     stored = values(12)
-    scaled = data_set(stored, 12, RescaleSlope="3", RescaleIntercept="-500")
-    plain = read_scan(native(data_set(stored, 12), stored))
-    assert (read_scan(native(scaled, stored)) - plain).abs().max() < 1.5 / 255
+    scaled = build_data_set(stored, 12, RescaleSlope="3", RescaleIntercept="-500")
+    plain = read_scan(encode_native(build_data_set(stored, 12), stored))
+    assert (read_scan(encode_native(scaled, stored)) - plain).abs().max() < 1.5 / 255
 
 
 @pytest.mark.parametrize("photometric", ["MONOCHROME2", "RGB"])
 def test_eight_bits_read_as_their_png_does(photometric):
     levels = to_uint8(draw_phantom(3, tumour=True))[0]
     stored = levels if photometric == "MONOCHROME2" else np.stack([levels] * 3, axis=-1)
-    scan = read_scan(native(data_set(stored), stored))
+    scan = read_scan(encode_native(build_data_set(stored), stored))
     assert torch.equal(scan, read_scan(to_image(draw_phantom(3, tumour=True))))
 
 
 def test_a_head_keeps_its_shape_where_pixels_are_not_square():
     round_head = Image.fromarray(to_uint8(draw_phantom(3, tumour=False))[0])
     squashed = np.asarray(round_head.resize((224, 112)))
-    volume = read_volume(native(data_set(squashed, PixelSpacing=["2", "1"]), squashed))
+    volume = read_volume(encode_native(build_data_set(squashed, PixelSpacing=["2", "1"]), squashed))
     assert volume.spacing == (2, 1)
     assert (volume.slice() - draw_phantom(3, tumour=False)).abs().mean() < 0.02
 
@@ -369,8 +388,8 @@ def test_a_head_keeps_its_shape_where_pixels_are_not_square():
 )
 def test_sides_are_marked(orientation, marks):
     stored = values(12)
-    ds = data_set(stored, 12, ImageOrientationPatient=orientation)
-    assert read_volume(native(ds, stored)).marks == marks
+    ds = build_data_set(stored, 12, ImageOrientationPatient=orientation)
+    assert read_volume(encode_native(ds, stored)).marks == marks
 
 
 def test_without_geometry_nothing_is_marked():
@@ -387,7 +406,7 @@ def test_without_geometry_nothing_is_marked():
 )
 def test_notes_name_the_limits_of_the_file(attributes, note):
     stored = values(12)
-    (found,) = read_volume(native(data_set(stored, 12, **attributes), stored)).notes
+    (found,) = read_volume(encode_native(build_data_set(stored, 12, **attributes), stored)).notes
     assert note in found
     assert found.endswith(".")
 
@@ -395,7 +414,7 @@ def test_notes_name_the_limits_of_the_file(attributes, note):
 def test_a_colour_photograph_is_told_apart():
     photo = np.zeros((64, 64, 3), dtype=np.uint8)
     photo[:, :32, 0] = photo[:, 32:, 2] = 200
-    data = native(data_set(photo), photo)
+    data = encode_native(build_data_set(photo), photo)
     with pytest.raises(NotAnMRIError):
         read_volume(data)
     assert "colours" in read_volume(data, any_picture=True).notes[0]
@@ -416,13 +435,13 @@ def test_a_colour_photograph_is_told_apart():
 def test_a_bad_header_does_not_hide_a_good_picture(attributes):
     stored = values(12)
     assert np.array_equal(
-        read_volume(native(data_set(stored, 12, **attributes), stored)).data[0], stored
+        read_volume(encode_native(build_data_set(stored, 12, **attributes), stored)).data[0], stored
     )
 
 
 def test_nothing_of_the_patient_is_read(caplog, capsys):
     stored = values(12)
-    data = native(data_set(stored, 12, SeriesInstanceUID="Secret"), stored)
+    data = encode_native(build_data_set(stored, 12, SeriesInstanceUID="Secret"), stored)
     caplog.clear()
     volume = read_volume(data)
     said = repr(volume) + caplog.text + "".join(capsys.readouterr())

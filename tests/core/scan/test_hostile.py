@@ -33,17 +33,17 @@ from dicom_maker import (
     LOSSLESS_2000,
     LS,
     RLE,
-    bare,
-    compressed,
-    data_set,
-    foreign_values,
-    lossless_jpeg,
-    native,
-    with_encoder,
-    with_pillow,
-    written,
+    build_data_set,
+    compute_foreign_values,
+    encode_by_pillow,
+    encode_by_pydicom,
+    encode_compressed,
+    encode_lossless_jpeg,
+    encode_native,
+    save_to_bytes,
+    strip_preamble,
 )
-from refusals import refusal
+from refusals import get_refusal
 
 from core.scan import ScanError, read_volume, to_png
 from core.scan.errors import MB
@@ -55,11 +55,13 @@ SHAPE = (33, 40, 36)
 
 
 def dicom(syntax: str = EXPLICIT, **attributes: Any) -> bytes:
-    return native(data_set(PICTURE, 12, **attributes), PICTURE, syntax)
+    return encode_native(build_data_set(PICTURE, 12, **attributes), PICTURE, syntax)
 
 
-def framed(frame: bytes, syntax: str, stored: np.ndarray = PICTURE, **attributes: Any) -> bytes:
-    return compressed(data_set(stored, **attributes), [frame], syntax)
+def build_framed(
+    frame: bytes, syntax: str, stored: np.ndarray = PICTURE, **attributes: Any
+) -> bytes:
+    return encode_compressed(build_data_set(stored, **attributes), [frame], syntax)
 
 
 def nifti(values: np.ndarray | None = None, **fields: Any) -> bytes:
@@ -79,37 +81,41 @@ def swap(data: bytes, old: bytes, new: bytes) -> bytes:
 
 
 def video() -> bytes:
-    return framed(b"\0\0\1\xb3", "1.2.840.10008.1.2.4.100")
+    return build_framed(b"\0\0\1\xb3", "1.2.840.10008.1.2.4.100")
 
 
-def without_pixels() -> bytes:
-    return written(data_set(PICTURE), EXPLICIT)
+def strip_pixels() -> bytes:
+    return save_to_bytes(build_data_set(PICTURE), EXPLICIT)
 
 
-def two_kinds(start: bytes) -> bytes:
+def build_two_kinds(start: bytes) -> bytes:
     data = bytearray(dicom())
     data[: len(start)] = start
     return bytes(data)
 
 
-def lying_jpeg() -> bytes:
+def build_lying_jpeg() -> bytes:
     """Return a JPEG of 60,000 x 60,000 pixels in a file that declares 36 x 44."""
-    frame = with_pillow(BYTES, "JPEG")
-    return framed(swap(frame, struct.pack(">2H", 36, 44), struct.pack(">2H", 60000, 60000)), JPEG)
+    frame = encode_by_pillow(BYTES, "JPEG")
+    return build_framed(
+        swap(frame, struct.pack(">2H", 36, 44), struct.pack(">2H", 60000, 60000)), JPEG
+    )
 
 
-def lying_2000() -> bytes:
+def build_lying_2000() -> bytes:
     size = struct.pack(">2L", 40, 32)
     frame = swap(FOREIGN_SIGNED_2000, size, struct.pack(">2L", 60000, 60000))
-    return compressed(data_set(foreign_values(), 12), [frame], LOSSLESS_2000)
+    return encode_compressed(build_data_set(compute_foreign_values(), 12), [frame], LOSSLESS_2000)
 
 
-def many_fragments() -> bytes:
-    return compressed(data_set(PICTURE, NumberOfFrames=2), [b"\0\0"] * 200_100, LOSSLESS)
+def build_many_fragments() -> bytes:
+    return encode_compressed(
+        build_data_set(PICTURE, NumberOfFrames=2), [b"\0\0"] * 200_100, LOSSLESS
+    )
 
 
 REFUSED: dict[str, tuple[Callable[[], bytes], str]] = {
-    "DICOM without pixels": (without_pixels, "contains no picture"),
+    "DICOM without pixels": (strip_pixels, "contains no picture"),
     "DICOM cut in its header": (lambda: dicom()[:300], "contains no picture"),
     "DICOM cut in its pixels": (lambda: dicom()[:-100], "incomplete: it declares 1 slices of 44"),
     "DICOM of random bytes": (
@@ -130,16 +136,16 @@ REFUSED: dict[str, tuple[Callable[[], bytes], str]] = {
     ),
     "no frames": (lambda: dicom(NumberOfFrames=-1), "damaged"),
     "fewer compressed frames": (
-        lambda: framed(lossless_jpeg(PICTURE, 12), LOSSLESS, NumberOfFrames=3),
+        lambda: build_framed(encode_lossless_jpeg(PICTURE, 12), LOSSLESS, NumberOfFrames=3),
         "damaged|incomplete",
     ),
     "video": (video, "export it uncompressed"),
     "12-bit JPEG": (
-        lambda: framed(with_pillow(BYTES, "JPEG"), EXTENDED, bits=12),
+        lambda: build_framed(encode_by_pillow(BYTES, "JPEG"), EXTENDED, bits=12),
         "export it uncompressed",
     ),
     "compressed without saying how": (
-        lambda: framed(lossless_jpeg(PICTURE, 12), LOSSLESS).replace(
+        lambda: build_framed(encode_lossless_jpeg(PICTURE, 12), LOSSLESS).replace(
             LOSSLESS.encode(), b"9" * len(LOSSLESS)
         ),
         "export it uncompressed",
@@ -151,18 +157,18 @@ REFUSED: dict[str, tuple[Callable[[], bytes], str]] = {
         lambda: swap(dicom(RescaleSlope="12345678"), b"12345678", b"1,234567"),
         "damaged",
     ),
-    "JPEG larger than it says": (lying_jpeg, "damaged"),
-    "JPEG 2000 larger than it says": (lying_2000, "damaged"),
+    "JPEG larger than it says": (build_lying_jpeg, "damaged"),
+    "JPEG 2000 larger than it says": (build_lying_2000, "damaged"),
     "JPEG-LS cut off": (
-        lambda: framed(with_encoder(PICTURE, LS, 12)[:300], LS, bits=12),
+        lambda: build_framed(encode_by_pydicom(PICTURE, LS, 12)[:300], LS, bits=12),
         "damaged",
     ),
-    "RLE of other segments": (lambda: framed(with_encoder(BYTES, RLE), RLE), "damaged"),
-    "RLE cut off": (lambda: framed(with_encoder(PICTURE, RLE)[:90], RLE), "damaged"),
-    "a hundred thousand fragments": (many_fragments, "damaged"),
-    "DICOM and zip in one": (lambda: two_kinds(b"PK\3\4"), "another file type"),
-    "DICOM and PNG in one": (lambda: two_kinds(b"\x89PNG"), "another file type"),
-    "DICOM and TIFF in one": (lambda: two_kinds(b"II*\0"), "another file type"),
+    "RLE of other segments": (lambda: build_framed(encode_by_pydicom(BYTES, RLE), RLE), "damaged"),
+    "RLE cut off": (lambda: build_framed(encode_by_pydicom(PICTURE, RLE)[:90], RLE), "damaged"),
+    "a hundred thousand fragments": (build_many_fragments, "damaged"),
+    "DICOM and zip in one": (lambda: build_two_kinds(b"PK\3\4"), "another file type"),
+    "DICOM and PNG in one": (lambda: build_two_kinds(b"\x89PNG"), "another file type"),
+    "DICOM and TIFF in one": (lambda: build_two_kinds(b"II*\0"), "another file type"),
     "DICOM and NIfTI in one": (
         lambda: nifti()[:128] + b"DICM" + nifti()[132:],
         "another file type",
@@ -203,11 +209,11 @@ REFUSED: dict[str, tuple[Callable[[], bytes], str]] = {
 }
 
 
-refused = partial(refusal, read_volume)
+refused = partial(get_refusal, read_volume)
 
 
 @contextmanager
-def at_most(megabytes: int) -> Iterator[None]:
+def limit_memory(megabytes: int) -> Iterator[None]:
     tracemalloc.start()
     try:
         yield
@@ -220,7 +226,7 @@ def at_most(megabytes: int) -> Iterator[None]:
 def test_refused_in_one_sentence_and_little_memory(name):
     make, sentence = REFUSED[name]
     data = make()
-    with at_most(60):
+    with limit_memory(60):
         message = refused(data)
     assert re.search(sentence, message), message
 
@@ -230,23 +236,23 @@ def test_refused_in_one_sentence_and_little_memory(name):
 
 def test_of_a_gzip_bomb_only_the_volume_is_unpacked():
     data = gzip.compress(nifti() + bytes(100 * MB), 1)
-    with at_most(10):
+    with limit_memory(10):
         assert read_volume(data).data.shape == SHAPE[::-1]
 
 
 def test_a_gzip_bomb_in_front_of_the_volume():
     data = gzip.compress(nifti(vox_offset=2**30) + bytes(50 * MB), 1)
-    with at_most(10):
+    with limit_memory(10):
         assert "damaged" in refused(data)
 
 
 def test_a_deflated_bomb(monkeypatch):
     monkeypatch.setattr("core.scan.dicom.header.MAX_UNPACKED", 1 * MB)
-    plain = native(data_set(PICTURE, PixelPaddingValue=0), PICTURE, DEFLATED)
+    plain = encode_native(build_data_set(PICTURE, PixelPaddingValue=0), PICTURE, DEFLATED)
     start = 144 + int.from_bytes(plain[140:144], "little")  # after the file's meta group
     packer = zlib.compressobj(wbits=-15)
     bomb = plain[:start] + packer.compress(bytes(40 * MB)) + packer.flush()
-    with at_most(10):
+    with limit_memory(10):
         assert "unpacks to more than 1 GB" in refused(bomb)
 
 
@@ -254,8 +260,8 @@ def test_a_run_length_bomb():
     """Each two bytes unpack to 128: 64 times the size."""
     segment = b"\x81\0" * (4 * MB)
     header = struct.pack("<16L", 2, 64, 64 + len(segment), *[0] * 13)
-    data = framed(header + segment * 2, RLE)
-    with at_most(60):
+    data = build_framed(header + segment * 2, RLE)
+    with limit_memory(60):
         volume = read_volume(data)
     assert volume.data.max() == 0
 
@@ -268,7 +274,7 @@ def test_a_zip_bomb_that_lies():
     data = bytearray(buffer.getvalue())
     for place in (22 + data.index(b"PK\x03\x04"), 24 + data.index(b"PK\x01\x02")):
         data[place : place + 4] = (1024).to_bytes(4, "little")
-    with at_most(10):
+    with limit_memory(10):
         refused(bytes(data))
 
 
@@ -286,7 +292,7 @@ def test_files_beyond_their_limit_are_not_even_read(head, limit, tmp_path: Path)
     path = tmp_path / "large"
     path.write_bytes(head)
     os.truncate(path, limit * MB + 1)  # takes no room on the disk
-    with at_most(1):
+    with limit_memory(1):
         assert f"larger than {limit} MB" in refused(path)
 
 
@@ -317,12 +323,14 @@ WHOLE: dict[str, Callable[[], bytes]] = {
     "implicit": lambda: dicom(IMPLICIT),
     "big endian": lambda: dicom(BIG_ENDIAN),
     "deflated": lambda: dicom(DEFLATED),
-    "bare": lambda: bare(data_set(PICTURE), PICTURE, True),
-    "RLE": lambda: framed(with_encoder(PICTURE, RLE), RLE),
-    "JPEG": lambda: framed(with_pillow(BYTES, "JPEG"), JPEG, BYTES),
-    "JPEG Lossless": lambda: framed(lossless_jpeg(PICTURE, 12, 4), LOSSLESS, bits=12),
-    "JPEG-LS": lambda: framed(with_encoder(PICTURE, LS, 12), LS, bits=12),
-    "JPEG 2000": lambda: framed(with_pillow(PICTURE, "JPEG2000", no_jp2=True), LOSSLESS_2000),
+    "bare": lambda: strip_preamble(build_data_set(PICTURE), PICTURE, True),
+    "RLE": lambda: build_framed(encode_by_pydicom(PICTURE, RLE), RLE),
+    "JPEG": lambda: build_framed(encode_by_pillow(BYTES, "JPEG"), JPEG, BYTES),
+    "JPEG Lossless": lambda: build_framed(encode_lossless_jpeg(PICTURE, 12, 4), LOSSLESS, bits=12),
+    "JPEG-LS": lambda: build_framed(encode_by_pydicom(PICTURE, LS, 12), LS, bits=12),
+    "JPEG 2000": lambda: build_framed(
+        encode_by_pillow(PICTURE, "JPEG2000", no_jp2=True), LOSSLESS_2000
+    ),
     "NIfTI": nifti,
     "NIfTI packed": lambda: gzip.compress(nifti()),
 }

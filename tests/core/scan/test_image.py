@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from refusals import refusal
+from refusals import get_refusal
 
 from core.scan import (
     MAX_BYTES,
@@ -214,7 +214,7 @@ def test_many_threads_read_at_once(scan, picture):
 # --- what is refused -----------------------------------------------------------------------------
 
 
-refused = partial(refusal, read_scan)
+refused = partial(get_refusal, read_scan)
 
 
 def test_missing_file(tmp_path):

@@ -9,7 +9,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from dicom_maker import LOSSLESS, compressed, data_set, lossless_jpeg, native, written
+from dicom_maker import (
+    LOSSLESS,
+    build_data_set,
+    encode_compressed,
+    encode_lossless_jpeg,
+    encode_native,
+    save_to_bytes,
+)
 from pydicom.dataset import Dataset
 
 from core.scan import ScanError, read_volume, to_png
@@ -23,20 +30,20 @@ def picture(n: int) -> np.ndarray:
     return (np.add.outer(np.arange(32), np.arange(40)) + 100 * n).astype(np.uint16)
 
 
-def one_slice(n: int, **attributes: Any) -> bytes:
+def build_slice(n: int, **attributes: Any) -> bytes:
     """Return slice n as a file, 5 mm above slice n - 1."""
     place = {"ImageOrientationPatient": AXIAL, "ImagePositionPatient": [-100, -90, 5 * n - 30]}
-    return native(data_set(picture(n), **(place | attributes)), picture(n))
+    return encode_native(build_data_set(picture(n), **(place | attributes)), picture(n))
 
 
-def of_version(version: int) -> bytes:
+def set_version(version: int) -> bytes:
     """Return a zip that requires a later version of the format than exists."""
-    data = bytearray(zipped(one_slice(0)))
+    data = bytearray(zip_files(build_slice(0)))
     data[data.index(b"PK\x01\x02") + 6] = version
     return bytes(data)
 
 
-def zipped(*files: bytes, names: list[str] | None = None) -> bytes:
+def zip_files(*files: bytes, names: list[str] | None = None) -> bytes:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
         for n, data in enumerate(files):
@@ -44,14 +51,14 @@ def zipped(*files: bytes, names: list[str] | None = None) -> bytes:
     return buffer.getvalue()
 
 
-def order(volume: Any) -> list[int]:
+def read_order(volume: Any) -> list[int]:
     return [int(values[0, 0]) // 100 for values in volume.data]
 
 
 def test_slices_lie_in_order_of_position_and_not_of_name_or_number():
-    files = [one_slice(n, InstanceNumber=str(99 - n)) for n in (3, 0, 4, 1, 2)]
-    volume = read_volume(zipped(*files))
-    assert order(volume) == [0, 1, 2, 3, 4]
+    files = [build_slice(n, InstanceNumber=str(99 - n)) for n in (3, 0, 4, 1, 2)]
+    volume = read_volume(zip_files(*files))
+    assert read_order(volume) == [0, 1, 2, 3, 4]
     assert np.array_equal(volume.data[3], picture(3))
     assert volume.gap == 5
     assert volume.notes == ()
@@ -60,37 +67,40 @@ def test_slices_lie_in_order_of_position_and_not_of_name_or_number():
 def test_position_counts_along_the_normal():
     """Sagittal slices lie from right to left; their height does not matter."""
     files = [
-        one_slice(
+        build_slice(
             n,
             ImageOrientationPatient=[0, 1, 0, 0, 0, -1],
             ImagePositionPatient=[-4 * n, 0, 50 - 7 * (n % 2)],
         )
         for n in (1, 0, 2)
     ]
-    volume = read_volume(zipped(*files))
-    assert order(volume) == [0, 1, 2]
+    volume = read_volume(zip_files(*files))
+    assert read_order(volume) == [0, 1, 2]
     assert volume.marks == ("A", "P", "S", "I")
     assert volume.gap == 4
 
 
 def test_without_positions_the_instance_number_counts():
-    files = [native(data_set(picture(n), InstanceNumber=str(n)), picture(n)) for n in (2, 10, 1)]
-    assert order(read_volume(zipped(*files))) == [1, 2, 10]
+    files = [
+        encode_native(build_data_set(picture(n), InstanceNumber=str(n)), picture(n))
+        for n in (2, 10, 1)
+    ]
+    assert read_order(read_volume(zip_files(*files))) == [1, 2, 10]
 
 
 def test_a_folder_and_a_list_are_as_good_as_a_zip(tmp_path: Path):
-    files = [one_slice(n) for n in range(3)]
+    files = [build_slice(n) for n in range(3)]
     (tmp_path / "deep").mkdir()
     for n, data in enumerate(files):
         (tmp_path / "deep" / f"{n}.dcm").write_bytes(data)
     paths = sorted((tmp_path / "deep").iterdir())
-    for source in (zipped(*files), tmp_path, files, paths, [str(p) for p in paths]):
-        assert order(read_volume(source)) == [0, 1, 2]
+    for source in (zip_files(*files), tmp_path, files, paths, [str(p) for p in paths]):
+        assert read_order(read_volume(source)) == [0, 1, 2]
 
 
 def test_one_file_in_a_zip_is_that_file():
-    volume = read_volume(zipped(one_slice(4)))
-    assert np.array_equal(volume.data, read_volume(one_slice(4)).data)
+    volume = read_volume(zip_files(build_slice(4)))
+    assert np.array_equal(volume.data, read_volume(build_slice(4)).data)
 
 
 @pytest.mark.parametrize(
@@ -102,50 +112,50 @@ def test_one_file_in_a_zip_is_that_file():
     ],
 )
 def test_of_a_mixture_the_largest_series_is_read_and_said_so(attributes):
-    files = [one_slice(n) for n in range(4)] + [one_slice(n, **attributes) for n in (7, 8)]
-    volume = read_volume(zipped(*files[::-1]))
-    assert order(volume) == [0, 1, 2, 3]
+    files = [build_slice(n) for n in range(4)] + [build_slice(n, **attributes) for n in (7, 8)]
+    volume = read_volume(zip_files(*files[::-1]))
+    assert read_order(volume) == [0, 1, 2, 3]
     assert volume.notes == ("There are 2 series: the largest, 4 slices, is read.",)
 
 
 def test_a_series_has_one_size():
     large = np.tile(picture(9), (2, 2))
-    files = [one_slice(0), one_slice(1), native(data_set(large), large)]
-    assert order(read_volume(zipped(*files))) == [0, 1]
+    files = [build_slice(0), build_slice(1), encode_native(build_data_set(large), large)]
+    assert read_order(read_volume(zip_files(*files))) == [0, 1]
 
 
 def test_of_several_echoes_the_first_is_read_and_said_so():
     files = [
-        one_slice(n, InstanceNumber=str(n + 1), ImagePositionPatient=[0, 0, 5 * (n % 3)])
+        build_slice(n, InstanceNumber=str(n + 1), ImagePositionPatient=[0, 0, 5 * (n % 3)])
         for n in range(6)
     ]
-    volume = read_volume(zipped(*files))
-    assert order(volume) == [0, 1, 2]
+    volume = read_volume(zip_files(*files))
+    assert read_order(volume) == [0, 1, 2]
     assert "first of each" in volume.notes[0]
 
 
 def test_a_missing_slice_is_noticed():
-    volume = read_volume(zipped(*(one_slice(n) for n in (0, 1, 2, 4, 5))))
+    volume = read_volume(zip_files(*(build_slice(n) for n in (0, 1, 2, 4, 5))))
     assert "some may be missing" in volume.notes[0]
 
 
 def test_other_files_do_not_disturb():
-    report = data_set(picture(0))  # and no pixels
+    report = build_data_set(picture(0))  # and no pixels
     files = [
         b"Read me first.",
         to_png(draw_phantom(0, tumour=False)),
-        one_slice(0),
-        written(report, "1.2.840.10008.1.2.1"),
-        one_slice(1),
+        build_slice(0),
+        save_to_bytes(report, "1.2.840.10008.1.2.1"),
+        build_slice(1),
     ]
-    volume = read_volume(zipped(*files))
-    assert order(volume) == [0, 1]
+    volume = read_volume(zip_files(*files))
+    assert read_order(volume) == [0, 1]
     assert volume.notes == ("1 of 5 files cannot be read as slices and are left out.",)
 
 
 def test_frames_with_places_of_their_own_are_put_in_order():
     stored = np.stack([picture(n) for n in (2, 0, 1)])
-    ds = data_set(stored, NumberOfFrames=3)
+    ds = build_data_set(stored, NumberOfFrames=3)
     shared, plane, measures = Dataset(), Dataset(), Dataset()
     plane.ImageOrientationPatient = AXIAL
     measures.PixelSpacing, measures.SliceThickness = ["0.5", "0.5"], "4"
@@ -161,7 +171,7 @@ def test_frames_with_places_of_their_own_are_put_in_order():
         group.FrameVOILUTSequence = [window]
         own.append(group)
     ds.PerFrameFunctionalGroupsSequence = own
-    volume = read_volume(native(ds, stored))
+    volume = read_volume(encode_native(ds, stored))
     for n in range(3):
         assert np.array_equal(volume.data[n], picture(n) * 2.0 + n)
     assert (volume.gap, volume.spacing) == (3, (0.5, 0.5))
@@ -170,32 +180,32 @@ def test_frames_with_places_of_their_own_are_put_in_order():
 
 
 def test_a_damaged_slice_is_named():
-    whole = lossless_jpeg(picture(1), 16)
+    whole = encode_lossless_jpeg(picture(1), 16)
     files = [
-        compressed(
-            data_set(picture(n), InstanceNumber=str(n)),
+        encode_compressed(
+            build_data_set(picture(n), InstanceNumber=str(n)),
             [whole if n != 1 else whole[:200]],
             LOSSLESS,
         )
         for n in range(3)
     ]
     with pytest.raises(ScanError, match="Slice 2 of 3 is damaged"):
-        read_volume(zipped(*files))
+        read_volume(zip_files(*files))
 
 
 @pytest.mark.parametrize(
     ("data", "sentence"),
     [
-        (zipped(), "no DICOM slices"),
-        (zipped(b"text", to_png(draw_phantom(0, tumour=False))), "no DICOM slices"),
-        (zipped(zipped(one_slice(0))), "unpack nested zips"),
-        (zipped(one_slice(0), names=["../../etc/cron.d/slice"]), "outside it"),
-        (zipped(one_slice(0), names=["/etc/slice"]), "outside it"),
-        (zipped(one_slice(0), names=["C:\\slice"]), "outside it"),
-        (zipped(one_slice(0), names=["a\\..\\..\\slice"]), "outside it"),
-        (zipped(one_slice(0))[:-40], "zip is damaged"),
-        (zipped(one_slice(0))[:100], "zip is damaged"),
-        (of_version(99), "zip is damaged"),
+        (zip_files(), "no DICOM slices"),
+        (zip_files(b"text", to_png(draw_phantom(0, tumour=False))), "no DICOM slices"),
+        (zip_files(zip_files(build_slice(0))), "unpack nested zips"),
+        (zip_files(build_slice(0), names=["../../etc/cron.d/slice"]), "outside it"),
+        (zip_files(build_slice(0), names=["/etc/slice"]), "outside it"),
+        (zip_files(build_slice(0), names=["C:\\slice"]), "outside it"),
+        (zip_files(build_slice(0), names=["a\\..\\..\\slice"]), "outside it"),
+        (zip_files(build_slice(0))[:-40], "zip is damaged"),
+        (zip_files(build_slice(0))[:100], "zip is damaged"),
+        (set_version(99), "zip is damaged"),
     ],
     ids=lambda value: value if isinstance(value, str) else "zip",  # its bytes hold the time
 )
@@ -214,13 +224,13 @@ def test_an_empty_folder(tmp_path):
 def test_unusual_packing(method):
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", method) as archive:
-        archive.writestr("slice", one_slice(0))
+        archive.writestr("slice", build_slice(0))
     with pytest.raises(ScanError, match="standard zip"):
         read_volume(buffer.getvalue())
 
 
 def test_a_locked_zip():
-    data = bytearray(zipped(one_slice(0)))
+    data = bytearray(zip_files(build_slice(0)))
     data[6] |= 1
     data[data.rindex(b"PK\x01\x02") + 8] |= 1
     with pytest.raises(ScanError, match="password"):
@@ -228,13 +238,13 @@ def test_a_locked_zip():
 
 
 def test_too_many_files():
-    data = zipped(*[b""] * 4001)
+    data = zip_files(*[b""] * 4001)
     with pytest.raises(ScanError, match="more than 4,000 files"):
         read_volume(data)
 
 
 def test_a_bomb_that_says_so():
-    data = bytearray(zipped(one_slice(0), one_slice(1)))
+    data = bytearray(zip_files(build_slice(0), build_slice(1)))
     for place in (22 + data.index(b"PK\x03\x04"), 24 + data.index(b"PK\x01\x02")):
         data[place : place + 4] = (2**31).to_bytes(4, "little")
     with pytest.raises(ScanError, match="more than 1 GB"):

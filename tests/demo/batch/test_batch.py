@@ -29,7 +29,7 @@ def volume(slices: int) -> bytes:
     return bytes(image.to_bytes())
 
 
-def filled(*files: bytes) -> Worklist:
+def fill_worklist(*files: bytes) -> Worklist:
     work = Worklist()
     for number, file in enumerate(files):
         work.add(f"Jane Doe {number}.png", decode_upload(file))
@@ -40,7 +40,7 @@ def filled(*files: bytes) -> Worklist:
 def work() -> Worklist:
     """Build a batch: two pictures with a broken file between them, and a volume of four slices."""
     pictures = [to_png(draw_phantom(n, n == 1)) for n in range(2)]
-    return filled(pictures[0], b"broken", pictures[1], volume(4))
+    return fill_worklist(pictures[0], b"broken", pictures[1], volume(4))
 
 
 def run(system: MedFedPure, work: Worklist, each: bool = False) -> list[str]:
@@ -143,7 +143,7 @@ def test_a_reading_that_fails_is_one_row(
 
 def test_a_batch_has_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(worklist, "MAX_SCANS", 4)
-    work = filled(volume(3), volume(6), volume(2), to_png(draw_phantom(1, True)))
+    work = fill_worklist(volume(3), volume(6), volume(2), to_png(draw_phantom(1, True)))
     kept = [(s.file, s.slice) for s in work.scans if s.levels is not None]
     assert kept == [(1, 2), (1, 3), (2, 4), (3, 2)]  # of the second only its middle had room
     assert work.scans[-1].refusal == worklist.FULL_MESSAGE
@@ -167,7 +167,7 @@ def test_the_csv_holds_all_but_names(tiny_system: MedFedPure, work: Worklist) ->
 def test_the_pdf_has_a_line_for_every_row_and_the_notice_on_every_page(
     tiny_system: MedFedPure,
 ) -> None:
-    work = filled(*[to_png(draw_phantom(n % 3, True)) for n in range(pdf.ROWS + 2)])
+    work = fill_worklist(*[to_png(draw_phantom(n % 3, True)) for n in range(pdf.ROWS + 2)])
     assert work.start(False) and work.step(tiny_system, False)
     pages = pdf.draw_pages(work, False, {})
     texts = [[t.get_text() for t in page.figure.findobj(Text)] for page in pages]

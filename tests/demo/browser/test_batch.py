@@ -21,7 +21,7 @@ from tests.demo.browser.browsing import NEEDS_BROWSER, Served, drop, set_steps, 
 pytestmark = NEEDS_BROWSER
 
 
-def dropped(page: Any, files: dict[str, bytes]) -> None:
+def drop_files(page: Any, files: dict[str, bytes]) -> None:
     page.get_by_role("tab", name="Batch").click()
     page.set_input_files(
         "#batch-files input[type=file]",
@@ -33,7 +33,7 @@ def dropped(page: Any, files: dict[str, bytes]) -> None:
     )  # fmt: skip
 
 
-def handed(page: Any, button: str, tmp_path: Path) -> Path:
+def catch_download(page: Any, button: str, tmp_path: Path) -> Path:
     """Return the file that a button passes to the browser."""
     with page.expect_download(timeout=60_000) as download:
         page.click(button)
@@ -56,11 +56,11 @@ def test_a_batch_is_read_stopped_and_handed_out(
 ) -> None:
     stored = (draw_phantom(4, False)[0].numpy() * 3000).astype(np.uint16)
     frames = np.stack([stored, stored[::-1], stored])
-    several = dicom_maker.data_set(frames, 12, NumberOfFrames=3)
+    several = dicom_maker.build_data_set(frames, 12, NumberOfFrames=3)
     files = {f"Jane Doe {n}.png": to_png(draw_phantom(n, True)) for n in range(5)}
-    files |= {"broken.png": b"nothing", "series.dcm": dicom_maker.native(several, frames)}
+    files |= {"broken.png": b"nothing", "series.dcm": dicom_maker.encode_native(several, frames)}
     page = visit(served.url)
-    dropped(page, files)
+    drop_files(page, files)
     assert served.kept() == [] and len(rows(page)) == 7
     assert not page.get_by_text("Jane Doe 0.png").is_visible()
     page.check("#batch-names input")
@@ -78,11 +78,11 @@ def test_a_batch_is_read_stopped_and_handed_out(
     wait_for_progress(page, "Done: 8 of 9 read, 1 refused")
     assert [row for row in rows(page) if " ms" in row][: len(kept)] == kept  # not read again
     assert "not a picture or a volume" in rows(page)[5]
-    table = handed(page, "#batch-csv", tmp_path).read_bytes().decode()
+    table = catch_download(page, "#batch-csv", tmp_path).read_bytes().decode()
     lines = list(csv.DictReader(table.splitlines()))
     assert [line["status"] for line in lines] == ["read"] * 5 + ["refused"] + ["read"] * 3
     assert [line["file"] for line in lines] == ["1", "2", "3", "4", "5", "6", "7", "7", "7"]
-    pdf = handed(page, "#batch-pdf", tmp_path).read_bytes()
+    pdf = catch_download(page, "#batch-pdf", tmp_path).read_bytes()
     assert pdf.startswith(b"%PDF-")
     assert b"Jane" not in table.encode() + pdf and b"Secret" not in table.encode() + pdf
     page.wait_for_selector("#batch-file >> text=Downloaded")
@@ -100,7 +100,7 @@ def test_others_are_served_between_the_scans_of_a_batch(
     drop(second, to_png(scan))
     second.wait_for_selector("#scan img")
     second.locator("#kind label", has_text="none").click()
-    dropped(first, {f"{n}.png": to_png(draw_phantom(n, True)) for n in range(12)})
+    drop_files(first, {f"{n}.png": to_png(draw_phantom(n, True)) for n in range(12)})
     first.click("#batch-run")
     first.wait_for_selector(".mf-batch >> text=/\\d+ ms/", timeout=60_000)
     second.click("#analyse")
@@ -120,8 +120,8 @@ def test_the_report_is_made_when_it_is_asked_for(
     set_steps(page, 2)
     page.click("#analyse")
     wait_for_line(page, "Done.")
-    assert handed(page, "#report-pdf", tmp_path).read_bytes().startswith(b"%PDF-")
-    assert handed(page, "#report-png", tmp_path).read_bytes().startswith(b"\x89PNG")
+    assert catch_download(page, "#report-pdf", tmp_path).read_bytes().startswith(b"%PDF-")
+    assert catch_download(page, "#report-png", tmp_path).read_bytes().startswith(b"\x89PNG")
     with page.expect_download() as download:
         page.click('a[download="medfedpure-report.json"]')
     document = json.loads(Path(download.value.path()).read_bytes())
@@ -137,7 +137,7 @@ def test_the_report_is_made_when_it_is_asked_for(
 def test_the_batch_fits_a_tablet(served: Served, visit: Callable[[str], Any], theme: str) -> None:
     page = visit(f"{served.url}/?__theme={theme}")
     page.set_viewport_size({"width": 1024, "height": 768})
-    dropped(page, {"a name that is quite long, as they are in practice.png": b"x"})
+    drop_files(page, {"a name that is quite long, as they are in practice.png": b"x"})
     page.check("#batch-names input")
     assert page.evaluate("document.documentElement.scrollWidth") <= 1024
     table = "document.querySelector('.mf-scroll')"

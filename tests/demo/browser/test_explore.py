@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from dicom_maker import data_set, native
+from dicom_maker import build_data_set, encode_native
 from PIL import Image
 from torch import Tensor
 
@@ -85,7 +85,10 @@ def slices(count: int, side: int = 64) -> tuple[list[bytes], np.ndarray]:
     random = np.random.default_rng(0)
     values = random.integers(0, 4096, (count, side, side), dtype=np.uint16)
     own = {"WindowCenter": 500, "WindowWidth": 400}  # and no sides, whose letters cover pixels
-    files = [native(data_set(v, 12, InstanceNumber=n, **own), v) for n, v in enumerate(values)]
+    files = [
+        encode_native(build_data_set(v, 12, InstanceNumber=n, **own), v)
+        for n, v in enumerate(values)
+    ]
     return files, values
 
 
@@ -108,16 +111,16 @@ def test_a_series_is_browsed_windowed_and_scanned(
     thumbnail = page.get_attribute("#scan img", "src")
     select = "[data-set=preset]"
     page.select_option(select, label="full range")
-    assert same(read_back(page, "original", 64), windowed(values[2], *ends(values)), within=1)
+    assert same(read_back(page, "original", 64), apply_window(values[2], *ends(values)), within=1)
     page.select_option(select, label="the file's own 1")
-    assert same(read_back(page, "original", 64), windowed(values[2], 300, 700), within=1)
+    assert same(read_back(page, "original", 64), apply_window(values[2], 300, 700), within=1)
     assert "level 500, width 400" in page.inner_text(".mv-window")
     page.focus(".mv")
     page.keyboard.press("PageDown")
     page.wait_for_function("old => document.querySelector('#scan img')?.src !== old", arg=thumbnail)
     assert page.inner_text(".ms-at") == "4 / 5"
     assert same(
-        read_back(page, "original", 64), windowed(values[3], 300, 700), within=1
+        read_back(page, "original", 64), apply_window(values[3], 300, 700), within=1
     )  # the window stays
     box = page.locator("[data-panel=original] canvas").bounding_box()
     page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
@@ -141,7 +144,7 @@ def ends(values: np.ndarray) -> tuple[float, float]:
     return float(values.min()), float(values.max())
 
 
-def windowed(values: np.ndarray, low: float, high: float) -> np.ndarray:
+def apply_window(values: np.ndarray, low: float, high: float) -> np.ndarray:
     """Return the grey levels of a display window; at a tie either neighbour is right."""
     grey: np.ndarray = np.rint(
         ((values.astype(float) - low) / (high - low)).clip(0, 1) * 255

@@ -61,10 +61,10 @@ def systems(folder: Path) -> Systems:
 
 @pytest.fixture(scope="module")
 def done(systems: Systems, scan: Tensor) -> Analysis:
-    return analysed(systems, scan, 3)
+    return run_analysis(systems, scan, 3)
 
 
-def analysed(systems: Systems, scan: Tensor, number: int | None, *values: Any) -> Analysis:
+def run_analysis(systems: Systems, scan: Tensor, number: int | None, *values: Any) -> Analysis:
     settings = AttackSettings(*(values or VALUES))
     *_, shown = analyse.analyse(systems[number], scan, {}, settings, systems)
     assert shown.analysis is not None
@@ -120,7 +120,7 @@ def test_the_card_says_what_it_is(done: Analysis, systems: Systems, scan: Tensor
         "The attacked scan is the one made at hospital 3.",
     ):  # fmt: skip
         assert words in card
-    clean = analysed(systems, scan, 1, "none")
+    clean = run_analysis(systems, scan, 1, "none")
     card = hospitals_view.render_card(clean)
     assert "ttacked scan" not in card and len(re.findall("<td><div", card)) == COUNT
     assert hospitals_view.render_card(replace(clean, elsewhere={})) == ""

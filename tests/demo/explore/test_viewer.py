@@ -22,7 +22,7 @@ from demo.explore.series import Series, build_series
 EndsAt = Callable[[Tensor], tuple[Step, ...]]
 
 
-def decoded(layer: dict[str, Any]) -> np.ndarray:
+def decode_layer(layer: dict[str, Any]) -> np.ndarray:
     numbers = np.frombuffer(base64.b64decode(layer["data"]), "<" + layer["type"])
     values: np.ndarray = numbers.reshape(layer["shape"]) * np.float64(layer["scale"])
     return values
@@ -41,7 +41,7 @@ def decoded(layer: dict[str, Any]) -> np.ndarray:
 def test_values_arrive_exactly_in_the_smallest_type(values: list[float], kind: str) -> None:
     sent = viewer.encode_layer(np.array([values, values[::-1]], dtype=np.float32))
     assert sent["type"] == kind
-    assert decoded(sent).tolist() == [values, values[::-1]]
+    assert decode_layer(sent).tolist() == [values, values[::-1]]
 
 
 def test_the_pictures_of_an_analysis_are_those_computed(
@@ -50,17 +50,17 @@ def test_the_pictures_of_an_analysis_are_those_computed(
     attacked = ((scan * 255 + 3).clamp(max=255).round() / 255).float()
     clean = system.read(scan)
     found = viewer.build_layers(Analysis(scan, AttackSettings(), ends_at(attacked), clean))
-    assert (decoded(found["attacked"]) == to_uint8(attacked)[0]).all()
-    assert (decoded(found["clean_purified"]) == to_uint8(clean.purified)[0]).all()
+    assert (decode_layer(found["attacked"]) == to_uint8(attacked)[0]).all()
+    assert (decode_layer(found["clean_purified"]) == to_uint8(clean.purified)[0]).all()
     error = clean.error_map.sqrt().numpy() * 255
-    assert np.abs(decoded(found["clean_error"]) - error).max() <= viewer.ERROR_STEP / 2 + 1e-4
+    assert np.abs(decode_layer(found["clean_error"]) - error).max() <= viewer.ERROR_STEP / 2 + 1e-4
     assert "attacked_error" not in found
 
 
 def test_a_canonical_scan_is_sent_once(scan: Tensor) -> None:
     series = build_series(to_uint8(scan))
     shown = viewer.build_view(series, series.get_scan())
-    assert shown["file"] is None and (decoded(shown["scan"]) == to_uint8(scan)[0]).all()
+    assert shown["file"] is None and (decode_layer(shown["scan"]) == to_uint8(scan)[0]).all()
 
 
 @pytest.mark.parametrize("levels", [(100.0, 1100.0), (1100.0, 100.0)])
@@ -75,7 +75,7 @@ def test_windows_are_ranges_of_what_the_models_see(levels: tuple[float, float]) 
     low, high = windows[viewer.WINDOW_NAMES["full"]]
     ends = sorted(shown["black"] + g * (shown["white"] - shown["black"]) for g in (low, high))
     assert ends == pytest.approx([0, 2100])
-    assert (decoded(shown["file"]) == data[0]).all()  # whatever the window
+    assert (decode_layer(shown["file"]) == data[0]).all()  # whatever the window
 
 
 @pytest.mark.parametrize(
@@ -101,5 +101,5 @@ def test_a_huge_slice_is_sent_as_means_and_says_so() -> None:
     data = np.arange(1, 2500 * 40 + 1, dtype=np.float32).reshape(1, 2500, 40) % 250
     shown = viewer.build_view(Series(Volume(data, (0.0, 255.0), "picture")))
     assert shown["file"]["reduced"] == 3 and max(shown["file"]["shape"]) <= viewer.MAX_SIDE
-    first = decoded(shown["file"])[0, 0]
+    first = decode_layer(shown["file"])[0, 0]
     assert first == pytest.approx(data[0, :3, :3].mean(), abs=0.5)

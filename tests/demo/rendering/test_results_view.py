@@ -28,11 +28,11 @@ def analysis(system: MedFedPure, scan: Tensor, ends_at: EndsAt) -> Analysis:
     return Analysis(scan, AttackSettings(), ends_at(attacked), clean, after, 12.0)
 
 
-def says(html: str) -> list[str]:
+def list_outputs(html: str) -> list[str]:
     return re.findall(r'data-says="([^"]+)"', html)
 
 
-def with_outputs(d: Diagnosis, undefended: float, defended: float) -> Diagnosis:
+def set_outputs(d: Diagnosis, undefended: float, defended: float) -> Diagnosis:
     return replace(d, tumour_probability_undefended=undefended, tumour_probability=defended)
 
 
@@ -50,14 +50,14 @@ def test_four_outputs_and_which_flipped(analysis: Analysis) -> None:
     assert analysis.clean and analysis.attacked
     shown = replace(
         analysis,
-        clean=with_outputs(analysis.clean, 0.9, 0.8),
-        attacked=with_outputs(analysis.attacked, 0.2, 0.7),
+        clean=set_outputs(analysis.clean, 0.9, 0.8),
+        attacked=set_outputs(analysis.attacked, 0.2, 0.7),
     )
     html = results_view.render(shown)
-    assert says(html) == ["tumour", "tumour", "no tumour", "tumour"]
+    assert list_outputs(html) == ["tumour", "tumour", "no tumour", "tumour"]
     assert html.count('class="mf-turned"') == 1
     assert "The attack succeeded" in html and "The defence held" in html
-    lost = replace(shown, attacked=with_outputs(analysis.attacked, 0.2, 0.3))
+    lost = replace(shown, attacked=set_outputs(analysis.attacked, 0.2, 0.3))
     assert "The defence failed" in results_view.render(lost)
 
 
@@ -91,7 +91,7 @@ def test_the_report_holds_settings_and_figures(analysis: Analysis) -> None:
 
 def test_parts_that_are_not_ready_say_so(analysis: Analysis) -> None:
     html = results_view.render(replace(analysis, clean=None, attacked=None, steps=()))
-    assert "&ndash;" in html and "download" not in html and says(html) == []
+    assert "&ndash;" in html and "download" not in html and list_outputs(html) == []
 
 
 def test_sentences_are_escaped() -> None:
@@ -101,12 +101,12 @@ def test_sentences_are_escaped() -> None:
 def test_where_it_cannot_judge_no_class_is_shown(analysis: Analysis) -> None:
     assert analysis.clean and analysis.attacked
     far = {"novelty": analysis.clean.novelty_limit + 1}
-    known = with_outputs(analysis.clean, 0.9, 0.8)
-    strange = replace(with_outputs(analysis.attacked, 0.2, 0.3), **far)
+    known = set_outputs(analysis.clean, 0.9, 0.8)
+    strange = replace(set_outputs(analysis.attacked, 0.2, 0.3), **far)
     html = results_view.render(replace(analysis, clean=known, attacked=strange))
-    assert says(html) == ["tumour", "tumour", "no tumour", "cannot judge"]
+    assert list_outputs(html) == ["tumour", "tumour", "no tumour", "cannot judge"]
     assert "Attacked scan: cannot judge" in html and "defence failed" not in html
     html = results_view.render(replace(analysis, clean=replace(known, **far), attacked=strange))
-    assert says(html) == ["tumour", "cannot judge", "no tumour", "cannot judge"]
+    assert list_outputs(html) == ["tumour", "cannot judge", "no tumour", "cannot judge"]
     assert "Clean scan: cannot judge" in html
     assert "does no harm" not in html and "turned" in html  # the plain classifier's own output

@@ -49,7 +49,7 @@ def loaded(folder: Path) -> MedFedPure:
     return load(folder, "cpu")
 
 
-def analysed(system: MedFedPure, scan: Tensor, **settings: Any) -> Analysis:
+def run_analysis(system: MedFedPure, scan: Tensor, **settings: Any) -> Analysis:
     *_, shown = analyse.analyse(system, scan, {}, AttackSettings(**settings))
     assert shown.analysis is not None
     return shown.analysis
@@ -57,7 +57,7 @@ def analysed(system: MedFedPure, scan: Tensor, **settings: Any) -> Analysis:
 
 @pytest.fixture(scope="module")
 def done(loaded: MedFedPure, scan: Tensor) -> Analysis:
-    return analysed(loaded, scan, steps=2, seed=5, aim="mixture", truth="tumour")
+    return run_analysis(loaded, scan, steps=2, seed=5, aim="mixture", truth="tumour")
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +81,7 @@ def words(page: Page) -> list[str]:
 def test_the_json_alone_repeats_the_analysis(
     loaded: MedFedPure, scan: Tensor, settings: dict[str, Any]
 ) -> None:
-    before = analysed(loaded, scan, **settings)
+    before = run_analysis(loaded, scan, **settings)
     again = document.repeat_analysis(loaded, json.loads(document.to_json(before)))
     assert again.settings == before.settings and torch.equal(again.scan, before.scan)
     assert [name for name, _ in again.readings] == [name for name, _ in before.readings]
@@ -198,7 +198,7 @@ def test_the_png_shows_the_scan_dot_for_dot(done: Analysis) -> None:
 def test_an_unattacked_or_stopped_analysis_is_reported_too(
     loaded: MedFedPure, scan: Tensor
 ) -> None:
-    clean = analysed(loaded, scan, kind="none")
+    clean = run_analysis(loaded, scan, kind="none")
     assert "Attacked scan" not in words(pdf.draw_pages(clean)[0])
     steps = analyse.analyse(loaded, scan, {}, AttackSettings(steps=2))
     stopped = next(s.analysis for s in steps if s.analysis and s.analysis.steps)
@@ -207,9 +207,9 @@ def test_an_unattacked_or_stopped_analysis_is_reported_too(
 
 def test_no_header_of_a_file_gets_in(loaded: MedFedPure) -> None:
     stored = np.tile(np.arange(64, dtype=np.uint16) * 50, (64, 1))
-    file = dicom_maker.native(dicom_maker.data_set(stored, 12), stored)
+    file = dicom_maker.encode_native(dicom_maker.build_data_set(stored, 12), stored)
     assert b"Nobody^Secret" in file and b"SECRET-17" in file
-    done = analysed(loaded, read_volume(file).slice(), kind="none")
+    done = run_analysis(loaded, read_volume(file).slice(), kind="none")
     texts = document.to_json(done).decode() + str([words(p) for p in pdf.draw_pages(done)])
     for secret in ("Nobody", "Secret", "SECRET", dicom_maker.MR):
         assert secret not in texts

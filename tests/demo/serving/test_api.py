@@ -139,7 +139,7 @@ def test_every_kind_of_file_is_read_and_none_is_kept(
     stored = (draw_phantom(4, False)[0].numpy() * 3000).astype(np.uint16)
     files = {
         "Jane Doe.png": to_png(draw_phantom(1, True)),
-        "Jane Doe.dcm": dicom_maker.native(dicom_maker.data_set(stored, 12), stored),
+        "Jane Doe.dcm": dicom_maker.encode_native(dicom_maker.build_data_set(stored, 12), stored),
         "Jane Doe.nii": volume,
     }
     kinds = []

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from dicom_maker import data_set, native
+from dicom_maker import build_data_set, encode_native
 from torch import Tensor
 
 from core.scan import from_uint8, to_png
@@ -62,7 +62,7 @@ def series(folder: Path, count: int) -> tuple[list[str], np.ndarray]:
         place = {"ImagePositionPatient": [0, 0, n], "ImageOrientationPatient": [1, 0, 0, 0, 1, 0]}
         path = folder / str(n) / "Jane Doe.dcm"
         path.parent.mkdir()
-        path.write_bytes(native(data_set(values[n], **place), values[n]))
+        path.write_bytes(encode_native(build_data_set(values[n], **place), values[n]))
         paths.append(str(path))
     return paths, values
 
@@ -95,5 +95,5 @@ def test_a_volume_too_large_to_remember_is_still_given(tmp_path: Path) -> None:
 def test_a_volume_with_a_blank_middle_can_still_be_looked_at() -> None:
     values = np.zeros((3, 40, 40), dtype=np.uint16)
     values[2, 10:30, 10:30] = 900
-    upload = decode_upload(native(data_set(values, NumberOfFrames=3), values))
+    upload = decode_upload(encode_native(build_data_set(values, NumberOfFrames=3), values))
     assert upload.levels is None and "blank" in upload.refusal and upload.volume is not None

@@ -29,7 +29,7 @@ from train.calibration.fusion import (
 )
 from train.calibration.logistic import fit_logistic
 
-FEW = FusionConfig(eps=(0.015,), hidden_scans=2, hidden_rounds=1, hidden_steps=8)
+SMALL_CONFIG = FusionConfig(eps=(0.015,), hidden_scans=2, hidden_rounds=1, hidden_steps=8)
 
 
 @pytest.fixture
@@ -57,7 +57,7 @@ def draw_features(gaps: list[float], n: int = 400) -> tuple[Tensor, Tensor]:
     return clean, attacked + torch.tensor(gaps)
 
 
-def fused(gaps: list[float], n: int = 400) -> tuple[float, Tensor, float]:
+def measure_fused(gaps: list[float], n: int = 400) -> tuple[float, Tensor, float]:
     """Return the largest share, the weights, and the AUROC on new scans."""
     made, (clean, attacked) = Fused(len(gaps)), draw_features(gaps, 2 * n)
     share = fit(made, clean[:n], [attacked[:n]], 1e-2)
@@ -69,21 +69,21 @@ def test_no_feature_carries_more_than_half_of_the_score():
     gaps = [2.5, 1.5, 1.2, 1.0, 0.0]
     clean, attacked = draw_features(gaps)
     free, _ = fit_logistic(clean, attacked, 1e-2)
-    share, weight, found = fused(gaps)
+    share, weight, found = measure_fused(gaps)
     assert compute_feature_shares(free, clean, attacked).max() > 0.55  # it would
     assert share <= MAX_FEATURE_SHARE
     assert found > 0.98 and (weight[:4] > 0).all()
 
 
 def test_two_equal_features_share_it_out():
-    share, weight, found = fused([2.0, 2.0])
+    share, weight, found = measure_fused([2.0, 2.0])
     assert share == pytest.approx(0.5, abs=0.05) and found > 0.96
     assert weight.max() < 1.5 * weight.min()
 
 
 @pytest.mark.parametrize("others", [[0.0] * 8, [0.2, 0.2, 0.0]])
 def test_a_feature_that_alone_separates_well_is_kept(others):
-    share, _, found = fused([3.5, *others], 240)
+    share, _, found = measure_fused([3.5, *others], 240)
     assert share > MAX_FEATURE_SHARE  # and says so
     assert found > 0.96
 
@@ -150,7 +150,7 @@ def test_detector_aware_examples_score_lower_and_fit_into_a_file(
     x, y = scans[:2], torch.tensor([0, 1])
     system.detector.weight.copy_(torch.tensor([name == "quiet" for name in FEATURES]))
     system.detector.spread.fill_(10.0)
-    config, eps = replace(FEW, hidden_steps=20), FEW.hidden_eps
+    config, eps = replace(SMALL_CONFIG, hidden_steps=20), SMALL_CONFIG.hidden_eps
     found = make_detector_aware(system, x, y, config, [1, 2])
     assert (found - x).abs().max() <= eps and found.min() >= 0 and found.max() <= 1
     assert torch.allclose(255 * found, (255 * found).round(), atol=1e-3)
@@ -168,13 +168,15 @@ def test_steps_take_turns_and_the_last_is_the_classifiers(
     for part in (system.classifier, system.detector):
         part.register_forward_pre_hook(lambda m, _: calls.append(type(m).__name__))
     monkeypatch.setattr(system.detector._measurements, "trained", lambda z: z[:, 0, :2, 0])
-    make_detector_aware(system, scans[:1], torch.tensor([1]), replace(FEW, hidden_steps=4), [1])
+    make_detector_aware(
+        system, scans[:1], torch.tensor([1]), replace(SMALL_CONFIG, hidden_steps=4), [1]
+    )
     assert calls[:4] == ["Detector", "Calibrated"] * 2
 
 
 def test_a_score_of_thousands_still_has_a_gradient(system: MedFedPure, scans: Tensor) -> None:
     """A plain softmax would be exactly one and have no gradient."""
-    x, y, few = scans[:2], torch.tensor([0, 1]), replace(FEW, hidden_steps=2)
+    x, y, few = scans[:2], torch.tensor([0, 1]), replace(SMALL_CONFIG, hidden_steps=2)
     near = make_detector_aware(system, x, y, few, [1, 2])
     system.detector.offset.fill_(5e3)
     far = make_detector_aware(system, x, y, few, [1, 2])
@@ -199,7 +201,7 @@ def test_fusing_adds_examples_that_evade_the_previous_fit(
     monkeypatch.setattr("train.calibration.fusion.fit", spied_fit)
     monkeypatch.setattr("train.calibration.fusion.make_detector_aware", spied_detector_aware)
     said: list[str] = []
-    fuse(system, x, y, replace(FEW, hidden_rounds=2), said.append)
+    fuse(system, x, y, replace(SMALL_CONFIG, hidden_rounds=2), said.append)
     assert fits == [[4], [4, 2], [4, 4]]  # all detector-aware examples so far
     assert len(said) == 3 and not torch.equal(weights[0], weights[1])
 
@@ -208,7 +210,13 @@ def test_without_rounds_there_are_no_detector_aware_examples(
     system: MedFedPure, scans: Tensor
 ) -> None:
     said: list[str] = []
-    fuse(system, scans, torch.tensor([0, 1, 0, 1]), replace(FEW, hidden_rounds=0), said.append)
+    fuse(
+        system,
+        scans,
+        torch.tensor([0, 1, 0, 1]),
+        replace(SMALL_CONFIG, hidden_rounds=0),
+        said.append,
+    )
     assert "detector-aware" not in " ".join(said)
 
 

@@ -50,7 +50,7 @@ def archive(tree: Path) -> Path:
     return path
 
 
-def official(root: Path, monkeypatch) -> None:
+def write_official(root: Path, monkeypatch) -> None:
     """Write files in the official format, ten pictures each, and set torchvision's checksums."""
     from torchvision.datasets import CIFAR10
 
@@ -102,7 +102,7 @@ def test_the_archive_and_the_tree_are_the_same(tree, tmp_path):
 
 
 def test_the_official_files_come_first_and_are_exact(tree, monkeypatch):
-    official(tree.parent, monkeypatch)
+    write_official(tree.parent, monkeypatch)
     cifar = read_cifar(tree.parent, tree.parent / "cache")
     assert cifar.title == "CIFAR-10"
     assert cifar.train.shape == (50, 3, 32, 32) and cifar.test.shape == (10, 3, 32, 32)
@@ -111,7 +111,7 @@ def test_the_official_files_come_first_and_are_exact(tree, monkeypatch):
 
 
 def test_a_damaged_official_file_is_reported(tmp_path, monkeypatch):
-    official(tmp_path, monkeypatch)
+    write_official(tmp_path, monkeypatch)
     (tmp_path / OFFICIAL_FOLDER / "data_batch_3").write_bytes(b"x")
     with pytest.raises(DataError, match=r"cifar-10-batches-py is incomplete or damaged"):
         read_cifar(tmp_path)

@@ -155,7 +155,7 @@ def replies(states: list[dict[str, torch.Tensor]], counts: list[int]) -> list[Me
     ]
 
 
-def aggregated(config: StrategyConfig, states, counts) -> dict[str, torch.Tensor]:
+def aggregate(config: StrategyConfig, states, counts) -> dict[str, torch.Tensor]:
     arrays, _ = build_strategy(config, pack(LIKE), len(states)).aggregate_train(
         1, replies(states, counts)
     )
@@ -181,14 +181,14 @@ def test_the_mean_taken_an_answer_at_a_time_is_flower_s(honest):
     mean = RunningMean()
     for tensors, count in zip(honest, counts, strict=True):
         mean.add(tensors, count)
-    expected = aggregated(StrategyConfig(), honest, counts)
+    expected = aggregate(StrategyConfig(), honest, counts)
     assert all(torch.allclose(mean.result()[n], expected[n], atol=1e-6) for n in LIKE)
 
 
 @pytest.mark.parametrize("config", [StrategyConfig(), StrategyConfig("fedprox", proximal_mu=0.1)])
 def test_the_mean_is_the_paper_s_by_sample_count(honest, config):
     counts = [10 * (i + 1) for i in range(9)]
-    found = aggregated(config, honest, counts)
+    found = aggregate(config, honest, counts)
     for name in LIKE:  # Eq. 23
         expected = sum(n * own[name] for n, own in zip(counts, honest, strict=True)) / sum(counts)
         assert torch.allclose(found[name], expected, atol=1e-6)
@@ -205,19 +205,19 @@ def test_the_mean_is_the_paper_s_by_sample_count(honest, config):
 )
 def test_one_client_of_ten_that_sends_noise(honest, config, withstands):
     noise = {n: 1000 * torch.ones_like(t) for n, t in LIKE.items()}
-    found = aggregated(config, [*honest, noise], [20] * 10)
+    found = aggregate(config, [*honest, noise], [20] * 10)
     assert all(((found[n] - 1).abs().max() < 0.5) == withstands for n in LIKE)
 
 
 def test_server_side_clipping_bounds_every_client_whatever_its_size(honest):
     far = {n: 1000 * torch.ones_like(t) for n, t in LIKE.items()}
     config = StrategyConfig(dp_clip=0.1)
-    found = aggregated(config, [honest[0], far], [1, 100_000])
+    found = aggregate(config, [honest[0], far], [1, 100_000])
     assert float(torch.cat([t.flatten() for t in found.values()]).norm()) <= 0.1 + 1e-6
     noisy = StrategyConfig(dp_clip=0.1, dp_noise=5.0)
     assert not torch.equal(
-        aggregated(noisy, honest, [1] * 9)["experts.a"],
-        aggregated(noisy, honest, [1] * 9)["experts.a"],
+        aggregate(noisy, honest, [1] * 9)["experts.a"],
+        aggregate(noisy, honest, [1] * 9)["experts.a"],
     )
 
 

@@ -14,11 +14,11 @@ import pytest
 from train.federated.runtime.supernode import run_supernode
 from train.federated.server.run_state import RESULT
 
-WHO = 1
+CLIENT = 1
 KEY = "--auth-supernode-private-key"
 
 
-def running(client: int) -> int | None:
+def find_process(client: int) -> int | None:
     """Find the process of a client's SuperNode."""
     for folder in Path("/proc").glob("[0-9]*"):
         try:
@@ -35,7 +35,7 @@ def kill_and_start_again(log: Path, codes: list[int]) -> None:
     """Kill the node with its children after the first round, and start it again."""
     while not log.is_file() or not log.read_text():
         time.sleep(0.2)
-    pid = running(WHO)
+    pid = find_process(CLIENT)
     assert pid
     words = Path(f"/proc/{pid}/cmdline").read_bytes().decode().split("\0")[:-1]
     pairs = Path(f"/proc/{pid}/environ").read_bytes().decode().split("\0")
@@ -58,7 +58,7 @@ def test_a_node_that_is_killed_and_started_again_takes_part_again(
     try:
         assert federate(path, "out", "--runtime", "deployment") == 0
     finally:
-        pid = running(WHO)  # the server is gone: it would look for it for ever
+        pid = find_process(CLIENT)  # the server is gone: it would look for it for ever
         if pid:
             os.kill(pid, signal.SIGTERM)
         killer.join(60)
@@ -69,7 +69,7 @@ def test_a_node_that_is_killed_and_started_again_takes_part_again(
     assert len(trained) == rounds
     assert trained[0] == [0, 1] == trained[-1]  # it went on with its own state, which was on disk
     assert all(0 in clients for clients in trained)
-    told = [entry for entry in record["rounds"] if WHO not in entry["trained"]]
+    told = [entry for entry in record["rounds"] if CLIENT not in entry["trained"]]
     assert told and all(
-        str(WHO) in entry["failures"] or WHO not in entry["asked"] for entry in told
+        str(CLIENT) in entry["failures"] or CLIENT not in entry["asked"] for entry in told
     )

@@ -35,10 +35,10 @@ def weights(experiment: Experiment, tmp_path: Path) -> Path:
     shared = experiment.select_shared(experiment.build_model())
     g = torch.Generator().manual_seed(1)
     moved = {n: t + 0.01 * torch.randn(t.shape, generator=g) for n, t in shared.items()}
-    return saved(tmp_path / "weights", moved)
+    return save_weights(tmp_path / "weights", moved)
 
 
-def saved(folder: Path, tensors: dict[str, torch.Tensor]) -> Path:
+def save_weights(folder: Path, tensors: dict[str, torch.Tensor]) -> Path:
     checkpoint.save(folder / FILE, tensors, {}, half=True)
     write_manifest(folder, [FILE], preset="tiny", protocol="leak-free", commit="none")
     return folder
@@ -57,7 +57,9 @@ def test_what_is_shared_starts_as_the_weights_hold_it(experiment, weights, tmp_p
 def test_a_tensor_that_the_weights_leave_out_starts_fresh(experiment, weights, tmp_path):
     held = checkpoint.load(weights / FILE).state_dict
     left_out = held.popitem()[0]
-    state = RunState(experiment, tmp_path / "o", resume=False, start=saved(tmp_path / "w", held))
+    state = RunState(
+        experiment, tmp_path / "o", resume=False, start=save_weights(tmp_path / "w", held)
+    )
     assert torch.equal(
         state.shared[left_out], experiment.select_shared(experiment.build_model())[left_out]
     )
@@ -72,7 +74,7 @@ def corpus(world: Path) -> Corpus:
 
 
 @pytest.fixture
-def kept(experiment: Experiment, weights: Path) -> dict[str, torch.Tensor]:
+def own_attention(experiment: Experiment, weights: Path) -> dict[str, torch.Tensor]:
     """Write hospital 2's attention beside the weights; hospital 1 has none."""
     fresh = experiment.select_personal(experiment.build_model())
     own = {n: torch.full_like(t, 0.5) for n, t in fresh.items()}
@@ -83,16 +85,16 @@ def kept(experiment: Experiment, weights: Path) -> dict[str, torch.Tensor]:
     return own
 
 
-def test_a_hospital_finds_its_own_attention_and_no_other_s(experiment, weights, kept):
+def test_a_hospital_finds_its_own_attention_and_no_other_s(experiment, weights, own_attention):
     own = load_personal_start(experiment, weights, 1).personal
-    assert own.keys() == kept.keys() and own
-    assert all(torch.equal(own[n], kept[n]) for n in kept)
+    assert own.keys() == own_attention.keys() and own
+    assert all(torch.equal(own[n], own_attention[n]) for n in own_attention)
     nothing = load_personal_start(experiment, weights, 0)
     assert not nothing.personal and nothing.sha256 == checkpoint.read_manifest(weights)[FILE].sha256
 
 
 def test_its_first_round_starts_from_it_and_a_later_one_does_not(
-    experiment, weights, kept, corpus, tmp_path, monkeypatch
+    experiment, weights, own_attention, corpus, tmp_path, monkeypatch
 ):
     start = load_personal_start(experiment, weights, 1)
     hospital = Hospital(experiment, corpus, 1, tmp_path / "states", start=start)
@@ -108,20 +110,22 @@ def test_its_first_round_starts_from_it_and_a_later_one_does_not(
     shared = experiment.select_shared(experiment.build_model())
     hospital.train(shared, 1, has_joined=False)
     hospital.train(shared, 2, has_joined=True)
-    learned = {n for n, _ in experiment.build_model().named_parameters()} & kept.keys()
+    learned = {n for n, _ in experiment.build_model().named_parameters()} & own_attention.keys()
     assert learned
     for name in learned:
-        assert torch.equal(seen[0][name], kept[name]) and torch.equal(seen[1][name], kept[name] + 1)
+        assert torch.equal(seen[0][name], own_attention[name]) and torch.equal(
+            seen[1][name], own_attention[name] + 1
+        )
 
 
 @pytest.mark.parametrize("change", ["shape", "name", "partition", "protocol", "hospital"])
-def test_what_another_hospital_kept_is_refused(experiment, weights, kept, change):
+def test_what_another_hospital_kept_is_refused(experiment, weights, own_attention, change):
     file, protocol, message = (
         system_file_name(2),
         "leak-free",
         "another attention than preset 'tiny'",
     )
-    state = {f"{PLACE}.{n}": t for n, t in kept.items()}
+    state = {f"{PLACE}.{n}": t for n, t in own_attention.items()}
     name, partition = next(iter(state)), asdict(experiment.config.partition)
     if change == "shape":
         state[name] = torch.zeros(1, 2, 3)
@@ -151,7 +155,7 @@ def test_a_federation_and_a_hospital_start_from_the_same(experiment, weights):
 
 @pytest.mark.slow
 def test_the_command_starts_there_and_says_so(
-    preset, federate, weights, kept, tmp_path, capsys, monkeypatch
+    preset, federate, weights, own_attention, tmp_path, capsys, monkeypatch
 ):
     path, began = preset("num_rounds = 1"), {}
     fit = Hospital._fit
@@ -165,8 +169,10 @@ def test_the_command_starts_there_and_says_so(
     held = checkpoint.load(weights / FILE).state_dict
     assert set(began) == {0, 1, 2}
     for client, state in began.items():
-        learned = [n for n in kept if not n.endswith(("running_mean", "running_var", "tracked"))]
-        assert all(torch.equal(state[n], kept[n]) for n in learned) == (client == 1)
+        learned = [
+            n for n in own_attention if not n.endswith(("running_mean", "running_var", "tracked"))
+        ]
+        assert all(torch.equal(state[n], own_attention[n]) for n in learned) == (client == 1)
         assert all(torch.equal(state[n], t) for n, t in held.items())
     result = json.loads((tmp_path / "on" / "mixture" / RESULT).read_text())
     assert result["start"] == checkpoint.read_manifest(weights)[FILE].sha256
@@ -197,7 +203,7 @@ def test_another_network_is_refused(experiment, weights, tmp_path, change):
         held["a.stranger"] = held.pop(name)
     else:
         held = {"a.stranger": held[name]}
-    other = saved(tmp_path / "other", held)
+    other = save_weights(tmp_path / "other", held)
     with pytest.raises(WeightsError, match="holds another network than preset 'tiny' trains"):
         RunState(experiment, tmp_path / "out", resume=False, start=other)
 

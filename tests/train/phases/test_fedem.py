@@ -43,7 +43,7 @@ def scans(count: int = 12) -> ScanDataset:
     return ScanDataset(levels.astype(np.uint8), torch.from_numpy(labels), cells, range(count))
 
 
-def sure_of(model: MixtureOfExperts, expert: int, label: int, logit: float = 4.0) -> None:
+def set_prediction(model: MixtureOfExperts, expert: int, label: int, logit: float = 4.0) -> None:
     """Make an expert predict `label` for every scan."""
     model.experts[expert].head[-1].weight.data.zero_()
     model.experts[expert].head[-1].bias.data = logit * F.one_hot(torch.tensor(label), 2).float()
@@ -59,7 +59,7 @@ def test_identical_experts_share_scans_by_the_clients_weights() -> None:
 
 def test_responsibilities_are_the_posterior_of_the_expert() -> None:
     model, (x, y) = mixture(), scans().all(CPU)
-    sure_of(model, 1, 0)
+    set_prediction(model, 1, 0)
     output = model.outputs(x)
     likelihood = output.expert_logits.softmax(2)[torch.arange(12), :, y]
     bayes = PI * likelihood / (PI * likelihood).sum(1, keepdim=True)
@@ -87,7 +87,7 @@ def test_an_experts_gradient_is_that_of_its_own_weighted_loss() -> None:
 def test_em_never_lowers_the_likelihood() -> None:
     """With fixed experts, repeated E-steps never lower the likelihood."""
     model, data = mixture(), scans()
-    sure_of(model, 0, 0)
+    set_prediction(model, 0, 0)
     x, y = data.all(CPU)
     losses = []
     for _ in range(6):
@@ -101,8 +101,8 @@ def test_em_never_lowers_the_likelihood() -> None:
 def test_the_better_expert_gets_the_weight() -> None:
     model, data = mixture(2, None), scans()
     ones = data.pick(range(1, 12, 2))
-    sure_of(model, 0, 0, 9.0)
-    sure_of(model, 1, 1, 9.0)
+    set_prediction(model, 0, 0, 9.0)
+    set_prediction(model, 1, 1, 9.0)
     assert estimate_mixture_weights(model, ones, CPU)[1] > 0.99
     assert estimate_mixture_weights(model, data.pick([0, 1]), CPU).tolist() == pytest.approx(
         [0.5, 0.5]

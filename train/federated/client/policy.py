@@ -13,7 +13,7 @@ from torch import Tensor
 
 
 class PolicyError(ValueError):
-    """A reply violates the hospital's policy, or the policy cannot be read."""
+    """Violation of the hospital's policy, or a policy that cannot be read."""
 
 
 @dataclass(frozen=True)

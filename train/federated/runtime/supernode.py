@@ -41,7 +41,7 @@ ATTEMPTS, RETRY_SECONDS = 7, 15.0  # a lost node stays registered for two heartb
 
 
 class NodeError(ValueError):
-    """The hospital cannot take part; the message says why."""
+    """Hospital that cannot take part; the message says why."""
 
 
 def main(argv: Sequence[str]) -> int:
