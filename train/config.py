@@ -140,7 +140,7 @@ def check_fit(preset: Preset, corpus: Corpus) -> None:
     classes = min(system.moe.num_classes, system.plain.num_classes)
     if corpus.num_classes > classes:
         raise ValueError(
-            f"preset {preset.name!r} tells {classes} classes apart, "
+            f"preset {preset.name!r} has {classes} classes, "
             f"{corpus.protocol!r} has {corpus.num_classes}"
         )
 

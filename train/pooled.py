@@ -56,7 +56,7 @@ class Phases:
         phase = recipes.find_phase(name)
         if not phase.is_available(self.preset) and phase.is_optional:
             raise ValueError(
-                f"preset {self.preset.name!r} reads no brain scans: {name!r} is not for it"
+                f"preset {self.preset.name!r} reads no brain scans, which {name!r} needs"
             )
         model = recipes.build_network(phase, self.preset, self.seed)
         if phase.is_solved:
@@ -120,7 +120,7 @@ class Phases:
         progress = self._open_progress(phase.name)
         model.to(self.device)
         if phase.solver is None or not phase.is_available(self.preset):
-            progress.report("not learned for pictures of this shape: the network stays as it is")
+            progress.report("not trained for pictures of this shape: the network stays unchanged")
             return
         settings, corpus = phase.settings(self.preset), self.corpus
         solver = phase.solver(settings, corpus.val, self.device, self._assemble)

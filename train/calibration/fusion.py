@@ -81,7 +81,7 @@ def fuse(
         if adaptive:
             largest_share = fit(detector, clean, [ordinary, torch.cat(adaptive)], config.ridge)
     if not detector.weight.any():
-        report("no measurement tells attacked scans from clean ones: nothing will be flagged")
+        report("no feature separates attacked from clean scans: nothing will be flagged")
     return largest_share
 
 

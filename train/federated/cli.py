@@ -31,7 +31,7 @@ def main(argv: list[str]) -> int:
         0 if every round was aggregated, 1 if one was skipped or the federation stopped early,
         2 with one sentence if input or disk are at fault, 130 when stopped.
     """
-    args = _parser().parse_args(argv)
+    args = _build_parser().parse_args(argv)
     os.environ.update({name: os.environ.get(name, value) for name, value in NO_TELEMETRY.items()})
     if args.threads:
         torch.set_num_threads(args.threads)
@@ -100,7 +100,7 @@ def _resolve_preset(preset: str) -> str:
     return "+".join([base, *methods])
 
 
-def _parser() -> argparse.ArgumentParser:
+def _build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m train federated",
         description="Train networks among hospitals: they send networks, which are averaged;\n"

@@ -82,7 +82,7 @@ class Experiment:
         """
         config = self.config
         parts = [phase for phase in recipes.PARTS if not phase.is_solved]
-        return _digest(
+        return _compute_digest(
             {
                 "partition": asdict(config.partition),
                 "protocol": self.protocol,
@@ -111,7 +111,7 @@ class Experiment:
         }
         if self.is_solved:  # valid for the tokens of one autoencoder only
             facts["beneath"] = [asdict(self.preset.mae), self.config.count_rounds("mae")]
-        return _digest(facts)
+        return _compute_digest(facts)
 
     def build_model(self) -> nn.Module:
         """Build the phase's network with its initial weights, equal for all parties."""
@@ -141,5 +141,5 @@ def read_experiment(preset: str, protocol: str, seed: int, phase: str = "mixture
     return Experiment(read_preset(preset), protocol, seed, phase)
 
 
-def _digest(settings: dict[str, Any]) -> str:
+def _compute_digest(settings: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()

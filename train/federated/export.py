@@ -41,7 +41,7 @@ def main(argv: list[str]) -> int:
     Returns:
         0 on success, 2 with one sentence if input or disk are at fault, 130 when stopped.
     """
-    parser = _parser()
+    parser = _build_parser()
     args = parser.parse_args(argv)
     if args.smoothed and not args.state:
         parser.error("--smoothed needs --state")
@@ -89,7 +89,7 @@ def export(
     """
     out.mkdir(parents=True, exist_ok=True)
     log = Progress("export", out / "log.jsonl")
-    shared = _shared_names(experiment)
+    shared = _list_shared(experiment)
     for client in clients:
         own = corpus if whole else select_client_corpus(corpus, experiment.config.partition, client)
         hospital = Hospital(experiment, own, client, states)
@@ -161,7 +161,7 @@ def _read_listed(out: Path) -> set[str]:
     return listed
 
 
-def _shared_names(experiment: Experiment) -> dict[str, set[str]]:
+def _list_shared(experiment: Experiment) -> dict[str, set[str]]:
     """Return the names of the shared tensors by file: these are equal at every hospital."""
     phases = [replace(experiment, phase=phase) for phase in list_phases(experiment.preset)]
     return {FILES[e.phase]: set(e.select_shared(e.build_model())) for e in phases}
@@ -174,7 +174,7 @@ def _calibrate(hospital: Hospital, log: Progress) -> MedFedPure:
     return system
 
 
-def _parser() -> argparse.ArgumentParser:
+def _build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m train export",
         description="Write weights for core.load(OUT, hospital=N) from hospitals' state folders.",

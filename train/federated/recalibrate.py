@@ -24,7 +24,7 @@ def calibrate_own(
     """Calibrate client `client`'s system in place on its own scans, and record the result."""
     preset = experiment.preset
     figures = calibrate(system, corpus.train, corpus.val, preset.calibrate, log.report)
-    system.info = {**_origin(experiment, corpus), "validation": figures}
+    system.info = {**_describe_origin(experiment, corpus), "validation": figures}
     log.write(hospital=client + 1, **figures)
 
 
@@ -49,7 +49,7 @@ def recalibrate(
         clients = [number - 1 for number in load(weights, "cpu").info.get("hospitals", [])]
         if not clients:
             raise WeightsError(f"The weights in {weights} are not weights of hospitals.")
-    wanted = {**_origin(experiment, corpus), "split_sha256": corpus.split_sha256}
+    wanted = {**_describe_origin(experiment, corpus), "split_sha256": corpus.split_sha256}
     for client in clients:  # check all before the first calibration, which takes minutes
         system_file = load_system_file(weights, client + 1)
         info = {**system_file.config["info"], "split_sha256": system_file.split_sha256}
@@ -86,7 +86,7 @@ def _copy_shared(weights: Path, out: Path) -> None:
     write_atomic(out / MANIFEST, (weights / MANIFEST).read_bytes())
 
 
-def _origin(experiment: Experiment, corpus: Corpus) -> dict[str, object]:
+def _describe_origin(experiment: Experiment, corpus: Corpus) -> dict[str, object]:
     return {
         "preset": experiment.preset.name,
         "protocol": corpus.protocol,

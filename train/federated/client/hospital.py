@@ -100,7 +100,7 @@ class Hospital:
             StateError: the attention of an earlier round is lost.
             FloatingPointError: the loss is not a number.
         """
-        config, model = self.experiment.config, self._model(shared)
+        config, model = self.experiment.config, self._build_model(shared)
         before = self.local_state.find_latest(round_index - 1) if has_joined else 0
         if has_joined:
             self._load_personal(model, before)
@@ -110,7 +110,7 @@ class Hospital:
             if round_index > 1:
                 self._adapt(model, shared, round_index, span)
         if isinstance(model, Novelty):
-            loss = self._solver.solve(model, self.corpus.train, self._seed(round_index))
+            loss = self._solver.solve(model, self.corpus.train, self._compute_seed(round_index))
         else:
             self._prepare(model, batch_norm.BN_SCANS_TRAIN)
             recipe, data = self._choose_recipe(model, round_index, adv_share)
@@ -120,7 +120,7 @@ class Hospital:
             loss = self._fit(model, data, recipe, round_index, config.local_epochs, span)
         self.local_state.write(round_index, self.experiment.select_personal(model))
         self.local_state.keep_rounds({round_index, before, self.local_state.find_nearest(best)})
-        return _on_cpu(self.experiment.select_shared(model)), {
+        return _copy_to_cpu(self.experiment.select_shared(model)), {
             "loss": loss,
             SCAN_COUNT: len(self.corpus.train),
         }
@@ -136,7 +136,7 @@ class Hospital:
             StateError: the personal tensors are lost, or an out-of-distribution head refuses too
                 many of the validation scans.
         """
-        model = self._model(shared)
+        model = self._build_model(shared)
         self._load_personal(model, self.local_state.find_nearest(round_index))
         self._prepare(model, batch_norm.BN_SCANS_EVAL)
         if isinstance(model, Novelty):
@@ -196,12 +196,12 @@ class Hospital:
             assert isinstance(model, MixtureOfExperts)
             since = round_index - (round_index - config.calm_rounds - 1) % config.refresh_every
             path = self.local_state.adversarial_cache(since)
-            data = attack_training_scans(model, data, loss, self._seed(since), path)
+            data = attack_training_scans(model, data, loss, self._compute_seed(since), path)
             loss = replace(loss, adv_eps=0.0)
         trained = preset.override(classifier=replace(preset.classifier, loss=loss))
         return replace(self._recipe, loss=self._build_recipe(trained).loss), data
 
-    def _model(self, shared: State) -> nn.Module:
+    def _build_model(self, shared: State) -> nn.Module:
         model = self.experiment.build_model()
         model.load_state_dict({**self.experiment.select_personal(model), **shared})
         return model.to(self.device)
@@ -248,7 +248,7 @@ class Hospital:
     ) -> float:
         """Train in place; return the last epoch's mean loss."""
         config: FitConfig = replace(
-            recipe.fit, epochs=epochs, ema=0.0, patience=0, seed=self._seed(round_index)
+            recipe.fit, epochs=epochs, ema=0.0, patience=0, seed=self._compute_seed(round_index)
         )
         history = fit(
             model,
@@ -262,9 +262,9 @@ class Hospital:
         )
         return history[-1]["loss"]
 
-    def _seed(self, round_index: int) -> int:
+    def _compute_seed(self, round_index: int) -> int:
         return (self.experiment.seed * SEED_STRIDE + round_index) * SEED_STRIDE + self.client
 
 
-def _on_cpu(tensors: State) -> dict[str, Tensor]:
+def _copy_to_cpu(tensors: State) -> dict[str, Tensor]:
     return {name: t.detach().cpu().contiguous() for name, t in tensors.items()}

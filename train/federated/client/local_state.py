@@ -23,11 +23,11 @@ class ClientState:
 
     def find_latest(self, round_index: int) -> int:
         """Return the last round up to `round_index` that has a file; 0 if there is none."""
-        return max((n for n in self._round_files() if n <= round_index), default=0)
+        return max((n for n in self._list_round_files() if n <= round_index), default=0)
 
     def find_nearest(self, round_index: int) -> int:
         """Return the last round up to `round_index` that has a file, else the first, else 0."""
-        return self.find_latest(round_index) or min(self._round_files(), default=0)
+        return self.find_latest(round_index) or min(self._list_round_files(), default=0)
 
     def read(self, round_index: int) -> dict[str, Tensor]:
         """Read the personal tensors after round `round_index`; 0 stands for lost ones.
@@ -40,25 +40,27 @@ class ClientState:
                 f"client {self.client} trained before, but its attention is not on its disk: "
                 "restore its state folder, or let it join as another client number"
             )
-        return self._read_own(self._round_file(round_index), self._digest)
+        return self._read_own(self._get_round_file(round_index), self._digest)
 
     def write(self, round_index: int, tensors: Mapping[str, Tensor]) -> None:
         """Write the personal tensors after round `round_index`."""
         state_file.write(
-            self._round_file(round_index),
+            self._get_round_file(round_index),
             tensors,
-            self._facts(self._digest) | {"round": round_index},
+            self._build_facts(self._digest) | {"round": round_index},
         )
 
     def keep_rounds(self, rounds: set[int]) -> None:
         """Remove the files of all other rounds."""
-        for number, path in self._round_files().items():
+        for number, path in self._list_round_files().items():
             if number not in rounds:
                 path.unlink()
 
     def write_finished(self, tensors: Mapping[str, Tensor]) -> None:
         """Write the whole network at the end of the phase."""
-        state_file.write(self._finished_file(self._phase), tensors, self._facts(self._digest))
+        state_file.write(
+            self._get_finished_file(self._phase), tensors, self._build_facts(self._digest)
+        )
 
     def read_finished(self, experiment: Experiment) -> dict[str, Tensor]:
         """Read the finished network of a phase of the same family.
@@ -67,7 +69,7 @@ class ClientState:
             StateError: this client has not finished the phase, or the file is damaged or was
                 written with other settings.
         """
-        path = self._finished_file(experiment.phase)
+        path = self._get_finished_file(experiment.phase)
         if not path.is_file():
             raise StateError(
                 f"client {self.client} has no finished {experiment.phase!r}: train that phase first"
@@ -76,7 +78,7 @@ class ClientState:
 
     def has_finished(self, phase: str) -> bool:
         """Return True if this client has finished that phase of the same family."""
-        return self._finished_file(phase).is_file()
+        return self._get_finished_file(phase).is_file()
 
     def clear(self) -> None:
         """Remove the files of the phase's rounds."""
@@ -97,15 +99,15 @@ class ClientState:
             raise StateError(f"client {self.client}: {path.name} is another client's")
         return tensors
 
-    def _facts(self, digest: str) -> dict[str, str | int]:
+    def _build_facts(self, digest: str) -> dict[str, str | int]:
         return {"digest": digest, "client": self.client}
 
-    def _round_files(self) -> dict[int, Path]:
+    def _list_round_files(self) -> dict[int, Path]:
         files = self.folder.glob(f"{self._phase}-round-*.safetensors")
         return {int(path.stem.split("-")[-1]): path for path in files}
 
-    def _round_file(self, round_index: int) -> Path:
+    def _get_round_file(self, round_index: int) -> Path:
         return self.folder / f"{self._phase}-round-{round_index:05d}.safetensors"
 
-    def _finished_file(self, phase: str) -> Path:
+    def _get_finished_file(self, phase: str) -> Path:
         return self.folder / f"{phase}.safetensors"

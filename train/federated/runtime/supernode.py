@@ -50,7 +50,7 @@ def main(argv: Sequence[str]) -> int:
     Returns:
         Flower's exit code; 2 with one sentence if the setup is at fault, 130 when stopped.
     """
-    args = _parser().parse_args(argv)
+    args = _build_parser().parse_args(argv)
     try:
         check(args)
         return run(args)
@@ -196,7 +196,7 @@ def _run_once(command: Sequence[str], environment: Mapping[str, str]) -> tuple[i
     return process.returncode, refused.is_set()
 
 
-def _parser() -> argparse.ArgumentParser:
+def _build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m train node",
         description="Join a federation as one hospital with its own scans.",
