@@ -202,7 +202,7 @@ for (const panel of PANELS) {
   canvas.addEventListener("wheel", (event) => {
     if (event.ctrlKey || (event.deltaY > 0 && state.zoom === 1)) return; // the page scrolls
     event.preventDefault();
-    zoomAt(Math.exp(-clamp(event.deltaY, -120, 120) / 400), ...pointAt(canvas, event));
+    zoomAt(Math.exp(-clamp(event.deltaY, -120, 120) / 400), ...locatePointer(canvas, event));
   }, { passive: false });
   new ResizeObserver(draw).observe(canvas);
 }

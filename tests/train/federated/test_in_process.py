@@ -187,7 +187,7 @@ def test_every_strategy_runs_and_moves_the_experts(preset, federate, tmp_path, s
     assert any(not torch.equal(after[n], before[n]) for n in before)
 
 
-# --- stopping and going on -----------------------------------------------------------------------
+# --- stopping and resuming -----------------------------------------------------------------------
 
 
 @pytest.mark.slow
