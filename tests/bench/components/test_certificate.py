@@ -116,7 +116,7 @@ def test_the_command_and_its_table(
     words += ["--manifests", data[1], "--out", out, "--threads", "1", "--cache", tmp_path]
     words = [*map(str, words), "--noises", "50", "--choose", "10", "--limit", "6"]
     assert main(words) == 2
-    assert "error: These weights have no smoothed reader" in capsys.readouterr().err
+    assert "error: These weights have no smoothed classifier" in capsys.readouterr().err
     save_part(reader, folder, FILE, asdict(TINY), split)
     checkpoint.write_manifest(folder, [FILE], **about, keep=True)
     assert main([*words, "--fresh"]) == 0
