@@ -11,12 +11,7 @@ import torch
 
 from bench.app.server import StartError
 from bench.commands import MEASUREMENTS
-from bench.provenance import ProvenanceError
 from bench.report import write
-from bench.result_file import ResultFileError
-from core import WeightsError
-from train.config import PresetError
-from train.data.sources import DataError
 
 DESCRIPTION = """Measures the system and writes results/*.json; nothing is selected on test scans.
 
@@ -31,15 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     torch.set_num_threads(getattr(args, "threads", 0) or torch.get_num_threads())
     try:
         return commands()[args.command].run(args) or 0
-    except (
-        DataError,
-        PresetError,
-        ProvenanceError,
-        StartError,
-        ResultFileError,
-        WeightsError,
-        ValueError,
-    ) as error:
+    except (ValueError, StartError) as error:  # of data, presets, weights, result files, options
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

@@ -20,6 +20,7 @@ from bench.components import (
 from bench.federation import comparison, pooled
 from bench.federation import run as federation
 from bench.markdown import Renderer
+from bench.report.headline import render_headline
 from bench.robustness import loso
 from bench.robustness import run as robustness
 
@@ -42,7 +43,7 @@ MEASUREMENTS: dict[str, ModuleType] = {
 
 def tables() -> dict[str, Renderer]:
     """Returns the renderer of every marker."""
-    found: dict[str, Renderer] = {}
+    found: dict[str, Renderer] = {"headline": render_headline}
     for name, module in MEASUREMENTS.items():
         found |= module.TABLES if hasattr(module, "TABLES") else {name: module.table}
     return found

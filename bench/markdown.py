@@ -1,4 +1,4 @@
-"""Markdown from figures: tables, percentages, intervals, and where a result comes from."""
+"""Markdown of results: tables, percentages, intervals, provenance."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ Results = Mapping[str, Result]  # file stem -> content
 Renderer = Callable[[Results], str]
 
 PROTOCOLS = ("paper", "leak-free", "multi-source", "second-source")
-LADDERS = (*PROTOCOLS, *(f"full-{protocol}" for protocol in PROTOCOLS))  # of the full budget
+SUITE_NAMES = (*PROTOCOLS, *(f"full-{protocol}" for protocol in PROTOCOLS))  # of the full budget
 
 
 def table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    """A Markdown table."""
+    """Format a Markdown table."""
     rows = [head, ["---"] * len(head), *lines]
     return "\n".join("| " + " | ".join(row) + " |" for row in rows)
 
 
 def results_of(results: Results, command: str, names: Sequence[str]) -> dict[str, Result]:
-    """The results of a command by protocol. Raises KeyError, naming a file, where there is none."""
+    """Return a command's results by protocol. Raises KeyError, naming a file, without any."""
     stems = {name: f"{command}-{name}" if name else command for name in names}
     found = {name: results[stem] for name, stem in stems.items() if stem in results}
     if not found:
@@ -29,22 +29,22 @@ def results_of(results: Results, command: str, names: Sequence[str]) -> dict[str
 
 
 def percent(value: float | None) -> str:
-    """Of a share; empty where there is none."""
+    """Format a share in percent; empty for None."""
     return "" if value is None else f"{100 * value:.1f}"
 
 
 def number(value: float | None, digits: int = 3) -> str:
-    """Rounded; empty where there is none."""
+    """Format a number, rounded; empty for None."""
     return "" if value is None else f"{value:.{digits}f}"
 
 
 def span(interval: Sequence[float]) -> str:
-    """An interval of a share, in percent."""
+    """Format an interval of a share in percent."""
     return f"{100 * interval[0]:.1f} to {100 * interval[1]:.1f}"
 
 
 def accuracy(block: Result | None) -> str:
-    """With its intervals, by scan and where it is known by group; empty where there is none."""
+    """Format an accuracy with its intervals, by scan and where known by group; empty for None."""
     if not block:
         return ""
     known = [block[k] for k in ("interval", "interval_by_group") if k in block]
@@ -53,7 +53,7 @@ def accuracy(block: Result | None) -> str:
 
 
 def recall(kinds: Mapping[str, Result]) -> str:
-    """The share read right of each kind."""
+    """Format the share of correct scans of each kind."""
     return ", ".join(
         f"{kind} {percent(part['accuracy'])} ({part['k']}/{part['n']})"
         for kind, part in kinds.items()
@@ -61,7 +61,7 @@ def recall(kinds: Mapping[str, Result]) -> str:
 
 
 def by_class(kinds: Mapping[str, Result]) -> str:
-    """The shares read right of scans with a tumour, of whatever kind, and of those without."""
+    """Format the shares of correct scans with a tumour, of any kind, and without one."""
     if not kinds:
         return ""
     clear = [part for kind, part in kinds.items() if kind == "no tumour"]
@@ -71,7 +71,7 @@ def by_class(kinds: Mapping[str, Result]) -> str:
 
 
 def area(block: Result) -> str:
-    """An AUROC with its interval, where that is known."""
+    """Format an AUROC with its interval, where that is known."""
     text = number(block["auroc"])
     if "interval" not in block:
         return text

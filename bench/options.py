@@ -27,38 +27,29 @@ INDIFFERENT = {
 }  # fmt: skip
 
 
-def add_system(parser: argparse.ArgumentParser) -> None:
-    """Adds the split, the weights trained on it, and how many of its test scans are read."""
+MORE: dict[str, dict[str, Any]] = {
+    "--val-limit": {"type": int, "default": 240, "help": "largest number of validation scans"},
+    "--batch-size": {"type": int, "default": 32, "help": "scans at a time; changes speed alone"},
+    "--fold": {"choices": ("test", "val"), "default": "test", "help": "val: to choose settings"},
+}
+
+
+def add_system(parser: argparse.ArgumentParser, *more: str) -> None:
+    """Adds the split, the weights trained on it, and its scans; `more` are names of MORE."""
     add = parser.add_argument
     add("--protocol", default="multi-source", choices=list(PROTOCOLS), help="split to test on")
     add("--weights", type=Path, default=WEIGHTS, help="folder of weights trained on that split")
-    add_scans(parser)
+    add_scans(parser, *more)
 
 
-def add_scans(parser: argparse.ArgumentParser) -> None:
-    """Adds the number of scans, the device and the places."""
+def add_scans(parser: argparse.ArgumentParser, *more: str) -> None:
+    """Adds the number of scans, the device and the places; `more` are names of MORE."""
     add = parser.add_argument
     add("--limit", type=int, help="largest number of test scans, evenly spaced; default: all")
     add("--device", default="auto", help="cpu, cuda or auto")
+    for name in more:
+        add(name, **MORE[name])
     add_places(parser)
-
-
-def add_validation(parser: argparse.ArgumentParser) -> None:
-    """Adds the number of validation scans, on which settings are chosen."""
-    add = parser.add_argument
-    add("--val-limit", type=int, default=240, help="largest number of validation scans")
-
-
-def add_batch_size(parser: argparse.ArgumentParser) -> None:
-    """Adds the batch size."""
-    add = parser.add_argument
-    add("--batch-size", type=int, default=32, help="scans at a time; changes the speed alone")
-
-
-def add_fold(parser: argparse.ArgumentParser) -> None:
-    """Adds the fold that is measured."""
-    add = parser.add_argument
-    add("--fold", choices=("test", "val"), default="test", help="val: to choose settings")
 
 
 def add_places(parser: argparse.ArgumentParser) -> None:
@@ -124,22 +115,18 @@ def open_system(args: argparse.Namespace, hospital: int | None = None) -> OpenSy
     return OpenSystem(pipeline, {**identity, "weights": facts.pop("sha256")}, facts)
 
 
-def open_fold(args: argparse.Namespace, protocol: str | None = None) -> ScanDataset:
-    """Loads the fold that is measured, the test fold unless `--fold` names another."""
-    return _load_fold(args, protocol or args.protocol, getattr(args, "fold", "test"), args.limit)
+def open_fold(
+    args: argparse.Namespace, protocol: str | None = None, name: str | None = None
+) -> ScanDataset:
+    """Loads the fold that is measured: the test fold unless `name` or `--fold` says another."""
+    name = name or str(getattr(args, "fold", "test"))
+    places = {"cache": args.cache, "manifests": args.manifests}
+    return load_fold(protocol or args.protocol, name, root_of(args), limit=args.limit, **places)
 
 
 def open_validation(args: argparse.Namespace) -> ScanDataset:
     """Loads the validation scans, on which settings are chosen."""
-    return _load_fold(args, args.protocol, "val", args.val_limit)
-
-
-def _load_fold(
-    args: argparse.Namespace, protocol: str, name: str, limit: int | None
-) -> ScanDataset:
-    return load_fold(
-        protocol, name, root_of(args), limit=limit, cache=args.cache, manifests=args.manifests
-    )
+    return open_fold(argparse.Namespace(**{**vars(args), "limit": args.val_limit}), name="val")
 
 
 def open_results(

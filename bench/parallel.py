@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import sys
-import time
-from collections.abc import Callable, Iterable, Iterator, Sized
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 import torch
+from tqdm import tqdm
 
 from train.data.dataset import Batch, ScanDataset
 
 T = TypeVar("T")
-Item = TypeVar("Item", covariant=True)
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -53,27 +53,9 @@ class ParallelBatches:
             pool.shutdown(cancel_futures=True)
 
 
-class Steps(Sized, Iterable[Item], Protocol[Item]):
-    """Items whose number is known."""
-
-
-def progress(items: Steps[Item], label: str) -> Iterator[Item]:
-    """Yields the items; shows the share done and the time left (tqdm where it is installed)."""
-    try:
-        from tqdm import tqdm
-    except ImportError:
-        return _count(items, label)
+def progress(items: Iterable[Item], label: str) -> Iterator[Item]:
+    """Yields the items; shows the share done and the time left on stderr."""
     return iter(tqdm(items, desc=label, file=sys.stderr, leave=False, dynamic_ncols=True))
-
-
-def _count(items: Steps[Item], label: str) -> Iterator[Item]:
-    total, start = len(items), time.monotonic()
-    for done, item in enumerate(items):
-        elapsed = time.monotonic() - start
-        left = f", {elapsed / done * (total - done):.0f} s left" if done else ""
-        print(f"\r{label}: {done}/{total}{left}    ", end="", file=sys.stderr, flush=True)
-        yield item
-    print(f"\r{label}: {total}/{total}          ", file=sys.stderr)
 
 
 def say(message: str) -> None:

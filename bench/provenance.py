@@ -1,4 +1,4 @@
-"""Provenance of a number: code, weights, split, machine. Refuses weights of another split."""
+"""Provenance of results: code, weights, split, machine; refuses weights of another split."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class ProvenanceError(ValueError):
 
 
 def weights_facts(folder: str | Path, manifest: Manifest) -> dict[str, Any]:
-    """Hashes of the weights files in `folder`, which must have been trained on `manifest`'s split.
+    """Return hashes of the weights files in `folder`, which must be of `manifest`'s split.
 
     Raises:
         ProvenanceError: a file names another split; its test scans may have trained it.
@@ -61,7 +61,7 @@ def machine_facts(device: torch.device) -> dict[str, Any]:
 
 
 def code_facts() -> dict[str, Any]:
-    """The commit that is checked out and whether code differs; None outside a repository.
+    """Return the commit that is checked out and whether code differs; None outside a repository.
 
     Results do not count as code: they change while they are written.
     """
@@ -71,7 +71,7 @@ def code_facts() -> dict[str, Any]:
 
 
 def source_key() -> str:
-    """Short hash of the code that yields figures, committed or not."""
+    """Return a short hash of the code that yields figures, committed or not."""
     files = sorted(
         path for folder in ("core", "bench", "train") for path in (ROOT / folder).rglob("*.py")
     )
@@ -79,12 +79,12 @@ def source_key() -> str:
 
 
 def now() -> str:
-    """Date and time in UTC."""
+    """Return date and time in UTC."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def key_of(facts: dict[str, Any]) -> str:
-    """Short hash of what decides a row's figures: rows of equal key may stand in one file."""
+    """Return a short hash of a row's settings: rows of equal key may stand in one file."""
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
 

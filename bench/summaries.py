@@ -1,4 +1,4 @@
-"""From one system's probabilities to the figures of a row: accuracy never stands alone."""
+"""Summaries of one system's readings: accuracy with intervals, recall, AUROC, calibration."""
 
 from __future__ import annotations
 
@@ -27,72 +27,69 @@ class Reading(NamedTuple):
     attention: Tensor | None = None  # (N, K), where experts are weighed by input
 
 
-def join(readings: Sequence[Reading]) -> Reading:
-    """One reading of all batches, on the CPU."""
+def join_readings(readings: Sequence[Reading]) -> Reading:
+    """Join the readings of all batches, on the CPU."""
     columns = zip(*readings, strict=True)
     return Reading(*(None if c[0] is None else torch.cat(c).cpu() for c in columns))
 
 
-def figures(reading: Reading, fold: ScanDataset) -> dict[str, Any]:
-    """All figures of a row for one system; for each source too where there are several."""
+def summarize_reading(reading: Reading, fold: ScanDataset) -> dict[str, Any]:
+    """Compute all figures of one system; for each source too where there are several."""
     y, right = fold.labels, metrics.is_right(reading.probability, fold.labels)
     block = {**_block(reading.probability, y), **share_by_group(right, fold.groups)}
     block["recall"] = {
         name: share(right[rows])
-        for name, rows in members(fold.subtypes).items()
+        for name, rows in group_rows(fold.subtypes).items()
         if name != "no tumour"
     }
-    sources = members(fold.sources)
+    sources = group_rows(fold.sources)
     if len(sources) > 1:
-        block["sources"] = {
-            name: figures(_rows(reading, rows), fold.pick(rows)) for name, rows in sources.items()
-        }
+        parts = {name: (_rows(reading, rows), fold.pick(rows)) for name, rows in sources.items()}
+        block["sources"] = {name: summarize_reading(*part) for name, part in parts.items()}
     if reading.flagged is not None:
         block["flagged"] = float(reading.flagged.double().mean())
         block["wrong_and_not_flagged"] = int((~right & ~reading.flagged).sum())
     if reading.t_star is not None:
         block["t_star_mean"] = float(reading.t_star.double().mean())
     if reading.attention is not None:
-        mean, sd = (
-            reading.attention.mean(0).tolist(),
-            reading.attention.std(0, correction=0).tolist(),
-        )
-        block["attention"] = {"mean": mean, "sd": sd}
+        weights = reading.attention
+        sd = weights.std(0, correction=0)
+        block["attention"] = {"mean": weights.mean(0).tolist(), "sd": sd.tolist()}
     return block
 
 
-def check_numbers(who: str, outputs: Tensor) -> None:
+def check_numbers(name: str, outputs: Tensor) -> None:
     """Raises ValueError where outputs are no numbers, which would be counted as an answer."""
     if not torch.isfinite(outputs).all():
-        raise ValueError(f"{who} returns what is no number")
+        raise ValueError(f"{name} returns what is no number")
 
 
-def called_right(who: str, logits: Tensor, y: Tensor) -> Tensor:
+def mark_correct(name: str, logits: Tensor, y: Tensor) -> Tensor:
     """Mark the scans that logits (B, C) classify correctly, bool (B,) on the CPU."""
-    check_numbers(who, logits)
+    check_numbers(name, logits)
     return (logits.argmax(1) == y).cpu()
 
 
 def share(right: Tensor) -> dict[str, Any]:
-    """k, n, k / n and Wilson's 95 % interval of a bool tensor (N,)."""
+    """Compute k, n, k / n and Wilson's 95 % interval of a bool tensor (N,)."""
     k, n = int(right.sum()), len(right)
     return {"k": k, "n": n, "accuracy": k / n, "interval": metrics.wilson_interval(k, n)}
 
 
 def share_by_group(right: Tensor, groups: Sequence[int]) -> dict[str, Any]:
-    """`share`, and the interval when near-duplicate groups are redrawn."""
+    """Compute `share`, and the bootstrap interval by near-duplicate group."""
     return {**share(right), "interval_by_group": metrics.group_bootstrap_interval(right, groups)}
 
 
-def by_label(right: Tensor, y: Tensor) -> dict[str, Any]:
-    """`share` of bool (N,), and of the scans with a tumour and without one under 'recall'."""
+def share_by_label(right: Tensor, y: Tensor) -> dict[str, Any]:
+    """Compute `share` of bool (N,); under 'recall' of scans with a tumour and without one."""
     kinds = {"tumour": y == 1, "no tumour": y == 0}
     recall = {kind: share(right[rows]) for kind, rows in kinds.items() if rows.any()}
     return {**share(right), "recall": recall}
 
 
-def separation(clean: Tensor, attacked: Tensor, groups: Sequence[int]) -> dict[str, Any]:
-    """AUROC of scores of scans (N,) against paired adversarial examples (N,), with its interval.
+def measure_separation(clean: Tensor, attacked: Tensor, groups: Sequence[int]) -> dict[str, Any]:
+    """Compute AUROC of scores of scans (N,) against paired adversarial examples (N,).
 
     `tpr_at_5` is the share found above the score that 5 % of these very scans exceed when clean.
     """
@@ -108,7 +105,7 @@ def separation(clean: Tensor, attacked: Tensor, groups: Sequence[int]) -> dict[s
 def _auroc_interval(
     clean: Tensor, attacked: Tensor, groups: Sequence[int], draws: int = 500
 ) -> tuple[float, float]:
-    """Groups are redrawn, each scan with its attacked twin."""
+    """Bootstrap groups, each scan with its paired adversarial example."""
     generator = torch.Generator().manual_seed(RESTART)
     names, index = torch.unique(torch.as_tensor(list(groups)), return_inverse=True)
     members = [(index == k).nonzero()[:, 0] for k in range(len(names))]
@@ -137,8 +134,8 @@ def _block(p: Tensor, y: Tensor) -> dict[str, Any]:
     return block
 
 
-def members(names: Sequence[str]) -> dict[str, list[int]]:
-    """Rows of each name."""
+def group_rows(names: Sequence[str]) -> dict[str, list[int]]:
+    """Return the rows of each name."""
     return {name: [i for i, n in enumerate(names) if n == name] for name in sorted(set(names))}
 
 
@@ -146,8 +143,8 @@ def _rows(reading: Reading, rows: list[int]) -> Reading:
     return Reading(*(None if c is None else c[rows] for c in reading))
 
 
-def roc(negative: Tensor, positive: Tensor) -> list[float]:
-    """Share of `positive` (N,) found where at most 0, 1, ... 100 % of `negative` (M,) are flagged.
+def compute_roc(negative: Tensor, positive: Tensor) -> list[float]:
+    """Compute TPR on `positive` (N,) at a FPR of at most 0, 1, ... 100 % on `negative` (M,).
 
     101 values in [0, 1] that never fall; the last is 1.
     """
@@ -157,8 +154,8 @@ def roc(negative: Tensor, positive: Tensor) -> list[float]:
     return [*found, 1.0]
 
 
-def histogram(score: Tensor, name: str) -> dict[str, Any]:
-    """Counts of scores (N,) in 30 equal bins of the score's fixed range.
+def count_scores(score: Tensor, name: str) -> dict[str, Any]:
+    """Count scores (N,) in 30 equal bins of the score's fixed range.
 
     What lies outside counts in the first or last bin, so that the counts add up to N.
     """
@@ -169,8 +166,8 @@ def histogram(score: Tensor, name: str) -> dict[str, Any]:
     return {"low": low, "high": high, "counts": counts}
 
 
-def reliability(probability: Tensor, y: Tensor) -> dict[str, list[Any]]:
-    """Ten equal bins of the probability of a tumour (N,), against the labels (N,) of 0 or 1.
+def count_reliability(probability: Tensor, y: Tensor) -> dict[str, list[Any]]:
+    """Compare the probability of a tumour (N,) in ten equal bins with labels (N,) of 0 or 1.
 
     Returns:
         For each bin the scans `n`, the `tumours` among them, and their `mean` probability, which

@@ -13,9 +13,9 @@ from typing import Any
 
 from PIL import Image
 
-from bench.app.browser import visitor
+from bench.app.browser import open_browser
 from bench.app.load_test import analyse, make_scans
-from bench.app.server import running
+from bench.app.server import run_app
 
 TABS = ("explore", "batch", "learn", "about")
 THEMES = ("dark", "light")
@@ -32,7 +32,7 @@ LESSON = (
 
 def visit_tabs() -> Iterator[tuple[str, Any]]:
     """Yield each tab's name with the theme, such as 'learn-dark', and the page that shows it."""
-    with running() as served, visitor() as guest:
+    with run_app() as served, open_browser() as guest:
         for theme in THEMES:
             page = guest.open(f"{served.url}?__theme={theme}", 1600, 1000)
             page.click("#sample-0")

@@ -1,4 +1,4 @@
-"""Chromium as a visitor's browser: every request is watched, axe-core looks at the page."""
+"""Chromium as a visitor's browser, which watches every request."""
 
 from __future__ import annotations
 
@@ -6,10 +6,9 @@ import importlib.util
 import os
 import re
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 CHROMIUM = os.environ.get("CHROMIUM") or next(
@@ -20,17 +19,15 @@ FLAGS = [
     "--disable-background-networking", "--disable-component-update",
 ]  # fmt: skip
 OWN = re.compile(r"http://127\.0\.0\.1:\d+/")
-RULES = ("wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice")
-SETTLED = 500  # ms, after which colours have stopped changing
-WHERE = (
-    "needs Chromium (or name it with CHROMIUM=) and the packages playwright and "
-    "axe-playwright-python: pip install -c requirements.txt -e '.[train,dev]'"
+MISSING = (
+    "this needs Chromium (or name it with CHROMIUM=) and the package playwright: "
+    "pip install -c requirements.txt -e '.[train,dev]'"
 )
 
 
 @dataclass
 class Visitor:
-    """A browser whose pages may ask this machine alone; what they did wrong is kept."""
+    """A browser whose pages reach this machine alone; other requests and errors are recorded."""
 
     browser: Any
     timeout: int = 30_000  # ms that a page waits for what it was told to, Playwright's own
@@ -39,7 +36,7 @@ class Visitor:
     contexts: list[Any] = field(default_factory=list)  # one for each page
 
     def open(self, url: str, width: int = 1280, height: int = 800) -> Any:
-        """A page in a context of its own, where the system prefers light."""
+        """Opens a page in a context of its own, where the system prefers light."""
         context = self.browser.new_context(
             viewport={"width": width, "height": height}, color_scheme="light"
         )
@@ -61,14 +58,14 @@ class Visitor:
 
 
 @contextmanager
-def visitor() -> Iterator[Visitor]:
-    """Starts Chromium and ends it.
+def open_browser() -> Iterator[Visitor]:
+    """Starts Chromium and closes it at the end.
 
     Raises:
         ValueError: Chromium or a package is missing.
     """
     if CHROMIUM is None or importlib.util.find_spec("playwright") is None:
-        raise ValueError(f"this {WHERE}")
+        raise ValueError(MISSING)
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as play:
@@ -77,28 +74,3 @@ def visitor() -> Iterator[Visitor]:
             yield Visitor(browser, timeout=120_000)
         finally:
             browser.close()
-
-
-def violations(page: Any, rules: Sequence[str] = RULES) -> list[dict[str, Any]]:
-    """Run axe-core on a page; return its violations: rule, impact, number, first element.
-
-    `rules` are names of its rules, or tags of them.
-
-    Raises:
-        ValueError: the package that brings axe-core is missing.
-    """
-    found = importlib.util.find_spec("axe_playwright_python")
-    if found is None or found.origin is None:
-        raise ValueError(f"this {WHERE}")
-    page.wait_for_timeout(SETTLED)
-    page.evaluate((Path(found.origin).parent / "axe.min.js").read_text(encoding="utf-8"))
-    result = page.evaluate("rules => axe.run(document, {runOnly: rules})", [*rules])
-    return [
-        {
-            "rule": v["id"],
-            "impact": v["impact"],
-            "count": len(v["nodes"]),
-            "first": v["nodes"][0]["html"][:160],
-        }
-        for v in result["violations"]
-    ]

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import argparse
 import io
-import os
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,9 +17,9 @@ from PIL import Image
 
 from bench import markdown as md
 from bench import options
-from bench.app.browser import visitor
+from bench.app.browser import open_browser
 from bench.app.latency import summarize, time_call
-from bench.app.server import Running, peak_memory, running
+from bench.app.server import Running, open_client, peak_memory, run_app
 from bench.provenance import ROOT, machine_facts
 from bench.result_file import ResultFile
 from core.checkpoint import WEIGHTS, read_manifest
@@ -63,7 +62,7 @@ def measure_page() -> dict[str, Any]:
     first, whole = [], []
     data = make_scans(1)[0]
     with tempfile.TemporaryDirectory() as folder:
-        with running(TMPDIR=folder, HF_HUB_OFFLINE="1") as served, visitor() as guest:
+        with run_app(TMPDIR=folder, HF_HUB_OFFLINE="1") as served, open_browser() as guest:
             for _ in range(TIMED):
                 page = guest.open(served.url)
                 first.append(time_call(partial(drop_scan, page, data)))
@@ -85,18 +84,18 @@ def measure_page() -> dict[str, Any]:
 def measure_visitors(count: int, seconds: float) -> dict[str, Any]:
     """Returns the readings of visitors at once, each of its own scan, and results mixed up."""
     scans = make_scans(count)
-    with running() as served:
+    with run_app() as served:
         alone = [open_client(served.url)(data) for data in scans]
         ends = time.monotonic() + seconds
         records = [_Visitor(served, data, alone[i]) for i, data in enumerate(scans)]
         threads = [threading.Thread(target=v.stay, args=(ends,)) for v in records]
-        memory = _Memory(served, records)
+        samples = []
         for thread in threads:
             thread.start()
         while any(thread.is_alive() for thread in threads):
-            memory.look()
             time.sleep(0.2)
-        memory.look()
+            memory_mb = peak_memory(served.process.pid, "VmRSS")
+            samples.append((sum(len(v.times) for v in records), memory_mb))
     times = [ms for v in records for ms in v.times]
     return {
         "seconds": seconds,
@@ -108,7 +107,7 @@ def measure_visitors(count: int, seconds: float) -> dict[str, Any]:
         "fewest_of_one_visitor": min(len(v.times) for v in records),
         "most_of_one_visitor": max(len(v.times) for v in records),
         "wait": summarize(times),
-        **memory.figures(),
+        **summarize_memory(samples),
     }
 
 
@@ -135,50 +134,18 @@ class _Visitor:
             self.errors.append(f"{type(error).__name__}: {error}")
 
 
-class _Memory:
-    """Resident memory of the app after so many readings."""
+def summarize_memory(samples: Sequence[tuple[int, float | None]]) -> dict[str, Any]:
+    """Returns resident memory in MB after 20 and 200 readings and at the end, and its growth.
 
-    def __init__(self, served: Running, visits: Sequence[_Visitor]) -> None:
-        self.served, self.visits = served, visits
-        self.after: dict[int, float | None] = {}
-
-    def look(self) -> None:
-        """Records the memory after 20 and 200 readings."""
-        done = sum(len(v.times) for v in self.visits)
-        now = peak_memory(self.served.process.pid, "VmRSS")
-        for mark in (20, 200):
-            if done >= mark:
-                self.after.setdefault(mark, now)
-        self.last = now
-
-    def figures(self) -> dict[str, Any]:
-        """Returns memory in MB, and its growth from 20 to 200 readings."""
-        early, late = self.after.get(20), self.after.get(200)
-        return {
-            "memory_mb_after_20": early,
-            "memory_mb_after_200": late,
-            "memory_mb_at_the_end": self.last,
-            "growth_20_to_200": late / early - 1 if early and late else None,
-        }
-
-
-def open_client(url: str) -> Callable[[bytes], dict[str, Any]]:
-    """Opens a session with the public endpoint; returns its reading function."""
-    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-    from gradio_client import Client, handle_file
-
-    client = Client(url, verbose=False, analytics_enabled=False)
-
-    def ask(data: bytes) -> dict[str, Any]:
-        with tempfile.NamedTemporaryFile(suffix=".png") as file:
-            file.write(data)
-            file.flush()
-            answer: dict[str, Any] = client.predict(
-                handle_file(file.name), False, 0, api_name="/read"
-            )
-        return answer
-
-    return ask
+    `samples` are numbers of readings with the memory at that time.
+    """
+    early, late = (next((mb for n, mb in samples if n >= mark), None) for mark in (20, 200))
+    return {
+        "memory_mb_after_20": early,
+        "memory_mb_after_200": late,
+        "memory_mb_at_the_end": samples[-1][1],
+        "growth_20_to_200": late / early - 1 if early and late else None,
+    }
 
 
 def make_scans(count: int) -> list[bytes]:

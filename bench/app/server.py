@@ -10,7 +10,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,7 +36,7 @@ class Running:
 
 
 @contextmanager
-def running(app: Sequence[str] = APP, **environment: str) -> Iterator[Running]:
+def run_app(app: Sequence[str] = APP, **environment: str) -> Iterator[Running]:
     """Starts the app, waits for its page, and stops it at the end as SIGTERM does.
 
     Raises:
@@ -75,20 +75,48 @@ def measure_app(files: Sequence[bytes], app: Sequence[str] = APP) -> dict[str, A
     Raises:
         StartError: the app ended, showed no page in time, or could not read a scan.
     """
-    with running(app) as served:
+    with run_app(app) as served:
         idle = peak_memory(served.process.pid)
-        reads = _read_all(served.url, files)
+        read = open_client(served.url)
+        for data in files:
+            read(data)
         peak = peak_memory(served.process.pid)
     return {
         "first_page_s": served.first_page_s,
         "peak_idle_mb": idle,
         "peak_reading_mb": peak,
-        "reads": reads,
+        "reads": len(files),
     }
 
 
+def open_client(url: str) -> Callable[[bytes], dict[str, Any]]:
+    """Opens a session with the public endpoint; returns a function of a file's bytes.
+
+    Raises:
+        StartError: (the function) the app could not read the scan.
+    """
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    from gradio_client import Client, handle_file
+
+    client = Client(url, verbose=False, analytics_enabled=False)
+
+    def ask(data: bytes) -> dict[str, Any]:
+        with tempfile.NamedTemporaryFile(suffix=".png") as file:
+            file.write(data)
+            file.flush()
+            try:
+                answer: dict[str, Any] = client.predict(
+                    handle_file(file.name), False, 0, api_name="/read"
+                )
+            except Exception as error:  # the client raises whatever the app answered
+                raise StartError(f"the app could not read a scan ({error})") from error
+        return answer
+
+    return ask
+
+
 def peak_memory(pid: int, field: str = "VmHWM") -> float | None:
-    """Peak resident memory of a process so far in MB (`VmRSS`: now); None outside Linux."""
+    """Returns the peak resident memory of a process in MB (`VmRSS`: now); None outside Linux."""
     status = Path(f"/proc/{pid}/status")
     if not status.is_file():
         return None
@@ -111,25 +139,6 @@ def _wait_for_page(process: subprocess.Popen[bytes], url: str, start: float) -> 
     raise StartError(f"no page within {PATIENCE:.0f} s")
 
 
-def _read_all(url: str, files: Sequence[bytes]) -> int:
-    """Reads each file through the app's public endpoint; returns how many were read."""
-    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-    from gradio_client import Client, handle_file
-
-    client = Client(url, verbose=False, analytics_enabled=False)
-    with tempfile.TemporaryDirectory() as folder:
-        for index, data in enumerate(files):
-            path = Path(folder) / f"{index}.png"
-            path.write_bytes(data)
-            try:
-                client.predict(handle_file(str(path)), False, 0, api_name="/read")
-            except Exception as error:  # the client raises whatever the app answered
-                raise StartError(f"the app could not read a scan ({error})") from error
-    return len(files)
-
-
 def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return int(probe.getsockname()[1])

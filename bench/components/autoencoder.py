@@ -23,9 +23,7 @@ POWERS = (2.0, 3.0, 4.0, 6.0)
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Adds the options of the command."""
-    options.add_system(parser)
-    options.add_validation(parser)
-    options.add_batch_size(parser)
+    options.add_system(parser, "--val-limit", "--batch-size")
 
 
 def run(args: argparse.Namespace) -> None:

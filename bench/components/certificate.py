@@ -1,6 +1,6 @@
 """Certified accuracy: share of scans whose reading provably no small perturbation changes.
 
-The smoothed reader alone is measured, no part of the defence: see `core.smoothing`.
+The smoothed classifier alone is measured, no part of the defence: see `core.smoothing`.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from bench import markdown as md
 from bench import options
 from bench.parallel import progress
 from bench.result_file import ResultFile
-from bench.summaries import members, share, share_by_group
+from bench.summaries import group_rows, share, share_by_group
 from core import smoothing
 from core.smoothing import Smoothed, lower_bound
 from train.data.dataset import ScanDataset
 
-HELP = "certified accuracy of the smoothed reader: randomized smoothing at 28 x 28"
+HELP = "certified accuracy of the smoothed classifier: randomized smoothing at 28 x 28"
 EPS, NOISES, CHOOSE, ALPHA = 0.015, 1000, 100, 0.001
 RADII = (0.0, 0.0025, 0.005, 0.0075, 0.01, 0.0125, 0.015, 0.0175, 0.02, 0.025, 0.03)
 CONSTANT = 0.5  # balanced accuracy of one answer for every scan, whatever the radius
@@ -31,8 +31,7 @@ KEEP_EVERY = 25  # scans
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Adds the options of the command."""
-    options.add_system(parser)
-    options.add_fold(parser)
+    options.add_system(parser, "--fold")
     add = parser.add_argument
     add("--eps", type=float, default=EPS, help="size of the perturbation, L-inf")
     add("--noises", type=int, default=NOISES, help="noised copies of a scan that bound its radius")
@@ -46,9 +45,9 @@ def run(args: argparse.Namespace) -> None:
     hashes = system.identity["weights"]
     system.identity["weights"] = {smoothing.FILE: hashes.get(smoothing.FILE)}
     store = options.open_results(args, system)
-    reader = smoothing.load(args.weights, system.pipeline.device)
+    model = smoothing.load(args.weights, system.pipeline.device)
     measure(
-        store, reader, options.open_fold(args),
+        store, model, options.open_fold(args),
         eps=args.eps, n0=args.choose, n=args.noises, alpha=args.alpha,
     )  # fmt: skip
     store.close()
@@ -56,7 +55,7 @@ def run(args: argparse.Namespace) -> None:
 
 def measure(
     store: ResultFile,
-    reader: Smoothed,
+    model: Smoothed,
     fold: ScanDataset,
     *,
     eps: float,
@@ -65,28 +64,28 @@ def measure(
     alpha: float,
 ) -> None:
     """Fills `store`: a certificate of each scan, then the figures that follow."""
-    said = store.row("certificates", lambda: certify_scans(store, reader, fold, n0, n, alpha))
-    how = reader.reach, reader.config.sigma
+    said = store.row("certificates", lambda: certify_scans(store, model, fold, n0, n, alpha))
+    how = model.reach, model.config.sigma
     row = store.row("accuracy", lambda: compute_figures(said, fold, eps, n, alpha, *how), eps=eps)
     if row["certified"]["balanced"] <= CONSTANT:
         store.warn(f"certified balanced accuracy at {eps:g} is no better than a constant answer's")
 
 
 def certify_scans(
-    store: ResultFile, reader: Smoothed, fold: ScanDataset, n0: int, n: int, alpha: float
+    store: ResultFile, model: Smoothed, fold: ScanDataset, n0: int, n: int, alpha: float
 ) -> dict[str, Any]:
     """Returns for each scan the label ('-': abstained) and how many of n noised copies agreed."""
-    device, name = next(reader.parameters()).device, "certificates"
+    device, name = next(model.parameters()).device, "certificates"
     begun = store.begun(name, {"of": list(fold.seeds), "done": 0, "said": "", "agreed": []})
     said, agreed = begun["said"], list(begun["agreed"])
     remaining = fold.pick(range(len(agreed), len(fold)))
     for x, _, seeds in progress(remaining.batches(1, device), "certify"):
-        found = reader.certify(x[0], n0=n0, n=n, alpha=alpha, seed=seeds[0])
+        found = model.certify(x[0], n0=n0, n=n, alpha=alpha, seed=seeds[0])
         said += "-" if found.label is None else str(found.label)
         agreed.append(found.agreed)
         if len(agreed) % KEEP_EVERY == 0:
             store.keep(name, {**begun, "done": len(agreed), "said": said, "agreed": agreed})
-    c, pixels = reader.config, int(reader.inside.sum())
+    c, pixels = model.config, int(model.inside.sum())
     return {
         "said": said, "agreed": agreed, "sigma": c.sigma, "side": c.side, "pixels": pixels,
         "n": n, "n0": n0, "alpha": alpha,
@@ -123,8 +122,8 @@ def compute_figures(
 def summarize_block(right: Tensor, fold: ScanDataset) -> dict[str, Any]:
     """Returns balanced accuracy with intervals; per class, kind of tumour and source."""
     found = {**compute_balanced(right, fold), "all": share(right)}
-    found["recall"] = {k: share(right[rows]) for k, rows in members(fold.subtypes).items()}
-    sources = members(fold.sources)
+    found["recall"] = {k: share(right[rows]) for k, rows in group_rows(fold.subtypes).items()}
+    sources = group_rows(fold.sources)
     if len(sources) > 1:
         found["sources"] = {
             name: compute_balanced(right[rows], fold.pick(rows)) for name, rows in sources.items()
@@ -189,7 +188,7 @@ def table(results: md.Results) -> str:
             f"Sigma {said['sigma']:g} on {seen}; {said['n0']} noised copies choose the class, "
             f"{said['n']} others bound (Clopper-Pearson, alpha {said['alpha']:g}), so nothing "
             f"above {row['largest_eps']:.4f} can be certified. Of {missed['k']} of {missed['n']} "
-            "scans the reader abstains, which counts as wrong."
+            "scans the classifier abstains, which counts as wrong."
         )
         parts.append(
             f"**{protocol}**\n\n{md.table(head, lines)}\n\n{curve}\n\n{facts} {md.source(result)}"

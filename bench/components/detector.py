@@ -17,7 +17,13 @@ from bench import options
 from bench.parallel import progress
 from bench.result_file import ResultFile
 from bench.robustness.filters import jpeg
-from bench.summaries import histogram, members, roc, separation, share_by_group
+from bench.summaries import (
+    compute_roc,
+    count_scores,
+    group_rows,
+    measure_separation,
+    share_by_group,
+)
 from core import load
 from core.attacks import paper_attack
 from core.detector import SCORES, clip_features
@@ -45,8 +51,7 @@ BENIGN: dict[str, Change] = {
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Adds the options of the command."""
-    options.add_system(parser)
-    options.add_batch_size(parser)
+    options.add_system(parser, "--batch-size")
 
 
 def run(args: argparse.Namespace) -> None:
@@ -75,32 +80,29 @@ def measure(
     """
     score = partial(score_fold, fold=test, batch_size=batch_size)
     clean = score(pipeline, label="clean")
+    classifiers = {"plain": pipeline.plain_logits, "trained": pipeline.classifier_logits}
+
+    def measure_hospital(load_system: LoadSystem) -> dict[str, Any]:
+        system = load_system()
+        found = score(system, label="hospital")
+        return {"n": len(test), "flagged": measure_flagged(system, found, test.groups)}
+
+    def measure_change(name: str, change: Change) -> dict[str, Any]:
+        found = score(pipeline, lambda x, y, seeds: quantize(change(x, seeds)), label=name)
+        return measure_alarms(pipeline, found, test.groups)
+
+    def measure_attack(surface: str, eps: float) -> dict[str, Any]:
+        attack = paper_attack(eps, eight_bit=True)
+        found = score(pipeline, partial(attack, classifiers[surface]), label=surface)
+        return {"attack": vars(attack), **measure_detection(pipeline, clean, found, test.groups)}
+
     store.row("clean", lambda: measure_alarms(pipeline, clean, test.groups, test.sources))
     for number, load_system in (hospitals or {}).items():
-
-        def measure_hospital(load_system: LoadSystem = load_system) -> dict[str, Any]:
-            system = load_system()
-            found = score(system, label="hospital")
-            return {"n": len(test), "flagged": measure_flagged(system, found, test.groups)}
-
-        store.row(f"clean, hospital {number}", measure_hospital)
+        store.row(f"clean, hospital {number}", partial(measure_hospital, load_system))
     for name, change in BENIGN.items():
-
-        def measure_change(change: Change = change, name: str = name) -> dict[str, Any]:
-            found = score(pipeline, lambda x, y, seeds: quantize(change(x, seeds)), label=name)
-            return measure_alarms(pipeline, found, test.groups)
-
-        store.row(f"benign: {name}", measure_change)
-    classifiers = {"plain": pipeline.plain_logits, "trained": pipeline.classifier_logits}
+        store.row(f"benign: {name}", partial(measure_change, name, change))
     for surface, eps in itertools.product(SURFACES, CURVE):
-        attack = partial(paper_attack(eps, eight_bit=True), classifiers[surface])
-
-        def measure_attack(attack: partial[Tensor] = attack, name: str = surface) -> dict[str, Any]:
-            found = score(pipeline, attack, label=name)
-            figures = measure_detection(pipeline, clean, found, test.groups)
-            return {"attack": vars(attack.func), **figures}
-
-        store.row(f"{surface}, eps {eps}", measure_attack)
+        store.row(f"{surface}, eps {eps}", partial(measure_attack, surface, eps))
     for surface in SURFACES:
         row = store.content["rows"][f"{surface}, eps {HEADLINE}"]
         if row["scores"]["fused"]["auroc"] < row["scores"]["paper"]["auroc"]:
@@ -153,7 +155,7 @@ def measure_alarms(
     5 % of clean validation scans lie above tau. Shares by source where sources are given.
     """
     places = {}
-    for place, rows in members(sources).items():
+    for place, rows in group_rows(sources).items():
         part = {name: found[name][rows] for name in SCORES}
         places[place] = {"flagged": measure_flagged(pipeline, part, [groups[i] for i in rows])}
     return {
@@ -162,7 +164,7 @@ def measure_alarms(
         "flagged": measure_flagged(pipeline, found, groups),
         "deciding": pipeline.config.detector.score,
         "tau": {name: pipeline.detector.tau(name) for name in SCORES},
-        "histogram": {name: histogram(found[name], name) for name in SCORES},
+        "histogram": {name: count_scores(found[name], name) for name in SCORES},
     }
 
 
@@ -185,9 +187,11 @@ def measure_detection(
 
     `carried` is the share of each feature in their distance in the fused score.
     """
-    scores = {name: separation(part, attacked[name], groups) for name, part in clean.items()}
+    scores = {
+        name: measure_separation(part, attacked[name], groups) for name, part in clean.items()
+    }
     for name in SCORES:
-        scores[name]["roc"] = roc(clean[name], attacked[name])
+        scores[name]["roc"] = compute_roc(clean[name], attacked[name])
     share = compute_feature_shares(
         pipeline.detector.weight.cpu(), *(_standardize(pipeline, f) for f in (clean, attacked))
     )
@@ -218,10 +222,8 @@ def table(results: md.Results) -> str:
                 most = max(row["carried"], key=row["carried"].get)
                 notes.append(f"{name}: {most}, {md.percent(row['carried'][most])} %")
             if "scores" not in row:
-                blocks = {
-                    name: row,
-                    **{f"{name}, {k}": b for k, b in row.get("sources", {}).items()},
-                }
+                places = row.get("sources", {})
+                blocks = {name: row} | {f"{name}, {place}": places[place] for place in places}
                 for label, block in blocks.items():
                     shares = (block["flagged"][s]["accuracy"] for s in ("paper", "fused"))
                     alarms.append([label, *map(md.percent, shares)])

@@ -10,16 +10,7 @@ from torch import Tensor
 
 from bench import markdown as md
 from bench import options
-from bench.components.lesions import (
-    TISSUE_LEVEL,
-    find_control_patch,
-    find_midline,
-    load_masks,
-    measure_contrast,
-    mirror,
-    occlude,
-    widen,
-)
+from bench.components import lesions
 from bench.parallel import progress
 from bench.result_file import ResultFile
 from bench.summaries import share_by_group
@@ -27,6 +18,7 @@ from core.attacks import paper_attack
 from core.gradcam import grad_cam
 from core.pipeline import MedFedPure
 from train.data.dataset import ScanDataset
+from train.data.masks import load_masks
 
 HELP = "contrast of lesions behind the purifier, Grad-CAM against outlines, occluded tumours"
 MIN_CONTRAST = 0.05  # fainter lesions are left out: the ratio would divide by almost nothing
@@ -70,14 +62,14 @@ def measure_lesions(
 ) -> dict[str, Any]:
     """Returns the contrast that clean tumours keep, and the perturbation energy removed.
 
-    Each scan at the depth that its own attacked twin gets (A0, 8 bits, on the trained mixture) if
+    Each scan at the depth of its own adversarial example (A0, 8 bits, on the trained mixture) if
     that is flagged, the same noise for both. Of the perturbation d the share
     1 - |P(x + d) - P(x)|^2 / |d|^2 is gone. The identity keeps all and removes nothing.
     """
     kept, gone, depths, passed = [], [], [], 0
     for row, mask in progress(list(masks.items()), "lesions"):
         x, y, seeds = test.pick([row]).batches(1, pipeline.device)[0]
-        before = measure_contrast(x[0].cpu(), mask)
+        before = lesions.measure_contrast(x[0].cpu(), mask)
         if abs(before) < MIN_CONTRAST:
             continue
         x_adv = ATTACK(pipeline.classifier_logits, x, y, seeds)
@@ -87,7 +79,7 @@ def measure_lesions(
             continue
         t_star = pipeline.t_star(score)
         pure, attacked = (pipeline.purify(z, t_star, seeds) for z in (x, x_adv))
-        kept.append(measure_contrast(pure[0].cpu(), mask) / before)
+        kept.append(lesions.measure_contrast(pure[0].cpu(), mask) / before)
         gone.append(1 - _energy(attacked - pure) / _energy(x_adv - x))
         depths.append(int(t_star))
     if not kept:
@@ -119,11 +111,11 @@ def measure_pointing(
         if float(pipeline.classifier_logits(x).exp()[0, 1]) < 0.5:
             continue
         cam = grad_cam(model, x, torch.ones(1, dtype=torch.long, device=x.device)).mixture[0].cpu()
-        wide, total = widen(mask), float(cam.sum())
+        wide, total = lesions.widen(mask), float(cam.sum())
         counted.append(test.groups[row])
         hits.append(bool(wide.flatten()[int(cam.argmax())]))
         energies.append(float(cam[wide].sum()) / total if total else 0.0)
-        brain = (x[0, 0].cpu() > TISSUE_LEVEL) | wide
+        brain = (x[0, 0].cpu() > lesions.TISSUE_LEVEL) | wide
         areas.append(float(wide.sum()) / float(brain.sum()))
     if not hits:
         raise ValueError("the mixture finds none of the outlined tumours")
@@ -155,18 +147,18 @@ def measure_occlusion(
         if before < 0.5:
             continue
         found += 1
-        scan, wide = x[0].cpu(), widen(mask)
-        shift = find_midline(scan)
-        if bool((wide & mirror(wide, shift)).any()):
+        scan, wide = x[0].cpu(), lesions.widen(mask)
+        shift = lesions.find_midline(scan)
+        if bool((wide & lesions.mirror(wide, shift)).any()):
             across += 1  # its mirror image is tumour too
             continue
-        place = find_control_patch(scan, wide, shift)
+        place = lesions.find_control_patch(scan, wide, shift)
         if place is None:
             without_room += 1
             continue
         counted.append(test.groups[row])
         for name, patch in (("tumour", wide), ("elsewhere", place)):
-            changed = occlude(scan, patch, shift)[None].to(x)
+            changed = lesions.occlude(scan, patch, shift)[None].to(x)
             after = float(pipeline.logits(changed, seeds).exp()[0, 1])
             falls[name].append(before - after >= MIN_FALL)
             changes[name].append(before - after)

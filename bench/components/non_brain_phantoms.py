@@ -1,7 +1,7 @@
-"""Phantoms of what is no brain: organs, limbs, a workshop's phantom, noise.
+"""Non-brain phantoms: organs, limbs, a calibration phantom, noise.
 
-Drawn apart from `train/outliers.py`, which nothing here shares code or shapes with: what refuses
-these has not learned them.
+They share no code or shapes with `train/data/outliers.py`, which the head is trained on: they are
+a test that training has not seen.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ class Pen:
         self.x, self.y = (MIDDLE + rng.uniform(-6, 6) for _ in range(2))
 
     def between(self, low: float, high: float) -> float:
-        """A number from low to high."""
+        """Draws a number from low to high."""
         return float(self.rng.uniform(low, high))
 
     def oval(self, x: float, y: float, a: float, b: float, level: float) -> None:
-        """An ellipse at (x, y) from the middle, with half axes a and b."""
+        """Draws an ellipse at (x, y) from the middle, with half axes a and b."""
         x, y = self.x + x, self.y + y
         self.draw.ellipse([x - a, y - b, x + a, y + b], fill=int(level))
 
     def bar(self, x: float, y: float, a: float, b: float, level: float, radius: float = 0) -> None:
-        """A rounded rectangle, measured as an oval is."""
+        """Draws a rounded rectangle, measured as an oval is."""
         x, y = self.x + x, self.y + y
         self.draw.rounded_rectangle([x - a, y - b, x + a, y + b], radius, fill=int(level))
 
@@ -117,7 +117,7 @@ KINDS = (*ORGANS, "noise")
 
 
 def phantom_of(seed: int) -> np.ndarray:
-    """Picture number `seed`, (224, 224) uint8; the kinds of KINDS in turn."""
+    """Draws phantom number `seed`, (224, 224) uint8; the kinds of KINDS in turn."""
     rng = np.random.default_rng(seed)
     kind = KINDS[seed % len(KINDS)]
     if kind == "noise":
@@ -132,7 +132,7 @@ def phantom_of(seed: int) -> np.ndarray:
 
 
 def _noise(rng: np.random.Generator) -> np.ndarray:
-    """White, blurred, a chequered board, or a noisy ramp."""
+    """Draws white noise, blurred noise, a chequered board, or a noisy ramp."""
     noise, axis = rng.standard_normal((SIZE, SIZE)), np.arange(SIZE)
     kind = int(rng.integers(4))
     if kind == 1:

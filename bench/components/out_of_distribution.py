@@ -29,8 +29,7 @@ PHOTOGRAPHS, PHANTOMS = 500, 200
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Adds the options of the command."""
-    options.add_system(parser)
-    options.add_batch_size(parser)
+    options.add_system(parser, "--batch-size")
 
 
 def run(args: argparse.Namespace) -> None:

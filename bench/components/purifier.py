@@ -15,7 +15,7 @@ from bench import options
 from bench.parallel import progress
 from bench.result_file import ResultFile
 from bench.robustness.filters import STRENGTHS, Filter
-from bench.summaries import by_label, called_right
+from bench.summaries import mark_correct, share_by_label
 from core import metrics
 from core.attacks import paper_attack
 from core.diffusion import seeded_noise, to_model, to_pixels
@@ -31,9 +31,7 @@ Change = Callable[[Tensor, Sequence[int]], Tensor]
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Adds the options of the command."""
-    options.add_system(parser)
-    options.add_validation(parser)
-    options.add_batch_size(parser)
+    options.add_system(parser, "--val-limit", "--batch-size")
 
 
 def run(args: argparse.Namespace) -> None:
@@ -143,9 +141,8 @@ def measure_denoising(
     ssim: dict[str, list[Tensor]] = {}
     for x, _, seeds in progress(fold.batches(batch_size, pipeline.device), f"denoising, t = {t}"):
         steps = torch.full((len(x),), t, device=x.device)
-        noise = seeded_noise((1, *x.shape[1:]), seeds)[:, 0].to(
-            x
-        )  # the draw that the purifier makes
+        # the draw that the purifier makes
+        noise = seeded_noise((1, *x.shape[1:]), seeds)[:, 0].to(x)
         with torch.no_grad():
             diffusion = pipeline.purifier.diffusion
             x_t = diffusion.q_sample(to_model(x), steps, noise)
@@ -178,9 +175,9 @@ def measure_accuracy(
             for kind, scans in (("clean", x), ("A0", attacked)):
                 for name, change in changes.items():
                     logits = pipeline.plain_logits(change(scans, seeds))
-                    right[name][kind].append(called_right(name, logits, y))
+                    right[name][kind].append(mark_correct(name, logits, y))
     systems = {
-        n: {k: by_label(torch.cat(r), fold.labels) for k, r in kinds.items()}
+        n: {k: share_by_label(torch.cat(r), fold.labels) for k, r in kinds.items()}
         for n, kinds in right.items()
     }
     return {"attack": vars(A0_8BIT), "systems": systems}

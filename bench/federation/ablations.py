@@ -88,15 +88,11 @@ def measure_personal_attention(
     found: dict[str, Any] = {}
     seeds = range(fixture.seed, fixture.seed + count)
     for name, methods in (("personal", []), ("shared", ["all-shared"])):
-        here = fixture.with_runs(fixture.places.runs / "learning")
-        found[name] = [
-            _test(
-                here.build(
-                    "by-source", *methods, protocol=fixture.learning, seed=seed, preset=preset
-                )
-            )
-            for seed in seeds
-        ]
+        build = partial(
+            fixture.with_runs(fixture.places.runs / "learning").build, "by-source", *methods,
+            protocol=fixture.learning, preset=preset,
+        )  # fmt: skip
+        found[name] = [_test(build(seed=seed)) for seed in seeds]
     return {
         "meaning": "clean accuracy of each client's own model: its attention its own, or averaged "
         "with the rest; by source, mean over seeds and clients; interval: clients drawn with "
@@ -164,7 +160,7 @@ def measure_accuracy(model: torch.nn.Module, scans: ScanDataset) -> float:
 
 
 def _test(own: Federation) -> Figures:
-    """Accuracy by client on validation and test scans, with the best round's model."""
+    """Measures accuracy by client on validation and test scans, with the best round's model."""
     training, p = own.train(), own.places
     models, hospitals = own.load_models(), own.build_hospitals()
     scans = hospital_test_scans(own.experiment, own.corpus, p.data, p.cache, manifests=p.manifests)
@@ -179,7 +175,7 @@ def _test(own: Federation) -> Figures:
 
 
 def _summarize(training: dict[str, Any]) -> Figures:
-    """Validation figures of the last round and of the best, over clients."""
+    """Summarizes validation figures of the last round and of the best, over clients."""
     keys = ("mean", "worst")
     last = training["rounds"][-1]["summary"]
     best = training["final"]["summary"]
@@ -191,7 +187,7 @@ def _summarize(training: dict[str, Any]) -> Figures:
 
 
 def _summarize_seeds(runs: Sequence[Figures]) -> Figures:
-    """Mean over seeds of the clients' mean and of the worst client."""
+    """Averages the clients' mean and the worst client over seeds."""
     return {
         fold: {
             "mean": float(np.mean([run[fold] for run in runs])),

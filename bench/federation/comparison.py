@@ -16,20 +16,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from bench import markdown as md
 from bench import options
 from bench.data import hospital_test_scans
 from bench.federation.methods import (
     METHODS,
     Method,
     Table,
-    cost,
+    count_cost,
     preset_of,
     select_methods,
     sort_rows,
 )
 from bench.federation.methods import TABLES as KNOWN
 from bench.federation.trainings import Federation, Places, build_federation, select_settings
-from bench.markdown import Renderer, Result, Results, percent, results_of, source, span, table
 from bench.parallel import ParallelBatches, say
 from bench.provenance import key_of, machine_facts
 from bench.result_file import ResultFile
@@ -53,7 +53,7 @@ COLOURS = (
 )  # fmt: skip
 
 
-class Reader(NamedTuple):
+class ClientModel(NamedTuple):
     """One client's model: the surrogate of the paper's attacker, and the deployed whole."""
 
     classify: Callable[[Tensor], Tensor]  # logits (B, C) of scans
@@ -72,18 +72,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="all by default, of " + ", ".join(m.name for m in METHODS),
     )  # fmt: skip
     add("--limit", type=int, default=0, help="largest number of test scans a client; 0: all")
-    add(
-        "--lite-limit",
-        type=int,
-        default=12,
-        help="scans a client for PGD-20",
-    )
-    add(
-        "--evasion-limit",
-        type=int,
-        default=6,
-        help="scans a client for transfer; 0: none",
-    )
+    add("--lite-limit", type=int, default=12, help="scans a client for PGD-20")
+    add("--evasion-limit", type=int, default=6, help="scans a client for transfer; 0: none")
     add("--seed", type=int, default=0, help="of the training")
     add("--runs", type=Path, default=Path("runs") / "tables", help="folder of the trainings")
     options.add_places(parser)
@@ -141,21 +131,21 @@ def measure(
         def row(method: Method = method, own: Federation = own) -> dict[str, Any]:
             say(f"{method.name}: {own.preset}")
             training = own.train()
-            readers = _load_systems(own) if method.whole else _load_mixtures(own)
+            models = _load_clients(own, method.whole)
             found: dict[str, Any] = {
                 "meaning": method.meaning,
                 "preset": own.preset,
                 "digest": own.experiment.digest,
                 "best_round": training["best_round"],
-                "rounds": [r["summary"] and _curve(r["summary"]) for r in training["rounds"]],
-                "cost": readers[0].cost,
+                "rounds": [_mean_by_key(r["summary"]) for r in training["rounds"]],
+                "cost": models[0].cost,
                 "attacks": {
-                    a.key: _figures(readers, _thin(scans, a, lite_limit), a) for a in known.attacks
+                    a.key: _figures(models, _thin(scans, a, lite_limit), a) for a in known.attacks
                 },
             }
             if evasion_limit and not method.whole:
                 few = [part.thin(evasion_limit, truncate=True) for part in scans]
-                found["evasion"] = evasion(readers, few, known.attacks[1])
+                found["evasion"] = measure_evasion(models, few, known.attacks[1])
             return found
 
         store.row(method.name, row, **key_parts[method.name])
@@ -188,7 +178,8 @@ def compare(
             continue
         tests[name] = {}
         for attack, figures in row["attacks"].items():
-            mine, theirs = (_bits(r["attacks"][attack]) for r in (rows[best], row))
+            both = (r["attacks"][attack]["right"] for r in (rows[best], row))
+            mine, theirs = (torch.tensor([bit == "1" for bit in bits]) for bits in both)
             b, c, p = metrics.mcnemar(mine, theirs)
             moved = mine.double() - theirs.double()
             tests[name][attack] = {
@@ -198,31 +189,31 @@ def compare(
     return tests
 
 
-def evasion(
-    readers: Sequence[Reader], scans: Sequence[ScanDataset], attack: Attack
+def measure_evasion(
+    models: Sequence[ClientModel], scans: Sequence[ScanDataset], attack: Attack
 ) -> dict[str, Any]:
     """Measures client j's accuracy on its scans, attacked through client i's model: [i][j]."""
     lanes = ParallelBatches(pick_device(), BATCH)
-    matrix = np.zeros((len(readers), len(readers)))
-    for i, attacker in enumerate(readers):
-        for j, victim in enumerate(readers):
+    matrix = np.zeros((len(models), len(models)))
+    for i, attacker in enumerate(models):
+        for j, victim in enumerate(models):
             right = evaluate_transfer(attack, attacker, victim, scans[j], lanes)
             matrix[i, j] = float(right.double().mean())
-    own = np.eye(len(readers), dtype=bool)
+    own = np.eye(len(models), dtype=bool)
     return {
         "matrix": matrix.tolist(),
         "n": sum(len(part) for part in scans),
         "diagonal": float(matrix[own].mean()),
-        "off_diagonal": float(matrix[~own].mean()) if len(readers) > 1 else None,
+        "off_diagonal": float(matrix[~own].mean()) if len(models) > 1 else None,
     }
 
 
 def _figures(
-    readers: Sequence[Reader], scans: Sequence[ScanDataset], attack: Attack
+    models: Sequence[ClientModel], scans: Sequence[ScanDataset], attack: Attack
 ) -> dict[str, Any]:
     lanes = ParallelBatches(pick_device(), BATCH)
     right = [
-        evaluate_transfer(attack, r, r, part, lanes) for r, part in zip(readers, scans, strict=True)
+        evaluate_transfer(attack, r, r, part, lanes) for r, part in zip(models, scans, strict=True)
     ]
     clients = {
         c: {"accuracy": float(bits.double().mean()), fed_metrics.SCAN_COUNT: len(bits)}
@@ -243,22 +234,16 @@ def _figures(
     }
 
 
-def _load_mixtures(own: Federation) -> list[Reader]:
-    """Loads the clients' mixtures alone."""
-    readers, shape = [], own.corpus.shape
-    for model in own.load_models():
-        count = cost(model, lambda m=model, s=shape: m(torch.zeros(1, *s, device=pick_device())))
-        readers.append(Reader(model, lambda x, _, m=model: m(x), count._asdict()))
-    return readers
-
-
-def _load_systems(own: Federation) -> list[Reader]:
-    """Loads the clients' full pipelines."""
-    readers, shape = [], own.corpus.shape
-    for system in own.load_systems():
-        count = cost(system, lambda s=system: s.read(torch.full(shape, 0.5)))
-        readers.append(Reader(system.classifier_logits, system.logits, count._asdict()))
-    return readers
+def _load_clients(own: Federation, whole: bool) -> list[ClientModel]:
+    """Loads the clients' full pipelines, or their mixtures alone."""
+    models, shape = [], own.corpus.shape
+    for system in own.load_systems() if whole else ():
+        spent = count_cost(system, lambda s=system: s.read(torch.full(shape, 0.5)))
+        models.append(ClientModel(system.classifier_logits, system.logits, spent._asdict()))
+    for model in () if whole else own.load_models():
+        spent = count_cost(model, lambda m=model: m(torch.zeros(1, *shape, device=pick_device())))
+        models.append(ClientModel(model, lambda x, _, m=model: m(x), spent._asdict()))
+    return models
 
 
 def _thin(scans: Sequence[ScanDataset], row: Attack, lite_limit: int) -> list[ScanDataset]:
@@ -269,38 +254,36 @@ def _thin(scans: Sequence[ScanDataset], row: Attack, lite_limit: int) -> list[Sc
     )
 
 
-def _bits(figures: dict[str, Any]) -> Tensor:
-    return torch.tensor([bit == "1" for bit in figures["right"]])
+def _mean_by_key(summary: dict[str, Any] | None) -> dict[str, float] | None:
+    return summary and {key: summary[key]["mean"] for key, _ in FIGURES if key in summary}
 
 
-def _curve(summary: dict[str, Any]) -> dict[str, float]:
-    return {key: summary[key]["mean"] for key in ("clean", "pgd") if key in summary}
-
-
-def methods_table(results: Results) -> str:
+def methods_table(results: md.Results) -> str:
     """Renders each measured table of the paper."""
     return "\n\n".join(
-        _block(name, result) for name, result in results_of(results, "table", NAMES).items()
+        _block(name, result) for name, result in md.results_of(results, "table", NAMES).items()
     )
 
 
-def evasion_table(results: Results) -> str:
+def evasion_table(results: md.Results) -> str:
     """Renders accuracy under attacks made with a client's own and with another's model."""
     parts = []
-    for name, result in results_of(results, "table", NAMES).items():
+    for name, result in md.results_of(results, "table", NAMES).items():
         lines = []
         for method, row in sort_rows(result["rows"]).items():
             if "evasion" in row:
                 found = row["evasion"]
-                lines.append([method, percent(found["diagonal"]), percent(found["off_diagonal"])])
+                lines.append(
+                    [method, md.percent(found["diagonal"]), md.percent(found["off_diagonal"])]
+                )
         if lines:
             n = next(r["evasion"]["n"] for r in result["rows"].values() if "evasion" in r)
             head = ["method", "own attack, %", "another client's attack, %"]
-            parts.append(f"**{_title(name)}**, n = {n}\n\n{table(head, lines)}")
+            parts.append(f"**{_title(name)}**, n = {n}\n\n{md.table(head, lines)}")
     return "\n\n".join(parts)
 
 
-def _block(name: str, result: Result) -> str:
+def _block(name: str, result: md.Result) -> str:
     known = KNOWN[name.rsplit("-", 1)[0]]
     rows = sort_rows(result["rows"])
     attacks = list(next(iter(rows.values()))["attacks"])
@@ -329,23 +312,22 @@ def _block(name: str, result: Result) -> str:
         "Mean over the clients, each with its own model on its own test scans [95 % of all scans, "
         f"Wilson], sd, worst client, of ten their bottom decile. {meanings}. ≈: no difference "
         f"from MedFedPure on the same scans (McNemar's exact test by scan, p above {LEVEL}, or an "
-        f"interval of the difference by near-duplicate group that holds 0). {source(result)}"
+        f"interval of the difference by near-duplicate group that holds 0). {md.source(result)}"
     )
     if result.get("stale"):
         note += f" Of an earlier preset: {', '.join(result['stale'])}."
-    return f"**{_title(name)}**\n\n{table(head, lines)}\n\n{note}"
+    return f"**{_title(name)}**\n\n{md.table(head, lines)}\n\n{note}"
 
 
 def _cell(figures: dict[str, Any], test: dict[str, Any] | None) -> str:
-    tie = " ≈" if test and (test["p"] > LEVEL or _contains_zero(test["difference"])) else ""
+    tie = ""
+    if test:
+        low, high = test["difference"]
+        tie = " ≈" if test["p"] > LEVEL or low <= 0 <= high else ""
     return (
-        f"{percent(figures['mean'])}{tie} [{span(figures['interval'])}] "
-        f"± {percent(figures['sd'])}, worst {percent(figures['worst'])}"
+        f"{md.percent(figures['mean'])}{tie} [{md.span(figures['interval'])}] "
+        f"± {md.percent(figures['sd'])}, worst {md.percent(figures['worst'])}"
     )
-
-
-def _contains_zero(interval: tuple[float, float]) -> bool:
-    return interval[0] <= 0 <= interval[1]
 
 
 def _title(name: str) -> str:
@@ -380,4 +362,4 @@ def draw_curves(rows: dict[str, Any], title: str, path: Path) -> None:
     figure.savefig(path, format="svg", metadata={"Date": None})
 
 
-TABLES: dict[str, Renderer] = {"methods": methods_table, "evasion": evasion_table}
+TABLES: dict[str, md.Renderer] = {"methods": methods_table, "evasion": evasion_table}

@@ -22,39 +22,19 @@ from core.attacks import PGD
 from core.attacks.signed_l2 import SignedL2
 
 _ATTACKS = (
-    Attack(
-        "table-1-pfeddef",
-        "PGD-10, wide L2 ball",
-        "Table I as pFedDef's evaluation has it: 10 signed steps of .01 in an L2 ball of 4.5, in "
-        "pixels normalised by CIFAR-10's channels; random start",
-        CLASSIFIER,
-        lambda _: SignedL2(),
-    ),
-    Attack(
-        "table-1-l2",
-        "PGD-10, L2",
-        "Table I to the letter: 10 steps of length .01 along the gradient in an L2 ball of .1, in "
-        "pixels of [0, 1]; random start",
-        CLASSIFIER,
-        lambda _: PGD(eps=0.1, alpha=0.01, steps=10, norm="l2"),
-    ),
-    Attack(
-        "table-2-cifar10",
-        "PGD-7",
-        "Table II on CIFAR-10: 7 signed steps of .007 in an L-inf ball of .015, in pixels of "
-        "[0, 1]; random start",
-        CLASSIFIER,
-        lambda _: PGD(eps=0.015, alpha=0.007, steps=7),
-    ),
-    Attack(
-        "table-2-br35h",
-        "PGD-7",
-        "Table II on Br35H: 7 signed steps of .003 in an L-inf ball of .015, in pixels of [0, 1]; "
-        "random start",
-        CLASSIFIER,
-        lambda _: PGD(eps=0.015, alpha=0.003, steps=7),
-    ),
-)
+    Attack("table-1-pfeddef", "PGD-10, wide L2 ball", "Table I as pFedDef's evaluation has it: 10 "
+           "signed steps of .01 in an L2 ball of 4.5, in pixels normalised by CIFAR-10's channels; "
+           "random start", CLASSIFIER, lambda _: SignedL2()),
+    Attack("table-1-l2", "PGD-10, L2", "Table I to the letter: 10 steps of length .01 along the "
+           "gradient in an L2 ball of .1, in pixels of [0, 1]; random start", CLASSIFIER,
+           lambda _: PGD(eps=0.1, alpha=0.01, steps=10, norm="l2")),
+    Attack("table-2-cifar10", "PGD-7", "Table II on CIFAR-10: 7 signed steps of .007 in an L-inf "
+           "ball of .015, in pixels of [0, 1]; random start", CLASSIFIER,
+           lambda _: PGD(eps=0.015, alpha=0.007, steps=7)),
+    Attack("table-2-br35h", "PGD-7", "Table II on Br35H: 7 signed steps of .003 in an L-inf ball "
+           "of .015, in pixels of [0, 1]; random start", CLASSIFIER,
+           lambda _: PGD(eps=0.015, alpha=0.003, steps=7)),
+)  # fmt: skip
 TABLE_ATTACKS = {row.key: row for row in _ATTACKS}
 
 
@@ -160,8 +140,8 @@ class Cost(NamedTuple):
 
 
 @torch.no_grad()
-def cost(module: nn.Module, reading: Callable[[], object]) -> Cost:
-    """Parameters of the module, and multiply-adds of the call `reading`.
+def count_cost(module: nn.Module, reading: Callable[[], object]) -> Cost:
+    """Counts the parameters of the module, and the multiply-adds of the call `reading`.
 
     For a mixture a reading is `lambda: model(x)`, for the whole system `lambda: system.read(scan)`:
     the latter's purification depends on the scan and on the policy. Counted are convolutions and

@@ -12,28 +12,19 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
+from bench import markdown as md
 from bench import options
 from bench.data import hospital_test_scans
-from bench.federation.comparison import Reader, evasion
-from bench.markdown import (
-    PROTOCOLS,
-    Results,
-    accuracy,
-    by_class,
-    number,
-    percent,
-    results_of,
-    source,
-    table,
-)
+from bench.federation.comparison import ClientModel, measure_evasion
 from bench.parallel import ParallelBatches
 from bench.provenance import machine_facts, weights_facts
 from bench.result_file import ResultFile
 from bench.robustness.attacks import CLASSIFIER, Attack, attack_titles, paper_rows
 from bench.robustness.systems import SYSTEM_TITLES
 from bench.robustness.transfer import evaluate_transfer
-from bench.summaries import by_label
+from bench.summaries import share_by_label
 from core import load, metrics
 from core.attacks import PGD
 from core.checkpoint import WEIGHTS
@@ -53,14 +44,14 @@ KINDS = ("federated", "pooled")
 BATCH = 32
 TRANSFER_SCANS = 8  # a hospital, attacked by each of the others
 T_MAX = 250  # largest diffusion step at which noise is predicted, as in training's validation
-READERS = ("defence", "trained-mixture", "undefended")
+SYSTEMS = ("defence", "trained-mixture", "undefended")
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Adds the options of the command."""
     add = parser.add_argument
     add("--protocol", default="multi-source", choices=list(SPLITS), help="split to test on")
-    add("--preset", default="federated", help="preset of the federation: who holds what")
+    add("--preset", default="federated", help="preset of the federation: partition of the scans")
     add("--weights", type=Path, default=WEIGHTS, help="folder of the federation's weights")
     add("--pooled", type=Path, required=True, help="folder of weights trained on pooled scans")
     add("--limit", type=int, default=0, help="largest number of test scans a hospital; 0: all")
@@ -110,9 +101,9 @@ def measure(
     own, same = list(federated), [pooled] * len(federated)
     for row in paper_rows(["clean", "A0"]):
         store.row(row.key, lambda r=row: _accuracy(own, same, scans, r, eps))
-    readers = [Reader(s.classifier_logits, s.logits, {}) for s in own]
+    models = [ClientModel(s.classifier_logits, s.logits, {}) for s in own]
     few = [part.thin(TRANSFER_SCANS, truncate=True) for part in scans]
-    store.row("transfer", lambda: evasion(readers, few, _transfer(eps)))
+    store.row("transfer", lambda: measure_evasion(models, few, _transfer(eps)))
     store.row("mae", lambda: _errors(own[0], pooled, scans, _mae_errors))
     store.row("diffusion", lambda: _errors(own[0], pooled, scans, _diffusion_errors))
 
@@ -132,18 +123,15 @@ def _accuracy(
 ) -> dict[str, Any]:
     lanes = ParallelBatches(own[0].device, BATCH)
     found: dict[str, Any] = {"meaning": row.meaning, "difference": {}}
-    for name in READERS:
-        right = {
-            kind: torch.cat(
-                [
-                    evaluate_transfer(row, reader, reader, part, lanes, eps)
-                    for reader, part in zip((_reader(s, name) for s in systems), scans, strict=True)
-                ]
-            )
-            for kind, systems in (("federated", own), ("pooled", same))
-        }
+
+    def attack(systems: Sequence[MedFedPure], name: str) -> Tensor:
+        pairs = zip((_client_model(s, name) for s in systems), scans, strict=True)
+        return torch.cat([evaluate_transfer(row, m, m, part, lanes, eps) for m, part in pairs])
+
+    for name in SYSTEMS:
+        right = {"federated": attack(own, name), "pooled": attack(same, name)}
         labels = torch.cat([part.labels for part in scans])
-        found[name] = {kind: by_label(bits, labels) for kind, bits in right.items()}
+        found[name] = {kind: share_by_label(bits, labels) for kind, bits in right.items()}
         b, c, p = metrics.mcnemar(right["federated"], right["pooled"])
         groups = [group for part in scans for group in part.groups]
         gap = right["federated"].double() - right["pooled"].double()
@@ -157,10 +145,11 @@ def _accuracy(
     return found
 
 
-def _reader(system: MedFedPure, name: str) -> Reader:
-    """Returns one of READERS, whose classifier is attacked."""
+def _client_model(system: MedFedPure, name: str) -> ClientModel:
+    """Returns one of SYSTEMS, whose classifier is attacked."""
     classify = system.plain_logits if name == "undefended" else system.classifier_logits
-    return Reader(classify, system.logits if name == "defence" else lambda x, _: classify(x), {})
+    whole = system.logits if name == "defence" else lambda x, _: classify(x)
+    return ClientModel(classify, whole, {})
 
 
 def _errors(
@@ -188,29 +177,27 @@ def _diffusion_errors(system: MedFedPure, scans: ScanDataset) -> dict[str, float
     return {name: value for name, value in figures.items() if name != "score"}
 
 
-def render(results: Results) -> str:
+def render(results: md.Results) -> str:
     """Renders accuracies with their difference, and the errors of autoencoder and purifier."""
     parts = []
-    for protocol, result in results_of(results, "pooled", PROTOCOLS).items():
+    for protocol, result in md.results_of(results, "pooled", md.PROTOCOLS).items():
         lines, errors, moved = [], [], ""
         for name, row in result["rows"].items():
             for system, gap in row.get("difference", {}).items():
                 low, high = gap["interval_by_group"]
+                blocks = [row[system][kind] for kind in KINDS]
+                classes = (md.by_class(block.get("recall", {})) for block in blocks)
                 lines.append(
                     [
                         attack_titles().get(name, name),
                         SYSTEM_TITLES[system],
-                        *(accuracy(row[system][kind]) for kind in KINDS),
-                        "; ".join(
-                            filter(
-                                None, (by_class(row[system][k].get("recall", {})) for k in KINDS)
-                            )
-                        ),
+                        *map(md.accuracy, blocks),
+                        "; ".join(filter(None, classes)),
                         f"{gap['points']:+.1f} [{low:+.1f} to {high:+.1f}]",
                     ]
                 )
             if "matrix" in row:
-                own, other = (percent(row[k]) for k in ("diagonal", "off_diagonal"))
+                own, other = (md.percent(row[k]) for k in ("diagonal", "off_diagonal"))
                 moved = (
                     f"\n\nA hospital reads {own} % right of its scans when attacked through "
                     f"its own classifier, {other} % when attacked through another hospital's "
@@ -218,12 +205,12 @@ def render(results: Results) -> str:
                 )
             elif "difference" not in row:
                 both = row["federated"], row["pooled"]
-                errors += [[name, key, *(number(b[key], 4) for b in both)] for key in both[0]]
+                errors += [[name, key, *(md.number(b[key], 4) for b in both)] for key in both[0]]
         head = ["row", "system", "federated, %", "pooled, %", "tumour / no tumour of each, %",
                 "difference, points [95 % by group]"]  # fmt: skip
-        text = f"**{protocol}**\n\n{table(head, lines)}"
-        text += f"\n\n{table(['network', 'error', 'federated', 'pooled'], errors)}"
-        parts.append(f"{text}{moved}\n\n{source(result)}")
+        text = f"**{protocol}**\n\n{md.table(head, lines)}"
+        text += f"\n\n{md.table(['network', 'error', 'federated', 'pooled'], errors)}"
+        parts.append(f"{text}{moved}\n\n{md.source(result)}")
     return "\n\n".join(parts)
 
 

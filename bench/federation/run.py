@@ -11,14 +11,7 @@ import torch
 
 from bench import options
 from bench.federation import tables
-from bench.federation.trainings import (
-    LEARNING,
-    PRESET,
-    FederationFixture,
-    Places,
-    select_settings,
-)
-from bench.options import require_known
+from bench.federation.trainings import LEARNING, PRESET, FederationFixture, Places, select_settings
 from bench.parallel import say
 from bench.provenance import key_of, machine_facts
 from bench.result_file import Figures, ResultFile
@@ -27,7 +20,6 @@ from train.data.split import PROTOCOLS, read_manifest
 
 HELP = "the federation engine: overhead, payload, number of clients, poisoning, normalisation"
 ROWS = ("overhead", "payload", "scaling", "poison", "batch_norm", "personal")
-REMOVED_ROWS = ("twice", "simulation", "faults")  # tests/train/federated asserts them
 TABLES = {"federation": tables.federation}
 
 
@@ -38,12 +30,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--rows", type=options.parse_names, metavar="LIST",
         help="all by default, of " + ", ".join(ROWS),
     )  # fmt: skip
-    add(
-        "--protocol",
-        default="leak-free",
-        choices=list(PROTOCOLS),
-        help="of the engine's rows",
-    )
+    add("--protocol", default="leak-free", choices=list(PROTOCOLS), help="of the engine's rows")
     add("--seed", type=int, default=0, help="of the trainings; of 'personal' the first of three")
     add(
         "--personal-preset", default=PRESET, metavar="NAME",
@@ -75,10 +62,7 @@ def run(args: argparse.Namespace) -> None:
 
 def select_rows(names: Sequence[str] | None) -> list[str]:
     """Returns the rows of these names, all by default. Raises ValueError for an unknown one."""
-    for name in names or ():
-        if name in REMOVED_ROWS:
-            raise ValueError(f"row {name!r} was removed: tests/train/federated asserts it")
-    require_known("row", names or (), ROWS)
+    options.require_known("row", names or (), ROWS)
     return [name for name in ROWS if not names or name in names]
 
 

@@ -83,7 +83,7 @@ class Meter:
         self._began: dict[int, tuple[float, float]] = {}  # round -> the clocks at its first message
 
     def __call__(self, message: Message, context: Context) -> Message:
-        """The clients' app."""
+        """Runs the clients' app."""
         config = message.content.config_records.get("config", ConfigRecord())
         kind = "finish" if config.get("finish") else message.metadata.message_type
         if kind in ("train", "finish"):
@@ -163,14 +163,12 @@ def measure_scaling(fixture: FederationFixture, clients: Sequence[int] = CLIENTS
             found[n] = _run_in_own_process(own.build_settings())
             say(f"{n} clients: {found[n]}")
     fits = {key: fit_line(clients, [found[n][key] for n in clients]) for key in ("cpu_s", "bytes")}
-    few, many = (found[n] for n in (min(clients), max(clients)))
-    growth: dict[str, float] = {}
+    least, most = min(clients), max(clients)
+    few, many, growth = found[least], found[most], dict[str, float]()
     if few["peak_mb"]:  # None outside Linux
-        keys = ("peak_mb", "resident_mb", "scans_mb")
-        growth = {key: many[key] - few[key] for key in keys}
-        growth["per_client_mb"] = (growth["resident_mb"] - growth["scans_mb"]) / (
-            max(clients) - min(clients)
-        )
+        growth = {key: many[key] - few[key] for key in ("peak_mb", "resident_mb", "scans_mb")}
+        gained = growth["resident_mb"] - growth["scans_mb"]
+        growth["per_client_mb"] = gained / (most - least)
     return {
         "meaning": f"{fixture.learning}, 20 scans a client, 3 rounds, each N in a process of its "
         "own: the fastest round's seconds and a round's bytes should grow as N; memory, the "
@@ -221,7 +219,11 @@ def measure_overhead(
                 found[name], seconds = _time(partial(run, own))
                 times[name].append(seconds)
         is_equal &= are_equal(found["federation"], found["bare"])
-    ratios = {clock: _ratio(times, clock) for clock in ("wall", "cpu")}
+    medians = {
+        name: {clock: statistics.median(t[clock] for t in runs) for clock in ("wall", "cpu")}
+        for name, runs in times.items()
+    }
+    ratios = {clock: medians["federation"][clock] / bare for clock, bare in medians["bare"].items()}
     return {
         "meaning": "the in-process federation against the same hospitals' train and evaluate in a "
         "bare loop with Eq. 23, in turns: ratio of medians, reading of the scans included",
@@ -304,11 +306,6 @@ def _time(call: Callable[[], T]) -> tuple[T, dict[str, float]]:
     wall, cpu = time.perf_counter(), time.process_time()
     found = call()
     return found, {"wall": time.perf_counter() - wall, "cpu": time.process_time() - cpu}
-
-
-def _ratio(times: dict[str, list[dict[str, float]]], clock: str) -> float:
-    medians = {n: statistics.median(t[clock] for t in runs) for n, runs in times.items()}
-    return medians["federation"] / medians["bare"]
 
 
 def _run_in_own_process(settings: Mapping[str, Any]) -> Figures:

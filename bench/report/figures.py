@@ -14,7 +14,7 @@ import torch
 from bench.markdown import Result, Results
 from bench.report.headline import SUITE, read_scores
 from bench.robustness.worst_case import robust_mask
-from bench.summaries import roc
+from bench.summaries import compute_roc
 from core import metrics
 from train.data.dataset import space_evenly
 
@@ -41,16 +41,15 @@ def draw_all(results: Results) -> dict[str, bytes]:
     from matplotlib.figure import Figure
 
     drawn = {}
-    for name, (read, draw, height) in FIGURES.items():
-        with suppress(KeyError):
-            data = read(results)
-            file = io.BytesIO()
-            with matplotlib.rc_context(STYLE):
-                figure = Figure(figsize=(WIDTH, height), layout="constrained")
-                draw(figure, data)
-                facts = {"Date": None, "Description": f"data {data_key(data)}"}
-                figure.savefig(file, format="svg", metadata=facts)
-            drawn[name] = file.getvalue()
+    for name, data in read_all(results).items():
+        _, draw, height = FIGURES[name]
+        file = io.BytesIO()
+        with matplotlib.rc_context(STYLE):
+            figure = Figure(figsize=(WIDTH, height), layout="constrained")
+            draw(figure, data)
+            facts = {"Date": None, "Description": f"data {data_key(data)}"}
+            figure.savefig(file, format="svg", metadata=facts)
+        drawn[name] = file.getvalue()
     return drawn
 
 
@@ -59,13 +58,13 @@ def data_key(data: Data) -> str:
     return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def data_keys(results: Results) -> dict[str, str]:
-    """Returns the hash of each figure's data, by file name; of those whose results exist."""
-    keys = {}
+def read_all(results: Results) -> dict[str, Data]:
+    """Returns the data of each figure whose results exist, by file name."""
+    found = {}
     for name, (read, _, _) in FIGURES.items():
         with suppress(KeyError):
-            keys[name] = data_key(read(results))
-    return keys
+            found[name] = read(results)
+    return found
 
 
 def read_robust_accuracy(results: Results) -> Data:
@@ -154,7 +153,7 @@ def read_detector(results: Results) -> Data:
     curves = {}
     for scores in aware["scores"]:
         area = _area(negative, scores)
-        curves[area] = roc(torch.tensor(negative), torch.tensor(scores))
+        curves[area] = compute_roc(torch.tensor(negative), torch.tensor(scores))
     worst = min(curves)
     return {
         "n": rows["clean"]["n"],

@@ -37,7 +37,7 @@ def read_scores(results: Results) -> list[Scores]:
     ]
 
 
-def headline(results: Results) -> str:
+def render_headline(results: Results) -> str:
     """Renders accuracy with 95 % intervals by near-duplicate group; equal scans in a column."""
     scores = read_scores(results)
     n = scores[0].clean["n"]

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bench import commands
-from bench.markdown import Renderer, Results
+from bench.markdown import Results
 from bench.parallel import say
-from bench.report import figures, headline
+from bench.report import figures
 from core.checkpoint import write_atomic
 
 HELP = "draws the figures and writes the tables of the docs"
@@ -38,11 +38,6 @@ def run(args: argparse.Namespace) -> int:
     return write(args.results, args.pages or PAGES, args.figures, args.check)
 
 
-def tables() -> dict[str, Renderer]:
-    """Returns the renderer of every marker."""
-    return {"headline": headline.headline, **commands.tables()}
-
-
 def write(results: Path, pages: Sequence[Path], folder: Path = FIGURES, check: bool = False) -> int:
     """Replaces every table between markers and draws the figures whose results exist.
 
@@ -61,8 +56,9 @@ def write(results: Path, pages: Sequence[Path], folder: Path = FIGURES, check: b
         after = fill(before, content)
         if before != after:
             written[target] = after.encode()
-    stale = [folder / name for name, key in figures.data_keys(content).items()
-             if not _holds(folder / name, key)]  # fmt: skip
+    drawn_from = figures.read_all(content)
+    stale = [folder / name for name in drawn_from
+             if not _holds(folder / name, figures.data_key(drawn_from[name]))]  # fmt: skip
     if check:
         for target in (*written, *stale):
             print(f"{target} is out of date: run `python -m bench report`", file=sys.stderr)
@@ -89,7 +85,7 @@ def fill(text: str, results: Results) -> str:
     if text.count("<!-- results:") != len(_BLOCK.findall(text)):
         raise ValueError("every `<!-- results:NAME -->` needs its `<!-- /results -->`")
 
-    known = tables()
+    known = commands.tables()
 
     def replace(match: re.Match[str]) -> str:
         opening, name, _, closing = match.groups()

@@ -10,7 +10,7 @@ from bench.robustness.attacks import A0, CLEAN, Attack, Attacker, paper_rows
 from bench.robustness.checks import check_attacks, check_rows
 from bench.robustness.evaluate import measure_readings
 from bench.robustness.systems import ALL_SCANS_SYSTEMS, System, build_systems
-from bench.summaries import figures, reliability
+from bench.summaries import count_reliability, summarize_reading
 from core import metrics
 from core.pipeline import MedFedPure
 from train.data.dataset import ScanDataset
@@ -37,13 +37,11 @@ def measure(
     batch_size: int,
 ) -> None:
     """Fill `store` with a row for each attack, after choosing the best expert and self-checks."""
-    attacks, expert = paper_rows(rows), 0
+    attacks = paper_rows(rows)
     systems = build_systems(pipeline, names, tuple(ALL_SCANS_SYSTEMS))
     if EXPERT in [s.name for s in systems]:
-        expert = store.row("expert", lambda: choose_expert(pipeline, validation, eps, batch_size))[
-            "expert"
-        ]
-        systems = build_systems(pipeline, names, tuple(ALL_SCANS_SYSTEMS), expert)
+        best = store.row("expert", lambda: choose_expert(pipeline, validation, eps, batch_size))
+        systems = build_systems(pipeline, names, tuple(ALL_SCANS_SYSTEMS), best["expert"])
 
     def self_check() -> dict[str, Any]:
         found, warnings = check_attacks(pipeline, test, systems, eps, batch_size)
@@ -52,14 +50,29 @@ def measure(
         return found
 
     store.row("self-check", self_check)
+    measure_rows(store, pipeline, test, attacks, systems, eps=eps, batch_size=batch_size)
+    for warning in check_rows(store.content["rows"]):
+        store.warn(warning)
+
+
+def measure_rows(
+    store: ResultFile,
+    pipeline: MedFedPure,
+    test: ScanDataset,
+    attacks: Sequence[Attack],
+    systems: Sequence[System],
+    prefix: str = "",
+    *,
+    eps: float,
+    batch_size: int,
+) -> None:
+    """Fill `store` with a row for each attack, named `prefix` and its key."""
     for attack in attacks:
         store.row(
-            attack.key,
+            prefix + attack.key,
             lambda a=attack: evaluate_all(pipeline, test, a, Attacker(eps), systems, batch_size),
             systems=[s.name for s in systems],
         )
-    for warning in check_rows(store.content["rows"]):
-        store.warn(warning)
 
 
 def evaluate_all(
@@ -91,8 +104,8 @@ def evaluate_all(
         "systems": {
             s.name: {
                 "meaning": s.meaning,
-                **figures(readings[s.name], fold),
-                "reliability": reliability(readings[s.name].probability, fold.labels),
+                **summarize_reading(readings[s.name], fold),
+                "reliability": count_reliability(readings[s.name].probability, fold.labels),
             }
             for s in systems
         },

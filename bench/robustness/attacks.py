@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bench.options import require_known
-from bench.robustness.systems import AttackedDetector, ClassifyFn, System
+from bench.robustness.systems import ClassifyFn, System
 from core.attacks import APGD, PGD, DetectorAwarePGD, LowFrequency, Square, paper_attack
 from core.attacks.apgd import RESTART
 from core.attacks.base import LogitsFn, margin, noise_in_ball
@@ -91,7 +91,6 @@ class Attack:
     examples: ExamplesFn | None = None
     fits: Callable[[System], bool] = lambda _: True
     expensive: bool = False
-    passes: Callable[[Budget], int] = lambda b: b.steps * b.restarts  # of the model, for each scan
 
     @property
     def row(self) -> str:
@@ -148,7 +147,9 @@ def view_detector(
     system: System, scans: Batch
 ) -> Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]:
     """Return a function of z: margin of misclassification (B,), score above tau (B,), features."""
-    detector = _detector_of(system)
+    detector = system.detector
+    if detector is None:
+        raise ValueError(f"{system.name} has no detector to attack")
 
     def look(z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         with autocast(z.device):
@@ -253,26 +254,20 @@ def _low_frequency(a: Attacker, t: System, s: Batch) -> Iterator[Tensor]:
         yield attack(bfloat16_logits(t, s), s.x, s.y, seeds)
 
 
-def _detector_of(system: System) -> AttackedDetector:
-    if system.detector is None:
-        raise ValueError(f"{system.name} has no detector to attack")
-    return system.detector
-
-
+RANDOM_NOISE = Attack(NOISE, "random noise", "every pixel moved by eps, up or down at random",
+                      NOTHING, examples=_noise)  # fmt: skip
 CLEAN = Attack("clean", "no attack", "scans as they are", NOTHING)
 A0 = Attack("A0", "PGD-7 (paper)", "the paper's attack: PGD-7, random start, on the classifier",
-            CLASSIFIER, lambda a: paper_attack(a.eps), passes=lambda _: 7)  # fmt: skip
+            CLASSIFIER, lambda a: paper_attack(a.eps))  # fmt: skip
 A0_8BIT = Attack("A0-8bit", "PGD-7 (paper), 8 bits", "PGD-7 rounded to 8 bits", CLASSIFIER,
                  lambda a: paper_attack(a.eps, eight_bit=True))  # fmt: skip
 ATTACKS: tuple[Attack, ...] = (
-    Attack(NOISE, "random noise", "every pixel moved by eps, up or down at random", NOTHING,
-           examples=_noise, passes=lambda _: 1),
+    RANDOM_NOISE,
     A0,
     Attack("A1", "PGD with restarts", "PGD on the classifier with more steps and random restarts",
-           CLASSIFIER, examples=_restart_pgd, passes=lambda b: b.steps * b.starts),
+           CLASSIFIER, examples=_restart_pgd),
     Attack("A2", "transfer APGD", "APGD on the plain classifier and on other hospitals' mixtures",
-           SURROGATES, examples=_transfer,
-           passes=lambda b: b.steps * b.restarts * (1 + b.others)),
+           SURROGATES, examples=_transfer),
     Attack("A3", "APGD-CE", "APGD on the cross-entropy, exact gradients of the whole system",
            DEFENCE, lambda a: a.apgd()),
     Attack("A4", "APGD-margin", "APGD on the margin of the logits of the whole system", DEFENCE,
@@ -286,13 +281,12 @@ ATTACKS: tuple[Attack, ...] = (
            "steps", DEFENCE, examples=_each_step, fits=lambda t: t.estimates is not None),
     Attack("A9", "adaptive, detector-aware", "misclassified and not flagged: APGD on the smaller "
            "of both margins, then both gradients at once on the 8-bit scan", DETECTOR,
-           examples=_evade_detector, passes=lambda b: b.steps * (b.restarts + 1)),
+           examples=_evade_detector),
     Attack("A9b", "adaptive, 3 variants", "misclassified although flagged; misclassified with the "
            "clean scan's features; alternating steps against classifier and detector", DETECTOR,
-           examples=_evade_detector_3, expensive=True,
-           passes=lambda b: b.steps * (2 * b.restarts + 2)),
+           examples=_evade_detector_3, expensive=True),
     Attack("A10", "Square", "queries of the system's logits, no gradient", DEFENCE,
-           examples=_square, expensive=True, passes=lambda b: b.queries),
+           examples=_square, expensive=True),
     Attack("A11", "low-frequency", f"perturbation of {GRID} x {GRID} pixels, enlarged", DEFENCE,
            examples=_low_frequency),
 )  # fmt: skip

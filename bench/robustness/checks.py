@@ -14,6 +14,7 @@ from bench.robustness.attacks import (
     A0,
     CLASSIFIER,
     CLEAN,
+    RANDOM_NOISE,
     Attack,
     Attacker,
     as_logits,
@@ -22,7 +23,7 @@ from bench.robustness.attacks import (
     view_detector,
 )
 from bench.robustness.evaluate import measure_readings, read_adversarial
-from bench.robustness.systems import System, read_together
+from bench.robustness.systems import System
 from core import metrics
 from core.attacks import APGD, PGD, DetectorAwarePGD, Square
 from core.attacks.base import gradient, margin, to_eight_bit
@@ -47,7 +48,7 @@ ValueFn = Callable[[Tensor], Tensor]  # of scans (B, C, H, W), (B,)
 
 @torch.no_grad()
 def check_system(system: System, fold: ScanDataset, device: torch.device, limit: int = 8) -> None:
-    """Refuses what attacks cannot follow, on a few scans of each class.
+    """Refuse systems that attacks cannot follow, tried on a few scans of each class.
 
     Raises:
         ValueError: outputs that are not numbers, probabilities in place of logits, one class, or
@@ -74,10 +75,19 @@ def check_system(system: System, fold: ScanDataset, device: torch.device, limit:
         raise ValueError(f"{system.name} says the same of every scan, whatever is in it")
 
 
+def run_checks(
+    system: System, few: ScanDataset, eps: float, device: torch.device
+) -> dict[str, Any]:
+    """Measure the self-checks of a system and of its detector, with their warnings."""
+    found, warnings = check_gradients(system, few, eps, device)
+    found["detector"], more = check_detector(system, few, eps, device)
+    return {**found, "weights": system.key, "warnings": warnings + more}
+
+
 def check_gradients(
     system: System, fold: ScanDataset, eps: float, device: torch.device
 ) -> tuple[dict[str, Any], list[str]]:
-    """Figures, and a sentence for each law that is broken.
+    """Check a system's gradients; return figures, and a sentence for each failed check.
 
     Scans that a system refuses are read here: a refusal is not a correct reading.
     """
@@ -135,7 +145,7 @@ def check_gradients(
 
 
 def gradient_cosines(first: Tensor, second: Tensor) -> Tensor:
-    """Cosines (B,) of gradients, however small where a reader is sure."""
+    """Compute cosines (B,) of gradients, also of tiny ones."""
     tiny = torch.finfo(first.dtype).tiny
     rows = (g.flatten(1) / g.flatten(1).abs().amax(1, keepdim=True).clamp_min(tiny)
             for g in (first, second))  # fmt: skip
@@ -159,7 +169,7 @@ def slope_of(value: ValueFn, x: Tensor, fine: float) -> tuple[float, Tensor]:
 
 
 def zero_share(grad: Tensor) -> float:
-    """Share of scans (B, C, H, W) without any gradient.
+    """Compute the share of scans (B, C, H, W) without any gradient.
 
     Where an expert sees nothing the gradient is 0 by right: in scans, not in pixels.
     """
@@ -238,27 +248,22 @@ def check_attacks(
         readings = measure_readings(pipeline, few, attack, Attacker(eps), alone, batch_size)
         return {name: metrics.accuracy(r.probability, few.labels) for name, r in readings.items()}
 
-    clean = right(CLEAN)
-    zero = right(_on_classifier("eps 0", PGD(eps=0.0)))
-    attacked = right(A0)
-    large = right(_on_classifier("eps .25", PGD(eps=0.25, alpha=0.03, steps=20)))
-    noisy = _under_noise(pipeline, few, alone, eps)
-    for name in clean:
-        found[name] = {
-            "clean": clean[name],
-            "eps_0": zero[name],
-            "noise": noisy[name],
-            "A0": attacked[name],
-            "eps_.25": large[name],
-        }
-        if zero[name] != clean[name]:
-            warnings.append(f"{name}: eps 0 gives {zero[name]:.3f}, clean {clean[name]:.3f}")
-        if attacked[name] > noisy[name] + SLACK:
+    zero, large = PGD(eps=0.0), PGD(eps=0.25, alpha=0.03, steps=20)
+    attacks = {"clean": CLEAN, "eps_0": _on_classifier(zero), "noise": RANDOM_NOISE, "A0": A0,
+               "eps_.25": _on_classifier(large)}  # fmt: skip
+    rates = {key: right(attack) for key, attack in attacks.items()}
+    for name in rates["clean"]:
+        rate = found[name] = {key: rates[key][name] for key in attacks}
+        if rate["eps_0"] != rate["clean"]:
+            warnings.append(f"{name}: eps 0 gives {rate['eps_0']:.3f}, clean {rate['clean']:.3f}")
+        if rate["A0"] > rate["noise"] + SLACK:
             warnings.append(
-                f"{name}: PGD ({attacked[name]:.3f}) is weaker than noise ({noisy[name]:.3f})"
+                f"{name}: PGD ({rate['A0']:.3f}) is weaker than noise ({rate['noise']:.3f})"
             )
-        if large[name] > 0.05:
-            warnings.append(f"{name}: eps .25 leaves {large[name]:.3f}: gradients may be masked")
+        if rate["eps_.25"] > 0.05:
+            warnings.append(
+                f"{name}: eps .25 leaves {rate['eps_.25']:.3f}: gradients may be masked"
+            )
     return {"n": len(few), "systems": found}, warnings
 
 
@@ -277,16 +282,5 @@ def check_rows(rows: Mapping[str, Mapping[str, Any]]) -> list[str]:
     return sorted(warnings)
 
 
-def _on_classifier(key: str, algorithm: PGD) -> Attack:
-    return Attack(key, key, "", CLASSIFIER, lambda _: algorithm)
-
-
-@torch.no_grad()
-def _under_noise(
-    pipeline: MedFedPure, fold: ScanDataset, systems: Sequence[System], eps: float
-) -> dict[str, float]:
-    """Return accuracies under random noise of size eps."""
-    x, _, seeds = fold.batches(len(fold), pipeline.device)[0]
-    noisy = random_corner(x, eps, seeds)
-    readings = read_together(pipeline, systems, noisy, seeds)
-    return {n: metrics.accuracy(r.probability.cpu(), fold.labels) for n, r in readings.items()}
+def _on_classifier(algorithm: PGD) -> Attack:
+    return Attack("self-check", "", "", CLASSIFIER, lambda _: algorithm)

@@ -6,7 +6,7 @@ case of each scan over all attacks.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
@@ -29,7 +29,7 @@ from bench.robustness.attacks import (
 )
 from bench.robustness.systems import RANK, System, read_by_rank, read_together
 from bench.robustness.worst_case import evaluated_mask, robust_mask, undetected_mask
-from bench.summaries import Reading, check_numbers, join
+from bench.summaries import Reading, check_numbers, join_readings
 from core.attacks.base import to_eight_bit
 from core.pipeline import MedFedPure
 from train.data.dataset import Batch, ScanDataset, space_evenly
@@ -66,22 +66,15 @@ class CachedAttack:
         if not self.attack.is_shared:
             return self.attack.generate(self.attacker, system, scans)
         x, y, seeds = scans
-        keys = [(attacked_model(self.attack, system), seed) for seed in seeds]
+        model = None if self.attack.knows == SURROGATES else system.classify
+        keys = [(model, seed) for seed in seeds]
         new = [i for i, key in enumerate(keys) if key not in self.known]
         if new:
             some = Batch(x[new], y[new], [seeds[i] for i in new])
-            tries = list(self.attack.generate(self.attacker, system, some))
-            tries = [x_adv.cpu() for x_adv in tries]
+            tries = [tried.cpu() for tried in self.attack.generate(self.attacker, system, some)]
             self.known |= {keys[i]: [x_adv[row] for x_adv in tries] for row, i in enumerate(new)}
         every = zip(*(self.known[key] for key in keys), strict=True)
         return [torch.stack(one).to(x.device) for one in every]
-
-
-def attacked_model(attack: Attack, system: System) -> object:
-    """Return what adversarial examples depend on: systems of equal value can share them."""
-    if not attack.is_shared:
-        return system.name
-    return None if attack.knows == SURROGATES else system.classify
 
 
 @dataclass
@@ -105,11 +98,9 @@ class RobustScans:
 
     def after(self, row: dict[str, Any]) -> RobustScans:
         """Return the state after removing the scans that a row's attack broke."""
-        right, in_8bit = (
-            self.right & robust_mask(row),
-            self.right_8bit & robust_mask(row, "right_8bit"),
-        )
-        return RobustScans(right, in_8bit, self.never_undetected & ~undetected_mask(row))
+        in_8bit = self.right_8bit & robust_mask(row, "right_8bit")
+        undetected = self.never_undetected & ~undetected_mask(row)
+        return RobustScans(self.right & robust_mask(row), in_8bit, undetected)
 
 
 def run_suite(
@@ -133,20 +124,9 @@ def run_suite(
     for count, (attack, system) in enumerate(pairs, 1):
         if cached is None or cached.attack is not attack:
             cached = CachedAttack(attack, attacker)
-        state, name = states[system.name], f"{attack.key}: {system.name}"
+        state = states[system.name]
         chosen = state.to_attack(attack, few, checked)
-        rows = store.content["rows"]
-        work, made = [], {(attack.key, model) for model, _ in cached.known}
-        for a, s in pairs[count - 1 :]:
-            if f"{a.key}: {s.name}" in rows:
-                continue
-            one, some = (a.key, attacked_model(a, s)), states[s.name].to_attack(a, few, checked)
-            work.append(Work(a, s.name, 0 if one in made else int(some.sum())))
-            made.add(one)
-        took = estimate_remaining(rows, work, budget)
-        rest = f"; remaining attacks: {took}" if took else ""
-        say(f"{name} ({count} of {len(pairs)}): {int(chosen.sum())} scans{rest}")
-
+        say(f"{attack.key}: {system.name} ({count} of {len(pairs)}): {int(chosen.sum())} scans")
         states[system.name] = state.after(_row(store, cached, system, fold, chosen, lanes))
         after(system.name)
 
@@ -176,45 +156,23 @@ def _row(
     chosen: Tensor,
     lanes: ParallelBatches,
 ) -> dict[str, Any]:
-    """Return an attack's row; a finished one is extended to those of `chosen` that it lacks."""
+    """Return an attack's row; a finished one that lacks some of `chosen` is measured again."""
     attack, settings = cached.attack, {"budget": vars(cached.attacker.budget)}
     name = f"{attack.key}: {system.name}"
+    held = store.held(name, **settings)
+    done = evaluated_mask(held) if held else torch.zeros_like(chosen)
+    is_short = bool((chosen & ~done).any())
 
-    def on(some: Tensor) -> dict[str, Any]:
+    def row() -> dict[str, Any]:
         before = len(cached.known)
-        found = evaluate_scans(store, name, system, fold, some, partial(cached, system), lanes)
+        found = evaluate_scans(
+            store, name, system, fold, chosen | done, partial(cached, system), lanes
+        )
         if attack.is_shared:  # how many of its examples another system's row had made
             found["handed"] = found["tried"] - (len(cached.known) - before)
         return {"row": attack.key, "system": system.name, "meaning": attack.meaning, **found}
 
-    row = store.row(name, lambda: on(chosen), **settings)
-    lacks = chosen & ~evaluated_mask(row)
-    if lacks.any():
-        say(f"{name}: {int(lacks.sum())} scans are missing")
-        row = store.add(name, lambda: merge_rows(row, on(lacks)))
-    return row
-
-
-def merge_rows(row: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:
-    """Return a row's figures with those of the same attack on further scans."""
-    bits = {
-        key: "".join(a if b == "-" else b for a, b in zip(row[key], more[key], strict=True))
-        for key in BITS
-        if key in row
-    }
-    found: dict[str, Any] = {**bits, **_counts(bits["right"])}
-    if "scores" in row:
-        rows = [evaluated_mask(part).nonzero()[:, 0].tolist() for part in (row, more)]
-        order = torch.tensor([i for part in rows for i in part]).argsort()
-        found["scores"] = [
-            torch.tensor([*a, *b], dtype=torch.float64)[order].tolist()
-            for a, b in zip(row["scores"], more["scores"], strict=True)
-        ]
-    return found
-
-
-def _counts(right: str) -> dict[str, int]:
-    return {"tried": len(right) - right.count("-"), "fell": right.count("0")}
+    return store.row(name, row, again=is_short, **settings)
 
 
 def evaluate_scans(
@@ -246,7 +204,7 @@ def evaluate_scans(
     for key in BITS if system.detector else BITS[:2]:
         bits_of = dict(zip(rows, state[key], strict=True))
         found[key] = "".join(bits_of.get(i, "-") for i in range(len(fold)))
-    found |= _counts(found["right"])
+    found |= {"tried": len(rows), "fell": found["right"].count("0")}
     if state["scores"]:
         found["scores"] = state["scores"]
     return found
@@ -331,50 +289,8 @@ def measure_readings(
             (readings, part if ranked else None)
             for readings, part in evaluate(generate, read, fold, lanes, attack.key)
         ]
-        found |= {s.name: join([readings[s.name] for readings, _ in parts]) for s in alone}
+        found |= {s.name: join_readings([readings[s.name] for readings, _ in parts]) for s in alone}
         found |= {s.name: read_by_rank(pipeline, s, [part for _, part in parts]) for s in ranked}
     for name, reading in found.items():
         check_numbers(name, reading.probability)
     return {s.name: found[s.name] for s in systems}
-
-
-class Work(NamedTuple):
-    """A pending row, and the largest number of scans that it will attack."""
-
-    attack: Attack
-    system: str
-    scans: int
-
-
-def estimate_remaining(rows: Mapping[str, Any], work: Iterable[Work], budget: Budget) -> str:
-    """Return the time that pending rows will take, in words; empty where no row tells.
-
-    The seconds of a pass of one scan are those of the system's own rows, else of all systems';
-    attacks on the classifier and attacks on the whole system are timed apart. Cached examples
-    count as no pass.
-    """
-    seconds = 0.0
-    for attack, system, scans in work:
-        for kinds in ((attack.is_shared, system), (attack.is_shared, None), (None, None)):
-            pace = _seconds_per_pass(rows, budget, *kinds)
-            if pace is not None:
-                seconds += pace * attack.passes(budget) * scans
-                break
-    if not seconds:
-        return ""
-    minutes = max(round(seconds / 60), 1)
-    return f"about {minutes} min" if minutes < 100 else f"about {minutes / 60:.1f} h"
-
-
-def _seconds_per_pass(
-    rows: Mapping[str, Any], budget: Budget, shared: bool | None, system: str | None
-) -> float | None:
-    known = {attack.key: attack for attack in attacks_named(row_names())}
-    seconds, passes = 0.0, 0
-    for row in rows.values():
-        attack = known.get(row.get("row", ""))
-        if attack and shared in (None, attack.is_shared) and system in (None, row["system"]):
-            seconds += row["wall_s"]
-            attacked = row["n"] - row["right"].count("-") - row.get("handed", 0)
-            passes += attack.passes(budget) * attacked
-    return seconds / passes if passes else None

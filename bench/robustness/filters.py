@@ -18,7 +18,7 @@ Filter = Callable[[Tensor], Tensor]
 
 
 def gaussian(x: Tensor, sigma: float) -> Tensor:
-    """Gaussian blur of standard deviation `sigma` pixels, mirrored at the edges."""
+    """Blur with a Gaussian of standard deviation `sigma` pixels, mirrored at the edges."""
     radius = max(1, round(3 * sigma))
     line = torch.exp(-0.5 * (torch.arange(-radius, radius + 1).to(x) / sigma) ** 2)
     line = line / line.sum()
@@ -29,7 +29,7 @@ def gaussian(x: Tensor, sigma: float) -> Tensor:
 
 
 def median(x: Tensor, side: int) -> Tensor:
-    """Median of the side x side neighbourhood, mirrored at the edges; `side` is odd."""
+    """Take the median of the side x side neighbourhood, mirrored at the edges; `side` is odd."""
     radius = side // 2
     padded = F.pad(x, (radius,) * 4, mode="reflect")
     windows = padded.unfold(2, side, 1).unfold(3, side, 1)
@@ -37,7 +37,7 @@ def median(x: Tensor, side: int) -> Tensor:
 
 
 def jpeg(x: Tensor, quality: int) -> Tensor:
-    """Each grey scan (B, 1, H, W), saved as JPEG of this quality and opened again."""
+    """Save each grey scan (B, 1, H, W) as JPEG of this quality and open it again."""
     decoded = []
     for levels in to_uint8(x)[:, 0]:
         buffer = io.BytesIO()
@@ -47,7 +47,7 @@ def jpeg(x: Tensor, quality: int) -> Tensor:
 
 
 def bits(x: Tensor, depth: int) -> Tensor:
-    """Each pixel rounded to 2^depth levels (Xu et al. 2018, feature squeezing)."""
+    """Round each pixel to 2^depth levels (Xu et al. 2018, feature squeezing)."""
     levels = 2**depth - 1
     return (x * levels).round() / levels
 

@@ -1,4 +1,4 @@
-"""The stochastic variant: noise drawn anew for every reading, attacked in expectation (EOT)."""
+"""Stochastic variant: fresh noise for every reading, attacked in expectation (EOT)."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ DRAWS = 20
 SUBMISSIONS = (1, 5, 20)  # how often a scan is handed in
 
 
-def randomness(
+def measure_randomness(
     store: ResultFile, system: System, fold: ScanDataset, attacker: Attacker, lanes: ParallelBatches
 ) -> dict[str, Any]:
-    """Readings of `DRAWS` fresh noises each: clean, after A3 with EOT, after A8.
+    """Measure accuracy over `DRAWS` fresh noises: clean, after A3 with EOT, after A8.
 
-    A8 knows the noise of the first draw and attacks that alone. A killed run goes on after its last
+    A8 knows the noise of the first draw and attacks that alone. A killed run resumes after its last
     whole batch.
     """
 
@@ -36,10 +36,10 @@ def randomness(
         def fresh() -> list[int]:
             nonlocal turn
             turn += 1  # beyond the draws that are read with
-            return drawn(scans.seeds, DRAWS + turn)
+            return derive_draw_seeds(scans.seeds, DRAWS + turn)
 
         many = eot(bfloat16_logits(system, scans, draw=fresh), attacker.budget.eot)
-        first = scans._replace(seeds=drawn(scans.seeds, 0))
+        first = scans._replace(seeds=derive_draw_seeds(scans.seeds, 0))
         attacked = {
             "clean": scans.x,
             "A3 with EOT": attack(many, scans.x, scans.y, scans.seeds),
@@ -56,16 +56,16 @@ def randomness(
             state["said"][name] = [a + b for a, b in zip(before, right.tolist(), strict=True)]
         state["done"] += right.shape[1]
         store.keep(title, state)
-    said = {name: figures(torch.tensor(bits), fold.groups) for name, bits in state["said"].items()}
+    bits = {name: torch.tensor(right) for name, right in state["said"].items()}
+    figures = {name: summarize_draws(right, fold.groups) for name, right in bits.items()}
     facts = {"n": len(fold), "draws": DRAWS, "eot": attacker.budget.eot, "weights": system.key}
-    return {**facts, **said}
+    return {**facts, **figures}
 
 
 def check_noise(row: Mapping[str, Any], slack: float) -> list[str]:
-    """A sentence if an attack in expectation leaves more right than one that knows a single draw.
+    """Return a warning if the attack over many draws is weaker than the attack on one draw.
 
-    Both are read with the same draws of noise, less the first, which the latter knows; more of it
-    seen should not make an attack weaker.
+    Both are read with the same draws of noise, less the first, which the latter knows.
     """
     n = row["draws"]
     mean, single = (
@@ -80,12 +80,12 @@ def check_noise(row: Mapping[str, Any], slack: float) -> list[str]:
     ]
 
 
-def drawn(seeds: Sequence[int], draw: int) -> list[int]:
-    """The scans' seeds of one draw of noise."""
+def derive_draw_seeds(seeds: Sequence[int], draw: int) -> list[int]:
+    """Derive the scans' seeds for one draw of noise."""
     return [derive_seed(seed, f"draw {draw}") for seed in seeds]
 
 
-def figures(right: Tensor, groups: Sequence[int]) -> dict[str, Any]:
+def summarize_draws(right: Tensor, groups: Sequence[int]) -> dict[str, Any]:
     """Compute the accuracy of single draws, resubmission and votes from readings (DRAWS, N)."""
     shares = right.double().mean(1)
     k, n = round(float(shares.mean()) * right.shape[1]), right.shape[1]
@@ -105,6 +105,5 @@ def figures(right: Tensor, groups: Sequence[int]) -> dict[str, Any]:
 @torch.no_grad()
 def _right(system: System, x: Tensor, scans: Batch) -> Tensor:
     """Mark the correct readings, bool (DRAWS, B)."""
-    return torch.stack(
-        [system.logits(x, drawn(scans.seeds, i)).argmax(1) == scans.y for i in range(DRAWS)]
-    ).cpu()
+    draws = (system.logits(x, derive_draw_seeds(scans.seeds, i)) for i in range(DRAWS))
+    return torch.stack([logits.argmax(1) == scans.y for logits in draws]).cpu()

@@ -25,9 +25,9 @@ from bench.robustness.attacks import (
     attacks_named,
     row_names,
 )
-from bench.robustness.checks import SLACK, check_detector, check_gradients, check_system
+from bench.robustness.checks import SLACK, check_system, run_checks
 from bench.robustness.evaluate import comparison_masks, evaluate_scans, run_suite
-from bench.robustness.randomness import check_noise, randomness
+from bench.robustness.randomness import check_noise, measure_randomness
 from bench.robustness.systems import (
     ALL_SCANS_SYSTEMS,
     SUITE_SYSTEMS,
@@ -45,7 +45,7 @@ HELP = "accuracy under attack, all systems side by side"
 CURVE = (0.004, 0.008, 0.015, 0.031, 0.06)
 CURVED = ("defence", "trained-mixture", "undefended")
 STOCHASTIC = "defence"  # whose noise is drawn anew, for A8
-LAWS = 3  # another number where a self-check is added: the rows are measured again
+CHECKS_VERSION = 3  # raised where a self-check is added: the rows are measured again
 
 
 def measure(
@@ -77,7 +77,8 @@ def measure(
     summarize = partial(_summarize, store, fold, pipeline, budget)
     summarize()
     for system in chosen:
-        _check(store, system, fold.thin(budget.checked), budget, eps, lanes.device)
+        check = partial(run_checks, system, fold.thin(budget.checked), eps, lanes.device)
+        store.row(f"self-check: {system.name}", check, budget=vars(budget), laws=CHECKS_VERSION)
     run_suite(store, fold, chosen, attacks_named(names), attacker, lanes, summarize)
     summarize()
     if KNOWN_NOISE in names and STOCHASTIC not in [t.name for t in chosen]:
@@ -89,7 +90,7 @@ def measure(
         if system.name == STOCHASTIC and KNOWN_NOISE in names:
             store.row(
                 f"randomness: {system.name}",
-                lambda t=system: randomness(store, t, few, attacker, lanes),
+                lambda t=system: measure_randomness(store, t, few, attacker, lanes),
                 budget=vars(budget),
             )
             summarize()
@@ -116,24 +117,6 @@ def forget(store: ResultFile, known: Sequence[System], allowed: bool) -> None:
             f"{store.path} holds figures of other weights ({', '.join(stale)}): name another "
             "--out, or pass --forget-changed to take them out; rows of the rest stay"
         )
-
-
-def _check(
-    store: ResultFile,
-    system: System,
-    few: ScanDataset,
-    budget: Budget,
-    eps: float,
-    device: torch.device,
-) -> None:
-    """Measure the self-checks of a system."""
-
-    def row() -> dict[str, Any]:
-        found, warnings = check_gradients(system, few, eps, device)
-        found["detector"], more = check_detector(system, few, eps, device)
-        return {**found, "weights": system.key, "warnings": warnings + more}
-
-    store.row(f"self-check: {system.name}", row, budget=vars(budget), laws=LAWS)
 
 
 def _warnings(rows: Rows, known: Sequence[System], few: Tensor, checked: Tensor) -> list[str]:
@@ -201,10 +184,7 @@ def evaluate_curve(
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Adds the options of the command."""
-    options.add_system(parser)
-    options.add_validation(parser)
-    options.add_batch_size(parser)
-    options.add_fold(parser)
+    options.add_system(parser, *options.MORE)
     add_attacks(parser, None)
     add = parser.add_argument
     add(
@@ -224,11 +204,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def add_attacks(parser: argparse.ArgumentParser, rows: list[str] | None) -> None:
     """Adds attacks, systems and the size of the perturbation."""
-    add = parser.add_argument
+    add, titles = parser.add_argument, attack_titles()
+    known = ", ".join(f"{name} {titles[name]}" for name in row_names())
     add(
         "--rows", type=parse_rows, default=rows, metavar="LIST",
         help="of clean, A0 (brings A0-8bit along), both by default; with a budget all by default, "
-        f"ranges as A1..A6, of {_list_attacks()}",
+        f"ranges as A1..A6, of {known}",
     )  # fmt: skip
     add(
         "--systems", type=options.parse_names, metavar="LIST",
@@ -236,11 +217,6 @@ def add_attacks(parser: argparse.ArgumentParser, rows: list[str] | None) -> None
         + "; with a budget of " + ", ".join(SUITE_SYSTEMS),
     )  # fmt: skip
     add("--attack-eps", type=float, default=0.015, help="size of the perturbation, L-inf")
-
-
-def _list_attacks() -> str:
-    titles = attack_titles()
-    return ", ".join(f"{name} {titles[name]}" for name in row_names())
 
 
 def parse_rows(text: str) -> list[str]:
@@ -274,10 +250,14 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _run_suite(args: argparse.Namespace, system: options.OpenSystem) -> None:
-    """Each row names the tensors that it is of; the file names those that lend gradients."""
+    """Run the attack suite; rows carry their system's weights key, the file the surrogates'."""
     pipeline, budget = system.pipeline, BUDGETS[args.budget]
-    lenders = [h for h in pipeline.info.get("hospitals", []) if h != pipeline.info.get("hospital")]
-    others = [load(args.weights, hospital=h).to(pipeline.device) for h in lenders[: budget.others]]
+    hospitals = [
+        h for h in pipeline.info.get("hospitals", []) if h != pipeline.info.get("hospital")
+    ]
+    others = [
+        load(args.weights, hospital=h).to(pipeline.device) for h in hospitals[: budget.others]
+    ]
     surrogates = [pipeline.plain, *(other.classifier for other in others)]
     system.facts["sha256"] = system.identity.pop("weights")
     system.identity["lent"] = [tensors_key(part) for part in surrogates]

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from bench.options import require_known
 from bench.provenance import key_of
 from bench.robustness.filters import bits, jpeg, median
-from bench.summaries import Reading, join
+from bench.summaries import Reading, join_readings
 from core.attacks import straight_through
 from core.diffusion import to_pixels
 from core.pipeline import MedFedPure
@@ -286,7 +286,7 @@ def read_by_rank(
         system.classify(pipeline.purify(x, depth, seeds)).exp()[:, 1]
         for (x, seeds), depth in zip(parts, depths, strict=True)
     ]
-    return join([Reading(torch.cat(probability), flagged, torch.cat(depths))])
+    return join_readings([Reading(torch.cat(probability), flagged, torch.cat(depths))])
 
 
 def tensors_key(part: nn.Module) -> str:
@@ -315,7 +315,7 @@ def _to_depth(purifier: Purifier, depth: int, x: Tensor, seeds: Sequence[int]) -
 
 
 def _estimates(purifier: Purifier, depth: int, x: Tensor, seeds: Sequence[int]) -> list[Tensor]:
-    """The clean scan (B, C, H, W) as each step of a purifier of one noise a scan sees it."""
+    """Return the clean scan (B, C, H, W) as each step of a one-noise purifier predicts it."""
     seen: list[Tensor] = []
     own = threading.get_ident()  # another thread may run the same network
 

@@ -4,30 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from bench.markdown import (
-    LADDERS,
-    PROTOCOLS,
-    Renderer,
-    Result,
-    Results,
-    accuracy,
-    area,
-    by_class,
-    number,
-    percent,
-    recall,
-    results_of,
-    source,
-    span,
-    table,
-)
-from bench.robustness.attacks import (
-    NOISE,
-    attack_order,
-    attack_titles,
-    attacks_named,
-    row_names,
-)
+from bench import markdown as md
+from bench.robustness.attacks import NOISE, attack_order, attack_titles, attacks_named, row_names
 from bench.robustness.systems import SYSTEM_TITLES
 
 DETECTION_HEAD = (
@@ -36,28 +14,28 @@ DETECTION_HEAD = (
 COLUMNS = 4  # systems side by side in the table of attacks
 
 
-def attack_suite(results: Results) -> str:
+def render_attack_suite(results: md.Results) -> str:
     """Render clean accuracy and worst case of every system."""
     parts = []
     for protocol, result in _suites(results):
         lines = []
         for system, block in result["standings"].items():
-            cells = [accuracy(block[key]) for key in ("clean", "worst", "worst_8bit")]
-            cells.insert(2, by_class(block["worst"]["recall"]))
+            cells = [md.accuracy(block[key]) for key in ("clean", "worst", "worst_8bit")]
+            cells.insert(2, md.by_class(block["worst"]["recall"]))
             pending = ", ".join(_titles(block.get("to_come", ())))
             lines.append([_system(system, block), *cells, _p_value(block), pending])
         head = ["system", "clean, %", "worst case, %", "tumour / no tumour in it, %",
                 "worst case, 8 bits, %", "p", "pending attacks"]  # fmt: skip
         parts.append(
-            f"**{protocol}**\n\n{table(head, lines)}\n\nWorst case: share of scans that are "
+            f"**{protocol}**\n\n{md.table(head, lines)}\n\nWorst case: share of scans that are "
             "correct after every attack. 95 % intervals by scan and by near-duplicate group. p: "
             "McNemar's exact test of the worst case against the full pipeline. Pending attacks can "
-            f"only lower the worst case. {source(result)}"
+            f"only lower the worst case. {md.source(result)}"
         )
     return "\n\n".join(parts)
 
 
-def attack_suite_broken(results: Results) -> str:
+def render_attack_suite_broken(results: md.Results) -> str:
     """Render how many scans each attack broke: attacks as rows, systems as columns."""
     parts = []
     for protocol, result in _suites(results):
@@ -70,7 +48,7 @@ def attack_suite_broken(results: Results) -> str:
             some = systems[start : start + COLUMNS]
             head = ["attack", *(_system(s, blocks[s]) for s in some)]
             lines = [[attack_titles()[n], *(_broken(blocks[s], n) for s in some)] for n in order]
-            parts.append(table(head, lines))
+            parts.append(md.table(head, lines))
     meanings = "".join(f"\n- {a.title}: {a.meaning}" for a in attacks_named(row_names()))
     return "\n\n".join(parts) + (
         "\n\nBroken / evaluated scans, of those still correct after the attacks above, in full "
@@ -79,7 +57,7 @@ def attack_suite_broken(results: Results) -> str:
     )
 
 
-def attack_suite_sources(results: Results) -> str:
+def render_attack_suite_sources(results: md.Results) -> str:
     """Render the full pipeline's worst case by source and kind of tumour."""
     lines = []
     for protocol, result in _suites(results):
@@ -89,26 +67,26 @@ def attack_suite_sources(results: Results) -> str:
                            ("worst_8bit", "worst case, 8 bits")):  # fmt: skip
             places = first[key].get("sources") or {"": first[key]}
             lines += [
-                [protocol, place, title, accuracy(part), recall(part["recall"])]
+                [protocol, place, title, md.accuracy(part), md.recall(part["recall"])]
                 for place, part in places.items()
             ]
-    return table(["protocol", "source", "scans", "accuracy, %", "recall of each kind, %"], lines)
+    return md.table(["protocol", "source", "scans", "accuracy, %", "recall of each kind, %"], lines)
 
 
-def attack_suite_detection(results: Results) -> str:
+def render_attack_suite_detection(results: md.Results) -> str:
     """Render the detector's AUROC against every attack, and undetected scans."""
     parts, undetected = [], []
     for protocol, result in _suites(results):
         for system, block in result["standings"].items():
             title, lines = _system(system, block), []
             for name, found in block.get("detection", {}).items():
-                rates = [percent(found.get(key)) for key in ("tpr_at_5", "tpr_at_1")]
-                flagged = percent(found.get("flagged", {}).get("accuracy"))
-                shown = area(found) if "auroc" in found else ""
+                rates = [md.percent(found.get(key)) for key in ("tpr_at_5", "tpr_at_1")]
+                flagged = md.percent(found.get("flagged", {}).get("accuracy"))
+                shown = md.area(found) if "auroc" in found else ""
                 cells = [shown, *rates, flagged, str(found["n"])]
                 lines.append([_try_title(name), *cells])
             if lines:
-                parts.append(f"**{protocol}, {title}**\n\n{table(DETECTION_HEAD, lines)}")
+                parts.append(f"**{protocol}, {title}**\n\n{md.table(DETECTION_HEAD, lines)}")
             if "unnoticed" in block:
                 attacked, clean = (block["unnoticed"][k] for k in ("attacked", "as_they_are"))
                 undetected.append(
@@ -125,7 +103,7 @@ def attack_suite_detection(results: Results) -> str:
     return "\n\n".join([*parts, note])
 
 
-def attack_suite_curve(results: Results) -> str:
+def render_attack_suite_curve(results: md.Results) -> str:
     """Render accuracy under APGD-CE by eps, and the effect of fresh noise."""
     parts = []
     for protocol, result in _suites(results):
@@ -134,11 +112,11 @@ def attack_suite_curve(results: Results) -> str:
             continue
         sizes = sorted({p["eps"] for p in points})
         lines = [
-            [SYSTEM_TITLES.get(name, name), *(accuracy(_at(points, name, eps)) for eps in sizes)]
+            [SYSTEM_TITLES.get(name, name), *(md.accuracy(_at(points, name, eps)) for eps in sizes)]
             for name in dict.fromkeys(p["curve"] for p in points)
         ]
         head = ["APGD-CE, accuracy, %", *(f"eps {eps:g}" for eps in sizes)]
-        parts.append(f"**{protocol}**\n\n{table(head, lines)}")
+        parts.append(f"**{protocol}**\n\n{md.table(head, lines)}")
         noises = [row for name, row in result["rows"].items() if name.startswith("randomness")]
         parts += [_noise(row) for row in noises]
     if not parts:
@@ -146,10 +124,10 @@ def attack_suite_curve(results: Results) -> str:
     return "\n\n".join(parts)
 
 
-def robustness(results: Results) -> str:
+def render_robustness(results: md.Results) -> str:
     """Render accuracy of every system without an attack and under the paper's."""
     parts = []
-    for protocol, result in results_of(results, "robustness", PROTOCOLS).items():
+    for protocol, result in md.results_of(results, "robustness", md.PROTOCOLS).items():
         rows = _attack_rows(result)
         systems = list(next(iter(rows.values()))["systems"])
         lines = []
@@ -158,14 +136,14 @@ def robustness(results: Results) -> str:
             lines.append([SYSTEM_TITLES[system], *cells])
         head = ["accuracy, % [95 % by scan; by near-duplicate group]; tumour / no tumour"]
         head += _titles(rows)
-        parts.append(f"**{protocol}**\n\n{table(head, lines)}\n\n{source(result)}")
+        parts.append(f"**{protocol}**\n\n{md.table(head, lines)}\n\n{md.source(result)}")
     return "\n\n".join(parts)
 
 
-def figures(results: Results) -> str:
+def render_figures(results: md.Results) -> str:
     """Render sensitivity, specificity, AUC, calibration and the flagged share."""
     parts = []
-    for protocol, result in results_of(results, "robustness", PROTOCOLS).items():
+    for protocol, result in md.results_of(results, "robustness", md.PROTOCOLS).items():
         lines = []
         for name, row in _attack_rows(result).items():
             for system in ("defence", "undefended"):
@@ -174,27 +152,27 @@ def figures(results: Results) -> str:
                     lines.append([*_titles([name]), SYSTEM_TITLES[system], *_beside(block)])
         head = ["attack", "system", "sensitivity, %", "specificity, %", "balanced, %", "AUC"]
         head += ["calibration error", "flagged, %"]
-        parts.append(f"**{protocol}**\n\n{table(head, lines)}")
+        parts.append(f"**{protocol}**\n\n{md.table(head, lines)}")
     return "\n\n".join(parts)
 
 
-def sources(results: Results) -> str:
+def render_sources(results: md.Results) -> str:
     """Render the full pipeline per source: accuracy, recall per kind of tumour, specificity."""
-    result = results_of(results, "robustness", ("multi-source",))["multi-source"]
+    result = md.results_of(results, "robustness", ("multi-source",))["multi-source"]
     lines = []
     for name, row in _attack_rows(result).items():
         for place, block in row["systems"].get("defence", {}).get("sources", {}).items():
-            specificity = percent(block.get("specificity"))
-            cells = [accuracy(block), recall(block["recall"]), specificity]
+            specificity = md.percent(block.get("specificity"))
+            cells = [md.accuracy(block), md.recall(block["recall"]), specificity]
             lines.append([place, *_titles([name]), *cells])
     head = ["source", "attack", "accuracy, %", "recall per kind, %", "specificity, %"]
-    return f"{table(head, lines)}\n\n{source(result)}"
+    return f"{md.table(head, lines)}\n\n{md.source(result)}"
 
 
-def mixture(results: Results) -> str:
+def render_mixture(results: md.Results) -> str:
     """Render attention weights over the test scans."""
     lines = []
-    for protocol, result in results_of(results, "robustness", PROTOCOLS).items():
+    for protocol, result in md.results_of(results, "robustness", md.PROTOCOLS).items():
         for name, row in _attack_rows(result).items():
             weights = row["systems"].get("defence", {}).get("attention")
             if weights:
@@ -203,50 +181,54 @@ def mixture(results: Results) -> str:
                     for m, s in zip(weights["mean"], weights["sd"], strict=True)
                 ]
                 lines.append([protocol, *_titles([name]), ", ".join(cells)])
-    return table(["protocol", "attack", "weight of each expert, mean ± sd over scans"], lines)
+    return md.table(["protocol", "attack", "weight of each expert, mean ± sd over scans"], lines)
 
 
-def loso(results: Results) -> str:
+def render_loso(results: md.Results) -> str:
     """Render systems tested on a source that they were not trained on."""
-    result = results_of(results, "loso", ("",))[""]
+    result = md.results_of(results, "loso", ("",))[""]
     lines = []
     for name, row in result["rows"].items():
         for system in ("defence", "trained-mixture", "undefended", "plain-purified"):
             block = row["systems"].get(system)
             if block:
-                shares = [percent(block.get(k)) for k in ("sensitivity", "specificity", "flagged")]
+                shares = [
+                    md.percent(block.get(k)) for k in ("sensitivity", "specificity", "flagged")
+                ]
                 unseen = str(block.get("wrong_and_not_flagged", ""))
-                cells = [accuracy(block), recall(block["recall"]), *shares, unseen]
+                cells = [md.accuracy(block), md.recall(block["recall"]), *shares, unseen]
                 way, _, attack = name.rpartition(": ")
                 lines.append([way, *_titles([attack]), SYSTEM_TITLES[system], *cells])
     head = ["trained on, tested on", "attack", "system", "accuracy, %", "recall per kind, %",
             "sensitivity, %", "specificity, %", "flagged, %", "wrong and not flagged"]  # fmt: skip
-    return f"{table(head, lines)}\n\n{source(result)}"
+    return f"{md.table(head, lines)}\n\n{md.source(result)}"
 
 
-def _noise(row: Result) -> str:
+def _noise(row: md.Result) -> str:
     lines = []
     for name in ("clean", "A3 with EOT", "A8"):
         found = row[name]
         shot = found["one_shot"]
-        once = f"{percent(shot['mean'])} ± {percent(shot['sd'])} [{span(shot['interval'])}]"
+        once = (
+            f"{md.percent(shot['mean'])} ± {md.percent(shot['sd'])} [{md.span(shot['interval'])}]"
+        )
         if name == "A8":  # it knows one draw: its result is accuracy with that draw
-            lines.append(["known noise, with the draw it knows", percent(found["first"])])
+            lines.append(["known noise, with the draw it knows", md.percent(found["first"])])
             continue
-        cells = [percent(v) for key in ("right_in_all", "vote") for v in found[key].values()]
+        cells = [md.percent(v) for key in ("right_in_all", "vote") for v in found[key].values()]
         lines.append([name.replace("A3", "APGD-CE"), once, *cells])
     times = list(row["clean"]["vote"])
     lines = [line + [""] * (2 + 2 * len(times) - len(line)) for line in lines]
     head = ["fresh noise", f"one shot of {row['draws']}, %"]
     head += [f"correct in all of {m}, %" for m in times] + [f"vote of {m}, %" for m in times]
-    return f"{table(head, lines)}\n\nn = {row['n']}, EOT over {row['eot']} draws."
+    return f"{md.table(head, lines)}\n\nn = {row['n']}, EOT over {row['eot']} draws."
 
 
-def _suites(results: Results) -> Iterable[tuple[str, Result]]:
-    return results_of(results, "ladder", LADDERS).items()
+def _suites(results: md.Results) -> Iterable[tuple[str, md.Result]]:
+    return md.results_of(results, "ladder", md.SUITE_NAMES).items()
 
 
-def _system(name: str, block: Result) -> str:
+def _system(name: str, block: md.Result) -> str:
     return SYSTEM_TITLES.get(name) or str(block["meaning"])
 
 
@@ -262,7 +244,7 @@ def _try_title(name: str) -> str:
     return " ".join(filter(None, (known.get(key, key), number_of)))
 
 
-def _broken(block: Result, name: str) -> str:
+def _broken(block: md.Result, name: str) -> str:
     row = block["falls"].get(name)
     if row is None:
         return "pending" if name in block.get("to_come", ()) else ""
@@ -270,46 +252,49 @@ def _broken(block: Result, name: str) -> str:
     return f"{row['fell']}/{row['tried']}{undetected}"
 
 
-def _p_value(block: Result) -> str:
+def _p_value(block: md.Result) -> str:
     if "mcnemar" not in block:
         return ""
     p = block["mcnemar"]["p"]
-    return "< 0.001" if p < 0.001 else number(p)
+    return "< 0.001" if p < 0.001 else md.number(p)
 
 
-def _at(points: list[Result], name: str, eps: float) -> Result | None:
+def _at(points: list[md.Result], name: str, eps: float) -> md.Result | None:
     return next((p for p in points if (p["curve"], p["eps"]) == (name, eps)), None)
 
 
-def _attack_rows(result: Result) -> dict[str, Result]:
+def _attack_rows(result: md.Result) -> dict[str, md.Result]:
     order = ("clean", "A0", "A0-8bit")
     return {name: result["rows"][name] for name in order if name in result["rows"]}
 
 
-def _with_classes(block: Result | None) -> str:
+def _with_classes(block: md.Result | None) -> str:
     if not block:
         return ""
     return "; ".join(
-        [accuracy(block), " / ".join(percent(block.get(k)) for k in ("sensitivity", "specificity"))]
+        [
+            md.accuracy(block),
+            " / ".join(md.percent(block.get(k)) for k in ("sensitivity", "specificity")),
+        ]
     )
 
 
-def _beside(block: Result) -> list[str]:
-    values = [percent(block.get(k)) for k in ("sensitivity", "specificity", "balanced_accuracy")]
+def _beside(block: md.Result) -> list[str]:
+    values = [md.percent(block.get(k)) for k in ("sensitivity", "specificity", "balanced_accuracy")]
     auc, error = block.get("auc"), block.get("calibration_error")
-    flagged = percent(block.get("flagged"))
-    return [*values, number(auc), number(error), flagged]
+    flagged = md.percent(block.get("flagged"))
+    return [*values, md.number(auc), md.number(error), flagged]
 
 
-TABLES: dict[str, Renderer] = {
-    "robustness": robustness,
-    "figures": figures,
-    "sources": sources,
-    "mixture": mixture,
-    "loso": loso,
-    "attack-suite": attack_suite,
-    "attack-suite-broken": attack_suite_broken,
-    "attack-suite-sources": attack_suite_sources,
-    "attack-suite-detection": attack_suite_detection,
-    "attack-suite-curve": attack_suite_curve,
+TABLES: dict[str, md.Renderer] = {
+    "robustness": render_robustness,
+    "figures": render_figures,
+    "sources": render_sources,
+    "mixture": render_mixture,
+    "loso": render_loso,
+    "attack-suite": render_attack_suite,
+    "attack-suite-broken": render_attack_suite_broken,
+    "attack-suite-sources": render_attack_suite_sources,
+    "attack-suite-detection": render_attack_suite_detection,
+    "attack-suite-curve": render_attack_suite_curve,
 }

@@ -12,7 +12,7 @@ from torch import Tensor
 from bench.parallel import ParallelBatches
 from bench.robustness.attacks import DEFENCE, Attack, Attacker
 from bench.robustness.evaluate import evaluate
-from bench.summaries import called_right
+from bench.summaries import mark_correct
 from train.data.dataset import Batch, ScanDataset
 
 
@@ -46,7 +46,7 @@ def evaluate_transfer(
     @torch.no_grad()
     def read(scans: Batch, tries: list[Tensor]) -> Tensor:
         (x,) = tries
-        return called_right("a client's model", victim.logits(x, scans.seeds), scans.y)
+        return mark_correct("a client's model", victim.logits(x, scans.seeds), scans.y)
 
     fold = replace(data, seeds=range(len(data)))  # a seed is a position among the client's scans
     return torch.cat(list(evaluate(generate, read, fold, lanes, attack.key)))

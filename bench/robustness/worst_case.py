@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from bench.robustness.attacks import NOISE, attack_order
-from bench.summaries import members, separation, share, share_by_group
+from bench.summaries import group_rows, measure_separation, share, share_by_group
 from core import metrics
 from train.data.dataset import ScanDataset
 
 PAIRS = (  # the second leaves no more right than the first
-    (NOISE, "A3"),
-    (NOISE, "A10"),
-    ("A2", "A3"),
-    ("A10", "A3"),
-    ("A10", "A2"),
-    ("A5", "A3"),
-    ("A6", "A3"),
-    ("A1", "A3"),
-    ("clean", "A3"),
-)
+    (NOISE, "A3"), (NOISE, "A10"), ("A2", "A3"), ("A10", "A3"), ("A10", "A2"), ("A5", "A3"),
+    ("A6", "A3"), ("A1", "A3"), ("clean", "A3"),
+)  # fmt: skip
+FORMS = ("right", "right_8bit")  # as attacked, and rounded to 8 bits
 Rows = Mapping[str, Mapping[str, Any]]
 
 
@@ -48,11 +42,9 @@ def undetected_mask(row: Mapping[str, Any]) -> Tensor:
     return torch.tensor([bit == "1" for bit in bits])
 
 
-def worst_case(rows: Rows, system: str, form: str = "right") -> Tensor:
-    """Mark the scans that are correct after every row, bool (N,)."""
-    return torch.stack([robust_mask(row, form) for row in select_rows(rows, system).values()]).all(
-        0
-    )
+def robust_to_all(rows: Iterable[Mapping[str, Any]], forms: Sequence[str] = FORMS) -> Tensor:
+    """Mark the scans that are robust to every row in all `forms`, bool (N,)."""
+    return torch.stack([robust_mask(row, form) for row in rows for form in forms]).all(0)
 
 
 def summarize_systems(
@@ -73,14 +65,15 @@ def summarize_systems(
     for system in [s for s in systems if only in (None, s)]:
         own = select_rows(rows, system)
         found[system] = {"meaning": own["clean"]["meaning"], "rows": list(own)}
-        in_8bit = worst_case(rows, system, "right_8bit")
+        robust = robust_to_all(own.values())  # a scan in 8 bits lies in the ball as well
+        in_8bit = robust_to_all(own.values(), ["right_8bit"])
         found[system]["worst_8bit"] = summarize_accuracy(in_8bit, fold)
-        # a scan in 8 bits lies in the ball as well
-        found[system]["worst"] = summarize_accuracy(robust_to_all(own), fold)
-        found[system]["clean"] = summarize_accuracy(worst_case({"": own["clean"]}, system), fold)
+        found[system]["worst"] = summarize_accuracy(robust, fold)
+        found[system]["clean"] = summarize_accuracy(robust_mask(own["clean"]), fold)
         found[system]["falls"] = count_broken(own)
         if best in systems and system != best:
-            b, c, p = metrics.mcnemar(robust_to_all(select_rows(rows, best)), robust_to_all(own))
+            theirs = robust_to_all(select_rows(rows, best).values())
+            b, c, p = metrics.mcnemar(theirs, robust)
             found[system]["mcnemar"] = {f"only_{best}": b, "only_it": c, "p": p}
         if "scores" in own["clean"]:
             found[system]["detection"] = measure_detection(
@@ -93,7 +86,7 @@ def summarize_systems(
 def summarize_accuracy(right: Tensor, fold: ScanDataset) -> dict[str, Any]:
     """Return accuracy with intervals, by kind of tumour and by source."""
     found = share_by_group(right, fold.groups)
-    kinds, sources = members(fold.subtypes), members(fold.sources)
+    kinds, sources = group_rows(fold.subtypes), group_rows(fold.sources)
     found["recall"] = {kind: share(right[rows]) for kind, rows in kinds.items()}
     if len(sources) > 1:
         found["sources"] = {
@@ -107,26 +100,16 @@ def count_broken(own: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, in
 
     With a detector also the undetected: misread and not flagged, of scans correct when clean.
     """
-    right = left = robust_in_both(own["clean"])
+    right = left = robust_to_all([own["clean"]])
     found = {}
     for name in [n for n in attack_order() if n in own]:
         row = own[name]
-        broken = left & ~robust_in_both(row)
+        broken = left & ~robust_to_all([row])
         found[name] = {"tried": int((left & evaluated_mask(row)).sum()), "fell": int(broken.sum())}
         if "unnoticed" in row:
             found[name]["unnoticed"] = int((right & undetected_mask(row)).sum())
         left = left & ~broken
     return found
-
-
-def robust_in_both(row: Mapping[str, Any]) -> Tensor:
-    """Mark the scans robust to a row's attack, as attacked and in 8 bits, bool (N,)."""
-    return robust_mask(row) & robust_mask(row, "right_8bit")
-
-
-def robust_to_all(own: Mapping[str, Mapping[str, Any]]) -> Tensor:
-    """Mark the scans that are robust to every row, bool (N,)."""
-    return torch.stack([robust_in_both(row) for row in own.values()]).all(0)
 
 
 def count_undetected(own: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, int]]:
@@ -137,8 +120,8 @@ def count_undetected(own: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str
     clean = own["clean"]
     past = torch.stack([undetected_mask(row) for row in own.values()]).any(0)
     groups = {
-        "as_they_are": ~robust_in_both(clean),
-        "attacked": robust_in_both(clean) & ~robust_to_all(own),
+        "as_they_are": ~robust_to_all([clean]),
+        "attacked": robust_to_all([clean]) & ~robust_to_all(own.values()),
     }
     return {
         name: {"misread": int(some.sum()), "unnoticed": int((some & past).sum())}
@@ -163,7 +146,7 @@ def measure_detection(
 
     def compare(some: Tensor, attacked: Tensor) -> dict[str, Any]:
         chosen = [groups[i] for i in some.nonzero()[:, 0].tolist()]
-        return {**separation(clean[some], attacked, chosen), **alarms(attacked)}
+        return {**measure_separation(clean[some], attacked, chosen), **alarms(attacked)}
 
     found["clean"] = alarms(clean)
     for name in attack_order():

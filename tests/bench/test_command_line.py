@@ -9,9 +9,9 @@ from PIL import Image
 
 from bench import options
 from bench.__main__ import build_parser, main
-from bench.commands import MEASUREMENTS
+from bench.commands import MEASUREMENTS, tables
 from bench.provenance import ROOT, key_of
-from bench.report.write import fill, read_results, tables
+from bench.report.write import fill, read_results
 from bench.robustness import run as robustness
 from train.data.cifar import CLASSES, PARTS
 

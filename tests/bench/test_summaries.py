@@ -9,7 +9,7 @@ from bench.components.detector import measure_alarms, measure_detection
 from bench.robustness.all_scans import evaluate_all
 from bench.robustness.attacks import CLEAN, Attacker
 from bench.robustness.systems import build_systems
-from bench.summaries import RANGES, histogram, reliability, roc
+from bench.summaries import RANGES, compute_roc, count_reliability, count_scores
 from core import metrics
 from core.detector import SCORES
 from core.features import FEATURES
@@ -21,7 +21,7 @@ def _scores(shift: float, n: int = 400) -> torch.Tensor:
 
 def test_the_curve_is_that_of_the_figures_beside_it():
     negative, positive = _scores(0), _scores(1.5)
-    curve = roc(negative, positive)
+    curve = compute_roc(negative, positive)
     assert len(curve) == 101 and curve[-1] == 1.0
     assert curve == sorted(curve)
     score = torch.cat([negative, positive])
@@ -32,13 +32,13 @@ def test_the_curve_is_that_of_the_figures_beside_it():
 
 
 def test_scores_that_separate_and_that_do_not():
-    assert roc(torch.zeros(3), torch.ones(3)) == [1.0] * 101
-    assert roc(torch.ones(3), torch.ones(3))[:100] == [0.0] * 100
+    assert compute_roc(torch.zeros(3), torch.ones(3)) == [1.0] * 101
+    assert compute_roc(torch.ones(3), torch.ones(3))[:100] == [0.0] * 100
 
 
 def test_a_histogram_counts_every_scan_beyond_its_range_too():
     low, high = RANGES["paper"]
-    counts = histogram(
+    counts = count_scores(
         torch.tensor([low - 5, low, low + 0.04 * (high - low), high, high + 5]), "paper"
     )["counts"]
     assert (counts[0], counts[1], counts[-1]) == (2, 1, 2)
@@ -47,7 +47,7 @@ def test_a_histogram_counts_every_scan_beyond_its_range_too():
 
 def test_reliability_bins_hold_every_scan():
     probability = torch.tensor([0.0, 0.05, 0.55, 0.99, 1.0])
-    found = reliability(probability, torch.tensor([0, 1, 1, 1, 1]))
+    found = count_reliability(probability, torch.tensor([0, 1, 1, 1, 1]))
     assert found["n"] == [2, 0, 0, 0, 0, 1, 0, 0, 0, 2]
     assert found["tumours"] == [1, 0, 0, 0, 0, 1, 0, 0, 0, 2]
     assert found["mean"][0] == pytest.approx(0.025) and found["mean"][1] is None

@@ -30,7 +30,7 @@ def test_without_a_browser_it_says_what_is_missing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(browser, "CHROMIUM", None)
-    with pytest.raises(ValueError, match="needs Chromium"), browser.visitor():
+    with pytest.raises(ValueError, match="needs Chromium"), browser.open_browser():
         pass
 
 
@@ -63,15 +63,9 @@ def test_another_s_result_and_an_error_are_noticed(monkeypatch: pytest.MonkeyPat
     assert (visit.asked, len(visit.times), visit.mixed, len(visit.errors)) == (3, 2, 1, 1)
 
 
-def test_memory_is_noted_once_at_each_mark(monkeypatch: pytest.MonkeyPatch) -> None:
-    sizes: Any = iter([100.0, 110.0, 150.0, 121.0])
-    monkeypatch.setattr(load_test, "peak_memory", lambda *_: next(sizes))
-    visit = SimpleNamespace(times=[])
-    memory = load_test._Memory(SimpleNamespace(process=SimpleNamespace(pid=1)), [visit])  # type: ignore[arg-type, list-item]
-    for done in (5, 21, 100, 230):
-        visit.times = [0.0] * done
-        memory.look()
-    assert memory.figures() == {
+def test_memory_is_noted_once_at_each_mark() -> None:
+    samples = [(5, 100.0), (21, 110.0), (100, 150.0), (230, 121.0)]
+    assert load_test.summarize_memory(samples) == {
         "memory_mb_after_20": 110.0,
         "memory_mb_after_200": 121.0,
         "memory_mb_at_the_end": 121.0,

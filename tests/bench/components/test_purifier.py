@@ -1,15 +1,11 @@
-"""Filters against SciPy, energies against closed forms, outlines against areas."""
-
-import json
-import math
+"""Filters against SciPy, energies against closed forms."""
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from scipy import ndimage
 
-from bench.components.lesions import draw_mask, load_masks, measure_contrast
+from bench.components.lesions import measure_contrast
 from bench.components.purifier import (
     measure_accuracy,
     measure_denoising,
@@ -91,26 +87,6 @@ def test_fidelity_falls_with_depth(pipeline, test_fold):
     assert psnr[f"t = {c.t_floor}"]["mean"] > psnr[f"t = {c.t_max}"]["mean"]
 
 
-def test_outlines_keep_their_area_and_place():
-    circle = draw_mask([{"name": "circle", "cx": 100, "cy": 50, "r": 30}], 200, 100)
-    scale = 224 / 200
-    assert int(circle.sum()) == pytest.approx(math.pi * (30 * scale) ** 2, rel=0.03)
-    rows, columns = circle.nonzero().double().mean(0).tolist()
-    assert (rows, columns) == pytest.approx((112, 112), abs=1.5)
-    ellipse = {"name": "ellipse", "cx": 50, "cy": 100, "rx": 40, "ry": 10, "theta": math.pi / 2}
-    turned = draw_mask([ellipse], 200, 200).nonzero()
-    height, width = (turned.max(0).values - turned.min(0).values).tolist()
-    assert height > 3 * width
-    square = {
-        "name": "polygon",
-        "all_points_x": [0, 99, 99, 0],
-        "all_points_y": [0, 0, 99, 99],
-    }
-    assert float(draw_mask([square], 200, 200)[:110, :110].double().mean()) > 0.97
-    with pytest.raises(ValueError, match="unknown shape 'rect'"):
-        draw_mask([{"name": "rect"}], 100, 100)
-
-
 def test_contrast_is_the_difference_to_the_ring():
     mask = torch.zeros(64, 64, dtype=torch.bool)
     mask[20:40, 20:40] = True
@@ -118,21 +94,6 @@ def test_contrast_is_the_difference_to_the_ring():
     x[0][mask] = 0.7
     assert measure_contrast(x, mask) == pytest.approx(0.4, abs=1e-6)
     assert measure_contrast(replace_all(x, 0.5), mask) == pytest.approx(0.0, abs=1e-6)
-
-
-def test_lesions_are_found_by_file(test_fold, tmp_path):
-    for entry in test_fold.entries:
-        target = tmp_path / entry.file
-        target.parent.mkdir(parents=True, exist_ok=True)
-        Image.new("L", (224, 224)).save(target)
-    assert load_masks(test_fold, tmp_path) == {}
-    file = next(e.file for e in test_fold.entries if "yes" in e.file)
-    shape = {"name": "circle", "cx": 112, "cy": 112, "r": 20}
-    entry = {"filename": file.split("/")[-1], "regions": [{"shape_attributes": shape}]}
-    (tmp_path / "br35h" / "annotations_all.json").write_text(json.dumps({"x": entry}))
-    masks = load_masks(test_fold, tmp_path)
-    (row,) = masks
-    assert test_fold.entries[row].file == file
 
 
 def replace_all(x, value):

@@ -191,16 +191,16 @@ def test_evasion_is_measured_on_the_victim_s_scans_with_the_attacker_s_gradient(
         (x[:, 0] * 255).to(torch.uint8).numpy(), torch.tensor([0, 1, 0, 1]), "abab", range(4)
     )
 
-    def reader(sign: float) -> comparison.Reader:
+    def model(sign: float) -> comparison.ClientModel:
         def logits(z: torch.Tensor) -> torch.Tensor:
             level = sign * 100 * (z.mean((1, 2, 3)) - 0.4980392)
             return torch.stack([-level, level], 1)
 
-        return comparison.Reader(logits, lambda z, _: logits(z), {})
+        return comparison.ClientModel(logits, lambda z, _: logits(z), {})
 
     step = PGD(eps=0.1, alpha=0.1, steps=1, random_start=False)
     attack = Attack("A0", "", "", CLASSIFIER, lambda _: step)
-    same = comparison.evasion([reader(1.0), reader(1.0)], [data, data], attack)
+    same = comparison.measure_evasion([model(1.0), model(1.0)], [data, data], attack)
     assert same["diagonal"] == same["off_diagonal"] == 0.0
-    opposite = comparison.evasion([reader(1.0), reader(-1.0)], [data, data], attack)
+    opposite = comparison.measure_evasion([model(1.0), model(-1.0)], [data, data], attack)
     assert opposite["diagonal"] == 0.0 and opposite["off_diagonal"] == 1.0

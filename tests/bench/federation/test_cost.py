@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bench.federation.methods import Cost, cost
+from bench.federation.methods import Cost, count_cost
 from core.moe import MixtureOfExperts, MoEConfig
 from core.pipeline import MedFedPure
 
@@ -23,13 +23,13 @@ def test_a_convolution_and_a_linear_layer_by_hand() -> None:
     multiply_adds = 16 * 8 * 3 * 9 + 16 * 8 * 9 + 8 * 16 * 10
     parameters = (8 * 3 * 9 + 8) + 8 * 9 + (8 * 16 * 10 + 10)
     x = torch.rand(1, 3, 8, 8)
-    assert cost(net, lambda: net(x)) == Cost(parameters, multiply_adds)
-    assert cost(net, lambda: net(x.repeat(5, 1, 1, 1))).multiply_adds == 5 * multiply_adds
+    assert count_cost(net, lambda: net(x)) == Cost(parameters, multiply_adds)
+    assert count_cost(net, lambda: net(x.repeat(5, 1, 1, 1))).multiply_adds == 5 * multiply_adds
 
 
 def test_attention_is_counted() -> None:
     q = torch.rand(1, 2, 7, 4)  # two heads, seven tokens, four numbers each
-    products = cost(nn.Identity(), lambda: F.scaled_dot_product_attention(q, q, q))
+    products = count_cost(nn.Identity(), lambda: F.scaled_dot_product_attention(q, q, q))
     assert products == Cost(0, 2 * (2 * 7 * 7 * 4))
 
 
@@ -41,8 +41,8 @@ def test_a_mixture_costs_its_experts_and_its_gate(kind: str, gate: int, biases: 
         img_size=16, sides=(16, 8), channels=(4, 4, 4, 4), hidden=6, attention_hidden=5, gate=kind
     )
     model, x = MixtureOfExperts(config).eval(), torch.rand(1, 1, 16, 16)
-    experts = [cost(expert, lambda e=expert: e(x)) for expert in model.experts]
-    assert cost(model, lambda: model(x)) == Cost(
+    experts = [count_cost(expert, lambda e=expert: e(x)) for expert in model.experts]
+    assert count_cost(model, lambda: model(x)) == Cost(
         sum(c.parameters for c in experts) + gate + biases,
         sum(c.multiply_adds for c in experts) + gate,
     )
@@ -57,9 +57,9 @@ def test_a_reading_costs_all_that_the_system_does(tiny_system: MedFedPure) -> No
     parts: list[Tensor] = []
 
     def of(call) -> int:
-        return cost(tiny_system, call).multiply_adds
+        return count_cost(tiny_system, call).multiply_adds
 
-    whole = cost(tiny_system, lambda: parts.append(tiny_system.read(scan).purified))
+    whole = count_cost(tiny_system, lambda: parts.append(tiny_system.read(scan).purified))
     assert whole.multiply_adds == (
         of(lambda: tiny_system.detect(x))
         + of(lambda: tiny_system.measure_novelty(x))

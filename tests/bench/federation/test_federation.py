@@ -274,8 +274,6 @@ def test_the_command_writes_rows_and_goes_on(data, tmp_path, capsys):
     assert "payload: kept from" in capsys.readouterr().err
     assert main([*words, "--rows", "speed"]) == 2
     assert "unknown row 'speed': choose from overhead" in capsys.readouterr().err
-    assert main([*words, "--rows", "twice"]) == 2
-    assert "row 'twice' was removed: tests/train/federated asserts it" in capsys.readouterr().err
     text = tables(first["rows"])
     assert "| payload | " in text and "| mixture | " in text
 

@@ -32,10 +32,10 @@ def test_equal_results_give_equal_bytes(results, drawn):
 
 
 def test_a_figure_needs_nothing_else_and_names_its_data(results, drawn):
-    keys = figures.data_keys(results)
+    data = figures.read_all(results)
     for name, svg in drawn.items():
         ElementTree.fromstring(svg)
-        assert f"data {keys[name]}" in svg.decode() and b"<image" not in svg
+        assert f"data {figures.data_key(data[name])}" in svg.decode() and b"<image" not in svg
         assert b"<script" not in svg and b"dc:date" not in svg
 
 
@@ -49,7 +49,7 @@ def test_the_curve_begins_with_the_same_scans_clean(results):
 
 
 def test_missing_results_leave_their_figures_out():
-    assert figures.draw_all({}) == {} == figures.data_keys({})
+    assert figures.draw_all({}) == {} == figures.read_all({})
 
 
 def test_check_compares_figures_by_their_data(results, tmp_path, capsys):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from bench.report.headline import READINGS, SUITE, SYSTEMS, headline
+from bench.report.headline import READINGS, SUITE, SYSTEMS, render_headline
 
 
 def block(share, n):
@@ -20,14 +20,14 @@ def results():
 
 
 def test_a_line_for_each_system_with_intervals_and_the_number_of_scans(results):
-    lines = headline(results).splitlines()
+    lines = render_headline(results).splitlines()
     assert lines[0].count("n = 480") == 2 and lines[0].count("n = 200") == 1
     assert [line.split(" | ")[0] for line in lines[2:6]] == [f"| {n}" for n in SYSTEMS.values()]
     assert "| 94.0 [92.0 to 95.0] | 50.0 [48.0 to 51.0] | 80.0 [78.0 to 81.0] |" in lines[2]
 
 
 def test_what_was_not_measured_is_said(results):
-    line = next(x for x in headline(results).splitlines() if "detector and purifier |" in x)
+    line = next(x for x in render_headline(results).splitlines() if "detector and purifier |" in x)
     assert line.endswith("| not measured |")
 
 
@@ -35,4 +35,4 @@ def test_what_was_not_measured_is_said(results):
 def test_a_missing_file_is_named(results, stem):
     del results[stem]
     with pytest.raises(KeyError, match=rf"{stem}\.json"):
-        headline(results)
+        render_headline(results)

@@ -1,4 +1,4 @@
-"""The ladder on phantoms: every row runs on every target, and each self-check can fail."""
+"""The attack suite on phantoms: every attack runs on every system that it fits."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from bench.parallel import ParallelBatches
 from bench.provenance import machine_facts
 from bench.report.write import fill
 from bench.result_file import ResultFile, ResultFileError
+from bench.robustness import checks
 from bench.robustness import run as commands
 from bench.robustness.attacks import (
     ATTACKS,
@@ -37,30 +38,35 @@ EPS = 0.015
 CPU = torch.device("cpu")
 
 
+@pytest.fixture(scope="module", autouse=True)
+def quick_checks():
+    """Self-checks of one step: that each can fail is asserted in test_checks."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("FEW_STEPS", "LARGE_EPS_STEPS", "SCORE_STEPS", "SCORE_QUERIES"):
+            patch.setattr(checks, name, 1)
+        yield
+
+
 @pytest.fixture(scope="module")
-def climbed(pipeline, test_fold, tmp_path_factory, tiny):
-    path = tmp_path_factory.mktemp("ladder") / "ladder.json"
+def suite(pipeline, test_fold, tmp_path_factory, tiny):
+    """The whole suite on three scans; summarized once, at its end."""
+    path = tmp_path_factory.mktemp("suite") / "suite.json"
     store = ResultFile(path, "robustness", {"of": "this"}, {"machine": machine_facts(CPU)})
-    commands.measure(
-        store,
-        pipeline,
-        [pipeline],
-        test_fold,
-        row_names(),
-        None,
-        tiny,
-        eps=EPS,
-        lanes=ParallelBatches(CPU, 3),
-    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(commands, "run_suite", lambda *given: run_suite(*given[:-1]))
+        commands.measure(
+            store, pipeline, [pipeline], test_fold, row_names(), None, tiny, eps=EPS,
+            lanes=ParallelBatches(CPU, 3),
+        )  # fmt: skip
     return json.loads(path.read_text())
 
 
 @pytest.mark.slow
-def test_every_row_runs_on_every_target_that_it_fits(climbed, known):
-    rows = climbed["rows"]
-    for rung in ATTACKS:
-        for target in known.values():
-            assert (f"{rung.key}: {target.name}" in rows) == rung.fits_to(target)
+def test_every_row_runs_on_every_target_that_it_fits(suite, known):
+    rows = suite["rows"]
+    for attack in ATTACKS:
+        for system in known.values():
+            assert (f"{attack.key}: {system.name}" in rows) == attack.fits_to(system)
     fitting = {r.key: [t for t in known.values() if r.fits_to(t)] for r in ATTACKS}
     assert all(fitting.values())
     assert {t.name for t in fitting["A7"]} == {"diffpure"}
@@ -70,12 +76,12 @@ def test_every_row_runs_on_every_target_that_it_fits(climbed, known):
     assert len(fitting["A3"]) == len(known)
     assert "randomness: defence" in rows and "self-check: defence" in rows
     assert sum(name.startswith("curve") for name in rows) == 15
-    assert climbed["unfinished"] == {}
+    assert suite["unfinished"] == {}
 
 
 @pytest.mark.slow
-def test_a_rows_bits_say_what_was_tried_and_what_fell(climbed):
-    for name, row in climbed["rows"].items():
+def test_a_rows_bits_say_what_was_tried_and_what_fell(suite):
+    for name, row in suite["rows"].items():
         if "system" not in row:
             continue
         for form in ("right", "right_8bit"):
@@ -91,11 +97,11 @@ def test_a_rows_bits_say_what_was_tried_and_what_fell(climbed):
 
 
 @pytest.mark.slow
-def test_the_standing_is_the_worst_case_of_each_scan(climbed, known):
-    found = climbed["standings"]
+def test_the_standing_is_the_worst_case_of_each_scan(suite, known):
+    found = suite["standings"]
     assert set(found) == set(known)
     for name, standing in found.items():
-        own = [r for r in climbed["rows"].values() if r.get("system") == name]
+        own = [r for r in suite["rows"].values() if r.get("system") == name]
         left = {
             form: {i for i in range(3) if all(r[form][i] != "0" for r in own)}
             for form in ("right", "right_8bit")
@@ -114,14 +120,14 @@ def test_the_standing_is_the_worst_case_of_each_scan(climbed, known):
 
 
 @pytest.mark.slow
-def test_the_tables_show_every_system_row_and_reading(climbed, known):
-    results = {"ladder-leak-free": climbed}
+def test_the_tables_show_every_system_row_and_reading(suite, known):
+    results = {"ladder-leak-free": suite}
     rows = fill("<!-- results:attack-suite -->\n<!-- /results -->", results)
-    for target in known.values():
-        assert rows.count(f"| {SUITE_SYSTEMS[target.name]} |") == 1
+    for system in known.values():
+        assert rows.count(f"| {SUITE_SYSTEMS[system.name]} |") == 1
     broken = fill("<!-- results:attack-suite-broken -->\n<!-- /results -->", results)
-    for rung in ATTACKS:
-        assert f"- {rung.title}: {rung.meaning}" in broken and f"| {rung.title} |" in broken
+    for attack in ATTACKS:
+        assert f"- {attack.title}: {attack.meaning}" in broken and f"| {attack.title} |" in broken
     curve = fill("<!-- results:attack-suite-curve -->\n<!-- /results -->", results)
     assert (
         "eps 0.06" in curve
@@ -138,11 +144,11 @@ def test_the_tables_show_every_system_row_and_reading(climbed, known):
 def test_scans_that_fell_are_not_tried_again_but_for_those_rows_are_compared_on(
     store, four, known, tiny
 ):
-    target = known["undefended"]
-    wrong = replace(target, classify=lambda x: target.classify(x).flip(1))
-    clean = _climbed(store, four, [target], [], tiny)["clean: undefended"]["right"]
+    system = known["undefended"]
+    wrong = replace(system, classify=lambda x: system.classify(x).flip(1))
+    clean = _run(store, four, [system], [], tiny)["clean: undefended"]["right"]
     assert "0" in clean and "1" in clean  # an untrained network: some of both
-    rows = _climbed(store, four, [replace(wrong, name="wrong")], ["A0"], tiny)
+    rows = _run(store, four, [replace(wrong, name="wrong")], ["A0"], tiny)
     few = (0, 3)  # of four
     tried = [bit != "-" for bit in rows["A0: wrong"]["right"]]
     assert tried == [bit == "0" or i in few for i, bit in enumerate(clean)]
@@ -151,22 +157,22 @@ def test_scans_that_fell_are_not_tried_again_but_for_those_rows_are_compared_on(
 
 def test_what_fell_to_rows_that_the_file_holds_stays_fallen(store, four, known, tiny):
     """Whatever rows a run asks for, and in whatever order."""
-    target = known["undefended"]
-    first = _climbed(store, four, [target], ["A3"], tiny)
+    system = known["undefended"]
+    first = _run(store, four, [system], ["A3"], tiny)
     right = {i for i, bit in enumerate(first["clean: undefended"]["right"]) if bit == "1"}
     (open_one,) = sorted(right - {0, 3})[:1]
     for form in ("right", "right_8bit"):
         bits = list(first["A3: undefended"][form])
         bits[open_one] = "0"
         first["A3: undefended"][form] = "".join(bits)
-    row = _climbed(store, four, [target], ["A0"], tiny)["A0: undefended"]
+    row = _run(store, four, [system], ["A0"], tiny)["A0: undefended"]
     assert row["right"][open_one] == "-"
 
 
-def test_a_row_that_lacks_scans_is_tried_on_those_alone(store, four, known, tiny, monkeypatch):
+def test_a_row_that_lacks_scans_is_measured_again(store, four, known, tiny, monkeypatch):
     """Such as one that was measured when fewer scans were compared."""
-    target, calls = known["defence"], []
-    whole = deepcopy(_climbed(store, four, [target], ["A9"], tiny)["A9: defence"])
+    system, calls = known["defence"], []
+    whole = deepcopy(_run(store, four, [system], ["A9"], tiny)["A9: defence"])
     cut = deepcopy(whole)
     for key in ("right", "right_8bit", "unnoticed"):
         cut[key] = "-" + cut[key][1:]
@@ -176,25 +182,23 @@ def test_a_row_that_lacks_scans_is_tried_on_those_alone(store, four, known, tiny
     real = evaluate_scans
 
     def seen_by(into, name, what, fold, tried, *rest):
-        calls.append((name, tried.nonzero()[:, 0].tolist()))
+        assert store.content["rows"]["A9: defence"]["tried"] == 0  # kept until the new one is whole
+        calls.append((name, [bit == "-" for bit in whole["right"]] == (~tried).tolist()))
         return real(into, name, what, fold, tried, *rest)
 
     monkeypatch.setattr("bench.robustness.evaluate.evaluate_scans", seen_by)
-    row = _climbed(store, four, [target], ["A9"], tiny)["A9: defence"]
-    assert calls == [("A9: defence", [0])]
+    row = _run(store, four, [system], ["A9"], tiny)["A9: defence"]
+    assert calls == [("A9: defence", True)]
     for key in ("right", "right_8bit", "unnoticed", "tried", "fell", "commit"):
         assert row[key] == whole[key], key
     torch.testing.assert_close(
         *(torch.tensor(r["scores"]) for r in (row, whole)), atol=1e-4, rtol=0
     )
-    (addition,) = row["additions"]
-    assert addition["commit"] == store.content["provenance"]["commit"]
-    assert row["wall_s"] == pytest.approx(whole["wall_s"] + addition["wall_s"], abs=0.11)
-    again = _climbed(store, four, [target], ["A9"], tiny)["A9: defence"]
+    again = _run(store, four, [system], ["A9"], tiny)["A9: defence"]
     assert again == row and len(calls) == 1
 
 
-def _climbed(store, fold, chosen, names, budget):
+def _run(store, fold, chosen, names, budget):
     run_suite(
         store, fold, chosen, attacks_named(names), Attacker(EPS, budget), ParallelBatches(CPU, 2)
     )
@@ -202,7 +206,7 @@ def _climbed(store, fold, chosen, names, budget):
 
 
 def test_a_killed_row_goes_on_and_is_no_figure_before(tmp_path, four, known):
-    target, every = known["undefended"], torch.ones(4, dtype=torch.bool)
+    system, every = known["undefended"], torch.ones(4, dtype=torch.bool)
     path, calls = tmp_path / "ladder.json", []
 
     def attack(scans):
@@ -216,7 +220,7 @@ def test_a_killed_row_goes_on_and_is_no_figure_before(tmp_path, four, known):
         return store.row(
             "A3",
             lambda: evaluate_scans(
-                store, "A3", target, four, every, attack, ParallelBatches(CPU, 2)
+                store, "A3", system, four, every, attack, ParallelBatches(CPU, 2)
             ),
         )
 
@@ -230,7 +234,7 @@ def test_a_killed_row_goes_on_and_is_no_figure_before(tmp_path, four, known):
     whole = evaluate_scans(
         ResultFile(tmp_path / "w.json", "", {}, {}),
         "A3",
-        target,
+        system,
         four,
         every,
         lambda s: [s.x],
@@ -252,10 +256,10 @@ def test_what_other_code_began_is_begun_again(tmp_path):
 
 
 def test_other_budgets_are_other_rows(store, four, known, tiny):
-    target = known["undefended"]
-    first = _climbed(store, four, [target], ["A0"], tiny)["A0: undefended"]
-    assert _climbed(store, four, [target], ["A0"], tiny)["A0: undefended"] == first
-    other = _climbed(store, four, [target], ["A0"], replace(tiny, steps=3))["A0: undefended"]
+    system = known["undefended"]
+    first = _run(store, four, [system], ["A0"], tiny)["A0: undefended"]
+    assert _run(store, four, [system], ["A0"], tiny)["A0: undefended"] == first
+    other = _run(store, four, [system], ["A0"], replace(tiny, steps=3))["A0: undefended"]
     assert other["key"] != first["key"]
 
 
@@ -304,7 +308,7 @@ def test_standings_are_on_disk_before_the_noise_and_a_weak_attack_on_it_is_named
         said = {k: {"one_shot": {"mean": m}, "first": m} for k, m in share_of.items()}
         return {"n": 8, "eot": 2, "draws": 20, **said}
 
-    monkeypatch.setattr(commands, "randomness", noise)
+    monkeypatch.setattr(commands, "measure_randomness", noise)
     commands.measure(
         store,
         pipeline,

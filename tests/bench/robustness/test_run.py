@@ -18,7 +18,7 @@ from bench.robustness.systems import (
     classifier_of,
     read_together,
 )
-from bench.summaries import Reading, figures, join
+from bench.summaries import Reading, join_readings, summarize_reading
 from core import metrics
 from train.data.corpus import load_fold
 
@@ -193,7 +193,7 @@ def test_a_row_holds_every_figure(pipeline, test_fold):
 
 def test_figures_of_a_single_class_leave_out_what_needs_two(test_fold):
     healthy = test_fold.pick([i for i, y in enumerate(test_fold.labels.tolist()) if y == 0])
-    block = figures(Reading(torch.full((len(healthy),), 0.2)), healthy)
+    block = summarize_reading(Reading(torch.full((len(healthy),), 0.2)), healthy)
     assert block["specificity"] == 1.0
     assert "auc" not in block
     assert "sensitivity" not in block
@@ -201,7 +201,7 @@ def test_figures_of_a_single_class_leave_out_what_needs_two(test_fold):
 
 def test_sources_stand_apart_where_there_are_several(data):
     fold = load_fold("multi-source", "test", data[0], cache=None, manifests=data[1])
-    block = figures(Reading(fold.labels * 0.8 + 0.1), fold)
+    block = summarize_reading(Reading(fold.labels * 0.8 + 0.1), fold)
     assert {name: part["n"] for name, part in block["sources"].items()} == {
         "br35h": 8,
         "brain-tumor-mri": 4,
@@ -212,7 +212,7 @@ def test_sources_stand_apart_where_there_are_several(data):
 
 
 def test_join_keeps_order_and_absent_columns():
-    joined = join([Reading(torch.tensor([0.1, 0.2])), Reading(torch.tensor([0.3]))])
+    joined = join_readings([Reading(torch.tensor([0.1, 0.2])), Reading(torch.tensor([0.3]))])
     assert joined.probability.tolist() == pytest.approx([0.1, 0.2, 0.3])
     assert joined.flagged is None
 

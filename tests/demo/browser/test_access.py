@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from bench.app.browser import RULES, violations
 from core.scan import to_png
 from demo.phantom import draw_phantom
+from tests.demo.browser.accessibility import RULES, find_violations
 from tests.demo.browser.browsing import NEEDS_BROWSER, SHOTS, Served, drop, wait_for_line
 
 pytestmark = NEEDS_BROWSER
@@ -20,7 +20,7 @@ pytestmark = NEEDS_BROWSER
 @pytest.mark.parametrize("theme", ["dark", "light"])
 def test_no_tab_has_a_violation(served: Served, visit: Any, theme: str) -> None:
     page = visit(f"{served.url}?__theme={theme}")
-    look = partial(violations, page, RULES if theme == "dark" else ["color-contrast"])
+    look = partial(find_violations, page, RULES if theme == "dark" else ["color-contrast"])
     found = {"start": look()}
     drop(page, b"no picture", "bad.png")
     page.wait_for_selector(".mf-scan[role=alert]")

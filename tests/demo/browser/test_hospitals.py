@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from torch import Tensor
 
-from bench.app.browser import RULES, violations
 from core.scan import to_png
+from tests.demo.browser.accessibility import RULES, find_violations
 from tests.demo.browser.browsing import NEEDS_BROWSER, Served, drop, wait_for_line
 from tests.hospitals import COUNT
 
@@ -52,7 +52,7 @@ def test_read_as_another_hospital(
     federation: Served, visit: Callable[[str], Any], scan: Tensor
 ) -> None:
     page = visit(federation.url)
-    assert violations(page, RULES) == []
+    assert find_violations(page, RULES) == []
     drop(page, to_png(scan))
     page.wait_for_selector("#scan img")
     box = page.get_by_label("Read as")
@@ -60,7 +60,7 @@ def test_read_as_another_hospital(
     box.focus()
     page.keyboard.press("ArrowDown")
     page.wait_for_selector("#hospital [role=option] >> nth=2")
-    assert violations(page, RULES) == []
+    assert find_violations(page, RULES) == []
     page.keyboard.press("ArrowDown")
     page.keyboard.press("Enter")
     page.wait_for_function("!document.querySelector('#hospital input').value.includes(' 1 ')")
@@ -74,12 +74,12 @@ def test_read_as_another_hospital(
     rows = page.locator(".mf-hospitals tbody tr")
     assert rows.count() == COUNT
     assert page.inner_text(".mf-chosen th").replace("\n", "").startswith(chosen.split(" (")[0])
-    assert violations(page, RULES) == []
+    assert find_violations(page, RULES) == []
     page.evaluate(
         "() => document.body.classList.remove('dark') || "
         "document.documentElement.classList.add('mf-light')"
     )
-    assert violations(page, ["color-contrast"]) == []
+    assert find_violations(page, ["color-contrast"]) == []
     box.focus()
     page.keyboard.press("ArrowUp")
     page.keyboard.press("ArrowUp")
