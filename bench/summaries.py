@@ -108,13 +108,13 @@ def _auroc_interval(
     """Bootstrap groups, each scan with its paired adversarial example."""
     generator = torch.Generator().manual_seed(RESTART)
     names, index = torch.unique(torch.as_tensor(list(groups)), return_inverse=True)
-    members = [(index == k).nonzero()[:, 0] for k in range(len(names))]
-    values = []
-    for _ in range(draws):
-        picked = torch.randint(len(members), (len(members),), generator=generator)
-        rows = torch.cat([members[k] for k in picked.tolist()])
-        y = torch.arange(2).repeat_interleave(len(rows))
-        values.append(metrics.auroc(torch.cat([clean[rows], attacked[rows]]), y))
+    picked = torch.randint(len(names), (draws, len(names)), generator=generator)
+    counts = torch.zeros(picked.shape, dtype=torch.float64)
+    times = counts.scatter_add(1, picked, torch.ones_like(counts))[:, index]  # of each scan drawn
+    pairs = [attacked > clean[:, None], attacked >= clean[:, None]]  # a tie counts half
+    wins = ((times @ sum(pair.double() for pair in pairs)) * times).sum(1)
+    n = times.sum(1)
+    values = (wins / n / 2 / n).tolist()
     low, high = torch.quantile(torch.tensor(values), torch.tensor([0.025, 0.975])).tolist()
     return low, high
 

@@ -108,10 +108,8 @@ def group_bootstrap_interval(
     sums = torch.zeros(len(names), dtype=torch.float64).index_add(0, index, values.double().cpu())
     sizes = torch.bincount(index, minlength=len(names)).double()
     generator = torch.Generator().manual_seed(seed)
-    means = torch.empty(num_draws, dtype=torch.float64)
-    for draw in range(num_draws):
-        picked = torch.randint(len(names), (len(names),), generator=generator)
-        means[draw] = sums[picked].sum() / sizes[picked].sum()
+    picked = torch.randint(len(names), (num_draws, len(names)), generator=generator)
+    means = sums[picked].sum(1) / sizes[picked].sum(1)
     tail = (1 - level) / 2
     low, high = torch.quantile(means, torch.tensor([tail, 1 - tail], dtype=torch.float64)).tolist()
     return low, high

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from PIL import Image
 
 from bench.app.browser import open_browser
 from bench.app.load_test import analyse, make_scans
-from bench.app.server import run_app
+from bench.app.server import APP, run_app
 
 TABS = ("explore", "batch", "learn", "about")
 THEMES = ("dark", "light")
@@ -30,9 +30,9 @@ LESSON = (
 )
 
 
-def visit_tabs() -> Iterator[tuple[str, Any]]:
+def visit_tabs(app: Sequence[str] = APP) -> Iterator[tuple[str, Any]]:
     """Yield each tab's name with the theme, such as 'learn-dark', and the page that shows it."""
-    with run_app() as served, open_browser() as guest:
+    with run_app(app) as served, open_browser() as guest:
         for theme in THEMES:
             page = guest.open(f"{served.url}?__theme={theme}", 1600, 1000)
             page.click("#sample-0")

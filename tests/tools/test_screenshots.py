@@ -10,6 +10,7 @@ from tests.demo.browser.browsing import NEEDS_BROWSER
 from tools.screenshots import LESSON, TABS, THEMES, save_screenshot, take_step, visit_tabs
 
 pytestmark = NEEDS_BROWSER
+UNTRAINED_APP = ("-m", "tests.demo.browser.serve")
 
 
 @pytest.mark.slow
@@ -17,7 +18,7 @@ def test_every_tab_is_pictured_and_no_filled_tab_or_lesson_step_has_a_violation(
     tmp_path: Path,
 ) -> None:
     found, names = {}, []
-    for name, page in visit_tabs():
+    for name, page in visit_tabs(UNTRAINED_APP):
         names.append(name)
         save_screenshot(page, tmp_path / f"{name}.jpg")
         found[name] = find_violations(page)

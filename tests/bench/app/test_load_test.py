@@ -14,9 +14,10 @@ from bench.app.load_test import table
 
 @pytest.mark.slow
 @pytest.mark.browser
-def test_the_page_is_measured(tmp_path: Path) -> None:
+def test_the_page_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if browser.CHROMIUM is None:
         pytest.skip("Chromium is not installed")
+    monkeypatch.setattr(load_test, "TIMED", 2)
     out = tmp_path / "demo.json"
     options = ["--visitors", "2", "--seconds", "2"]
     assert main(["demo", "--out", str(out), *options]) == 0
