@@ -69,7 +69,7 @@ class Experiment:
         """True for a phase that is solved in closed form: one round of all clients, no gradient."""
         return self.step.is_solved
 
-    @property
+    @cached_property
     def is_all_shared(self) -> bool:
         """True if clients keep no personal tensors, so that a missed round costs them none."""
         return not self.select_personal(self.build_model())

@@ -15,7 +15,7 @@ TINY = (
     NETWORKS
     + """
 [classifier.fit]
-batch_size = 4
+batch_size = 8
 [federated]
 local_epochs = 1
 {federated}
@@ -32,10 +32,12 @@ min_scans = 2
 def surroundings(world: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     import torch
 
+    from train.calibration import fusion
     from train.data import split
 
     before = torch.get_num_threads()
     monkeypatch.setattr(split, "MANIFESTS", world / "manifests")
+    monkeypatch.setattr(fusion, "MAX_FEATURE_SHARE", 1.0)  # most of a small calibration's time
     monkeypatch.delenv("MEDFEDPURE_DATA", raising=False)
     yield
     torch.set_num_threads(before)

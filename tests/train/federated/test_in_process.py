@@ -362,7 +362,7 @@ def test_a_client_with_fewer_scans_than_a_batch_takes_no_part_and_is_on_the_reco
     preset, federate, tmp_path, capsys
 ):
     path = preset("num_rounds = 3")
-    path.write_text(path.read_text().replace("batch_size = 4", "batch_size = 9"))
+    path.write_text(path.read_text().replace("batch_size = 8", "batch_size = 9"))
     assert federate(path) == 1
     errors = capsys.readouterr().err
     assert "client 0: 8 training scans are fewer than a batch of 9" in errors

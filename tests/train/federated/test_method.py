@@ -30,6 +30,22 @@ from train.federated.shared_parameters import COUNTER, STATISTICS
 from train.federated.state_file import StateError, read
 from train.recipes import FILES, build_network, find_phase
 
+WHOLE = """
+extends = "smoke"
+[federated]
+num_rounds = 1
+local_epochs = 1
+[federated.partition]
+num_clients = 2
+min_scans = 2
+[calibrate]
+hidden_scans = 1
+hidden_steps = 2
+fit_scans = 6
+val_scans = 6
+eps = [0.015]
+"""
+
 
 def result(out: Path, phase: str = "mixture") -> dict:
     return json.loads((out / phase / RESULT).read_text(encoding="utf-8"))
@@ -58,9 +74,8 @@ def corpus(world: Path):
 def test_all_phases_are_learned_together_and_each_hospital_ends_with_a_whole_system(
     federate, world, tmp_path, corpus, capsys
 ):
-    text = 'extends = "smoke"\n[federated]\nnum_rounds = 1\nlocal_epochs = 1\n'
     path = tmp_path / "whole.toml"
-    path.write_text(text + "[federated.partition]\nnum_clients = 2\nmin_scans = 2\n")
+    path.write_text(WHOLE)
     assert federate(path, "out", "all") == 0
     for phase in FILES:
         facts = result(tmp_path / "out", phase)
@@ -110,7 +125,7 @@ def _calibrate_anew(path: Path, world: Path, weights: Path, out: Path, capsys) -
     other.write_text(path.read_text().replace("num_clients = 2", "num_clients = 3"))
     assert main(["export", *(str(other) if p == str(path) else p for p in places)]) == 2
     assert "has another federated, preset." in capsys.readouterr().err and not out.exists()
-    path.write_text(path.read_text() + "[calibrate]\nhidden_steps = 6\n")
+    path.write_text(path.read_text().replace("hidden_steps = 2", "hidden_steps = 4"))
     assert main(["export", *places, "--client", "1"]) == 0
     with pytest.raises(checkpoint.WeightsError):
         load(out, "cpu", hospital=1)  # its turn comes

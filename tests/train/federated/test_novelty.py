@@ -27,7 +27,7 @@ decoder_depth = 1
 decoder_heads = 2
 [mae.fit]
 epochs = 1
-batch_size = 4
+batch_size = 8
 [novelty]
 scans = 30
 outliers = 30
