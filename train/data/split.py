@@ -165,9 +165,10 @@ def find_groups(thumbs: np.ndarray, threshold: float = MIN_CORRELATION) -> np.nd
     forms = list_orientations(thumbs)
     for start in range(0, len(thumbs), 512):
         block = thumbs[start : start + 512]
-        close = np.maximum.reduce([block @ form.T for form in forms]) > threshold
+        # of each pair once: the inverse of a turn is one of the forms too
+        close = np.maximum.reduce([block @ form[start:].T for form in forms]) > threshold
         for i, j in zip(*np.nonzero(close), strict=True):
-            a, b = root(start + int(i)), root(int(j))
+            a, b = root(start + int(i)), root(start + int(j))
             parent[max(a, b)] = min(a, b)
     return np.array([root(i) for i in range(len(thumbs))])
 

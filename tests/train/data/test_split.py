@@ -265,6 +265,13 @@ def test_a_folder_that_differs_from_its_manifest_is_refused(brain_folder):
 # --- real scans ----------------------------------------------------------------------------------
 
 
+@pytest.fixture(scope="module")
+def real(data_root) -> tuple[list[Record], np.ndarray]:
+    """Return all real scans, decoded once for this file."""
+    records = find_records(data_root)
+    return records, load_scans(data_root, records)
+
+
 @pytest.mark.data
 def test_the_real_files_are_those_of_the_manifests(data_root):
     manifest = read_manifest("multi-source")
@@ -274,10 +281,11 @@ def test_the_real_files_are_those_of_the_manifests(data_root):
 
 @pytest.mark.slow
 @pytest.mark.data
-def test_no_test_scan_has_a_copy_in_another_fold(data_root):
+def test_no_test_scan_has_a_copy_in_another_fold(real):
     """Independent of the grouping: pictures are rotated as pictures, and compared."""
     manifest = read_manifest("leak-free")
-    scans = load_scans(data_root, [e.record for e in manifest.entries])
+    position = {record: i for i, record in enumerate(real[0])}
+    scans = real[1][[position[e.record] for e in manifest.entries]]
     test, others = manifest.find_positions("test"), manifest.find_positions("train", "val")
     known = compute_thumbnails(scans[others])
     for view in (scans[test], scans[test][:, :, ::-1]):
@@ -288,7 +296,7 @@ def test_no_test_scan_has_a_copy_in_another_fold(data_root):
 
 @pytest.mark.data
 @pytest.mark.slow
-def test_the_committed_manifests_follow_from_the_files(data_root):
-    records = find_records(data_root)
-    built = build_manifests(records, hash_files(data_root, records), load_scans(data_root, records))
+def test_the_committed_manifests_follow_from_the_files(data_root, real):
+    records, scans = real
+    built = build_manifests(records, hash_files(data_root, records), scans)
     assert built == [read_manifest(m.protocol) for m in built]
