@@ -1,4 +1,7 @@
-"""Flower's own engines give equal results; slow, as every message there starts a process."""
+"""Flower's own engines give equal results; slow, as every message there starts a process.
+
+The deployment is in `test_restart.py`.
+"""
 
 from __future__ import annotations
 
@@ -60,13 +63,13 @@ def test_a_superlink_that_does_not_start_says_why(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.engine
-@pytest.mark.parametrize("runtime", ["simulation", "deployment"])
-def test_an_engine_gets_where_the_process_gets(preset, federate, tmp_path, runtime):
-    if runtime == "simulation" and importlib.util.find_spec("ray") is None:
-        pytest.skip("the extra 'simulation' is not installed")
+@pytest.mark.skipif(
+    importlib.util.find_spec("ray") is None, reason="the extra 'simulation' is not installed"
+)
+def test_a_simulation_gets_where_the_process_gets(preset, federate, tmp_path):
     path = preset("num_rounds = 1", clients=2)
     assert federate(path, "here") == 0
-    assert federate(path, "there", "--runtime", runtime) == 0
+    assert federate(path, "there", "--runtime", "simulation") == 0
     here, there = (result(tmp_path / out)["rounds"][0] for out in ("here", "there"))
     assert there["trained"] == [0, 1] and not there["failures"]
     assert there["loss"] == pytest.approx(here["loss"], abs=1e-3)

@@ -1,4 +1,4 @@
-"""A hospital's node, a real process, is killed during a run and started again."""
+"""A deployment gives the results of one process, and a node that is killed joins it again."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from train.federated.runtime.supernode import run_supernode
+from train.federated.runtime import supernode
 from train.federated.server.run_state import RESULT
 
 CLIENT = 1
@@ -31,27 +31,43 @@ def find_process(client: int) -> int | None:
     return None
 
 
+def is_at_work(node: int) -> bool:
+    """Return True if a node has taken a message: a process of its group answers it."""
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            is_app = b"flwr-clientapp" in (folder / "cmdline").read_bytes()
+            if is_app and os.getpgid(int(folder.name)) == node:
+                return True
+        except OSError:
+            continue  # it has ended
+    return False
+
+
 def kill_and_start_again(log: Path, codes: list[int]) -> None:
-    """Kill the node with its children after the first round, and start it again."""
+    """Kill the node with its children as it trains in the second round, and start it again."""
     while not log.is_file() or not log.read_text():
         time.sleep(0.2)
     pid = find_process(CLIENT)
     assert pid
+    while not is_at_work(pid):  # a message that it has not taken would wait for it
+        time.sleep(0.1)
     words = Path(f"/proc/{pid}/cmdline").read_bytes().decode().split("\0")[:-1]
     pairs = Path(f"/proc/{pid}/environ").read_bytes().decode().split("\0")
     environment = dict(pair.split("=", 1) for pair in pairs if pair)
     os.killpg(pid, signal.SIGKILL)
-    codes.append(run_supernode(words, environment, Path(words[words.index(KEY) + 1])))
+    codes.append(supernode.run_supernode(words, environment, Path(words[words.index(KEY) + 1])))
 
 
 @pytest.mark.slow
 @pytest.mark.engine
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="processes are looked up in /proc")
-def test_a_node_that_is_killed_and_started_again_takes_part_again(
-    preset, federate, tmp_path, capsys
+def test_a_deployment_equals_one_process_and_a_killed_node_takes_part_again(
+    preset, federate, tmp_path, capsys, monkeypatch
 ):
-    rounds = 6
-    path = preset(f"num_rounds = {rounds}\nmin_clients = 1\ntimeout = 45", clients=2)
+    monkeypatch.setattr(supernode, "RETRY_SECONDS", 5.0)
+    monkeypatch.setattr(supernode, "ATTEMPTS", 30)
+    rounds = 4
+    path = preset(f"num_rounds = {rounds}\nmin_clients = 1\ntimeout = 90", clients=2)
     log, codes = tmp_path / "out" / "mixture" / "log.jsonl", []
     killer = threading.Thread(target=kill_and_start_again, args=(log, codes), daemon=True)
     killer.start()
@@ -64,7 +80,16 @@ def test_a_node_that_is_killed_and_started_again_takes_part_again(
         killer.join(60)
     assert len(codes) == 1
     assert "refuses this key: a lost node" in capsys.readouterr().err
-    record = json.loads((tmp_path / "out" / "mixture" / RESULT).read_text(encoding="utf-8"))
+    assert federate(path, "here") == 0
+    here, record = (
+        json.loads((tmp_path / out / "mixture" / RESULT).read_text(encoding="utf-8"))
+        for out in ("here", "out")
+    )
+    first = [r["rounds"][0] for r in (here, record)]
+    assert not first[1]["failures"]
+    assert first[1]["loss"] == pytest.approx(first[0]["loss"], abs=1e-3)
+    clean = [entry["summary"]["clean"]["mean"] for entry in first]
+    assert abs(clean[0] - clean[1]) <= 0.01
     trained = [entry["trained"] for entry in record["rounds"]]
     assert len(trained) == rounds
     assert trained[0] == [0, 1] == trained[-1]  # it went on with its own state, which was on disk

@@ -15,12 +15,15 @@ from pathlib import Path
 from typing import Any
 
 from train.federated.experiment import FederationError
+from train.federated.server.run_state import RESULT
 
 APP = Path(__file__).parents[3]
 # settings that the server needs; folders come from each node's config
 RUN_KEYS = ("preset", "protocol", "seed", "phase", "out", "resume", "start")
 START_SECONDS = 120.0
-POLL_SECONDS = 10.0  # each poll starts a Python process
+LOG_SECONDS = 1.0  # between looks at the run's log
+# between questions for the run's status, each a Python process: first, and at most
+STATUS_SECONDS, MAX_STATUS_SECONDS = 5.0, 30.0
 # Flower reports runs to its maker and asks for updates unless these are set
 NO_TELEMETRY = {
     "FLWR_TELEMETRY_ENABLED": "0",
@@ -50,18 +53,22 @@ class SuperLink:
         words = " ".join(f"{k}={json.dumps(v)}" for k, v in settings.items())
         options = ["--run-config", words]
         options += ["--federation-config", federation] if federation else []
+        out = Path(settings["out"])
+        log, before = out / "log.jsonl", _read_time(out / RESULT)
+        seen, pause = len(_read_lines(log)), STATUS_SECONDS
         run = self.run_flwr("run", str(APP), self.name, *options)["run-id"]
-        log, seen = Path(settings["out"]) / "log.jsonl", 0
-        seen = len(_read_lines(log))
+        asked, status = time.monotonic(), ""
         try:
-            while True:
-                status, lines = self._read_status(run), _read_lines(log)
+            while not status.startswith("finished"):
+                time.sleep(LOG_SECONDS)
+                has_result = _read_time(out / RESULT) != before
+                if has_result or time.monotonic() > asked + pause:
+                    status = self._read_status(run)
+                    asked, pause = time.monotonic(), min(2 * pause, MAX_STATUS_SECONDS)
+                lines = _read_lines(log)
                 for line in lines[seen:]:
                     sys.stderr.write(_format_line(line) + "\n")
                 seen = len(lines)
-                if status.startswith("finished"):
-                    break
-                time.sleep(POLL_SECONDS)
         except KeyboardInterrupt:
             self.run_flwr("stop", run, self.name)
             raise
@@ -194,6 +201,11 @@ def stop_process(process: subprocess.Popen[Any]) -> None:
 
 def _read_lines(log: Path) -> list[str]:
     return log.read_text(encoding="utf-8").splitlines() if log.is_file() else []
+
+
+def _read_time(path: Path) -> int:
+    """Return when a file was written; 0 without one."""
+    return path.stat().st_mtime_ns if path.is_file() else 0
 
 
 def _format_line(line: str) -> str:
