@@ -19,6 +19,7 @@ from core.checkpoint import WeightsError, read_manifest
 from core.scan import to_png
 from demo.phantom import draw_phantom
 from train.__main__ import main
+from train.calibration import fusion
 from train.data import split
 from train.data.sources import BR35H
 
@@ -29,6 +30,7 @@ REPOSITORY = Path(__file__).parents[2]
 def surroundings(world: Path, monkeypatch: pytest.MonkeyPatch):
     before = torch.get_num_threads()
     monkeypatch.setattr(split, "MANIFESTS", world / "manifests")
+    monkeypatch.setattr(fusion, "MAX_FEATURE_SHARE", 1.0)  # most of a small calibration's time
     monkeypatch.delenv("MEDFEDPURE_DATA", raising=False)
     yield
     torch.set_num_threads(before)
@@ -46,6 +48,7 @@ def train(phase: str, data: Path | None, out: Path, **options: str) -> int:
 def trained(world: Path) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(split, "MANIFESTS", world / "manifests")
+        patch.setattr(fusion, "MAX_FEATURE_SHARE", 1.0)
         assert train("all", world / "data", world / "out") == 0
     return world / "out"
 

@@ -17,6 +17,7 @@ from bench.federation.trainings import Places, select_settings
 from bench.result_file import ResultFile
 from bench.robustness.attacks import CLASSIFIER, DEFENCE, Attack
 from core.attacks import PGD
+from train.calibration import fusion
 from train.config import read_preset
 from train.data.corpus import load_corpus
 from train.data.dataset import ScanDataset
@@ -34,6 +35,12 @@ local_epochs = 1
 [federated.partition]
 num_clients = 2
 min_scans = 2
+[calibrate]
+hidden_scans = 1
+hidden_steps = 2
+fit_scans = 6
+val_scans = 6
+eps = [0.015]
 """
 
 
@@ -139,7 +146,10 @@ def test_test_scans_fall_to_clients_whole_and_once(corpus, places, table):
 
 
 @pytest.mark.slow
-def test_methods_are_trained_attacked_compared_and_drawn(table, corpus, places, tmp_path):
+def test_methods_are_trained_attacked_compared_and_drawn(
+    table, corpus, places, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(fusion, "MAX_FEATURE_SHARE", 1.0)  # most of a small calibration's time
     path = tmp_path / "table-2-br35h-reduced.json"
     methods = select_methods(["Local", "pFedDef", "MedFedPure"])
     content = run(table, corpus, places, path, methods)
