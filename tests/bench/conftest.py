@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +13,7 @@ import torch
 
 from bench.provenance import machine_facts
 from bench.result_file import ResultFile
+from bench.robustness import checks
 from bench.robustness.attacks import Budget
 from bench.robustness.systems import System, build_systems
 from core.checkpoint import write_manifest
@@ -86,6 +87,16 @@ def tiny() -> Budget:
         scans=3, steps=1, restarts=1, starts=1, eot=2, queries=2, few_scans=2, curve_scans=1,
         others=1, checked=1,
     )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def quick_checks() -> Iterator[None]:
+    """Self-checks of one step on two scans: that each can fail is asserted in test_checks."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("FEW_STEPS", "LARGE_EPS_STEPS", "SCORE_STEPS", "SCORE_QUERIES"):
+            patch.setattr(checks, name, 1)
+        patch.setattr(checks, "CHECKED_SCANS", 2)
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -10,11 +10,14 @@ from PIL import Image
 from bench import options
 from bench.__main__ import build_parser, main
 from bench.commands import MEASUREMENTS, tables
+from bench.components import purifier
 from bench.provenance import ROOT, key_of
 from bench.report.write import fill, read_results
 from bench.robustness import run as robustness
+from bench.robustness.filters import STRENGTHS
 from train.data.cifar import CLASSES, PARTS
 
+pytestmark = pytest.mark.usefixtures("quick_checks")
 README = "# x\n" + "".join(
     f"<!-- results:{name} -->\nleft over\n<!-- /results -->\n" for name in sorted(tables())
 )
@@ -84,7 +87,9 @@ def test_detection(bench):
     assert "fused" in result["rows"]["trained, eps 0.031"]["scores"]
 
 
-def test_purifier(bench):
+def test_purifier(bench, monkeypatch):
+    few = {kind: dict(list(strengths.items())[:2]) for kind, strengths in STRENGTHS.items()}
+    monkeypatch.setattr(purifier, "STRENGTHS", few)
     code, result = bench("purifier", "--limit", "2", "--val-limit", "2")
     assert code == 0
     assert list(result["rows"]) == ["filters", "energy", "denoising", "accuracy", "clean"]

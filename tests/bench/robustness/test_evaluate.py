@@ -14,7 +14,6 @@ from bench.parallel import ParallelBatches
 from bench.provenance import machine_facts
 from bench.report.write import fill
 from bench.result_file import ResultFile, ResultFileError
-from bench.robustness import checks
 from bench.robustness import run as commands
 from bench.robustness.attacks import (
     ATTACKS,
@@ -36,19 +35,11 @@ from bench.robustness.systems import (
 
 EPS = 0.015
 CPU = torch.device("cpu")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick_checks():
-    """Self-checks of one step: that each can fail is asserted in test_checks."""
-    with pytest.MonkeyPatch.context() as patch:
-        for name in ("FEW_STEPS", "LARGE_EPS_STEPS", "SCORE_STEPS", "SCORE_QUERIES"):
-            patch.setattr(checks, name, 1)
-        yield
+pytestmark = pytest.mark.usefixtures("quick_checks")
 
 
 @pytest.fixture(scope="module")
-def suite(pipeline, test_fold, tmp_path_factory, tiny):
+def suite(pipeline, test_fold, tmp_path_factory, tiny, quick_checks):
     """The whole suite on three scans; summarized once, at its end."""
     path = tmp_path_factory.mktemp("suite") / "suite.json"
     store = ResultFile(path, "robustness", {"of": "this"}, {"machine": machine_facts(CPU)})
@@ -171,30 +162,32 @@ def test_what_fell_to_rows_that_the_file_holds_stays_fallen(store, four, known, 
 
 def test_a_row_that_lacks_scans_is_measured_again(store, four, known, tiny, monkeypatch):
     """Such as one that was measured when fewer scans were compared."""
-    system, calls = known["defence"], []
-    whole = deepcopy(_run(store, four, [system], ["A9"], tiny)["A9: defence"])
+    system, calls = known["detection-only"], []  # the quickest with a detector
+    whole = deepcopy(_run(store, four, [system], ["A9"], tiny)["A9: detection-only"])
     cut = deepcopy(whole)
     for key in ("right", "right_8bit", "unnoticed"):
         cut[key] = "-" + cut[key][1:]
     assert whole["right"][0] != "-"
     cut["scores"] = [scores[1:] for scores in cut["scores"]]
-    store.content["rows"]["A9: defence"] = cut | {"tried": 0, "fell": 0}
+    store.content["rows"]["A9: detection-only"] = cut | {"tried": 0, "fell": 0}
     real = evaluate_scans
 
     def seen_by(into, name, what, fold, tried, *rest):
-        assert store.content["rows"]["A9: defence"]["tried"] == 0  # kept until the new one is whole
+        assert (
+            store.content["rows"]["A9: detection-only"]["tried"] == 0
+        )  # kept until the new one is whole
         calls.append((name, [bit == "-" for bit in whole["right"]] == (~tried).tolist()))
         return real(into, name, what, fold, tried, *rest)
 
     monkeypatch.setattr("bench.robustness.evaluate.evaluate_scans", seen_by)
-    row = _run(store, four, [system], ["A9"], tiny)["A9: defence"]
-    assert calls == [("A9: defence", True)]
+    row = _run(store, four, [system], ["A9"], tiny)["A9: detection-only"]
+    assert calls == [("A9: detection-only", True)]
     for key in ("right", "right_8bit", "unnoticed", "tried", "fell", "commit"):
         assert row[key] == whole[key], key
     torch.testing.assert_close(
         *(torch.tensor(r["scores"]) for r in (row, whole)), atol=1e-4, rtol=0
     )
-    again = _run(store, four, [system], ["A9"], tiny)["A9: defence"]
+    again = _run(store, four, [system], ["A9"], tiny)["A9: detection-only"]
     assert again == row and len(calls) == 1
 
 
