@@ -19,7 +19,17 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # before anything imports the hub's client
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 REQUIRE_ALL = os.environ.get("MEDFEDPURE_REQUIRE_ALL") == "1"
 NEVER_SKIPPED = ("browser", "data", "engine")
+LONGEST_FIRST = ("engine", "slow", "browser")  # the rest fills the waiting times of these
 COUNT = 40  # phantoms in the small world
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Start with the files that take longest, so that no worker ends alone with one of them."""
+    ranks: dict[Path, int] = {}
+    for item in items:
+        marks = [i for i, name in enumerate(LONGEST_FIRST) if item.get_closest_marker(name)]
+        ranks[item.path] = min([ranks.get(item.path, len(LONGEST_FIRST)), *marks])
+    items.sort(key=lambda item: ranks[item.path])
 
 
 @pytest.hookimpl(wrapper=True)
