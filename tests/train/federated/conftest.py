@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -68,3 +69,29 @@ def federate(world: Path, tmp_path: Path) -> Callable[..., int]:
         return main(["federated", *options, *arguments, "--out", str(tmp_path / out)])
 
     return run
+
+
+@pytest.fixture(scope="session")
+def finished() -> dict[tuple[str, ...], Path]:
+    """Return the folders of federations that a test has trained, by preset and options."""
+    return {}
+
+
+@pytest.fixture
+def trained(
+    federate: Callable[..., int],
+    tmp_path: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    finished: dict[tuple[str, ...], Path],
+) -> Callable[..., None]:
+    """Train a federation, or copy one that was trained with equal settings."""
+
+    def train(preset: Path, out: str = "out", *options: str) -> None:
+        key, folder = (preset.read_text(encoding="utf-8"), *options), tmp_path / out
+        if key in finished:
+            shutil.copytree(finished[key], folder)
+            return
+        assert federate(preset, out, *options) == 0
+        finished[key] = shutil.copytree(folder, tmp_path_factory.mktemp("finished") / "out")
+
+    return train

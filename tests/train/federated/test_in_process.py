@@ -81,8 +81,8 @@ def test_experts_are_averaged_by_sample_count_and_nothing_personal_leaves(
     assert set(first["summary"]) == {"clean", "pgd", "nll", "score"}
 
 
-def test_attention_stays_on_each_client_s_disk_and_differs(preset, federate, tmp_path):
-    assert federate(preset("num_rounds = 2")) == 0
+def test_attention_stays_on_each_client_s_disk_and_differs(preset, trained, tmp_path):
+    trained(preset("num_rounds = 2"))
     own = sorted((tmp_path / "out" / "clients").rglob("client-*/mixture-round-00002.safetensors"))
     assert len(own) == 3
     digest = result(tmp_path / "out")["digest"]
@@ -92,9 +92,10 @@ def test_attention_stays_on_each_client_s_disk_and_differs(preset, federate, tmp
     assert not torch.equal(states[0][name], states[1][name])
 
 
-def test_the_same_run_twice_leaves_the_same_bytes(preset, federate, tmp_path):
+def test_the_same_run_twice_leaves_the_same_bytes(preset, federate, trained, tmp_path):
     path = preset()
-    assert federate(path, "a") == federate(path, "b") == 0
+    trained(path, "a")
+    assert federate(path, "b") == 0
     assert bytes_of(tmp_path / "a") == bytes_of(tmp_path / "b")
 
 
@@ -192,10 +193,10 @@ def test_every_strategy_runs_and_moves_the_experts(preset, federate, tmp_path, s
 
 @pytest.mark.slow
 def test_resuming_after_a_round_or_a_kill_within_one_equals_never_stopping(
-    preset, federate, tmp_path, monkeypatch, capsys
+    preset, federate, trained, tmp_path, monkeypatch, capsys
 ):
     path = preset("num_rounds = 2")
-    assert federate(path, "whole") == 0
+    trained(path, "whole")
     train = Hospital.train
     for place in ((0, 2), (1, 2)):
 
@@ -213,8 +214,10 @@ def test_resuming_after_a_round_or_a_kill_within_one_equals_never_stopping(
     assert bytes_of(tmp_path / "stopped") == bytes_of(tmp_path / "whole")
 
 
-def test_other_settings_and_damaged_states_do_not_resume(preset, federate, tmp_path, capsys):
-    assert federate(preset()) == 0
+def test_other_settings_and_damaged_states_do_not_resume(
+    preset, federate, trained, tmp_path, capsys
+):
+    trained(preset())
     assert federate(preset("calm_rounds = 1\nnum_rounds = 2"), "out", "--resume") == 2
     assert "written with other settings" in capsys.readouterr().err
     (tmp_path / "out" / "mixture" / STATE).write_bytes(b"nothing")
@@ -295,8 +298,10 @@ def test_a_skipped_round_is_reported_by_the_exit_code(preset, federate, monkeypa
 
 
 @pytest.mark.slow
-def test_a_client_that_lost_its_attention_does_not_silently_start_anew(preset, federate, tmp_path):
-    assert federate(preset()) == 0
+def test_a_client_that_lost_its_attention_does_not_silently_start_anew(
+    preset, federate, trained, tmp_path
+):
+    trained(preset())
     for path in (tmp_path / "out" / "clients").rglob("client-001/*"):
         path.unlink()
     assert federate(preset("num_rounds = 2"), "out", "--resume") == 0

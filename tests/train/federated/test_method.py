@@ -280,8 +280,8 @@ def test_averaging_rounds_does_not_change_the_experiment(preset):
 
 
 @pytest.mark.slow
-def test_the_best_round_is_what_each_hospital_keeps(federate, preset, tmp_path):
-    assert federate(preset("num_rounds = 2")) == 0
+def test_the_best_round_is_what_each_hospital_keeps(trained, preset, tmp_path):
+    trained(preset("num_rounds = 2"))
     facts = result(tmp_path / "out")
     best = facts["rounds"][facts["best_round"] - 1]
     assert facts["final"]["summary"] == best["summary"]

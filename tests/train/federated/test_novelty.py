@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -35,25 +34,14 @@ outliers = 30
 """
 
 
-@pytest.fixture(scope="module")
-def autoencoders() -> dict[str, Path]:
-    """Return folders of federations with an autoencoder, by the text of their presets."""
-    return {}
-
-
 @pytest.fixture
-def learned(preset, federate, tmp_path, tmp_path_factory, autoencoders):
+def learned(preset, trained):
     """Return the preset of three clients that have an autoencoder."""
 
     def learn(federated: str = "num_rounds = 1", strategy: str = "") -> Path:
-        path, out = preset(federated, strategy=strategy), tmp_path / "out"
+        path = preset(federated, strategy=strategy)
         path.write_text(path.read_text() + WORDS, encoding="utf-8")
-        text = path.read_text()
-        if text in autoencoders:
-            shutil.copytree(autoencoders[text], out)
-        else:
-            assert federate(path, "out", "mae") == 0
-            autoencoders[text] = shutil.copytree(out, tmp_path_factory.mktemp("mae") / "out")
+        trained(path, "out", "mae")
         return path
 
     return learn
