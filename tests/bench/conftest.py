@@ -82,7 +82,7 @@ def validation(data) -> ScanDataset:
 
 @pytest.fixture(scope="session")
 def tiny() -> Budget:
-    """Of a climb that is over at once."""
+    """Of a suite that is over at once."""
     return Budget(
         scans=3, steps=1, restarts=1, starts=1, eot=2, queries=2, few_scans=2, curve_scans=1,
         others=1, checked=1,
@@ -106,14 +106,14 @@ def four(test_fold: ScanDataset) -> ScanDataset:
 
 @pytest.fixture(scope="module")
 def known(pipeline: MedFedPure) -> dict[str, System]:
-    """The ladder's targets."""
+    """The systems of the suite."""
     return {t.name: t for t in build_systems(pipeline)}
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> ResultFile:
     facts = {"machine": machine_facts(torch.device("cpu"))}
-    return ResultFile(tmp_path / "ladder.json", "robustness", {"of": "this"}, facts)
+    return ResultFile(tmp_path / "suite.json", "robustness", {"of": "this"}, facts)
 
 
 @pytest.fixture(scope="session")

@@ -61,7 +61,7 @@ def test_robustness(bench):
     assert again["rows"] == result["rows"]
 
 
-def test_the_ladder_has_a_file_of_its_own_and_takes_more_systems_later(bench, monkeypatch):
+def test_the_suite_has_a_file_of_its_own_and_takes_more_systems_later(bench, monkeypatch):
     from bench.robustness.attacks import BUDGETS, Budget
 
     monkeypatch.setitem(BUDGETS, "smoke", Budget(3, 1, 1, 1, 1, 2, 1, 1, 1, 1))

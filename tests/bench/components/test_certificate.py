@@ -71,7 +71,7 @@ def test_the_interval_of_a_balanced_share_joins_those_of_its_classes(
         compute_balanced(right[:1], test_fold.pick([0]))
 
 
-def test_a_killed_run_goes_on_and_ends_the_same(
+def test_a_killed_run_resumes_and_ends_the_same(
     reader: Smoothed, test_fold: ScanDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("bench.components.certificate.KEEP_EVERY", 2)

@@ -262,7 +262,7 @@ def test_each_size_is_measured_in_a_process_of_its_own(fixture):
 # --- the command ---------------------------------------------------------------------------------
 
 
-def test_the_command_writes_rows_and_goes_on(data, tmp_path, capsys):
+def test_the_command_writes_rows_and_resumes(data, tmp_path, capsys):
     out = tmp_path / "federation.json"
     words = ["federation", "--data", str(data[0]), "--manifests", str(data[1]), "--threads", "1"]
     words += ["--out", str(out), "--cache", str(tmp_path), "--runs", str(tmp_path / "runs")]

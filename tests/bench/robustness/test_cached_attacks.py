@@ -25,7 +25,7 @@ def _picked(scans, rows):
     return Batch(scans.x[rows], scans.y[rows], [scans.seeds[i] for i in rows])
 
 
-def _rung(name):
+def _attack(name):
     return next(r for r in ATTACKS if r.key == name)
 
 
@@ -44,7 +44,7 @@ def _counting(target):
 def test_systems_with_one_classifier_are_handed_the_same_scans(name, scans, known, tiny):
     alone, shown = _counting(known["trained-mixture"])
     defence = replace(known["defence"], classify=alone.classify)
-    attack = CachedAttack(_rung(name), Attacker(EPS, replace(tiny, starts=2), [alone.classify]))
+    attack = CachedAttack(_attack(name), Attacker(EPS, replace(tiny, starts=2), [alone.classify]))
     some = list(attack(alone, _picked(scans, [2, 0])))
     assert len(shown) and set(shown) == {2}
     shown.clear()
@@ -60,9 +60,9 @@ def test_systems_with_one_classifier_are_handed_the_same_scans(name, scans, know
         assert same.double().mean() > 0.99
 
 
-def test_a_climb_attacks_no_scan_twice_for_systems_of_one_classifier(store, four, known, tiny):
-    """Of the ladder's own targets: those with the trained mixture, and one without."""
-    real, shown = _rung("A0"), []
+def test_a_suite_attacks_no_scan_twice_for_systems_of_one_classifier(store, four, known, tiny):
+    """Of the suite's own targets: those with the trained mixture, and one without."""
+    real, shown = _attack("A0"), []
 
     def tries(attacker, target, scans):
         shown.extend((target.classify, seed) for seed in scans.seeds)
@@ -84,7 +84,7 @@ def test_a_climb_attacks_no_scan_twice_for_systems_of_one_classifier(store, four
 
 
 def test_another_classifier_is_attacked_anew(scans, known, tiny):
-    attack = CachedAttack(_rung("A0"), Attacker(EPS, tiny))
+    attack = CachedAttack(_attack("A0"), Attacker(EPS, tiny))
     (mixture,), (plain,) = (
         attack(known[name], scans) for name in ("trained-mixture", "undefended")
     )
@@ -92,6 +92,6 @@ def test_another_classifier_is_attacked_anew(scans, known, tiny):
 
 
 def test_what_looks_at_the_whole_system_is_made_for_each(scans, known, tiny):
-    attack = CachedAttack(_rung("A3"), Attacker(EPS, tiny))
+    attack = CachedAttack(_attack("A3"), Attacker(EPS, tiny))
     tries = [next(iter(attack(known[name], scans))) for name in ("trained-mixture", "purify-all")]
     assert not torch.equal(*tries) and not attack.known

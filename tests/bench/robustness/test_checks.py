@@ -1,4 +1,4 @@
-"""Each self-check of the ladder can fail, and what attacks cannot follow is refused."""
+"""Each self-check of the suite can fail, and what attacks cannot follow is refused."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def test_one_answer_for_scans_of_both_classes_is_refused(test_fold):
     check_system(System("sure", "", sure), test_fold.thin(4), CPU)  # of so few it may be chance
 
 
-def test_a_climb_refuses_before_it_measures(store, pipeline, test_fold, monkeypatch, tiny):
+def test_a_suite_refuses_before_it_measures(store, pipeline, test_fold, monkeypatch, tiny):
     odd = System("odd", "", lambda x: torch.full((len(x), 2), torch.nan))
     monkeypatch.setattr(commands, "build_systems", lambda *_: [odd])
     with pytest.raises(ValueError, match="odd returns what is no number"):

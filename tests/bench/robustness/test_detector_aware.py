@@ -65,15 +65,15 @@ def scans():
 
 
 def found(name, scans, target=TOY):
-    (rung,) = [r for r in ATTACKS if r.key == name]
-    return list(rung.generate(Attacker(EPS, BUDGET), target, scans))
+    (attack,) = [r for r in ATTACKS if r.key == name]
+    return list(attack.generate(Attacker(EPS, BUDGET), target, scans))
 
 
 def misread(z):
     return bool((margin(classify(z), torch.zeros(len(z), dtype=torch.long)) > 0).all())
 
 
-def test_who_goes_by_the_classifier_alone_is_flagged(scans):
+def test_an_attack_on_the_classifier_alone_is_flagged(scans):
     (z,) = found("A4", scans)
     assert misread(z) and bool((score_of(z) > TAU).all())
 
@@ -87,7 +87,7 @@ def looked(z):
     return margin(classify(z), torch.zeros(len(z), dtype=torch.long)), score_of(z) - TAU
 
 
-def test_who_hides_stays_in_the_ball_and_takes_what_is_worth_taking(scans):
+def test_detector_aware_pgd_stays_in_the_ball_and_keeps_the_best_point(scans):
     x = scans.x
     z = DetectorAwarePGD(EPS, 20)(looked, x, x)
     assert float((z - x).abs().max()) <= EPS + 1e-6 and misread(to_eight_bit(x, z))
@@ -100,7 +100,7 @@ def test_who_hides_stays_in_the_ball_and_takes_what_is_worth_taking(scans):
     assert float(DetectorAwarePGD(EPS, 5)(looked, edge, edge).min()) >= 0
 
 
-def test_who_hides_looks_at_the_file_and_brings_the_best_point_back():
+def test_detector_aware_pgd_reads_8_bit_scans_and_returns_the_best_point():
     """Of four scans each one's goal is highest elsewhere on its way; the last has none."""
     x = torch.full((4, 1, 8, 8), 128 / 255)
     looks = []
@@ -121,7 +121,7 @@ def test_who_hides_looks_at_the_file_and_brings_the_best_point_back():
     assert sizes[0] > sizes[-1]  # the steps shrink
 
 
-def test_who_cannot_mislead_hides_all_the_same(scans):
+def test_detector_aware_pgd_lowers_the_score_where_it_cannot_mislead(scans):
     def hopeless(z):
         return looked(z)[0] - 100, looked(z)[1]
 
@@ -130,7 +130,7 @@ def test_who_cannot_mislead_hides_all_the_same(scans):
 
 
 @pytest.mark.parametrize("wrong", [{"steps": 0}, {"share": -1}, {"first": 0}, {"momentum": 1}])
-def test_settings_of_who_hides_are_checked(wrong):
+def test_settings_of_detector_aware_pgd_are_checked(wrong):
     with pytest.raises(ValueError, match="out of range"):
         DetectorAwarePGD(**wrong)
 
@@ -215,7 +215,7 @@ def test_warnings_of_the_checks_and_of_rows_stand_in_the_result(
     )
     monkeypatch.setattr(commands, "compare_rows", lambda *_: ["rows that contradict each other"])
     facts = {"machine": machine_facts(CPU)}
-    store = ResultFile(tmp_path / "ladder.json", "robustness", {"of": "this"}, facts)
+    store = ResultFile(tmp_path / "suite.json", "robustness", {"of": "this"}, facts)
     small = replace(BUDGET, steps=1)
 
     def measure():
@@ -228,7 +228,7 @@ def test_warnings_of_the_checks_and_of_rows_stand_in_the_result(
     said = store.content["warnings"]
     assert any("the detector's score has no gradient" in w for w in said)
     assert "rows that contradict each other" in said
-    assert json.loads((tmp_path / "ladder.json").read_text())["warnings"] == said
+    assert json.loads((tmp_path / "suite.json").read_text())["warnings"] == said
     assert store.content["rows"]["self-check: toy"]["detector"]["zero_gradients"] == 1.0
 
     del store.content["rows"]["self-check: toy"]
@@ -252,7 +252,7 @@ def test_every_law_between_two_rows_can_be_broken(weak, strong):
     assert compare_rows(rows("0001", "0011"), "it", *every, 0.01) == []  # one may fall to luck
 
 
-def test_the_ladder_compares_noise_with_the_strongest():
+def test_the_suite_compares_noise_with_the_strongest():
     assert ("noise", "A3") in PAIRS and ("A5", "A3") in PAIRS
     assert {n for pair in PAIRS for n in pair} <= {"clean", *(r.key for r in ATTACKS)}
 

@@ -198,9 +198,9 @@ def _run(store, fold, chosen, names, budget):
     return store.content["rows"]
 
 
-def test_a_killed_row_goes_on_and_is_no_figure_before(tmp_path, four, known):
+def test_a_killed_row_resumes_and_is_no_result_before(tmp_path, four, known):
     system, every = known["undefended"], torch.ones(4, dtype=torch.bool)
-    path, calls = tmp_path / "ladder.json", []
+    path, calls = tmp_path / "suite.json", []
 
     def attack(scans):
         calls.append(len(scans.y))
@@ -237,7 +237,7 @@ def test_a_killed_row_goes_on_and_is_no_figure_before(tmp_path, four, known):
 
 
 def test_what_other_code_began_is_begun_again(tmp_path):
-    path = tmp_path / "ladder.json"
+    path = tmp_path / "suite.json"
     store = ResultFile(path, "robustness", {}, {"machine": {}})
     store.keep("A3", {"of": [0, 1], "done": 1, "right": "1"})
     again = ResultFile(path, "robustness", {}, {"machine": {}})

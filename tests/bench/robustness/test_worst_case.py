@@ -24,8 +24,8 @@ EPS = 0.015
 CPU = torch.device("cpu")
 
 
-def test_scans_that_fall_with_an_alarm_are_tried_by_who_goes_round_it(store, four, known, tiny):
-    """A gate that flags everything: nothing gets past, so that A9 tries all again."""
+def test_detector_aware_attacks_run_on_scans_broken_with_an_alarm(store, four, known, tiny):
+    """A detector that flags everything: no scan is undetected, so A9 runs on all again."""
     flags = AttackedDetector(known["defence"].detector.read, -1e9, 1.0)
     target = replace(known["defence"], detector=flags)
     run_suite(
@@ -49,7 +49,7 @@ def of(name, right, **more):
                             "meaning": "m", **more}}  # fmt: skip
 
 
-def test_who_fell_is_counted_once_and_in_the_ladder_s_order():
+def test_broken_scans_are_counted_once_and_in_the_suite_s_order():
     rows = of("A9", "0-0-", unnoticed="1-1-") | of("clean", "1101", unnoticed="0010")
     rows |= of("A3", "10--", right_8bit="11--", unnoticed="01--")
     rows |= of("A0", "0111", right_8bit="1110", unnoticed="0000")
