@@ -8,7 +8,7 @@ from core.pipeline import PipelineConfig
 from core.unet import UNetConfig
 
 
-def small_config(sides: tuple[int, ...] = (56, 28, 14)) -> PipelineConfig:
+def small_config(sides: tuple[int, ...] = (28, 14)) -> PipelineConfig:
     """Return a configuration of a few thousand weights; `sides` are those of the experts."""
     moe = MoEConfig(sides=sides, channels=(8, 8, 8, 8), hidden=8, attention_hidden=4)
     mae = MAEConfig(

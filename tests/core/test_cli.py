@@ -21,7 +21,9 @@ from core.pipeline import MedFedPure
 from core.scan import to_png, to_uint8
 from core.weights import PARTS, SYSTEM, load, save_part, save_system_file
 from demo.phantom import draw_phantom
+from tests.small_system import small_config
 
+NUM_EXPERTS = len(small_config().moe.sides)
 KEYS = [
     "file",
     "can_judge",
@@ -79,7 +81,7 @@ def test_one_json_line_per_scan_with_exactly_the_promised_keys(weights, scans, c
         assert 0 <= line["tumour_probability_undefended"] <= 1
         assert isinstance(line["flagged"], bool)
         assert isinstance(line["t_star"], int)
-        assert len(line["attention"]) == len(line["expert_probabilities"]) == 3
+        assert len(line["attention"]) == len(line["expert_probabilities"]) == NUM_EXPERTS
         assert sum(line["attention"]) == pytest.approx(1, abs=1e-4)
         assert line["timings_ms"].keys() == {"detect", "purify", "classify", "total"}
 

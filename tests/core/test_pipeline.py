@@ -84,7 +84,8 @@ def test_a_reading_holds_every_intermediate(
     assert d.tau == tau and d.flagged is (tau < 0) and 0 <= d.confidence <= 1
     assert d.t_star == (system.config.purifier.t_max if d.flagged else 20) and d.seed == 3
     assert d.purified.shape == (1, 224, 224) and not torch.equal(d.purified, d.scan)
-    assert d.attention.shape == d.expert_probabilities.shape == (3,)
+    experts = len(system.classifier.model.experts)
+    assert d.attention.shape == d.expert_probabilities.shape == (experts,)
     assert d.attention.sum().item() == pytest.approx(1)
     torch.testing.assert_close(  # before calibration the mixture is the weighted mean
         torch.tensor(d.tumour_probability), (d.attention * d.expert_probabilities).sum()

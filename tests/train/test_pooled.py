@@ -56,6 +56,7 @@ def trained(world: Path) -> Path:
 # --- end to end ----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_what_was_trained_reads_a_scan(world, trained):
     system = load(trained)
     diagnosis = system.read(read_scan(world / "data" / BR35H / "yes" / "00.png"))
@@ -65,6 +66,7 @@ def test_what_was_trained_reads_a_scan(world, trained):
     json.dumps(diagnosis.to_dict())
 
 
+@pytest.mark.slow
 def test_the_weights_name_preset_protocol_and_split(world, trained):
     text = (world / "manifests" / "leak-free.csv").read_text(encoding="utf-8")
     digest = split.read_manifest("leak-free", world / "manifests").sha256
@@ -78,6 +80,7 @@ def test_the_weights_name_preset_protocol_and_split(world, trained):
     assert 0 <= info["validation"]["classifier_balanced"] <= 1
 
 
+@pytest.mark.slow
 def test_the_log_holds_every_epoch_of_every_phase(trained):
     lines = [json.loads(line) for line in (trained / "log.jsonl").read_text().splitlines()]
     epochs = {}
@@ -113,6 +116,7 @@ def test_the_smoothed_classifier_lies_beside_a_system_that_reads_without_it(
     assert smoothing.FILE in read_manifest(own)
 
 
+@pytest.mark.slow
 def test_a_finished_phase_is_not_trained_again(world, trained, capsys):
     # tensors, not bytes: safetensors writes its metadata in no fixed order
     before = checkpoint.load(trained / "mae.safetensors").state_dict
@@ -126,6 +130,7 @@ def test_a_finished_phase_is_not_trained_again(world, trained, capsys):
     assert "resumed at step 6 of 6" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_another_seed_does_not_resume_from_this_one_s_checkpoint(world, trained, capsys):
     assert train("mae", world / "data", trained, seed="1") == 2
     assert "other settings: remove it to start again" in capsys.readouterr().err

@@ -18,7 +18,7 @@ from demo.phantom import draw_phantom
 from demo.rendering import wording
 from tests.demo.browser.browsing import NEEDS_BROWSER, Served, drop, set_steps, wait_for_line
 
-pytestmark = NEEDS_BROWSER
+pytestmark = [*NEEDS_BROWSER, pytest.mark.slow]
 
 
 def drop_files(page: Any, files: dict[str, bytes]) -> None:
@@ -50,7 +50,6 @@ def wait_for_progress(page: Any, words: str) -> None:
     page.wait_for_selector(f".mf-progress >> text={words}", timeout=180_000)
 
 
-@pytest.mark.slow
 def test_a_batch_is_read_stopped_and_handed_out(
     served: Served, visit: Callable[[str], Any], tmp_path: Path
 ) -> None:
@@ -92,7 +91,6 @@ def test_a_batch_is_read_stopped_and_handed_out(
     assert served.kept() == [] and "Jane" not in served.log.read_text()
 
 
-@pytest.mark.slow
 def test_others_are_served_between_the_scans_of_a_batch(
     served: Served, visit: Callable[[str], Any], scan: Tensor
 ) -> None:
@@ -109,7 +107,6 @@ def test_others_are_served_between_the_scans_of_a_batch(
     wait_for_progress(first, "Done: 12 of 12 read")
 
 
-@pytest.mark.slow
 def test_the_report_is_made_when_it_is_asked_for(
     served: Served, visit: Callable[[str], Any], tmp_path: Path
 ) -> None:
@@ -133,7 +130,7 @@ def test_the_report_is_made_when_it_is_asked_for(
     assert not page.locator("#report-pdf").is_visible()
 
 
-@pytest.mark.parametrize("theme", ["dark", pytest.param("light", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("theme", ["dark", "light"])
 def test_the_batch_fits_a_tablet(served: Served, visit: Callable[[str], Any], theme: str) -> None:
     page = visit(f"{served.url}/?__theme={theme}")
     page.set_viewport_size({"width": 1024, "height": 768})

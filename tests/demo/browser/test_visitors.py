@@ -27,10 +27,9 @@ from tests.demo.browser.browsing import (
 )
 from tests.demo.browser.serve import REFUSAL
 
-pytestmark = NEEDS_BROWSER
+pytestmark = [*NEEDS_BROWSER, pytest.mark.slow]
 
 
-@pytest.mark.slow
 def test_the_lesson_is_computed_and_the_quiz_answers(
     served: Served, visit: Callable[[str], Any]
 ) -> None:
@@ -71,7 +70,6 @@ def test_the_lesson_is_computed_and_the_quiz_answers(
     assert served.kept() == []
 
 
-@pytest.mark.slow
 def test_an_attack_can_be_stopped(served: Served, visit: Callable[[str], Any]) -> None:
     page = visit(served.url)
     page.click("#sample-1")
@@ -90,7 +88,6 @@ def test_an_attack_can_be_stopped(served: Served, visit: Callable[[str], Any]) -
     wait_for_line(page, "Done.")
 
 
-@pytest.mark.slow
 def test_two_visitors_get_their_own_results(served: Served, visit: Callable[[str], Any]) -> None:
     scans = [draw_phantom(5, True), draw_phantom(6, False)]
     pages = [visit(served.url) for _ in scans]
@@ -154,7 +151,6 @@ def test_paths_on_the_server_and_addresses_are_refused(
     assert "event: error" in answer and "tumour" not in answer and served.kept() == []
 
 
-@pytest.mark.slow
 def test_missing_weights_are_said_and_nothing_is_read(
     visit: Callable[[str], Any], tmp_path: Path, scan: Tensor
 ) -> None:

@@ -183,6 +183,7 @@ def test_a_score_of_thousands_still_has_a_gradient(system: MedFedPure, scans: Te
     assert (near == far).float().mean() > 0.9
 
 
+@pytest.mark.slow
 def test_fusing_adds_examples_that_evade_the_previous_fit(
     system: MedFedPure, scans: Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:

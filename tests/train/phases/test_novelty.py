@@ -48,8 +48,8 @@ def mae() -> MaskedAutoencoder:
     return MaskedAutoencoder(shape).eval()
 
 
-def solver(mae: MaskedAutoencoder, val: np.ndarray, **settings: float) -> Solver:
-    return Solver(mae, data(val), NoveltyPhase(scans=150, outliers=150, **settings), CPU)  # type: ignore[arg-type]
+def solver(mae: MaskedAutoencoder, val: np.ndarray, count: int = 50, **settings: float) -> Solver:
+    return Solver(mae, data(val), NoveltyPhase(scans=count, outliers=count, **settings), CPU)  # type: ignore[arg-type]
 
 
 def shares(head: Novelty, mae: MaskedAutoencoder) -> tuple[float, float]:
@@ -64,7 +64,7 @@ def shares(head: Novelty, mae: MaskedAutoencoder) -> tuple[float, float]:
 def test_the_head_refuses_outliers_and_judges_scans(
     scans: np.ndarray, mae: MaskedAutoencoder
 ) -> None:
-    head, own = Novelty(32), solver(mae, scans[28:])
+    head, own = Novelty(32), solver(mae, scans[28:], 150)
     untrained = own.validate(head)
     assert untrained["val_refused"] == untrained["refused_leaves"] == 0
     loss = own.solve(head, data(scans[:28]), seed=0)
