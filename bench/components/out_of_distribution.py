@@ -127,7 +127,7 @@ def table(results: md.Results) -> str:
             by_group = None if row["k"] in (0, row["n"]) else row.get("group_interval")
             low, high = by_group or row["interval"]  # of none or all, resampling cannot tell
             share = f"{md.percent(row['refused'])} [{md.percent(low)} to {md.percent(high)}]"
-            lines.append([name, share, f"{row['k']}/{row['n']}"])
+            lines.append([name.replace("A0", "PGD-7"), share, f"{row['k']}/{row['n']}"])
         head = ["images", "'cannot judge', % [95 %]", ""]
         parts.append(f"{md.table(head, lines)}\n\n{md.source(result)}")
     return "\n\n".join(parts)

@@ -46,9 +46,10 @@ def render_headline(results: Results) -> str:
             f"worst case of all attacks, n = {worst_n}"]  # fmt: skip
     lines = [[s.name, *(_cell(block) for block in (s.clean, s.pgd, s.worst))] for s in scores]
     note = (
-        "Accuracy in %, 95 % intervals by near-duplicate group; L∞ ε = 0.015; every system on the "
-        f"same scans. Worst case: a scan counts as correct if no attack of the suite succeeds, "
-        f"adaptive attacks on the whole system among them; {worst_n} scans of the same fold."
+        "Accuracy in %; in brackets the 95 % interval, resampling groups of near-duplicates; "
+        "eps = 0.015 (L∞). In a column every system reads the same scans. Worst case: a scan "
+        "counts as correct if no attack of the suite succeeds, adaptive attacks on the whole "
+        f"system among them; {worst_n} of the {n} scans."
     )
     return f"{table(head, lines)}\n\n{note}"
 
