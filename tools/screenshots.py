@@ -19,6 +19,11 @@ from bench.app.server import APP, run_app
 
 TABS = ("explore", "batch", "learn", "about")
 THEMES = ("dark", "light")
+SET_LIGHT = """light => {
+  document.body.classList.toggle("dark", !light);
+  document.documentElement.classList.toggle("mf-light", light);
+}"""
+THEME_MS = 500  # after which colours have stopped changing
 # of the lesson: the step's tab, its button, and the element that then appears
 LESSON = (
     ("lesson-0", "look-1", "#learned-0 .mf-output"),
@@ -31,17 +36,21 @@ LESSON = (
 
 
 def visit_tabs(app: Sequence[str] = APP) -> Iterator[tuple[str, Any]]:
-    """Yield each tab's name with the theme, such as 'learn-dark', and the page that shows it."""
+    """Yield each tab's name, and the page that shows it filled."""
     with run_app(app) as served, open_browser() as guest:
-        for theme in THEMES:
-            page = guest.open(f"{served.url}?__theme={theme}", 1600, 1000)
-            page.click("#sample-0")
-            page.wait_for_selector(".mv-has-scan")
-            analyse(page)
-            for tab in TABS:
-                show_tab(page, tab)
-                yield f"{tab}-{theme}", page
-            page.context.close()
+        page = guest.open(served.url, 1600, 1000)
+        page.click("#sample-0")
+        page.wait_for_selector(".mv-has-scan")
+        analyse(page)
+        for tab in TABS:
+            show_tab(page, tab)
+            yield tab, page
+
+
+def set_theme(page: Any, theme: str) -> None:
+    """Show the page in a theme, as its address with `__theme` does (demo/serving/launch.py)."""
+    page.evaluate(SET_LIGHT, theme == "light")
+    page.wait_for_timeout(THEME_MS)
 
 
 def show_tab(page: Any, tab: str) -> None:
@@ -82,8 +91,10 @@ def main() -> None:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("folder", type=Path, help="folder of the pictures")
     folder = parser.parse_args().folder
-    for name, page in visit_tabs():
-        save_screenshot(page, folder / f"{name}.jpg")
+    for tab, page in visit_tabs():
+        for theme in THEMES:
+            set_theme(page, theme)
+            save_screenshot(page, folder / f"{tab}-{theme}.jpg")
 
 
 if __name__ == "__main__":

@@ -8,8 +8,9 @@ from typing import Any
 
 import axe_playwright_python
 
+from tools.screenshots import THEME_MS
+
 RULES = ("wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice")
-SETTLE_MS = 500  # after which colours have stopped changing
 
 
 def find_violations(page: Any, rules: Sequence[str] = RULES) -> list[dict[str, Any]]:
@@ -17,7 +18,7 @@ def find_violations(page: Any, rules: Sequence[str] = RULES) -> list[dict[str, A
 
     `rules` are names of axe-core's rules, or tags of them.
     """
-    page.wait_for_timeout(SETTLE_MS)
+    page.wait_for_timeout(THEME_MS)
     script = Path(axe_playwright_python.__file__).parent / "axe.min.js"
     page.evaluate(script.read_text(encoding="utf-8"))
     result = page.evaluate("rules => axe.run(document, {runOnly: rules})", [*rules])
