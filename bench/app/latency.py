@@ -51,7 +51,7 @@ def run(args: argparse.Namespace) -> None:
         repeats=args.repeats, peer=args.peer, peer_repeats=args.peer_repeats,
     )  # fmt: skip
     if not args.no_app:
-        files, _ = make_files(system.pipeline, test, 5)
+        files = make_files(system.pipeline, test, 5)
         store.row("app", lambda: measure_app(files))
     store.close()
 
@@ -68,9 +68,10 @@ def measure(
     """Fills `store`: the machine's rate, reading, the peer preset as a ratio, and the attacks."""
     device = pipeline.device
     store.row("machine", lambda: measure_machine(device))
-    files, flagged = make_files(pipeline, test, repeats)
-    if not flagged:
+    files = make_files(pipeline, test, repeats, flagged=True)
+    if not files:
         store.warn("no attacked scan was flagged: reading was timed on attacked scans all the same")
+        files = make_files(pipeline, test, repeats)
     store.row("read", lambda: measure_reading(pipeline, files))
     if peer:
         store.row(f"{peer} preset", lambda: compare_preset(pipeline, peer, files[:peer_repeats]))
@@ -86,21 +87,22 @@ def measure(
         store.warn("the machine's speed changed during the run: trust ratios, not milliseconds")
 
 
-def make_files(pipeline: MedFedPure, fold: ScanDataset, count: int) -> tuple[list[bytes], bool]:
-    """Returns PNG files of `count` attacked scans, and whether the detector flags them all.
+def make_files(
+    pipeline: MedFedPure, fold: ScanDataset, count: int, flagged: bool = False
+) -> list[bytes]:
+    """Returns at most `count` PNG files of scans under the paper's attack on the plain classifier.
 
-    Flagged scans are preferred, sought among `4 * count`; the attack is the paper's on the plain
-    classifier, in 8 bits.
+    With `flagged` those alone that the detector flags, sought among `4 * count` scans.
     """
-    flagged: list[bytes] = []
-    others: list[bytes] = []
-    for x, y, seeds in progress(fold.thin(4 * count).batches(8, pipeline.device), "flagged scans"):
+    files: list[bytes] = []
+    scans = fold.thin(4 * count if flagged else count)
+    for x, y, seeds in progress(scans.batches(8, pipeline.device), "attacked scans"):
         x_adv = A0_8BIT(pipeline.plain_logits, x, y, seeds)
-        for scan, diagnosis in zip(x_adv, pipeline.read_batch(x_adv, seeds), strict=True):
-            (flagged if diagnosis.flagged else others).append(to_png(scan))
-        if len(flagged) >= count:
+        kept = pipeline.score(pipeline.detect(x_adv)) > pipeline.tau if flagged else [True] * len(x)
+        files += [to_png(scan) for scan, keep in zip(x_adv, kept, strict=True) if keep]
+        if len(files) >= count:
             break
-    return (flagged or others)[:count], bool(flagged)
+    return files[:count]
 
 
 def measure_reading(pipeline: MedFedPure, files: Sequence[bytes]) -> dict[str, Any]:
@@ -125,7 +127,9 @@ def compare_preset(pipeline: MedFedPure, preset: str, files: Sequence[bytes]) ->
     """Returns times of another preset on the same files: random weights, every scan flagged."""
     torch.manual_seed(0)
     peer = build(read_preset(preset).system).to(pipeline.device)
-    flag_everything(peer)
+    for name, buffer in peer.detector.named_buffers():  # untrained, it has no thresholds
+        if name.startswith("quantiles_"):
+            buffer.fill_(-1e6)
     own, theirs = (partial(_read_file, system) for system in (pipeline, peer))
     own(files[0])
     theirs(files[0])
@@ -140,13 +144,6 @@ def compare_preset(pipeline: MedFedPure, preset: str, files: Sequence[bytes]) ->
 
 def _read_file(pipeline: MedFedPure, data: bytes) -> None:
     pipeline.read(read_scan(data))
-
-
-def flag_everything(pipeline: MedFedPure) -> None:
-    """Lowers every threshold below any score: untrained, a detector has no threshold of its own."""
-    for name, buffer in pipeline.detector.named_buffers():
-        if name.startswith("quantiles_"):
-            buffer.fill_(-1e6)
 
 
 def measure_attack(

@@ -92,8 +92,10 @@ def measure_visitors(count: int, seconds: float) -> dict[str, Any]:
         samples = []
         for thread in threads:
             thread.start()
-        while any(thread.is_alive() for thread in threads):
+        is_over = False
+        while not is_over:
             time.sleep(0.2)
+            is_over = not any(thread.is_alive() for thread in threads)
             memory_mb = peak_memory(served.process.pid, "VmRSS")
             samples.append((sum(len(v.times) for v in records), memory_mb))
     times = [ms for v in records for ms in v.times]

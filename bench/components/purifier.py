@@ -12,8 +12,9 @@ from torch import Tensor
 
 from bench import markdown as md
 from bench import options
-from bench.parallel import progress
+from bench.parallel import ParallelBatches, progress
 from bench.result_file import ResultFile
+from bench.robustness.evaluate import evaluate
 from bench.robustness.filters import STRENGTHS, Filter
 from bench.summaries import mark_correct, share_by_label
 from core import metrics
@@ -21,7 +22,7 @@ from core.attacks import paper_attack
 from core.diffusion import seeded_noise, to_model, to_pixels
 from core.pipeline import MedFedPure
 from core.purifier import Purifier
-from train.data.dataset import ScanDataset
+from train.data.dataset import Batch, ScanDataset
 
 HELP = "energy removed, denoising and accuracy, against filters"
 NOISE_T = 50
@@ -168,17 +169,22 @@ def measure_accuracy(
         ),
         **{name: lambda x, _, f=f: f(x) for name, f in filters.items()},
     }
-    right: dict[str, dict[str, list[Tensor]]] = {n: {"clean": [], "A0": []} for n in changes}
-    for x, y, seeds in progress(fold.batches(batch_size, pipeline.device), "accuracy behind each"):
-        attacked = A0_8BIT(pipeline.plain_logits, x, y, seeds)
-        with torch.no_grad():
-            for kind, scans in (("clean", x), ("A0", attacked)):
-                for name, change in changes.items():
-                    logits = pipeline.plain_logits(change(scans, seeds))
-                    right[name][kind].append(mark_correct(name, logits, y))
+
+    def attack(scans: Batch) -> list[Tensor]:
+        return [scans.x, A0_8BIT(pipeline.plain_logits, *scans)]
+
+    @torch.no_grad()
+    def read(scans: Batch, tries: list[Tensor]) -> dict[str, Tensor]:
+        pure = {n: [change(x, scans.seeds) for x in tries] for n, change in changes.items()}
+        logits = {n: [pipeline.plain_logits(x) for x in xs] for n, xs in pure.items()}
+        return {n: torch.stack([mark_correct(n, z, scans.y) for z in logits[n]]) for n in changes}
+
+    lanes = ParallelBatches(pipeline.device, batch_size)
+    parts = list(evaluate(attack, read, fold, lanes, "accuracy behind each"))
+    right = {n: torch.cat([part[n] for part in parts], 1) for n in changes}
     systems = {
-        n: {k: share_by_label(torch.cat(r), fold.labels) for k, r in kinds.items()}
-        for n, kinds in right.items()
+        n: {kind: share_by_label(both[i], fold.labels) for i, kind in enumerate(("clean", "A0"))}
+        for n, both in right.items()
     }
     return {"attack": vars(A0_8BIT), "systems": systems}
 

@@ -8,13 +8,12 @@ evasion', Kim et al. 2023).
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from bench import markdown as md
 from bench import options
@@ -34,7 +33,7 @@ from bench.parallel import ParallelBatches, say
 from bench.provenance import key_of, machine_facts
 from bench.result_file import ResultFile
 from bench.robustness.attacks import DEFENCE, Attack
-from bench.robustness.transfer import evaluate_transfer
+from bench.robustness.transfer import ClientModel, evaluate_transfer
 from core import metrics
 from train.config import read_preset
 from train.data.corpus import Corpus, load_corpus
@@ -51,14 +50,6 @@ FIGURES = (("clean", "clean"), ("pgd", "under PGD-3"))
 COLOURS = (
     "#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#bbbbbb", "#332288"
 )  # fmt: skip
-
-
-class ClientModel(NamedTuple):
-    """One client's model: the surrogate of the paper's attacker, and the deployed whole."""
-
-    classify: Callable[[Tensor], Tensor]  # logits (B, C) of scans
-    logits: Callable[[Tensor, Sequence[int]], Tensor]  # the same of scans and their noise seeds
-    cost: dict[str, int]
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:

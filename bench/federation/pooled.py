@@ -17,13 +17,13 @@ from torch import Tensor
 from bench import markdown as md
 from bench import options
 from bench.data import hospital_test_scans
-from bench.federation.comparison import ClientModel, measure_evasion
+from bench.federation.comparison import measure_evasion
 from bench.parallel import ParallelBatches
 from bench.provenance import machine_facts, weights_facts
 from bench.result_file import ResultFile
 from bench.robustness.attacks import CLASSIFIER, Attack, attack_titles, paper_rows
 from bench.robustness.systems import SYSTEM_TITLES
-from bench.robustness.transfer import evaluate_transfer
+from bench.robustness.transfer import ClientModel, evaluate_transfer
 from bench.summaries import share_by_label
 from core import load, metrics
 from core.attacks import PGD

@@ -11,6 +11,7 @@ from torch import Tensor
 from bench.parallel import ParallelBatches
 from bench.result_file import ResultFile
 from bench.robustness.attacks import Attacker, bfloat16_logits
+from bench.robustness.evaluate import evaluate
 from bench.robustness.systems import System
 from core import metrics
 from core.attacks import eot
@@ -18,6 +19,7 @@ from core.seeds import derive_seed
 from train.data.dataset import Batch, ScanDataset
 
 DRAWS = 20
+NAMES = ("clean", "A3 with EOT", "A8")
 SUBMISSIONS = (1, 5, 20)  # how often a scan is handed in
 
 
@@ -30,8 +32,8 @@ def measure_randomness(
     whole batch.
     """
 
-    def read(scans: Batch) -> dict[str, Tensor]:
-        attack, turn = attacker.apgd(), 0
+    def attack(scans: Batch) -> list[Tensor]:
+        apgd, turn = attacker.apgd(), 0
 
         def fresh() -> list[int]:
             nonlocal turn
@@ -39,18 +41,16 @@ def measure_randomness(
             return derive_draw_seeds(scans.seeds, DRAWS + turn)
 
         many = eot(bfloat16_logits(system, scans, draw=fresh), attacker.budget.eot)
-        first = scans._replace(seeds=derive_draw_seeds(scans.seeds, 0))
-        attacked = {
-            "clean": scans.x,
-            "A3 with EOT": attack(many, scans.x, scans.y, scans.seeds),
-            "A8": attack(bfloat16_logits(system, first), scans.x, scans.y, scans.seeds),
-        }
-        return {name: _right(system, x, scans) for name, x in attacked.items()}
+        one = bfloat16_logits(system, scans._replace(seeds=derive_draw_seeds(scans.seeds, 0)))
+        return [scans.x, *(apgd(f, scans.x, scans.y, scans.seeds) for f in (many, one))]
+
+    def read(scans: Batch, tries: list[Tensor]) -> dict[str, Tensor]:
+        return {name: _right(system, x, scans) for name, x in zip(NAMES, tries, strict=True)}
 
     title, of = f"randomness: {system.name}", list(range(len(fold)))
     state = store.begun(title, {"of": of, "weights": system.key, "done": 0, "said": {}})
     left = fold.pick(state["of"][state["done"] :])
-    for part in lanes.map(read, left, title) if len(left) else ():
+    for part in evaluate(attack, read, left, lanes, title) if len(left) else ():
         for name, right in part.items():
             before = state["said"].get(name, [[] for _ in range(DRAWS)])
             state["said"][name] = [a + b for a, b in zip(before, right.tolist(), strict=True)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import Protocol
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,22 +16,18 @@ from bench.summaries import mark_correct
 from train.data.dataset import Batch, ScanDataset
 
 
-class AttackedModel(Protocol):
-    """A model with a classifier that the paper's attacker sees, and the logits that count."""
+class ClientModel(NamedTuple):
+    """One client's model: the classifier that the paper's attacker sees, and the deployed whole."""
 
-    @property
-    def classify(self) -> Callable[[Tensor], Tensor]:
-        """Logits (B, C) of scans."""
-
-    @property
-    def logits(self) -> Callable[[Tensor, Sequence[int]], Tensor]:
-        """Logits (B, C) of scans and their noise seeds."""
+    classify: Callable[[Tensor], Tensor]  # logits (B, C) of scans
+    logits: Callable[[Tensor, Sequence[int]], Tensor]  # the same of scans and their noise seeds
+    cost: dict[str, int]
 
 
 def evaluate_transfer(
     attack: Attack,
-    source: AttackedModel,
-    victim: AttackedModel,
+    source: ClientModel,
+    victim: ClientModel,
     data: ScanDataset,
     lanes: ParallelBatches,
     eps: float = 0.0,

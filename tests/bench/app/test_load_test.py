@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,7 +10,6 @@ import pytest
 from bench.__main__ import main
 from bench.app import browser, load_test
 from bench.app.load_test import table
-from bench.app.server import run_app
 
 
 @pytest.mark.slow
@@ -20,8 +18,6 @@ def test_the_page_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     if browser.CHROMIUM is None:
         pytest.skip("Chromium is not installed")
     monkeypatch.setattr(load_test, "TIMED", 2)
-    untrained = ("-m", "tests.demo.browser.serve")  # test_server starts the app as users do
-    monkeypatch.setattr(load_test, "run_app", partial(run_app, untrained))
     out = tmp_path / "demo.json"
     options = ["--visitors", "2", "--seconds", "2"]
     assert main(["demo", "--out", str(out), *options]) == 0

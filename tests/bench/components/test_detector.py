@@ -37,7 +37,7 @@ def test_a_scan_against_itself_is_not_detected(pipeline, test_fold):
 
 @pytest.fixture(scope="module")
 def noisy(pipeline, test_fold):
-    """What is said of strong noise."""
+    """Figures under strong noise."""
     x = test_fold.batches(8, pipeline.device)[0].x
     generator = torch.Generator().manual_seed(0)
     changed = quantize(x + 0.3 * torch.randn(x.shape, generator=generator))

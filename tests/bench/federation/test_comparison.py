@@ -16,6 +16,7 @@ from bench.federation.methods import METHODS, TABLES, Table, preset_of, select_m
 from bench.federation.trainings import Places, select_settings
 from bench.result_file import ResultFile
 from bench.robustness.attacks import CLASSIFIER, DEFENCE, Attack
+from bench.robustness.transfer import ClientModel
 from core.attacks import PGD
 from train.calibration import fusion
 from train.config import read_preset
@@ -201,12 +202,12 @@ def test_evasion_is_measured_on_the_victim_s_scans_with_the_attacker_s_gradient(
         (x[:, 0] * 255).to(torch.uint8).numpy(), torch.tensor([0, 1, 0, 1]), "abab", range(4)
     )
 
-    def model(sign: float) -> comparison.ClientModel:
+    def model(sign: float) -> ClientModel:
         def logits(z: torch.Tensor) -> torch.Tensor:
             level = sign * 100 * (z.mean((1, 2, 3)) - 0.4980392)
             return torch.stack([-level, level], 1)
 
-        return comparison.ClientModel(logits, lambda z, _: logits(z), {})
+        return ClientModel(logits, lambda z, _: logits(z), {})
 
     step = PGD(eps=0.1, alpha=0.1, steps=1, random_start=False)
     attack = Attack("A0", "", "", CLASSIFIER, lambda _: step)

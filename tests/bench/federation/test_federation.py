@@ -79,7 +79,7 @@ def fixture(places: Places, monkeypatch: pytest.MonkeyPatch) -> FederationFixtur
 
 
 def tables(rows: dict[str, Any]) -> str:
-    """What the README shows of some rows."""
+    """The documents' table of some rows."""
     machine = {"device_name": "a machine", "threads": 1}
     facts = {"machine": machine, "commit": "c" * 40, "date": "2026-01-01"}
     result = {"rows": rows, "provenance": facts, "warnings": []}

@@ -157,7 +157,7 @@ def test_a7_raises_the_mean_margin_of_all_steps(scans):
 
 
 def wide(target, fold, **kinds):
-    """What `check_detector` says of a toy on real pictures' shape."""
+    """Warnings of `check_detector` for a toy system on scans of full size."""
     return check_detector(replace(target, **kinds), fold.thin(4), EPS, CPU)
 
 

@@ -44,7 +44,7 @@ def test_ways_back_differ_and_the_way_forward_does_not(pipeline, four, known, pa
 
 
 def test_the_paths_add_up(four, known):
-    """What the identity and the predicted noise carry back is all that there is."""
+    """The gradients of identity and predicted noise add up to the exact one."""
     target = known["purify-all"]
     x, _, seeds = four.batches(2, CPU)[0]
     grads = {}
