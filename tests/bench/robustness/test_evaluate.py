@@ -40,11 +40,14 @@ pytestmark = pytest.mark.usefixtures("quick_checks")
 
 @pytest.fixture(scope="module")
 def suite(pipeline, test_fold, tmp_path_factory, tiny, quick_checks):
-    """The whole suite on three scans; summarized once, at its end."""
+    """The whole suite on three scans, two sizes of the curve; summarized once, at its end."""
     path = tmp_path_factory.mktemp("suite") / "suite.json"
     store = ResultFile(path, "robustness", {"of": "this"}, {"machine": machine_facts(CPU)})
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(commands, "run_suite", lambda *given: run_suite(*given[:-1]))
+        patch.setattr(commands, "CURVE", (0.004, 0.06))
+        # asserted in test_checks
+        patch.setattr(commands, "run_checks", lambda s, *_: {"weights": s.key, "warnings": []})
         commands.measure(
             store, pipeline, [pipeline], test_fold, row_names(), None, tiny, eps=EPS,
             lanes=ParallelBatches(CPU, 3),
@@ -66,7 +69,7 @@ def test_every_row_runs_on_every_target_that_it_fits(suite, known):
     }  # fmt: skip
     assert len(fitting["A3"]) == len(known)
     assert "randomness: defence" in rows and "self-check: defence" in rows
-    assert sum(name.startswith("curve") for name in rows) == 15
+    assert sum(name.startswith("curve") for name in rows) == 2 * len(commands.CURVED)
     assert suite["unfinished"] == {}
 
 
