@@ -18,6 +18,7 @@ from bench.result_file import ResultFile
 from bench.robustness.attacks import CLASSIFIER, DEFENCE, Attack
 from bench.robustness.transfer import ClientModel
 from core.attacks import PGD
+from tests.networks import TWO_HOSPITALS
 from train.calibration import fusion
 from train.config import read_preset
 from train.data.corpus import load_corpus
@@ -26,23 +27,13 @@ from train.data.partition import select_client_corpus
 from train.federated.experiment import read_experiment
 from train.federated_config import PhaseRounds
 
-TINY = """
+TINY = (
+    """
 extends = "smoke"
 [system.moe]
-channels = [8, 8, 8, 8]
-[federated]
-num_rounds = 1
-local_epochs = 1
-[federated.partition]
-num_clients = 2
-min_scans = 2
-[calibrate]
-hidden_scans = 1
-hidden_steps = 2
-fit_scans = 6
-val_scans = 6
-eps = [0.015]
-"""
+channels = [8, 8, 8, 8]"""
+    + TWO_HOSPITALS
+)
 
 
 @pytest.fixture(scope="module")

@@ -15,6 +15,7 @@ from core.moe import is_personal
 from core.pipeline import build
 from core.smoothing import SmoothedConfig
 from core.weights import PARTS, load
+from tests.networks import TWO_HOSPITALS
 from train.__main__ import main
 from train.config import read_preset
 from train.data.corpus import load_corpus
@@ -30,21 +31,7 @@ from train.federated.shared_parameters import COUNTER, STATISTICS
 from train.federated.state_file import StateError, read
 from train.recipes import FILES, build_network, find_phase
 
-WHOLE = """
-extends = "smoke"
-[federated]
-num_rounds = 1
-local_epochs = 1
-[federated.partition]
-num_clients = 2
-min_scans = 2
-[calibrate]
-hidden_scans = 1
-hidden_steps = 2
-fit_scans = 6
-val_scans = 6
-eps = [0.015]
-"""
+WHOLE = 'extends = "smoke"' + TWO_HOSPITALS
 
 
 def result(out: Path, phase: str = "mixture") -> dict:
