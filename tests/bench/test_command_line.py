@@ -87,6 +87,7 @@ def test_detection(bench):
     assert "fused" in result["rows"]["trained, eps 0.031"]["scores"]
 
 
+@pytest.mark.slow
 def test_purifier(bench, monkeypatch):
     few = {kind: dict(list(strengths.items())[:2]) for kind, strengths in STRENGTHS.items()}
     monkeypatch.setattr(purifier, "STRENGTHS", few)

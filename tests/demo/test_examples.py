@@ -54,6 +54,7 @@ def test_a_broken_example_is_named(tmp_path: Path, scan: Tensor) -> None:
         examples.load_examples(tmp_path)
 
 
+@pytest.mark.slow
 def test_shipped_examples_are_synthetic_strangers_and_do_what_they_say() -> None:
     system, shipped = core.load(), examples.load_examples()
     assert {e.tumour for e in shipped} == {False, True} and any(e.is_failure for e in shipped)

@@ -163,6 +163,7 @@ def test_what_fell_to_rows_that_the_file_holds_stays_fallen(store, four, known, 
     assert row["right"][open_one] == "-"
 
 
+@pytest.mark.slow
 def test_a_row_that_lacks_scans_is_measured_again(store, four, known, tiny, monkeypatch):
     """Such as one that was measured when fewer scans were compared."""
     system, calls = known["detection-only"], []  # the quickest with a detector
@@ -295,6 +296,7 @@ def test_what_is_flagged_is_not_unnoticed_and_not_read_where_flagged_scans_are_r
     assert read_adversarial(reads, scans, [bright]).bits["right"] == "0000"
 
 
+@pytest.mark.slow
 def test_standings_are_on_disk_before_the_noise_and_a_weak_attack_on_it_is_named(
     store, pipeline, test_fold, monkeypatch, tiny
 ):

@@ -123,6 +123,7 @@ def test_uniform_attention_is_the_mean_of_the_experts(pipeline, test_fold):
     )
 
 
+@pytest.mark.slow
 def test_the_published_gate_purifies_a_share_of_all_scans_whatever_they_are(
     pipeline, test_fold, monkeypatch
 ):

@@ -24,6 +24,7 @@ EPS = 0.015
 CPU = torch.device("cpu")
 
 
+@pytest.mark.slow
 def test_detector_aware_attacks_run_on_scans_broken_with_an_alarm(store, four, known, tiny):
     """A detector that flags everything: no scan is undetected, so A9 runs on all again."""
     flags = AttackedDetector(known["defence"].detector.read, -1e9, 1.0)

@@ -164,6 +164,7 @@ def test_the_csv_holds_all_but_names(tiny_system: MedFedPure, work: Worklist) ->
     assert rows[3]["refusal"].startswith("The picture is blank") and rows[3]["score"] == ""
 
 
+@pytest.mark.slow
 def test_the_pdf_has_a_line_for_every_row_and_the_notice_on_every_page(
     tiny_system: MedFedPure,
 ) -> None:

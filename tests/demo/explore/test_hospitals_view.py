@@ -71,6 +71,7 @@ def run_analysis(systems: Systems, scan: Tensor, number: int | None, *values: An
     return shown.analysis
 
 
+@pytest.mark.slow
 def test_pooled_weights_read_as_ever(tiny_system: MedFedPure, scan: Tensor) -> None:
     steps = list(analyse.analyse(tiny_system, scan, {}, AttackSettings(*VALUES)))
     same = list(

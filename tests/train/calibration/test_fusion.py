@@ -144,6 +144,7 @@ def test_few_detector_aware_examples_weigh_as_much_as_many_ordinary_ones():
     assert weights[0] < 0.2 and weights[1] < 0.5 and weights[2] > 0.7
 
 
+@pytest.mark.slow
 def test_detector_aware_examples_score_lower_and_fit_into_a_file(
     system: MedFedPure, scans: Tensor
 ) -> None:

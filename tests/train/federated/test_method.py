@@ -331,6 +331,7 @@ def test_each_client_receives_its_share(federate, preset, tmp_path, monkeypatch)
     assert heard[0] == 0.25 and heard[1] == heard[2] == pytest.approx(1.0)  # the preset's is .75
 
 
+@pytest.mark.slow
 def test_attacked_scans_stay_until_they_are_refreshed(federate, preset, tmp_path, monkeypatch):
     made = []
     attack = adversarial_cache._attack_rows

@@ -86,6 +86,7 @@ def test_one_round_leads_to_the_mean_of_the_heads(learned, federate, tmp_path, m
         assert all(torch.equal(own[name], mean.float()) for own in kept)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ['share = "none"', "fedmedian", "dp_clip = 1.0\ndp_noise = 0.01"])
 def test_where_no_mean_is_taken_each_keeps_its_own(learned, federate, tmp_path, monkeypatch, way):
     is_share = way.startswith("share")
