@@ -24,7 +24,7 @@ from tests.demo.browser.browsing import (
     wait_for_line,
 )
 
-pytestmark = NEEDS_BROWSER
+pytestmark = [*NEEDS_BROWSER, pytest.mark.slow]
 
 
 def test_upload_attack_read(served: Served, visit: Callable[[str], Any], scan: Tensor) -> None:
@@ -92,7 +92,6 @@ def slices(count: int, side: int = 64) -> tuple[list[bytes], np.ndarray]:
     return files, values
 
 
-@pytest.mark.slow
 def test_a_series_is_browsed_windowed_and_scanned(
     served: Served, visit: Callable[[str], Any]
 ) -> None:
@@ -155,7 +154,6 @@ def apply_window(values: np.ndarray, low: float, high: float) -> np.ndarray:
 PLACES = "[...document.querySelectorAll('.mv canvas')].map(c => c.dataset.place)"
 
 
-@pytest.mark.slow
 def test_panels_move_together(served: Served, visit: Callable[[str], Any]) -> None:
     page = visit(served.url)
     page.click("#sample-0")
@@ -194,7 +192,6 @@ def test_panels_move_together(served: Served, visit: Callable[[str], Any]) -> No
     assert page.locator(".mv-panel:visible").count() == 6
 
 
-@pytest.mark.slow
 def test_fingers_zoom_and_move(served: Served, browser: Any) -> None:
     context = browser.new_context(viewport={"width": 1024, "height": 768}, has_touch=True)
     page = context.new_page()
@@ -240,7 +237,6 @@ def test_a_bad_file_gets_its_sentence(served: Served, visit: Callable[[str], Any
     assert page.locator("td[data-says]").count() == 0 and served.kept() == []
 
 
-@pytest.mark.slow
 def test_a_photograph_is_read_on_request(
     served: Served, visit: Callable[[str], Any], photograph: bytes
 ) -> None:
