@@ -168,10 +168,11 @@ def _row(
         found = evaluate_scans(
             store, name, system, fold, chosen | done, partial(cached, system), lanes
         )
-        for form in BITS[:2] if held else ():  # a scan that was broken before stays broken
-            pairs = zip(found[form], held[form], strict=True)
-            found[form] = "".join("0" if old == "0" else new for new, old in pairs)
-        found["fell"] = found["right"].count("0")
+        if held:  # a scan that was broken before stays broken
+            for form in BITS[:2]:
+                pairs = zip(found[form], held[form], strict=True)
+                found[form] = "".join("0" if old == "0" else new for new, old in pairs)
+            found["fell"] = found["right"].count("0")
         if attack.is_shared:  # how many of its examples another system's row had made
             found["handed"] = found["tried"] - (len(cached.known) - before)
         return {"row": attack.key, "system": system.name, "meaning": attack.meaning, **found}

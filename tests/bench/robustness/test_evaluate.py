@@ -195,6 +195,18 @@ def test_a_row_that_lacks_scans_is_measured_again(store, four, known, tiny, monk
     assert again == row and len(calls) == 1
 
 
+def test_a_scan_broken_before_stays_broken_when_its_row_is_measured_again(store, four, known, tiny):
+    system, few = known["undefended"], (0, 3)
+    right = _run(store, four, [system], [], tiny)["noise: undefended"]["right"]
+    robust = next(i for i in few if right[i] == "1")  # as it is measured
+    lacks = 3 - robust
+    bits = ["-" if i == lacks else "0" if i == robust else bit for i, bit in enumerate(right)]
+    store.content["rows"]["noise: undefended"]["right"] = "".join(bits)
+    row = _run(store, four, [system], [], tiny)["noise: undefended"]
+    assert row["right"][robust] == "0" and row["right"][lacks] == right[lacks] != "-"
+    assert row["fell"] == row["right"].count("0")
+
+
 def _run(store, fold, chosen, names, budget):
     run_suite(
         store, fold, chosen, attacks_named(names), Attacker(EPS, budget), ParallelBatches(CPU, 2)
