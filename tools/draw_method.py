@@ -1,35 +1,38 @@
-"""Command that writes docs/method.svg, the figure of the tab About, for the README.
+"""Command that writes the figures of the tab About as SVG files for the documents.
 
 python -m tools.draw_method
 """
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
-from demo.about.method_figure import draw_method_figure
+from demo.about import svg
+from demo.about.figures import build_figures
 
-TARGET = Path(__file__).resolve().parents[1] / "docs" / "method.svg"
-# the page's colours, on a ground of its own so that it reads on a light and on a dark page
-STYLE = """<style>
-.mf-method text { font: 14px system-ui, sans-serif; fill: #1b232c; text-anchor: middle; }
-.mf-method text.mf-left { text-anchor: start; fill: #4a5663; }
-.mf-method text.mf-title { font-size: 15.5px; font-weight: 700; }
-.mf-method .mf-box { fill: #ffffff; stroke: #4a5663; stroke-width: 1.6; }
-.mf-method .mf-shared { stroke: #0f766e; stroke-width: 2.4; }
-.mf-method .mf-home { stroke: #7a4b00; stroke-dasharray: 5 3; }
-.mf-method .mf-flow { stroke: #4a5663; stroke-width: 1.6; fill: none; }
-.mf-method .mf-tip { fill: #4a5663; }
-</style><rect width="100%" height="100%" fill="#f7f9fa"/>"""
+ROOT = Path(__file__).resolve().parents[1]
+DOCS = ROOT / "docs"
+FONT = ".mf-svg text { font-family: system-ui, sans-serif; }"
 
 
-def render_file() -> str:
-    """Return the figure as a whole SVG file."""
-    head, separator, body = draw_method_figure().partition(">")
-    head = head.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1)
-    return f"{head}{separator}{STYLE}{body}\n"
+def render_files() -> dict[Path, str]:
+    """Return the content of each figure's file."""
+    style = read_style()
+    return {DOCS / f"{f.name}.svg": f"{svg.draw_sheet(f, style)}\n" for f in build_figures()}
+
+
+def read_style() -> str:
+    """Read the page's rules for figures with the light page's colours in place of variables."""
+    page = (ROOT / "demo" / "rendering" / "style.css").read_text(encoding="utf-8")
+    light = page[page.index(":root {") : page.index("}", page.index(":root {"))]
+    colours = dict(re.findall(r"(--[\w-]+): (#\w+)", light))
+    rules = (ROOT / "demo" / "about" / "figures.css").read_text(encoding="utf-8")
+    rules = re.sub(r"/\*.*?\*/\s*", "", rules, flags=re.DOTALL)
+    return f"{FONT}\n" + re.sub(r"var\((--[\w-]+)\)", lambda m: colours[m[1]], rules)
 
 
 if __name__ == "__main__":
-    TARGET.write_text(render_file(), encoding="utf-8")
-    print(f"wrote {TARGET}")
+    for path, text in render_files().items():
+        path.write_text(text, encoding="utf-8")
+        print(f"wrote {path}")

@@ -5,7 +5,8 @@ from __future__ import annotations
 import gradio as gr
 
 from demo.about import results
-from demo.about.method_figure import draw_method_figure
+from demo.about.figures import build_figures
+from demo.about.svg import render_figure
 from demo.rendering import wording
 
 METHOD = """
@@ -75,7 +76,7 @@ and teaching.</p>"""
 
 
 class AboutTab:
-    """Tab with one column of text, figure and tables, whose numbers are read from files."""
+    """Tab with one column of text, figures and tables, whose numbers are read from files."""
 
     def __init__(self) -> None:
         gr.HTML(render_about(), elem_id="about")
@@ -91,8 +92,9 @@ def render_about() -> str:
         f"<details><summary>Source of the figures</summary>"
         f"{results.render_provenance()}</details>"
     )
+    drawings = "".join(render_figure(figure) for figure in build_figures())
     parts = (
-        ("Method", f"{METHOD}{draw_method_figure()}{DIFFERENCES}"),
+        ("Method", f"{METHOD}{drawings}{DIFFERENCES}"),
         ("Results", figures),
         ("Limits", f"<p><b>{wording.NOTICE}</b></p>{results.render_main_limits()}{FURTHER_LIMITS}"),
         ("Model card", f"{CARD}{results.render_weights()}"),

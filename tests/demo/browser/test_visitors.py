@@ -65,7 +65,7 @@ def test_the_lesson_is_computed_and_the_quiz_answers(
         page.wait_for_selector(f"#quiz-view >> text=of {done};")
         assert page.locator("#quiz-view img").count() == 3
     page.get_by_role("tab", name="About").click()
-    page.wait_for_selector(".mf-method")
+    page.wait_for_selector(".mf-svg")
     assert page.evaluate("document.documentElement.scrollWidth") <= 1280
     assert served.kept() == []
 
