@@ -5,6 +5,7 @@
 ((24, 512, 512), (), torch.Size([1, 224, 224]))
 """
 
+from core.scan.archive import rank_name
 from core.scan.canonical import SIZE, from_uint8, to_image, to_png, to_uint8
 from core.scan.errors import (
     MAX_BYTES,
@@ -34,6 +35,7 @@ __all__ = [
     "Volume",
     "Window",
     "from_uint8",
+    "rank_name",
     "read_scan",
     "read_volume",
     "to_image",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import zipfile
 from collections.abc import Callable
 from functools import partial
@@ -20,7 +21,7 @@ READABLE_METHODS = (
 
 
 def files_in_zip(data: bytes) -> list[Callable[[], bytes]]:
-    """Return a function that reads each file of a zip, in order, after checking declared sizes.
+    """Return a function that reads each file of a zip, sorted by name; check declared sizes.
 
     Raises:
         ScanError: damaged, encrypted, too large, or a path that points outside the zip.
@@ -31,6 +32,7 @@ def files_in_zip(data: bytes) -> list[Callable[[], bytes]]:
     except (zipfile.BadZipFile, ValueError, NotImplementedError):
         raise ScanError("The zip is damaged or incomplete: create or send it again.") from None
     entries = [entry for entry in archive.infolist() if not entry.is_dir()]
+    entries.sort(key=lambda entry: rank_name(entry.filename))
     for entry in entries:
         name = PurePosixPath(entry.filename.replace("\\", "/"))
         if name.is_absolute() or ".." in name.parts or entry.filename[1:2] == ":":
@@ -50,15 +52,24 @@ def files_in_folder(folder: Path) -> list[Callable[[], bytes]]:
 
     Raises:
         ScanError: too many or too large files.
+        OSError: the folder may not be read.
     """
-    found = []
+    found: list[Path] = []
+    os.listdir(folder)  # os.walk would pass over a locked folder in silence
     for place, _, names in os.walk(folder):
         found += [path for name in names if (path := Path(place, name)).is_file()]
         _check_count(len(found))
     sizes = [path.stat().st_size for path in found]
     check_bytes(max(sizes, default=0), MAX_VOLUME_BYTES)
     _check_size(sum(sizes))
-    return [path.read_bytes for path in sorted(found)]
+    return [path.read_bytes for path in sorted(found, key=lambda path: rank_name(str(path)))]
+
+
+def rank_name(name: str) -> list[tuple[int, str]]:
+    """Return a key that sorts names as people do: IM2 before IM10."""
+    parts = re.split("([0-9]+)", name.lower())
+    numbers = (part.lstrip("0") if n % 2 else part for n, part in enumerate(parts))
+    return [(len(part) if n % 2 else 0, part) for n, part in enumerate(numbers)]
 
 
 def _unpack(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytes:

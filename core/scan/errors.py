@@ -24,6 +24,11 @@ def damage_error() -> ScanError:
     return ScanError("The file is damaged or incomplete and cannot be opened.")
 
 
+def empty_error() -> ScanError:
+    """Return the error for a file of no bytes."""
+    return ScanError("The file is empty.")
+
+
 def not_numbers_error() -> ScanError:
     """Return the error for pixels that are infinite or NaN."""
     return ScanError(

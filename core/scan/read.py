@@ -13,10 +13,17 @@ from pathlib import Path
 from PIL import Image
 from torch import Tensor
 
-from core.scan.archive import files_in_folder, files_in_zip
+from core.scan.archive import files_in_folder, files_in_zip, rank_name
 from core.scan.canonical import SIZE
 from core.scan.dicom.series import read_series
-from core.scan.errors import MAX_BYTES, MAX_VOLUME_BYTES, ScanError, check_bytes, damage_error
+from core.scan.errors import (
+    MAX_BYTES,
+    MAX_VOLUME_BYTES,
+    ScanError,
+    check_bytes,
+    damage_error,
+    empty_error,
+)
 from core.scan.filetype import HEAD_BYTES, detect_filetype
 from core.scan.image import read_picture
 from core.scan.nifti import read_nifti
@@ -54,6 +61,8 @@ def read_volume(
             "(pydicom, pyjpegls and nibabel)."
         ) from None
     except Exception as error:  # a damaged file makes decoders raise almost anything
+        if isinstance(error, OSError) and error.strerror:  # of the system, not of a decoder
+            raise ScanError(f"The file may not be read: {error.strerror.lower()}.") from None
         raise damage_error() from error
 
 
@@ -92,10 +101,14 @@ def _read(source: Source | Sequence[str | Path | bytes], any_picture: bool) -> V
     if isinstance(source, Image.Image):
         return read_picture(source, any_picture)
     if not isinstance(source, str | Path | bytes):
-        return read_series([partial(_load, one) for one in source], any_picture)
+        names = ["" if isinstance(one, bytes) else str(one) for one in source]
+        order = sorted(range(len(source)), key=lambda n: rank_name(names[n]))
+        return read_series([partial(_load, source[n]) for n in order], any_picture)
     if not isinstance(source, bytes) and Path(source).is_dir():
         return read_series(files_in_folder(Path(source)), any_picture)
     data = _load(source)
+    if not data:
+        raise empty_error()
     kind = detect_filetype(data[:HEAD_BYTES])
     if kind == "picture":
         return read_picture(data, any_picture)
@@ -116,7 +129,5 @@ def _load(source: str | Path | bytes) -> bytes:
             raise ScanError("There is no such file.")
         with path.open("rb") as file:
             head, size = file.read(HEAD_BYTES), path.stat().st_size
-    if not size:
-        raise ScanError("The file is empty.")
     check_bytes(size, MAX_BYTES if detect_filetype(head) == "picture" else MAX_VOLUME_BYTES)
     return source if isinstance(source, bytes) else path.read_bytes()

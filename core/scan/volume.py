@@ -42,6 +42,7 @@ class Volume:
     gap: float | None = None  # mm from slice to slice
     marks: tuple[str, str, str, str] | None = None  # of R L A P S I: left, right, top, bottom
     notes: tuple[str, ...] = ()  # for the reader, one sentence each
+    is_in_mm: bool = True  # False where `spacing` gives the proportions of pixels alone
 
     def __post_init__(self) -> None:
         self.data.flags.writeable = False

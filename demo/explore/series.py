@@ -66,7 +66,7 @@ class Series:
             return [f"A picture of {size}.", *v.notes]
         count = "one slice" if len(v) == 1 else f"{len(v)} slices"
         facts = [f"{v.kind}, {count} of {size}."]
-        if v.spacing is not None:
+        if v.spacing is not None and v.is_in_mm:
             apart = f", {v.gap:.3g} mm apart" if v.gap and len(v) > 1 else ""
             facts.append(f"Pixels of {v.spacing[1]:.3g} x {v.spacing[0]:.3g} mm{apart}.")
         if v.marks is None:

@@ -16,6 +16,7 @@ from core.scan import (
     NotAnMRIError,
     ScanError,
     Volume,
+    rank_name,
     read_volume,
     to_uint8,
 )
@@ -89,7 +90,7 @@ class UploadStore:
     def _read(self, paths: Sequence[Path]) -> Upload:
         if len(paths) > MAX_SLICES or sum(p.stat().st_size for p in paths) > MAX_VOLUME_BYTES:
             return Upload(None, TOO_LARGE_MESSAGE)
-        data = [path.read_bytes() for path in paths]
+        data = [path.read_bytes() for path in sorted(paths, key=lambda path: rank_name(path.name))]
         return decode_upload(data[0] if len(data) == 1 else data)
 
 

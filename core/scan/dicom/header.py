@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
+import math
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, cast
 
 import numpy as np
 
+from core.scan.dicom.repair import complete_header
 from core.scan.errors import MAX_UNPACKED, MB, ScanError, check_volume
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
-MAX_HEADER = 16 * MB  # all before the pixels; 2,000 frames with their own geometry take 5 MB
+MAX_HEADER = 16 * MB  # that is read; 2,000 frames with their own geometry take 5 MB
 UNDEFINED_LENGTH = 0xFFFFFFFF  # the length of compressed pixels
 PIXELS = {0x7FE00008: "FloatPixelData", 0x7FE00009: "DoubleFloatPixelData", 0x7FE00010: "PixelData"}
 IMPLICIT, EXPLICIT, DEFLATED, BIG_ENDIAN = (
@@ -38,17 +42,30 @@ COMPRESSED = {RLE, PROCESS_14, LOSSLESS, *PLUGINS}
 READABLE = {IMPLICIT, EXPLICIT, BIG_ENDIAN, *COMPRESSED}
 GREY = ("MONOCHROME1", "MONOCHROME2")
 COLOUR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT", "PALETTE COLOR")
+MOSAIC = "MOSAIC"  # a value of ImageType: Siemens' tiles of all slices in one picture
+MOSAIC_COUNT = (0x0019, 0x100A)  # private; in the block of "SIEMENS MR HEADER"
+# Compared between files, as hashes alone: descriptions may name a patient
+SERIES = ("SeriesInstanceUID", "SeriesNumber", "SeriesDescription", "ProtocolName")
+SERIES_WITHOUT_UID = ("StudyInstanceUID", "FrameOfReferenceUID", *SERIES)
+WEIGHTING = ("ImageType", "ScanningSequence", "SequenceName")
 # The only attributes that are read: none of the patient, the doctor or the hospital
 KEYWORDS = """\
-    Modality SeriesInstanceUID InstanceNumber NumberOfFrames BurnedInAnnotation
+    SOPClassUID Modality InstanceNumber NumberOfFrames BurnedInAnnotation
     SamplesPerPixel PhotometricInterpretation PlanarConfiguration Rows Columns
     BitsAllocated BitsStored PixelRepresentation RescaleSlope RescaleIntercept ModalityLUTSequence
-    WindowCenter WindowWidth VOILUTSequence PixelSpacing SliceThickness SpacingBetweenSlices
+    WindowCenter WindowWidth VOILUTSequence
+    PixelSpacing NominalScannedPixelSpacing ImagerPixelSpacing PixelAspectRatio
+    SliceThickness SpacingBetweenSlices SliceLocation
     ImageOrientationPatient ImagePositionPatient
+    EchoNumbers EchoTime InversionTime RepetitionTime FlipAngle DiffusionBValue
     SharedFunctionalGroupsSequence PerFrameFunctionalGroupsSequence
     RedPaletteColorLookupTableDescriptor RedPaletteColorLookupTableData
     GreenPaletteColorLookupTableDescriptor GreenPaletteColorLookupTableData
     BluePaletteColorLookupTableDescriptor BluePaletteColorLookupTableData"""
+
+
+class NoPictureError(ScanError):
+    """A DICOM file that is made to hold no picture, such as a DICOMDIR or a report."""
 
 
 class Pixels(NamedTuple):
@@ -73,7 +90,11 @@ class Header:
     syntax: str  # transfer syntax
     pixels: Pixels
     frames: int
-    shape: tuple[int, int]  # rows, columns
+    shape: tuple[int, int]  # rows, columns of a frame
+    series: int  # hash of what all files of a series share
+    weighting: int  # hash of what all files of a contrast share
+    tiles: int = 1  # slices in each frame
+    notes: tuple[str, ...] = ()  # on what was assumed, one sentence each
 
     @property
     def photometric(self) -> str:
@@ -89,8 +110,29 @@ class Header:
 
     def rescale(self, frame: int) -> tuple[float, float]:
         """Return slope and intercept from stored values to the file's units."""
-        found = self.group(frame, "PixelValueTransformationSequence")
-        return float(found.get("RescaleSlope") or 1), float(found.get("RescaleIntercept") or 0)
+        slope, intercept = (
+            self.numbers(keyword, 1, frame, "PixelValueTransformationSequence")
+            for keyword in ("RescaleSlope", "RescaleIntercept")
+        )
+        return next(iter(slope), 0) or 1, next(iter(intercept), 0)
+
+    @property
+    def pictures(self) -> int:
+        """Number of slices: those of all frames."""
+        return self.frames * self.tiles
+
+    @property
+    def picture_shape(self) -> tuple[int, int]:
+        """Rows and columns of a slice."""
+        side = math.isqrt(self.tiles - 1) + 1
+        return self.shape[0] // side, self.shape[1] // side
+
+    def tile(self, frame: np.ndarray) -> Iterator[np.ndarray]:
+        """Yield the slices of a frame: the tiles of a mosaic in rows, or the frame itself."""
+        rows, columns = self.picture_shape
+        for n in range(self.tiles):
+            row, column = divmod(n, self.shape[1] // columns)
+            yield frame[row * rows :, column * columns :][:rows, :columns]
 
     def numbers(self, keyword: str, count: int = 0, frame: int = 0, group: str = "") -> list[float]:
         """Return an attribute's values; [] if it is missing, malformed, or not `count` numbers."""
@@ -105,7 +147,8 @@ class Header:
     def group(self, frame: int, name: str) -> Dataset:
         """Find a frame's attributes: in its own group, the shared one, or the file."""
         shared = self.ds.get("SharedFunctionalGroupsSequence") or []
-        for groups in ((self.ds.get("PerFrameFunctionalGroupsSequence") or [])[frame:], shared):
+        own = (self.ds.get("PerFrameFunctionalGroupsSequence") or [])[frame : frame + 1]
+        for groups in (own, shared):
             found = groups[0].get(name) if groups else None
             if found:
                 return cast("Dataset", found[0])
@@ -121,15 +164,23 @@ def read_header(data: bytes) -> Header:
     """
     from pydicom.filereader import read_dataset
     from pydicom.tag import Tag
+    from pydicom.uid import UID
 
     body, start, syntax = data_set(data)
-    file = io.BytesIO(body[:MAX_HEADER])
+    file = _LimitedFile(body)
     file.seek(start)
+    kept = {Tag(keyword) for keyword in (*KEYWORDS.split(), *SERIES_WITHOUT_UID, *WEIGHTING)}
+    kept |= {Tag(0x0019, 0x0010), Tag(MOSAIC_COUNT)}
     found: list[Pixels] = []
+    is_directory = False
 
     def at_pixels(tag: int, vr: str | None, length: int) -> bool:
+        nonlocal is_directory
+        is_directory = is_directory or tag >> 16 == 4
         if tag in PIXELS:
             found.append(Pixels(PIXELS[tag], vr or "OW", file.tell(), length))
+        elif tag not in kept and length != UNDEFINED_LENGTH:
+            file.limit += length  # it is skipped
         return tag in PIXELS
 
     ds = read_dataset(
@@ -137,17 +188,31 @@ def read_header(data: bytes) -> Header:
         is_implicit_VR=syntax == IMPLICIT,
         is_little_endian=syntax != BIG_ENDIAN,
         stop_when=at_pixels,
-        specific_tags=[Tag(keyword) for keyword in KEYWORDS.split()],
+        specific_tags=list(kept),
     )
     if not found:
-        raise ScanError(
+        has_picture = "Image Storage" in UID(ds.get("SOPClassUID") or "Image Storage").name
+        raise (ScanError if has_picture and not is_directory else NoPictureError)(
             "The DICOM file contains no picture (it may be a report, a plan or a DICOMDIR): "
             "send the image files."
         )
-    frames, shape = int(ds.get("NumberOfFrames") or 1), (int(ds.Rows), int(ds.Columns))
-    header = Header(ds, syntax, found[-1], frames, shape)
+    pixels = found[-1]
+    notes = complete_header(ds, GREY + COLOUR)
+    shape = int(ds.Rows), int(ds.Columns)
+    frames, counted = _count_frames(ds, pixels, len(body))
+    tiles, mosaic = _count_tiles(ds, shape)
+    is_known = bool(ds.get("SeriesInstanceUID"))
+    series, weighting = (
+        hash(tuple(str(ds.get_item(name).value) for name in names if name in ds))
+        for names in (SERIES if is_known else SERIES_WITHOUT_UID, WEIGHTING)
+    )
+    for name in (*SERIES_WITHOUT_UID, *WEIGHTING):
+        ds.pop(Tag(name), None)
+    header = Header(
+        ds, syntax, pixels, frames, shape, series, weighting, tiles, (*notes, *counted, *mosaic)
+    )
     is_known = syntax in READABLE and not (syntax == EXTENDED and ds.BitsStored != 8)
-    if not is_known or found[-1].are_compressed != (syntax in COMPRESSED):
+    if not is_known or pixels.are_compressed != (syntax in COMPRESSED):
         raise ScanError(
             "The DICOM file uses a compression that cannot be read here: "
             "export it uncompressed, or as JPEG Lossless, JPEG-LS or JPEG 2000."
@@ -157,7 +222,7 @@ def read_header(data: bytes) -> Header:
             "The DICOM file contains neither grey values nor usual colours: "
             "export it as a greyscale (MONOCHROME2) image."
         )
-    check_volume(header.frames, *header.shape)
+    check_volume(header.frames, *header.shape)  # mosaics too: their tiles are no more values
     return header
 
 
@@ -165,7 +230,7 @@ def data_set(data: bytes) -> tuple[bytes, int, str]:
     """Return the data set's bytes, inflated if needed, its start, and its transfer syntax."""
     from pydicom.filereader import read_dataset
 
-    file = io.BytesIO(data[:MAX_HEADER])
+    file = _LimitedFile(data)
     file.seek(132 if data[128:132] == b"DICM" else 0)
     meta = read_dataset(file, False, True, stop_when=lambda tag, vr, length: tag.group != 2)
     syntax = str(meta.get("TransferSyntaxUID") or IMPLICIT)  # read_dataset notices explicit ones
@@ -176,3 +241,52 @@ def data_set(data: bytes) -> tuple[bytes, int, str]:
     if inflater.unconsumed_tail:
         raise ScanError("The DICOM file unpacks to more than 1 GB: export it in smaller parts.")
     return body, 0, EXPLICIT
+
+
+def _count_frames(ds: Dataset, pixels: Pixels, end: int) -> tuple[int, list[str]]:
+    """Return the declared number of frames, or else those that the pixels fill exactly."""
+    if declared := int(ds.get("NumberOfFrames") or 0):
+        return declared, []
+    size = ds.Rows * ds.Columns * ds.SamplesPerPixel * ds.BitsAllocated // 8
+    held = min(pixels.length, end - pixels.start)
+    if pixels.are_compressed or size < 1 or held < 2 * size or held % size > 1:  # padded to even
+        return 1, []
+    frames = held // size
+    return frames, [f"The header does not say how many slices there are: the data hold {frames}."]
+
+
+def _count_tiles(ds: Dataset, shape: tuple[int, int]) -> tuple[int, list[str]]:
+    """Return the slices in each frame, and a note where they are more than one."""
+    if MOSAIC not in (ds.get("ImageType") or ()):
+        return 1, []
+    count = 0
+    with contextlib.suppress(KeyError, TypeError, ValueError):
+        value = ds[MOSAIC_COUNT].value
+        count = int.from_bytes(value[:2], "little") if isinstance(value, bytes) else int(value)
+    side = math.isqrt(max(count - 1, 0)) + 1
+    if count < 2 or shape[0] % side or shape[1] % side:
+        return 1, ["The picture is a mosaic of several slices, shown as one: export them singly."]
+    return count, [f"Each picture is a mosaic of {count} slices: they are read one by one."]
+
+
+class _LimitedFile(io.BytesIO):
+    """A file of which `MAX_HEADER` bytes can be read, besides those that are skipped."""
+
+    def __init__(self, data: bytes) -> None:
+        super().__init__(data)
+        self.end, self.limit = len(data), MAX_HEADER
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Read as `BytesIO` does.
+
+        Raises:
+            ScanError: beyond the limit.
+        """
+        rest = self.end - self.tell()
+        size = rest if size is None or size < 0 else min(size, rest)
+        if self.tell() + size > self.limit:
+            raise ScanError(
+                f"More than {MAX_HEADER // MB} MB of other data precede the picture in the DICOM "
+                "file: export it without them."
+            )
+        return super().read(size)

@@ -3,97 +3,89 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections import Counter
+from collections.abc import Callable, Collection, Sequence
+from itertools import chain
 
 import numpy as np
 
 from core.scan.dicom.frames import read_frames
-from core.scan.dicom.header import COLOUR, Header, read_header
-from core.scan.errors import ScanError, check_volume, damage_error
+from core.scan.dicom.grouping import describe_rest, group_slices
+from core.scan.dicom.header import COLOUR, Header, NoPictureError, read_header
+from core.scan.dicom.order import sort_slices
+from core.scan.dicom.slices import Slice
+from core.scan.errors import NotAnMRIError, ScanError, check_volume, empty_error
 from core.scan.filetype import HEAD_BYTES, detect_filetype
 from core.scan.image import DISPLAY_RANGE
 from core.scan.volume import Volume, Window, compute_percentiles
 
 File = Callable[[], bytes]  # reads a file; called twice, so that memory holds one file at a time
+UNREAD, EMPTY, DAMAGED = "locked or too large", "empty", "damaged or of an unknown kind"
+MAX_NAMED = 10  # damaged slices that a note names
 OTHER_MODALITIES = ("CT", "PT", "NM", "US", "CR", "DX", "XA", "MG")
-
-
-class _Slice(NamedTuple):
-    place: float  # mm along the normal of the slices; 0 where that is unknown
-    number: float  # instance number
-    file: int
-    frame: int
 
 
 def read_series(files: Sequence[File], any_picture: bool) -> Volume:
     """Read the largest series among the files; notes list what is left out.
 
-    Slices lie in order of position along their normal, or else of instance number.
+    Slices lie in order of position along their normal, or else as `sort_slices` says.
 
     Raises:
-        ScanError: none of the files is a DICOM image, or a slice is damaged.
+        ScanError: none of the files is a DICOM image, or more than half of the slices are damaged.
         NotAnMRIError: a colour photograph, unless `any_picture`.
     """
     headers, notes = _read_headers(files)
-    series: dict[tuple[Any, ...], list[int]] = {}
-    for file, header in headers.items():
-        series.setdefault(_compute_series_key(header), []).append(file)
-    largest = max(series.values(), key=lambda chosen: sum(headers[n].frames for n in chosen))
-    slices = _sort_slices(largest, headers)
-    if len(series) > 1:
-        notes.append(f"There are {len(series)} series: the largest, {len(slices)} slices, is read.")
-    places = {round(one.place, 2): one for one in reversed(slices)}
-    if 1 < len(places) < len(slices):  # echoes, diffusion weights, time points
-        slices = sorted(places.values())
-        notes.append("Several pictures lie at each position: the first of each is read.")
+    slices = [Slice(n, k, one) for n, one in headers.items() for k in range(one.pictures)]
+    stacks = [sort_slices(group) for group in group_slices(slices)]
+    chosen = max(stacks, key=lambda one: (len(one.slices), one.slices[0].plane == "axial"))
+    notes += describe_rest(chosen.slices, [one.slices for one in stacks]) + chosen.notes
+    data, slices, damage = _read_values(chosen.slices, files, any_picture)
     middle = slices[len(slices) // 2]
-    header = headers[middle.file]
-    data = _read_values(slices, headers, files, any_picture)
+    header = middle.header
     levels = compute_percentiles(data)
     if header.is_display_ready:
         levels = (
             DISPLAY_RANGE if header.photometric in COLOUR else (0.0, 2.0**header.ds.BitsStored - 1)
         )
-    gaps = np.diff([one.place for one in slices])
+    gaps = np.diff(chosen.places)
     if gaps.any() and gaps.max() > 1.5 * np.median(gaps):
         notes.append("The distance between slices varies: some may be missing.")
-    spacing, apart, thick = (
-        header.numbers(keyword, count, middle.frame, "PixelMeasuresSequence")
-        for keyword, count in (
-            ("PixelSpacing", 2),
-            ("SpacingBetweenSlices", 1),
-            ("SliceThickness", 1),
-        )
-    )
-    gap = float(np.median(gaps)) if gaps.any() else next(iter(apart or thick), 0.0)
+    spacing, is_in_mm = middle.read_spacing()
+    if not is_in_mm and spacing and spacing[0] != spacing[1]:
+        notes.append("The file gives the proportions of its pixels, but not their size.")
+    gap = float(np.median(gaps)) if gaps.any() else middle.gap
     return Volume(
         data,
         levels[::-1] if header.photometric == "MONOCHROME1" else levels,
         "DICOM",
-        _read_windows(header, middle.frame),
-        (spacing[0], spacing[1]) if spacing and min(spacing) > 0 else None,
+        _read_windows(middle),
+        spacing,
         gap if gap > 0 else None,
-        _read_marks(header, middle.frame),
-        (*notes, *_collect_warnings(header)),
+        middle.marks,
+        (*notes, *damage, *_collect_warnings(header)),
+        is_in_mm,
     )
 
 
 def _read_headers(files: Sequence[File]) -> tuple[dict[int, Header], list[str]]:
-    """Return the headers of files with pictures, by number, and notes on the others."""
+    """Return the headers of files with pictures, by number, and a note on the unreadable ones."""
     headers: dict[int, Header] = {}
-    refusals: list[ScanError] = []
+    refusals: list[Exception] = []
+    reasons: Counter[str] = Counter()
     for n, read in enumerate(files):
+        data = None
         try:
             data = read()
+            if not data:
+                raise empty_error()
             if detect_filetype(data[:HEAD_BYTES]) == "dicom":
                 headers[n] = read_header(data)
         except ImportError:
             raise
-        except ScanError as error:
+        except Exception as error:  # a damaged file makes its readers raise almost anything
             refusals.append(error)
-        except Exception:  # a damaged file makes its readers raise almost anything
-            refusals.append(damage_error())
+            if not isinstance(error, NoPictureError):
+                reasons[UNREAD if data is None else DAMAGED if data else EMPTY] += 1
     if refusals and (not headers or len(files) == 1):
         raise refusals[0]
     if not headers:
@@ -101,65 +93,71 @@ def _read_headers(files: Sequence[File]) -> tuple[dict[int, Header], list[str]]:
             "There are no DICOM slices in the zip or folder: send pictures and NIfTI volumes "
             "one by one, and unpack nested zips."
         )
-    left_out = f"{len(refusals)} of {len(files)} files cannot be read as slices and are left out."
-    return headers, [left_out] if refusals else []
-
-
-def _compute_series_key(header: Header) -> tuple[Any, ...]:
-    """Return the attributes that all slices of one volume share."""
-    uid, orientation = header.ds.get("SeriesInstanceUID"), _read_orientation(header, 0)
-    return str(uid), header.shape, header.photometric, *(round(x, 1) for x in orientation)
-
-
-def _read_orientation(header: Header, frame: int) -> list[float]:
-    """Read the directions of rows and columns, towards the patient's left, back and head."""
-    return header.numbers("ImageOrientationPatient", 6, frame, "PlaneOrientationSequence")
-
-
-def _sort_slices(files: Sequence[int], headers: dict[int, Header]) -> list[_Slice]:
-    slices = []
-    is_placed = True
-    for file in files:
-        header = headers[file]
-        number = next(iter(header.numbers("InstanceNumber", 1)), 0.0)
-        for frame in range(header.frames):
-            position = header.numbers("ImagePositionPatient", 3, frame, "PlanePositionSequence")
-            directions = _read_orientation(header, frame)
-            is_placed = is_placed and bool(position and directions)
-            normal = np.cross(directions[:3], directions[3:]) if is_placed else np.zeros(3)
-            place = float(normal @ position) if is_placed else 0.0
-            slices.append(_Slice(place, number, file, frame))
-    return sorted(slices if is_placed else [one._replace(place=0.0) for one in slices])
+    are = "is" if reasons.total() == 1 else "are"
+    listed = ", ".join(f"{count} {reason}" for reason, count in reasons.items())
+    left_out = f"{reasons.total()} of {len(files)} files {are} left out: {listed}."
+    return headers, [left_out] if reasons else []
 
 
 def _read_values(
-    slices: Sequence[_Slice], headers: dict[int, Header], files: Sequence[File], any_picture: bool
-) -> np.ndarray:
-    shape = headers[slices[0].file].shape
-    check_volume(len(slices), *shape)
-    data = np.empty((len(slices), *shape), dtype=np.float32)
-    rank = {(one.file, one.frame): n for n, one in enumerate(slices)}
-    for file in sorted({one.file for one in slices}):
-        frame = -1
+    slices: Sequence[Slice], files: Sequence[File], any_picture: bool
+) -> tuple[np.ndarray, list[Slice], list[str]]:
+    """Read the slices' values; of several files, damaged slices are left out and noted.
+
+    Returns:
+        values (S, H, W), the S slices that they belong to, and the notes.
+    """
+    height, width = slices[0].header.picture_shape
+    check_volume(len(slices), height, width)
+    data = np.empty((len(slices), height, width), dtype=np.float32)
+    rank = {(one.file, one.picture): n for n, one in enumerate(slices)}
+    left = set(rank.values())
+    headers = {one.file: one.header for one in slices}
+    for file, header in sorted(headers.items()):
+        picture = -1
         try:
-            frames = read_frames(headers[file], files[file](), any_picture)
-            for frame, values in enumerate(frames):
-                if (file, frame) in rank:
-                    data[rank[file, frame]] = values
-        except (ScanError, ImportError):
+            frames = read_frames(header, files[file](), any_picture)
+            for picture, values in enumerate(chain.from_iterable(map(header.tile, frames))):
+                if (n := rank.get((file, picture))) is not None:
+                    data[n] = values
+                    left.remove(n)
+        except (NotAnMRIError, ImportError):
             raise
-        except Exception as error:
-            bad = rank.get((file, frame + 1), 0) + 1
+        except Exception as error:  # a damaged file makes its readers raise almost anything
+            if len(headers) > 1:
+                continue
+            if isinstance(error, ScanError):
+                raise
+            bad = rank.get((file, picture + 1), 0) + 1
             raise ScanError(
                 f"Slice {bad} of {len(slices)} is damaged or incomplete: send the file again."
             ) from error
-    return data
+    kept = [n for n in range(len(slices)) if n not in left]
+    for n, old in enumerate(kept):  # in place, for large volumes
+        data[n] = data[old]
+    return data[: len(kept)], [slices[n] for n in kept], _describe_damage(left, len(slices))
 
 
-def _read_windows(header: Header, frame: int) -> tuple[Window, ...]:
+def _describe_damage(left: Collection[int], count: int) -> list[str]:
+    """Return a note that names the slices left out; refuse a stack of which most is damaged."""
+    if not left:
+        return []
+    if 2 * len(left) > count:
+        raise ScanError(
+            f"{len(left)} of {count} slices are damaged or incomplete: send the series again."
+        )
+    named = ", ".join(str(n + 1) for n in sorted(left)[:MAX_NAMED])
+    more = f" and {len(left) - MAX_NAMED} more" if len(left) > MAX_NAMED else ""
+    are = "is" if len(left) == 1 else "are"
+    slices = "Slice" if len(left) == 1 else "Slices"
+    return [f"{slices} {named}{more} of {count} {are} damaged or incomplete and left out."]
+
+
+def _read_windows(one: Slice) -> tuple[Window, ...]:
     """Read the file's own windows; a VOI lookup table counts as the window of its inputs."""
-    centres = header.numbers("WindowCenter", 0, frame, "FrameVOILUTSequence")
-    widths = header.numbers("WindowWidth", 0, frame, "FrameVOILUTSequence")
+    header = one.header
+    centres = one.numbers("WindowCenter", 0, "FrameVOILUTSequence")
+    widths = one.numbers("WindowWidth", 0, "FrameVOILUTSequence")
     pairs = list(zip(centres, widths, strict=False))
     for table in header.ds.get("VOILUTSequence") or []:
         with contextlib.suppress(AttributeError, TypeError, ValueError):  # as for numbers
@@ -174,23 +172,9 @@ def _read_windows(header: Header, frame: int) -> tuple[Window, ...]:
     )
 
 
-def _read_marks(header: Header, frame: int) -> tuple[str, str, str, str] | None:
-    """Return the patient's sides at the left, right, top and bottom of the picture."""
-    directions = np.array(_read_orientation(header, frame)).reshape(-1, 3)
-    if not directions.any(axis=-1).all() or not directions.size:
-        return None
-    row, column = directions
-    return _name_side(-row), _name_side(row), _name_side(-column), _name_side(column)
-
-
-def _name_side(direction: np.ndarray) -> str:
-    axis = int(np.abs(direction).argmax())
-    return ("LPS" if direction[axis] > 0 else "RAI")[axis]
-
-
 def _collect_warnings(header: Header) -> list[str]:
     modality = header.ds.get("Modality")
-    found = []
+    found = list(header.notes)
     if modality in OTHER_MODALITIES:
         found.append(f"The file says it is {modality}, not MR: the models were trained on MR only.")
     if header.ds.get("BurnedInAnnotation") == "YES":

@@ -34,6 +34,12 @@ def test_the_middle_slice_comes_first_and_any_can_be_chosen() -> None:
         Series(stack(*scans), index=3)
 
 
+def test_proportions_are_not_called_millimetres(scan: Tensor) -> None:
+    volume = replace(stack(scan), spacing=(1.0, 2.0))
+    assert "Pixels of 2 x 1 mm." in Series(volume).describe()
+    assert "mm" not in " ".join(Series(replace(volume, is_in_mm=False)).describe())
+
+
 def test_a_blank_slice_is_shown_but_not_read(scan: Tensor) -> None:
     series = Series(stack(torch.zeros_like(scan), scan), index=0)
     shown = selection.view_selection(series)

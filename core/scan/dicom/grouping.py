@@ -1,0 +1,96 @@
+"""Grouping of slices into stacks of one series, one orientation and one weighting."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from functools import partial
+from itertools import pairwise
+
+import numpy as np
+
+from core.scan.dicom.slices import Slice
+
+Split = Callable[[Sequence[Slice]], Iterable[Hashable]]  # the group of each slice
+MAX_ANGLE = np.radians(3)  # between slices of one stack; headers round their directions
+MAX_NAMED = 3  # groups that a note names
+TIMING = "MRTimingAndRelatedParametersSequence"
+# Numbers that one stack shares, their place in a multi-frame file, and the ratio of neighbouring
+# values from which they part: a repetition time that follows the heart does not part a series.
+NUMBERS = (
+    ("EchoNumbers", "", 1.0),
+    ("EchoTime", "", 1.02),
+    ("EffectiveEchoTime", "MREchoSequence", 1.02),
+    ("InversionTime", "", 1.1),
+    ("InversionTimes", "MRModifierSequence", 1.1),
+    ("RepetitionTime", TIMING, 1.5),
+    ("FlipAngle", TIMING, 1.1),
+    ("DiffusionBValue", "MRDiffusionSequence", 1.1),
+    ("PixelSpacing", "PixelMeasuresSequence", 1.02),
+)
+
+
+def group_slices(slices: Sequence[Slice]) -> list[list[Slice]]:
+    """Part slices into stacks, in order of their first slices."""
+    groups = [list(slices)]
+    splits: list[Split] = [_read_identities, _compare_directions]
+    splits += [partial(_rank, *numbers) for numbers in NUMBERS]
+    for split in splits:
+        parts: dict[tuple[int, Hashable], list[Slice]] = {}
+        for n, group in enumerate(groups):
+            for one, key in zip(group, split(group), strict=True):
+                parts.setdefault((n, key), []).append(one)
+        groups = list(parts.values())
+    return sorted(groups)
+
+
+def describe_rest(chosen: Sequence[Slice], stacks: Sequence[Sequence[Slice]]) -> list[str]:
+    """Return notes on what is left out of the chosen stack's series, and on other series."""
+    count = len({one[0].header.series for one in stacks})
+    own = chosen[0].header.series
+    rest = [one for one in stacks if one is not chosen and one[0].header.series == own]
+    notes = []
+    if count > 1:
+        notes.append(f"There are {count} series: the largest, {len(chosen)} slices, is read.")
+    if rest:
+        named = [_describe(one) for one in rest[:MAX_NAMED]]
+        named += [f"{len(rest) - MAX_NAMED} more groups"] if len(rest) > MAX_NAMED else []
+        notes.append(
+            "Only slices of one plane and one weighting are read together: "
+            f"{_describe(chosen)}; left out: {', '.join(named)}."
+        )
+    return notes
+
+
+def _describe(slices: Sequence[Slice]) -> str:
+    first = slices[0]
+    echo = first.numbers("EchoTime", 1) or first.numbers("EffectiveEchoTime", 1, "MREchoSequence")
+    time = f" (echo time {echo[0]:g} ms)" if echo else ""
+    return f"{len(slices)} {first.plane}".strip() + time
+
+
+def _read_identities(slices: Sequence[Slice]) -> Iterable[Hashable]:
+    for one in slices:
+        header = one.header
+        kind = header.group(one.frame, "MRImageFrameTypeSequence").get("FrameType")
+        yield header.series, header.weighting, header.shape, header.photometric, str(kind)
+
+
+def _compare_directions(slices: Sequence[Slice]) -> Iterable[Hashable]:
+    known: list[np.ndarray] = []
+    for one in slices:
+        if (found := one.directions) is None:
+            yield -1
+            continue
+        near = (n for n, old in enumerate(known) if (old * found).sum(-1).min() > np.cos(MAX_ANGLE))
+        if (key := next(near, len(known))) == len(known):
+            known.append(found)
+        yield key
+
+
+def _rank(keyword: str, group: str, ratio: float, slices: Sequence[Slice]) -> Iterable[Hashable]:
+    """Return the rank of each slice's value among those that lie apart; -1 where it is missing."""
+    values = [next(iter(one.numbers(keyword, 0, group)), None) for one in slices]
+    levels = sorted({value for value in values if value is not None})
+    starts = [high for low, high in pairwise(levels) if high > ratio * low]
+    return [-1 if value is None else bisect_right(starts, value) for value in values]

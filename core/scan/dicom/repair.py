@@ -1,0 +1,72 @@
+"""Attributes that poor headers lack or misspell, assumed as other DICOM readers do."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from core.scan.errors import ScanError
+
+if TYPE_CHECKING:
+    from pydicom.dataset import Dataset
+
+NEEDED = {"Rows": "rows", "Columns": "columns", "BitsAllocated": "bits of a pixel"}
+
+
+def complete_header(ds: Dataset, photometrics: Sequence[str]) -> list[str]:
+    """Fill in what `ds` lacks for decoding; return a note on each assumption.
+
+    Raises:
+        ScanError: the size of the picture or of a pixel is missing.
+    """
+    lacking = [words for keyword, words in NEEDED.items() if not isinstance(ds.get(keyword), int)]
+    if lacking:
+        raise ScanError(
+            f"The DICOM header does not say the number of {' and '.join(lacking)}: "
+            "export the picture again."
+        )
+    samples, stated = ds.get("SamplesPerPixel"), str(ds.get("PhotometricInterpretation") or "")
+    plain = {re.sub("[^A-Z0-9]", "", one): one for one in photometrics}
+    default = "RGB" if samples == 3 else "MONOCHROME2"
+    photometric = plain.get(re.sub("[^A-Z0-9]", "", stated.upper()), stated) or default
+    is_single = photometric.startswith(("MONOCHROME", "PALETTE"))
+    assumed = []
+    if photometric != stated:
+        ds.PhotometricInterpretation = photometric
+        assumed.append(photometric)
+    if not samples:
+        ds.SamplesPerPixel = 1 if is_single else 3
+        assumed.append(f"SamplesPerPixel {ds.SamplesPerPixel}")
+    if not ds.get("BitsStored"):
+        ds.BitsStored = ds.BitsAllocated
+        assumed.append(f"BitsStored {ds.BitsStored}")
+    are = "is" if len(assumed) == 1 else "are"
+    listed = f"The header is incomplete or misspelt: {' and '.join(assumed)} {are} assumed."
+    notes = [listed] if assumed else []
+    if "ModalityLUTSequence" in ds and not _is_table(ds):
+        del ds.ModalityLUTSequence
+        notes.append("The header's table of units is empty or damaged: stored values are read.")
+    if any(_is_no_number(ds, keyword) for keyword in ("RescaleSlope", "RescaleIntercept")):
+        notes.append("The header's rescale slope or intercept is no number and is left out.")
+    return notes
+
+
+def _is_table(ds: Dataset) -> bool:
+    """Return True for a modality lookup table that can be applied."""
+    import numpy as np
+    from pydicom.pixels import apply_modality_lut
+
+    try:
+        apply_modality_lut(np.zeros((1, 1), dtype=np.int32), ds)
+    except Exception:  # a malformed table must not refuse a good picture
+        return False
+    return True
+
+
+def _is_no_number(ds: Dataset, keyword: str) -> bool:
+    try:
+        float(ds.get(keyword) or 0)
+    except (ValueError, TypeError):
+        return True
+    return False
