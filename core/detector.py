@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from core.diffusion import Diffusion
-from core.features import FEATURES, Measurements
+from core.features import FEATURES, Measurements, Parts
 from core.mae import MaskedAutoencoder, patch_mean
 from core.steganalysis import ResidualNet
 
@@ -54,6 +54,7 @@ class Detection(NamedTuple):
 
     error: Tensor  # (B, C, H, W) squared reconstruction error per pixel, shown as a heat map
     features: Tensor  # (B, F) raw features, in the order of FEATURES
+    parts: Parts  # that the features are made of
     scores: dict[str, Tensor]  # name -> (B,)
 
 
@@ -103,13 +104,32 @@ class Detector(nn.Module):
         """Return the scores of scans (B, C, H, W) in [0, 1]."""
         residual = x - self.mae.reconstruct(x)
         error = residual.square()
-        features = self.measure(x, residual)
+        features, parts = self.measure(x, residual)
         paper = patch_mean(error, self.mae.config.patch_size).mean((1, 2)) * self._patch_dim
         fused = clip_features((features - self.centre) / self.spread) @ self.weight + self.offset
-        return Detection(error, features, {"paper": paper, "fused": fused})
+        return Detection(error, features, parts, {"paper": paper, "fused": fused})
 
-    def measure(self, x: Tensor, residual: Tensor) -> Tensor:
-        """Measure all features (B, F) of scans and their reconstruction residual."""
+    def explain(self, features: Tensor) -> Tensor:
+        """Return each feature's contribution (B, F) to the fused score, in points.
+
+        `centre` is the mean of clean training scans, so that `offset` is the score of a scan whose
+        features are their means; the contributions and the offset add up to the score. Features
+        of weight 0, left out by the fit, contribute 0.
+        """
+        return clip_features((features - self.centre) / self.spread) * self.weight
+
+    def locate(self, parts: Parts) -> Tensor:
+        """Return each feature's evidence in each patch, (B, F, H / p, W / p), in points.
+
+        Like a contribution it is weight * clip(standard deviations above usual), those of the patch
+        (see `Measurements.locate`); a contribution is not the mean of its map.
+        """
+        patch_size = self.mae.config.patch_size
+        deviation = self._measurements.locate(parts, self.centre, self.spread, patch_size)
+        return clip_features(deviation) * self.weight[:, None, None]
+
+    def measure(self, x: Tensor, residual: Tensor) -> tuple[Tensor, Parts]:
+        """Measure all features (B, F) of scans and their reconstruction residual, with parts."""
         return self._measurements(
             x, residual, self.clean_mean, self.clean_std, self.mae.config.patch_size
         )

@@ -14,8 +14,10 @@ class Diagnosis:
 
     scan: Tensor  # (1, H, W)
     error_map: Tensor  # (H, W) squared reconstruction error of the autoencoder per pixel
-    patch_error: Tensor  # (H / p, W / p) its mean over each patch
     scores: dict[str, float]  # every named detector score
+    contributions: dict[str, float]  # of each measurement to the fused score, in its points
+    usual_score: float  # of a scan like clean training scans; plus contributions: the fused score
+    evidence: dict[str, Tensor]  # (H / p, W / p) of each measurement: see `Detector.locate`
     score: float
     score_name: str
     tau: float
@@ -45,7 +47,7 @@ class Diagnosis:
 
     def to_dict(self) -> dict[str, Any]:
         """Return all numbers without the pictures, ready for JSON."""
-        pictures = {"scan", "error_map", "patch_error", "purified"}
+        pictures = {"scan", "error_map", "evidence", "purified"}
         numbers = {k: getattr(self, k) for k in self.__dataclass_fields__ if k not in pictures}
         plain = {k: v.tolist() if isinstance(v, Tensor) else v for k, v in numbers.items()}
         return {"can_judge": self.can_judge, **plain}

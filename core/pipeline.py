@@ -14,7 +14,8 @@ from core.classifier import Calibrated
 from core.detector import Detection, Detector, DetectorConfig
 from core.diagnosis import Diagnosis
 from core.diffusion import Diffusion
-from core.mae import MAEConfig, MaskedAutoencoder, patch_mean
+from core.features import FEATURES
+from core.mae import MAEConfig, MaskedAutoencoder
 from core.moe import MixtureOfExperts, MoEConfig
 from core.novelty import Novelty
 from core.purifier import Purifier, PurifierConfig
@@ -151,14 +152,17 @@ class MedFedPure(nn.Module):
         unpurified = self.classifier_logits(x).exp()[:, 1]
         undefended = self.plain_logits(x).exp()[:, 1]
         clock.lap("classify")
-        patches = patch_mean(detection.error, self.config.mae.patch_size)
         confidence = self.detector.confidence(score)
+        contributions = self.detector.explain(detection.features)
+        evidence = self.detector.locate(detection.parts)
         return [
             Diagnosis(
                 scan=x[i].cpu(),
                 error_map=detection.error[i].mean(0).cpu(),
-                patch_error=patches[i].cpu(),
                 scores={k: float(v[i]) for k, v in detection.scores.items()},
+                contributions=dict(zip(FEATURES, contributions[i].tolist(), strict=True)),
+                usual_score=float(self.detector.offset),
+                evidence=dict(zip(FEATURES, evidence[i].cpu(), strict=True)),
                 score=float(score[i]),
                 score_name=self.config.detector.score,
                 tau=self.tau,

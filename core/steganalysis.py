@@ -48,11 +48,24 @@ class ResidualNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return log-odds (B,), differentiable in the pixels."""
-        h = (high_pass(x) * GAIN).clamp(-CLIP, CLIP)
+        return self.judge(self.maps(x))
+
+    def maps(self, x: Tensor) -> Tensor:
+        """Return the last feature maps (B, D, h, w)."""
+        h: Tensor = (high_pass(x) * GAIN).clamp(-CLIP, CLIP)
         h = self.norm(self.first(h).abs())  # the sign of noise carries nothing, its magnitude does
         for block in self.rest:
             h = block(h)
-        log_odds: Tensor = self.out(h.mean((2, 3)))[:, 0]
+        return h
+
+    def judge(self, maps: Tensor) -> Tensor:
+        """Return log-odds (B,) of a perturbation from the last feature maps."""
+        log_odds: Tensor = self.out(maps.mean((2, 3)))[:, 0]
+        return log_odds
+
+    def judge_places(self, maps: Tensor) -> Tensor:
+        """Return log-odds (B, h, w) of each place; `judge` returns their mean."""
+        log_odds: Tensor = self.out(maps.movedim(1, -1))[..., 0]
         return log_odds
 
 

@@ -27,6 +27,8 @@ The object holds exactly these keys:
 - tau (number): threshold of the score
 - score_name (string): name of the score that is compared with tau
 - scores (object): every score by name
+- contributions (object): points that each measurement adds to the fused score, by name
+- usual_score (number): fused score of an average clean scan, to which the contributions are added
 - confidence (number): share of clean validation scans with a lower score
 - novelty (number): log-odds that the picture is not a brain MRI slice
 - novelty_limit (number): largest novelty at which the scan is judged

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from core.attacks import PGD
 from core.detector import SCORES, Detector, DetectorConfig, clip_features
-from core.features import FEATURES, correlate_with_gradient, log_odds
+from core.features import FEATURES, correlate, log_odds, multiply_with_gradient
 from core.pipeline import MedFedPure
 from core.steganalysis import blur, high_pass
 
@@ -23,6 +24,10 @@ def detector(system: MedFedPure) -> Detector:
 
 def draw(count: int, seed: int = 0) -> Tensor:
     return torch.randn(count, generator=torch.Generator().manual_seed(seed))
+
+
+def correlate_with_gradient(x: Tensor, classify: Callable[[Tensor], Tensor]) -> Tensor:
+    return correlate(multiply_with_gradient(x, classify))
 
 
 def test_the_papers_score_is_eq_22(detector: Detector, phantoms: Tensor) -> None:

@@ -16,6 +16,7 @@ from torch import Tensor
 from core import checkpoint, load
 from core.backbone import RESNET18_CHANNELS
 from core.checkpoint import WeightsError
+from core.features import FEATURES
 from core.mae import MAEConfig
 from core.moe import MoEConfig
 from core.pipeline import (
@@ -39,6 +40,8 @@ NUMBERS = {
     "novelty",
     "novelty_limit",
     "scores",
+    "contributions",
+    "usual_score",
     "score",
     "score_name",
     "tau",
@@ -77,9 +80,10 @@ def test_a_reading_holds_every_intermediate(
 ) -> None:
     d = set_tau(system, tau).read(phantoms[1], seed=3)
     assert torch.equal(d.scan, phantoms[1])
-    assert d.error_map.shape == (224, 224) and d.patch_error.shape == (14, 14)
-    blocks = d.error_map.view(14, 16, 14, 16).mean((1, 3))
-    torch.testing.assert_close(d.patch_error, blocks)
+    assert d.error_map.shape == (224, 224)
+    assert tuple(d.evidence) == FEATURES and d.evidence["quiet"].shape == (14, 14)
+    total = d.usual_score + sum(d.contributions.values())
+    assert total == pytest.approx(d.scores["fused"], abs=1e-5)
     assert d.score == d.scores[d.score_name] and set(d.scores) == {"paper", "fused"}
     assert d.tau == tau and d.flagged is (tau < 0) and 0 <= d.confidence <= 1
     assert d.t_star == (system.config.purifier.t_max if d.flagged else 20) and d.seed == 3
