@@ -58,7 +58,7 @@ def read_volume(
     except ImportError:
         raise ScanError(
             "DICOM and NIfTI files need more packages: install the extra 'medical' "
-            "(pydicom, pyjpegls and nibabel)."
+            "(pydicom, imagecodecs and nibabel)."
         ) from None
     except Exception as error:  # a damaged file makes decoders raise almost anything
         if isinstance(error, OSError) and error.strerror:  # of the system, not of a decoder

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 NAME = "medfedpure-report"
 PACKAGES = (
-    "torch", "torchvision", "timm", "numpy", "pillow", "safetensors", "pydicom", "pyjpegls",
+    "torch", "torchvision", "timm", "numpy", "pillow", "safetensors", "pydicom", "imagecodecs",
     "nibabel", "matplotlib", "gradio",
 )  # fmt: skip
 HASH_NOTE = "sha256 of the 224 x 224 grey levels, row by row, one byte each"

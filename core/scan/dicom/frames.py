@@ -10,19 +10,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from core.scan.dicom import jpeg_lossless, rle
-from core.scan.dicom.header import (
-    BIG_ENDIAN,
-    EXPLICIT,
-    GREY,
-    LS,
-    NEAR_LS,
-    PLUGINS,
-    RLE,
-    Header,
-    data_set,
-)
-from core.scan.dicom.jpeg_stream import END_OF_IMAGE, frame_size
+from core.scan.dicom.codecs import PLUGIN, find_decoder
+from core.scan.dicom.header import BIG_ENDIAN, COMPRESSED, EXPLICIT, GREY, RLE, Header, data_set
+from core.scan.dicom.jpeg_stream import frame_size
 from core.scan.errors import MAX_SLICES, ScanError, damage_error, not_numbers_error
 from core.scan.image import to_grey
 
@@ -87,43 +77,44 @@ def _split_frames(header: Header, data: bytes) -> Iterator[bytes]:
 def _decode(header: Header, encoded: bytes) -> np.ndarray:
     """Decode one frame to stored values (H, W) or RGB (H, W, 3)."""
     from pydicom.encaps import encapsulate
-    from pydicom.pixels import get_decoder
-    from pydicom.uid import UID
 
-    ds, syntax, shape = header.ds, header.syntax, header.shape
-    samples, width = int(ds.get("SamplesPerPixel") or 1), int(ds.BitsAllocated) // 8
-    photometric, planar = header.photometric, ds.get("PlanarConfiguration") or 0
+    ds, syntax = header.ds, header.syntax
+    allocated = int(ds.BitsAllocated)
     if not header.pixels.are_compressed:
         syntax = BIG_ENDIAN if syntax == BIG_ENDIAN else EXPLICIT
-    elif syntax != RLE and frame_size(encoded) != shape:
+    elif syntax != RLE and frame_size(encoded) != header.shape:
         raise damage_error()
-    elif syntax in (LS, NEAR_LS) and not encoded.rstrip(b"\0").endswith(END_OF_IMAGE):
-        raise damage_error()  # its decoder would search for the end for seconds
-    elif syntax in PLUGINS:
-        encoded = encapsulate([encoded])
     else:
-        is_rle = syntax == RLE
-        plain = (
-            rle.decode(encoded, *shape, samples, width) if is_rle else jpeg_lossless.decode(encoded)
-        )
-        encoded, syntax = plain.astype(f"<u{width}").tobytes(), EXPLICIT
-        photometric, planar = photometric.removesuffix("_422"), 0
+        encoded = encapsulate([encoded])
     options: dict[str, Any] = {
         "number_of_frames": 1,
-        "rows": shape[0],
-        "columns": shape[1],
-        "samples_per_pixel": samples,
-        "planar_configuration": planar,
-        "photometric_interpretation": photometric,
-        "bits_allocated": 8 * width,
-        "bits_stored": ds.get("BitsStored", 8 * width),
+        "rows": header.shape[0],
+        "columns": header.shape[1],
+        "samples_per_pixel": int(ds.get("SamplesPerPixel") or 1),
+        "planar_configuration": ds.get("PlanarConfiguration") or 0,
+        "photometric_interpretation": header.photometric,
+        "bits_allocated": allocated,
+        "bits_stored": allocated,
         "pixel_representation": ds.get("PixelRepresentation") or 0,
         "pixel_keyword": header.pixels.keyword,
         "pixel_vr": header.pixels.vr,
     }
-    decoder, plugin = get_decoder(UID(syntax)), PLUGINS.get(syntax, "")
-    values: np.ndarray = decoder.as_array(encoded, index=0, decoding_plugin=plugin, **options)[0]
-    return values
+    plugin = PLUGIN if header.pixels.are_compressed else ""
+    decoder = find_decoder(syntax)
+    values = decoder.as_array(encoded, index=0, decoding_plugin=plugin, **options)[0]
+    return _keep_stored_bits(header, values) if values.dtype.kind in "iu" else values
+
+
+def _keep_stored_bits(header: Header, values: np.ndarray) -> np.ndarray:
+    """Return the stored bits alone, with their sign: others may hold overlays (PS3.5 8.1.1)."""
+    width = 8 * values.itemsize
+    stored = int(header.ds.get("BitsStored") or width)
+    high = int(header.ds.get("HighBit", stored - 1))
+    if header.syntax in COMPRESSED - {RLE}:  # whose streams begin at the lowest bit
+        high = stored - 1
+    if not 0 < stored <= high + 1 <= width:
+        high, stored = width - 1, width
+    return values << (width - 1 - high) >> (width - stored)
 
 
 def _incomplete_error(header: Header, held: int) -> ScanError:

@@ -28,17 +28,9 @@ RLE = "1.2.840.10008.1.2.5"
 JPEG, EXTENDED, PROCESS_14, LOSSLESS, LS, NEAR_LS, LOSSLESS_2000, JPEG_2000 = (
     f"1.2.840.10008.1.2.4.{n}" for n in (50, 51, 57, 70, 80, 81, 90, 91)
 )
-# Named, so that no other installed decoder is tried: one of them crashes the process on a damaged
-# file.
-PLUGINS = {
-    JPEG: "pillow",
-    EXTENDED: "pillow",
-    LOSSLESS_2000: "pillow",
-    JPEG_2000: "pillow",
-    LS: "pyjpegls",
-    NEAR_LS: "pyjpegls",
+COMPRESSED = {
+    *(RLE, JPEG, EXTENDED, PROCESS_14, LOSSLESS, LS, NEAR_LS, LOSSLESS_2000, JPEG_2000),
 }
-COMPRESSED = {RLE, PROCESS_14, LOSSLESS, *PLUGINS}
 READABLE = {IMPLICIT, EXPLICIT, BIG_ENDIAN, *COMPRESSED}
 GREY = ("MONOCHROME1", "MONOCHROME2")
 COLOUR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT", "PALETTE COLOR")
@@ -52,8 +44,8 @@ WEIGHTING = ("ImageType", "ScanningSequence", "SequenceName")
 KEYWORDS = """\
     SOPClassUID Modality InstanceNumber NumberOfFrames BurnedInAnnotation
     SamplesPerPixel PhotometricInterpretation PlanarConfiguration Rows Columns
-    BitsAllocated BitsStored PixelRepresentation RescaleSlope RescaleIntercept ModalityLUTSequence
-    WindowCenter WindowWidth VOILUTSequence
+    BitsAllocated BitsStored HighBit PixelRepresentation
+    RescaleSlope RescaleIntercept ModalityLUTSequence WindowCenter WindowWidth VOILUTSequence
     PixelSpacing NominalScannedPixelSpacing ImagerPixelSpacing PixelAspectRatio
     SliceThickness SpacingBetweenSlices SliceLocation
     ImageOrientationPatient ImagePositionPatient
@@ -211,8 +203,7 @@ def read_header(data: bytes) -> Header:
     header = Header(
         ds, syntax, pixels, frames, shape, series, weighting, tiles, (*notes, *counted, *mosaic)
     )
-    is_known = syntax in READABLE and not (syntax == EXTENDED and ds.BitsStored != 8)
-    if not is_known or pixels.are_compressed != (syntax in COMPRESSED):
+    if syntax not in READABLE or pixels.are_compressed != (syntax in COMPRESSED):
         raise ScanError(
             "The DICOM file uses a compression that cannot be read here: "
             "export it uncompressed, or as JPEG Lossless, JPEG-LS or JPEG 2000."

@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Callable
 from typing import Any
 
+import imagecodecs
 import numpy as np
 import pytest
 import torch
@@ -106,6 +107,18 @@ def halve_colour() -> tuple[bytes, np.ndarray]:
     y, cb, cr = np.moveaxis(wide(ybr(rgb())), -1, 0)
     stored = np.stack([y[:, ::2], y[:, 1::2], cb[:, ::2], cr[:, ::2]], axis=-1)
     return colours("YBR_FULL_422", stored)[0], wide(luma(rgb()))
+
+
+def deep_jpeg() -> tuple[bytes, np.ndarray]:
+    stored = np.add.outer(np.arange(ROWS) * 50, np.arange(COLUMNS) * 40).astype(np.uint16)
+    return pack(EXTENDED, stored, imagecodecs.jpeg8_encode(stored, 98, bitspersample=12), 12)
+
+
+def adobe() -> tuple[bytes, np.ndarray]:
+    """Return colours in JPEG with the marker that says how they are stored; the header is wrong."""
+    frame = encode_by_pillow(rgb(), "JPEG", quality=95)
+    marker = b"\xff\xee\x00\x0eAdobe\x00\x64\0\0\0\0\1"
+    return pack(JPEG, rgb(), frame[:2] + marker + frame[2:], PhotometricInterpretation="RGB")
 
 
 def palette(depth: int) -> tuple[bytes, np.ndarray]:
@@ -218,6 +231,8 @@ LOSSY: dict[str, tuple[Callable[[], tuple[bytes, np.ndarray]], float]] = {
         lambda: pack(EXTENDED, rgb()[..., 0], encode_by_pillow(rgb()[..., 0], "JPEG", quality=95)),
         6,
     ),
+    "JPEG extended, 12 bits": (deep_jpeg, 40),
+    "JPEG, colour, Adobe's": (adobe, 6),
     "JPEG-LS, near": (lambda: build_encoded(NEAR_LS, 12, jls_error=3), 3),
     "JPEG 2000, lossy": (
         lambda: pack(
@@ -280,6 +295,55 @@ def test_compressed_frames_of_a_file_are_its_slices(syntax):
         encode_compressed(build_data_set(stored, NumberOfFrames=3), frames, syntax)
     )
     assert np.array_equal(volume.data, stored)
+
+
+def scatter_bits(kind: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return 12-bit values, and the same with the four bits above them set here and there."""
+    stored = values(12, kind)
+    other = (np.arange(stored.size).reshape(stored.shape) * 7 % 16).astype(np.uint16) << 12
+    return stored, (stored.view(np.uint16) & 0x0FFF | other).view(stored.dtype)
+
+
+ENCODERS: dict[str, Callable[[np.ndarray], bytes]] = {
+    RLE: lambda words: encode_by_pydicom(words, RLE),
+    LOSSLESS: lambda words: encode_lossless_jpeg(words.view(np.uint16), 16),
+    LS: lambda words: encode_by_pydicom(words, LS),
+    LOSSLESS_2000: lambda words: encode_by_pillow(words.view(np.uint16), "JPEG2000", no_jp2=True),
+}
+
+
+@pytest.mark.parametrize("kind", ["u", "i"])
+@pytest.mark.parametrize("syntax", [EXPLICIT, BIG_ENDIAN, *ENCODERS])
+def test_bits_that_are_not_stored_are_no_values(syntax, kind):
+    """They hold overlays in old files."""
+    stored, words = scatter_bits(kind)
+    ds = build_data_set(words, 12)
+    if syntax in ENCODERS:
+        data = encode_compressed(ds, [ENCODERS[syntax](words)], syntax)
+    else:
+        data = encode_native(ds, words, syntax)
+    assert np.array_equal(read_volume(data).data[0], stored)
+
+
+@pytest.mark.parametrize("kind", ["u", "i"])
+@pytest.mark.parametrize("syntax", [EXPLICIT, RLE])
+def test_values_in_the_upper_bits(syntax, kind):
+    stored = values(12, kind)
+    words = (stored.astype(np.int64) << 4 | 5).astype(stored.dtype)
+    ds = build_data_set(words, 12, HighBit=15)
+    if syntax == RLE:
+        data = encode_compressed(ds, [encode_by_pydicom(words, RLE)], RLE)
+    else:
+        data = encode_native(ds, words)
+    assert np.array_equal(read_volume(data).data[0], stored)
+
+
+@pytest.mark.parametrize("high", [10, 16, 99])
+def test_a_high_bit_that_cannot_be_changes_nothing(high):
+    stored = values(12)
+    assert np.array_equal(
+        read_volume(encode_native(build_data_set(stored, 12, HighBit=high), stored)).data[0], stored
+    )
 
 
 # --- units and levels ----------------------------------------------------------------------------
