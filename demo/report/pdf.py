@@ -11,6 +11,7 @@ from core.diagnosis import Diagnosis
 from core.scan import to_uint8
 from demo.analysis.analysis import Analysis
 from demo.rendering import images, wording
+from demo.rendering.flag_reasons import describe_reason
 from demo.rendering.verdicts import collect_verdicts
 from demo.report import document
 from demo.report.page import LEFT, MUTED_COLOR, SIDE, TOP, Page, to_pdf, to_png
@@ -141,6 +142,8 @@ def _draw_detector(page: Page, top: float, a: Analysis) -> float:
             f"{suspected} ({right}); score “{d.score_name}” {d.score:.3g}, threshold τ "
             f"{d.tau:.3g}; rank {wording.format_percent(d.confidence)}",
         )
+        top += 0.17
+        page.draw_text(LEFT + 1.5, top, describe_reason(d), size=7.5, color=MUTED_COLOR)
     return top + 0.12
 
 

@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from torch import Tensor
 
 from core import __main__ as command_line
 from core import checkpoint
+from core.features import FEATURES
 from core.pipeline import MedFedPure
 from core.scan import read_scan, read_volume, to_png, to_uint8
 from core.weights import PARTS, SYSTEM, load, save_part, save_system_file
@@ -25,10 +27,11 @@ from demo.analysis.analysis import Analysis
 from demo.analysis.attack import AttackSettings
 from demo.explore import analyse
 from demo.rendering import wording
+from demo.rendering.flag_reasons import MEASUREMENTS, describe_reason
 from demo.report import document, pdf
 from demo.report.buttons import NO_ANALYSIS_MESSAGE, _make_pdf, _make_png
 from demo.report.download import GeneratedFile
-from demo.report.page import DPI, LEFT, SIDE, TOP, Page
+from demo.report.page import DPI, LEFT, RIGHT, SIDE, TOP, Page
 
 
 @pytest.fixture(scope="module")
@@ -185,6 +188,30 @@ def test_nothing_of_a_page_is_cut_off(pages: list[Page]) -> None:
             if text.get_text():
                 box = text.get_window_extent(dpi=DPI)
                 assert box.x0 >= 0 and box.x1 <= width and box.y0 >= 0 and box.y1 <= height
+
+
+def test_every_reason_fits_its_line(done: Analysis) -> None:
+    """The longest words of all, on a scan that is not flagged."""
+    words = max(MEASUREMENTS, key=lambda name: len(MEASUREMENTS[name]))
+    assert done.clean is not None
+    clean = replace(done.clean, flagged=False, tau=done.clean.score + 12.3)
+    clean = replace(clean, contributions={**dict.fromkeys(FEATURES, -1.0), words: 7.5})
+    page = pdf.draw_pages(replace(done, clean=clean))[0]
+    page.figure.savefig(io.BytesIO(), format="png", dpi=DPI)
+    line = describe_reason(clean)
+    (text,) = (t for t in page.figure.findobj(Text) if t.get_text() == line)
+    assert "12.3 points short" in line
+    assert text.get_window_extent(dpi=DPI).x1 <= RIGHT * DPI + 1
+
+
+def test_the_report_says_what_each_measurement_added(done: Analysis) -> None:
+    facts = json.loads(document.to_json(done))
+    for name, d in done.readings:
+        held = facts[name]
+        assert tuple(held["contributions"]) == FEATURES
+        total = held["usual_score"] + sum(held["contributions"].values())
+        assert total == pytest.approx(held["scores"]["fused"], abs=1e-5)
+        assert describe_reason(d) in words(pdf.draw_pages(done)[0])
 
 
 def test_the_png_shows_the_scan_dot_for_dot(done: Analysis) -> None:
