@@ -7,11 +7,11 @@ adversarial examples of them.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -22,6 +22,7 @@ from core.steganalysis import ResidualNet
 
 SCORES = ("paper", "fused")
 THRESHOLDS = ("calibrated", "rank")
+NUM_QUANTILES = 11  # minimum, nine deciles, maximum
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,8 @@ class DetectorConfig:
 
     `threshold` is `calibrated` (`false_alarms` of the clean validation scans lie above tau) or
     `rank`: the paper's share `kappa` of scans is flagged (.18 on Br35H, .05 on CIFAR-10), which for
-    a single scan means the top kappa of the stored validation scores.
+    a single scan means the top kappa of the clean validation scores. Both shares have their effect
+    when the detector is calibrated; the rule and the score can be changed afterwards.
     """
 
     score: str = "fused"
@@ -63,6 +65,10 @@ class Detector(nn.Module):
 
     It owns the autoencoder and the steganalysis network; diffusion model and classifiers are only
     referred to, for the measurements.
+
+    Validation scans leave two thresholds, a span and `NUM_QUANTILES` rounded quantiles a score: all
+    their scores would tell whoever has the weights which scans they were
+    (`train.calibration.thresholds` stores them).
     """
 
     clean_mean: Tensor
@@ -71,7 +77,9 @@ class Detector(nn.Module):
     spread: Tensor
     weight: Tensor
     offset: Tensor
+    thresholds: Tensor
     span: Tensor
+    quantiles: Tensor
 
     def __init__(
         self,
@@ -82,7 +90,6 @@ class Detector(nn.Module):
         diffusion: Diffusion,
         trained: Callable[[Tensor], Tensor],
         plain: Callable[[Tensor], Tensor],
-        quantiles: int = 1001,
     ) -> None:
         super().__init__()
         self.config = config
@@ -96,9 +103,11 @@ class Detector(nn.Module):
         self.register_buffer("spread", torch.ones(f))
         self.register_buffer("weight", torch.full((f,), 1.0 / f))
         self.register_buffer("offset", torch.zeros(()))
-        self.register_buffer("span", torch.ones(len(SCORES)))  # tau to t_max, per score
-        for name in SCORES:  # sorted scores of clean validation scans, thinned to quantiles
-            self.register_buffer(f"quantiles_{name}", torch.linspace(0, 1, quantiles))
+        rows, points = len(SCORES), torch.linspace(0, 1, NUM_QUANTILES)
+        taus = torch.tensor([1 - config.false_alarms, 1 - config.kappa])
+        self.register_buffer("thresholds", taus.repeat(rows, 1))  # by rule, per score
+        self.register_buffer("span", torch.ones(rows))  # tau to t_max, per score
+        self.register_buffer("quantiles", points.repeat(rows, 1))  # of clean scores, rounded
 
     def forward(self, x: Tensor) -> Detection:
         """Return the scores of scans (B, C, H, W) in [0, 1]."""
@@ -146,9 +155,8 @@ class Detector(nn.Module):
         false_alarms. Near-duplicates weaken the bound: they count as one scan. For a single scan
         `rank` uses the share kappa in place of `false_alarms`.
         """
-        c, quantiles = self.config, self._quantiles(score)
-        share = c.kappa if c.threshold == "rank" else c.false_alarms
-        return float(quantiles[math.ceil((1 - share) * (len(quantiles) - 1) - 1e-6)])
+        rule = THRESHOLDS.index(self.config.threshold)
+        return float(self.thresholds[self._find_row(score), rule])
 
     def flag_by_rank(self, scores: Tensor) -> Tensor:
         """Flag the top kappa share of a batch (B,), ties by position: the paper's rule."""
@@ -159,35 +167,36 @@ class Detector(nn.Module):
         return flags
 
     def confidence(self, scores: Tensor, score: str | None = None) -> Tensor:
-        """Return the share of clean validation scans that score lower, for scores (B,)."""
-        q = self._quantiles(score)
-        return torch.searchsorted(q, scores.detach().contiguous()).to(scores.dtype) / len(q)
+        """Return the share of clean validation scans that score lower, for scores (B,).
 
-    def clean_scores(self, score: str | None = None) -> Tensor:
-        """Return the sorted scores (Q,) of clean validation scans, thinned to quantiles."""
-        return self._quantiles(score).clone()
-
-    def set_validation(self, name: str, clean: Tensor, attacked: Tensor) -> None:
-        """Store quantiles of clean validation scores and tau's distance to the attacked median.
-
-        Quantile p of n scores is the ceil((n + 1) p)-th of 1 to n, as a conformal quantile needs.
+        Interpolated between the rounded quantiles and the thresholds: right to about a tenth.
         """
-        stored, n = self._quantiles(name), len(clean)
-        points = torch.linspace(0, 1, len(stored), dtype=torch.float64)
-        ranks = torch.ceil((n + 1) * points - 1e-9).long().clamp(1, n)
-        stored.copy_(clean.sort().values[ranks.to(clean.device) - 1])
-        self.span[SCORES.index(name)] = max(float(attacked.median()) - self.tau(name), 1e-6)
+        c, (known, shares) = self.config, self.clean_distribution(score)
+        known = np.append(known, self.thresholds[self._find_row(score)].cpu())
+        shares = np.append(shares, [1 - c.false_alarms, 1 - c.kappa])
+        found = np.interp(scores.detach().cpu(), np.sort(known), np.sort(shares))
+        return torch.as_tensor(found).to(scores)
+
+    def clean_distribution(self, score: str | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """Return rounded scores (U,), ascending, and the shares (U,) of clean scans below them.
+
+        A score that several quantiles were rounded to stands for the middle of their shares.
+        """
+        quantiles = self.quantiles[self._find_row(score)].cpu().numpy()
+        values, first, counts = np.unique(quantiles, return_index=True, return_counts=True)
+        shares = (first + (counts - 1) / 2) / (NUM_QUANTILES - 1)
+        shares[0], shares[-1] = 0, 1
+        return values, shares
 
     def span_of(self, score: str | None = None) -> float:
         """Return the distance above tau at which purification is deepest."""
-        return float(self.span[SCORES.index(score or self.config.score)])
+        return float(self.span[self._find_row(score)])
 
-    def _quantiles(self, score: str | None) -> Tensor:
+    def _find_row(self, score: str | None) -> int:
         name = score or self.config.score
         if name not in SCORES:
             raise ValueError(f"score must be one of {', '.join(SCORES)}, got {name!r}")
-        quantiles: Tensor = getattr(self, f"quantiles_{name}")
-        return quantiles
+        return SCORES.index(name)
 
 
 def clip_features(standardised: Tensor) -> Tensor:

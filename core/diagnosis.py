@@ -22,7 +22,7 @@ class Diagnosis:
     score_name: str
     tau: float
     flagged: bool
-    confidence: float  # share of clean validation scans that scored lower
+    confidence: float  # share of clean validation scans that scored lower, to about a tenth
     novelty: float  # log-odds that the picture is not a brain MRI slice
     novelty_limit: float
     t_star: int

@@ -136,12 +136,19 @@ def load_system_file(folder: Path, hospital: int | None) -> Checkpoint:
     """Load and verify a hospital's system file.
 
     Raises:
-        WeightsError: it is missing, incomplete, altered or another hospital's.
+        WeightsError: it is missing, incomplete, altered, another hospital's or an earlier
+            version's.
     """
     stored = checkpoint.load_verified(system_file_name(hospital), folder)
     if stored.config["info"].get("hospital") != hospital:
         raise WeightsError(
             f"The weights file {system_file_name(hospital)} belongs to another hospital."
+        )
+    if "detector.thresholds" not in stored.state_dict:
+        raise WeightsError(
+            f"The weights file {system_file_name(hospital)} is of an earlier version, which stored "
+            "the score of every validation scan: calibrate it anew with `python -m train "
+            "calibrate`, a hospital's with `python -m train export --state`."
         )
     return stored
 

@@ -34,7 +34,7 @@ def write(
         own.classifier.temperature.fill_(1 + number / 4)
         own.plain.bias.copy_(torch.tensor([0.0, number / 5]))
         own.detector.clean_mean.fill_(-number)
-        own.detector.quantiles_fused.fill_([-1e3, 1e3, -1e3][number - 1])  # flags, flags not, flags
+        own.detector.thresholds.fill_([-1e3, 1e3, -1e3][number - 1])  # flags, flags not, flags
         save_hospital(own, folder, number, SPLIT)
         written[number] = own
     names = [*PARTS, *map(system_file_name, written)]

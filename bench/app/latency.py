@@ -127,9 +127,7 @@ def compare_preset(pipeline: MedFedPure, preset: str, files: Sequence[bytes]) ->
     """Returns times of another preset on the same files: random weights, every scan flagged."""
     torch.manual_seed(0)
     peer = build(read_preset(preset).system).to(pipeline.device)
-    for name, buffer in peer.detector.named_buffers():  # untrained, it has no thresholds
-        if name.startswith("quantiles_"):
-            buffer.fill_(-1e6)
+    peer.detector.thresholds.fill_(-1e6)  # untrained, it has none
     own, theirs = (partial(_read_file, system) for system in (pipeline, peer))
     own(files[0])
     theirs(files[0])

@@ -1,4 +1,4 @@
-"""Explanation of one reading: Grad-CAM maps and the scores of clean scans."""
+"""Explanation of one reading: Grad-CAM maps and the distribution of clean scans' scores."""
 
 from __future__ import annotations
 
@@ -18,13 +18,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Evidence:
-    """Evidence for one reading: Grad-CAM on the purified scan, and scores of clean scans."""
+    """Evidence for one reading: Grad-CAM on the purified scan, distribution of clean scores."""
 
     label: int  # the class that the maps explain: the defended output
     mixture: Tensor  # (H, W) non-negative, log-odds
     experts: Tensor  # (K, H, W) the same unit
     sides: tuple[int, ...]  # of each expert's input, in pixels
-    clean_scores: np.ndarray  # (Q,) sorted, of clean validation scans
+    clean_scores: np.ndarray  # (U,) ascending rounded scores
+    clean_shares: np.ndarray  # (U,) of clean validation scans below each
+    alarm_share: float  # of clean validation scans, above the threshold
 
     @property
     def top(self) -> float:
@@ -38,10 +40,15 @@ def explain_reading(system: MedFedPure, diagnosis: Diagnosis) -> Evidence:
     label = int(diagnosis.is_tumour)
     x = diagnosis.purified[None].to(system.device)
     cams = grad_cam(model, x, torch.tensor([label], device=x.device))
+    detector, name = system.detector, diagnosis.score_name
+    scores, shares = detector.clean_distribution(name)
+    below = detector.confidence(torch.tensor([diagnosis.tau], device=system.device), name)
     return Evidence(
         label=label,
         mixture=cams.mixture[0].cpu(),
         experts=cams.experts[0].cpu(),
         sides=model.config.sides,
-        clean_scores=system.detector.clean_scores(diagnosis.score_name).cpu().numpy(),
+        clean_scores=scores,
+        clean_shares=shares,
+        alarm_share=1 - float(below),
     )

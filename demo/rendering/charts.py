@@ -12,52 +12,50 @@ WIDTH, LEFT, RIGHT = 360, 12, 12  # of the chart and its margins, in SVG units
 
 
 class Mark(NamedTuple):
-    """Value that is marked on a histogram's axis."""
+    """Value that is marked on the axis of scores."""
 
     name: str
     value: float
 
 
 def draw_histogram(
-    values: np.ndarray, tau: float, marks: Sequence[Mark], words: str, bins: int = 44
+    values: np.ndarray, shares: np.ndarray, tau: float, marks: Sequence[Mark], words: str
 ) -> str:
     """Draw the histogram of clean scans' scores with the threshold and the given scans marked.
 
     Args:
-        values: scores of clean scans, any number of them.
-        tau: the threshold; it is a bin's edge, so that no bar holds scores of both sides.
+        values: ascending scores (U,): each bar reaches from one to the next.
+        shares: share of the scans below each (U,); a bar's area is its share.
+        tau: the threshold; the bar that it falls into has both colours.
         marks: scores to mark, each with a line of its own.
         words: the chart in one sentence, for screen readers.
-        bins: approximate number of bins.
     """
     shown = [*values[[0, -1]].tolist(), tau, *(m.value for m in marks)]
-    low, high = min(shown), max(shown)
-    width = max(high - low, 1e-6) * 1.06 / bins
-    first, last = int(np.floor((low - tau) / width)), int(np.ceil((high - tau) / width))
-    edges = tau + width * np.arange(first, last + 1)
-    counts, _ = np.histogram(values, edges)
+    margin = 0.03 * max(max(shown) - min(shown), 1e-6)
+    start, stop = min(shown) - margin, max(shown) + margin
     top, base = 12 + 15 * len(marks), 132
 
     def to_x(value: float) -> float:
-        share = (value - edges[0]) / (edges[-1] - edges[0])
-        return LEFT + float(share) * (WIDTH - LEFT - RIGHT)
+        return LEFT + (value - start) / (stop - start) * (WIDTH - LEFT - RIGHT)
 
+    density = np.diff(shares) / np.diff(values)
+    heights = density / density.max(initial=0) * (base - top - 14)
     bars = ""
-    for left, right, count in zip(edges, edges[1:], counts, strict=False):
-        if count:
-            height = count / counts.max() * (base - top - 14)
-            kind = "mf-alarm" if left >= tau - width / 2 else "mf-clean"
-            bars += (
-                f'<rect class="{kind}" x="{to_x(left) + 0.4:.1f}" y="{base - height:.1f}" '
-                f'width="{to_x(right) - to_x(left) - 0.8:.1f}" height="{height:.1f}"/>'
-            )
+    for left, right, height in zip(values, values[1:], heights, strict=False):
+        cut = min(max(tau, left), right)
+        for kind, x1, x2 in (("mf-clean", left, cut), ("mf-alarm", cut, right)):
+            if x2 > x1:
+                bars += (
+                    f'<rect class="{kind}" x="{to_x(x1) + 0.4:.1f}" y="{base - height:.1f}" '
+                    f'width="{max(to_x(x2) - to_x(x1) - 0.8, 0.4):.1f}" height="{height:.1f}"/>'
+                )
     points = "".join(
         _draw_pointer(to_x(mark.value), 11 + 15 * i, base, mark.name)
         for i, mark in enumerate(marks)
     )
     ticks = "".join(
         f'<text x="{to_x(v):.1f}" y="{base + 14}" text-anchor="middle">{v:g}</text>'
-        for v in _choose_ticks(float(edges[0]), float(edges[-1]))
+        for v in _choose_ticks(start, stop)
     )
     threshold = (
         f'<line class="mf-tau" x1="{to_x(tau):.1f}" x2="{to_x(tau):.1f}" y1="{top}" y2="{base}"/>'

@@ -13,6 +13,9 @@ from demo.rendering.charts import Mark, draw_histogram
 from demo.rendering.html import render_meter
 
 CAM_BAR = images.build_gradient(images.apply_cividis(np.linspace(0, 1, 17)))
+ROUGH_NOTE = (
+    "A rough histogram: eleven rounded quantiles of the clean validation scans, not their scores."
+)
 CAM_NOTE = "Shows what the model used, not where a disease is. Coarse: 4 to 7 cells a side."
 
 
@@ -57,18 +60,16 @@ def render_maps(title: str, d: Diagnosis, e: Evidence) -> str:
 
 def render_scores(named: list[tuple[str, Diagnosis]], e: Evidence) -> str:
     """Render the scans' scores as marks on the histogram of clean scans, and in words."""
-    first = named[0][1]
-    lines = [describe_false_alarms(e.clean_scores, first.tau)]
+    lines = [ROUGH_NOTE, describe_false_alarms(e.alarm_share)]
     lines += [describe_rank(name, d) for name, d in named]
     marks = [Mark(name, d.score) for name, d in named]
-    chart = draw_histogram(e.clean_scores, first.tau, marks, " ".join(lines))
+    chart = draw_histogram(e.clean_scores, e.clean_shares, named[0][1].tau, marks, " ".join(lines))
     items = "".join(f"<li>{escape(line)}</li>" for line in lines)
     return f'{chart}<ul class="mf-words">{items}</ul>'
 
 
-def describe_false_alarms(clean_scores: np.ndarray, tau: float) -> str:
+def describe_false_alarms(share: float) -> str:
     """Describe the false-positive rate in a sentence."""
-    share = float((clean_scores > tau).mean())
     return (
         f"Of 100 clean validation scans about {share * 100:.0f} score above the threshold: "
         "false alarms."
@@ -78,7 +79,7 @@ def describe_false_alarms(clean_scores: np.ndarray, tau: float) -> str:
 def describe_rank(name: str, d: Diagnosis) -> str:
     """Describe the rank of a scan's score among clean scans in a sentence."""
     verdict = "attack suspected" if d.flagged else "not suspected"
-    above = f"higher than {wording.format_percent(d.confidence)} of clean scans"
+    above = f"higher than about {wording.format_percent(d.confidence)} of clean scans"
     if d.confidence >= 1:
         above = "higher than any clean validation scan"
     elif d.confidence < 0.01:

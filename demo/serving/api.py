@@ -29,7 +29,8 @@ The object holds exactly these keys:
 - scores (object): every score by name
 - contributions (object): points that each measurement adds to the fused score, by name
 - usual_score (number): fused score of an average clean scan, to which the contributions are added
-- confidence (number): share of clean validation scans with a lower score
+- confidence (number): share of clean validation scans with a lower score, interpolated between
+  rounded quantiles: right to about a tenth
 - novelty (number): log-odds that the picture is not a brain MRI slice
 - novelty_limit (number): largest novelty at which the scan is judged
 - t_star (integer): purification depth, in diffusion steps, 0 to 999

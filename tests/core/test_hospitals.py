@@ -113,7 +113,7 @@ def test_a_reading_leaves_the_other_hospitals_as_they_were(
         asked = [(n, pool.submit(s.read, phantoms[0], n)) for n, s in [*systems.items()] * 4]
         assert all(get_numbers(answer.result()) == alone[n] for n, answer in asked)
     systems[2].classifier.bias.fill_(3)
-    systems[2].detector.quantiles_fused.fill_(-1e6)
+    systems[2].detector.thresholds.fill_(-1e6)
     systems[2].classifier.model.attention[0][0].weight.zero_()
     for n in (1, 3):
         after = systems[n].state_dict()

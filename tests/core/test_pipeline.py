@@ -33,6 +33,7 @@ from core.weights import (
     save_part,
     save_system_file,
 )
+from train.calibration.thresholds import store_thresholds
 
 SPLIT = "0" * 64
 NUMBERS = {
@@ -60,7 +61,7 @@ NUMBERS = {
 
 def set_tau(system: MedFedPure, tau: float) -> MedFedPure:
     """Move the deciding threshold: a high one flags nothing, a low one everything."""
-    system.detector.quantiles_fused.fill_(tau)
+    system.detector.thresholds.fill_(tau)
     return system
 
 
@@ -280,7 +281,7 @@ def save(system: MedFedPure, folder: Path, split: str = SPLIT) -> Path:
 def test_a_saved_system_reads_as_it_did(
     system: MedFedPure, phantoms: Tensor, tmp_path: Path
 ) -> None:
-    system.detector.set_validation("fused", torch.randn(50), torch.randn(50) + 4)
+    store_thresholds(system.detector, "fused", torch.randn(50), torch.randn(50) + 4)
     system.classifier.temperature.fill_(1.7)
     for place in PARTS.values():  # what half precision keeps
         part = system.get_submodule(place)

@@ -19,6 +19,7 @@ from core.detector import SCORES, Detector
 from core.features import log_band_energy
 from core.pipeline import MedFedPure
 from train.calibration.fusion import CHANCE_ERRORS, FusionConfig, fuse
+from train.calibration.thresholds import store_thresholds
 from train.data.dataset import ScanDataset, batches, map_batches
 from train.trainer import ReportFn
 
@@ -59,7 +60,7 @@ def calibrate(
     clean = _score_scans(system.detector, x_val)
     hit = _score_scans(system.detector, _attack_validation(system, x_val, y_val))
     for name in SCORES:
-        system.detector.set_validation(name, clean[name], hit[name])
+        store_thresholds(system.detector, name, clean[name], hit[name])
         figures[f"{name}_tau"] = system.detector.tau(name)
         figures[f"{name}_detected"] = float((hit[name] > system.detector.tau(name)).float().mean())
         report(

@@ -103,7 +103,7 @@ def test_false_alarms_stand_by_source_and_by_hospital(pipeline, test_fold, tmp_p
     monkeypatch.setattr(command, "SURFACES", ("plain",))
     monkeypatch.setattr(command, "BENIGN", {})
     other = deepcopy(pipeline)
-    other.detector.quantiles_fused.fill_(-1e9)  # whatever it reads, it calls it an attack
+    other.detector.thresholds.fill_(-1e9)  # whatever it reads, it calls it an attack
     store = ResultFile(tmp_path / "detection.json", "detection", {}, {"machine": {}})
     command.measure(store, pipeline, test_fold, 8, {1: lambda: pipeline, 2: lambda: other})
     rows = store.content["rows"]

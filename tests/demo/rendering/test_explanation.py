@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from core.attacks import Step
+from core.detector import SCORES
 from core.pipeline import MedFedPure
 from demo.analysis.analysis import Analysis
 from demo.analysis.attack import AttackSettings
@@ -20,7 +21,12 @@ from demo.analysis.explanation import Evidence, explain_reading
 from demo.explore import results_view
 from demo.rendering import images
 from demo.rendering.charts import Mark, draw_curve, draw_histogram
-from demo.rendering.explanation import describe_false_alarms, describe_rank, render_votes
+from demo.rendering.explanation import (
+    describe_false_alarms,
+    describe_rank,
+    render_scores,
+    render_votes,
+)
 
 EndsAt = Callable[[Tensor], tuple[Step, ...]]
 
@@ -96,13 +102,18 @@ def test_an_overlay_hides_nothing_where_the_map_is_zero(scan: Tensor) -> None:
     assert (shown[:, 112:, 0] > shown[:, 112:, 2] + 50).all()  # yellow: the highest value
 
 
-def test_the_alarms_bars_are_those_above_tau() -> None:
-    rng = np.random.default_rng(0)
-    values, tau = np.sort(rng.normal(size=2000)), 1.2
-    svg = draw_histogram(values, tau, [Mark("one", 0.3), Mark("two", 6.0)], "said <&>")
+def test_a_bars_area_is_its_share_and_those_above_tau_are_alarms() -> None:
+    values, shares, tau = np.array([-3, -2, 0, 1, 2.0, 4]), np.array([0, 0.1, 0.4, 0.7, 0.9, 1]), 3
+    svg = draw_histogram(values, shares, tau, [Mark("one", 0.3), Mark("two", 6.0)], "said <&>")
     clean, alarm = bars(svg, "mf-clean"), bars(svg, "mf-alarm")
-    share = sum(h for *_, h in alarm) / sum(h for *_, h in clean + alarm)
-    assert share == pytest.approx((values > tau).mean(), abs=0.01)
+    unit = clean[0][1] + 0.8  # width of a score of 1, with its gap
+    assert [(w + 0.8) / unit for _, w, _ in clean + alarm] == pytest.approx(
+        [1, 2, 1, 1, 1, 1], rel=0.01
+    )
+    areas = [(w + 0.8) / unit * h for _, w, h in clean + alarm]
+    assert [a / sum(areas) for a in areas] == pytest.approx(
+        [0.1, 0.3, 0.3, 0.2, 0.05, 0.05], rel=0.02
+    )
     line = float(re.search(r'class="mf-tau" x1="([\d.]+)"', svg)[1])  # type: ignore[index]
     assert max(x for x, *_ in clean) < line <= min(x for x, *_ in alarm)
     one, two = (float(x) for x in re.findall(r'class="mf-mark" x1="([\d.]+)"', svg))
@@ -110,9 +121,14 @@ def test_the_alarms_bars_are_those_above_tau() -> None:
     assert 'aria-label="said &lt;&amp;&gt;"' in svg
 
 
+def test_scores_without_spread_have_no_bars() -> None:
+    svg = draw_histogram(np.array([0.5]), np.array([1.0]), 1.0, [], "")
+    assert not bars(svg, "mf-clean") and 'class="mf-tau"' in svg
+
+
 @pytest.mark.parametrize("value", [-50.0, 0.0, 50.0])
 def test_every_mark_is_inside_the_chart(value: float) -> None:
-    svg = draw_histogram(np.linspace(0, 1, 101), 0.95, [Mark("x", value)], "")
+    svg = draw_histogram(np.linspace(0, 1, 11), np.linspace(0, 1, 11), 0.95, [Mark("x", value)], "")
     width = float(re.search(r'viewBox="0 0 (\d+)', svg)[1])  # type: ignore[index]
     assert all(0 <= float(x) <= width for x in re.findall(r' x\d?="([\d.-]+)"', svg))
 
@@ -126,11 +142,14 @@ def test_a_curve_rises_with_its_values_and_marks_its_step() -> None:
 
 
 def test_the_false_alarm_rate_is_counted_and_said(analysis: Analysis) -> None:
-    scores = np.linspace(0, 1, 1001)
-    assert "about 5 score above" in describe_false_alarms(scores, 0.95)
-    assert "about 18 score above" in describe_false_alarms(scores, 0.82)
-    d = analysis.clean
-    assert d is not None
+    assert "about 5 score above" in describe_false_alarms(0.05)
+    d, e = analysis.clean, analysis.evidence["clean"]
+    assert d is not None and e.alarm_share == pytest.approx(0.05)
+    html = render_scores([("clean scan", d)], e)
+    assert (
+        "eleven rounded quantiles of the clean validation scans" in html
+        and "about 5 score above" in html
+    )
     said = describe_rank("clean scan", replace(d, score=3.0, confidence=1.0, flagged=True))
     assert said.startswith("Clean scan: 3.0, higher than any") and "attack suspected" in said
     said = describe_rank("clean scan", replace(d, score=-7.0, confidence=0.004, flagged=False))
@@ -139,7 +158,8 @@ def test_the_false_alarm_rate_is_counted_and_said(analysis: Analysis) -> None:
 
 def test_the_histogram_is_of_the_deciding_score(system: MedFedPure, analysis: Analysis) -> None:
     e: Evidence = analysis.evidence["clean"]
-    stored = system.detector.quantiles_fused
+    stored = system.detector.quantiles[SCORES.index("fused")]
     assert (e.clean_scores == stored.numpy()).all()
+    assert e.clean_shares == pytest.approx(np.linspace(0, 1, 11))
     e.clean_scores[0] = -99
     assert float(stored[0]) != -99  # a copy: nobody can turn the detector from here

@@ -17,6 +17,7 @@ from core.smoothing import SmoothedConfig
 from core.weights import PARTS, load
 from tests.networks import TWO_HOSPITALS
 from train.__main__ import main
+from train.calibration.thresholds import store_thresholds
 from train.config import read_preset
 from train.data.corpus import load_corpus
 from train.federated.client import adversarial_cache
@@ -374,7 +375,7 @@ def test_flagged_training_scans_are_purified_and_no_others(corpus):
     system.detector.config = replace(system.detector.config, false_alarms=0.2)
     x, _ = corpus.train.all(system.device)
     scores = torch.cat([system.score(system.detect(b)) for b in x.split(10)])
-    system.detector.set_validation(system.config.detector.score, scores, scores + 1)
+    store_thresholds(system.detector, system.config.detector.score, scores, scores + 1)
     flagged = scores > system.tau
     assert 0 < int(flagged.sum()) < len(x)
     out = purify_training_scans(corpus.train, system)
