@@ -9,7 +9,8 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from core.scan.errors import MAX_PIXELS, NotAnMRIError, ScanError, check_pixels, not_numbers_error
-from core.scan.volume import Volume, compute_percentiles
+from core.scan.levels import find_levels
+from core.scan.volume import Volume
 
 FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP")
 # A brain MRI is grey. A picture counts as colour when more than this share of its pixels differ
@@ -18,6 +19,8 @@ FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP")
 # have more.
 COLOUR_SHARE = 0.10
 COLOUR_LEVELS = 24
+PHOTOMETRIC, WHITE_IS_ZERO = 262, 0  # tags of TIFF and their values
+SAMPLE_FORMAT, UNSIGNED = 339, (1,)
 DISPLAY_RANGE = (0.0, 255.0)  # black and white of 8-bit levels
 MIN_FILL = 0.9  # share of a range that the largest value must reach
 
@@ -30,35 +33,51 @@ def read_picture(source: bytes | Image.Image, any_picture: bool) -> Volume:
         NotAnMRIError: a colour photograph, unless `any_picture`.
     """
     try:
-        picture = _rotate_upright(_decode(source))
+        opened = _decode(source)
     except Image.DecompressionBombError:
         million = MAX_PIXELS // 1_000_000
         raise ScanError(f"The picture has more than {million} million pixels.") from None
-    values, levels = to_grey(picture, any_picture)
-    return Volume(values[None], levels, "picture")
+    picture = _rotate_upright(opened)
+    if not picture.mode.startswith(("I", "F")):
+        return Volume(to_grey(picture, any_picture)[None], DISPLAY_RANGE, "picture")
+    tags = getattr(opened, "tag_v2", {})  # of a TIFF
+    is_inverted = tags.get(PHOTOMETRIC) == WHITE_IS_ZERO
+    is_unsigned = bool(tags) and tags.get(SAMPLE_FORMAT, UNSIGNED) == UNSIGNED
+    values = _read_deep(picture, is_unsigned)[None]
+    levels, notes = _find_levels(values, is_inverted)
+    return Volume(values, levels[::-1] if is_inverted else levels, "picture", notes=tuple(notes))
 
 
-def to_grey(picture: Image.Image, any_picture: bool) -> tuple[np.ndarray, tuple[float, float]]:
-    """Return grey values (H, W) float32 and their black and white; transparent parts are black.
+def to_grey(picture: Image.Image, any_picture: bool) -> np.ndarray:
+    """Return grey values 0 to 255 (H, W) float32; transparent parts are black.
 
     Raises:
-        ScanError: values that are not numbers.
         NotAnMRIError: a colour photograph, unless `any_picture`.
     """
-    if picture.mode == "F" or picture.mode.startswith("I"):
-        deep = np.asarray(picture).astype(np.float32)
-        return deep, _find_range(deep)
-    if picture.mode in ("1", "L"):
-        return np.asarray(picture.convert("L"), dtype=np.float32), DISPLAY_RANGE
     if picture.has_transparency_data:
         picture = picture.convert("RGBA")
         picture = Image.alpha_composite(Image.new("RGBA", picture.size, (0, 0, 0, 255)), picture)
+    if picture.mode in ("1", "L"):
+        return np.asarray(picture.convert("L"), dtype=np.float32)
     rgb = picture.convert("RGB")
     if not any_picture and _measure_colour_share(rgb) > COLOUR_SHARE:
         raise NotAnMRIError(
             "This does not look like a brain MRI: it is a colour picture, and MRI is grey."
         )
-    return np.asarray(rgb.convert("L"), dtype=np.float32), DISPLAY_RANGE
+    return np.asarray(rgb.convert("L"), dtype=np.float32)
+
+
+def _read_deep(picture: Image.Image, is_unsigned: bool) -> np.ndarray:
+    """Return the values (H, W) float32 of a picture with more than 8 bits."""
+    values = np.asarray(picture)
+    if values.dtype == np.int32 and is_unsigned:
+        values = values.view(np.uint32)  # Pillow has signed numbers alone
+    deep = values.astype(np.float32)
+    if (clear := picture.info.get("transparency")) is not None:
+        deep[values == clear] = 0
+    if np.isinf(deep).any():
+        raise not_numbers_error()
+    return deep
 
 
 def _decode(source: bytes | Image.Image) -> Image.Image:
@@ -96,16 +115,15 @@ def _measure_colour_share(rgb: Image.Image) -> float:
     return float((channels.max(-1) - channels.min(-1) > COLOUR_LEVELS).mean())
 
 
-def _find_range(values: np.ndarray) -> tuple[float, float]:
+def _find_levels(values: np.ndarray, is_inverted: bool) -> tuple[tuple[float, float], list[str]]:
     """Find black and white of pictures deeper than 8 bits, which have no standard white.
 
     White is 1, 255, 4095 (12-bit scanners) or 65535 where the values fill that range, else both
     are percentiles of the values.
     """
-    if not np.isfinite(values).all():
-        raise not_numbers_error()
+    levels, notes = find_levels(values, is_inverted=is_inverted)
     low, high = float(values.min()), float(values.max())
     for top in (1.0, 255.0, 4095.0, 65535.0):
         if low >= 0 and MIN_FILL * top <= high <= top:
-            return 0.0, top
-    return compute_percentiles(values)
+            return (0.0, top), notes
+    return levels, notes

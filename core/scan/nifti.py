@@ -11,7 +11,8 @@ import numpy as np
 
 from core.scan.errors import MB, ScanError, check_volume, damage_error, not_numbers_error
 from core.scan.filetype import HEAD_BYTES, NIFTI_2, detect_filetype
-from core.scan.volume import Volume, compute_percentiles
+from core.scan.levels import find_levels
+from core.scan.volume import Volume
 
 if TYPE_CHECKING:
     from nibabel.nifti1 import Nifti1Header
@@ -61,7 +62,7 @@ def read_nifti(data: bytes) -> Volume:
     slope, intercept = header.get_slope_inter()
     stored = _read_values(stream, shape, dtype, slope or 1.0, intercept or 0.0)
     values = apply_orientation(stored, turns)[turned].transpose(order)
-    notes = []
+    levels, notes = find_levels(values)
     if volumes > 1:
         notes.append(f"The file contains {volumes} volumes: the first is read.")
     if not is_known:
@@ -69,7 +70,7 @@ def read_nifti(data: bytes) -> Volume:
     gap, row, column = (float(sizes[axes[n]]) for n in order)
     return Volume(
         values,
-        compute_percentiles(values),
+        levels,
         "NIfTI",
         spacing=(row, column),
         gap=gap,
@@ -141,7 +142,7 @@ def _read_values(
         stored = np.frombuffer(raw, dtype).reshape(plane.shape)
         with np.errstate(over="ignore", invalid="ignore"):  # overflow is reported below
             plane[:] = stored * slope + intercept
-        if not np.isfinite(plane).all():
+        if np.isinf(plane).any():
             raise not_numbers_error()
     return values.T
 

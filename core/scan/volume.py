@@ -13,8 +13,6 @@ from torch import Tensor
 
 from core.scan.canonical import SIZE, to_canonical
 
-MAX_PERCENTILE_VALUES = 1_000_000  # values that the percentiles are taken from
-
 
 class Window(NamedTuple):
     """A range of values to display: `centre` and `width` in the file's own units."""
@@ -30,11 +28,12 @@ class Volume:
 
     `levels` is what the models see as black and white. It comes from the values of the whole
     volume (1st to 99th percentile), or is the file's own range where that is a display range: 0 to
-    255 for 8-bit pictures. The display window has no part in it and changes no reading. Where
-    low values are bright (MONOCHROME1), black is the larger number.
+    255 for 8-bit pictures. Fill values have no part in it: in `data` they are black. The display
+    window has no part in it either and changes no reading. Where low values are bright
+    (MONOCHROME1), black is the larger number.
     """
 
-    data: np.ndarray  # (S, H, W) float32, in the file's own units, rescaled as it says
+    data: np.ndarray  # (S, H, W) float32, in the file's own units; its fill is black
     levels: tuple[float, float]  # the values read as 0 and as 1
     kind: str  # "picture", "DICOM" or "NIfTI"
     own_windows: tuple[Window, ...] = ()  # those the file brings along
@@ -97,16 +96,3 @@ class Volume:
         shape = max(1, round(width * scale)), max(1, round(height * scale))
         image = Image.fromarray(np.ascontiguousarray(grey))
         return np.asarray(image.resize(shape, Image.Resampling.BILINEAR))
-
-
-def compute_percentiles(data: np.ndarray) -> tuple[float, float]:
-    """Compute the 1st and 99th percentile, from evenly spaced values of a large array.
-
-    With minimum and maximum one bright vessel or wire would darken the whole picture.
-    Minimum and maximum where both are equal, as in a volume that is almost all air.
-    """
-    step = max(1, data.size // MAX_PERCENTILE_VALUES)
-    while math.gcd(step, data.shape[-1]) > 1:  # else the same columns again and again
-        step += 1
-    low, high = np.percentile(data.flat[::step], [1, 99])
-    return (float(low), float(high)) if low < high else (float(data.min()), float(data.max()))

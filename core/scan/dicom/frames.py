@@ -13,6 +13,7 @@ from PIL import Image
 from core.scan.dicom.codecs import PLUGIN, find_decoder
 from core.scan.dicom.header import BIG_ENDIAN, COMPRESSED, EXPLICIT, GREY, RLE, Header, data_set
 from core.scan.dicom.jpeg_stream import frame_size
+from core.scan.dicom.palette import apply_palette
 from core.scan.errors import MAX_SLICES, ScanError, damage_error, not_numbers_error
 from core.scan.image import to_grey
 
@@ -21,11 +22,11 @@ def read_frames(header: Header, data: bytes, any_picture: bool) -> Iterator[np.n
     """Yield each slice (H, W) float32: rescaled values, or grey levels 0 to 255 of colours.
 
     Raises:
-        ScanError: fewer slices than declared, or values that are not finite.
+        ScanError: fewer slices than declared, or infinite values.
         NotAnMRIError: a colour photograph, unless `any_picture`.
         Exception: of any kind, where the pixels are damaged.
     """
-    from pydicom.pixels import apply_color_lut, apply_modality_lut
+    from pydicom.pixels import apply_modality_lut
 
     count = 0
     for count, encoded in enumerate(_split_frames(header, data), start=1):
@@ -37,13 +38,12 @@ def read_frames(header: Header, data: bytes, any_picture: bool) -> Iterator[np.n
             with np.errstate(over="ignore", invalid="ignore"):  # overflow is reported below
                 values = (stored.astype(np.float64) * slope + intercept).astype(np.float32)
         else:
-            depth = int(header.ds.BitsStored)
             if header.photometric == "PALETTE COLOR":
-                stored = apply_color_lut(stored, header.ds)
-                depth = header.ds.RedPaletteColorLookupTableDescriptor[2]
-            rgb = (stored >> max(0, depth - 8)).astype(np.uint8)
-            values, _ = to_grey(Image.fromarray(rgb), any_picture)
-        if not np.isfinite(values).all():
+                rgb = apply_palette(stored, header.ds)
+            else:
+                rgb = (stored >> max(0, int(header.ds.BitsStored) - 8)).astype(np.uint8)
+            values = to_grey(Image.fromarray(rgb), any_picture)
+        if np.isinf(values).any():
             raise not_numbers_error()
         yield values
     if count < header.frames:

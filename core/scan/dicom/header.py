@@ -45,6 +45,7 @@ KEYWORDS = """\
     SOPClassUID Modality InstanceNumber NumberOfFrames BurnedInAnnotation
     SamplesPerPixel PhotometricInterpretation PlanarConfiguration Rows Columns
     BitsAllocated BitsStored HighBit PixelRepresentation
+    PixelPaddingValue PixelPaddingRangeLimit
     RescaleSlope RescaleIntercept ModalityLUTSequence WindowCenter WindowWidth VOILUTSequence
     PixelSpacing NominalScannedPixelSpacing ImagerPixelSpacing PixelAspectRatio
     SliceThickness SpacingBetweenSlices SliceLocation
@@ -53,7 +54,9 @@ KEYWORDS = """\
     SharedFunctionalGroupsSequence PerFrameFunctionalGroupsSequence
     RedPaletteColorLookupTableDescriptor RedPaletteColorLookupTableData
     GreenPaletteColorLookupTableDescriptor GreenPaletteColorLookupTableData
-    BluePaletteColorLookupTableDescriptor BluePaletteColorLookupTableData"""
+    BluePaletteColorLookupTableDescriptor BluePaletteColorLookupTableData
+    SegmentedRedPaletteColorLookupTableData SegmentedGreenPaletteColorLookupTableData
+    SegmentedBluePaletteColorLookupTableData"""
 
 
 class NoPictureError(ScanError):
@@ -107,6 +110,21 @@ class Header:
             for keyword in ("RescaleSlope", "RescaleIntercept")
         )
         return next(iter(slope), 0) or 1, next(iter(intercept), 0)
+
+    def read_padding(self, frame: int) -> tuple[float, float]:
+        """Read the lowest and highest padding value in the file's units; NaN for none."""
+        value, limit = (
+            self.numbers(keyword, 1) for keyword in ("PixelPaddingValue", "PixelPaddingRangeLimit")
+        )
+        if not value or self.photometric not in GREY or "ModalityLUTSequence" in self.ds:
+            return math.nan, math.nan
+        ends = value + (limit or value)
+        if self.ds.get("PixelRepresentation"):  # often written as unsigned numbers
+            size = 1 << self.ds.BitsAllocated
+            ends = [(x + size // 2) % size - size // 2 for x in ends]
+        slope, intercept = self.rescale(frame)
+        low, high = sorted(x * slope + intercept for x in ends)
+        return low, high
 
     @property
     def pictures(self) -> int:

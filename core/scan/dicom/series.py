@@ -17,7 +17,8 @@ from core.scan.dicom.slices import Slice
 from core.scan.errors import NotAnMRIError, ScanError, check_volume, empty_error
 from core.scan.filetype import HEAD_BYTES, detect_filetype
 from core.scan.image import DISPLAY_RANGE
-from core.scan.volume import Volume, Window, compute_percentiles
+from core.scan.levels import find_levels
+from core.scan.volume import Volume, Window
 
 File = Callable[[], bytes]  # reads a file; called twice, so that memory holds one file at a time
 UNREAD, EMPTY, DAMAGED = "locked or too large", "empty", "damaged or of an unknown kind"
@@ -42,11 +43,9 @@ def read_series(files: Sequence[File], any_picture: bool) -> Volume:
     data, slices, damage = _read_values(chosen.slices, files, any_picture)
     middle = slices[len(slices) // 2]
     header = middle.header
-    levels = compute_percentiles(data)
-    if header.is_display_ready:
-        levels = (
-            DISPLAY_RANGE if header.photometric in COLOUR else (0.0, 2.0**header.ds.BitsStored - 1)
-        )
+    is_inverted = header.photometric == "MONOCHROME1"
+    padding = np.array([one.header.read_padding(one.frame) for one in slices], dtype=np.float32)
+    levels, filled = find_levels(data, _read_display_range(header), padding, is_inverted)
     gaps = np.diff(chosen.places)
     if gaps.any() and gaps.max() > 1.5 * np.median(gaps):
         notes.append("The distance between slices varies: some may be missing.")
@@ -56,13 +55,13 @@ def read_series(files: Sequence[File], any_picture: bool) -> Volume:
     gap = float(np.median(gaps)) if gaps.any() else middle.gap
     return Volume(
         data,
-        levels[::-1] if header.photometric == "MONOCHROME1" else levels,
+        levels[::-1] if is_inverted else levels,
         "DICOM",
         _read_windows(middle),
         spacing,
         gap if gap > 0 else None,
         middle.marks,
-        (*notes, *damage, *_collect_warnings(header)),
+        (*notes, *damage, *filled, *_collect_warnings(header)),
         is_in_mm,
     )
 
@@ -151,6 +150,12 @@ def _describe_damage(left: Collection[int], count: int) -> list[str]:
     are = "is" if len(left) == 1 else "are"
     slices = "Slice" if len(left) == 1 else "Slices"
     return [f"{slices} {named}{more} of {count} {are} damaged or incomplete and left out."]
+
+
+def _read_display_range(header: Header) -> tuple[float, float] | None:
+    if not header.is_display_ready:
+        return None
+    return DISPLAY_RANGE if header.photometric in COLOUR else (0.0, 2.0**header.ds.BitsStored - 1)
 
 
 def _read_windows(one: Slice) -> tuple[Window, ...]:

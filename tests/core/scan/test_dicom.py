@@ -125,12 +125,42 @@ def palette(depth: int) -> tuple[bytes, np.ndarray]:
     stored = values(8)
     table = np.arange(256)[::-1] * (257 if depth == 16 else 1)
     ds = build_data_set(stored, PhotometricInterpretation="PALETTE COLOR")
-    for colour in ("Red", "Green", "Blue"):
-        setattr(ds, f"{colour}PaletteColorLookupTableDescriptor", [256, 0, depth])
-        data = table.astype(f"<u{depth // 8}").tobytes()
-        setattr(ds, f"{colour}PaletteColorLookupTableData", data)
-        ds[f"{colour}PaletteColorLookupTableDescriptor"].VR = "US"
+    add_tables(ds, [256, 0, depth], table.astype(f"<u{depth // 8}").tobytes())
     return encode_native(ds, stored), 255 - stored.astype(np.float32)
+
+
+def palette_of_eight_in_sixteen() -> tuple[bytes, np.ndarray]:
+    """Return a palette that declares 16 bits and holds 8."""
+    stored = values(8)
+    ds = build_data_set(stored, PhotometricInterpretation="PALETTE COLOR")
+    add_tables(ds, [256, 0, 16], np.arange(256)[::-1].astype("<u2").tobytes())
+    return encode_native(ds, stored), 255 - stored.astype(np.float32)
+
+
+def palette_of_many() -> tuple[bytes, np.ndarray]:
+    """Return 600 entries of 8 bits, the first for the number 50."""
+    stored = values(10)
+    ds = build_data_set(stored, 10, PhotometricInterpretation="PALETTE COLOR")
+    add_tables(ds, [600, 50, 8], (np.arange(600) % 251).astype(np.uint8).tobytes())
+    return encode_native(ds, stored), (np.clip(stored.astype(int) - 50, 0, 599) % 251)
+
+
+def segmented_palette(depth: int) -> tuple[bytes, np.ndarray]:
+    """Return three levels and two ramps in place of a table of 256."""
+    stored = values(8)
+    unit = 257 if depth == 16 else 1
+    words = [0, 3, 9 * unit, 7 * unit, 5 * unit, 1, 100, 205 * unit, 1, 153, 52 * unit]
+    ds = build_data_set(stored, PhotometricInterpretation="PALETTE COLOR")
+    add_tables(ds, [256, 0, depth], np.array(words, f"<u{depth // 8}").tobytes(), "Segmented")
+    table = [9, 7, 5, *range(7, 207, 2), *range(204, 51, -1)]
+    return encode_native(ds, stored), np.array(table)[stored]
+
+
+def add_tables(ds: Dataset, descriptor: list[int], data: bytes, kind: str = "") -> None:
+    for colour in ("Red", "Green", "Blue"):
+        setattr(ds, f"{colour}PaletteColorLookupTableDescriptor", descriptor)
+        setattr(ds, f"{kind}{colour}PaletteColorLookupTableData", data + b"\0" * (len(data) % 2))
+        ds[f"{colour}PaletteColorLookupTableDescriptor"].VR = "US"
 
 
 def real(keyword: str, width: int) -> tuple[bytes, np.ndarray]:
@@ -210,6 +240,10 @@ KINDS: dict[str, Callable[[], tuple[bytes, np.ndarray]]] = {
     "RGB by plane": lambda: colours("RGB", np.moveaxis(rgb(), -1, 0), PlanarConfiguration=1),
     "palette, 8 bits": lambda: palette(8),
     "palette, 16 bits": lambda: palette(16),
+    "palette, 16 bits that hold 8": palette_of_eight_in_sixteen,
+    "palette, 600 entries": palette_of_many,
+    "segmented palette, 8 bits": lambda: segmented_palette(8),
+    "segmented palette, 16 bits": lambda: segmented_palette(16),
 }
 LOSSY: dict[str, tuple[Callable[[], tuple[bytes, np.ndarray]], float]] = {
     "YBR": (lambda: colours("YBR_FULL", ybr(rgb())), 1),

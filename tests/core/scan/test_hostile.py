@@ -168,6 +168,22 @@ REFUSED: dict[str, tuple[Callable[[], bytes], str]] = {
         lambda: build_framed(cut_hole(encode_by_pillow(BYTES, "JPEG")), JPEG, BYTES),
         "damaged",
     ),
+    "a palette whose segments never end": (
+        lambda: dicom(
+            PhotometricInterpretation="PALETTE COLOR",
+            RedPaletteColorLookupTableDescriptor=[0, 0, 16],
+            SegmentedRedPaletteColorLookupTableData=struct.pack("<3H", 1, 65535, 9) * 100_000,
+        ),
+        "damaged",
+    ),
+    "a palette whose segments are empty": (
+        lambda: dicom(
+            PhotometricInterpretation="PALETTE COLOR",
+            RedPaletteColorLookupTableDescriptor=[0, 0, 16],
+            SegmentedRedPaletteColorLookupTableData=bytes(100_000),
+        ),
+        "damaged",
+    ),
     "more bits than declared": (
         lambda: build_framed(encode_lossless_jpeg(PICTURE, 12), LOSSLESS, BYTES),
         "damaged",

@@ -22,6 +22,7 @@ from core.scan import (
     ScanError,
     from_uint8,
     read_scan,
+    read_volume,
     to_image,
     to_png,
     to_uint8,
@@ -43,6 +44,12 @@ def encode(picture: Image.Image, file_format: str, **options: Any) -> bytes:
     buffer = io.BytesIO()
     picture.save(buffer, file_format, **options)
     return buffer.getvalue()
+
+
+def set_tag(tiff: bytes, tag: int, old: int, new: int) -> bytes:
+    entry = struct.pack("<HHLHH", tag, 3, 1, old, 0)
+    assert tiff.count(entry) == 1
+    return tiff.replace(entry, struct.pack("<HHLHH", tag, 3, 1, new, 0))
 
 
 def colour_photograph() -> Image.Image:
@@ -131,6 +138,53 @@ def test_transparent_parts_are_black(picture):
     clear = picture.convert("RGBA")
     clear.paste((255, 255, 255, 0), (0, 0, 224, 112))
     assert read_scan(encode(clear, "PNG"))[0, :112].max() == 0
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "RGB", "P", "I;16"])
+def test_a_transparent_level_is_black(mode):
+    levels = np.tile(np.repeat(np.array([255, 200, 0, 90], np.uint8), 16), (64, 1))
+    grey = Image.fromarray(levels)
+    if mode == "I;16":
+        shown, clear = Image.fromarray(levels.astype(np.uint16) * 257), 65535
+    elif mode == "P":
+        shown = grey.convert("P")
+        shown.putpalette(bytes(n for n in range(256) for _ in range(3)))
+        clear = 255
+    else:
+        shown, clear = grey.convert(mode), (255, 255, 255) if mode == "RGB" else 255
+    expected = {255: 0, 200: 255 if mode == "1" else 200, 0: 0, 90: 90}
+    data = encode(shown, "PNG", transparency=clear)
+    if mode == "1":  # dithered: all that is white is transparent
+        assert "black" in get_refusal(read_scan, data)
+        return
+    read = read_volume(data).data[0] / (257 if mode == "I;16" else 1)
+    assert np.array_equal(read, np.vectorize(expected.get)(levels))
+
+
+def test_transparent_grey_is_black(picture):
+    clear = picture.convert("LA")
+    clear.paste((255, 0), (0, 0, 224, 112))
+    assert read_scan(encode(clear, "PNG"))[0, :112].max() == 0
+
+
+def test_a_deep_tiff_whose_white_is_zero(scan):
+    """Pillow turns those of 8 bits alone."""
+    deep = (scan[0].numpy() * 65535).round().astype(np.uint16)
+    data = encode(Image.fromarray(65535 - deep), "TIFF")
+    white_is_zero = set_tag(data, 262, 1, 0)
+    volume = read_volume(white_is_zero)
+    assert volume.levels == (65535, 0)
+    assert torch.equal(volume.slice(), read_scan(encode(Image.fromarray(deep), "TIFF")))
+
+
+def test_a_tiff_of_32_bits_without_sign(scan):
+    values = scan[0].numpy().astype(np.float64) * 3.6e9
+    stored = values.round().astype(np.uint32)
+    data = encode(Image.fromarray(stored.view(np.int32)), "TIFF")
+    assert read_volume(data).data.min() < 0
+    volume = read_volume(set_tag(data, 339, 2, 1))
+    assert np.array_equal(volume.data[0], stored.astype(np.float32))
+    assert np.allclose(volume.levels, np.percentile(stored, [1, 99]))
 
 
 @pytest.mark.parametrize("file_format", ["PNG", "JPEG", "TIFF", "WEBP"])
@@ -283,7 +337,7 @@ def test_a_few_bright_pixels_are_no_picture(side, level):
     assert "black everywhere" in refused(encode(black, "PNG"))
 
 
-@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("value", [np.inf, -np.inf])
 def test_values_that_are_not_numbers(scan, value):
     values = scan[0].numpy().copy()
     values[3, 4] = value
