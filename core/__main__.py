@@ -57,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 line |= {name: diagnosis[name] for name in FIELDS}
             is_one_of_all = args.slice == "all" and "slice" in line
             failures += scan is None and not is_one_of_all
-            print(json.dumps(line) if args.json else _format_line(line), flush=True)
+            _print(json.dumps(line) if args.json else _format_line(line))
     return 1 if failures else 0
 
 
@@ -65,13 +65,14 @@ def _read_slices(
     file: str, wanted: int | str | None, any_picture: bool
 ) -> Iterator[tuple[dict[str, Any], Tensor | None]]:
     """Yield the output line of each chosen slice, with its scan unless there is an error."""
-    line: dict[str, Any] = {"file": file, **dict.fromkeys(FIELDS), "error": None}
+    line: dict[str, Any] = {"file": file, **dict.fromkeys(FIELDS), "doubts": None, "error": None}
     try:
         volume = read_volume(file, any_picture=any_picture)
         numbers = _choose_slices(volume, wanted)
     except ScanError as error:
         yield line | {"error": str(error)}, None
         return
+    line["doubts"] = volume.doubts
     if len(volume) > 1:
         line["notes"] = volume.notes
     for number in numbers:
@@ -124,13 +125,20 @@ def _format_line(line: dict[str, Any]) -> str:
         if line["can_judge"]
         else "cannot judge (out of distribution)"
     )
-    notes = "".join(f"; {note}" for note in line.get("notes", ()))
+    doubts = "".join(f"; doubtful: {doubt}" for doubt in line["doubts"])
+    notes = "".join(f"; {note}" for note in line.get("notes", ()) if note not in line["doubts"])
     return (
         f"{name}: {output}, "
         f"{'flagged' if line['flagged'] else 'not flagged'} "
         f"(score {line['score']:.4g}, tau {line['tau']:.4g}), t_star {line['t_star']}, "
-        f"{line['timings_ms']['total']:.0f} ms{notes}"
+        f"{line['timings_ms']['total']:.0f} ms{doubts}{notes}"
     )
+
+
+def _print(text: str) -> None:
+    """Print a line; what the terminal cannot show, as in names of files, is escaped."""
+    encoding = sys.stdout.encoding or "utf-8"
+    print(text.encode(encoding, "backslashreplace").decode(encoding), flush=True)
 
 
 def _parse_slice(text: str) -> int | str:

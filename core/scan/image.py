@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from core.scan.errors import MAX_PIXELS, NotAnMRIError, ScanError, check_pixels, not_numbers_error
-from core.scan.levels import find_levels
+from core.scan.levels import describe_darkness, find_levels
 from core.scan.volume import Volume
 
 FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP")
@@ -39,7 +39,9 @@ def read_picture(source: bytes | Image.Image, any_picture: bool) -> Volume:
         raise ScanError(f"The picture has more than {million} million pixels.") from None
     picture = _rotate_upright(opened)
     if not picture.mode.startswith(("I", "F")):
-        return Volume(to_grey(picture, any_picture)[None], DISPLAY_RANGE, "picture")
+        values = to_grey(picture, any_picture)[None]
+        dark = tuple(describe_darkness(values, DISPLAY_RANGE))
+        return Volume(values, DISPLAY_RANGE, "picture", notes=dark)
     tags = getattr(opened, "tag_v2", {})  # of a TIFF
     is_inverted = tags.get(PHOTOMETRIC) == WHITE_IS_ZERO
     is_unsigned = bool(tags) and tags.get(SAMPLE_FORMAT, UNSIGNED) == UNSIGNED

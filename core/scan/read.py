@@ -6,7 +6,7 @@ import contextlib
 import logging
 import threading
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -30,15 +30,48 @@ from core.scan.nifti import read_nifti
 from core.scan.volume import Volume
 
 Source = str | Path | bytes | Image.Image
-# One file at a time: Python's warning filters belong to the process, not to a thread, and the
-# memory limits then hold for all threads together.
-_READ_LOCK = threading.Lock()
+# Bounds the memory of all threads together: a volume takes up to 1 GB and a file of 250 MB, a
+# picture 200 MB. Pictures do not wait for volumes.
+_VOLUMES, _PICTURES = threading.Semaphore(2), threading.Semaphore(2)
+
+
+class _SilentDecoders(contextlib.AbstractContextManager[None]):
+    """Context in which decoders' warnings, which may name a patient, are silent; for all threads.
+
+    Filters of warnings belong to the process: the first thread that enters sets them, the last one
+    that leaves restores them.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._inside = 0
+        self._undo = contextlib.ExitStack()
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._inside:
+                log = logging.getLogger("pydicom")
+                self._undo.callback(setattr, log, "propagate", log.propagate)
+                log.propagate = False
+                self._undo.enter_context(warnings.catch_warnings(action="ignore"))
+            self._inside += 1
+
+    def __exit__(self, *exception: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if not self._inside:
+                self._undo.close()
+
+
+_SILENCE = _SilentDecoders()
 
 
 def read_volume(
     source: Source | Sequence[str | Path | bytes], *, any_picture: bool = False
 ) -> Volume:
     """Open a file of any supported type, detected by its content and not by its name.
+
+    Threads may read side by side: at most two volumes and two pictures, others wait.
 
     Args:
         source: a path, the bytes of a file, or an open PIL picture; a folder or several files are
@@ -51,7 +84,7 @@ def read_volume(
         NotAnMRIError: the picture is a colour photograph.
     """
     try:
-        with _READ_LOCK, _mute_decoders():
+        with _PICTURES if _is_picture(source) else _VOLUMES, _SILENCE:
             return _read(source, any_picture)
     except ScanError:
         raise
@@ -84,17 +117,17 @@ def read_scan(source: Source, *, any_picture: bool = False, size: int = SIZE) ->
     return read_volume(source, any_picture=any_picture).slice(size=size)
 
 
-@contextlib.contextmanager
-def _mute_decoders() -> Iterator[None]:
-    """Silence decoders' warnings, which quote metadata that may name a patient."""
-    log = logging.getLogger("pydicom")
-    propagates, log.propagate = log.propagate, False
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        log.propagate = propagates
+def _is_picture(source: Source | Sequence[str | Path | bytes]) -> bool:
+    if isinstance(source, str | Path):
+        return Path(source).is_file() and detect_filetype(_read_head(Path(source))) == "picture"
+    if isinstance(source, bytes):
+        return detect_filetype(source[:HEAD_BYTES]) == "picture"
+    return isinstance(source, Image.Image)
+
+
+def _read_head(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(HEAD_BYTES)
 
 
 def _read(source: Source | Sequence[str | Path | bytes], any_picture: bool) -> Volume:
@@ -127,7 +160,6 @@ def _load(source: str | Path | bytes) -> bytes:
         path = Path(source)
         if not path.is_file():
             raise ScanError("There is no such file.")
-        with path.open("rb") as file:
-            head, size = file.read(HEAD_BYTES), path.stat().st_size
+        head, size = _read_head(path), path.stat().st_size
     check_bytes(size, MAX_BYTES if detect_filetype(head) == "picture" else MAX_VOLUME_BYTES)
     return source if isinstance(source, bytes) else path.read_bytes()

@@ -14,6 +14,10 @@ from torch import Tensor
 from core.scan.canonical import SIZE, to_canonical
 
 
+class Doubt(str):
+    """A note that makes the picture worth doubting."""
+
+
 class Window(NamedTuple):
     """A range of values to display: `centre` and `width` in the file's own units."""
 
@@ -45,6 +49,11 @@ class Volume:
 
     def __post_init__(self) -> None:
         self.data.flags.writeable = False
+
+    @property
+    def doubts(self) -> tuple[str, ...]:
+        """The notes that make the picture worth doubting, to be said beside every output."""
+        return tuple(str(note) for note in self.notes if isinstance(note, Doubt))
 
     def __len__(self) -> int:
         return len(self.data)

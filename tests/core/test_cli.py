@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import shutil
 import subprocess
 import sys
@@ -36,6 +38,7 @@ KEYS = [
     "attention",
     "expert_probabilities",
     "timings_ms",
+    "doubts",
     "error",
 ]
 
@@ -90,7 +93,7 @@ def test_it_is_what_the_library_reads(weights, scans, capsys):
     main([scans[0], "--json", "--weights", weights, "--seed", "7"])
     diagnosis = load(weights).read(draw_phantom(0, tumour=False), seed=7).to_dict()
     (line,) = lines(capsys)
-    for key in KEYS[1:-2]:
+    for key in KEYS[1:-3]:
         assert line[key] == pytest.approx(diagnosis[key], abs=1e-4)
 
 
@@ -194,6 +197,37 @@ def test_without_json_a_line_to_read(weights, scans, capsys):
     assert good.startswith(f"{scans[0]}: tumour ")
     assert "flagged" in good
     assert bad == "none.png: There is no such file."
+
+
+def test_what_makes_a_picture_doubtful_stands_beside_its_output(weights, tmp_path, capsys):
+    path = tmp_path / "dark.png"
+    path.write_bytes(to_png(draw_phantom(0, tumour=False) / 5))
+    assert main([str(path), "--weights", weights]) == 0
+    assert main([str(path), "--weights", weights, "--json"]) == 0
+    text, line = capsys.readouterr().out.splitlines()
+    (doubt,) = json.loads(line)["doubts"]
+    assert re.fullmatch(r"The picture is dark: it reaches 1\d% of white.", doubt)
+    assert text.endswith(f" ms; doubtful: {doubt}")
+
+
+def test_a_name_that_the_terminal_cannot_show_is_escaped(weights, scans, tmp_path):
+    names = ["caf\xe9.png".encode("latin-1"), "brain \N{BRAIN}.png".encode()]
+    paths = [os.path.join(os.fsencode(tmp_path), name) for name in names]
+    for path in paths:
+        shutil.copy(scans[0], path)
+    run = subprocess.run(
+        [sys.executable, "-m", "core", *paths, scans[0], "--weights", weights],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=Path(__file__).parents[2],
+        env=os.environ | {"PYTHONIOENCODING": "ascii"},
+    )
+    first, second, third = run.stdout.splitlines()
+    assert first.startswith(f"{tmp_path}/caf\\udce9.png: tumour ")
+    assert second.startswith(f"{tmp_path}/brain \\U0001f9e0.png: tumour ")
+    assert third.startswith(f"{scans[0]}: tumour ")
+    assert run.stderr == ""
 
 
 @pytest.mark.parametrize(

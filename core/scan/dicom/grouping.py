@@ -10,6 +10,7 @@ from itertools import pairwise
 import numpy as np
 
 from core.scan.dicom.slices import Slice
+from core.scan.volume import Doubt
 
 Split = Callable[[Sequence[Slice]], Iterable[Hashable]]  # the group of each slice
 MAX_ANGLE = np.radians(3)  # between slices of one stack; headers round their directions
@@ -56,8 +57,10 @@ def describe_rest(chosen: Sequence[Slice], stacks: Sequence[Sequence[Slice]]) ->
         named = [_describe(one) for one in rest[:MAX_NAMED]]
         named += [f"{len(rest) - MAX_NAMED} more groups"] if len(rest) > MAX_NAMED else []
         notes.append(
-            "Only slices of one plane and one weighting are read together: "
-            f"{_describe(chosen)}; left out: {', '.join(named)}."
+            Doubt(
+                "Only slices of one plane and one weighting are read together: "
+                f"{_describe(chosen)}; left out: {', '.join(named)}."
+            )
         )
     return notes
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from core.scan.dicom.repair import complete_header
 from core.scan.errors import MAX_UNPACKED, MB, ScanError, check_volume
+from core.scan.volume import Doubt
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
@@ -274,7 +275,8 @@ def _count_tiles(ds: Dataset, shape: tuple[int, int]) -> tuple[int, list[str]]:
         count = int.from_bytes(value[:2], "little") if isinstance(value, bytes) else int(value)
     side = math.isqrt(max(count - 1, 0)) + 1
     if count < 2 or shape[0] % side or shape[1] % side:
-        return 1, ["The picture is a mosaic of several slices, shown as one: export them singly."]
+        shown = "The picture is a mosaic of several slices, shown as one: export them singly."
+        return 1, [Doubt(shown)]
     return count, [f"Each picture is a mosaic of {count} slices: they are read one by one."]
 
 

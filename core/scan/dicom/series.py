@@ -17,8 +17,8 @@ from core.scan.dicom.slices import Slice
 from core.scan.errors import NotAnMRIError, ScanError, check_volume, empty_error
 from core.scan.filetype import HEAD_BYTES, detect_filetype
 from core.scan.image import DISPLAY_RANGE
-from core.scan.levels import find_levels
-from core.scan.volume import Volume, Window
+from core.scan.levels import describe_darkness, find_levels
+from core.scan.volume import Doubt, Volume, Window
 
 File = Callable[[], bytes]  # reads a file; called twice, so that memory holds one file at a time
 UNREAD, EMPTY, DAMAGED = "locked or too large", "empty", "damaged or of an unknown kind"
@@ -45,23 +45,26 @@ def read_series(files: Sequence[File], any_picture: bool) -> Volume:
     header = middle.header
     is_inverted = header.photometric == "MONOCHROME1"
     padding = np.array([one.header.read_padding(one.frame) for one in slices], dtype=np.float32)
-    levels, filled = find_levels(data, _read_display_range(header), padding, is_inverted)
+    display, windows = _read_display_range(header), _read_windows(middle)
+    levels, filled = find_levels(data, display, padding, is_inverted)
+    levels = levels[::-1] if is_inverted else levels
+    dark = describe_darkness(data, levels, windows) if display else []
     gaps = np.diff(chosen.places)
     if gaps.any() and gaps.max() > 1.5 * np.median(gaps):
-        notes.append("The distance between slices varies: some may be missing.")
+        notes.append(Doubt("The distance between slices varies: some may be missing."))
     spacing, is_in_mm = middle.read_spacing()
     if not is_in_mm and spacing and spacing[0] != spacing[1]:
         notes.append("The file gives the proportions of its pixels, but not their size.")
     gap = float(np.median(gaps)) if gaps.any() else middle.gap
     return Volume(
         data,
-        levels[::-1] if is_inverted else levels,
+        levels,
         "DICOM",
-        _read_windows(middle),
+        windows,
         spacing,
         gap if gap > 0 else None,
         middle.marks,
-        (*notes, *damage, *filled, *_collect_warnings(header)),
+        (*notes, *damage, *filled, *_collect_warnings(header), *dark),
         is_in_mm,
     )
 
@@ -95,7 +98,7 @@ def _read_headers(files: Sequence[File]) -> tuple[dict[int, Header], list[str]]:
     are = "is" if reasons.total() == 1 else "are"
     listed = ", ".join(f"{count} {reason}" for reason, count in reasons.items())
     left_out = f"{reasons.total()} of {len(files)} files {are} left out: {listed}."
-    return headers, [left_out] if reasons else []
+    return headers, [Doubt(left_out)] if reasons else []
 
 
 def _read_values(
@@ -149,7 +152,7 @@ def _describe_damage(left: Collection[int], count: int) -> list[str]:
     more = f" and {len(left) - MAX_NAMED} more" if len(left) > MAX_NAMED else ""
     are = "is" if len(left) == 1 else "are"
     slices = "Slice" if len(left) == 1 else "Slices"
-    return [f"{slices} {named}{more} of {count} {are} damaged or incomplete and left out."]
+    return [Doubt(f"{slices} {named}{more} of {count} {are} damaged or incomplete and left out.")]
 
 
 def _read_display_range(header: Header) -> tuple[float, float] | None:
@@ -181,9 +184,11 @@ def _collect_warnings(header: Header) -> list[str]:
     modality = header.ds.get("Modality")
     found = list(header.notes)
     if modality in OTHER_MODALITIES:
-        found.append(f"The file says it is {modality}, not MR: the models were trained on MR only.")
+        found.append(
+            Doubt(f"The file says it is {modality}, not MR: the models were trained on MR only.")
+        )
     if header.ds.get("BurnedInAnnotation") == "YES":
         found.append("Text burned into the picture is not removed and may name the patient.")
     if header.photometric in COLOUR:
-        found.append("The colours are read as grey.")
+        found.append(Doubt("The colours are read as grey."))
     return found

@@ -504,9 +504,29 @@ def test_without_geometry_nothing_is_marked():
 )
 def test_notes_name_the_limits_of_the_file(attributes, note):
     stored = values(12)
-    (found,) = read_volume(encode_native(build_data_set(stored, 12, **attributes), stored)).notes
+    volume = read_volume(encode_native(build_data_set(stored, 12, **attributes), stored))
+    (found,) = volume.notes
     assert note in found
     assert found.endswith(".")
+    assert volume.doubts == ((found,) if "Modality" in attributes else ())
+
+
+def test_a_dark_picture_is_doubtful_and_its_window_named():
+    stored = (to_uint8(draw_phantom(3, tumour=False))[0] * (60 / 255)).astype(np.uint8)
+    ds = build_data_set(stored, WindowCenter="30", WindowWidth="60")
+    volume = read_volume(encode_native(ds, stored))
+    assert volume.levels == (0, 255)
+    assert volume.doubts == (
+        f"The picture is dark: it reaches {np.percentile(stored, 99) / 255:.0%} of white (255), "
+        "and the file's own window, 0 to 60, is not used.",
+    )
+
+
+@pytest.mark.parametrize("photometric", ["MONOCHROME1", "MONOCHROME2"])
+def test_a_usual_picture_is_not_dark(photometric):
+    stored = to_uint8(draw_phantom(3, tumour=False))[0]
+    ds = build_data_set(stored, PhotometricInterpretation=photometric)
+    assert read_volume(encode_native(ds, stored)).doubts == ()
 
 
 def test_a_colour_photograph_is_told_apart():

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import io
-import logging
 import os
 import re
 import struct
@@ -402,9 +401,3 @@ def test_nothing_is_written(tmp_path, monkeypatch):
     for make in (dicom, nifti, WHOLE["JPEG Lossless"], WHOLE["JPEG 2000"]):
         read_volume(make())
     assert list(tmp_path.iterdir()) == []
-
-
-def test_other_loggers_keep_logging(caplog):
-    read_volume(dicom())
-    logging.getLogger("pydicom").warning("heard")
-    assert "heard" in caplog.text

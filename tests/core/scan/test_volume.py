@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 from core.scan import Volume, Window, read_scan, read_volume, to_image, to_uint8
+from core.scan.volume import Doubt
 from demo.phantom import draw_phantom
 
 
@@ -49,6 +50,13 @@ def test_levels_may_run_downwards():
     inside = (slice(None), slice(40, 184))
     assert (up.slice()[inside] + down.slice()[inside] - 1).abs().max() < 1.5 / 255
     assert up.windows == down.windows
+
+
+def test_doubts_are_notes_too():
+    volume = Volume(ramp(), (0, 1), "DICOM", notes=("a fact", Doubt("a doubt")))
+    assert volume.doubts == ("a doubt",)
+    assert volume.notes == ("a fact", "a doubt")
+    assert type(volume.doubts[0]) is str
 
 
 def test_values_cannot_be_changed():
