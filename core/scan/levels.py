@@ -28,8 +28,8 @@ def find_levels(
 ) -> tuple[tuple[float, float], list[str]]:
     """Find the darkest and brightest level; fill values become black in `data`, with a note.
 
-    Fill is NaN, padding that the file declares, and one value of at least 1 % of the volume far
-    below or above all others.
+    Fill is NaN, padding that the file declares, and one value far below or above all others that
+    makes at least 1 % of the volume and reaches the edge of most slices.
 
     Args:
         data: (S, H, W) float32, changed in place where it holds fill.
@@ -99,8 +99,10 @@ def _find_fill(
     for end in (0, 1) if seeks else ():
         value = _find_ends(data, fill)[end]
         if value in compute_percentiles(data, fill):
-            both = fill | (data == value)
-            if not both.all() and _is_far(value, data, both):
+            alone = data == value
+            edges = alone[:, [0, -1]].any((1, 2)) | alone[:, :, [0, -1]].any((1, 2))
+            both = fill | alone
+            if edges.mean() > 0.5 and not both.all() and _is_far(value, data, both):
                 fill = both
     return fill
 

@@ -168,6 +168,7 @@ USUAL: dict[str, np.ndarray] = {
     "CT": np.where(AROUND, -2000, HEAD + NOISE - 1000),
     "bright vessels": np.where(np.arange(224) < 3, 3 * HEAD + 20000, HEAD + NOISE),
     "one number far away": np.where(np.arange(224**2).reshape(224, 224) < 9, -30000, HEAD),
+    "a bright square": np.where(np.hypot(*np.mgrid[-111.5:112, -111.5:112]) < 40, 9000, HEAD),
     "normalised": np.where(AROUND, -3, HEAD / 400 - 3),
 }
 
@@ -181,6 +182,11 @@ def test_usual_pictures_keep_their_levels(name):
     assert levels == ((low, high) if low < high else (data.min(), data.max()))
     assert notes == []
     assert np.array_equal(data, before)
+
+
+def test_a_value_of_one_slice_is_no_fill():
+    data = np.stack([np.full((40, 40), n, dtype=np.float32) for n in (1, 2, 10)])
+    assert find_levels(data) == ((1, 10), [])
 
 
 @pytest.mark.parametrize("padding", [0, 250, 310, 5000])
