@@ -17,9 +17,12 @@ _known: ContextVar[list[Any] | None] = ContextVar("known", default=None)
 
 
 @contextmanager
-def shared_computation() -> Iterator[None]:
-    """Reuse results of methods marked `once` inside this context, where no gradient is recorded."""
-    token = _known.set([])
+def shared_computation(known: list[Any] | None = None) -> Iterator[None]:
+    """Reuse results of methods marked `once` inside this context, where no gradient is recorded.
+
+    Contexts that are given the same list `known`, empty at first, share their results.
+    """
+    token = _known.set([] if known is None else known)
     try:
         yield
     finally:

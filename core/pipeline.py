@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import torch
@@ -124,6 +125,24 @@ class MedFedPure(nn.Module):
         """Purify, figure 2(b), second box: x_pur (B, 1, H, W)."""
         x_pur: Tensor = self.purifier(x, t_star, [0] * len(x) if seeds is None else seeds)
         return x_pur
+
+    def with_options(self, score: str | None = None, policy: str | None = None) -> MedFedPure:
+        """Return the system with another deciding score or purification policy, weights shared.
+
+        Raises:
+            ValueError: there is no such score or policy.
+        """
+        detector, purifier = self.config.detector, self.config.purifier
+        detector = replace(detector, score=score or detector.score)
+        purifier = replace(purifier, policy=policy or purifier.policy)
+        config = replace(self.config, detector=detector, purifier=purifier)
+        if config == self.config:
+            return self
+        other = copy.copy(self)  # the same parameters and buffers
+        other._modules, other.config = dict(self._modules), config
+        other.detector, other.purifier = copy.copy(self.detector), copy.copy(self.purifier)
+        other.detector.config, other.purifier.config = detector, purifier
+        return other
 
     def read(self, scan: Tensor, seed: int = 0) -> Diagnosis:
         """Read one canonical scan (1, H, W) in [0, 1].

@@ -18,9 +18,7 @@ from torch import Tensor, nn
 
 from core import checkpoint
 from core.checkpoint import WEIGHTS, Checkpoint, WeightsError
-from core.detector import SCORES
 from core.pipeline import MedFedPure, PipelineConfig, build
-from core.purifier import POLICIES
 
 # file -> where that part sits in the pipeline
 PARTS = {
@@ -61,15 +59,12 @@ def load(
         ValueError: there is no such score or policy.
     """
     folder = WEIGHTS if folder is None else Path(folder)
-    for given, known in ((score, SCORES), (policy, POLICIES)):
-        if given is not None and given not in known:
-            raise ValueError(f"must be one of {', '.join(known)}, got {given!r}")
     found = (re.fullmatch(r"hospital-(\d\d)\..*", n) for n in checkpoint.read_manifest(folder))
     numbers = sorted(int(match[1]) for match in found if match)
     number = choose_hospital(hospital, numbers)
     try:
         stored = load_system_file(folder, number)
-        system = build(_restore(stored.config["system"], score, policy), stored.config["info"])
+        system = build(_restore(stored.config["system"]), stored.config["info"])
         system.load_state_dict(_load_parts(folder, number, stored) | stored.state_dict)
     except WeightsError:
         raise
@@ -79,7 +74,8 @@ def load(
         ) from None
     system.info |= {"split_sha256": stored.split_sha256}
     system.info |= {"hospitals": numbers} if numbers else {}
-    return system.to(device or ("cuda" if torch.cuda.is_available() else "cpu")).eval()
+    system.to(device or ("cuda" if torch.cuda.is_available() else "cpu")).eval()
+    return system.with_options(score, policy)
 
 
 def load_all(folder: str | Path | None = None, device: str | torch.device | None = None) -> Systems:
@@ -187,13 +183,11 @@ def _describe_kind(stored: Checkpoint) -> tuple[str, Any, set[str]]:
     return stored.split_sha256, stored.config["system"], set(stored.state_dict)
 
 
-def _restore(values: dict[str, Any], score: str | None, policy: str | None) -> PipelineConfig:
+def _restore(values: dict[str, Any]) -> PipelineConfig:
     """Restore the stored configuration, without fetching pretrained weights."""
     config = config_from_dict(values)
     moe, plain = (replace(part, pretrained=False) for part in (config.moe, config.plain))
-    detector = replace(config.detector, score=score or config.detector.score)
-    purifier = replace(config.purifier, policy=policy or config.purifier.policy)
-    return replace(config, moe=moe, plain=plain, detector=detector, purifier=purifier)
+    return replace(config, moe=moe, plain=plain)
 
 
 def config_to_dict(config: PipelineConfig) -> dict[str, Any]:

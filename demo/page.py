@@ -34,6 +34,7 @@ class Resources:
     uploads: UploadStore
     smoothed: Smoothed | None  # the classifier that certificates are computed with
     no_smoothed: str  # why there is none, if its weights are damaged
+    page: gr.Blocks  # for events of its opening
 
     @property
     def system(self) -> MedFedPure | None:
@@ -45,7 +46,9 @@ class Resources:
 TABS: tuple[tuple[str, Callable[[Resources], object]], ...] = (
     (
         "Explore",
-        lambda r: ExploreTab(r.systems, r.problem, r.samples, r.uploads, r.smoothed, r.no_smoothed),
+        lambda r: ExploreTab(
+            r.systems, r.problem, r.samples, r.uploads, r.smoothed, r.no_smoothed, r.page
+        ),
     ),
     ("Batch", lambda r: BatchTab(r.system, r.problem, r.uploads)),
     ("Learn", lambda r: LearnTab(r.system, r.samples)),
@@ -80,16 +83,17 @@ def build(
             systems, problem = {}, str(error)
         smoothed, no_smoothed = _load_smoothed()
     samples = load_examples() if samples is None else samples
-    resources = Resources(systems, problem, samples, UploadStore(), smoothed, no_smoothed)
     disable_remote_fetch()
     with gr.Blocks(title="MedFedPure", fill_width=True, analytics_enabled=False) as blocks:
+        uploads = UploadStore()
+        resources = Resources(systems, problem, samples, uploads, smoothed, no_smoothed, blocks)
         gr.HTML(_render_header(problem, is_public), elem_id="header")
         with gr.Tabs(elem_id="tabs"):
             for title, build_tab in TABS:
                 name = title.lower()
                 with gr.Tab(title, id=name, elem_id=f"tab-{name}"):
                     build_tab(resources)
-        Api(systems, problem, resources.uploads)
+        Api(systems, problem, uploads)
     blocks.queue(max_size=16)
     return blocks
 
@@ -108,6 +112,6 @@ def _render_header(problem: str, is_public: bool) -> str:
     banner = f'<div class="mf-banner" role="alert">{escape(problem)}</div>' if problem else ""
     return (
         '<header class="mf-header"><h1>MedFedPure</h1>'
-        "<p>Brain MRI, attacked and defended</p>"
+        "<p>Invisible attacks on a brain-tumour classifier, and the defence</p>"
         f'<p class="mf-notice">{escape(notice)}</p></header>{banner}'
     )

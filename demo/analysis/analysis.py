@@ -25,7 +25,8 @@ class Analysis:
     clean: Diagnosis | None = None
     attacked: Diagnosis | None = None
     attack_ms: float = 0.0
-    info: dict[str, Any] = field(default_factory=dict)
+    info: dict[str, Any] = field(default_factory=dict)  # of the system, with its options
+    doubts: tuple[str, ...] = ()  # about the file, one sentence each
     # by the reading's name
     evidence: Mapping[str, Evidence] = field(default_factory=dict)
     elsewhere: Mapping[str, tuple[HospitalReading, ...]] = field(default_factory=dict)
@@ -34,6 +35,11 @@ class Analysis:
     def hospital(self) -> int | None:
         """Number of the hospital whose system reads; None for weights without hospitals."""
         return self.info.get("hospital")
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Options of the defence: score and policy, as for `MedFedPure.with_options`."""
+        return {name: self.info.get(name) for name in ("score", "policy")}
 
     @property
     def attacked_scan(self) -> Tensor | None:

@@ -1,17 +1,19 @@
-"""Readings of one scan by the system of every hospital of a (simulated) federation."""
+"""Readings of an analysed scan by the system of every hospital of a (simulated) federation."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
 
 from core.memoize import shared_computation
 
 if TYPE_CHECKING:
+    from core.diagnosis import Diagnosis
     from core.weights import Systems
+    from demo.analysis.analysis import Analysis
 
 
 @dataclass(frozen=True)
@@ -27,16 +29,46 @@ class HospitalReading:
     t_star: int
 
 
-@torch.no_grad()
-def read_at_hospitals(systems: Systems, scan: Tensor, seed: int) -> tuple[HospitalReading, ...]:
-    """Read a scan (1, 224, 224) with the system of every hospital.
+class HospitalReader:
+    """Reader of the scans of one analysis at one hospital after another."""
 
-    Shared modules compute each input once; the classifiers differ, so ten hospitals take about
-    six times as long as one.
-    """
-    with shared_computation():
-        readings = {n: system.read(scan, seed) for n, system in systems.items() if n is not None}
-    return tuple(
-        HospitalReading(n, d.can_judge, d.tumour_probability, d.flagged, d.score, d.tau, d.t_star)
-        for n, d in readings.items()
+    def __init__(self, systems: Systems, analysis: Analysis) -> None:
+        self.analysis = analysis
+        self.systems = {n: system for n, system in systems.items() if n is not None}
+        self.readings: dict[str, tuple[HospitalReading, ...]] = {}  # by the scan's name
+        self._known: list[Any] = []  # results of the parts that all hospitals share
+
+    @property
+    def count(self) -> int:
+        """Number of hospitals that have read."""
+        return min((len(readings) for readings in self.readings.values()), default=0)
+
+    @property
+    def is_done(self) -> bool:
+        """True if every hospital has read."""
+        return self.count == len(self.systems)
+
+    @torch.no_grad()
+    def read_next(self) -> Mapping[str, tuple[HospitalReading, ...]]:
+        """Read the scans at the next hospital; return the readings so far, by the scan's name.
+
+        Shared parts of the systems compute each scan once; the chosen hospital has read already.
+        """
+        hospital = [*self.systems][self.count]
+        named = self.analysis.readings
+        found = [d for _, d in named]
+        if hospital != self.analysis.hospital:
+            system = self.systems[hospital].with_options(**self.analysis.options)
+            with shared_computation(self._known):
+                found = system.read_batch(
+                    torch.stack([d.scan for d in found]), [d.seed for d in found]
+                )
+        for (name, _), d in zip(named, found, strict=True):
+            self.readings[name] = *self.readings.get(name, ()), _summarize(hospital, d)
+        return dict(self.readings)
+
+
+def _summarize(hospital: int, d: Diagnosis) -> HospitalReading:
+    return HospitalReading(
+        hospital, d.can_judge, d.tumour_probability, d.flagged, d.score, d.tau, d.t_star
     )

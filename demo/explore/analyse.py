@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -13,28 +13,27 @@ from torch import Tensor
 from demo.analysis.analysis import Analysis
 from demo.analysis.attack import AttackSettings, iterate_attack
 from demo.analysis.explanation import explain_reading
-from demo.analysis.hospitals import read_at_hospitals
 from demo.analysis.staged_reading import STAGES, stream_reading
 from demo.explore import results_view, viewer
-from demo.explore.progress_strip import HOSPITALS, Stages
+from demo.explore.progress_strip import Stages
 from demo.rendering import wording
 
 if TYPE_CHECKING:
     from core.diagnosis import Diagnosis
     from core.pipeline import MedFedPure
-    from core.weights import Systems
 
 log = logging.getLogger(__name__)
 Progress = tuple[Stages, Analysis]
 
 
 class AnalysisView(NamedTuple):
-    """Analysis with the page's values made from it."""
+    """Analysis with the page's values made from it; without `results` only the stages are new."""
 
-    stages: str  # HTML, as are `results` and `decision`
-    view: viewer.View
-    results: str
-    decision: str = ""
+    stages: str  # HTML, as are all others but `view` and `analysis`
+    story: str | None = None
+    view: viewer.View | None = None
+    results: str | None = None
+    decision: str | None = None
     analysis: Analysis | None = None
 
 
@@ -43,61 +42,74 @@ def analyse(
     scan: Tensor,
     view: viewer.View,
     settings: AttackSettings,
-    systems: Systems | None = None,
+    doubts: tuple[str, ...] = (),
+    done: str = "Done.",
 ) -> Iterator[AnalysisView]:
-    """Read the clean scan, attack it, read the attacked one; then both at each hospital.
+    """Read the clean scan, attack it, read the attacked one.
 
     Args:
         system: the pipeline, in eval mode.
         scan: the canonical scan (1, 224, 224).
         view: of the same scan, as the viewer shows it.
         settings: the attack.
-        systems: of all hospitals, `system` among them, if there are several.
+        doubts: about the file, one sentence each.
+        done: line under the stages at the end.
 
     Yields:
-        The analysis so far, after each change.
+        The analysis so far, after each change; the pictures and results where they are new.
     """
-    systems = systems or {}
-    stages = Stages.for_hospitals(len(systems))
-    steps = _iterate_steps(system, scan, settings, stages, systems)
+    stages, shown = Stages(), 0
+    steps = _iterate_steps(system, scan, settings, stages, doubts)
     try:
         for stages, analysis in steps:
-            yield AnalysisView(
-                stages.render(),
-                {**view, **viewer.build_layers(analysis)},
-                results_view.render(analysis),
-                results_view.render_explanation(analysis),
-                analysis,
+            count = len(analysis.readings)
+            yield (
+                AnalysisView(stages.render())
+                if count == shown
+                else _build_analysis_view(stages, view, analysis)
             )
+            shown = count
+        yield _build_analysis_view(stages.set(done, "done"), view, analysis)
     except (RuntimeError, ValueError, MemoryError) as error:
         log.exception("an analysis failed")
         failed = stages.fail(f"The analysis failed: {error}").render()
-        yield AnalysisView(failed, view, results_view.render_empty("There is no result."))
+        yield AnalysisView(failed, "", view, results_view.render_empty("There is no result."), "")
+
+
+def _build_analysis_view(stages: Stages, view: viewer.View, analysis: Analysis) -> AnalysisView:
+    """Build the page's values of an analysis."""
+    return AnalysisView(
+        stages.render(),
+        results_view.render_story(analysis),
+        {**view, **viewer.build_layers(analysis)},
+        results_view.render(analysis),
+        results_view.render_explanation(analysis),
+        analysis,
+    )
 
 
 def _iterate_steps(
-    system: MedFedPure, scan: Tensor, settings: AttackSettings, stages: Stages, systems: Systems
+    system: MedFedPure,
+    scan: Tensor,
+    settings: AttackSettings,
+    stages: Stages,
+    doubts: tuple[str, ...],
 ) -> Iterator[Progress]:
-    current = Analysis(scan, settings, info=dict(system.info))
+    detector, purifier = system.config.detector, system.config.purifier
+    info = {**system.info, "score": detector.score, "policy": purifier.policy}
+    current = Analysis(scan, settings, info=info, doubts=doubts)
     stages = stages.set("", "done", "load", load="224 x 224 px")
     reads = _read_scan(system, current.scan, settings.seed, stages, "clean")
     for stages, clean in reads:
         current = _add_reading(system, current, "clean", clean)
         yield stages, current
     if settings.kind == "none":
-        done = "Done, without an attack."
-        stages = stages.set(done, "skipped", "attack", attack="none")
+        yield stages.set("", "skipped", "attack", attack="none"), current
     else:
-        done = "Done."
-        stages, current = yield from _run_attack(system, current, stages)
-    if len(systems) > 1:
-        stages, current = yield from _read_elsewhere(systems, current, stages)
-    yield stages.set(done, "done"), current
+        yield from _run_attack(system, current, stages)
 
 
-def _run_attack(
-    system: MedFedPure, current: Analysis, stages: Stages
-) -> Generator[Progress, None, Progress]:
+def _run_attack(system: MedFedPure, current: Analysis, stages: Stages) -> Iterator[Progress]:
     """Attack step by step, then read the result."""
     settings = current.settings
     stages = stages.set("Attacking.", "idle", *STAGES, **dict.fromkeys(STAGES, ""))
@@ -119,22 +131,6 @@ def _run_attack(
     for stages, attacked in reads:
         current = _add_reading(system, current, "attacked", attacked)
         yield stages, current
-    return stages, current
-
-
-def _read_elsewhere(
-    systems: Systems, current: Analysis, stages: Stages
-) -> Generator[Progress, None, Progress]:
-    """Read each scan with every hospital's system."""
-    start = time.perf_counter()
-    for name, d in current.readings:
-        line = f"Reading the {name} scan at each hospital."
-        stages = stages.set(line, "running", HOSPITALS, hospitals=f"{name} scan")
-        yield stages, current
-        found = read_at_hospitals(systems, d.scan, d.seed)
-        current = replace(current, elsewhere={**current.elsewhere, name: found})
-    took = f"{time.perf_counter() - start:.1f} s"
-    return stages.set(stages.line, "done", HOSPITALS, hospitals=took), current
 
 
 def _add_reading(system: MedFedPure, current: Analysis, name: str, d: Diagnosis | None) -> Analysis:

@@ -55,6 +55,8 @@ class AttackSteps:
 
     def _search(self, generation: RequestGeneration, analysis: Analysis | None) -> Iterator[Any]:
         system = self.systems.get(analysis.hospital) if analysis else None
+        if system and analysis:
+            system = system.with_options(**analysis.options)
         yield from search(system, generation, analysis)
 
     @property

@@ -7,6 +7,7 @@ from typing import Any
 
 import gradio as gr
 
+from core.pipeline import MedFedPure, PipelineConfig
 from core.scan import from_uint8
 from demo.analysis.attack import MAX_EPS, MAX_STEPS, AttackSettings
 from demo.examples import Example
@@ -17,6 +18,8 @@ DEFAULTS = AttackSettings()
 # eps, alpha, largest alpha and the sliders' step, in each norm's own units
 NORM_SCALES = {"linf": (0.015, 0.003, 0.02, 0.001), "l2": (2.0, 0.5, 4.0, 0.1)}
 KINDS = [("PGD", "pgd"), ("FGSM", "fgsm"), ("none", "none")]
+SCORES = [("fused (ours)", "fused"), ("error (paper)", "paper")]
+POLICIES = [("all scans (ours)", "floor"), ("flagged only (paper)", "paper")]
 NORMS = [("L∞", "linf"), ("L2", "l2")]
 AIMS = [("plain classifier", "plain"), ("mixture", "mixture"), ("the defence", "defence")]
 TRUTHS = [("own output", "unknown"), ("no tumour", "no tumour"), ("tumour", "tumour")]
@@ -27,24 +30,44 @@ class Controls:
     """Widgets of the column, as attributes to which events are connected."""
 
     def __init__(
-        self, samples: Sequence[Example], can_analyse: bool, hospitals: Sequence[int | None] = ()
+        self,
+        samples: Sequence[Example],
+        system: MedFedPure | None,
+        hospitals: Sequence[int | None] = (),
     ) -> None:
-        self._build_scan(samples)
-        self._build_hospital(hospitals)
-        self._build_attack()
-        with gr.Row(elem_id="actions"):
+        can_analyse = system is not None
+        with gr.Column(elem_id="choose"):
+            self._build_scan(samples)
+        with gr.Column(elem_id="attack"):
+            self._build_attack()
+        with gr.Accordion("More settings", open=False, elem_id="more"):
+            self._build_attack_details()
+            self._build_defence(system.config if system else PipelineConfig(), hospitals)
+        with gr.Column(elem_id="actions"):
+            gr.HTML("<h2>3 · Compare</h2>")
             self.run = gr.Button(
-                "Analyse",
-                variant="primary",
-                interactive=can_analyse,
-                elem_id="analyse",
-                min_width=90,
+                "Analyse", variant="primary", interactive=can_analyse, elem_id="analyse"
             )
-            self.stop = gr.Button("Stop", interactive=can_analyse, elem_id="stop", min_width=60)
-            self.clear = gr.Button("Clear", elem_id="clear", min_width=60)
+            with gr.Row():
+                self.stop = gr.Button(
+                    "Stop", size="sm", interactive=can_analyse, elem_id="stop", min_width=60
+                )
+                self.clear = gr.Button("Clear", size="sm", elem_id="clear", min_width=60)
 
     def _build_scan(self, samples: Sequence[Example]) -> None:
-        gr.HTML("<h2>1 · Scan</h2>")
+        gr.HTML(f"<h2>1 · Choose a scan</h2>{_render_thumbnails(samples)}")
+        self.samples: list[tuple[gr.Button, Example]] = []
+        if samples:
+            with gr.Row(elem_id="samples"):
+                for i, sample in enumerate(samples):
+                    button = gr.Button(
+                        sample.name,
+                        size="sm",
+                        min_width=60,
+                        elem_id=f"sample-{i}",
+                        elem_classes="sample",
+                    )
+                    self.samples.append((button, sample))
         self.file = gr.File(
             label="DICOM, NIfTI, zip or picture",
             file_count="multiple",  # the slices of one series
@@ -59,42 +82,21 @@ class Controls:
         self.insist = gr.Checkbox(
             label="Read this colour picture anyway", visible=False, elem_id="insist"
         )
-        self.samples: list[tuple[gr.Button, Example]] = []
-        if samples:
-            gr.HTML(f"<h3>Synthetic examples</h3>{_render_thumbnails(samples)}")
-            with gr.Row(elem_id="samples"):
-                for i, sample in enumerate(samples):
-                    button = gr.Button(
-                        sample.name,
-                        size="sm",
-                        min_width=60,
-                        elem_id=f"sample-{i}",
-                        elem_classes="sample",
-                    )
-                    self.samples.append((button, sample))
-
-    def _build_hospital(self, numbers: Sequence[int | None]) -> None:
-        """Place the choice of the hospital whose system reads; hidden if there is only one."""
-        first = numbers[0] if numbers else None
-        self.hospital: gr.Dropdown | gr.State = gr.State(first)
-        if len(numbers) > 1:
-            self.hospital = gr.Dropdown(
-                [(wording.name_hospital(n), n) for n in numbers if n is not None],
-                value=first,
-                label="Read as",
-                filterable=False,
-                elem_id="hospital",
-            )
 
     def _build_attack(self) -> None:
         d = DEFAULTS
-        _, _, top, step = NORM_SCALES[d.norm]
-        gr.HTML("<h2>2 · Attack</h2>")
-        with gr.Row(elem_classes="pair"):
-            self.kind = gr.Radio(KINDS, value=d.kind, label="Kind", elem_id="kind", min_width=150)
-            self.norm = gr.Radio(NORMS, value=d.norm, label="Norm", elem_id="norm", min_width=80)
-        self.eps = gr.Slider(0, MAX_EPS[d.norm], d.eps, step=step, label="ε, size", elem_id="eps")
+        step = NORM_SCALES[d.norm][3]
+        gr.HTML("<h2>2 · Attack it</h2>")
+        self.kind = gr.Radio(KINDS, value=d.kind, label="Attack", elem_id="kind")
+        self.eps = gr.Slider(
+            0, MAX_EPS[d.norm], d.eps, step=step, label="ε, largest change", elem_id="eps"
+        )
         self.eps_note = gr.HTML(render_eps_note(d.norm, d.eps), elem_id="eps-note")
+
+    def _build_attack_details(self) -> None:
+        d = DEFAULTS
+        _, _, top, step = NORM_SCALES[d.norm]
+        self.norm = gr.Radio(NORMS, value=d.norm, label="Norm of the change", elem_id="norm")
         self.alpha = gr.Slider(
             step,
             top,
@@ -117,11 +119,38 @@ class Controls:
             d.seed, label="Seed", precision=0, minimum=0, maximum=MAX_SEED, elem_id="seed"
         )
 
+    def _build_defence(self, config: PipelineConfig, numbers: Sequence[int | None]) -> None:
+        """Place the defence's options, and the choice of the hospital if there are several."""
+        self.score = gr.Radio(
+            SCORES, value=config.detector.score, label="Detector's score", elem_id="score"
+        )
+        self.policy = gr.Radio(
+            POLICIES,
+            value=config.purifier.policy,
+            label="Scans that are purified",
+            elem_id="policy",
+        )
+        first = numbers[0] if numbers else None
+        self.hospital: gr.Dropdown | gr.State = gr.State(first)
+        if len(numbers) > 1:
+            self.hospital = gr.Dropdown(
+                [(wording.name_hospital(n), n) for n in numbers if n is not None],
+                value=first,
+                label="Read as",
+                filterable=False,
+                elem_id="hospital",
+            )
+
     @property
     def result_inputs(self) -> list[Any]:
         """Widgets whose change makes results stale."""
         is_seen = isinstance(self.hospital, gr.Dropdown)
-        return [*self.settings, self.hospital] if is_seen else self.settings
+        return [*self.settings, *(self.defence if is_seen else self.defence[1:])]
+
+    @property
+    def defence(self) -> list[Any]:
+        """Widgets of the defence: hospital, score, policy."""
+        return [self.hospital, self.score, self.policy]
 
     @property
     def settings(self) -> list[Any]:

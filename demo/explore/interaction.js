@@ -6,7 +6,7 @@ const KEYS = [
   ["E", "exact: whole screen pixels for each picture pixel"], ["Shift + drag", "window (across) and level (down)"],
   ["W", "next window"], ["O", "error map over the scan"], ["D", "difference amplified more, then from 1 again"],
   ["R", "error and purified of the attacked or the clean scan"], ["M", "original: as in the file, or as the models read it"],
-  ["1 … 6", "one picture alone; again, or Esc: all"], ["[  ]", "move the split of before and after"],
+  ["1 … 7", "one picture alone (7: two to compare); again, or Esc: all"], ["[  ]", "move the split of before and after"],
   ["Page Up  Page Down", "slice before, slice after"], ["Space", "play or pause the slices"],
   ["A", "analyse"], ["?", "these keys"],
 ];
@@ -72,10 +72,8 @@ function toggleAlone(name) {
 function arrangePanels() {
   const shown = getOnlyPanel();
   root.classList.toggle("mv-alone", Boolean(shown));
-  for (const { name, figure } of PANELS) {
-    figure.hidden = Boolean(shown) && name !== shown;
-    figure.querySelector("[data-alone]").setAttribute("aria-pressed", String(state.alone === name));
-  }
+  for (const { name, figure, pair: isPair } of PANELS) figure.hidden = shown ? name !== shown : Boolean(isPair);
+  findAll("[data-alone]").forEach((b) => b.setAttribute("aria-pressed", String(state.alone === b.dataset.alone)));
   root.classList.toggle("mv-has-scan", Boolean(view.key));
   root.classList.toggle("mv-has-file", Boolean(layers.file && layers.scan));
   root.classList.toggle("mv-has-read", Boolean(layers.clean_error || layers.attacked));
@@ -215,7 +213,7 @@ function update() {
     next[name] && (old[name]?.raw.data === next[name].data ? old[name] : decode(next[name], black, white));
   view = next;
   layers = { file: decodeNext("file", next.black, next.white) };
-  for (const name of ["scan", "attacked", "clean_error", "attacked_error", "clean_purified", "attacked_purified"]) {
+  for (const name of ["scan", "attacked", "clean_error", "attacked_error", "clean_evidence", "attacked_evidence", "clean_purified", "attacked_purified"]) {
     layers[name] = decodeNext(name, 0, 255);
   }
   if (layers.scan && layers.attacked) {

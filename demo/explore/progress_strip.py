@@ -6,7 +6,6 @@ from dataclasses import dataclass, field, replace
 from html import escape
 
 NAMES = ("load", "attack", "detect", "purify", "classify")
-HOSPITALS = "hospitals"  # the last stage, if there are several
 STATES = ("idle", "running", "done", "skipped", "failed")
 
 
@@ -17,12 +16,6 @@ class Stages:
     line: str = "Choose a scan, then press Analyse."
     states: dict[str, str] = field(default_factory=dict)
     details: dict[str, str] = field(default_factory=dict)
-    names: tuple[str, ...] = NAMES
-
-    @classmethod
-    def for_hospitals(cls, hospitals: int) -> Stages:
-        """Return the strip for that many hospitals."""
-        return cls(names=(*NAMES, HOSPITALS) if hospitals > 1 else NAMES)
 
     def set(self, line: str, state: str, *names: str, **details: str) -> Stages:
         """Return a copy in which the named stages have this state; details by stage name."""
@@ -38,7 +31,7 @@ class Stages:
 
     def render(self) -> str:
         """Render the strip; the line under it is a live region."""
-        chips = "".join(self._render_stage(name) for name in self.names)
+        chips = "".join(self._render_stage(name) for name in NAMES)
         tone = " mf-bad" if "failed" in self.states.values() else ""
         return (
             f'<ol class="mf-stages" aria-label="Stages">{chips}</ol>'

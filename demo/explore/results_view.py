@@ -7,25 +7,42 @@ from html import escape
 from core.diagnosis import Diagnosis
 from core.scan import to_png
 from demo.analysis.analysis import Analysis
-from demo.explore import hospitals_view
 from demo.rendering import explanation, wording
 from demo.rendering.html import render_link, render_meter
 from demo.rendering.verdicts import collect_verdicts, name_outputs
 from demo.report import document
 
+# title of each card, and what it will hold
+EMPTY_CARDS = (
+    ("Final diagnosis (model output)", "Both outputs, side by side."),
+    ("Experts: weight and vote", "Weights of the three experts."),
+    ("Attack detector", "Its score, and its reasons."),
+)
 UNJUDGED = f'<td data-says="{wording.NO_JUDGEMENT}"><strong>{wording.NO_JUDGEMENT}</strong></td>'
 
 
 def render(analysis: Analysis) -> str:
-    """Render outputs, detector and mixture; the viewer shows the pictures."""
-    cards = _render_outputs(analysis) + _render_detector(analysis) + _render_mixture(analysis)
+    """Render outputs, mixture and detector; the viewer shows the pictures."""
+    cards = _render_outputs(analysis) + _render_mixture(analysis) + _render_detector(analysis)
     stale = f'<p class="mf-stale" role="status">{wording.STALE_MESSAGE}</p>'
     return f'{stale}<div class="mf-cards">{cards}</div>'
 
 
 def render_empty(sentence: str) -> str:
-    """Render the result area without an analysis."""
-    return f'<div class="mf-empty"><p>{escape(sentence)}</p></div>'
+    """Render the result area without an analysis: a sentence, and what each card will hold."""
+    cards = "".join(
+        f'<section class="mf-card mf-empty"><h3>{title}</h3><p>{words}</p></section>'
+        for title, words in EMPTY_CARDS
+    )
+    return f'<p class="mf-hint">{escape(sentence)}</p><div class="mf-cards">{cards}</div>'
+
+
+def render_story(analysis: Analysis) -> str:
+    """Render the effects of attack and defence, and doubts about the file; "" before a reading."""
+    said = [("note", doubt) for doubt in analysis.doubts] if analysis.readings else []
+    said += collect_verdicts(analysis)
+    items = "".join(f'<li class="mf-{tone}">{escape(words)}</li>' for tone, words in said)
+    return f'<ul class="mf-verdicts" aria-label="Effects">{items}</ul>' if items else ""
 
 
 def render_explanation(analysis: Analysis) -> str:
@@ -45,8 +62,7 @@ def render_explanation(analysis: Analysis) -> str:
         f'<div class="mf-card mf-cams"><h3>Grad-CAM: regions that raised the output</h3>{maps}'
         f"{explanation.render_colour_bar()}</div>"
         f'<div class="mf-card"><h3>The score among scores of clean scans</h3>'
-        f"{explanation.render_scores(scores, known[0][2])}</div>"
-        f"{hospitals_view.render_card(analysis)}</section>"
+        f"{explanation.render_scores(scores, known[0][2])}</div></section>"
     )
 
 
@@ -54,9 +70,6 @@ def _render_outputs(a: Analysis) -> str:
     """Render the outputs, clean and attacked, without and with defence, and their effects."""
     rows = _render_row("Clean scan", a.clean, a.clean)
     rows += _render_row("Attacked scan", a.attacked, a.clean)
-    verdicts = "".join(
-        f'<li class="mf-{tone}">{escape(words)}</li>' for tone, words in collect_verdicts(a)
-    )
     at = wording.describe_hospital(a.hospital)
     attack = wording.describe_attack(a.settings, *a.change) if a.attacked else ""
     return (
@@ -65,7 +78,7 @@ def _render_outputs(a: Analysis) -> str:
         "<td><small>bars: probability of tumour</small></td>"
         '<th scope="col">Without defence<small>plain classifier</small></th>'
         '<th scope="col">With defence<small>detector, purifier, mixture</small></th></tr></thead>'
-        f'<tbody>{rows}</tbody></table><ul class="mf-verdicts">{verdicts}</ul>'
+        f"<tbody>{rows}</tbody></table>"
         f'<p class="mf-note">{escape(attack)}</p>{_render_downloads(a)}</section>'
     )
 
@@ -137,13 +150,16 @@ def _render_timings(a: Analysis) -> str:
 
 def _render_mixture(a: Analysis) -> str:
     """Render the weight and vote of each expert, and their weighted sum."""
-    body = ""
-    for name, d in a.readings:
-        if name in a.evidence:
-            body += explanation.render_votes(f"{name.capitalize()} scan", d, a.evidence[name])
-            if d.can_judge:
-                unpurified = wording.format_percent(d.tumour_probability_unpurified)
-                body += f'<p class="mf-note">Without purifier: tumour {unpurified}.</p>'
-    return (
-        f'<section class="mf-card"><h3>Experts: weight and vote</h3>{body or "&ndash;"}</section>'
-    )
+    named = [(f"{name.capitalize()} scan", d) for name, d in a.readings if name in a.evidence]
+    body = "&ndash;"
+    if named:
+        body = explanation.render_votes(named, a.evidence[a.readings[0][0]].sides)
+        unpurified = [
+            f"{name.lower()} {wording.format_percent(d.tumour_probability_unpurified)}"
+            for name, d in named
+            if d.can_judge
+        ]
+        if unpurified:
+            said = f"Without purifier, tumour: {', '.join(unpurified)}."
+            body += f'<p class="mf-note">{escape(said)}</p>'
+    return f'<section class="mf-card"><h3>Experts: weight and vote</h3>{body}</section>'

@@ -26,6 +26,7 @@ class SelectionView(NamedTuple):
     scan: Tensor | None  # (1, 224, 224) to analyse; None if there is nothing to read
     view: dict[str, Any]  # for the viewer
     line: str  # HTML: a thumbnail and a sentence
+    doubts: tuple[str, ...] = ()  # about the file, one sentence each, to be shown by the output
 
 
 def receive(upload: Upload | None) -> Series | str:
@@ -59,7 +60,8 @@ def view_selection(
     if series.refusal and not insists:
         return SelectionView(None, view, render_line(scan, series.refusal, refused=True))
     said = COLOUR_WARNING if series.refusal else words or _describe(series, READY_MESSAGE)
-    return SelectionView(scan, view, render_line(scan, said))
+    doubts = (COLOUR_WARNING,) if series.refusal else getattr(series.volume, "doubts", ())
+    return SelectionView(scan, view, render_line(scan, said), doubts)
 
 
 def render_line(scan: Tensor | None, words: str, *, refused: bool = False) -> str:

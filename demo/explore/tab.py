@@ -11,12 +11,22 @@ from core.smoothing import Smoothed
 from core.weights import Systems
 from demo.analysis.analysis import Analysis
 from demo.examples import Example
-from demo.explore import analyse, attack_trajectory, results_view, selection, slices, viewer
+from demo.explore import (
+    analyse,
+    attack_trajectory,
+    hospitals_view,
+    results_view,
+    selection,
+    slices,
+    viewer,
+)
 from demo.explore.analyse import AnalysisView
 from demo.explore.attack_trajectory import AttackSteps
 from demo.explore.cancellation import RequestGeneration
 from demo.explore.certificate import CertificateSection
 from demo.explore.controls import Controls, enable, read_settings, render_eps_note, rescale
+from demo.explore.hospitals_view import HospitalsSection
+from demo.explore.opening import Opening
 from demo.explore.progress_strip import Stages
 from demo.explore.series import Series, build_series
 from demo.rendering import wording
@@ -30,6 +40,7 @@ KEEP_SECONDS, KEEP_COUNT, KEEP_BYTES = 3600, 64, 2**31
 UNKNOWN_TRUTH = "unknown"  # the label of a scan that a visitor brings
 # Gradio sends the last yielded value once more at the end: it must not be a late step
 DROPPED_STEP = (gr.skip(),) * len(AnalysisView._fields)
+SAME_RESULTS = DROPPED_STEP[1:]
 MARK_STALE_JS = "() => { document.querySelector('#main')?.classList.add('stale'); }"
 # an early press of Analyse would read the previous scan, or none
 MARK_CHOOSING_JS = """(...values) => {
@@ -54,9 +65,12 @@ class ExploreTab:
         uploads: UploadStore,
         smoothed: Smoothed | None = None,
         no_smoothed: str = "",
+        page: gr.Blocks | None = None,
     ) -> None:
-        self.systems, self.problem, self.uploads = systems, problem, uploads
-        self.idle = Stages.for_hospitals(len(systems))
+        self.systems, self.problem, self.uploads, self.page = systems, problem, uploads, page
+        self.idle = Stages()
+        system = next(iter(systems.values()), None)
+        self.opening = Opening(system, samples) if system and samples else None
         self.series_cache: ExpiringCache[Series] = ExpiringCache(
             KEEP_SECONDS, KEEP_COUNT, KEEP_BYTES
         )
@@ -67,9 +81,10 @@ class ExploreTab:
         self.analysis = gr.State(None, time_to_live=KEEP_SECONDS)  # what a report is made of
         with gr.Row(elem_id="columns", equal_height=False):
             with gr.Column(elem_id="controls", scale=0, min_width=300):
-                self.controls = Controls(samples, bool(systems), [*systems])
+                self.controls = Controls(samples, system, [*systems])
             with gr.Column(elem_id="main", scale=1, min_width=320):
                 self.stages = gr.HTML(self.idle.render(), elem_id="stages")
+                self.story = gr.HTML("", elem_id="story")
                 with gr.Row(elem_id="reading", equal_height=False):
                     with gr.Column(elem_id="pictures", min_width=300):
                         with gr.Row(visible=False, elem_id="series", equal_height=True) as self.row:
@@ -89,6 +104,7 @@ class ExploreTab:
                         ReportButtons(self.analysis)
                     with gr.Column(elem_id="evidence", min_width=300):
                         self.decision = gr.HTML("", elem_id="decision")
+                        self.hospitals = HospitalsSection(systems, self.analysis, self.generation)
                         self.steps = AttackSteps(systems, self.analysis, self.generation)
                         self.certificate = CertificateSection(
                             smoothed, no_smoothed, self.analysis, self.generation
@@ -98,10 +114,12 @@ class ExploreTab:
     def _connect_events(self) -> None:
         c = self.controls
         # outputs that another slice or another scan replaces
-        analysed = [self.stages, self.viewer, self.results, self.decision, self.analysis]
-        below = [*self.steps.outputs, *self.certificate.outputs]
+        analysed = [
+            self.stages, self.story, self.viewer, self.results, self.decision, self.analysis
+        ]  # fmt: skip
+        below = [self.hospitals.table, *self.steps.outputs, *self.certificate.outputs]
         shown = [self.slices, c.status, *analysed, *below]
-        chosen = [c.truth, self.token, c.insist, self.row, *shown]
+        chosen = [c.truth, self.token, c.insist, self.row, *shown]  # what another scan replaces
         # "once" would wait forever for an event that was cancelled during a step
         runs: dict[str, Any] = {
             "trigger_mode": "multiple",
@@ -111,7 +129,7 @@ class ExploreTab:
         }
         analysis = c.run.click(
             self._analyse,
-            [self.generation, self.token, c.insist, c.hospital, *c.settings],
+            [self.generation, self.token, c.insist, *c.defence, *c.settings],
             analysed,
             js=UNMARK_STALE_JS,
             show_progress_on=self.stages,
@@ -119,15 +137,16 @@ class ExploreTab:
         )
         scoring = self.scan.click(
             self._score,
-            [self.generation, self.token, c.hospital],
+            [self.generation, self.token, *c.defence],
             self.slices,
             show_progress_on=self.slices,
             **runs,
         )
         at_once: dict[str, Any] = {"queue": False, **PRIVATE}
         c.run.click(lambda: self._show_sections(None), None, below, **at_once)
-        analysis.then(self._show_sections, self.analysis, below, **at_once)
-        asked = [self.steps.search, self.certificate.event]
+        finished = analysis.then(self._show_sections, self.analysis, below, **at_once)
+        self.hospitals.read_after(finished)
+        asked = [self.steps.search, self.certificate.event, self.hospitals.event]
         both: dict[str, Any] = {"cancels": [analysis, scoring, *asked]}
         c.stop.click(
             self._stop,
@@ -160,11 +179,35 @@ class ExploreTab:
             taken.then(None, js=UNMARK_CHOOSING_JS, **PRIVATE)
         for control in c.result_inputs:
             control.input(None, None, None, js=MARK_STALE_JS, **PRIVATE)
+        self._connect_opening(chosen)
         c.norm.input(rescale, c.norm, [c.eps, c.alpha, c.eps_note], **at_once)
         c.kind.input(enable, c.kind, [c.norm, c.eps, c.alpha, c.steps], **at_once)
         c.eps.input(
             render_eps_note, [c.norm, c.eps], c.eps_note, trigger_mode="always_last", **at_once
         )
+
+    def _connect_opening(self, chosen: list[Any]) -> None:
+        """Show the finished example to each visitor who arrives."""
+        if self.opening is None or self.page is None:
+            return
+        inputs = [self.generation, self.token]
+        shown = self.page.load(self._open, inputs, [self.controls.truth, *chosen[1:]], **PRIVATE)
+        self.hospitals.read_after(shown)
+
+    def _open(self, generation: RequestGeneration, token: str) -> Iterator[tuple[Any, ...]]:
+        """Show the example's scan, then its finished analysis, unless the visitor was faster."""
+        assert self.opening is not None
+        started, sample = generation.reading, self.opening.sample
+        truth, *outputs = self._take_example(sample, token)
+        yield truth, *outputs
+        last = self.opening.wait()
+        if last is None or last.analysis is None or generation.reading != started:
+            yield (gr.skip(),) * (1 + len(outputs))
+            return
+        series = self.series_cache.get(outputs[0])
+        view = {**selection.view_selection(series).view, **(last.view or {})}
+        head = (gr.skip(),) * (1 + len(outputs) - len(last) - len(self._show_sections(None)))
+        yield *head, *last._replace(view=view), *self._show_sections(last.analysis)
 
     def _analyse(
         self,
@@ -172,8 +215,11 @@ class ExploreTab:
         token: str,
         insists: bool,
         hospital: int | None,
+        score: str,
+        policy: str,
         *values: Any,
     ) -> Iterator[tuple[Any, ...]]:
+        generation.end_reading()
         started = generation.reading
         series = self.series_cache.get(token)
         shown = selection.view_selection(series, insists=insists)
@@ -182,30 +228,34 @@ class ExploreTab:
             sentence = self.problem or (
                 selection.EXPIRED_MESSAGE if token and series is None else selection.START_HINT
             )
-            yield AnalysisView(self.idle.render(), shown.view, results_view.render_empty(sentence))
+            yield self._show_nothing(shown.view, sentence)
             return
         try:
             settings = read_settings(*values)
         except (TypeError, ValueError) as error:
-            refusal = results_view.render_empty(f"Please correct a control: {error}.")
-            yield AnalysisView(self.idle.render(), shown.view, refusal)
+            yield self._show_nothing(shown.view, f"Please correct a control: {error}.")
         else:
-            scan, view = shown.scan, shown.view
-            for step in analyse.analyse(system, scan, view, settings, self.systems):
+            system = system.with_options(score, policy)
+            for step in analyse.analyse(system, shown.scan, shown.view, settings, shown.doubts):
                 if generation.reading != started:
                     yield DROPPED_STEP
                     return
-                yield step
+                yield step if step.results is not None else (step.stages, *SAME_RESULTS)
 
     def _score(
-        self, generation: RequestGeneration, token: str, hospital: int | None
+        self,
+        generation: RequestGeneration,
+        token: str,
+        hospital: int | None,
+        score: str,
+        policy: str,
     ) -> Iterator[Any]:
         started = generation.series
         series, system = self.series_cache.get(token), self.systems.get(hospital)
         if system is None or series is None:
             yield {}
             return
-        for _ in slices.score_slices(system, series):
+        for _ in slices.score_slices(system.with_options(score, policy), series):
             if generation.series != started:
                 yield gr.skip()
                 return
@@ -246,15 +296,19 @@ class ExploreTab:
     def _make_example_handler(
         self, sample: Example
     ) -> Callable[[RequestGeneration, str], tuple[Any, ...]]:
-        """Make the handler of an example's button, which takes its scan and sets the truth."""
-        truth = wording.CLASSES[int(sample.tumour)]
+        """Make the handler of an example's button."""
 
         def take(generation: RequestGeneration, token: str) -> tuple[Any, ...]:
             generation.end()
-            series = build_series(sample.levels)
-            return truth, *self._replace_series(token, series, sample.describe())
+            return self._take_example(sample, token)
 
         return take
+
+    def _take_example(self, sample: Example, token: str) -> tuple[Any, ...]:
+        """Return the truth of an example, and all outputs that show its scan."""
+        series = build_series(sample.levels)
+        truth = wording.CLASSES[int(sample.tumour)]
+        return truth, *self._replace_series(token, series, sample.describe())
 
     def _replace_series(
         self, token: str, series: Series | None, words: str = "", *, hint: str = ""
@@ -277,12 +331,20 @@ class ExploreTab:
             or self.problem
             or (selection.START_HINT if shown.scan is None else selection.READY_MESSAGE)
         )
-        no_analysis = AnalysisView(self.idle.render(), shown.view, results_view.render_empty(hint))
-        return _get_slider_value(series), shown.line, *no_analysis, *self._show_sections(None)
+        nothing = self._show_nothing(shown.view, hint)
+        return _get_slider_value(series), shown.line, *nothing, *self._show_sections(None)
+
+    def _show_nothing(self, view: viewer.View, sentence: str) -> AnalysisView:
+        """Return the outputs of an analysis before there is one."""
+        return AnalysisView(self.idle.render(), "", view, results_view.render_empty(sentence), "")
 
     def _show_sections(self, analysis: Analysis | None) -> tuple[Any, ...]:
         """Return the outputs of the sections under the results; empty without an analysis."""
-        return *attack_trajectory.show(analysis), *self.certificate.show(analysis)
+        return (
+            hospitals_view.render_empty() if self.systems else "",
+            *attack_trajectory.show(analysis),
+            *self.certificate.show(analysis),
+        )
 
 
 def _get_slider_value(series: Series | None) -> dict[str, Any]:

@@ -13,17 +13,18 @@ const state = {
 };
 const ALONE = '<svg width="12" height="12" fill="none" stroke="currentColor" stroke-width="1.6" aria-hidden="true">' +
   '<path d="M1 4V1h3M8 1h3v3M11 8v3H8M4 11H1V8"/></svg>';
-const BARS = { grey: "linear-gradient(to right, #000, #fff)", change: buildGradient(TABLES.change), error: buildGradient(TABLES.error) };
+const BARS = { grey: "linear-gradient(to right, #000, #fff)", change: buildGradient(TABLES.change), error: buildGradient(TABLES.error), evidence: buildGradient(TABLES.error) };
 let view = {}, layers = {};
 
-// name, title, caption and colour bar of each picture; layers are functions of the state
+// name, title, colour bar and placeholder of each picture; layers are functions of the state
 const PANELS = [
-  { name: "original", title: "Original", bar: "grey", layer: () => (state.original === "file" && layers.file) || layers.scan || layers.file, over: () => layers.clean_error },
-  { name: "attacked", title: "Attacked", caption: "what both systems are given", layer: () => layers.attacked, over: () => layers.attacked_error },
-  { name: "change", title: "Difference", bar: "change", rule: () => ["change", state.gain], layer: () => layers.change },
-  { name: "error", title: "Error map", bar: "error", rule: () => ["error", props.error_top], layer: () => layers[`${getReading()}_error`] },
-  { name: "purified", title: "Purified", layer: () => layers[`${getReading()}_purified`] },
-  { name: "compare", title: "Compare", pair: true, layer: () => getPairLayers()[1] },
+  { name: "original", title: "Original", empty: "Choose a scan to begin.", bar: "grey", layer: () => (state.original === "file" && layers.file) || layers.scan || layers.file, over: () => layers.clean_error },
+  { name: "attacked", title: "Attacked", empty: "The scan after the attack.", layer: () => layers.attacked, over: () => layers.attacked_error },
+  { name: "change", title: "Difference", empty: "What the attack has changed.", bar: "change", rule: () => ["change", state.gain], layer: () => layers.change },
+  { name: "error", title: "Error map", empty: "What the autoencoder cannot predict.", bar: "error", rule: () => ["error", props.error_top], layer: () => layers[`${getReading()}_error`] },
+  { name: "evidence", title: "Evidence", empty: "Where the attack shows most.", bar: "evidence", rule: () => ["error", props.evidence_top], layer: () => layers[`${getReading()}_evidence`] },
+  { name: "purified", title: "Purified", empty: "The scan after being purified.", layer: () => layers[`${getReading()}_purified`] },
+  { name: "compare", title: "Compare", empty: "Two pictures and a split.", pair: true, layer: () => getPairLayers()[1] },
 ];
 
 const getReading = () => (layers[`${state.reading}_error`] ? state.reading : "clean");
@@ -32,7 +33,8 @@ const isThere = (text) => splitNames(text).every((name) => layers[name]);
 const choosePair = () => [state.pair, "scan|attacked", "scan|clean_purified"].find(isThere) ?? state.pair;
 const getPairLayers = () => splitNames(choosePair()).map((name) => layers[name]);
 const getGreyRule = () => ["grey", state.low, state.high];
-const getOnlyPanel = () => state.alone || (layers.clean_error || layers.attacked ? "" : "original");
+// one picture fills the place while the slices of a series are browsed
+const getOnlyPanel = () => state.alone || (view.slices > 1 && !layers.clean_error ? "original" : "");
 const formatNumber = (v) => (Number.isInteger(v) ? String(v) : v.toPrecision(4));
 
 for (const panel of PANELS) {
@@ -154,11 +156,13 @@ function writeReadout() {
   find(".mv-window").textContent = view.key ? `level ${formatNumber(Math.round(level * 10) / 10)}, width ${formatNumber(Math.round(width * 10) / 10)}` : "";
   const ends = [state.low, state.high].map((g) => formatNumber(Math.round((black + g * span) * 10) / 10));
   const most = Math.round(255 / state.gain), top = Math.round(props.error_top);
-  const ticks = { grey: ends, change: [`-${most}`, "0", `+${most} levels`], error: ["0", `${top} levels and more`] };
-  for (const { name, bar, figure, caption } of PANELS) {
+  const ticks = { grey: ends, change: [`-${most}`, "0", `+${most} levels`], error: ["0", `${top} levels and more`], evidence: ["none", `${props.evidence_top} and more`] };
+  for (const { name, bar, figure, empty } of PANELS) {
     if (bar) write(figure, ".mv-ticks", ...ticks[bar].map(createCell));
-    write(figure, ".mv-note", view.captions?.[`${getReading()}_${name}`] ?? view.captions?.[name] ?? caption ?? "");
-    write(figure, ".mv-blank", view.waiting ?? "");
+    const [tone, words] = view.captions?.[`${getReading()}_${name}`] ?? view.captions?.[name] ?? ["", ""];
+    write(figure, ".mv-note", words);
+    figure.querySelector(".mv-note").dataset.tone = tone;
+    write(figure, ".mv-blank", view.blanks?.[name] ?? empty);
   }
   for (const name of ["gain", "from"]) find(`[data-for=${name}]`).textContent = state[name];
   writeCursorValues();
@@ -179,7 +183,7 @@ function writeCursorValues() {
     if (isPair) continue;
     const value = number(layer());
     const sign = name === "change" && value > 0 ? "+" : "";
-    write(figure, ".mv-value", value === null ? "" : name === "error" ? value.toFixed(1) : sign + formatNumber(value));
+    write(figure, ".mv-value", value === null ? "" : name === "error" || name === "evidence" ? value.toFixed(1) : sign + formatNumber(value));
   }
   const own = number(layers.file), grey = number(layers.scan), reduced = view.file?.reduced > 1;
   const said = [];

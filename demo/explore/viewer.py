@@ -23,6 +23,7 @@ from core.scan import Volume, to_uint8
 from demo.analysis.analysis import Analysis
 from demo.explore.series import Series
 from demo.rendering import images, wording
+from demo.rendering.verdicts import name_outputs
 
 View = dict[str, Any]
 HERE = Path(__file__).parent
@@ -42,6 +43,7 @@ def build_viewer() -> gr.HTML:
         apply_default_css=False,
         elem_id="viewer",
         error_top=images.MAX_ERROR * 255,
+        evidence_top=1,
         error_table=_encode(images.apply_cividis(steps)),
         change_table=_encode(images.apply_diverging(np.linspace(-1, 1, 257))),
     )
@@ -64,6 +66,7 @@ def build_view(series: Series | None, scan: Tensor | None = None) -> View:
     file = {**encode_layer(own), **_place_file(own, volume), "reduced": reduced}
     return {
         "key": series.key,
+        "slices": len(volume),
         "black": black,
         "white": white if white != black else black + math.ulp(1.0),
         "windows": _list_windows(volume),
@@ -75,16 +78,24 @@ def build_view(series: Series | None, scan: Tensor | None = None) -> View:
 
 def build_layers(analysis: Analysis) -> View:
     """Build the layers of an analysis, to be added to the view of its scan."""
-    found: View = {
-        "waiting": "no attack" if analysis.settings.kind == "none" else "waiting",
-        "captions": {"error": wording.ERROR_CAPTION},
-    }
+    captions: dict[str, tuple[str, str]] = {"error": ("", wording.ERROR_CAPTION)}  # tone, words
+    found: View = {"captions": captions}
+    if analysis.settings.kind == "none":
+        found["blanks"] = dict.fromkeys(("attacked", "change"), "No attack was made.")
     if analysis.attacked_scan is not None:
         found["attacked"] = encode_layer(to_uint8(analysis.attacked_scan)[0])
-    for name, diagnosis in analysis.readings:
-        found[f"{name}_error"] = encode_error_layer(diagnosis)
-        found[f"{name}_purified"] = encode_layer(to_uint8(diagnosis.purified)[0])
-        found["captions"][f"{name}_purified"] = f"{name} scan, t* = {diagnosis.t_star}"
+        captions["change"] = "", f"at most {analysis.change[1]} of 255 levels in a pixel"
+    before = name_outputs(analysis.clean) if analysis.clean else ("", "")
+    for (name, d), picture in zip(analysis.readings, ("original", "attacked"), strict=False):
+        found[f"{name}_error"] = encode_error_layer(d)
+        found[f"{name}_purified"] = encode_layer(to_uint8(d.purified)[0])
+        undefended, defended = name_outputs(d)
+        tones = ["", ""]
+        if name == "attacked":
+            after = zip((undefended, defended), before, strict=True)
+            tones = ["good" if now == was else "bad" for now, was in after]
+        captions[picture] = tones[0], f"without defence: {undefended}"
+        captions[f"{name}_purified"] = tones[1], f"with defence: {defended} (t* = {d.t_star})"
     return found
 
 

@@ -128,7 +128,7 @@ def render_mixture(lesson: Lesson) -> str:
     _, outcome = wording.describe_defence_outcome(before, after, "unknown", "plain")
     return (
         f'<div class="mf-decision mf-two"><div class="mf-card">'
-        f"<h3>Votes of the experts</h3>{explanation.render_votes('Attacked', b, e)}</div>"
+        f"<h3>Votes of the experts</h3>{explanation.render_votes([('Attacked', b)], e.sides)}</div>"
         '<div class="mf-card mf-cams"><h3>Regions that influenced the output</h3>'
         f"{explanation.render_maps('Grad-CAM', b, e)}"
         f'<p class="mf-note">{explanation.CAM_NOTE}</p></div></div>'

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from html import escape
 
 import numpy as np
@@ -19,24 +20,24 @@ ROUGH_NOTE = (
 CAM_NOTE = "Shows what the model used, not where a disease is. Coarse: 4 to 7 cells a side."
 
 
-def render_votes(title: str, d: Diagnosis, e: Evidence) -> str:
-    """Render the experts' weights and votes, and the mixture's vote, as a table of bars."""
+def render_votes(named: Sequence[tuple[str, Diagnosis]], sides: Sequence[int]) -> str:
+    """Render the experts' weights and votes, and the mixture's vote, a column per reading.
+
+    Args:
+        named: titles and readings.
+        sides: of each expert's input, in pixels.
+    """
+    heads = "".join(f'<th scope="col">{escape(title)}</th>' for title, _ in named)
     rows = ""
-    pairs = zip(d.attention.tolist(), d.expert_probabilities.tolist(), e.sides, strict=True)
-    for k, (weight, tumour, side) in enumerate(pairs, start=1):
-        rows += (
-            f'<tr><th scope="row">Expert {k}<small>sees {side} x {side}</small></th>'
-            f"<td>{render_meter(weight)}<span>{weight:.2f}</span></td>"
-            f"{_render_vote(tumour) if d.can_judge else '<td>&ndash;</td>'}</tr>"
-        )
-    total = (
-        _render_vote(d.tumour_probability) if d.can_judge else f"<td>{wording.NO_JUDGEMENT}</td>"
-    )
-    rows += f'<tr class="mf-sum"><th scope="row">Mixture</th><td></td>{total}'
+    for k, side in enumerate(sides):
+        cells = "".join(_render_vote(d, k) for _, d in named)
+        head = f'<th scope="row">Expert {k + 1}<small>sees {side} x {side}</small></th>'
+        rows += f"<tr>{head}{cells}</tr>"
+    totals = "".join(f"<td>{_say(d, d.tumour_probability)}</td>" for _, d in named)
     return (
-        f'<table class="mf-votes"><thead><tr><th scope="col">{escape(title)}</th>'
-        '<th scope="col">weight</th><th scope="col">says</th></tr></thead>'
-        f"<tbody>{rows}</tr></tbody></table>"
+        '<table class="mf-votes"><thead><tr><td><small>bars: weight</small></td>'
+        f'{heads}</tr></thead><tbody>{rows}<tr class="mf-sum"><th scope="row">Mixture</th>'
+        f"{totals}</tr></tbody></table>"
     )
 
 
@@ -87,10 +88,18 @@ def describe_rank(name: str, d: Diagnosis) -> str:
     return f"{name.capitalize()}: {d.score:.1f}, {above}; {verdict}."
 
 
-def _render_vote(tumour: float) -> str:
+def _render_vote(d: Diagnosis, k: int) -> str:
+    """Render the weight of expert `k` as a bar, and its vote in words."""
+    weight = float(d.attention[k])
+    said = _say(d, float(d.expert_probabilities[k]))
+    return f"<td>{render_meter(weight)}<span>{weight:.2f}</span> {said}</td>"
+
+
+def _say(d: Diagnosis, tumour: float) -> str:
+    if not d.can_judge:
+        return wording.NO_JUDGEMENT
     says = f"{wording.name_class(tumour)} {wording.format_confidence(tumour)}"
-    bar = render_meter(tumour, kind="mf-half")
-    return f'<td>{bar}<span class="mf-says">{escape(says)}</span></td>'
+    return f'<span class="mf-says">{escape(says)}</span>'
 
 
 def render_colour_bar() -> str:

@@ -14,15 +14,17 @@ def collect_verdicts(a: Analysis) -> list[tuple[str, str]]:
     if not a.clean.can_judge:
         return [wording.describe_refusal("Clean")]
     truth, before = a.settings.truth, name_outputs(a.clean)
-    verdicts = [wording.describe_clean_outcome(*before, truth)]
-    if a.attacked is not None and not a.attacked.can_judge:
-        verdicts.append(wording.describe_refusal("Attacked"))
-    elif a.attacked is not None:
-        after = name_outputs(a.attacked)
-        aim = a.settings.aim
+    clean_outcome = wording.describe_clean_outcome(*before, truth)
+    if a.attacked is None:
+        return [clean_outcome]
+    verdicts = [("note", wording.describe_change(a.change[1]))]
+    if a.attacked.can_judge:
+        after, aim = name_outputs(a.attacked), a.settings.aim
         verdicts.append(wording.describe_attack_outcome(before[0], after[0], truth, aim))
         verdicts.append(wording.describe_defence_outcome(before[1], after[1], truth, aim))
-    return verdicts
+    else:
+        verdicts.append(wording.describe_refusal("Attacked"))
+    return [*verdicts, clean_outcome]
 
 
 def name_outputs(d: Diagnosis) -> tuple[str, str]:

@@ -111,6 +111,13 @@ def describe_attack(settings: AttackSettings, changed: float, largest: int, leng
     )
 
 
+def describe_change(largest: int) -> str:
+    """Describe the largest change of a pixel, in levels of 255."""
+    if largest == 0:
+        return "The attack changed no pixel."
+    return f"The attack changed no pixel by more than {largest} of 255 levels."
+
+
 def describe_attack_outcome(clean: str, attacked: str, truth: str, aim: str) -> tuple[str, str]:
     """Describe the effect on the undefended output: tone ('good', 'bad', 'note') and a sentence.
 

@@ -81,8 +81,8 @@ def to_json(a: Analysis) -> bytes:
 def list_commands(a: Analysis) -> dict[str, str]:
     """Return command lines that repeat the analysis, or the reading of a downloaded picture."""
     options = f"--seed {a.settings.seed}"
-    if a.hospital is not None:
-        options += f" --hospital {a.hospital}"
+    for name, value in {"hospital": a.hospital, **a.options}.items():
+        options += f" --{name} {value}" if value is not None else ""
     lines = {
         "whole analysis": f"python -m demo.repeat {NAME}.json",
         "clean reading": f"python -m core scan.png {options} --json",
@@ -142,8 +142,10 @@ def repeat_analysis(system: MedFedPure, report: Mapping[str, Any]) -> Analysis:
         raise ValueError(f"{NOT_A_REPORT}: {error}") from None
     if hash_levels(to_uint8(scan)) != sha256:
         raise ValueError("The report's scan is not the one that was read: its sha256 differs.")
+    options = {name: report["system"].get(name) for name in ("score", "policy")}
+    system = system.with_options(**options)
     clean = system.read(scan, settings.seed)
-    done = Analysis(scan, settings, clean=clean, info=dict(system.info))
+    done = Analysis(scan, settings, clean=clean, info=system.info | options)
     if settings.kind == "none":
         return done
     steps = tuple(iterate_attack(system, scan, settings))
