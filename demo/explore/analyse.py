@@ -27,7 +27,7 @@ Progress = tuple[Stages, Analysis]
 
 
 class AnalysisView(NamedTuple):
-    """Analysis with the page's values made from it; without `results` only the stages are new."""
+    """Values of the page made from an analysis; without `results` the page keeps what is None."""
 
     stages: str  # HTML, as are all others but `view` and `analysis`
     story: str | None = None
@@ -64,7 +64,7 @@ def analyse(
         for stages, analysis in steps:
             count = len(analysis.readings)
             yield (
-                AnalysisView(stages.render())
+                AnalysisView(stages.render(), analysis=analysis)
                 if count == shown
                 else _build_analysis_view(stages, view, analysis)
             )

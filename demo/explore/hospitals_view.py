@@ -20,7 +20,7 @@ from demo.serving.events import ON_CPU, PRIVATE
 
 log = logging.getLogger(__name__)
 TITLE = "The same scan at each hospital"
-WAITING_MESSAGE = "Each hospital's own answer appears here."
+WAITING_MESSAGE = "The answers of all hospitals."
 FAILURE_MESSAGE = "The reading at the hospitals failed: press Analyse again."
 Readings = Mapping[str, Sequence[HospitalReading]]  # by the scan's name
 

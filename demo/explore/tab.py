@@ -40,7 +40,7 @@ KEEP_SECONDS, KEEP_COUNT, KEEP_BYTES = 3600, 64, 2**31
 UNKNOWN_TRUTH = "unknown"  # the label of a scan that a visitor brings
 # Gradio sends the last yielded value once more at the end: it must not be a late step
 DROPPED_STEP = (gr.skip(),) * len(AnalysisView._fields)
-SAME_RESULTS = DROPPED_STEP[1:]
+SAME_RESULTS = DROPPED_STEP[1:-1]
 MARK_STALE_JS = "() => { document.querySelector('#main')?.classList.add('stale'); }"
 # an early press of Analyse would read the previous scan, or none
 MARK_CHOOSING_JS = """(...values) => {
@@ -240,7 +240,9 @@ class ExploreTab:
                 if generation.reading != started:
                     yield DROPPED_STEP
                     return
-                yield step if step.results is not None else (step.stages, *SAME_RESULTS)
+                yield (
+                    (step.stages, *SAME_RESULTS, step.analysis) if step.results is None else step
+                )
 
     def _score(
         self,

@@ -153,7 +153,7 @@ function draw() {
 function writeReadout() {
   const { black = 0, white = 255 } = view, span = white - black;
   const level = black + ((state.low + state.high) / 2) * span, width = Math.abs((state.high - state.low) * span);
-  find(".mv-window").textContent = view.key ? `level ${formatNumber(Math.round(level * 10) / 10)}, width ${formatNumber(Math.round(width * 10) / 10)}` : "";
+  find(".mv-window").textContent = view.key ? `Window: level ${formatNumber(Math.round(level * 10) / 10)}, width ${formatNumber(Math.round(width * 10) / 10)}` : "";
   const ends = [state.low, state.high].map((g) => formatNumber(Math.round((black + g * span) * 10) / 10));
   const most = Math.round(255 / state.gain), top = Math.round(props.error_top);
   const ticks = { grey: ends, change: [`-${most}`, "0", `+${most} levels`], error: ["0", `${top} levels and more`], evidence: ["none", `${props.evidence_top} and more`] };
@@ -190,5 +190,5 @@ function writeCursorValues() {
   if (view.file) said.push(`the file's value ${own === null ? "-" : formatNumber(own)}${reduced ? ` (mean of ${view.file.reduced} x ${view.file.reduced} pixels)` : ""}`);
   if (layers.scan) said.push(`the models read ${grey ?? "-"} of 255`);
   const at = `x ${Math.floor(x * SIDE)}, y ${Math.floor(y * SIDE)} of ${SIDE}`;
-  find(".mv-at").textContent = state.cursor ? [at, ...said].join(" · ") : "";
+  find(".mv-place").textContent = state.cursor ? ["", at, ...said].join(" · ") : "";
 }

@@ -84,7 +84,7 @@ def build_layers(analysis: Analysis) -> View:
         found["blanks"] = dict.fromkeys(("attacked", "change"), "No attack was made.")
     if analysis.attacked_scan is not None:
         found["attacked"] = encode_layer(to_uint8(analysis.attacked_scan)[0])
-        captions["change"] = "", f"at most {analysis.change[1]} of 255 levels in a pixel"
+        captions["change"] = "", f"at most {analysis.change[1]} of 255 levels"
     before = name_outputs(analysis.clean) if analysis.clean else ("", "")
     for (name, d), picture in zip(analysis.readings, ("original", "attacked"), strict=False):
         found[f"{name}_error"] = encode_error_layer(d)
@@ -95,7 +95,7 @@ def build_layers(analysis: Analysis) -> View:
             after = zip((undefended, defended), before, strict=True)
             tones = ["good" if now == was else "bad" for now, was in after]
         captions[picture] = tones[0], f"without defence: {undefended}"
-        captions[f"{name}_purified"] = tones[1], f"with defence: {defended} (t* = {d.t_star})"
+        captions[f"{name}_purified"] = tones[1], f"with defence: {defended}"
     return found
 
 

@@ -81,7 +81,7 @@ def to_json(a: Analysis) -> bytes:
 def list_commands(a: Analysis) -> dict[str, str]:
     """Return command lines that repeat the analysis, or the reading of a downloaded picture."""
     options = f"--seed {a.settings.seed}"
-    for name, value in {"hospital": a.hospital, **a.options}.items():
+    for name, value in ({"hospital": a.hospital} | a.options).items():
         options += f" --{name} {value}" if value is not None else ""
     lines = {
         "whole analysis": f"python -m demo.repeat {NAME}.json",

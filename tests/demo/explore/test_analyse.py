@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import itertools
 import re
 from types import SimpleNamespace
 
@@ -36,12 +35,13 @@ def test_stages_light_up_in_the_pipeline_s_order(system: MedFedPure, scan: Tenso
     assert all(len(names) <= 1 for names in running)
     assert set(states(seen[-1][0]).values()) == {"done"} and "Done." in seen[-1][0]
     assert any("step 1 of 2" in html for html, *_ in seen)
-    pictures = [
-        {name for name in view if name.startswith(("clean", "attacked"))} for _, view, *_ in seen
-    ]
-    assert all(before <= after for before, after in itertools.pairwise(pictures))  # none goes again
-    last = {"attacked", "clean_error", "clean_purified", "attacked_error", "attacked_purified"}
-    assert pictures[-1] == last and seen[-1][1]["key"] == VIEW["key"]
+    views = [shown.view for shown in seen if shown.view is not None]
+    pictures = [{n for n in view if n.startswith(("clean", "attacked"))} for view in views]
+    clean = {"clean_error", "clean_purified"}
+    both = clean | {"attacked", "attacked_error", "attacked_purified"}
+    assert pictures == [clean, both, both] and views[-1]["key"] == VIEW["key"]
+    assert [len(shown.analysis.steps) for shown in seen if shown.analysis][-1] == 3  # and the clean
+    assert all((shown.results is None) == (shown.view is None) for shown in seen)
 
 
 def test_what_came_too_late_changes_nothing_on_the_page(system: MedFedPure, scan: Tensor) -> None:
@@ -50,7 +50,8 @@ def test_what_came_too_late_changes_nothing_on_the_page(system: MedFedPure, scan
     explore = SimpleNamespace(systems={None: system}, series_cache=series_cache, problem="")
     running = ExploreTab._analyse(
         explore,  # type: ignore[arg-type]
-        generation, "a key", False, None, "pgd", "linf", 0.015, 0.003, 5, "plain", "unknown", 0,
+        generation, "a key", False, None, "fused", "floor",
+        "pgd", "linf", 0.015, 0.003, 5, "plain", "unknown", 0,
     )  # fmt: skip
     assert "mf-running" in next(running)[0]
     generation.end()
@@ -59,15 +60,21 @@ def test_what_came_too_late_changes_nothing_on_the_page(system: MedFedPure, scan
 
 def test_without_an_attack_the_clean_scan_is_read_alone(system: MedFedPure, scan: Tensor) -> None:
     settings = AttackSettings(kind="none")
-    *_, (stages, view, result, *_) = analyse.analyse(system, scan, VIEW, settings)
-    assert states(stages)["attack"] == "skipped"
-    assert "attacked-scan.png" not in result and view["waiting"] == "no attack"
+    *_, last = analyse.analyse(system, scan, VIEW, settings)
+    assert states(last.stages)["attack"] == "skipped" and last.results and last.view
+    assert "attacked-scan.png" not in last.results
+    assert last.view["blanks"] == {
+        "attacked": "No attack was made.",
+        "change": "No attack was made.",
+    }
 
 
 def test_eps_zero_is_a_control(system: MedFedPure, scan: Tensor) -> None:
     settings = AttackSettings(eps=0.0, steps=1)
-    *_, (_, _, result, *_) = analyse.analyse(system, scan, VIEW, settings)
+    *_, last = analyse.analyse(system, scan, VIEW, settings)
+    result = last.results or ""
     assert "no pixel differs" in result and "turned" not in result and "attack missed" not in result
+    assert "The attack changed no pixel." in (last.story or "")
 
 
 def test_a_failure_is_said(
@@ -77,9 +84,16 @@ def test_a_failure_is_said(
         raise RuntimeError("out of memory")
 
     monkeypatch.setattr(system, "read", broken)
-    *_, (stages, view, result, *_) = analyse.analyse(system, scan, VIEW, AttackSettings())
-    assert "The analysis failed: out of memory" in stages and states(stages)["detect"] == "failed"
-    assert "There is no result." in result and view == VIEW
+    *_, last = analyse.analyse(system, scan, VIEW, AttackSettings())
+    assert "The analysis failed: out of memory" in last.stages
+    assert states(last.stages)["detect"] == "failed" and last.analysis is None
+    assert "There is no result." in str(last.results) and last.view == VIEW
+
+
+def test_doubts_about_the_file_are_said_beside_the_output(system: MedFedPure, scan: Tensor) -> None:
+    settings = AttackSettings(kind="none")
+    *_, last = analyse.analyse(system, scan, VIEW, settings, ("The picture is <dark>.",))
+    assert "The picture is &lt;dark&gt;." in str(last.story)
 
 
 def test_watching_a_reading_changes_nothing(system: MedFedPure, scan: Tensor) -> None:

@@ -57,7 +57,7 @@ def test_each_reading_is_explained(analysis: Analysis) -> None:
     assert only.count("<img") == 5 and "Attacked scan" not in only
     assert results_view.render_explanation(replace(analysis, evidence={})) == ""
     page = results_view.render(analysis)
-    assert page.count("Expert 1") == page.count("Expert 3") == 2  # clean and attacked
+    assert page.count("Expert 1") == page.count("Expert 3") == 1  # one table, a column per scan
 
 
 def test_where_it_cannot_judge_no_map_and_no_vote_is_shown(analysis: Analysis) -> None:
@@ -65,17 +65,19 @@ def test_where_it_cannot_judge_no_map_and_no_vote_is_shown(analysis: Analysis) -
     far = replace(analysis.clean, novelty=analysis.clean.novelty_limit + 1)
     html = results_view.render_explanation(replace(analysis, clean=far))
     assert html.count("<img") == 2 + 3 and "Clean scan: cannot judge" in html
-    table = render_votes("Clean", far, analysis.evidence["clean"])
+    table = render_votes([("Clean", far)], (112, 56, 28))
     assert "tumour" not in table and "cannot judge" in table
 
 
 def test_votes_and_weights_are_the_readings_own(analysis: Analysis) -> None:
-    d, e = analysis.clean, analysis.evidence["clean"]
+    d = analysis.clean
     assert d is not None
     sure = replace(d, attention=torch.tensor([0.7, 0.2, 0.1]), tumour_probability=0.2)
     sure = replace(sure, expert_probabilities=torch.tensor([0.8, 0.3, 0.004]))
-    html = render_votes("<Clean>", sure, e)
+    html = render_votes([("<Clean>", sure)], (112, 56, 28))
     assert re.findall(r"<span>([\d.]+)</span>", html) == ["0.70", "0.20", "0.10"]
+    both = render_votes([("Clean", sure), ("Attacked", d)], (112, 56, 28))
+    assert both.count("<span>0.70</span>") == 1 and both.count("<td>") == 1 + 2 * 4
     says = re.findall(r'mf-says">([^<]+)<', html)
     assert says == ["tumour 80 %", "no tumour 70 %", "no tumour &gt; 99 %", "no tumour 80 %"]
     assert "<Clean>" not in html and "112 x 112" in html

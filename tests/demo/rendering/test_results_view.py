@@ -56,9 +56,11 @@ def test_four_outputs_and_which_flipped(analysis: Analysis) -> None:
     html = results_view.render(shown)
     assert list_outputs(html) == ["tumour", "tumour", "no tumour", "tumour"]
     assert html.count('class="mf-turned"') == 1
-    assert "The attack succeeded" in html and "The defence held" in html
+    story = results_view.render_story(shown)
+    assert "The attack succeeded" in story and "The defence held" in story
+    assert "The attack changed no pixel by more than 3 of 255 levels." in story
     lost = replace(shown, attacked=set_outputs(analysis.attacked, 0.2, 0.3))
-    assert "The defence failed" in results_view.render(lost)
+    assert "The defence failed" in results_view.render_story(lost)
 
 
 def test_the_detector_s_errors_are_shown(analysis: Analysis) -> None:
@@ -90,7 +92,11 @@ def test_the_report_holds_settings_and_figures(analysis: Analysis) -> None:
 
 
 def test_parts_that_are_not_ready_say_so(analysis: Analysis) -> None:
-    html = results_view.render(replace(analysis, clean=None, attacked=None, steps=()))
+    nothing = replace(analysis, clean=None, attacked=None, steps=())
+    html = results_view.render(nothing)
+    assert results_view.render_story(nothing) == ""
+    empty = results_view.render_empty("Choose a scan.")
+    assert all(words in empty for card in results_view.EMPTY_CARDS for words in card)
     assert "&ndash;" in html and "download" not in html and list_outputs(html) == []
 
 
@@ -103,10 +109,14 @@ def test_where_it_cannot_judge_no_class_is_shown(analysis: Analysis) -> None:
     far = {"novelty": analysis.clean.novelty_limit + 1}
     known = set_outputs(analysis.clean, 0.9, 0.8)
     strange = replace(set_outputs(analysis.attacked, 0.2, 0.3), **far)
-    html = results_view.render(replace(analysis, clean=known, attacked=strange))
-    assert list_outputs(html) == ["tumour", "tumour", "no tumour", "cannot judge"]
-    assert "Attacked scan: cannot judge" in html and "defence failed" not in html
-    html = results_view.render(replace(analysis, clean=replace(known, **far), attacked=strange))
+    shown = replace(analysis, clean=known, attacked=strange)
+    assert list_outputs(results_view.render(shown)) == [
+        "tumour", "tumour", "no tumour", "cannot judge"
+    ]  # fmt: skip
+    story = results_view.render_story(shown)
+    assert "Attacked scan: cannot judge" in story and "defence failed" not in story
+    shown = replace(shown, clean=replace(known, **far))
+    html, story = results_view.render(shown), results_view.render_story(shown)
     assert list_outputs(html) == ["tumour", "cannot judge", "no tumour", "cannot judge"]
-    assert "Clean scan: cannot judge" in html
-    assert "does no harm" not in html and "turned" in html  # the plain classifier's own output
+    assert "Clean scan: cannot judge" in story
+    assert "does no harm" not in story and "turned" in html  # the plain classifier's own output
