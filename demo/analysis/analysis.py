@@ -26,6 +26,7 @@ class Analysis:
     attacked: Diagnosis | None = None
     attack_ms: float = 0.0
     info: dict[str, Any] = field(default_factory=dict)  # of the system, with its options
+    sides: tuple[int, ...] = ()  # of each expert's input, in pixels
     doubts: tuple[str, ...] = ()  # about the file, one sentence each
     # by the reading's name
     evidence: Mapping[str, Evidence] = field(default_factory=dict)

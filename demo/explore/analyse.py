@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from torch import Tensor
 
@@ -45,7 +45,7 @@ def analyse(
     doubts: tuple[str, ...] = (),
     done: str = "Done.",
 ) -> Iterator[AnalysisView]:
-    """Read the clean scan, attack it, read the attacked one.
+    """Read the clean scan, attack it, read the attacked one; then explain both readings.
 
     Args:
         system: the pipeline, in eval mode.
@@ -58,18 +58,18 @@ def analyse(
     Yields:
         The analysis so far, after each change; the pictures and results where they are new.
     """
-    stages, shown = Stages(), 0
+    stages, shown = Stages(), (0, 0)
     steps = _iterate_steps(system, scan, settings, stages, doubts)
     try:
         for stages, analysis in steps:
-            count = len(analysis.readings)
+            parts = len(analysis.readings), len(analysis.evidence)
             yield (
                 AnalysisView(stages.render(), analysis=analysis)
-                if count == shown
+                if parts == shown
                 else _build_analysis_view(stages, view, analysis)
             )
-            shown = count
-        yield _build_analysis_view(stages.set(done, "done"), view, analysis)
+            shown = parts
+        yield AnalysisView(stages.set(done, "done").render(), analysis=analysis)
     except (RuntimeError, ValueError, MemoryError) as error:
         log.exception("an analysis failed")
         failed = stages.fail(f"The analysis failed: {error}").render()
@@ -97,19 +97,25 @@ def _iterate_steps(
 ) -> Iterator[Progress]:
     detector, purifier = system.config.detector, system.config.purifier
     info = {**system.info, "score": detector.score, "policy": purifier.policy}
-    current = Analysis(scan, settings, info=info, doubts=doubts)
+    sides = system.config.moe.sides
+    current = Analysis(scan, settings, info=info, sides=sides, doubts=doubts)
     stages = stages.set("", "done", "load", load="224 x 224 px")
     reads = _read_scan(system, current.scan, settings.seed, stages, "clean")
     for stages, clean in reads:
-        current = _add_reading(system, current, "clean", clean)
+        current = replace(current, clean=clean)
         yield stages, current
     if settings.kind == "none":
-        yield stages.set("", "skipped", "attack", attack="none"), current
+        stages = stages.set("", "skipped", "attack", attack="none")
     else:
-        yield from _run_attack(system, current, stages)
+        stages, current = yield from _run_attack(system, current, stages)
+    yield stages.set("Explaining.", "done"), current
+    evidence = {name: explain_reading(system, d) for name, d in current.readings}
+    yield stages, replace(current, evidence=evidence)
 
 
-def _run_attack(system: MedFedPure, current: Analysis, stages: Stages) -> Iterator[Progress]:
+def _run_attack(
+    system: MedFedPure, current: Analysis, stages: Stages
+) -> Generator[Progress, None, Progress]:
     """Attack step by step, then read the result."""
     settings = current.settings
     stages = stages.set("Attacking.", "idle", *STAGES, **dict.fromkeys(STAGES, ""))
@@ -129,18 +135,9 @@ def _run_attack(system: MedFedPure, current: Analysis, stages: Stages) -> Iterat
     stages = stages.set("", "done", "attack", attack=f"{current.attack_ms:.0f} ms")
     reads = _read_scan(system, current.steps[-1].x_adv[0].cpu(), settings.seed, stages, "attacked")
     for stages, attacked in reads:
-        current = _add_reading(system, current, "attacked", attacked)
+        current = replace(current, attacked=attacked)
         yield stages, current
-
-
-def _add_reading(system: MedFedPure, current: Analysis, name: str, d: Diagnosis | None) -> Analysis:
-    """Return the analysis with one more explained reading; unchanged without one."""
-    if d is None:
-        return current
-    reading: dict[str, Any] = {name: d}
-    return replace(
-        current, evidence={**current.evidence, name: explain_reading(system, d)}, **reading
-    )
+    return stages, current
 
 
 def _read_scan(

@@ -32,5 +32,7 @@ class Opening:
 
     def _analyse(self, system: MedFedPure) -> AnalysisView | None:
         scan = from_uint8(self.sample.levels)
-        *_, last = analyse.analyse(system, scan, {}, self.settings, done=LINE)
-        return None if last.analysis is None else last
+        shown = AnalysisView("")
+        for step in analyse.analyse(system, scan, {}, self.settings, done=LINE):
+            shown = shown._replace(stages=step.stages) if step.results is None else step
+        return None if shown.analysis is None else shown

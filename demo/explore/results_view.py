@@ -150,10 +150,10 @@ def _render_timings(a: Analysis) -> str:
 
 def _render_mixture(a: Analysis) -> str:
     """Render the weight and vote of each expert, and their weighted sum."""
-    named = [(f"{name.capitalize()} scan", d) for name, d in a.readings if name in a.evidence]
+    named = [(f"{name.capitalize()} scan", d) for name, d in a.readings]
     body = "&ndash;"
     if named:
-        body = explanation.render_votes(named, a.evidence[a.readings[0][0]].sides)
+        body = explanation.render_votes(named, a.sides)
         unpurified = [
             f"{name.lower()} {wording.format_percent(d.tumour_probability_unpurified)}"
             for name, d in named

@@ -36,7 +36,16 @@ def analysis(system: MedFedPure, scan: Tensor, ends_at: EndsAt) -> Analysis:
     attacked = ((scan * 255 + 3).clamp(max=255).round() / 255).float()
     clean, after = system.read(scan), system.read(attacked)
     known = {"clean": explain_reading(system, clean), "attacked": explain_reading(system, after)}
-    return Analysis(scan, AttackSettings(), ends_at(attacked), clean, after, 12.0, evidence=known)
+    return Analysis(
+        scan,
+        AttackSettings(),
+        ends_at(attacked),
+        clean,
+        after,
+        12.0,
+        evidence=known,
+        sides=system.config.moe.sides,
+    )
 
 
 def bars(svg: str, kind: str) -> list[tuple[float, float, float]]:
