@@ -14,7 +14,7 @@ from typing import Any
 from PIL import Image
 
 from bench.app.browser import open_browser
-from bench.app.load_test import analyse, make_scans
+from bench.app.load_test import make_scans
 from bench.app.server import APP, run_app
 
 TABS = ("explore", "batch", "learn", "about")
@@ -39,9 +39,7 @@ def visit_tabs(app: Sequence[str] = APP) -> Iterator[tuple[str, Any]]:
     """Yield each tab's name, and the page that shows it filled."""
     with run_app(app) as served, open_browser() as guest:
         page = guest.open(served.url, 1600, 1000)
-        page.click("#sample-0")
-        page.wait_for_selector(".mv-has-scan")
-        analyse(page)
+        page.wait_for_selector(".mf-line:has-text('finished example')")
         for tab in TABS:
             show_tab(page, tab)
             yield tab, page

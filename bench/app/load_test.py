@@ -168,7 +168,7 @@ def make_scans(count: int) -> list[bytes]:
 def drop_scan(page: Any, data: bytes) -> None:
     file = {"name": "scan.png", "mimeType": "image/png", "buffer": data}
     page.set_input_files("#file input[type=file]", file)
-    page.wait_for_selector(".mv-has-scan")
+    page.wait_for_selector("#scan:has-text('Scan loaded')")
 
 
 def analyse(page: Any) -> None:

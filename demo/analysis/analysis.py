@@ -12,7 +12,19 @@ from core.attacks import Step
 from core.diagnosis import Diagnosis
 from demo.analysis.attack import AttackSettings
 from demo.analysis.explanation import Evidence
-from demo.analysis.hospitals import HospitalReading
+
+
+@dataclass(frozen=True)
+class HospitalReading:
+    """Output of one hospital's system for a scan."""
+
+    hospital: int
+    can_judge: bool
+    tumour_probability: float
+    flagged: bool
+    score: float
+    tau: float
+    t_star: int
 
 
 @dataclass(frozen=True)

@@ -3,30 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from core.memoize import shared_computation
+from demo.analysis.analysis import Analysis, HospitalReading
 
 if TYPE_CHECKING:
     from core.diagnosis import Diagnosis
     from core.weights import Systems
-    from demo.analysis.analysis import Analysis
-
-
-@dataclass(frozen=True)
-class HospitalReading:
-    """Output of one hospital's system for a scan."""
-
-    hospital: int
-    can_judge: bool
-    tumour_probability: float
-    flagged: bool
-    score: float
-    tau: float
-    t_star: int
 
 
 class HospitalReader:

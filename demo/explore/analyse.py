@@ -36,6 +36,12 @@ class AnalysisView(NamedTuple):
     decision: str | None = None
     analysis: Analysis | None = None
 
+    def update(self, later: AnalysisView) -> AnalysisView:
+        """Return what the page shows after a later step."""
+        if later.results is not None:
+            return later
+        return self._replace(stages=later.stages, analysis=later.analysis)
+
 
 def analyse(
     system: MedFedPure,

@@ -11,8 +11,8 @@ from typing import Any
 import gradio as gr
 
 from core.weights import Systems
-from demo.analysis.analysis import Analysis
-from demo.analysis.hospitals import HospitalReader, HospitalReading
+from demo.analysis.analysis import Analysis, HospitalReading
+from demo.analysis.hospitals import HospitalReader
 from demo.explore.cancellation import RequestGeneration
 from demo.rendering import wording
 from demo.rendering.html import render_meter, render_sentence

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -32,7 +33,6 @@ class Opening:
 
     def _analyse(self, system: MedFedPure) -> AnalysisView | None:
         scan = from_uint8(self.sample.levels)
-        shown = AnalysisView("")
-        for step in analyse.analyse(system, scan, {}, self.settings, done=LINE):
-            shown = shown._replace(stages=step.stages) if step.results is None else step
+        steps = analyse.analyse(system, scan, {}, self.settings, done=LINE)
+        shown = functools.reduce(AnalysisView.update, steps)
         return None if shown.analysis is None else shown

@@ -190,24 +190,24 @@ class ExploreTab:
         """Show the finished example to each visitor who arrives."""
         if self.opening is None or self.page is None:
             return
-        inputs = [self.generation, self.token]
-        shown = self.page.load(self._open, inputs, [self.controls.truth, *chosen[1:]], **PRIVATE)
+        shown = self.page.load(self._open, [self.generation, self.token], chosen, **PRIVATE)
         self.hospitals.read_after(shown)
 
     def _open(self, generation: RequestGeneration, token: str) -> Iterator[tuple[Any, ...]]:
         """Show the example's scan, then its finished analysis, unless the visitor was faster."""
-        assert self.opening is not None
-        started, sample = generation.reading, self.opening.sample
-        truth, *outputs = self._take_example(sample, token)
-        yield truth, *outputs
-        last = self.opening.wait()
-        if last is None or last.analysis is None or generation.reading != started:
-            yield (gr.skip(),) * (1 + len(outputs))
+        if self.opening is None or generation.reading:
+            yield gr.skip()
             return
-        series = self.series_cache.get(outputs[0])
+        outputs = self._take_example(self.opening.sample, token)
+        yield outputs
+        last = self.opening.wait()
+        if last is None or generation.reading:
+            yield gr.skip()
+            return
+        series = self.series_cache.get(outputs[1])
         view = {**selection.view_selection(series).view, **(last.view or {})}
-        head = (gr.skip(),) * (1 + len(outputs) - len(last) - len(self._show_sections(None)))
-        yield *head, *last._replace(view=view), *self._show_sections(last.analysis)
+        shown = *last._replace(view=view), *self._show_sections(last.analysis)
+        yield *((gr.skip(),) * (len(outputs) - len(shown))), *shown
 
     def _analyse(
         self,

@@ -82,13 +82,24 @@ def wait_for_line(page: Any, words: str) -> None:
     )
 
 
+def open_settings(page: Any) -> None:
+    """Unfold the settings that are not needed at first."""
+    page.click("#more > button")
+    page.wait_for_selector("#steps", state="visible")
+
+
+def wait_for_scan(page: Any) -> None:
+    """Wait until the dropped file is the chosen scan, in place of the example."""
+    page.wait_for_selector("#scan >> text=Scan loaded")
+
+
 def set_steps(page: Any, steps: int) -> None:
     box = page.locator("#steps input[type=number]")
     box.fill(str(steps))
     box.press("Tab")
 
 
-PANELS = ["original", "attacked", "change", "error", "purified", "compare"]
+PANELS = ["original", "attacked", "change", "error", "evidence", "purified", "compare"]
 READ_BACK = """([panel, width, height]) => {
   const canvas = document.querySelector(`[data-panel=${panel}] canvas`);
   const [left, top, side] = canvas.dataset.place.split(",").map(Number);

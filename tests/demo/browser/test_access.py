@@ -9,7 +9,14 @@ import pytest
 from core.scan import to_png
 from demo.phantom import draw_phantom
 from tests.demo.browser.accessibility import RULES, find_violations
-from tests.demo.browser.browsing import NEEDS_BROWSER, Served, drop, wait_for_line
+from tests.demo.browser.browsing import (
+    NEEDS_BROWSER,
+    Served,
+    drop,
+    open_settings,
+    wait_for_line,
+    wait_for_scan,
+)
 from tools.screenshots import THEMES, set_theme
 
 pytestmark = NEEDS_BROWSER
@@ -26,15 +33,18 @@ def test_no_tab_has_a_violation(served: Served, visit: Any) -> None:
             rules = RULES if theme == THEMES[0] else ["color-contrast"]
             found[f"{name}, {theme}"] = find_violations(page, rules)
 
+    wait_for_line(page, "finished example")
     check("start")
     drop(page, b"no picture", "bad.png")
     page.wait_for_selector(".mf-scan[role=alert]")
     check("refusal")
     drop(page, to_png(draw_phantom(1, True)))
-    page.wait_for_selector(".mv-has-scan")
+    wait_for_scan(page)
     page.click("#analyse")
     wait_for_line(page, "Done.")
     check("results")
+    open_settings(page)
+    check("settings")
     page.locator("#norm label", has_text="L2").click()
     page.wait_for_selector("#main.stale .mf-stale", state="visible")
     check("stale")

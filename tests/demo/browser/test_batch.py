@@ -16,7 +16,15 @@ from torch import Tensor
 from core.scan import to_png
 from demo.phantom import draw_phantom
 from demo.rendering import wording
-from tests.demo.browser.browsing import NEEDS_BROWSER, Served, drop, set_steps, wait_for_line
+from tests.demo.browser.browsing import (
+    NEEDS_BROWSER,
+    Served,
+    drop,
+    open_settings,
+    set_steps,
+    wait_for_line,
+    wait_for_scan,
+)
 
 pytestmark = [*NEEDS_BROWSER, pytest.mark.slow]
 
@@ -96,7 +104,7 @@ def test_others_are_served_between_the_scans_of_a_batch(
 ) -> None:
     first, second = visit(served.url), visit(served.url)
     drop(second, to_png(scan))
-    second.wait_for_selector("#scan img")
+    wait_for_scan(second)
     second.locator("#kind label", has_text="none").click()
     drop_files(first, {f"{n}.png": to_png(draw_phantom(n, True)) for n in range(12)})
     first.click("#batch-run")
@@ -111,9 +119,12 @@ def test_the_report_is_made_when_it_is_asked_for(
     served: Served, visit: Callable[[str], Any], tmp_path: Path
 ) -> None:
     page = visit(served.url)
-    assert not page.locator("#report-pdf").is_visible()  # there is nothing to report yet
+    wait_for_line(page, "finished example")
+    assert page.locator("#report-pdf").is_visible()
     page.click("#sample-0")
-    page.wait_for_selector("#scan >> text=Synthetic")
+    wait_for_line(page, "Choose a scan, then press Analyse.")
+    assert not page.locator("#report-pdf").is_visible()  # there is nothing to report yet
+    open_settings(page)
     set_steps(page, 2)
     page.click("#analyse")
     wait_for_line(page, "Done.")

@@ -19,9 +19,11 @@ from tests.demo.browser.browsing import (
     SHOTS,
     Served,
     drop,
+    open_settings,
     read_back,
     same,
     wait_for_line,
+    wait_for_scan,
 )
 
 pytestmark = [*NEEDS_BROWSER, pytest.mark.slow]
@@ -34,7 +36,7 @@ def test_upload_attack_read(served: Served, visit: Callable[[str], Any], scan: T
     )  # though the system prefers light
     assert "not for clinical use" in page.inner_text("#header")
     drop(page, to_png(scan))
-    page.wait_for_selector("#scan img")
+    wait_for_scan(page)
     page.click("#analyse")
     wait_for_line(page, "Done.")
     with page.expect_download() as download:
@@ -52,7 +54,6 @@ def test_upload_attack_read(served: Served, visit: Callable[[str], Any], scan: T
     assert page.locator(".mf-stage.mf-done").count() == 5
     for text in (
         "Error map",
-        "could not predict, not disease",
         "Purified",
         "Experts: weight and vote",
         "Final diagnosis",
@@ -65,6 +66,7 @@ def test_upload_attack_read(served: Served, visit: Callable[[str], Any], scan: T
         assert page.evaluate("document.documentElement.scrollWidth") <= width
         picture = Image.open(SHOTS / f"{width}.png").convert("L")
         assert np.asarray(picture).mean() < 90  # a dark page, not a white one
+    open_settings(page)
     page.locator("#norm label", has_text="L2").click()
     page.wait_for_selector("#main.stale .mf-stale", state="visible")
     stored = page.evaluate(
@@ -186,7 +188,8 @@ def test_panels_move_together(served: Served, visit: Callable[[str], Any]) -> No
     page.keyboard.press("?")
     page.wait_for_selector(".mv-keys >> text=error map over the scan")
     page.keyboard.press("Escape")
-    page.keyboard.press("6")
+    page.keyboard.press("7")
+    page.wait_for_selector("[data-panel=compare]", state="visible")
     assert page.locator(".mv-panel:visible").count() == 1
     page.keyboard.press("Escape")
     assert page.locator(".mv-panel:visible").count() == 6

@@ -20,10 +20,12 @@ from tests.demo.browser.browsing import (
     ROOT,
     Served,
     drop,
+    open_settings,
     read_back,
     same,
     set_steps,
     wait_for_line,
+    wait_for_scan,
 )
 from tests.demo.browser.serve import REFUSAL
 
@@ -75,6 +77,7 @@ def test_an_attack_can_be_stopped(served: Served, visit: Callable[[str], Any]) -
     page.click("#sample-1")
     page.wait_for_selector("#scan >> text=Known failure")
     assert page.is_checked('#truth input[value="no tumour"]')  # as it was drawn
+    open_settings(page)
     set_steps(page, 40)
     page.locator("#aim label", has_text="the defence").click()
     page.click("#analyse")
@@ -93,7 +96,7 @@ def test_two_visitors_get_their_own_results(served: Served, visit: Callable[[str
     pages = [visit(served.url) for _ in scans]
     for page, scan in zip(pages, scans, strict=True):
         drop(page, to_png(scan))
-        page.wait_for_selector("#scan img")
+        wait_for_scan(page)
     for page in pages:
         page.click("#analyse")
     for page, scan in zip(pages, scans, strict=True):

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import functools
 import re
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -13,12 +15,18 @@ from core.scan import to_uint8
 from demo.analysis.attack import AttackSettings
 from demo.analysis.staged_reading import stream_reading
 from demo.explore import analyse
+from demo.explore.analyse import AnalysisView
 from demo.explore.cancellation import RequestGeneration
 from demo.explore.series import build_series
 from demo.explore.tab import DROPPED_STEP, ExploreTab
 from demo.rendering import wording
 
 VIEW = {"key": "a scan"}
+
+
+def analyse_all(system: MedFedPure, scan: Tensor, *arguments: Any) -> AnalysisView:
+    """Return what the page shows at the end."""
+    return functools.reduce(AnalysisView.update, analyse.analyse(system, scan, VIEW, *arguments))
 
 
 def states(html: str) -> dict[str, str]:
@@ -60,7 +68,7 @@ def test_what_came_too_late_changes_nothing_on_the_page(system: MedFedPure, scan
 
 def test_without_an_attack_the_clean_scan_is_read_alone(system: MedFedPure, scan: Tensor) -> None:
     settings = AttackSettings(kind="none")
-    *_, last = analyse.analyse(system, scan, VIEW, settings)
+    last = analyse_all(system, scan, settings)
     assert states(last.stages)["attack"] == "skipped" and last.results and last.view
     assert "attacked-scan.png" not in last.results
     assert last.view["blanks"] == {
@@ -71,7 +79,7 @@ def test_without_an_attack_the_clean_scan_is_read_alone(system: MedFedPure, scan
 
 def test_eps_zero_is_a_control(system: MedFedPure, scan: Tensor) -> None:
     settings = AttackSettings(eps=0.0, steps=1)
-    *_, last = analyse.analyse(system, scan, VIEW, settings)
+    last = analyse_all(system, scan, settings)
     result = last.results or ""
     assert "no pixel differs" in result and "turned" not in result and "attack missed" not in result
     assert "The attack changed no pixel." in (last.story or "")
@@ -84,7 +92,7 @@ def test_a_failure_is_said(
         raise RuntimeError("out of memory")
 
     monkeypatch.setattr(system, "read", broken)
-    *_, last = analyse.analyse(system, scan, VIEW, AttackSettings())
+    last = analyse_all(system, scan, AttackSettings())
     assert "The analysis failed: out of memory" in last.stages
     assert states(last.stages)["detect"] == "failed" and last.analysis is None
     assert "There is no result." in str(last.results) and last.view == VIEW
@@ -92,7 +100,7 @@ def test_a_failure_is_said(
 
 def test_doubts_about_the_file_are_said_beside_the_output(system: MedFedPure, scan: Tensor) -> None:
     settings = AttackSettings(kind="none")
-    *_, last = analyse.analyse(system, scan, VIEW, settings, ("The picture is <dark>.",))
+    last = analyse_all(system, scan, settings, ("The picture is <dark>.",))
     assert "The picture is &lt;dark&gt;." in str(last.story)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import copy
+import functools
 import itertools
 import json
 import re
@@ -31,6 +32,7 @@ from demo.analysis.hospitals import HospitalReader
 from demo.batch import pdf as batch_pages
 from demo.batch.worklist import Worklist
 from demo.explore import analyse, hospitals_view, slices
+from demo.explore.analyse import AnalysisView
 from demo.explore.attack_trajectory import AttackSteps
 from demo.explore.cancellation import RequestGeneration
 from demo.explore.hospitals_view import HospitalsSection
@@ -80,7 +82,8 @@ def render_table(analysis: Analysis) -> str:
 
 
 def test_pooled_weights_show_no_hospital(tiny_system: MedFedPure, scan: Tensor) -> None:
-    *_, shown = analyse.analyse(tiny_system, scan, {}, AttackSettings(*VALUES))
+    steps = analyse.analyse(tiny_system, scan, {}, AttackSettings(*VALUES))
+    shown = functools.reduce(AnalysisView.update, steps)
     assert shown.results and "ospital" not in shown.stages + shown.results + str(shown.decision)
     assert shown.analysis is not None and shown.analysis.elsewhere == {}
     document = report.build_document(shown.analysis)
