@@ -8,6 +8,7 @@ from core.diagnosis import Diagnosis
 from core.scan import to_png
 from demo.analysis.analysis import Analysis
 from demo.rendering import explanation, wording
+from demo.rendering.flag_reasons import render_flag_reasons
 from demo.rendering.html import render_link, render_meter
 from demo.rendering.verdicts import collect_verdicts, name_outputs
 from demo.report import document
@@ -127,25 +128,31 @@ def _render_detector(a: Analysis) -> str:
         rows += (
             f"<dt>{name.capitalize()} scan</dt>"
             f"<dd><strong>{'attack suspected' if d.flagged else 'not suspected'}</strong> "
-            f'<em class="mf-{tone}">{words}</em>{render_meter(d.confidence, "rank of the score")}'
-            f"<small>score {d.score:.3g}, threshold τ {d.tau:.3g}; scores above "
-            f"{wording.format_percent(d.confidence)} of clean scans; "
-            f"purified at t* = {d.t_star}; novelty {d.novelty:.1f}, judged up to "
-            f"{d.novelty_limit:.1f}</small></dd>"
+            f'<em class="mf-{tone}">{words}</em>{render_meter(d.confidence, "rank of the score")}</dd>'
         )
-    body = f"<dl>{rows or '&ndash;'}</dl>{_render_timings(a)}"
+    body = "&ndash;"
+    if rows:
+        reasons = f"<h3>Why was it flagged?</h3>{render_flag_reasons(a.readings)}"
+        body = f"<dl>{rows}</dl>{reasons}{_render_figures(a)}"
     return f'<section class="mf-card"><h3>{title}</h3>{body}</section>'
 
 
-def _render_timings(a: Analysis) -> str:
+def _render_figures(a: Analysis) -> str:
+    """Render the detector's figures and all times, folded."""
     lines = [
-        f"{name} scan: " + ", ".join(f"{k} {v:.0f} ms" for k, v in d.timings_ms.items())
+        f"{name} scan: score {d.score:.3g}, threshold τ {d.tau:.3g}; scores above "
+        f"{wording.format_percent(d.confidence)} of clean scans; purified at t* = {d.t_star}; "
+        f"novelty {d.novelty:.1f}, judged up to {d.novelty_limit:.1f}; "
+        + ", ".join(f"{k} {v:.0f} ms" for k, v in d.timings_ms.items())
         for name, d in a.readings
     ]
     if a.attack_ms:
         lines.append(f"attack: {a.attack_ms:.0f} ms")
     items = "".join(f"<li>{escape(line)}</li>" for line in lines)
-    return f'<ul class="mf-note mf-times" aria-label="Timings">{items}</ul>' if items else ""
+    return (
+        "<details><summary>Figures and times</summary>"
+        f'<ul class="mf-note mf-times">{items}</ul></details>'
+    )
 
 
 def _render_mixture(a: Analysis) -> str:

@@ -22,7 +22,13 @@ from core.diagnosis import Diagnosis
 from core.scan import Volume, to_uint8
 from demo.analysis.analysis import Analysis
 from demo.explore.series import Series
-from demo.rendering import images, wording
+from demo.rendering import images
+from demo.rendering.error_map import describe_error_map
+from demo.rendering.flag_reasons import (
+    MAX_EVIDENCE,
+    describe_evidence_map,
+    encode_evidence_layer,
+)
 from demo.rendering.verdicts import name_outputs
 
 View = dict[str, Any]
@@ -43,7 +49,7 @@ def build_viewer() -> gr.HTML:
         apply_default_css=False,
         elem_id="viewer",
         error_top=images.MAX_ERROR * 255,
-        evidence_top=1,
+        evidence_top=MAX_EVIDENCE,
         error_table=_encode(images.apply_cividis(steps)),
         change_table=_encode(images.apply_diverging(np.linspace(-1, 1, 257))),
     )
@@ -78,7 +84,7 @@ def build_view(series: Series | None, scan: Tensor | None = None) -> View:
 
 def build_layers(analysis: Analysis) -> View:
     """Build the layers of an analysis, to be added to the view of its scan."""
-    captions: dict[str, tuple[str, str]] = {"error": ("", wording.ERROR_CAPTION)}  # tone, words
+    captions: dict[str, tuple[str, str]] = {"error": ("", describe_error_map())}  # tone, words
     found: View = {"captions": captions}
     if analysis.settings.kind == "none":
         found["blanks"] = dict.fromkeys(("attacked", "change"), "No attack was made.")
@@ -88,7 +94,9 @@ def build_layers(analysis: Analysis) -> View:
     before = name_outputs(analysis.clean) if analysis.clean else ("", "")
     for (name, d), picture in zip(analysis.readings, ("original", "attacked"), strict=False):
         found[f"{name}_error"] = encode_error_layer(d)
+        found[f"{name}_evidence"] = encode_evidence_layer(d)
         found[f"{name}_purified"] = encode_layer(to_uint8(d.purified)[0])
+        captions[f"{name}_evidence"] = "", describe_evidence_map(d)
         undefended, defended = name_outputs(d)
         tones = ["", ""]
         if name == "attacked":

@@ -26,4 +26,4 @@ def describe_error_map(path: Path = RESULTS) -> str:
         return ERROR_CAPTION
     figure = f"AUROC {auroc:.2f}".replace(" 0.", " .")
     worth = "hardly better than chance" if auroc < NEARLY_CHANCE else "better than chance"
-    return f"{ERROR_CAPTION.removesuffix('.')}; as a detector it is {worth} ({figure})."
+    return f"{ERROR_CAPTION.removesuffix('.')}; as a detector {worth} ({figure})."

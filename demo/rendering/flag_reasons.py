@@ -27,7 +27,7 @@ PAPER = "the paper's score has one measurement, the mean squared error of the au
 NOTHING = "no measurement is above that of an average clean scan"
 # Fixed scales, so that two runs can be compared by eye.
 MAX_BAR = 5.0  # points of the score
-MAX_EVIDENCE = 4.0
+MAX_EVIDENCE = 5.0
 EVIDENCE_STEP = 1 / 1024  # unit of the map sent, in points
 
 
@@ -62,17 +62,14 @@ def describe_evidence_map(d: Diagnosis) -> str:
     reason = find_reasons(d).strongest
     if reason is None:
         return f"No map: {NOTHING}."
-    return (
-        f"Where the strongest reason lies: {MEASUREMENTS[reason.name]}. Unit: points of the score, "
-        "if the whole scan were like the patch."
-    )
+    return f"Strongest reason: {MEASUREMENTS[reason.name]}."
 
 
 def encode_evidence_layer(d: Diagnosis) -> dict[str, Any] | None:
     """Encode the map of the strongest reason as a layer of the viewer; None without one.
 
-    The unit is a point of the fused score, to the nearest `EVIDENCE_STEP`; patches at or below
-    usual are 0. Colours are brightest from `MAX_EVIDENCE` on.
+    The unit is a point of the fused score, if the whole scan were like the patch; patches at or
+    below usual are 0. Colours are brightest from `MAX_EVIDENCE` on.
     """
     found = find_reasons(d).map
     if found is None or d.score_name == "paper":

@@ -13,7 +13,7 @@ RESEARCH = "Research and teaching only - not for clinical use"
 NOTICE = f"{RESEARCH}. On a public server upload no patient data."
 PUBLIC_NOTICE = f"{RESEARCH}. This page is public: upload no patient data."
 CLASSES = ("no tumour", "tumour")
-ERROR_CAPTION = "Shows what the autoencoder could not predict, not disease."
+ERROR_CAPTION = "What the autoencoder could not predict, not disease."
 AIMS = {
     "plain": "the plain classifier",
     "mixture": "the trained mixture, without detector and purifier",

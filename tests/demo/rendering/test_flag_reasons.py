@@ -155,8 +155,8 @@ def test_the_error_maps_words_follow_the_figure(tmp_path: Path, auroc: float, wo
     path = tmp_path / "detection.json"
     row = {"scores": {"paper": {"auroc": auroc}}}
     path.write_text(json.dumps({"rows": {"plain, eps 0.015": row}}))
-    start = "Shows what the autoencoder could not predict, not disease"
-    assert describe_error_map(path) == f"{start}; as a detector it is {words}."
+    start = "What the autoencoder could not predict, not disease"
+    assert describe_error_map(path) == f"{start}; as a detector {words}."
 
 
 @pytest.mark.parametrize("content", [None, "{", "[1]", '{"rows": {}}'])
