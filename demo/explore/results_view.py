@@ -128,7 +128,8 @@ def _render_detector(a: Analysis) -> str:
         rows += (
             f"<dt>{name.capitalize()} scan</dt>"
             f"<dd><strong>{'attack suspected' if d.flagged else 'not suspected'}</strong> "
-            f'<em class="mf-{tone}">{words}</em>{render_meter(d.confidence, "rank of the score")}</dd>'
+            f'<em class="mf-{tone}">{words}</em>'
+            f"{render_meter(d.confidence, 'rank of the score')}</dd>"
         )
     body = "&ndash;"
     if rows:
