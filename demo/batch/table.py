@@ -6,6 +6,7 @@ from html import escape
 
 from demo.batch.worklist import Reading, Scan, Worklist
 from demo.rendering import wording
+from demo.rendering.html import render_placeholder
 
 EMPTY_MESSAGE = "Drop several files here: each becomes a row, numbered in the order of arrival."
 HEADS = (
@@ -17,7 +18,7 @@ HEADS = (
 def render(work: Worklist, each: bool) -> str:
     """Render progress and table."""
     if not work.scans:
-        return f'<div class="mf-empty"><p>{EMPTY_MESSAGE}</p></div>'
+        return render_placeholder(EMPTY_MESSAGE)
     rows = work.list_rows(each)
     heads = "".join(f'<th scope="col">{escape(head)}</th>' for head in HEADS)
     reading = next((s for s, result in rows if result is None), None) if work.running else None

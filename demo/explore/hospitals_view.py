@@ -15,7 +15,7 @@ from demo.analysis.analysis import Analysis, HospitalReading
 from demo.analysis.hospitals import HospitalReader
 from demo.explore.cancellation import RequestGeneration
 from demo.rendering import wording
-from demo.rendering.html import render_meter, render_sentence
+from demo.rendering.html import render_meter, render_placeholder, render_sentence
 from demo.serving.events import ON_CPU, PRIVATE
 
 log = logging.getLogger(__name__)
@@ -85,7 +85,7 @@ class HospitalsSection:
 
 def render_empty() -> str:
     """Render the section before there is an analysis."""
-    return _render_card(render_sentence(WAITING_MESSAGE))
+    return _render_card(render_placeholder(WAITING_MESSAGE))
 
 
 def render_table(analysis: Analysis, found: Readings, count: int) -> str:

@@ -19,6 +19,7 @@ from demo.learn.quiz import NAMES, Round, Tally
 from demo.learn.text import QUIZ, TEXTS
 from demo.phantom import draw_phantom
 from demo.rendering import images
+from demo.rendering.html import render_placeholder
 from demo.serving.events import ON_CPU, PRIVATE
 
 log = logging.getLogger(__name__)
@@ -28,6 +29,16 @@ NO_SCAN_MESSAGE = "First choose a scan in step 1."
 NO_ATTACK_MESSAGE = "First attack the scan."
 Computation = Callable[..., Iterator[tuple[Lesson, str]]]
 SCAN, ATTACK, DETECT, PURIFY, VOTE = range(5)
+EMPTY = [
+    render_placeholder(words)
+    for words in (
+        "The scan and its numbers.",
+        "Each step of the attack.",
+        "Error maps and both scores.",
+        "The scan, noised and purified.",
+        "Each expert's weight and vote.",
+    )
+]
 
 
 class LearnTab:
@@ -41,7 +52,9 @@ class LearnTab:
         self.round = gr.State(None, time_to_live=KEEP_SECONDS)
         self.tally = gr.State(Tally(), time_to_live=KEEP_SECONDS)
         # created before they are placed: an early step clears the views of later ones
-        self.views = [gr.HTML(elem_id=f"learned-{i}", render=False) for i in range(5)]
+        self.views = [
+            gr.HTML(html, elem_id=f"learned-{i}", render=False) for i, html in enumerate(EMPTY)
+        ]
         self.step = gr.Slider(
             0, STEPS, STEPS, step=1, label="Step of the attack", elem_id="lesson-step", render=False
         )
@@ -141,7 +154,7 @@ class LearnTab:
 
         def handle(*values: Any) -> Iterator[tuple[Any, ...]]:
             before = [gr.skip()] * shows
-            after = [""] * (VOTE - shows) if shows <= ATTACK else [gr.skip()] * (VOTE - shows)
+            after = EMPTY[shows + 1 :] if shows <= ATTACK else [gr.skip()] * (VOTE - shows)
             if system is None or (values and values[0] is None):
                 yield gr.skip(), gr.skip(), *before, _render_sentence(NO_SCAN_MESSAGE), *after
                 return

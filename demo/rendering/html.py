@@ -20,6 +20,11 @@ def render_sentence(words: str) -> str:
     return f'<p class="mf-say">{escape(words)}</p>' if words else ""
 
 
+def render_placeholder(words: str) -> str:
+    """Render what will be in a place that is still empty."""
+    return f'<p class="mf-placeholder">{escape(words)}</p>'
+
+
 def render_picture(scan: Tensor, name: str, note: str, over: str = "") -> str:
     """Render a scan (1, H, W) with its name, a smaller note and optional HTML over it."""
     return render_figure(images.encode_scan(scan), name, note, over)
