@@ -49,7 +49,7 @@ def analyse(
     view: viewer.View,
     settings: AttackSettings,
     doubts: tuple[str, ...] = (),
-    done: str = "Done.",
+    done: str = "",
 ) -> Iterator[AnalysisView]:
     """Read the clean scan, attack it, read the attacked one; then explain both readings.
 
@@ -59,7 +59,7 @@ def analyse(
         view: of the same scan, as the viewer shows it.
         settings: the attack.
         doubts: about the file, one sentence each.
-        done: line under the stages at the end.
+        done: line under the stages at the end, if not the usual one.
 
     Yields:
         The analysis so far, after each change; the pictures and results where they are new.
@@ -75,6 +75,7 @@ def analyse(
                 else _build_analysis_view(stages, view, analysis)
             )
             shown = parts
+        done = done or ("Done." if settings.num_steps else "Done, without an attack.")
         yield AnalysisView(stages.set(done, "done").render(), analysis=analysis)
     except (RuntimeError, ValueError, MemoryError) as error:
         log.exception("an analysis failed")

@@ -153,7 +153,9 @@ def apply_window(values: np.ndarray, low: float, high: float) -> np.ndarray:
     return grey
 
 
-PLACES = "[...document.querySelectorAll('.mv canvas')].map(c => c.dataset.place)"
+PLACES = (
+    "[...document.querySelectorAll('.mv-panel:not([hidden]) canvas')].map(c => c.dataset.place)"
+)
 
 
 def test_panels_move_together(served: Served, visit: Callable[[str], Any]) -> None:
