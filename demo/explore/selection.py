@@ -60,7 +60,7 @@ def view_selection(
     if series.refusal and not insists:
         return SelectionView(None, view, render_line(scan, series.refusal, refused=True))
     said = COLOUR_WARNING if series.refusal else words or _describe(series, READY_MESSAGE)
-    doubts = (COLOUR_WARNING,) if series.refusal else getattr(series.volume, "doubts", ())
+    doubts = (COLOUR_WARNING,) if series.refusal else series.volume.doubts
     return SelectionView(scan, view, render_line(scan, said), doubts)
 
 

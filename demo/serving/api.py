@@ -42,6 +42,7 @@ The object holds exactly these keys:
 - slice (integer): number of the slice that was read, from 1
 - slices (integer): number of slices in the file
 - notes (array): notes on how the file was read, as sentences
+- doubts (array): those of the notes that make the picture worth doubting
 Federated weights hold one system per hospital: `hospital` chooses one, by default the first.
 A file that cannot be read gives an error message of one sentence."""
 
@@ -116,5 +117,11 @@ def read_once(
         raise ScanError(f"There is no slice {number}: the file has {len(volume)}.")
     settings = AttackSettings(kind="none", seed=seed)
     diagnosis = system.read(volume.slice(number - 1), settings.seed)
-    about = {"kind": volume.kind, "slice": number, "slices": len(volume), "notes": volume.notes}
+    about = {
+        "kind": volume.kind,
+        "slice": number,
+        "slices": len(volume),
+        "notes": [str(note) for note in volume.notes],
+        "doubts": list(volume.doubts),
+    }
     return diagnosis.to_dict() | about

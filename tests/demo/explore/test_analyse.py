@@ -45,8 +45,8 @@ def test_stages_light_up_in_the_pipeline_s_order(system: MedFedPure, scan: Tenso
     assert any("step 1 of 2" in html for html, *_ in seen)
     views = [shown.view for shown in seen if shown.view is not None]
     pictures = [{n for n in view if n.startswith(("clean", "attacked"))} for view in views]
-    clean = {"clean_error", "clean_purified"}
-    both = clean | {"attacked", "attacked_error", "attacked_purified"}
+    clean = {"clean_error", "clean_evidence", "clean_purified"}
+    both = clean | {"attacked", "attacked_error", "attacked_evidence", "attacked_purified"}
     assert pictures == [clean, both, both] and views[-1]["key"] == VIEW["key"]
     assert [len(shown.analysis.steps) for shown in seen if shown.analysis][-1] == 3  # and the clean
     assert all((shown.results is None) == (shown.view is None) for shown in seen)

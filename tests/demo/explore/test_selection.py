@@ -11,6 +11,7 @@ from torch import Tensor
 
 from core.pipeline import MedFedPure
 from core.scan import Volume, to_uint8
+from core.scan.volume import Doubt
 from demo.explore import selection, slices
 from demo.explore.series import Series, build_series
 from demo.phantom import draw_phantom
@@ -54,6 +55,12 @@ def test_a_colour_picture_is_refused_and_read_on_request(photograph: bytes) -> N
     assert refused.scan is None and 'role="alert"' in refused.line and refused.view["scan"]
     insisted = selection.view_selection(series, insists=True)
     assert insisted.scan is not None and selection.COLOUR_WARNING in insisted.line
+    assert insisted.doubts == (selection.COLOUR_WARNING,)
+
+
+def test_doubts_about_a_file_go_with_its_scan(scan: Tensor) -> None:
+    volume = replace(stack(scan), notes=("A plain fact.", Doubt("The picture is dark.")))
+    assert selection.view_selection(Series(volume)).doubts == ("The picture is dark.",)
 
 
 def test_refusals_are_escaped_alerts() -> None:
