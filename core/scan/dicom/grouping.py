@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from functools import partial
 from itertools import pairwise
 
 import numpy as np
 
+from core.scan.dicom.header import Header
 from core.scan.dicom.slices import Slice
+from core.scan.errors import ScanError
 from core.scan.volume import Doubt
 
 Split = Callable[[Sequence[Slice]], Iterable[Hashable]]  # the group of each slice
 MAX_ANGLE = np.radians(3)  # between slices of one stack; headers round their directions
 MAX_NAMED = 3  # groups that a note names
+MAX_PICTURES = 100_000  # of all files together
+MAX_PLANES = 100  # compared with each other; beyond, directions are rounded
 TIMING = "MRTimingAndRelatedParametersSequence"
 # Numbers that one stack shares, their place in a multi-frame file, and the ratio of neighbouring
 # values from which they part: a repetition time that follows the heart does not part a series.
@@ -31,9 +35,16 @@ NUMBERS = (
 )
 
 
-def group_slices(slices: Sequence[Slice]) -> list[list[Slice]]:
-    """Part slices into stacks, in order of their first slices."""
-    groups = [list(slices)]
+def group_slices(headers: Mapping[int, Header]) -> list[list[Slice]]:
+    """Part the slices of numbered files into stacks, in order of their first slices.
+
+    Raises:
+        ScanError: there are too many.
+    """
+    if sum(header.pictures for header in headers.values()) > MAX_PICTURES:
+        raise ScanError(f"There are more than {MAX_PICTURES:,} pictures: send a single series.")
+    frames = ((n, k, header) for n, header in headers.items() for k in range(header.frames))
+    groups = [[Slice(n, frame * header.tiles, header) for n, frame, header in frames]]
     splits: list[Split] = [_read_identities, _compare_directions]
     splits += [partial(_rank, *numbers) for numbers in NUMBERS]
     for split in splits:
@@ -42,7 +53,7 @@ def group_slices(slices: Sequence[Slice]) -> list[list[Slice]]:
             for one, key in zip(group, split(group), strict=True):
                 parts.setdefault((n, key), []).append(one)
         groups = list(parts.values())
-    return sorted(groups)
+    return sorted([tile for one in group for tile in one.tiles] for group in groups)
 
 
 def describe_rest(chosen: Sequence[Slice], stacks: Sequence[Sequence[Slice]]) -> list[str]:
@@ -86,9 +97,13 @@ def _compare_directions(slices: Sequence[Slice]) -> Iterable[Hashable]:
             yield -1
             continue
         near = (n for n, old in enumerate(known) if (old * found).sum(-1).min() > np.cos(MAX_ANGLE))
-        if (key := next(near, len(known))) == len(known):
+        if (key := next(near, len(known))) < len(known):
+            yield key
+        elif key < MAX_PLANES:
             known.append(found)
-        yield key
+            yield key
+        else:
+            yield tuple(found.round(1).flat)
 
 
 def _rank(keyword: str, group: str, ratio: float, slices: Sequence[Slice]) -> Iterable[Hashable]:

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 import math
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, NamedTuple, cast
 
 import numpy as np
 
+from core.scan.dicom.mosaic import PRIVATE, count_tiles
 from core.scan.dicom.repair import complete_header
 from core.scan.errors import MAX_UNPACKED, MB, ScanError, check_volume
-from core.scan.volume import Doubt
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
 MAX_HEADER = 16 * MB  # that is read; 2,000 frames with their own geometry take 5 MB
+MAX_READS = 1_000_000  # of a header: each part of it takes more memory than its bytes
 UNDEFINED_LENGTH = 0xFFFFFFFF  # the length of compressed pixels
 PIXELS = {0x7FE00008: "FloatPixelData", 0x7FE00009: "DoubleFloatPixelData", 0x7FE00010: "PixelData"}
 IMPLICIT, EXPLICIT, DEFLATED, BIG_ENDIAN = (
@@ -35,8 +36,6 @@ COMPRESSED = {
 READABLE = {IMPLICIT, EXPLICIT, BIG_ENDIAN, *COMPRESSED}
 GREY = ("MONOCHROME1", "MONOCHROME2")
 COLOUR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT", "PALETTE COLOR")
-MOSAIC = "MOSAIC"  # a value of ImageType: Siemens' tiles of all slices in one picture
-MOSAIC_COUNT = (0x0019, 0x100A)  # private; in the block of "SIEMENS MR HEADER"
 # Compared between files, as hashes alone: descriptions may name a patient
 SERIES = ("SeriesInstanceUID", "SeriesNumber", "SeriesDescription", "ProtocolName")
 SERIES_WITHOUT_UID = ("StudyInstanceUID", "FrameOfReferenceUID", *SERIES)
@@ -174,14 +173,12 @@ def read_header(data: bytes) -> Header:
         Exception: of any kind, where the file is damaged.
     """
     from pydicom.filereader import read_dataset
-    from pydicom.tag import Tag
     from pydicom.uid import UID
 
     body, start, syntax = data_set(data)
     file = _LimitedFile(body)
     file.seek(start)
-    kept = {Tag(keyword) for keyword in (*KEYWORDS.split(), *SERIES_WITHOUT_UID, *WEIGHTING)}
-    kept |= {Tag(0x0019, 0x0010), Tag(MOSAIC_COUNT)}
+    kept = _list_tags()
     found: list[Pixels] = []
     is_directory = False
 
@@ -190,8 +187,8 @@ def read_header(data: bytes) -> Header:
         is_directory = is_directory or tag >> 16 == 4
         if tag in PIXELS:
             found.append(Pixels(PIXELS[tag], vr or "OW", file.tell(), length))
-        elif tag not in kept and length != UNDEFINED_LENGTH:
-            file.limit += length  # it is skipped
+        elif (tag not in kept or tag >> 16 & 1) and length != UNDEFINED_LENGTH:
+            file.limit += length
         return tag in PIXELS
 
     ds = read_dataset(
@@ -211,14 +208,15 @@ def read_header(data: bytes) -> Header:
     notes = complete_header(ds, GREY + COLOUR)
     shape = int(ds.Rows), int(ds.Columns)
     frames, counted = _count_frames(ds, pixels, len(body))
-    tiles, mosaic = _count_tiles(ds, shape)
+    tiles, mosaic = count_tiles(ds, shape)
     is_known = bool(ds.get("SeriesInstanceUID"))
     series, weighting = (
         hash(tuple(str(ds.get_item(name).value) for name in names if name in ds))
         for names in (SERIES if is_known else SERIES_WITHOUT_UID, WEIGHTING)
     )
-    for name in (*SERIES_WITHOUT_UID, *WEIGHTING):
-        ds.pop(Tag(name), None)
+    for name in (*SERIES_WITHOUT_UID, *WEIGHTING, *PRIVATE):
+        if name in ds:
+            del ds[name]
     header = Header(
         ds, syntax, pixels, frames, shape, series, weighting, tiles, (*notes, *counted, *mosaic)
     )
@@ -232,7 +230,7 @@ def read_header(data: bytes) -> Header:
             "The DICOM file contains neither grey values nor usual colours: "
             "export it as a greyscale (MONOCHROME2) image."
         )
-    check_volume(header.frames, *header.shape)  # mosaics too: their tiles are no more values
+    check_volume(header.pictures, *header.picture_shape)
     return header
 
 
@@ -253,6 +251,14 @@ def data_set(data: bytes) -> tuple[bytes, int, str]:
     return body, 0, EXPLICIT
 
 
+@cache
+def _list_tags() -> set[int]:
+    from pydicom.tag import Tag
+
+    named = (*KEYWORDS.split(), *SERIES_WITHOUT_UID, *WEIGHTING)
+    return {*map(Tag, named), *map(Tag, PRIVATE)}
+
+
 def _count_frames(ds: Dataset, pixels: Pixels, end: int) -> tuple[int, list[str]]:
     """Return the declared number of frames, or else those that the pixels fill exactly."""
     if declared := int(ds.get("NumberOfFrames") or 0):
@@ -265,39 +271,25 @@ def _count_frames(ds: Dataset, pixels: Pixels, end: int) -> tuple[int, list[str]
     return frames, [f"The header does not say how many slices there are: the data hold {frames}."]
 
 
-def _count_tiles(ds: Dataset, shape: tuple[int, int]) -> tuple[int, list[str]]:
-    """Return the slices in each frame, and a note where they are more than one."""
-    if MOSAIC not in (ds.get("ImageType") or ()):
-        return 1, []
-    count = 0
-    with contextlib.suppress(KeyError, TypeError, ValueError):
-        value = ds[MOSAIC_COUNT].value
-        count = int.from_bytes(value[:2], "little") if isinstance(value, bytes) else int(value)
-    side = math.isqrt(max(count - 1, 0)) + 1
-    if count < 2 or shape[0] % side or shape[1] % side:
-        shown = "The picture is a mosaic of several slices, shown as one: export them singly."
-        return 1, [Doubt(shown)]
-    return count, [f"Each picture is a mosaic of {count} slices: they are read one by one."]
-
-
 class _LimitedFile(io.BytesIO):
     """A file of which `MAX_HEADER` bytes can be read, besides those that are skipped."""
 
     def __init__(self, data: bytes) -> None:
         super().__init__(data)
-        self.end, self.limit = len(data), MAX_HEADER
+        self.end, self.limit, self.reads = len(data), MAX_HEADER, 0
 
     def read(self, size: int | None = -1, /) -> bytes:
         """Read as `BytesIO` does.
 
         Raises:
-            ScanError: beyond the limit.
+            ScanError: beyond the limit, or after more than `MAX_READS` calls.
         """
         rest = self.end - self.tell()
         size = rest if size is None or size < 0 else min(size, rest)
-        if self.tell() + size > self.limit:
+        self.reads += 1
+        if self.tell() + size > self.limit or self.reads > MAX_READS:
             raise ScanError(
-                f"More than {MAX_HEADER // MB} MB of other data precede the picture in the DICOM "
-                "file: export it without them."
+                "The DICOM header is larger than can be read here: export the file without "
+                "private data, or in smaller parts."
             )
         return super().read(size)

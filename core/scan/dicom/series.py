@@ -36,8 +36,7 @@ def read_series(files: Sequence[File], any_picture: bool) -> Volume:
         NotAnMRIError: a colour photograph, unless `any_picture`.
     """
     headers, notes = _read_headers(files)
-    slices = [Slice(n, k, one) for n, one in headers.items() for k in range(one.pictures)]
-    stacks = [sort_slices(group) for group in group_slices(slices)]
+    stacks = [sort_slices(group) for group in group_slices(headers)]
     chosen = max(stacks, key=lambda one: (len(one.slices), one.slices[0].plane == "axial"))
     notes += describe_rest(chosen.slices, [one.slices for one in stacks]) + chosen.notes
     data, slices, damage = _read_values(chosen.slices, files, any_picture)

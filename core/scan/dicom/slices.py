@@ -25,6 +25,11 @@ class Slice(NamedTuple):
         return self.picture // self.header.tiles
 
     @property
+    def tiles(self) -> list[Slice]:
+        """The slices of the frame that begins with this one."""
+        return [self._replace(picture=self.picture + n) for n in range(self.header.tiles)]
+
+    @property
     def directions(self) -> np.ndarray | None:
         """Unit vectors (2, 3) of rows and columns, towards the patient's left, back and head."""
         found = np.array(self.numbers("ImageOrientationPatient", 6, "PlaneOrientationSequence"))

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from dicom_maker import build_data_set, encode_native
 from pydicom.dataset import Dataset
+from refusals import get_refusal
 from series_maker import AXIAL, build_slice, picture, read_order, zip_files
 
 from core.scan import read_volume
@@ -247,6 +248,24 @@ def test_many_time_points_do_not_outweigh_a_longer_stack():
     files = [build_slice(n, SeriesInstanceUID="1.2.9") for n in range(5)]
     files += [build_slice(k, ImagePositionPatient=[0, 0, 5 * (k % 2)]) for k in range(8)]
     assert read_order(read_volume(zip_files(*files))) == [0, 1, 2, 3, 4]
+
+
+def test_a_hundred_planes_are_told_apart_and_more_do_no_harm(monkeypatch):
+    """Beyond the limit directions are rounded: no plane joins a stack of another."""
+    monkeypatch.setattr("core.scan.dicom.grouping.MAX_PLANES", 3)
+    files = [
+        build_slice(
+            n, ImageOrientationPatient=[1, 0, 0, 0, float(np.cos(turn)), float(np.sin(turn))]
+        )
+        for n, turn in enumerate(np.radians([0, 20, 40, 60, 60, 60, 80, 80]))
+    ]
+    assert read_order(read_volume(files)) == [3, 4, 5]
+
+
+def test_more_pictures_than_can_be_grouped_are_refused(monkeypatch):
+    monkeypatch.setattr("core.scan.dicom.grouping.MAX_PICTURES", 3)
+    message = get_refusal(read_volume, [build_slice(n) for n in range(4)])
+    assert message == "There are more than 3 pictures: send a single series."
 
 
 def test_what_may_name_a_patient_is_compared_and_not_kept(caplog, capsys):

@@ -169,6 +169,23 @@ def test_a_mosaic_is_read_slice_by_slice(syntax):
     assert volume.notes == ("Each picture is a mosaic of 7 slices: they are read one by one.",)
 
 
+def build_csa(count: int) -> bytes:
+    """Return Siemens' own header of one entry, as files without the standard private block do."""
+    entry = struct.pack("<64si4s3i", b"NumberOfImagesInMosaic", 1, b"US", 6, 1, 77)
+    value = str(count).encode().ljust(4, b"\0")
+    return (
+        b"SV10\4\3\2\1" + struct.pack("<2I", 1, 77) + entry + struct.pack("<4i", *[4] * 4) + value
+    )
+
+
+def test_the_number_of_tiles_may_stand_in_siemens_own_header():
+    ds, mosaic = build_mosaic(TILES, 3, creator="")
+    ds.private_block(0x0029, "SIEMENS CSA HEADER", create=True).add_new(0x10, "OB", build_csa(7))
+    assert np.array_equal(read_volume(encode_native(ds, mosaic)).data, TILES)
+    ds[0x0029, 0x1010].value = b"SV10" + b"\xff" * 96
+    assert "shown as one" in read_volume(encode_native(ds, mosaic)).notes[0]
+
+
 def test_of_mosaics_at_many_times_the_first_is_read():
     files = []
     for n in range(3):
