@@ -55,12 +55,8 @@ def _split_frames(header: Header, data: bytes) -> Iterator[bytes]:
     from pydicom.encaps import generate_frames
 
     body = data_set(data)[0]
-    ds, start = header.ds, header.pixels.start
+    start, size = header.pixels.start, header.pixels.frame_bytes
     if not header.pixels.are_compressed:
-        values = header.shape[0] * header.shape[1] * ds.SamplesPerPixel
-        if header.photometric == "YBR_FULL_422":
-            values = values // 3 * 2
-        size = values * ds.BitsAllocated // 8
         held = min(header.pixels.length, len(body) - start) // size
         if held < header.frames:
             raise _incomplete_error(header, held)

@@ -70,6 +70,7 @@ class Pixels(NamedTuple):
     vr: str
     start: int
     length: int
+    frame_bytes: int = 0  # of an uncompressed frame
 
     @property
     def are_compressed(self) -> bool:
@@ -204,8 +205,11 @@ def read_header(data: bytes) -> Header:
             "The DICOM file contains no picture (it may be a report, a plan or a DICOMDIR): "
             "send the image files."
         )
-    pixels = found[-1]
     notes = complete_header(ds, GREY + COLOUR)
+    values = int(ds.Rows * ds.Columns * ds.SamplesPerPixel)
+    if ds.PhotometricInterpretation == "YBR_FULL_422":
+        values = values // 3 * 2
+    pixels = found[-1]._replace(frame_bytes=values * ds.BitsAllocated // 8)
     shape = int(ds.Rows), int(ds.Columns)
     frames, counted = _count_frames(ds, pixels, len(body))
     tiles, mosaic = count_tiles(ds, shape)
@@ -263,8 +267,7 @@ def _count_frames(ds: Dataset, pixels: Pixels, end: int) -> tuple[int, list[str]
     """Return the declared number of frames, or else those that the pixels fill exactly."""
     if declared := int(ds.get("NumberOfFrames") or 0):
         return declared, []
-    size = ds.Rows * ds.Columns * ds.SamplesPerPixel * ds.BitsAllocated // 8
-    held = min(pixels.length, end - pixels.start)
+    size, held = pixels.frame_bytes, min(pixels.length, end - pixels.start)
     if pixels.are_compressed or size < 1 or held < 2 * size or held % size > 1:  # padded to even
         return 1, []
     frames = held // size

@@ -47,8 +47,6 @@ def complete_header(ds: Dataset, photometrics: Sequence[str]) -> list[str]:
     if "ModalityLUTSequence" in ds and not _is_table(ds):
         del ds.ModalityLUTSequence
         notes.append("The header's table of units is empty or damaged: stored values are read.")
-    if any(_is_no_number(ds, keyword) for keyword in ("RescaleSlope", "RescaleIntercept")):
-        notes.append("The header's rescale slope or intercept is no number and is left out.")
     return notes
 
 
@@ -62,11 +60,3 @@ def _is_table(ds: Dataset) -> bool:
     except Exception:  # a malformed table must not refuse a good picture
         return False
     return True
-
-
-def _is_no_number(ds: Dataset, keyword: str) -> bool:
-    try:
-        float(ds.get(keyword) or 0)
-    except (ValueError, TypeError):
-        return True
-    return False

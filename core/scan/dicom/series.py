@@ -182,6 +182,9 @@ def _read_windows(one: Slice) -> tuple[Window, ...]:
 def _collect_warnings(header: Header) -> list[str]:
     modality = header.ds.get("Modality")
     found = list(header.notes)
+    units = [name for name in ("RescaleSlope", "RescaleIntercept") if name in header.ds]
+    if any(header.ds.get_item(name).value and not header.numbers(name, 1) for name in units):
+        found.append("The header's rescale slope or intercept is no number and is left out.")
     if modality in OTHER_MODALITIES:
         found.append(
             Doubt(f"The file says it is {modality}, not MR: the models were trained on MR only.")

@@ -2,56 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pytest
-from dicom_maker import build_data_set, encode_native
-from pydicom.dataset import Dataset
 from refusals import get_refusal
-from series_maker import AXIAL, build_slice, picture, read_order, zip_files
+from series_maker import (
+    AXIAL,
+    PLANES,
+    build_frames,
+    build_slice,
+    place_frame,
+    read_order,
+    zip_files,
+)
 
 from core.scan import read_volume
 
-SAGITTAL, CORONAL = [0, 1, 0, 0, 0, -1], [1, 0, 0, 0, 0, -1]
-PLANES = {"sagittal": SAGITTAL, "coronal": CORONAL, "axial": AXIAL}
 MARKS = {
     "sagittal": ("A", "P", "S", "I"),
     "coronal": ("R", "L", "S", "I"),
     "axial": ("R", "L", "A", "P"),
 }
-
-
-def item(**attributes: Any) -> Dataset:
-    ds = Dataset()
-    for keyword, value in attributes.items():
-        setattr(ds, keyword, value)
-    return ds
-
-
-def build_frames(frames: Sequence[dict[str, Any]]) -> bytes:
-    """Return a multi-frame file: frame n is picture n, with functional groups of its own."""
-    stored = np.stack([picture(n) for n in range(len(frames))])
-    ds = build_data_set(stored, NumberOfFrames=len(frames))
-    ds.SharedFunctionalGroupsSequence = [
-        item(PixelMeasuresSequence=[item(PixelSpacing=["0.5", "0.75"])])
-    ]
-    ds.PerFrameFunctionalGroupsSequence = [
-        item(**{name: [item(**attributes)] for name, attributes in groups.items()})
-        for groups in frames
-    ]
-    return encode_native(ds, stored)
-
-
-def place_frame(plane: str, n: int, offset: float = 0) -> dict[str, Any]:
-    """Return the groups of slice n of a plane, 10 mm from slice n - 1."""
-    normal = np.cross(*np.array(PLANES[plane]).reshape(2, 3))
-    position = [float(x) for x in normal * (10 * n + offset)]
-    return {
-        "PlaneOrientationSequence": {"ImageOrientationPatient": PLANES[plane]},
-        "PlanePositionSequence": {"ImagePositionPatient": position},
-    }
 
 
 @pytest.mark.parametrize("offset", [0, 3.3], ids=["coincident", "interleaved"])

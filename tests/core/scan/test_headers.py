@@ -20,6 +20,7 @@ from dicom_maker import (
 from PIL import Image
 from pydicom.dataset import Dataset
 from refusals import get_refusal
+from series_maker import build_mosaic
 
 from core.scan import read_volume, to_uint8
 from core.scan.errors import MB
@@ -141,19 +142,6 @@ def test_proportions_of_pixels(attributes, spacing, is_in_mm):
 
 
 # --- mosaics, and frames that are not counted ----------------------------------------------------
-
-
-def build_mosaic(tiles: np.ndarray, side: int, creator: str = "SIEMENS MR HEADER", **more: Any):
-    """Return tiles (N, H, W) in rows of `side`, as Siemens stores them; N unless it is 0."""
-    count, height, width = tiles.shape
-    mosaic = np.zeros((side * height, side * width), dtype=np.uint16)
-    for n, tile in enumerate(tiles):
-        top, left = height * (n // side), width * (n % side)
-        mosaic[top : top + height, left : left + width] = tile
-    ds = build_data_set(mosaic, 12, ImageType=["ORIGINAL", "PRIMARY", "M", "ND", "MOSAIC"], **more)
-    if creator:
-        ds.private_block(0x0019, creator, create=True).add_new(0x0A, "US", count)
-    return ds, mosaic
 
 
 TILES = np.stack([PICTURE + n for n in range(7)])
