@@ -62,12 +62,13 @@ def files_in_folder(folder: Path) -> list[Callable[[], bytes]]:
     sizes = [path.stat().st_size for path in found]
     check_bytes(max(sizes, default=0), MAX_VOLUME_BYTES)
     _check_size(sum(sizes))
-    return [path.read_bytes for path in sorted(found, key=lambda path: rank_name(str(path)))]
+    return [path.read_bytes for path in sorted(found, key=rank_name)]
 
 
-def rank_name(name: str) -> list[tuple[int, str]]:
-    """Return a key that sorts names as people do: IM2 before IM10."""
-    parts = re.split("([0-9]+)", name.lower())
+def rank_name(source: str | Path | bytes) -> list[tuple[int, str]]:
+    """Return a key that sorts names as people do: IM2 before IM10; bytes have no name."""
+    name = "" if isinstance(source, bytes) else str(source).lower()
+    parts = re.split("([0-9]+)", name)
     numbers = (part.lstrip("0") if n % 2 else part for n, part in enumerate(parts))
     return [(len(part) if n % 2 else 0, part) for n, part in enumerate(numbers)]
 

@@ -134,9 +134,8 @@ def _read(source: Source | Sequence[str | Path | bytes], any_picture: bool) -> V
     if isinstance(source, Image.Image):
         return read_picture(source, any_picture)
     if not isinstance(source, str | Path | bytes):
-        names = ["" if isinstance(one, bytes) else str(one) for one in source]
-        order = sorted(range(len(source)), key=lambda n: rank_name(names[n]))
-        return read_series([partial(_load, source[n]) for n in order], any_picture)
+        ordered = sorted(source, key=rank_name)
+        return read_series([partial(_load, one) for one in ordered], any_picture)
     if not isinstance(source, bytes) and Path(source).is_dir():
         return read_series(files_in_folder(Path(source)), any_picture)
     data = _load(source)

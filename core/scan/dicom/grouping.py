@@ -14,7 +14,6 @@ from core.scan.dicom.slices import Slice
 from core.scan.errors import ScanError
 from core.scan.volume import Doubt
 
-Split = Callable[[Sequence[Slice]], Iterable[Hashable]]  # the group of each slice
 MAX_ANGLE = np.radians(3)  # between slices of one stack; headers round their directions
 MAX_NAMED = 3  # groups that a note names
 MAX_PICTURES = 100_000  # of all files together
@@ -45,7 +44,10 @@ def group_slices(headers: Mapping[int, Header]) -> list[list[Slice]]:
         raise ScanError(f"There are more than {MAX_PICTURES:,} pictures: send a single series.")
     frames = ((n, k, header) for n, header in headers.items() for k in range(header.frames))
     groups = [[Slice(n, frame * header.tiles, header) for n, frame, header in frames]]
-    splits: list[Split] = [_read_identities, _compare_directions]
+    splits: list[Callable[[Sequence[Slice]], Iterable[Hashable]]] = [
+        _read_identities,
+        _compare_directions,
+    ]
     splits += [partial(_rank, *numbers) for numbers in NUMBERS]
     for split in splits:
         parts: dict[tuple[int, Hashable], list[Slice]] = {}
@@ -67,12 +69,8 @@ def describe_rest(chosen: Sequence[Slice], stacks: Sequence[Sequence[Slice]]) ->
     if rest:
         named = [_describe(one) for one in rest[:MAX_NAMED]]
         named += [f"{len(rest) - MAX_NAMED} more groups"] if len(rest) > MAX_NAMED else []
-        notes.append(
-            Doubt(
-                "Only slices of one plane and one weighting are read together: "
-                f"{_describe(chosen)}; left out: {', '.join(named)}."
-            )
-        )
+        rule = "Only slices of one plane and one weighting are read together"
+        notes.append(Doubt(f"{rule}: {_describe(chosen)}; left out: {', '.join(named)}."))
     return notes
 
 
@@ -97,13 +95,9 @@ def _compare_directions(slices: Sequence[Slice]) -> Iterable[Hashable]:
             yield -1
             continue
         near = (n for n, old in enumerate(known) if (old * found).sum(-1).min() > np.cos(MAX_ANGLE))
-        if (key := next(near, len(known))) < len(known):
-            yield key
-        elif key < MAX_PLANES:
+        if (key := next(near, len(known))) == len(known) < MAX_PLANES:
             known.append(found)
-            yield key
-        else:
-            yield tuple(found.round(1).flat)
+        yield key if key < len(known) else tuple(found.round(1).flat)
 
 
 def _rank(keyword: str, group: str, ratio: float, slices: Sequence[Slice]) -> Iterable[Hashable]:

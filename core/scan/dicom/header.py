@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 MAX_HEADER = 16 * MB  # that is read; 2,000 frames with their own geometry take 5 MB
 MAX_READS = 1_000_000  # of a header: each part of it takes more memory than its bytes
+DIRECTORY = 4  # the group of a DICOMDIR's list of files
 UNDEFINED_LENGTH = 0xFFFFFFFF  # the length of compressed pixels
 PIXELS = {0x7FE00008: "FloatPixelData", 0x7FE00009: "DoubleFloatPixelData", 0x7FE00010: "PixelData"}
 IMPLICIT, EXPLICIT, DEFLATED, BIG_ENDIAN = (
@@ -30,9 +31,7 @@ RLE = "1.2.840.10008.1.2.5"
 JPEG, EXTENDED, PROCESS_14, LOSSLESS, LS, NEAR_LS, LOSSLESS_2000, JPEG_2000 = (
     f"1.2.840.10008.1.2.4.{n}" for n in (50, 51, 57, 70, 80, 81, 90, 91)
 )
-COMPRESSED = {
-    *(RLE, JPEG, EXTENDED, PROCESS_14, LOSSLESS, LS, NEAR_LS, LOSSLESS_2000, JPEG_2000),
-}
+COMPRESSED = {RLE, JPEG, EXTENDED, PROCESS_14, LOSSLESS, LS, NEAR_LS, LOSSLESS_2000, JPEG_2000}
 READABLE = {IMPLICIT, EXPLICIT, BIG_ENDIAN, *COMPRESSED}
 GREY = ("MONOCHROME1", "MONOCHROME2")
 COLOUR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT", "PALETTE COLOR")
@@ -44,12 +43,10 @@ WEIGHTING = ("ImageType", "ScanningSequence", "SequenceName")
 KEYWORDS = """\
     SOPClassUID Modality InstanceNumber NumberOfFrames BurnedInAnnotation
     SamplesPerPixel PhotometricInterpretation PlanarConfiguration Rows Columns
-    BitsAllocated BitsStored HighBit PixelRepresentation
-    PixelPaddingValue PixelPaddingRangeLimit
+    BitsAllocated BitsStored HighBit PixelRepresentation PixelPaddingValue PixelPaddingRangeLimit
     RescaleSlope RescaleIntercept ModalityLUTSequence WindowCenter WindowWidth VOILUTSequence
     PixelSpacing NominalScannedPixelSpacing ImagerPixelSpacing PixelAspectRatio
-    SliceThickness SpacingBetweenSlices SliceLocation
-    ImageOrientationPatient ImagePositionPatient
+    SliceThickness SpacingBetweenSlices SliceLocation ImageOrientationPatient ImagePositionPatient
     EchoNumbers EchoTime InversionTime RepetitionTime FlipAngle DiffusionBValue
     SharedFunctionalGroupsSequence PerFrameFunctionalGroupsSequence
     RedPaletteColorLookupTableDescriptor RedPaletteColorLookupTableData
@@ -181,11 +178,10 @@ def read_header(data: bytes) -> Header:
     file.seek(start)
     kept = _list_tags()
     found: list[Pixels] = []
-    is_directory = False
+    groups: set[int] = set()
 
     def at_pixels(tag: int, vr: str | None, length: int) -> bool:
-        nonlocal is_directory
-        is_directory = is_directory or tag >> 16 == 4
+        groups.add(tag >> 16)
         if tag in PIXELS:
             found.append(Pixels(PIXELS[tag], vr or "OW", file.tell(), length))
         elif (tag not in kept or tag >> 16 & 1) and length != UNDEFINED_LENGTH:
@@ -201,7 +197,7 @@ def read_header(data: bytes) -> Header:
     )
     if not found:
         has_picture = "Image Storage" in UID(ds.get("SOPClassUID") or "Image Storage").name
-        raise (ScanError if has_picture and not is_directory else NoPictureError)(
+        raise (ScanError if has_picture and DIRECTORY not in groups else NoPictureError)(
             "The DICOM file contains no picture (it may be a report, a plan or a DICOMDIR): "
             "send the image files."
         )
@@ -291,8 +287,5 @@ class _LimitedFile(io.BytesIO):
         size = rest if size is None or size < 0 else min(size, rest)
         self.reads += 1
         if self.tell() + size > self.limit or self.reads > MAX_READS:
-            raise ScanError(
-                "The DICOM header is larger than can be read here: export the file without "
-                "private data, or in smaller parts."
-            )
+            raise ScanError("The DICOM header is too large: export the file without private data.")
         return super().read(size)

@@ -6,6 +6,8 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from core.scan.errors import ScanError
 
 if TYPE_CHECKING:
@@ -20,6 +22,8 @@ def complete_header(ds: Dataset, photometrics: Sequence[str]) -> list[str]:
     Raises:
         ScanError: the size of the picture or of a pixel is missing.
     """
+    from pydicom.pixels import apply_modality_lut
+
     lacking = [words for keyword, words in NEEDED.items() if not isinstance(ds.get(keyword), int)]
     if lacking:
         raise ScanError(
@@ -41,22 +45,12 @@ def complete_header(ds: Dataset, photometrics: Sequence[str]) -> list[str]:
     if not ds.get("BitsStored"):
         ds.BitsStored = ds.BitsAllocated
         assumed.append(f"BitsStored {ds.BitsStored}")
-    are = "is" if len(assumed) == 1 else "are"
-    listed = f"The header is incomplete or misspelt: {' and '.join(assumed)} {are} assumed."
+    listed = f"The header is incomplete or misspelt; assumed: {', '.join(assumed)}."
     notes = [listed] if assumed else []
-    if "ModalityLUTSequence" in ds and not _is_table(ds):
+    try:
+        if "ModalityLUTSequence" in ds:
+            apply_modality_lut(np.zeros((1, 1), dtype=np.int32), ds)
+    except Exception:  # a malformed table must not refuse a good picture
         del ds.ModalityLUTSequence
         notes.append("The header's table of units is empty or damaged: stored values are read.")
     return notes
-
-
-def _is_table(ds: Dataset) -> bool:
-    """Return True for a modality lookup table that can be applied."""
-    import numpy as np
-    from pydicom.pixels import apply_modality_lut
-
-    try:
-        apply_modality_lut(np.zeros((1, 1), dtype=np.int32), ds)
-    except Exception:  # a malformed table must not refuse a good picture
-        return False
-    return True

@@ -94,9 +94,8 @@ def _read_headers(files: Sequence[File]) -> tuple[dict[int, Header], list[str]]:
             "There are no DICOM slices in the zip or folder: send pictures and NIfTI volumes "
             "one by one, and unpack nested zips."
         )
-    are = "is" if reasons.total() == 1 else "are"
     listed = ", ".join(f"{count} {reason}" for reason, count in reasons.items())
-    left_out = f"{reasons.total()} of {len(files)} files {are} left out: {listed}."
+    left_out = f"Of {len(files)} files some are left out: {listed}."
     return headers, [Doubt(left_out)] if reasons else []
 
 
@@ -149,9 +148,8 @@ def _describe_damage(left: Collection[int], count: int) -> list[str]:
         )
     named = ", ".join(str(n + 1) for n in sorted(left)[:MAX_NAMED])
     more = f" and {len(left) - MAX_NAMED} more" if len(left) > MAX_NAMED else ""
-    are = "is" if len(left) == 1 else "are"
-    slices = "Slice" if len(left) == 1 else "Slices"
-    return [Doubt(f"{slices} {named}{more} of {count} {are} damaged or incomplete and left out.")]
+    rule = f"Of {count} slices some are damaged or incomplete and left out"
+    return [Doubt(f"{rule}: number {named}{more}.")]
 
 
 def _read_display_range(header: Header) -> tuple[float, float] | None:

@@ -8,6 +8,7 @@ import numpy as np
 
 from core.scan.dicom.header import Header
 
+MEASURES = "PixelMeasuresSequence"
 PLANES = ("sagittal", "coronal", "axial")  # by the axis of the patient that the normal follows
 SPACINGS = ("PixelSpacing", "NominalScannedPixelSpacing", "ImagerPixelSpacing", "PixelAspectRatio")
 
@@ -53,11 +54,8 @@ class Slice(NamedTuple):
     @property
     def gap(self) -> float:
         """The declared distance from slice to slice in mm; 0 if it is unknown."""
-        apart, thick = (
-            self.numbers(keyword, 1, "PixelMeasuresSequence")
-            for keyword in ("SpacingBetweenSlices", "SliceThickness")
-        )
-        return next(iter(apart or thick), 0.0)
+        apart = self.numbers("SpacingBetweenSlices", 1, MEASURES)
+        return next(iter(apart or self.numbers("SliceThickness", 1, MEASURES)), 0.0)
 
     def numbers(self, keyword: str, count: int = 0, group: str = "") -> list[float]:
         """Return an attribute's values, as `Header.numbers` does."""
@@ -66,7 +64,7 @@ class Slice(NamedTuple):
     def read_spacing(self) -> tuple[tuple[float, float] | None, bool]:
         """Read distances of rows and of columns; False where they are not mm in the patient."""
         for keyword in SPACINGS:
-            found = self.numbers(keyword, 2, "PixelMeasuresSequence")
+            found = self.numbers(keyword, 2, MEASURES)
             if found and min(found) > 0:
                 return (found[0], found[1]), keyword == "PixelSpacing"
         return None, True

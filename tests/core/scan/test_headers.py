@@ -39,22 +39,22 @@ def build(without: str = "", stored: np.ndarray = PICTURE, **attributes: Any) ->
 
 # --- poor headers --------------------------------------------------------------------------------
 
-ASSUMED = "The header is incomplete or misspelt: "
+ASSUMED = "The header is incomplete or misspelt; assumed: "
 
 
 @pytest.mark.parametrize(
     ("data", "note"),
     [
-        (build("PhotometricInterpretation"), ASSUMED + "MONOCHROME2 is assumed."),
+        (build("PhotometricInterpretation"), ASSUMED + "MONOCHROME2."),
         (
             build(PhotometricInterpretation="monochrome2"),
-            ASSUMED + "MONOCHROME2 is assumed.",
+            ASSUMED + "MONOCHROME2.",
         ),
-        (build("SamplesPerPixel"), ASSUMED + "SamplesPerPixel 1 is assumed."),
-        (build("BitsStored"), ASSUMED + "BitsStored 16 is assumed."),
+        (build("SamplesPerPixel"), ASSUMED + "SamplesPerPixel 1."),
+        (build("BitsStored"), ASSUMED + "BitsStored 16."),
         (
             build("SamplesPerPixel", PhotometricInterpretation="Monochrome 2"),
-            ASSUMED + "MONOCHROME2 and SamplesPerPixel 1 are assumed.",
+            ASSUMED + "MONOCHROME2, SamplesPerPixel 1.",
         ),
         (
             build(ModalityLUTSequence=[Dataset()]),
@@ -95,7 +95,7 @@ def test_colours_without_a_photometric_are_rgb():
     del ds.PhotometricInterpretation
     volume = read_volume(encode_native(ds, stored))
     assert np.array_equal(volume.data[0], grey)
-    assert volume.notes[0] == ASSUMED + "RGB is assumed."
+    assert volume.notes[0] == ASSUMED + "RGB."
 
 
 def test_a_slope_of_nonsense_leaves_the_intercept():

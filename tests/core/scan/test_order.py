@@ -144,28 +144,30 @@ def test_a_damaged_slice_is_left_out_and_named(damage):
     for n, values in zip(read_order(volume), volume.data, strict=True):
         assert np.array_equal(values, picture(n))
     assert volume.gap == 5
-    assert volume.notes == ("Slice 5 of 12 is damaged or incomplete and left out.",)
+    assert volume.notes == ("Of 12 slices some are damaged or incomplete and left out: number 5.",)
 
 
 def test_values_that_are_not_numbers_leave_out_their_slice():
     files = [build_slice(n, RescaleSlope="1e300" if n == 1 else "1") for n in range(3)]
     volume = read_volume(files)
     assert read_order(volume) == [0, 2]
-    assert volume.notes == ("Slice 2 of 3 is damaged or incomplete and left out.",)
+    assert volume.notes == ("Of 3 slices some are damaged or incomplete and left out: number 2.",)
 
 
 def test_half_of_the_slices_may_be_damaged_and_no_more():
     files = [cut(build_slice(n)) if n % 2 else build_slice(n) for n in range(6)]
     volume = read_volume(files)
     assert read_order(volume) == [0, 2, 4]
-    assert volume.notes == ("Slices 2, 4, 6 of 6 are damaged or incomplete and left out.",)
+    assert volume.notes == (
+        "Of 6 slices some are damaged or incomplete and left out: number 2, 4, 6.",
+    )
     message = get_refusal(read_volume, [*files[:5], *map(cut, map(build_slice, (6, 7)))])
     assert message == "4 of 7 slices are damaged or incomplete: send the series again."
 
 
 def test_many_damaged_slices_are_counted():
     files = [cut(build_slice(n)) if n < 13 else build_slice(n) for n in range(30)]
-    assert "9, 10 and 3 more of 30 are damaged" in read_volume(files).notes[0]
+    assert "number 1, 2, 3, 4, 5, 6, 7, 8, 9, 10 and 3 more." in read_volume(files).notes[0]
 
 
 def test_a_single_damaged_file_stays_an_error():
@@ -182,7 +184,7 @@ def test_files_without_a_readable_header_are_counted(data, reason):
     for source in ([*files, data], zip_files(*files, data)):
         volume = read_volume(source)
         assert read_order(volume) == [0, 1, 2, 3]
-        assert volume.notes == (f"1 of 5 files is left out: 1 {reason}.",)
+        assert volume.notes == (f"Of 5 files some are left out: 1 {reason}.",)
 
 
 def build_directory() -> bytes:

@@ -122,7 +122,7 @@ def test_other_files_do_not_disturb():
     ]
     volume = read_volume(zip_files(*files))
     assert read_order(volume) == [0, 1]
-    assert volume.notes == ("1 of 5 files is left out: 1 damaged or of an unknown kind.",)
+    assert volume.notes == ("Of 5 files some are left out: 1 damaged or of an unknown kind.",)
 
 
 def test_frames_with_places_of_their_own_are_put_in_order():

@@ -79,13 +79,13 @@ def test_several_files_become_one_volume_and_are_gone(tmp_path: Path) -> None:
 def test_files_without_positions_lie_in_the_natural_order_of_their_names(tmp_path: Path) -> None:
     paths = []
     for n in (1, 10, 2):
-        stored = np.full((40, 40), n, dtype=np.uint16)
+        stored = (np.add.outer(np.arange(40), np.arange(40)) + 100 * n).astype(np.uint16)
         path = tmp_path / f"{11 - n}" / f"IM{n}.dcm"
         path.parent.mkdir()
         path.write_bytes(encode_native(build_data_set(stored), stored))
         paths.append(str(path))
     volume = UploadStore().decode(paths).volume
-    assert volume is not None and volume.data[:, 0, 0].tolist() == [1, 2, 10]
+    assert volume is not None and volume.data[:, 0, 0].tolist() == [100, 200, 1000]
 
 
 def test_files_are_counted_and_weighed_before_they_are_read(
