@@ -24,8 +24,7 @@ def count_tiles(ds: Dataset, shape: tuple[int, int]) -> tuple[int, list[str]]:
         count = _read_count(ds)
     side = math.isqrt(max(count - 1, 0)) + 1
     if count < 2 or shape[0] % side or shape[1] % side:
-        shown = "The picture is a mosaic of several slices, shown as one: export them singly."
-        return 1, [Doubt(shown)]
+        return 1, [Doubt("The picture is a mosaic of slices, shown as one: export them singly.")]
     return count, [f"Each picture is a mosaic of {count} slices: they are read one by one."]
 
 

@@ -148,8 +148,7 @@ def _describe_damage(left: Collection[int], count: int) -> list[str]:
         )
     named = ", ".join(str(n + 1) for n in sorted(left)[:MAX_NAMED])
     more = f" and {len(left) - MAX_NAMED} more" if len(left) > MAX_NAMED else ""
-    rule = f"Of {count} slices some are damaged or incomplete and left out"
-    return [Doubt(f"{rule}: number {named}{more}.")]
+    return [Doubt(f"Of {count} slices some are damaged and left out: number {named}{more}.")]
 
 
 def _read_display_range(header: Header) -> tuple[float, float] | None:

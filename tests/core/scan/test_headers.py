@@ -191,9 +191,7 @@ def test_a_mosaic_of_an_unknown_number_is_named():
     ds, mosaic = build_mosaic(TILES, 3, creator="")
     volume = read_volume(encode_native(ds, mosaic))
     assert np.array_equal(volume.data[0], mosaic)
-    assert volume.notes == (
-        "The picture is a mosaic of several slices, shown as one: export them singly.",
-    )
+    assert volume.notes == ("The picture is a mosaic of slices, shown as one: export them singly.",)
 
 
 @pytest.mark.parametrize("count", [0, 1, 17, 65535])

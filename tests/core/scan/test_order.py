@@ -144,23 +144,21 @@ def test_a_damaged_slice_is_left_out_and_named(damage):
     for n, values in zip(read_order(volume), volume.data, strict=True):
         assert np.array_equal(values, picture(n))
     assert volume.gap == 5
-    assert volume.notes == ("Of 12 slices some are damaged or incomplete and left out: number 5.",)
+    assert volume.notes == ("Of 12 slices some are damaged and left out: number 5.",)
 
 
 def test_values_that_are_not_numbers_leave_out_their_slice():
     files = [build_slice(n, RescaleSlope="1e300" if n == 1 else "1") for n in range(3)]
     volume = read_volume(files)
     assert read_order(volume) == [0, 2]
-    assert volume.notes == ("Of 3 slices some are damaged or incomplete and left out: number 2.",)
+    assert volume.notes == ("Of 3 slices some are damaged and left out: number 2.",)
 
 
 def test_half_of_the_slices_may_be_damaged_and_no_more():
     files = [cut(build_slice(n)) if n % 2 else build_slice(n) for n in range(6)]
     volume = read_volume(files)
     assert read_order(volume) == [0, 2, 4]
-    assert volume.notes == (
-        "Of 6 slices some are damaged or incomplete and left out: number 2, 4, 6.",
-    )
+    assert volume.notes == ("Of 6 slices some are damaged and left out: number 2, 4, 6.",)
     message = get_refusal(read_volume, [*files[:5], *map(cut, map(build_slice, (6, 7)))])
     assert message == "4 of 7 slices are damaged or incomplete: send the series again."
 
