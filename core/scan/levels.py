@@ -71,16 +71,13 @@ def compute_percentiles(data: np.ndarray, fill: np.ndarray | None = None) -> tup
     With minimum and maximum one bright vessel or wire would darken the whole picture.
     Minimum and maximum where both are equal, as in a volume that is almost all air.
     """
-    step = max(1, data.size // MAX_PERCENTILE_VALUES)
-    while math.gcd(step, data.shape[-1]) > 1:  # else the same columns again and again
-        step += 1
-    values = data.flat[::step]
+    values = _thin_out(data)
     if fill is not None:
-        values = values[~fill.flat[::step]]
+        values = values[~_thin_out(fill)]
     low, high = np.percentile(values, [1, 99]) if values.size else (0.0, 0.0)
     if low < high:
         return float(low), float(high)
-    return _find_ends(data, np.zeros((), dtype=bool) if fill is None else fill)
+    return _find_ends(data, fill)
 
 
 def _find_fill(
@@ -96,18 +93,32 @@ def _find_fill(
         both = declared | fill
         if declared.any() and not both.all() and not _is_air(data, declared, both, is_inverted):
             fill = both
+    thin, thin_fill = _thin_out(data), _thin_out(fill)
     for end in (0, 1) if seeks else ():
-        value = _find_ends(data, fill)[end]
-        if value in compute_percentiles(data, fill):
+        value = _find_ends(thin, thin_fill)[end]
+        is_level = value in compute_percentiles(thin, thin_fill)
+        if is_level and _is_far(value, thin, thin_fill | (thin == value)):
             alone = data == value
             edges = alone[:, [0, -1]].any((1, 2)) | alone[:, :, [0, -1]].any((1, 2))
             both = fill | alone
-            if edges.mean() > 0.5 and not both.all() and _is_far(value, data, both):
+            if edges.mean() > 0.5 and _is_far(value, data, both):
                 fill = both
+                thin_fill = _thin_out(fill)
     return fill
 
 
-def _find_ends(data: np.ndarray, fill: np.ndarray) -> tuple[float, float]:
+def _thin_out(values: np.ndarray) -> np.ndarray:
+    """Return evenly spaced ones of a large array's values."""
+    step = max(1, values.size // MAX_PERCENTILE_VALUES)
+    while math.gcd(step, values.shape[-1]) > 1:  # else the same columns again and again
+        step += 1
+    thin: np.ndarray = values.flat[::step]
+    return thin
+
+
+def _find_ends(data: np.ndarray, fill: np.ndarray | None) -> tuple[float, float]:
+    if fill is None or not fill.any():
+        return float(data.min()), float(data.max())
     low, high = data.min(where=~fill, initial=np.inf), data.max(where=~fill, initial=-np.inf)
     return float(low), float(high)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 import threading
+import time
 import warnings
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -12,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import imagecodecs
 import numpy as np
 import pytest
 from dicom_maker import LOSSLESS, build_data_set, encode_compressed, encode_lossless_jpeg
@@ -79,6 +81,24 @@ def test_at_most_two_volumes_are_read_at_once(monkeypatch):
         assert not slow.inside.acquire(timeout=0.3)
         slow.may_end.set()
         assert all(np.array_equal(get_values(future), STORED) for future in futures)
+
+
+@pytest.mark.slow
+def test_a_long_series_takes_seconds():
+    """200 slices of 512 x 512 in JPEG Lossless: at most 5 s of a free core."""
+    head = draw_phantom(0, tumour=True)[0].repeat_interleave(3, 0).repeat_interleave(3, 1)
+    noise = np.random.default_rng(0).normal(0, 25, (512, 512))
+    values = head[80:592, 80:592].numpy() * 3000 + noise
+    stored = values.clip(0, 4095).astype(np.uint16)
+    frame = imagecodecs.jpeg8_encode(stored, lossless=True, predictor=6, bitspersample=12)
+    files = [
+        encode_compressed(build_data_set(stored, 12, InstanceNumber=n), [frame], LOSSLESS)
+        for n in range(200)
+    ]
+    started = time.thread_time()
+    volume = read_volume(files)
+    assert time.thread_time() - started < 5
+    assert np.array_equal(volume.data[199], stored)
 
 
 def test_decoders_stay_silent_when_another_thread_has_read(monkeypatch, caplog, capsys):
