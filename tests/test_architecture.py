@@ -148,7 +148,7 @@ def test_core_is_small():
     method = sum(code_lines(path) for path in sources("core")) - formats - attacks
     assert method <= 1895
     assert attacks <= 560
-    assert formats <= 1500
+    assert formats <= 1510
 
 
 def code_lines(path: Path) -> int:

@@ -55,7 +55,9 @@ def describe_darkness(
 ) -> list[Doubt]:
     """Return a doubt about a picture of fixed levels of which all but 1 % is dark."""
     black, white = levels
-    brightest = max((value - black) / (white - black) for value in compute_percentiles(data))
+    brightest = max(
+        (value - black) / (white - black) for value in compute_percentiles(data, np.isnan(data))
+    )
     if brightest >= MIN_BRIGHTNESS:
         return []
     shown = f"it reaches {brightest:.0%} of white"
@@ -65,15 +67,13 @@ def describe_darkness(
     return [Doubt(f"The picture is dark: {shown}.")]
 
 
-def compute_percentiles(data: np.ndarray, fill: np.ndarray | None = None) -> tuple[float, float]:
-    """Compute the 1st and 99th percentile, from evenly spaced values of a large array.
+def compute_percentiles(data: np.ndarray, fill: np.ndarray) -> tuple[float, float]:
+    """Compute the 1st and 99th percentile without fill, of a large array by a sample.
 
     With minimum and maximum one bright vessel or wire would darken the whole picture.
     Minimum and maximum where both are equal, as in a volume that is almost all air.
     """
-    values = _thin_out(data)
-    if fill is not None:
-        values = values[~_thin_out(fill)]
+    values = _thin_out(data)[~_thin_out(fill)]
     low, high = np.percentile(values, [1, 99]) if values.size else (0.0, 0.0)
     if low < high:
         return float(low), float(high)
@@ -116,8 +116,8 @@ def _thin_out(values: np.ndarray) -> np.ndarray:
     return thin
 
 
-def _find_ends(data: np.ndarray, fill: np.ndarray | None) -> tuple[float, float]:
-    if fill is None or not fill.any():
+def _find_ends(data: np.ndarray, fill: np.ndarray) -> tuple[float, float]:
+    if not fill.any():
         return float(data.min()), float(data.max())
     low, high = data.min(where=~fill, initial=np.inf), data.max(where=~fill, initial=-np.inf)
     return float(low), float(high)
