@@ -42,9 +42,12 @@ from dicom_maker import (
     save_to_bytes,
     strip_preamble,
 )
+from pydicom.pixels import get_decoder
+from pydicom.uid import UID
 from refusals import get_refusal
 
 from core.scan import ScanError, read_volume, to_png
+from core.scan.dicom.codecs import PLUGIN
 from core.scan.errors import MB
 from demo.phantom import draw_phantom
 
@@ -398,6 +401,15 @@ def test_without_the_packages_the_sentence_says_what_to_install(make, package, m
         assert "extra 'medical'" in refused(data)
     else:
         assert read_volume(data).data.size
+
+
+def test_without_imagecodecs_only_compressed_files_need_it(monkeypatch):
+    decoder = get_decoder(UID(LOSSLESS))
+    if PLUGIN in decoder.available_plugins:
+        decoder.remove_plugin(PLUGIN)
+    monkeypatch.setitem(sys.modules, "imagecodecs", None)
+    assert "extra 'medical'" in refused(WHOLE["JPEG Lossless"]())
+    assert np.array_equal(read_volume(dicom()).data[0], PICTURE)
 
 
 def test_nothing_is_written(tmp_path, monkeypatch):

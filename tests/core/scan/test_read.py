@@ -16,7 +16,17 @@ from typing import Any
 import imagecodecs
 import numpy as np
 import pytest
-from dicom_maker import LOSSLESS, build_data_set, encode_compressed, encode_lossless_jpeg
+from dicom_maker import (
+    LOSSLESS,
+    LOSSLESS_2000,
+    LS,
+    RLE,
+    build_data_set,
+    encode_by_pillow,
+    encode_by_pydicom,
+    encode_compressed,
+    encode_lossless_jpeg,
+)
 from refusals import get_refusal
 from series_maker import build_slice, read_order
 
@@ -81,6 +91,24 @@ def test_at_most_two_volumes_are_read_at_once(monkeypatch):
         assert not slow.inside.acquire(timeout=0.3)
         slow.may_end.set()
         assert all(np.array_equal(get_values(future), STORED) for future in futures)
+
+
+def test_threads_do_not_mix_their_files():
+    frames = {
+        LOSSLESS: encode_lossless_jpeg(STORED, 12),
+        RLE: encode_by_pydicom(STORED, RLE),
+        LS: encode_by_pydicom(STORED, LS, 12),
+        LOSSLESS_2000: encode_by_pillow(STORED, "JPEG2000", no_jp2=True),
+    }
+    files = [
+        encode_compressed(build_data_set(STORED, 16), [one], syntax)
+        for syntax, one in frames.items()
+    ]
+    with ThreadPoolExecutor(8) as pool:
+        volumes = list(pool.map(read_volume, [*files, PICTURE] * 12))
+    for n, volume in enumerate(volumes):
+        expected = STORED if n % 5 < 4 else np.rint(draw_phantom(0, tumour=True)[0].numpy() * 255)
+        assert np.array_equal(volume.data[0], expected)
 
 
 @pytest.mark.slow
