@@ -69,7 +69,7 @@ def describe_rest(chosen: Sequence[Slice], stacks: Sequence[Sequence[Slice]]) ->
     if rest:
         named = [_describe(one) for one in rest[:MAX_NAMED]]
         named += [f"{len(rest) - MAX_NAMED} more groups"] if len(rest) > MAX_NAMED else []
-        rule = "Only slices of one plane and one weighting are read together"
+        rule = "Only slices of one plane, size and weighting are read together"
         notes.append(Doubt(f"{rule}: {_describe(chosen)}; left out: {', '.join(named)}."))
     return notes
 

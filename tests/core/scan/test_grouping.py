@@ -34,7 +34,7 @@ def test_of_planes_in_one_file_the_axial_one_is_read(offset):
     assert volume.marks == MARKS["axial"]
     assert (volume.gap, volume.spacing) == (10, (0.5, 0.75))
     assert volume.notes == (
-        "Only slices of one plane and one weighting are read together: 4 axial; "
+        "Only slices of one plane, size and weighting are read together: 4 axial; "
         "left out: 4 sagittal, 4 coronal.",
     )
 
@@ -167,7 +167,7 @@ def test_the_note_names_echo_times():
         for n in range(3)
     ]
     assert read_volume(files).notes == (
-        "Only slices of one plane and one weighting are read together: "
+        "Only slices of one plane, size and weighting are read together: "
         "3 axial (echo time 10 ms); left out: 3 axial (echo time 90.5 ms).",
     )
 
