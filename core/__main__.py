@@ -16,8 +16,7 @@ from core.attacks import FGSM, PGD, adaptive_logits
 from core.attacks.base import LogitsFn
 from core.checkpoint import WeightsError
 from core.detector import SCORES
-from core.diagnosis import Diagnosis
-from core.pipeline import MedFedPure
+from core.pipeline import BATCH_SIZE, MedFedPure
 from core.purifier import POLICIES
 from core.scan import ScanError, Volume, read_volume
 from core.weights import load
@@ -49,22 +48,34 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except WeightsError as error:
         print(error, file=sys.stderr)
         return 2
-    failures = 0
-    for file in args.scans:
-        for line, scan in _read_slices(file, args.slice, args.any_picture):
-            if scan is not None:
-                diagnosis = _read(system, scan, attack, args.knows_defence, args.seed).to_dict()
-                line |= {name: diagnosis[name] for name in FIELDS}
-            is_one_of_all = args.slice == "all" and "slice" in line
-            failures += scan is None and not is_one_of_all
-            _print(json.dumps(line) if args.json else _format_line(line))
+    from tqdm import tqdm
+
+    failures, is_all = 0, args.slice == "all"
+    hidden = not sys.stderr.isatty() or (len(args.scans) == 1 and not is_all)
+    with tqdm(total=len(args.scans), unit="slice", leave=False, disable=hidden) as bar:
+        for file in args.scans:
+            slices = _read_slices(file, args.slice, args.any_picture, bar)
+            # an adaptive attack would draw other noise for several scans at once
+            while part := list(itertools.islice(slices, 1 if attack else BATCH_SIZE)):
+                readings = _read(
+                    system, [scan for _, scan in part if scan is not None], attack, args
+                )
+                for line, scan in part:
+                    line |= {} if scan is None else next(readings)
+                    failures += scan is None and not (is_all and "slice" in line)
+                    with bar.external_write_mode():
+                        _print(json.dumps(line) if args.json else _format_line(line))
+                    bar.update()
     return 1 if failures else 0
 
 
 def _read_slices(
-    file: str, wanted: int | str | None, any_picture: bool
+    file: str, wanted: int | str | None, any_picture: bool, bar: Any
 ) -> Iterator[tuple[dict[str, Any], Tensor | None]]:
-    """Yield the output line of each chosen slice, with its scan unless there is an error."""
+    """Yield the output line of each chosen slice, with its scan unless there is an error.
+
+    The progress bar, which counted one slice for the file, is told their number.
+    """
     line: dict[str, Any] = {"file": file, **dict.fromkeys(FIELDS), "doubts": None, "error": None}
     try:
         volume = read_volume(file, any_picture=any_picture)
@@ -72,6 +83,7 @@ def _read_slices(
     except ScanError as error:
         yield line | {"error": str(error)}, None
         return
+    bar.total = (bar.total or 0) + len(numbers) - 1
     line["doubts"] = volume.doubts
     if len(volume) > 1:
         line["notes"] = volume.notes
@@ -95,18 +107,22 @@ def _choose_slices(volume: Volume, wanted: int | str | None) -> Sequence[int]:
 
 
 def _read(
-    system: MedFedPure, scan: Tensor, attack: FGSM | PGD | None, knows_defence: bool, seed: int
-) -> Diagnosis:
-    """Read a scan, or the adversarial example that moves it away from its clean output."""
-    diagnosis = system.read(scan, seed)
-    if attack is None:
-        return diagnosis
-    x = scan[None].to(system.device)
-    y = torch.tensor([int(diagnosis.is_tumour)], device=system.device)
-    logits_fn: LogitsFn = system.classifier_logits
-    if knows_defence:  # but not the seed of the reading
-        logits_fn = adaptive_logits(system, itertools.count(seed + 1))
-    return system.read(attack(logits_fn, x, y, [seed])[0], seed)
+    system: MedFedPure, scans: list[Tensor], attack: FGSM | PGD | None, args: argparse.Namespace
+) -> Iterator[dict[str, Any]]:
+    """Read scans, or the adversarial examples that move them away from their clean outputs."""
+    if not scans:
+        return
+    x, seeds = torch.stack(scans).to(system.device), [args.seed] * len(scans)
+    diagnoses = system.read_batch(x, seeds)
+    if attack is not None:
+        y = torch.tensor([int(d.is_tumour) for d in diagnoses], device=system.device)
+        logits_fn: LogitsFn = system.classifier_logits
+        if args.knows_defence:  # but not the seed of the reading
+            logits_fn = adaptive_logits(system, itertools.count(args.seed + 1))
+        diagnoses = system.read_batch(attack(logits_fn, x, y, seeds), seeds)
+    for found in (diagnosis.to_dict() for diagnosis in diagnoses):
+        times = {name: ms / len(scans) for name, ms in found["timings_ms"].items()}
+        yield {name: found[name] for name in FIELDS} | {"timings_ms": times}
 
 
 def _build_attack(args: argparse.Namespace) -> FGSM | PGD | None:

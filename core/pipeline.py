@@ -23,6 +23,9 @@ from core.purifier import Purifier, PurifierConfig
 from core.steganalysis import ResidualConfig, ResidualNet
 from core.unet import UNet, UNetConfig
 
+# scans of a volume that are read together: larger batches are no faster and take more memory
+BATCH_SIZE = 8
+
 
 @dataclass(frozen=True)
 class PipelineConfig:

@@ -49,10 +49,13 @@ def _render_progress(work: Worklist, each: bool) -> str:
     if not work.running and left and work.readings:
         state = "Stopped, readings are kept"
     running = " mf-running" if work.running else ""
+    seconds = work.estimate_seconds_left(each)
+    words = f"{state}: {escape(summarize(work, each))}"
+    words += "" if seconds is None else f" {wording.format_time_left(seconds)}"
     return (
         f'<div class="mf-progress{running}"><progress max="{total}" value="{total - left}" '
         f'aria-label="Scans done"></progress>'
-        f'<p role="status" aria-live="polite">{state}: {escape(summarize(work, each))}</p></div>'
+        f'<p role="status" aria-live="polite">{words}</p></div>'
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, fields
 from typing import TYPE_CHECKING
@@ -72,6 +73,8 @@ class Worklist:
     names: list[str] = field(default_factory=list)  # shown to the visitor only, never exported
     running: bool = False
     is_cleared: bool = False  # a reading still running is discarded
+    began: float = 0.0  # on the monotonic clock, when reading was started
+    done: int = 0  # scans read since
 
     def add(self, name: str, upload: Upload) -> None:
         """Add a file's slices, or its middle slice if there is no room for all."""
@@ -106,7 +109,14 @@ class Worklist:
     def start(self, each: bool) -> bool:
         """Start reading; return False if there is nothing to read."""
         self.running = bool(self.list_waiting(each))
+        self.began, self.done = time.monotonic(), 0
         return self.running
+
+    def estimate_seconds_left(self, each: bool) -> float | None:
+        """Estimate when reading ends, from the scans read so far; None if that cannot be said."""
+        if not self.running or not self.done:
+            return None
+        return (time.monotonic() - self.began) / self.done * len(self.list_waiting(each))
 
     def step(self, system: MedFedPure, each: bool, seed: int = 0) -> bool:
         """Read the next scan unless stopped; return whether scans are left."""
@@ -114,6 +124,7 @@ class Worklist:
         if self.running and waiting:
             scan = waiting[0]
             self.readings[scan.file, scan.slice] = _read_scan(system, scan, seed)
+            self.done += 1
         if not self.list_waiting(each):
             self.running = False
         return self.running

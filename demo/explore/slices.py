@@ -7,8 +7,9 @@ from pathlib import Path
 
 import gradio as gr
 import torch
+from torch import Tensor
 
-from core.pipeline import MedFedPure
+from core.pipeline import BATCH_SIZE, MedFedPure
 from core.scan import ScanError
 from demo.explore.series import Series
 from demo.rendering import wording
@@ -30,21 +31,25 @@ def build_slider() -> gr.HTML:
 
 @torch.no_grad()
 def score_slices(system: MedFedPure, series: Series) -> Iterator[None]:
-    """Score one slice after the other into `series.scores`; yield before each and at the end."""
+    """Score the slices in batches into `series.scores`; yield before each batch and at the end."""
     count = len(series.volume)
     series.scores.clear()
     series.unjudged.clear()
     series.tau = system.tau
-    for index in range(count):
+    for start in range(0, count, BATCH_SIZE):
         series.summary = _describe_scores(series, system)
         yield
-        try:
-            x = series.get_scan(index)[None].to(system.device)
-            series.scores[index] = float(system.score(system.detect(x))[0])
-            if bool(system.measure_novelty(x) > system.novelty.limit):
-                series.unjudged.add(index)
-        except ScanError:
-            series.scores[index] = None  # blank, as the outermost slices of a head often are
+        scans: dict[int, Tensor] = {}
+        for index in range(start, min(start + BATCH_SIZE, count)):
+            try:
+                scans[index] = series.get_scan(index)
+            except ScanError:
+                series.scores[index] = None  # blank, as the outermost slices of a head often are
+        if scans:
+            x = torch.stack(tuple(scans.values())).to(system.device)
+            series.scores |= dict(zip(scans, system.score(system.detect(x)).tolist(), strict=True))
+            is_far = (system.measure_novelty(x) > system.novelty.limit).tolist()
+            series.unjudged |= {index for index, far in zip(scans, is_far, strict=True) if far}
     series.summary = _describe_scores(series, system)
     yield
 

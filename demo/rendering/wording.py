@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from demo.analysis.attack import AttackSettings
@@ -168,3 +169,10 @@ def describe_detection(is_attacked: bool, flagged: bool) -> tuple[str, str]:
     if is_attacked:
         return ("good", "attack found") if flagged else ("bad", "attack missed")
     return ("bad", "false alarm") if flagged else ("good", "correct")
+
+
+def format_time_left(seconds: float) -> str:
+    """Return a duration in words, rounded up: it is an estimate."""
+    if seconds < 60:
+        return f"About {max(math.ceil(seconds / 5) * 5, 5)} s left."
+    return f"About {math.ceil(seconds / 60)} min left."

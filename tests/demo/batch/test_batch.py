@@ -92,6 +92,23 @@ def test_each_event_reads_one_scan(tiny_system: MedFedPure, work: Worklist) -> N
     assert [html.count("is being read") for html in shown] == [1] * 5 + [0]
 
 
+def test_the_time_left_is_estimated_from_the_scans_read(
+    tiny_system: MedFedPure, work: Worklist, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 100.0
+    monkeypatch.setattr(worklist.time, "monotonic", lambda: now)
+    work.start(True)
+    assert " left." not in table.render(work, True)  # nothing is known yet
+    now += 9
+    work.step(tiny_system, True)
+    assert "About 40 s left." in table.render(work, True)  # 4 scans, 9 s each
+    now += 100
+    work.step(tiny_system, True)
+    assert "About 3 min left." in table.render(work, True)  # 3 scans, 54.5 s each
+    work.stop()
+    assert " left." not in table.render(work, True)
+
+
 def test_stopping_keeps_the_readings_and_reading_resumes_from_there(
     tiny_system: MedFedPure, work: Worklist
 ) -> None:

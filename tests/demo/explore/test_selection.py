@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from core.pipeline import MedFedPure
+from core.pipeline import BATCH_SIZE, MedFedPure
 from core.scan import Volume, to_uint8
 from core.scan.volume import Doubt
 from demo.explore import selection, slices
@@ -86,7 +86,7 @@ def test_an_example_is_the_scan_itself(scan: Tensor) -> None:
 def test_every_slice_gets_the_detector_s_score(tiny_system: MedFedPure, scan: Tensor) -> None:
     series = Series(stack(torch.zeros_like(scan), scan, draw_phantom(2, False)))
     seen = [dict(series.scores) for _ in slices.score_slices(tiny_system, series)]
-    assert [len(scores) for scores in seen] == [0, 1, 2, 3]
+    assert [len(scores) for scores in seen] == [0, 3]  # before the batch and after it
     x = torch.stack([scan, draw_phantom(2, False)])
     expected = tiny_system.score(tiny_system.detect(x)).tolist()
     assert series.scores[0] is None
@@ -96,6 +96,16 @@ def test_every_slice_gets_the_detector_s_score(tiny_system: MedFedPure, scan: Te
     assert "nothing of disease" in series.summary
     assert series.get_slider_value()["scores"][0] == [0, None]
     assert series.get_slider_value()["tau"] == tiny_system.tau
+
+
+def test_scores_of_batches_are_those_of_single_slices(tiny_system: MedFedPure) -> None:
+    count = 2 * BATCH_SIZE + 1
+    scans = [draw_phantom(seed, seed % 2 == 1) for seed in range(count)]
+    series = Series(stack(*scans))
+    seen = [dict(series.scores) for _ in slices.score_slices(tiny_system, series)]
+    assert [len(scores) for scores in seen] == [0, BATCH_SIZE, 2 * BATCH_SIZE, count]
+    alone = [float(tiny_system.score(tiny_system.detect(scan[None]))) for scan in scans]
+    assert [series.scores[i] for i in range(count)] == pytest.approx(alone, abs=1e-4)
 
 
 def test_a_new_scoring_forgets_the_old(tiny_system: MedFedPure, scan: Tensor) -> None:
