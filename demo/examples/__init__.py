@@ -47,7 +47,8 @@ class Example:
         ]
         known = f" Known failure: {'; '.join(faults)}." if faults else ""
         return (
-            f"Synthetic, {drawn}; nearest training scan: correlation {self.correlation:.3f}.{known}"
+            f"Synthetic, {drawn}; no training scan (correlation with the closest: "
+            f"{self.correlation:.2f}).{known}"
         )
 
 

@@ -36,10 +36,13 @@ class CertificateSection:
     ) -> None:
         self.classifier, self.problem = classifier, problem
         with gr.Column(visible=False, elem_id="certificate") as self.box:
-            gr.HTML("<h3>A certificate</h3>")
+            gr.HTML("<h3>Certificate: a proof that no small change flips the answer</h3>")
             with gr.Row(elem_classes="mf-controls"):
                 ask = gr.Button(
-                    "Certify this scan", size="sm", elem_id="certify", interactive=bool(classifier)
+                    "Try to certify this scan",
+                    size="sm",
+                    elem_id="certify",
+                    interactive=bool(classifier),
                 )
                 self.answer = gr.HTML(render_sentence(problem), elem_id="certified")
         self.event = ask.click(

@@ -17,7 +17,7 @@ from demo.rendering import images, wording
 DEFAULTS = AttackSettings()
 # eps, alpha, largest alpha and the sliders' step, in each norm's own units
 NORM_SCALES = {"linf": (0.015, 0.003, 0.02, 0.001), "l2": (2.0, 0.5, 4.0, 0.1)}
-KINDS = [("PGD", "pgd"), ("FGSM", "fgsm"), ("none", "none")]
+KINDS = [("PGD, many steps", "pgd"), ("FGSM, one", "fgsm"), ("none", "none")]
 SCORES = [("fused (ours)", "fused"), ("error (paper)", "paper")]
 POLICIES = [("all scans (ours)", "floor"), ("flagged only (paper)", "paper")]
 NORMS = [("L∞", "linf"), ("L2", "l2")]
@@ -198,5 +198,8 @@ def render_eps_note(norm: str, eps: float) -> str:
 def _render_thumbnails(samples: Sequence[Example]) -> str:
     """Render the examples as backgrounds of their buttons."""
     urls = [images.encode_scan(from_uint8(sample.levels)) for sample in samples]
-    rules = [f"#sample-{i} {{ background-image: url({url}); }}" for i, url in enumerate(urls)]
+    rules = [
+        f"#sample-{i} {{ background-image: linear-gradient(transparent 55%, #000), url({url}); }}"
+        for i, url in enumerate(urls)
+    ]
     return f"<style>{''.join(rules)}</style>"

@@ -15,7 +15,7 @@ from demo.report import document
 
 # title of each card, and what it will hold
 EMPTY_CARDS = (
-    ("Final diagnosis (model output)", "Both outputs, side by side."),
+    ("Model output", "Both outputs, side by side."),
     ("Experts: weight and vote", "Weights of the three experts."),
     ("Attack detector", "Its score, and its reasons."),
 )
@@ -74,8 +74,8 @@ def _render_outputs(a: Analysis) -> str:
     at = wording.describe_hospital(a.hospital)
     attack = wording.describe_attack(a.settings, *a.change) if a.attacked else ""
     return (
-        '<section class="mf-card mf-outputs" aria-label="Final diagnosis">'
-        f"<h3>Final diagnosis (model output){at}</h3><table><thead><tr>"
+        '<section class="mf-card mf-outputs" aria-label="Model output">'
+        f"<h3>Model output{at}</h3><table><thead><tr>"
         "<td><small>bars: probability of tumour</small></td>"
         '<th scope="col">Without defence<small>plain classifier</small></th>'
         '<th scope="col">With defence<small>detector, purifier, mixture</small></th></tr></thead>'
@@ -96,8 +96,8 @@ def _render_row(name: str, d: Diagnosis | None, clean: Diagnosis | None) -> str:
 def _render_cell(tumour_probability: float, was: str) -> str:
     says = wording.name_class(tumour_probability)
     turned = was in wording.CLASSES and says != was
-    mark = '<em class="mf-turned">turned</em>' if turned else ""
-    bar = render_meter(tumour_probability, "tumour probability")
+    mark = '<em class="mf-turned">flipped</em>' if turned else ""
+    bar = render_meter(tumour_probability, "tumour probability", kind="mf-half")
     share = f"<span>{wording.format_confidence(tumour_probability)}</span>"
     return f'<td data-says="{says}"><strong>{says}</strong> {share} {mark}{bar}</td>'
 
@@ -129,11 +129,12 @@ def _render_detector(a: Analysis) -> str:
             f"<dt>{name.capitalize()} scan</dt>"
             f"<dd><strong>{'attack suspected' if d.flagged else 'not suspected'}</strong> "
             f'<em class="mf-{tone}">{words}</em>'
-            f"{render_meter(d.confidence, 'rank of the score')}</dd>"
+            f"{render_meter(d.confidence, 'rank of the score')}<small>bar: scores above "
+            f"{wording.format_percent(d.confidence)} of clean scans</small></dd>"
         )
     body = "&ndash;"
     if rows:
-        reasons = f"<h3>Why was it flagged?</h3>{render_flag_reasons(a.readings)}"
+        reasons = f"<h3>Why was it flagged, or not?</h3>{render_flag_reasons(a.readings[::-1])}"
         body = f"<dl>{rows}</dl>{reasons}{_render_figures(a)}"
     return f'<section class="mf-card"><h3>{title}</h3>{body}</section>'
 

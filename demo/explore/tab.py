@@ -83,8 +83,8 @@ class ExploreTab:
             with gr.Column(elem_id="controls", scale=0, min_width=300):
                 self.controls = Controls(samples, system, [*systems])
             with gr.Column(elem_id="main", scale=1, min_width=320):
-                self.stages = gr.HTML(self.idle.render(), elem_id="stages")
                 self.story = gr.HTML("", elem_id="story")
+                self.stages = gr.HTML(self.idle.render(), elem_id="stages")
                 with gr.Row(elem_id="reading", equal_height=False):
                     with gr.Column(elem_id="pictures", min_width=300):
                         with gr.Row(visible=False, elem_id="series", equal_height=True) as self.row:

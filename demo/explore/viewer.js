@@ -20,10 +20,10 @@ let view = {}, layers = {};
 const PANELS = [
   { name: "original", title: "Original", empty: "Choose a scan to begin.", bar: "grey", layer: () => (state.original === "file" && layers.file) || layers.scan || layers.file, over: () => layers.clean_error },
   { name: "attacked", title: "Attacked", empty: "The scan after the attack.", layer: () => layers.attacked, over: () => layers.attacked_error },
+  { name: "purified", title: "Purified", empty: "The scan after being purified.", layer: () => layers[`${getReading()}_purified`] },
   { name: "change", title: "Difference", empty: "What the attack has changed.", bar: "change", rule: () => ["change", state.gain], layer: () => layers.change },
   { name: "error", title: "Error map", empty: "What the autoencoder cannot predict.", bar: "error", rule: () => ["error", props.error_top], layer: () => layers[`${getReading()}_error`] },
   { name: "evidence", title: "Evidence", empty: "Where the attack shows most.", bar: "evidence", rule: () => ["error", props.evidence_top], layer: () => layers[`${getReading()}_evidence`] },
-  { name: "purified", title: "Purified", empty: "The scan after being purified.", layer: () => layers[`${getReading()}_purified`] },
   { name: "compare", title: "Compare", empty: "Two pictures and a split.", pair: true, layer: () => getPairLayers()[1] },
 ];
 
@@ -50,7 +50,6 @@ for (const panel of PANELS) {
   if (panel.pair) figure.querySelector(".mv-value").replaceWith(find(".mv-pair"));
   if (panel.pair) figure.querySelector(".mv-bar").replaceWith(find(".mv-split"));
   if (panel.name === "original") figure.querySelector("b").after(find(".mv-original"));
-  if (panel.name === "error") figure.querySelector("b").after(find(".mv-reading"));
   if (panel.bar) figure.querySelector(".mv-bar").style.background = BARS[panel.bar];
   figure.querySelector("canvas").setAttribute("aria-label", panel.title);
   find(".mv-panels").append(figure);
@@ -156,11 +155,11 @@ function writeReadout() {
   find(".mv-window").textContent = view.key ? `Window: level ${formatNumber(Math.round(level * 10) / 10)}, width ${formatNumber(Math.round(width * 10) / 10)}` : "";
   const ends = [state.low, state.high].map((g) => formatNumber(Math.round((black + g * span) * 10) / 10));
   const most = Math.round(255 / state.gain), top = Math.round(props.error_top);
-  const ticks = { grey: ends, change: [`-${most}`, "0", `+${most} levels`], error: ["0", `${top} levels and more`], evidence: ["0", `${props.evidence_top} points and more`] };
+  const ticks = { grey: ends, change: [`-${most}`, "0", `+${most} levels`], error: ["0", `${top} levels and more`], evidence: ["0", `${props.evidence_top} points for an attack`] };
   for (const { name, bar, figure, empty } of PANELS) {
     if (bar) write(figure, ".mv-ticks", ...ticks[bar].map(createCell));
     const [tone, words] = view.captions?.[`${getReading()}_${name}`] ?? view.captions?.[name] ?? ["", ""];
-    write(figure, ".mv-note", words);
+    write(figure, ".mv-note", words && name === "change" ? `${words}, shown x ${state.gain}` : words);
     figure.querySelector(".mv-note").dataset.tone = tone;
     write(figure, ".mv-blank", view.blanks?.[name] ?? empty);
   }

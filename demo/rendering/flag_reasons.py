@@ -88,14 +88,13 @@ def _render_bars(name: str, d: Diagnosis) -> str:
     rows = "".join(map(_render_row, ordered))
     rise = d.scores["fused"] - reasons.usual
     note = (
-        f"Together {rise:+.2f} over an average clean scan, which scores {reasons.usual:.2f}: "
-        f"{d.score:.2f}; flagged above {d.tau:.2f}. Shares are of all that raised the score, or of "
-        "all that lowered it."
+        f"An average clean scan scores {reasons.usual:.2f}; these add {rise:+.2f}: {d.score:.2f}. "
+        f"Flagged above {d.tau:.2f}. Shares are of all that speaks for an attack."
     )
     return (
         f'<table aria-label="What raised and lowered the score of the {escape(name)} scan">'
-        '<thead><tr><th scope="col">measurement</th><th scope="col">lowers</th>'
-        '<th scope="col">raises</th><th scope="col">points, share</th></tr></thead>'
+        '<thead><tr><th scope="col">measurement</th><th scope="col">against</th>'
+        '<th scope="col">for an attack</th><th scope="col">points, share</th></tr></thead>'
         f'<tbody>{rows}</tbody></table><p class="mf-note">{note}</p>'
     )
 
@@ -106,8 +105,9 @@ def _render_row(reason: Reason) -> str:
     tone = "bad" if is_raised else "good"
     bar, empty = render_meter(length, kind=f"mf-{tone}"), render_meter(0)
     cells = (empty, bar) if is_raised else (bar, empty)
+    share = f" <small>{reason.share * 100:.0f} %</small>" if is_raised else ""
     return (
         f'<tr><th scope="row">{escape(MEASUREMENTS[reason.name])}</th>'
         f'<td>{cells[0]}</td><td>{cells[1]}</td><td><b class="mf-{tone}">{reason.points:+.2f}</b> '
-        f"<small>{reason.share * 100:.0f} %</small></td></tr>"
+        f"{share}</td></tr>"
     )

@@ -47,7 +47,8 @@ def render_trajectory(
     tumour_curve = draw_curve(tumour, index, 0, 1, _describe_series(tumour))
     loss_curve = draw_curve(loss, index, 0, float(f"{highest:.1f}"), _describe_series(loss))
     charts = (
-        f"<div><h3>Tumour probability</h3>{tumour_curve}</div><div><h3>Loss</h3>{loss_curve}</div>"
+        f"<div><h3>Tumour probability by step</h3>{tumour_curve}</div>"
+        f"<div><h3>Loss by step</h3>{loss_curve}</div>"
     )
     view = render_sentence(sentence) + render_strip(pictures)
     return f'{view}<div class="mf-curves">{charts}</div>'

@@ -99,7 +99,7 @@ def set_steps(page: Any, steps: int) -> None:
     box.press("Tab")
 
 
-PANELS = ["original", "attacked", "change", "error", "evidence", "purified", "compare"]
+PANELS = ["original", "attacked", "purified", "change", "error", "evidence", "compare"]
 READ_BACK = """([panel, width, height]) => {
   const canvas = document.querySelector(`[data-panel=${panel}] canvas`);
   const [left, top, side] = canvas.dataset.place.split(",").map(Number);

@@ -56,7 +56,7 @@ def test_upload_attack_read(served: Served, visit: Callable[[str], Any], scan: T
         "Error map",
         "Purified",
         "Experts: weight and vote",
-        "Final diagnosis",
+        "Model output",
     ):
         assert text in page.inner_text("#reading")
     SHOTS.mkdir(parents=True, exist_ok=True)

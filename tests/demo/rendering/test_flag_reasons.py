@@ -43,13 +43,13 @@ def reading(system: MedFedPure, scan: Tensor) -> Diagnosis:
 
 
 def rows(html: str) -> list[tuple[str, list[float], str, str]]:
-    """Return words, lengths of the lowering and raising bar in per cent, points, share."""
+    """Return words, lengths of the lowering and raising bar in per cent, points, and share of what raises."""
     return [
         (
             re.search(r'scope="row">([^<]+)', row)[1],  # type: ignore[index]
             [float(width) for width in re.findall(r"width:([\d.]+)%", row)],
             re.search(r"<b[^>]*>([^<]+)", row)[1],  # type: ignore[index]
-            re.search(r"<small>([^<]+)", row)[1],  # type: ignore[index]
+            "".join(re.findall(r"<small>([^<]+)", row)),
         )
         for row in re.findall(r"<tr>(.*?)</tr>", html.split("<tbody>")[1])
     ]
@@ -65,7 +65,7 @@ def test_bars_are_sorted_and_as_long_as_their_points(reading: Diagnosis) -> None
     pattern, grain = "a pattern along the plain classifier&#x27;s gradient", MEASUREMENTS["quiet"]
     assert found == [
         (pattern, [0.0, 300 / MAX_BAR], "+3.00", "75 %"),
-        (MEASUREMENTS["noise_quiet"], [200 / MAX_BAR, 0.0], "-2.00", "100 %"),
+        (MEASUREMENTS["noise_quiet"], [200 / MAX_BAR, 0.0], "-2.00", ""),
         (grain, [0.0, 100 / MAX_BAR], "+1.00", "25 %"),
     ]
 
@@ -78,8 +78,8 @@ def test_bars_that_raise_are_bad_and_those_that_lower_are_good(reading: Diagnosi
 
 def test_the_printed_sum_is_the_score(reading: Diagnosis) -> None:
     html = render_flag_reasons([("attacked", reading)])
-    assert "Together +2.00 over an average clean scan, which scores -2.00: 0.00" in html
-    assert "flagged above -0.50" in html
+    assert "An average clean scan scores -2.00; these add +2.00: 0.00." in html
+    assert "Flagged above -0.50." in html
     assert sum(float(points) for _, _, points, _ in rows(html)) == 2.0
 
 

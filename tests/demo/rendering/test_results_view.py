@@ -39,7 +39,7 @@ def set_outputs(d: Diagnosis, undefended: float, defended: float) -> Diagnosis:
 def test_every_promised_heading_is_there(analysis: Analysis) -> None:
     html = results_view.render(analysis)
     for title in (
-        "Attack detector", "Experts: weight and vote", "Final diagnosis (model output)",
+        "Attack detector", "Experts: weight and vote", "Model output",
         "Without defence", "With defence",
     ):  # fmt: skip
         assert title in html
@@ -119,4 +119,4 @@ def test_where_it_cannot_judge_no_class_is_shown(analysis: Analysis) -> None:
     html, story = results_view.render(shown), results_view.render_story(shown)
     assert list_outputs(html) == ["tumour", "cannot judge", "no tumour", "cannot judge"]
     assert "Clean scan: cannot judge" in story
-    assert "does no harm" not in story and "turned" in html  # the plain classifier's own output
+    assert "does no harm" not in story and "flipped" in html  # the plain classifier's own output
