@@ -69,11 +69,12 @@ def _render_row(work: Worklist, scan: Scan, result: Reading | str | None, is_nex
         words = "is being read" if is_next else "waiting"
         return f'<tr class="mf-waiting">{head}<td colspan="6">{words}</td></tr>'
     changed = ' class="mf-differs"' if result.differs else ""
+    doubts = "".join(f"<small>{escape(doubt)}</small>" for doubt in scan.doubts)
     return (
         f"<tr>{head}<td>{result.score:.3g} <small>(τ {result.tau:.3g})</small></td>"
         f"<td>{'<strong>yes</strong>' if result.flagged else 'no'}</td><td>{result.t_star}</td>"
         f"<td>{format_output(result.tumour_probability_undefended)}</td>"
-        f"<td{changed}>{format_defended(result)}</td><td>{result.ms:.0f} ms</td></tr>"
+        f"<td{changed}>{format_defended(result)}{doubts}</td><td>{result.ms:.0f} ms</td></tr>"
     )
 
 

@@ -33,6 +33,7 @@ class Scan:
     is_middle: bool = True
     levels: np.ndarray | None = None  # (1, 224, 224) uint8
     refusal: str = ""
+    doubts: tuple[str, ...] = ()  # about the file, one sentence each
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,8 @@ class Reading:
 
 
 COLUMNS = (
-    "file", "slice", "slices", "status", *(f.name for f in fields(Reading)), "refusal", "notice"
+    "file", "slice", "slices", "status", *(f.name for f in fields(Reading)), "refusal", "doubts",
+    "notice",
 )  # fmt: skip
 
 
@@ -95,7 +97,9 @@ class Worklist:
                 except ScanError as error:
                     refusal = str(error)
                 is_middle = index == count // 2
-                self.scans.append(Scan(file, index + 1, count, is_middle, levels, refusal))
+                self.scans.append(
+                    Scan(file, index + 1, count, is_middle, levels, refusal, volume.doubts)
+                )
 
     def list_rows(self, each: bool) -> list[tuple[Scan, Reading | str | None]]:
         """Return the scans, all slices or middle slices only, with reading, refusal or None."""
@@ -153,7 +157,7 @@ class Worklist:
                 line |= {"status": "read", **asdict(result)}
             else:
                 line |= {"status": "refused" if result else "not read", "refusal": result or ""}
-            yield {**line, "notice": RESEARCH}
+            yield {**line, "doubts": " ".join(scan.doubts), "notice": RESEARCH}
 
 
 def _read_scan(system: MedFedPure, scan: Scan, seed: int) -> Reading | str:

@@ -8,6 +8,7 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
+from dicom_maker import build_data_set, encode_native
 from matplotlib.text import Text
 
 import demo
@@ -221,3 +222,14 @@ def test_what_cannot_be_judged_has_no_class(
     assert read and html.count("<td>cannot judge</td>") == read
     assert f"Cannot judge: {read}." in html and "Class changed by the defence: 0" in html
     assert work.to_csv(False).decode().count(",False,") >= read
+
+
+def test_doubts_about_a_file_stand_by_its_output(system: MedFedPure) -> None:
+    head = (draw_phantom(1, True)[0].numpy() * 900).astype(np.uint16)
+    work = fill_worklist(encode_native(build_data_set(head, 12, Modality="CT"), head))
+    run(system, work)
+    doubt = "The file says it is CT, not MR"
+    (row,) = re.findall(r"<tbody>(.*?)</tbody>", table.render(work, False))
+    assert f"<small>{doubt}" in row
+    (line,) = csv.DictReader(io.StringIO(work.to_csv(False).decode()))
+    assert line["doubts"].startswith(doubt) and line["refusal"] == ""

@@ -43,7 +43,7 @@ def reading(system: MedFedPure, scan: Tensor) -> Diagnosis:
 
 
 def rows(html: str) -> list[tuple[str, list[float], str, str]]:
-    """Return words, lengths of the lowering and raising bar in per cent, points, share of the rise."""
+    """Return words, lengths of the lowering and raising bar in per cent, points, share."""
     return [
         (
             re.search(r'scope="row">([^<]+)', row)[1],  # type: ignore[index]
