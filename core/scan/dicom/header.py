@@ -207,7 +207,7 @@ def read_header(data: bytes) -> Header:
         values = values // 3 * 2
     pixels = found[-1]._replace(frame_bytes=values * ds.BitsAllocated // 8)
     shape = int(ds.Rows), int(ds.Columns)
-    frames, counted = _count_frames(ds, pixels, len(body))
+    frames, counted = _count_frames(ds, pixels, body)
     tiles, mosaic = count_tiles(ds, shape)
     is_known = bool(ds.get("SeriesInstanceUID"))
     series, weighting = (
@@ -259,15 +259,16 @@ def _list_tags() -> set[int]:
     return {*map(Tag, named), *map(Tag, PRIVATE)}
 
 
-def _count_frames(ds: Dataset, pixels: Pixels, end: int) -> tuple[int, list[str]]:
+def _count_frames(ds: Dataset, pixels: Pixels, body: bytes) -> tuple[int, list[str]]:
     """Return the declared number of frames, or else those that the pixels fill exactly."""
     if declared := int(ds.get("NumberOfFrames") or 0):
         return declared, []
-    size, held = pixels.frame_bytes, min(pixels.length, end - pixels.start)
-    if pixels.are_compressed or size < 1 or held < 2 * size or held % size > 1:  # padded to even
-        return 1, []
-    frames = held // size
-    return frames, [f"The header does not say how many slices there are: the data hold {frames}."]
+    size, held = pixels.frame_bytes, min(pixels.length, len(body) - pixels.start)
+    frames = held // size if size and held % size < 2 else 1  # padded to an even number
+    if pixels.are_compressed:  # they begin with a table of the frames' offsets, which may be empty
+        frames = int.from_bytes(body[pixels.start + 4 : pixels.start + 8], "little") // 4
+    note = f"The header does not say how many slices there are: the data hold {frames}."
+    return max(frames, 1), [note] if frames > 1 else []
 
 
 class _LimitedFile(io.BytesIO):

@@ -210,6 +210,14 @@ def test_frames_without_their_number_are_read_as_far_as_the_data_hold():
     assert volume.notes == ("The header does not say how many slices there are: the data hold 12.",)
 
 
+def test_compressed_frames_without_their_number_are_counted_by_their_offsets():
+    stored = np.stack([PICTURE + n for n in range(3)])
+    frames = [encode_lossless_jpeg(one, 12) for one in stored]
+    volume = read_volume(encode_compressed(build_data_set(stored, 12), frames, LOSSLESS))
+    assert np.array_equal(volume.data, stored)
+    assert "the data hold 3." in volume.notes[0]
+
+
 def test_frames_of_an_odd_number_of_bytes_are_padded():
     stored = np.stack([(PICTURE[:35, :43] >> 4).astype(np.uint8) + n for n in range(3)])
     assert np.array_equal(read_volume(encode_native(build_data_set(stored), stored)).data, stored)
