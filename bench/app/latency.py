@@ -1,10 +1,12 @@
-"""Latency as deployed: from the bytes of a file to a Diagnosis, one scan at a time, warm."""
+"""Latency as deployed and warm: reading, attacking, analysing, volumes; alone and beside others."""
 
 from __future__ import annotations
 
 import argparse
 import itertools
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -20,13 +22,15 @@ from bench.parallel import progress
 from bench.provenance import machine_facts
 from bench.result_file import ResultFile
 from core.attacks import adaptive_logits, paper_attack
-from core.pipeline import MedFedPure, build
+from core.pipeline import BATCH_SIZE, MedFedPure, build
 from core.scan import read_scan, to_png
 from train.config import read_preset
 from train.data.dataset import ScanDataset
 
 HELP = "speed, start of the app and peak memory"
 WARM_UP = 3
+BUSY = 2  # processes beside the measured one, as on a shared machine of two cores
+BESIDE = f", beside {BUSY} busy processes"
 A0_8BIT = paper_attack(eight_bit=True)
 
 
@@ -81,6 +85,10 @@ def measure(
     )
     whole = adaptive_logits(pipeline, itertools.count(1))
     store.row("PGD-7, knows the defence", lambda: measure_attack(whole, scans, device))
+    for busy in (0, BUSY):
+        for name, measure_one in (("analysis", measure_analysis), ("volume", measure_volume)):
+            call = partial(measure_one, pipeline, scans)
+            store.row(f"{name}{BESIDE if busy else ''}", partial(measure_beside, busy, call))
     store.row("machine, after", lambda: measure_machine(device))
     before, after = (store.content["rows"][n]["best_gflops"] for n in ("machine", "machine, after"))
     if not 0.7 < before / after < 1.4:
@@ -128,13 +136,10 @@ def compare_preset(pipeline: MedFedPure, preset: str, files: Sequence[bytes]) ->
     torch.manual_seed(0)
     peer = build(read_preset(preset).system).to(pipeline.device)
     peer.detector.thresholds.fill_(-1e6)  # untrained, it has none
-    own, theirs = (partial(_read_file, system) for system in (pipeline, peer))
-    own(files[0])
-    theirs(files[0])
     times = [
-        (time_call(partial(own, data)), time_call(partial(theirs, data)))
-        for data in progress(files, f"{preset} preset")
-    ]
+        [time_call(partial(_read_file, s, data)) for s in (pipeline, peer)]
+        for data in progress([files[0], *files], f"{preset} preset")
+    ][1:]  # the first warms up
     mine, others = (summarize(list(column)) for column in zip(*times, strict=True))
     ratio = others["median_ms"] / mine["median_ms"]
     return {"own": mine, "peer": others, "preset": preset, "ratio": ratio}
@@ -159,6 +164,51 @@ def measure_attack(
     return summarize([time_call(partial(once, scan)) for scan in progress(scans, "PGD-7")])
 
 
+def measure_analysis(pipeline: MedFedPure, scans: Sequence[Tensor]) -> dict[str, Any]:
+    """Returns times of what the page computes: a reading, PGD-7 on the classifier, a reading.
+
+    The first result is the reading of the scan as it came.
+    """
+
+    def once(scan: Tensor) -> None:
+        start = time.perf_counter()
+        y = torch.tensor([int(pipeline.read(scan).is_tumour)], device=pipeline.device)
+        firsts.append((time.perf_counter() - start) * 1e3)
+        x_adv = A0_8BIT(pipeline.classifier_logits, scan[None].to(pipeline.device), y)
+        pipeline.read(x_adv[0])
+
+    firsts: list[float] = []
+    once(scans[0])
+    times = [time_call(partial(once, scan)) for scan in progress(scans, "analyses")]
+    return {**summarize(times), "first_median_ms": summarize(firsts[1:])["median_ms"]}
+
+
+def measure_volume(pipeline: MedFedPure, scans: Sequence[Tensor]) -> dict[str, Any]:
+    """Returns times of a slice of a volume, read in batches as the command line does."""
+    slices = torch.stack([scans[i % len(scans)] for i in range(6 * BATCH_SIZE)])
+    batches = [partial(pipeline.read_batch, x, [0] * len(x)) for x in slices.split(BATCH_SIZE)]
+    batches[0]()
+    times = [time_call(batch) / BATCH_SIZE for batch in progress(batches, "batches of slices")]
+    return {**summarize(times), "batch_size": BATCH_SIZE}
+
+
+def measure_beside(busy: int, call: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """Returns a measurement beside `busy` processes that use a core each, and the load before."""
+    load = measure_load()
+    others = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(busy)]
+    try:
+        return {**call(), "busy_processes": busy, "load_average": load}
+    finally:
+        for process in others:
+            process.kill()
+            process.wait()
+
+
+def measure_load() -> float | None:
+    """Returns the machine's load average over a minute; None on Windows."""
+    return os.getloadavg()[0] if hasattr(os, "getloadavg") else None
+
+
 def time_call(call: Callable[[], Any]) -> float:
     """Returns the milliseconds of one call, the accelerator's queue emptied before and after."""
     _wait()
@@ -180,12 +230,11 @@ def measure_machine(device: torch.device, side: int = 1024, repeats: int = 8) ->
     a = torch.randn(side, side, device=device)
     times = [time_call(lambda: a @ a) for _ in range(repeats + 1)][1:]
     work = 2 * side**3 / 1e6  # GFLOP/s = FLOP / 1e9 / s, with times in ms
-    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
     return {
         "best_gflops": work / min(times),
         "median_gflops": work / sorted(times)[len(times) // 2],
         "side": side,
-        "load_average": load,
+        "load_average": measure_load(),
     }
 
 
@@ -203,11 +252,17 @@ def table(results: md.Results) -> str:
             ("read", "flagged file to Diagnosis"),
             ("PGD-7, classifier", "PGD-7 on the classifier"),
             ("PGD-7, knows the defence", "PGD-7, defence known"),
+            ("analysis", "reading, PGD-7, reading"),
+            (f"analysis{BESIDE}", f"the same{BESIDE}"),
+            ("volume", "slice of a volume, in batches"),
+            (f"volume{BESIDE}", f"the same{BESIDE}"),
         ):
             if name in rows:
                 row = rows[name]
                 times = [f"{row[k] / 1e3:.2f} s" for k in ("median_ms", "p95_ms")]
-                lines.append([label, " / ".join(times) + f" (n = {row['n']})"])
+                first = row.get("first_median_ms")
+                after = f", first result {first / 1e3:.2f} s" if first else ""
+                lines.append([label, " / ".join(times) + f" (n = {row['n']}){after}"])
         for row in rows.values():
             if "ratio" in row:
                 lines.append([f"times faster than preset `{row['preset']}`", f"{row['ratio']:.1f}"])

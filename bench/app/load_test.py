@@ -18,7 +18,7 @@ from PIL import Image
 from bench import markdown as md
 from bench import options
 from bench.app.browser import open_browser
-from bench.app.latency import summarize, time_call
+from bench.app.latency import BESIDE, BUSY, measure_beside, summarize, time_call
 from bench.app.server import Running, open_client, peak_memory, run_app
 from bench.provenance import ROOT, machine_facts
 from bench.result_file import ResultFile
@@ -51,7 +51,8 @@ def run(args: argparse.Namespace) -> None:
 
 def measure(store: ResultFile, visitors: int, seconds: float) -> None:
     """Fills `store`; each row starts the app as users do, with the weights that ship."""
-    store.row("page", measure_page)
+    for name, busy in (("page", 0), (f"page{BESIDE}", BUSY)):
+        store.row(name, partial(measure_beside, busy, measure_page))
     row = store.row(f"{visitors} visitors", lambda: measure_visitors(visitors, seconds))
     if row["errors"] or row["mixed"]:
         store.warn("visitors met errors or each other's results")
@@ -181,16 +182,18 @@ def table(results: md.Results) -> str:
     result = md.results_of(results, "demo", ("",))[""]
     rows = result["rows"]
     page = rows["page"]
-    crowd = next(row for name, row in rows.items() if name.endswith("visitors"))
-    name = next(name for name in rows if name.endswith("visitors"))
-    times = {
-        k: " / ".join(f"{page[k][m] / 1e3:.2f} s" for m in ("median_ms", "p95_ms"))
-        for k in ("first_picture", "pgd7_reading")
-    }
-    wait = crowd["wait"]
+    name, crowd = next((n, row) for n, row in rows.items() if n.endswith("visitors"))
+    wait, growth = crowd["wait"], crowd["memory_mb_at_the_end"] / crowd["memory_mb_after_20"] - 1
     lines = [
-        ["a file dropped to its picture, median / p95", times["first_picture"]],
-        ["Analyse to the whole result with PGD-7, median / p95", times["pgd7_reading"]],
+        [f"{what}{place.removeprefix('page')}, median / p95",
+         " / ".join(f"{rows[place][key][m] / 1e3:.2f} s" for m in ("median_ms", "p95_ms"))]
+        for key, what in (
+            ("first_picture", "a file dropped to its picture"),
+            ("pgd7_reading", "Analyse to the whole result with PGD-7"),
+        )
+        for place in ("page", f"page{BESIDE}") if place in rows
+    ]  # fmt: skip
+    lines += [
         ["requests of the browser that left the machine", str(page["requests_that_leave"])],
         ["files left after closing", str(page["left_after_close"])],
         [
@@ -199,13 +202,8 @@ def table(results: md.Results) -> str:
             f"{crowd['asked']}, {crowd['readings']}, {crowd['errors']}, {crowd['mixed']}",
         ],
         ["their wait for a reading, median", f"{wait['median_ms'] / 1e3:.1f} s"],
-        [
-            "memory of the app after 200 of them against after 20",
-            f"{crowd['growth_20_to_200']:+.1%}",
-        ],
-        [
-            "and after all",
-            f"{crowd['memory_mb_at_the_end'] / crowd['memory_mb_after_20'] - 1:+.1%}",
-        ],
-    ]
+        ["memory of the app after 200 of them against after 20",
+         f"{crowd['growth_20_to_200']:+.1%}"],
+        ["and after all", f"{growth:+.1%}"],
+    ]  # fmt: skip
     return f"{md.table(['', ''], lines)}\n\n{md.source(result)}"

@@ -9,6 +9,7 @@ from PIL import Image
 
 from bench import options
 from bench.__main__ import build_parser, main
+from bench.app.latency import BESIDE
 from bench.commands import MEASUREMENTS, tables
 from bench.components import purifier
 from bench.provenance import ROOT, key_of
@@ -136,6 +137,12 @@ def test_latency(bench, tmp_path):
     assert rows[f"{preset} preset"]["ratio"] > 0
     assert rows["machine"]["best_gflops"] > 0
     assert rows["PGD-7, knows the defence"]["median_ms"] > rows["PGD-7, classifier"]["median_ms"]
+    for place, busy in (("", 0), (BESIDE, 2)):
+        analysis, volume = rows[f"analysis{place}"], rows[f"volume{place}"]
+        assert analysis["n"] == 3 and 0 < analysis["first_median_ms"] < analysis["median_ms"]
+        assert volume["n"] == 6 and volume["batch_size"] == 8
+        assert analysis["busy_processes"] == volume["busy_processes"] == busy
+        assert analysis["load_average"] >= 0
 
 
 def test_leave_one_source_out(bench, weights_of):

@@ -113,7 +113,13 @@ def test_progress_is_shown_on_a_terminal_alone(
 
 
 @pytest.mark.parametrize(
-    "entry", ["import core.__main__", "import app; app.main(['--no-browser'])"]
+    "entry",
+    [
+        "import core.__main__",
+        "import bench.__main__",
+        "import train.__main__",
+        "import app; app.main(['--no-browser'])",
+    ],
 )
 @pytest.mark.parametrize(("own", "policy"), [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])
 def test_waiting_threads_sleep_unless_the_user_says_otherwise(

@@ -9,6 +9,7 @@ import pytest
 
 from bench.__main__ import main
 from bench.app import browser, load_test
+from bench.app.latency import BESIDE
 from bench.app.load_test import table
 
 
@@ -22,7 +23,7 @@ def test_the_page_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     options = ["--visitors", "2", "--seconds", "2"]
     assert main(["demo", "--out", str(out), *options]) == 0
     rows = json.loads(out.read_text())["rows"]
-    assert list(rows) == ["page", "2 visitors"]
+    assert list(rows) == ["page", f"page{BESIDE}", "2 visitors"]
     assert rows["page"]["requests_that_leave"] == rows["page"]["left_after_close"] == 0
     assert rows["2 visitors"]["errors"] == rows["2 visitors"]["mixed"] == 0
 
@@ -80,6 +81,7 @@ def test_the_table_says_what_was_measured() -> None:
     crowd = {"seconds": 300, "asked": 900, "readings": 900, "errors": 0, "mixed": 0, "wait": times}
     rows = {
         "page": {**page, "left_after_close": 0},
+        f"page{BESIDE}": {**page, "pgd7_reading": {"median_ms": 500.0, "p95_ms": 600.0}},
         "10 visitors": {
             **crowd,
             "growth_20_to_200": 0.012,
@@ -92,6 +94,7 @@ def test_the_table_says_what_was_measured() -> None:
     text = table({"demo": {"rows": rows, "provenance": facts, "warnings": []}})
     assert (
         "0.25 s / 0.30 s" in text
+        and "PGD-7, beside 2 busy processes, median / p95 | 0.50 s / 0.60 s |" in text
         and "900, 900, 0, 0" in text
         and "+1.2%" in text
         and "+4.0%" in text
