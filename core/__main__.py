@@ -6,7 +6,9 @@ import argparse
 import itertools
 import json
 import sys
+from collections import deque
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import torch
@@ -33,6 +35,9 @@ FIELDS = (
     "expert_probabilities",
     "timings_ms",
 )
+Slice = tuple[
+    dict[str, Any], Tensor | None
+]  # its line of output, its scan unless there is an error
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -55,23 +60,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with tqdm(total=len(args.scans), unit="slice", leave=False, disable=hidden) as bar:
         for file in args.scans:
             slices = _read_slices(file, args.slice, args.any_picture, bar)
-            # an adaptive attack would draw other noise for several scans at once
-            while part := list(itertools.islice(slices, 1 if attack else BATCH_SIZE)):
-                readings = _read(
-                    system, [scan for _, scan in part if scan is not None], attack, args
-                )
-                for line, scan in part:
-                    line |= {} if scan is None else next(readings)
-                    failures += scan is None and not (is_all and "slice" in line)
-                    with bar.external_write_mode():
-                        _print(json.dumps(line) if args.json else _format_line(line))
-                    bar.update()
+            for line, is_read in _read_ahead(system, slices, attack, args):
+                failures += not is_read and not (is_all and "slice" in line)
+                with bar.external_write_mode():
+                    _print(json.dumps(line) if args.json else _format_line(line))
+                bar.update()
     return 1 if failures else 0
 
 
 def _read_slices(
     file: str, wanted: int | str | None, any_picture: bool, bar: Any
-) -> Iterator[tuple[dict[str, Any], Tensor | None]]:
+) -> Iterator[Slice]:
     """Yield the output line of each chosen slice, with its scan unless there is an error.
 
     The progress bar, which counted one slice for the file, is told their number.
@@ -104,6 +103,31 @@ def _choose_slices(volume: Volume, wanted: int | str | None) -> Sequence[int]:
     if not 1 <= number <= len(volume):
         raise ScanError(f"There is no slice {number}: the volume has {len(volume)}.")
     return [number]
+
+
+def _read_ahead(
+    system: MedFedPure, slices: Iterator[Slice], attack: FGSM | PGD | None, args: argparse.Namespace
+) -> Iterator[tuple[dict[str, Any], bool]]:
+    """Yield the lines of slices, in order, and whether each was read.
+
+    Two batches of a volume that share the cores wait less than the threads of one batch do.
+    """
+    # an adaptive attack would draw other noise for several scans at once
+    size, threads = 1 if attack else BATCH_SIZE, torch.get_num_threads()
+    workers = min(2, threads) if args.slice == "all" else 1
+
+    def read(part: list[Slice]) -> list[tuple[dict[str, Any], bool]]:
+        torch.set_num_threads(max(1, threads // workers))  # of this thread
+        outputs = _read(system, [scan for _, scan in part if scan is not None], attack, args)
+        return [(line if x is None else line | next(outputs), x is not None) for line, x in part]
+
+    parts = iter(lambda: list(itertools.islice(slices, size)), [])
+    with ThreadPoolExecutor(workers) as pool:
+        begun = deque(pool.submit(read, part) for part in itertools.islice(parts, workers))
+        while begun:
+            done = begun.popleft().result()
+            begun.extend(pool.submit(read, part) for part in itertools.islice(parts, 1))
+            yield from done
 
 
 def _read(
