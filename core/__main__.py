@@ -60,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with tqdm(total=len(args.scans), unit="slice", leave=False, disable=hidden) as bar:
         for file in args.scans:
             slices = _read_slices(file, args.slice, args.any_picture, bar)
-            for line, is_read in _read_ahead(system, slices, attack, args):
+            for line, is_read in read_ahead(system, slices, attack, args):
                 failures += not is_read and not (is_all and "slice" in line)
                 with bar.external_write_mode():
                     _print(json.dumps(line) if args.json else _format_line(line))
@@ -105,7 +105,7 @@ def _choose_slices(volume: Volume, wanted: int | str | None) -> Sequence[int]:
     return [number]
 
 
-def _read_ahead(
+def read_ahead(
     system: MedFedPure, slices: Iterator[Slice], attack: FGSM | PGD | None, args: argparse.Namespace
 ) -> Iterator[tuple[dict[str, Any], bool]]:
     """Yield the lines of slices, in order, and whether each was read.

@@ -21,14 +21,16 @@ from bench.app.server import measure_app
 from bench.parallel import progress
 from bench.provenance import machine_facts
 from bench.result_file import ResultFile
+from core.__main__ import Slice, read_ahead
 from core.attacks import adaptive_logits, paper_attack
-from core.pipeline import BATCH_SIZE, MedFedPure, build
+from core.pipeline import MedFedPure, build
 from core.scan import read_scan, to_png
 from train.config import read_preset
 from train.data.dataset import ScanDataset
 
 HELP = "speed, start of the app and peak memory"
 WARM_UP = 3
+SLICES = 48  # of a volume
 BUSY = 2  # processes beside the measured one, as on a shared machine of two cores
 BESIDE = f", beside {BUSY} busy processes"
 A0_8BIT = paper_attack(eight_bit=True)
@@ -165,10 +167,7 @@ def measure_attack(
 
 
 def measure_analysis(pipeline: MedFedPure, scans: Sequence[Tensor]) -> dict[str, Any]:
-    """Returns times of what the page computes: a reading, PGD-7 on the classifier, a reading.
-
-    The first result is the reading of the scan as it came.
-    """
+    """Returns times of a reading, which is the page's first result, PGD-7 and another reading."""
 
     def once(scan: Tensor) -> None:
         start = time.perf_counter()
@@ -184,12 +183,12 @@ def measure_analysis(pipeline: MedFedPure, scans: Sequence[Tensor]) -> dict[str,
 
 
 def measure_volume(pipeline: MedFedPure, scans: Sequence[Tensor]) -> dict[str, Any]:
-    """Returns times of a slice of a volume, read in batches as the command line does."""
-    slices = torch.stack([scans[i % len(scans)] for i in range(6 * BATCH_SIZE)])
-    batches = [partial(pipeline.read_batch, x, [0] * len(x)) for x in slices.split(BATCH_SIZE)]
-    batches[0]()
-    times = [time_call(batch) / BATCH_SIZE for batch in progress(batches, "batches of slices")]
-    return {**summarize(times), "batch_size": BATCH_SIZE}
+    """Returns times of a slice of a volume of `SLICES`, read as the command line reads it."""
+    slices: list[Slice] = [({}, scans[i % len(scans)]) for i in range(SLICES)]
+    args = argparse.Namespace(slice="all", seed=0)
+    runs = progress(range(WARM_UP + 1), "volumes")
+    times = [time_call(lambda: [*read_ahead(pipeline, iter(slices), None, args)]) for _ in runs]
+    return {**summarize([ms / SLICES for ms in times[1:]]), "slices": SLICES}
 
 
 def measure_beside(busy: int, call: Callable[[], dict[str, Any]]) -> dict[str, Any]:

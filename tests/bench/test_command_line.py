@@ -140,7 +140,7 @@ def test_latency(bench, tmp_path):
     for place, busy in (("", 0), (BESIDE, 2)):
         analysis, volume = rows[f"analysis{place}"], rows[f"volume{place}"]
         assert analysis["n"] == 3 and 0 < analysis["first_median_ms"] < analysis["median_ms"]
-        assert volume["n"] == 6 and volume["batch_size"] == 8
+        assert volume["n"] == 3 and volume["slices"] == 48
         assert analysis["busy_processes"] == volume["busy_processes"] == busy
         assert analysis["load_average"] >= 0
 
