@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,6 +71,10 @@ class UploadStore:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
+        # of each upload being decoded: a second visitor waits for the same files alone
+        self._locks: weakref.WeakValueDictionary[str, threading.Lock] = (
+            weakref.WeakValueDictionary()
+        )
         self._recent: ExpiringCache[Upload] = ExpiringCache(CACHE_SECONDS, CACHE_COUNT, CACHE_BYTES)
 
     def decode(self, stored: str | Sequence[str]) -> Upload:
@@ -77,6 +82,8 @@ class UploadStore:
         paths = [Path(stored)] if isinstance(stored, str) else [Path(path) for path in stored]
         key = "\n".join(map(str, paths))
         with self._lock:
+            lock = self._locks.setdefault(key, threading.Lock())
+        with lock:
             try:
                 upload = self._read(paths)
             except OSError:

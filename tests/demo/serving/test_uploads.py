@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +40,38 @@ def test_a_second_visitor_with_the_same_file_still_gets_it(scan: Tensor, tmp_pat
     path = str(stored(tmp_path, to_png(scan)))
     first, second = store.decode(path), store.decode(path)  # Gradio stores equal files once
     assert second.levels is not None and (first.levels == second.levels).all()
+
+
+def test_visitors_with_other_files_do_not_wait(
+    scan: Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A slow file is decoded while another is read, and its second visitor waits for it."""
+    begun, end, decoded = threading.Event(), threading.Event(), []
+
+    def decode_slowly(data: bytes) -> uploads.Upload:
+        decoded.append(data)
+        if data == b"slow":
+            begun.set()
+            assert end.wait(20)
+        return decode_upload(to_png(scan))
+
+    monkeypatch.setattr(uploads, "decode_upload", decode_slowly)
+    store = UploadStore()
+    slow, fast = tmp_path / "0" / "slow", tmp_path / "1" / "fast"
+    for path in (slow, fast):
+        path.parent.mkdir()
+        path.write_bytes(path.name.encode())
+    with ThreadPoolExecutor(3) as pool:
+        first = pool.submit(store.decode, str(slow))
+        assert begun.wait(20)
+        second = pool.submit(store.decode, str(slow))
+        try:
+            assert pool.submit(store.decode, str(fast)).result(20).levels is not None
+            assert not first.done() and not second.done()
+        finally:
+            end.set()
+        assert first.result().levels is second.result().levels is not None
+    assert decoded == [b"slow", b"fast"] and not store._locks
 
 
 def test_pixels_are_forgotten(scan: Tensor, tmp_path: Path) -> None:
