@@ -55,7 +55,7 @@ $(VENV)/.installed: requirements.txt | $(VENV)/bin/python
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed pyproject.toml
-	$(VENV)/bin/python -m pip install -c requirements.txt -e '.[train,simulation,dev]'
+	$(VENV)/bin/python -m pip install -c requirements.txt -e '.[simulation,dev]'
 	@touch $@
 
 $(PARITY)/bin/python:

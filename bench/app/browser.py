@@ -21,7 +21,7 @@ FLAGS = [
 OWN = re.compile(r"http://127\.0\.0\.1:\d+/")
 MISSING = (
     "this needs Chromium (or name it with CHROMIUM=) and the package playwright: "
-    "pip install -c requirements.txt -e '.[train,dev]'"
+    "pip install -c requirements.txt -e '.[dev]'"
 )
 
 
