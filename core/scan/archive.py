@@ -6,7 +6,7 @@ import io
 import os
 import re
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path, PurePosixPath
 
@@ -43,7 +43,7 @@ def files_in_zip(data: bytes) -> list[Callable[[], bytes]]:
             raise ScanError("The zip is locked with a password: create it without one.")
         if entry.compress_type not in READABLE_METHODS:
             raise ScanError("The zip uses an unusual compression: create it as a standard zip.")
-    _check_size(sum(entry.file_size for entry in entries))
+    _check_sizes([entry.file_size for entry in entries])
     return [partial(_unpack, archive, entry) for entry in entries]
 
 
@@ -59,9 +59,7 @@ def files_in_folder(folder: Path) -> list[Callable[[], bytes]]:
     for place, _, names in os.walk(folder):
         found += [path for name in names if (path := Path(place, name)).is_file()]
         _check_count(len(found))
-    sizes = [path.stat().st_size for path in found]
-    check_bytes(max(sizes, default=0), MAX_VOLUME_BYTES)
-    _check_size(sum(sizes))
+    _check_sizes([path.stat().st_size for path in found])
     return [path.read_bytes for path in sorted(found, key=rank_name)]
 
 
@@ -83,6 +81,7 @@ def _check_count(count: int) -> None:
         raise ScanError(f"There are more than {MAX_FILES:,} files: send a single series.")
 
 
-def _check_size(size: int) -> None:
-    if size > MAX_UNPACKED:
+def _check_sizes(sizes: Sequence[int]) -> None:
+    check_bytes(max(sizes, default=0), MAX_VOLUME_BYTES)
+    if sum(sizes) > MAX_UNPACKED:
         raise ScanError("The files unpack to more than 1 GB: send a single series.")

@@ -16,7 +16,7 @@ MAX_PERCENTILE_VALUES = 1_000_000  # values that the percentiles are taken from
 FAR, FAR_FROM_ZERO = 2.0, 4.0
 # Declared padding this far below the range of all others, in parts of it, is air like any other
 AIR = (-0.1, 0.5)
-MIN_BRIGHTNESS = 0.25  # of 1,794 scans of four sources 18 are darker, all of one source
+MIN_BRIGHTNESS = 0.25  # share of white; of 1,794 scans of four sources 18 are darker, all of one
 FILL_NOTE = "Fill values (padding, or no numbers) are shown as black."
 
 
@@ -60,11 +60,11 @@ def describe_darkness(
     )
     if brightest >= MIN_BRIGHTNESS:
         return []
-    shown = f"it reaches {brightest:.0%} of white"
-    for _, centre, width in windows[:1]:
+    shown = f"The picture is dark: it reaches {brightest:.0%} of full brightness"
+    for _, centre, width in [one for one in windows if one.width < abs(white - black)][:1]:
         low, high = centre - width / 2, centre + width / 2
-        shown += f" ({max(levels):g}), and the file's own window, {low:g} to {high:g}, is not used"
-    return [Doubt(f"The picture is dark: {shown}.")]
+        shown += f", and the file's own window, {low:g} to {high:g}, is not used"
+    return [Doubt(f"{shown}.")]
 
 
 def compute_percentiles(data: np.ndarray, fill: np.ndarray) -> tuple[float, float]:

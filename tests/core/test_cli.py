@@ -206,7 +206,7 @@ def test_what_makes_a_picture_doubtful_stands_beside_its_output(weights, tmp_pat
     assert main([str(path), "--weights", weights, "--json"]) == 0
     text, line = capsys.readouterr().out.splitlines()
     (doubt,) = json.loads(line)["doubts"]
-    assert re.fullmatch(r"The picture is dark: it reaches 1\d% of white.", doubt)
+    assert re.fullmatch(r"The picture is dark: it reaches 1\d% of full brightness.", doubt)
     assert text.endswith(f" ms; doubtful: {doubt}")
 
 

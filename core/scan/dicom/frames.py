@@ -13,7 +13,7 @@ from PIL import Image
 from core.scan.dicom.codecs import PLUGIN, find_decoder
 from core.scan.dicom.header import BIG_ENDIAN, COMPRESSED, EXPLICIT, GREY, RLE, Header, data_set
 from core.scan.dicom.jpeg_stream import frame_size
-from core.scan.dicom.palette import apply_palette
+from core.scan.dicom.palette import read_palette
 from core.scan.errors import MAX_SLICES, ScanError, damage_error, not_numbers_error
 from core.scan.image import to_grey
 
@@ -28,6 +28,8 @@ def read_frames(header: Header, data: bytes, any_picture: bool) -> Iterator[np.n
     """
     from pydicom.pixels import apply_modality_lut
 
+    if header.photometric == "PALETTE COLOR":
+        colours, first = read_palette(header.ds)
     count = 0
     for count, encoded in enumerate(_split_frames(header, data), start=1):
         stored = _decode(header, encoded)
@@ -39,7 +41,8 @@ def read_frames(header: Header, data: bytes, any_picture: bool) -> Iterator[np.n
                 values = (stored.astype(np.float64) * slope + intercept).astype(np.float32)
         else:
             if header.photometric == "PALETTE COLOR":
-                rgb = apply_palette(stored, header.ds)
+                numbers = np.clip(stored.astype(np.int64) - first, 0, len(colours) - 1)
+                rgb = colours[numbers]
             else:
                 rgb = (stored >> max(0, int(header.ds.BitsStored) - 8)).astype(np.uint8)
             values = to_grey(Image.fromarray(rgb), any_picture)
@@ -86,7 +89,7 @@ def _decode(header: Header, encoded: bytes) -> np.ndarray:
         "number_of_frames": 1,
         "rows": header.shape[0],
         "columns": header.shape[1],
-        "samples_per_pixel": int(ds.get("SamplesPerPixel") or 1),
+        "samples_per_pixel": int(ds.SamplesPerPixel),
         "planar_configuration": ds.get("PlanarConfiguration") or 0,
         "photometric_interpretation": header.photometric,
         "bits_allocated": allocated,
@@ -104,7 +107,7 @@ def _decode(header: Header, encoded: bytes) -> np.ndarray:
 def _keep_stored_bits(header: Header, values: np.ndarray) -> np.ndarray:
     """Return the stored bits alone, with their sign: others may hold overlays (PS3.5 8.1.1)."""
     width = 8 * values.itemsize
-    stored = int(header.ds.get("BitsStored") or width)
+    stored = int(header.ds.BitsStored)
     high = int(header.ds.get("HighBit", stored - 1))
     if header.syntax in COMPRESSED - {RLE}:  # whose streams begin at the lowest bit
         high = stored - 1

@@ -201,7 +201,7 @@ def read_header(data: bytes) -> Header:
             "The DICOM file contains no picture (it may be a report, a plan or a DICOMDIR): "
             "send the image files."
         )
-    notes = complete_header(ds, GREY + COLOUR)
+    notes = complete_header(ds, GREY + COLOUR, found[-1].keyword == "PixelData")
     values = int(ds.Rows * ds.Columns * ds.SamplesPerPixel)
     if ds.PhotometricInterpretation == "YBR_FULL_422":
         values = values // 3 * 2
@@ -225,7 +225,7 @@ def read_header(data: bytes) -> Header:
             "The DICOM file uses a compression that cannot be read here: "
             "export it uncompressed, or as JPEG Lossless, JPEG-LS or JPEG 2000."
         )
-    if header.photometric not in GREY + COLOUR or ds.get("BitsAllocated", 16) % 8:
+    if header.photometric not in GREY + COLOUR or ds.BitsAllocated % 8:
         raise ScanError(
             "The DICOM file contains neither grey values nor usual colours: "
             "export it as a greyscale (MONOCHROME2) image."

@@ -6,16 +6,19 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from core.scan.errors import ScanError
+
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
-DISCRETE, LINEAR = 0, 1  # kinds of segments
+DISCRETE, LINEAR, INDIRECT = 0, 1, 2  # kinds of segments
 
 
-def apply_palette(stored: np.ndarray, ds: Dataset) -> np.ndarray:
-    """Convert numbers of a palette (H, W) to RGB (H, W, 3) uint8.
+def read_palette(ds: Dataset) -> tuple[np.ndarray, int]:
+    """Read a file's colours (entries, 3) uint8, and the stored number of the first.
 
     Raises:
+        ScanError: a segment repeats others (indirect), which is not supported.
         Exception: of any kind, where the palette is damaged.
     """
     entries, first, depth = ds.RedPaletteColorLookupTableDescriptor
@@ -24,9 +27,7 @@ def apply_palette(stored: np.ndarray, ds: Dataset) -> np.ndarray:
     brightest = int(table.max())
     if brightest > 255:  # else 8 bits are held, whatever is declared
         table >>= max(depth, brightest.bit_length()) - 8
-    chosen = np.clip(stored.astype(np.int64) - first, 0, entries - 1)
-    colours: np.ndarray = table.astype(np.uint8)[chosen]
-    return colours
+    return table.astype(np.uint8), first
 
 
 def _read_table(ds: Dataset, colour: str, entries: int, depth: int) -> np.ndarray:
@@ -42,17 +43,22 @@ def _read_table(ds: Dataset, colour: str, entries: int, depth: int) -> np.ndarra
 
 
 def _join_segments(words: list[int], entries: int) -> np.ndarray:
-    """Join segments to a table; those that repeat others (indirect) are not supported."""
+    """Join segments to a table: levels one by one, or the last of a ramp."""
+    places: list[int] = []
     levels: list[int] = []
-    position = 0
-    while len(levels) < entries:
-        kind, length, *values = words[position : position + 2 + entries]
-        if kind == DISCRETE:
-            levels += values[:length]
-        elif kind == LINEAR:
-            ramp = np.linspace(levels[-1], values[0], length + 1)[1:]
-            levels += ramp.round().astype(int).tolist()
-        if kind not in (DISCRETE, LINEAR) or not length:
+    end = position = 0
+    while end < entries:
+        kind, length = words[position : position + 2]
+        if kind == INDIRECT:
+            raise ScanError(
+                "The DICOM file has a palette of a kind (indirect segments) that cannot be read "
+                "here: export it as a greyscale (MONOCHROME2) image."
+            )
+        found = words[position + 2 : position + 2 + (length if kind == DISCRETE else 1)]
+        if kind not in (DISCRETE, LINEAR) or not (length and found) or kind > len(levels):
             raise ValueError("no segment of a palette")
-        position += 2 + (length if kind == DISCRETE else 1)
-    return np.array(levels[:entries], dtype=np.uint16)
+        places += range(end, end + len(found)) if kind == DISCRETE else [end + length - 1]
+        levels += found
+        end += length
+        position += 2 + len(found)
+    return np.interp(np.arange(entries), places, levels).round().astype(np.uint16)

@@ -14,10 +14,16 @@ if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
 NEEDED = {"Rows": "rows", "Columns": "columns", "BitsAllocated": "bits of a pixel"}
+MEANINGS = {
+    "MONOCHROME1": "grey values, low is bright",
+    "MONOCHROME2": "grey values, high is bright",
+}
 
 
-def complete_header(ds: Dataset, photometrics: Sequence[str]) -> list[str]:
+def complete_header(ds: Dataset, photometrics: Sequence[str], is_integer: bool) -> list[str]:
     """Fill in what `ds` lacks for decoding; return a note on each assumption.
+
+    Only integers have a number of stored bits.
 
     Raises:
         ScanError: the size of the picture or of a pixel is missing.
@@ -38,13 +44,13 @@ def complete_header(ds: Dataset, photometrics: Sequence[str]) -> list[str]:
     assumed = []
     if photometric != stated:
         ds.PhotometricInterpretation = photometric
-        assumed.append(photometric)
+        assumed.append(MEANINGS.get(photometric, "colours"))
     if not samples:
         ds.SamplesPerPixel = 1 if is_single else 3
-        assumed.append(f"SamplesPerPixel {ds.SamplesPerPixel}")
-    if not ds.get("BitsStored"):
+        assumed.append("one value a pixel" if is_single else "three values a pixel")
+    if is_integer and not ds.get("BitsStored"):
         ds.BitsStored = ds.BitsAllocated
-        assumed.append(f"BitsStored {ds.BitsStored}")
+        assumed.append(f"{ds.BitsStored} bits a value")
     listed = f"The header is incomplete or misspelt; assumed: {', '.join(assumed)}."
     notes = [listed] if assumed else []
     try:
@@ -52,5 +58,5 @@ def complete_header(ds: Dataset, photometrics: Sequence[str]) -> list[str]:
             apply_modality_lut(np.zeros((1, 1), dtype=np.int32), ds)
     except Exception:  # a malformed table must not refuse a good picture
         del ds.ModalityLUTSequence
-        notes.append("The header's table of units is empty or damaged: stored values are read.")
+        notes.append("The header's table for converting values is damaged and is left out.")
     return notes

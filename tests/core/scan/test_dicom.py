@@ -511,14 +511,18 @@ def test_notes_name_the_limits_of_the_file(attributes, note):
     assert volume.doubts == ((found,) if "Modality" in attributes else ())
 
 
-def test_a_dark_picture_is_doubtful_and_its_window_named():
+@pytest.mark.parametrize(
+    ("centre", "width", "named"),
+    [("30", "60", ", and the file's own window, 0 to 60, is not used"), ("128", "256", "")],
+)
+def test_a_dark_picture_is_doubtful_and_a_narrower_window_named(centre, width, named):
     stored = (to_uint8(draw_phantom(3, tumour=False))[0] * (60 / 255)).astype(np.uint8)
-    ds = build_data_set(stored, WindowCenter="30", WindowWidth="60")
+    ds = build_data_set(stored, WindowCenter=centre, WindowWidth=width)
     volume = read_volume(encode_native(ds, stored))
     assert volume.levels == (0, 255)
     assert volume.doubts == (
-        f"The picture is dark: it reaches {np.percentile(stored, 99) / 255:.0%} of white (255), "
-        "and the file's own window, 0 to 60, is not used.",
+        f"The picture is dark: it reaches {np.percentile(stored, 99) / 255:.0%} of full brightness"
+        f"{named}.",
     )
 
 

@@ -15,6 +15,7 @@ from dicom_maker import (
     encode_compressed,
     encode_lossless_jpeg,
     encode_native,
+    save_to_bytes,
     strip_preamble,
 )
 from PIL import Image
@@ -45,20 +46,20 @@ ASSUMED = "The header is incomplete or misspelt; assumed: "
 @pytest.mark.parametrize(
     ("data", "note"),
     [
-        (build("PhotometricInterpretation"), ASSUMED + "MONOCHROME2."),
+        (build("PhotometricInterpretation"), ASSUMED + "grey values, high is bright."),
         (
             build(PhotometricInterpretation="monochrome2"),
-            ASSUMED + "MONOCHROME2.",
+            ASSUMED + "grey values, high is bright.",
         ),
-        (build("SamplesPerPixel"), ASSUMED + "SamplesPerPixel 1."),
-        (build("BitsStored"), ASSUMED + "BitsStored 16."),
+        (build("SamplesPerPixel"), ASSUMED + "one value a pixel."),
+        (build("BitsStored"), ASSUMED + "16 bits a value."),
         (
             build("SamplesPerPixel", PhotometricInterpretation="Monochrome 2"),
-            ASSUMED + "MONOCHROME2, SamplesPerPixel 1.",
+            ASSUMED + "grey values, high is bright, one value a pixel.",
         ),
         (
             build(ModalityLUTSequence=[Dataset()]),
-            "The header's table of units is empty or damaged: stored values are read.",
+            "The header's table for converting values is damaged and is left out.",
         ),
         (
             build(RescaleSlope="12345678").replace(b"12345678", b"unknown "),
@@ -84,6 +85,7 @@ def test_a_poor_header_does_not_hide_a_good_picture(data, note):
 
 def test_a_lower_case_inverted_picture_is_inverted():
     volume = read_volume(build(PhotometricInterpretation="monochrome1"))
+    assert volume.notes == (ASSUMED + "grey values, low is bright.",)
     assert volume.is_inverted
     assert np.array_equal(volume.data[0], PICTURE)
 
@@ -95,7 +97,21 @@ def test_colours_without_a_photometric_are_rgb():
     del ds.PhotometricInterpretation
     volume = read_volume(encode_native(ds, stored))
     assert np.array_equal(volume.data[0], grey)
-    assert volume.notes[0] == ASSUMED + "RGB."
+    assert volume.notes[0] == ASSUMED + "colours."
+
+
+@pytest.mark.parametrize(
+    ("keyword", "dtype"), [("FloatPixelData", "f4"), ("DoubleFloatPixelData", "f8")]
+)
+def test_real_numbers_lack_no_bits(keyword, dtype):
+    values = PICTURE.astype(dtype)
+    ds = build_data_set(values)
+    for name in ("BitsStored", "HighBit", "PixelRepresentation"):
+        delattr(ds, name)
+    setattr(ds, keyword, values.tobytes())
+    volume = read_volume(save_to_bytes(ds, EXPLICIT))
+    assert np.array_equal(volume.data[0], PICTURE)
+    assert volume.notes == ()
 
 
 def test_a_slope_of_nonsense_leaves_the_intercept():

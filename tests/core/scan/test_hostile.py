@@ -45,6 +45,7 @@ from dicom_maker import (
 from pydicom.pixels import get_decoder
 from pydicom.uid import UID
 from refusals import get_refusal
+from series_maker import zip_files
 
 from core.scan import ScanError, read_volume, to_png
 from core.scan.dicom.codecs import PLUGIN
@@ -187,6 +188,14 @@ REFUSED: dict[str, tuple[Callable[[], bytes], str]] = {
         ),
         "damaged",
     ),
+    "a palette of indirect segments": (
+        lambda: dicom(
+            PhotometricInterpretation="PALETTE COLOR",
+            RedPaletteColorLookupTableDescriptor=[256, 0, 16],
+            SegmentedRedPaletteColorLookupTableData=struct.pack("<7H", 0, 1, 9, 2, 1, 0, 0),
+        ),
+        "indirect segments. that cannot be read here",
+    ),
     "more bits than declared": (
         lambda: build_framed(encode_lossless_jpeg(PICTURE, 12), LOSSLESS, BYTES),
         "damaged",
@@ -285,6 +294,27 @@ def test_a_deflated_bomb(monkeypatch):
         assert "unpacks to more than 1 GB" in refused(bomb)
 
 
+@pytest.mark.parametrize("kind", [0, 1], ids=["levels", "ramps"])
+def test_a_palette_of_many_segments_takes_a_second(kind):
+    """Of 65,536 segments a colour, in a file of 20 frames."""
+    table = np.arange(65536) // 256
+    words = np.column_stack([np.full(65536, kind), np.ones(65536, int), table]).astype("<u2")
+    words[0, 0] = 0  # a ramp starts from a level
+    stored = np.stack([np.arange(36 * 44, dtype=np.uint16).reshape(36, 44) * 41] * 20)
+    attributes: dict[str, Any] = {}
+    for colour in ("Red", "Green", "Blue"):
+        attributes[f"{colour}PaletteColorLookupTableDescriptor"] = [0, 0, 16]
+        attributes[f"Segmented{colour}PaletteColorLookupTableData"] = words.tobytes()
+    ds = build_data_set(
+        stored, NumberOfFrames=20, PhotometricInterpretation="PALETTE COLOR", **attributes
+    )
+    data = encode_native(ds, stored)
+    started = time.thread_time()
+    volume = read_volume(data)
+    assert time.thread_time() - started < 3
+    assert np.array_equal(volume.data, table[stored])
+
+
 def test_a_run_length_bomb():
     """Each two bytes unpack to 128: 64 times the size."""
     segment = b"\x81\0" * (4 * MB)
@@ -304,6 +334,14 @@ def test_a_zip_bomb_that_lies():
         data[place : place + 4] = (1024).to_bytes(4, "little")
     with limit_memory(10):
         refused(bytes(data))
+
+
+def test_a_file_in_a_zip_is_held_to_the_limit_of_a_file():
+    data = bytearray(zip_files(dicom()))
+    size = 24 + data.index(b"PK\x01\x02")
+    data[size : size + 4] = (250 * MB + 1).to_bytes(4, "little")
+    with limit_memory(10):
+        assert "larger than 250 MB" in refused(bytes(data))
 
 
 @pytest.mark.parametrize(
