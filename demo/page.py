@@ -94,7 +94,7 @@ def build(
                 with gr.Tab(title, id=name, elem_id=f"tab-{name}"):
                     build_tab(resources)
         Api(systems, problem, uploads)
-    blocks.queue(max_size=16)
+    blocks.queue(max_size=64)
     return blocks
 
 

@@ -41,7 +41,7 @@ def build_federation_figure() -> svg.Figure:
 
 
 def _draw_training() -> str:
-    content = svg.draw_text(6, 20, "1. Training: only weights travel", "mf-heading")
+    content = svg.draw_text(6, 20, "1. Training: no scan travels", "mf-heading")
     content += svg.draw_box(
         6, 38, 428, 62, "Server", "takes the mean of all hospitals' weights", kind="mf-shared"
     )

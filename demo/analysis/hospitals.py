@@ -16,10 +16,13 @@ if TYPE_CHECKING:
 
 
 class HospitalReader:
-    """Reader of the scans of one analysis at one hospital after another."""
+    """Reader of the scans of one analysis at one hospital after another.
 
-    def __init__(self, systems: Systems, analysis: Analysis) -> None:
-        self.analysis = analysis
+    `generation` is that of the request; a newer one makes the reader obsolete.
+    """
+
+    def __init__(self, systems: Systems, analysis: Analysis, generation: int = 0) -> None:
+        self.analysis, self.generation = analysis, generation
         self.systems = {n: system for n, system in systems.items() if n is not None}
         self.readings: dict[str, tuple[HospitalReading, ...]] = {}  # by the scan's name
         self._known: list[Any] = []  # results of the parts that all hospitals share

@@ -12,6 +12,16 @@ class RequestGeneration:
 
     def __init__(self) -> None:
         self.reading = self.series = 0
+        self.finished = -1  # generation of the last reading that came to its end
+
+    def finish_reading(self) -> None:
+        """Note that the reading has come to its end; what follows from it may start."""
+        self.finished = self.reading
+
+    @property
+    def is_finished(self) -> bool:
+        """True if the newest reading has come to its end and nothing has replaced it."""
+        return self.finished == self.reading
 
     def end_reading(self) -> None:
         """Make the reading of a slice obsolete; the reading of a series continues."""

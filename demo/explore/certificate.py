@@ -36,7 +36,10 @@ class CertificateSection:
     ) -> None:
         self.classifier, self.problem = classifier, problem
         with gr.Column(visible=False, elem_id="certificate") as self.box:
-            gr.HTML("<h3>Certificate: a proof that no small change flips the answer</h3>")
+            gr.HTML(
+                "<h3>Certificate: try to prove that no small change flips a separate "
+                "classifier's answer</h3>"
+            )
             with gr.Row(elem_classes="mf-controls"):
                 ask = gr.Button(
                     "Try to certify this scan",

@@ -40,9 +40,6 @@ class Controls:
             self._build_scan(samples)
         with gr.Column(elem_id="attack"):
             self._build_attack()
-        with gr.Accordion("More settings", open=False, elem_id="more"):
-            self._build_attack_details()
-            self._build_defence(system.config if system else PipelineConfig(), hospitals)
         with gr.Column(elem_id="actions"):
             gr.HTML("<h2>3 · Compare</h2>")
             self.run = gr.Button(
@@ -53,6 +50,9 @@ class Controls:
                     "Stop", size="sm", interactive=can_analyse, elem_id="stop", min_width=60
                 )
                 self.clear = gr.Button("Clear", size="sm", elem_id="clear", min_width=60)
+        with gr.Accordion("More settings", open=False, elem_id="more"):
+            self._build_attack_details()
+            self._build_defence(system.config if system else PipelineConfig(), hospitals)
 
     def _build_scan(self, samples: Sequence[Example]) -> None:
         gr.HTML(f"<h2>1 · Choose a scan</h2>{_render_thumbnails(samples)}")

@@ -3,36 +3,66 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+import logging
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
-from core.pipeline import MedFedPure
 from core.scan import from_uint8
+from core.weights import Systems
 from demo.analysis.attack import AttackSettings
+from demo.analysis.hospitals import HospitalReader
 from demo.examples import Example
-from demo.explore import analyse
+from demo.explore import analyse, results_view
 from demo.explore.analyse import AnalysisView
 from demo.rendering import wording
 
+log = logging.getLogger(__name__)
 LINE = "This is a finished example. Choose a scan of your own, or press Analyse to repeat it."
 
 
 class Opening:
     """Analysis of the first example without a known failure, made in the background."""
 
-    def __init__(self, system: MedFedPure, samples: Sequence[Example]) -> None:
+    def __init__(self, systems: Systems, samples: Sequence[Example]) -> None:
         self.sample = next((s for s in samples if not s.is_failure), samples[0])
         self.settings = AttackSettings(truth=wording.CLASSES[int(self.sample.tumour)])
+        self.systems = systems
         worker = ThreadPoolExecutor(1, thread_name_prefix="opening")
-        self._future = worker.submit(self._analyse, system)
+        self._steps = [worker.submit(self._analyse), worker.submit(self._read_at_hospitals)]
         worker.shutdown(wait=False)
 
-    def wait(self) -> AnalysisView | None:
-        """Return the finished analysis, its view without the scan; None if it failed."""
-        return self._future.result()
+    def wait(self) -> Iterator[AnalysisView]:
+        """Yield the analysis, then again with every hospital's reading; no scan in its view.
 
-    def _analyse(self, system: MedFedPure) -> AnalysisView | None:
+        Nothing that failed is yielded.
+        """
+        for step in self._steps:
+            shown = step.result()
+            if shown is not None:
+                yield shown
+
+    def _analyse(self) -> AnalysisView | None:
+        system = next(iter(self.systems.values()))
         scan = from_uint8(self.sample.levels)
-        steps = analyse.analyse(system, scan, {}, self.settings, done=LINE)
-        shown = functools.reduce(AnalysisView.update, steps)
+        try:
+            steps = analyse.analyse(system, scan, {}, self.settings, done=LINE)
+            shown = functools.reduce(AnalysisView.update, steps)
+        except Exception:  # whatever fails here would reach every visitor
+            log.exception("the analysis of the example failed")
+            return None
         return None if shown.analysis is None else shown
+
+    def _read_at_hospitals(self) -> AnalysisView | None:
+        shown = self._steps[0].result()
+        if shown is None or shown.analysis is None or len(self.systems) < 2:
+            return None
+        reader = HospitalReader(self.systems, shown.analysis)
+        try:
+            while not reader.is_done:
+                elsewhere = reader.read_next()
+        except Exception:
+            log.exception("the example could not be read at every hospital")
+            return None
+        analysis = replace(shown.analysis, elsewhere=elsewhere)
+        return shown._replace(results=results_view.render(analysis), analysis=analysis)

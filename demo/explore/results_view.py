@@ -40,8 +40,7 @@ def render_empty(sentence: str) -> str:
 
 def render_story(analysis: Analysis) -> str:
     """Render the effects of attack and defence, and doubts about the file; "" before a reading."""
-    said = [("note", doubt) for doubt in analysis.doubts] if analysis.readings else []
-    said += collect_verdicts(analysis)
+    said = collect_verdicts(analysis)
     items = "".join(f'<li class="mf-{tone}">{escape(words)}</li>' for tone, words in said)
     return f'<ul class="mf-verdicts" aria-label="Effects">{items}</ul>' if items else ""
 

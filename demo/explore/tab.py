@@ -14,7 +14,6 @@ from demo.examples import Example
 from demo.explore import (
     analyse,
     attack_trajectory,
-    hospitals_view,
     results_view,
     selection,
     slices,
@@ -36,7 +35,7 @@ from demo.serving.expiring_cache import ExpiringCache
 from demo.serving.uploads import UploadStore
 
 # One volume per visitor stays in memory for an hour after its last use; the largest is 1 GB
-KEEP_SECONDS, KEEP_COUNT, KEEP_BYTES = 3600, 64, 2**31
+KEEP_SECONDS, KEEP_COUNT, KEEP_BYTES = 3600, 2000, 2**31
 UNKNOWN_TRUTH = "unknown"  # the label of a scan that a visitor brings
 # Gradio sends the last yielded value once more at the end: it must not be a late step
 DROPPED_STEP = (gr.skip(),) * len(AnalysisView._fields)
@@ -70,7 +69,7 @@ class ExploreTab:
         self.systems, self.problem, self.uploads, self.page = systems, problem, uploads, page
         self.idle = Stages()
         system = next(iter(systems.values()), None)
-        self.opening = Opening(system, samples) if system and samples else None
+        self.opening = Opening(systems, samples) if systems and samples else None
         self.series_cache: ExpiringCache[Series] = ExpiringCache(
             KEEP_SECONDS, KEEP_COUNT, KEEP_BYTES
         )
@@ -104,7 +103,9 @@ class ExploreTab:
                         ReportButtons(self.analysis)
                     with gr.Column(elem_id="evidence", min_width=300):
                         self.decision = gr.HTML("", elem_id="decision")
-                        self.hospitals = HospitalsSection(systems, self.analysis, self.generation)
+                        self.hospitals = HospitalsSection(
+                            systems, self.analysis, self.generation, self.results
+                        )
                         self.steps = AttackSteps(systems, self.analysis, self.generation)
                         self.certificate = CertificateSection(
                             smoothed, no_smoothed, self.analysis, self.generation
@@ -117,7 +118,7 @@ class ExploreTab:
         analysed = [
             self.stages, self.story, self.viewer, self.results, self.decision, self.analysis
         ]  # fmt: skip
-        below = [self.hospitals.table, *self.steps.outputs, *self.certificate.outputs]
+        below = [*self.hospitals.outputs, *self.steps.outputs, *self.certificate.outputs]
         shown = [self.slices, c.status, *analysed, *below]
         chosen = [c.truth, self.token, c.insist, self.row, *shown]  # what another scan replaces
         # "once" would wait forever for an event that was cancelled during a step
@@ -150,8 +151,8 @@ class ExploreTab:
         both: dict[str, Any] = {"cancels": [analysis, scoring, *asked]}
         c.stop.click(
             self._stop,
-            [self.generation, self.token],
-            [self.stages, self.slices],
+            [self.generation, self.token, self.analysis],
+            [self.stages, self.slices, *self.hospitals.outputs],
             **both,
             **at_once,
         )
@@ -190,8 +191,7 @@ class ExploreTab:
         """Show the finished example to each visitor who arrives."""
         if self.opening is None or self.page is None:
             return
-        shown = self.page.load(self._open, [self.generation, self.token], chosen, **PRIVATE)
-        self.hospitals.read_after(shown)
+        self.page.load(self._open, [self.generation, self.token], chosen, **PRIVATE)
 
     def _open(self, generation: RequestGeneration, token: str) -> Iterator[tuple[Any, ...]]:
         """Show the example's scan, then its finished analysis, unless the visitor was faster."""
@@ -200,14 +200,14 @@ class ExploreTab:
             return
         outputs = self._take_example(self.opening.sample, token)
         yield outputs
-        last = self.opening.wait()
-        if last is None or generation.reading:
-            yield gr.skip()
-            return
         series = self.series_cache.get(outputs[1])
-        view = {**selection.view_selection(series).view, **(last.view or {})}
-        shown = *last._replace(view=view), *self._show_sections(last.analysis)
-        yield *((gr.skip(),) * (len(outputs) - len(shown))), *shown
+        for step in self.opening.wait():
+            if generation.reading:
+                yield gr.skip()
+                return
+            view = {**selection.view_selection(series).view, **(step.view or {})}
+            shown = *step._replace(view=view), *self._show_sections(step.analysis)
+            yield *((gr.skip(),) * (len(outputs) - len(shown))), *shown
 
     def _analyse(
         self,
@@ -235,6 +235,7 @@ class ExploreTab:
         except (TypeError, ValueError) as error:
             yield self._show_nothing(shown.view, f"Please correct a control: {error}.")
         else:
+            yield self._show_nothing(shown.view, "The scan is being read.")
             system = system.with_options(score, policy)
             for step in analyse.analyse(system, shown.scan, shown.view, settings, shown.doubts):
                 if generation.reading != started:
@@ -243,6 +244,7 @@ class ExploreTab:
                 yield (
                     (step.stages, *SAME_RESULTS, step.analysis) if step.results is None else step
                 )
+            generation.finish_reading()
 
     def _score(
         self,
@@ -285,10 +287,13 @@ class ExploreTab:
     def _insist(self, token: str, wanted: bool) -> str:
         return selection.view_selection(self.series_cache.get(token), insists=wanted).line
 
-    def _stop(self, generation: RequestGeneration, token: str) -> tuple[str, dict[str, Any]]:
+    def _stop(
+        self, generation: RequestGeneration, token: str, analysis: Analysis | None
+    ) -> tuple[Any, ...]:
         generation.end()
         line = self.idle.set("Stopped: what is shown is incomplete.", "idle")
-        return line.render(), _get_slider_value(self.series_cache.get(token))
+        slider = _get_slider_value(self.series_cache.get(token))
+        return line.render(), slider, *self.hospitals.show(analysis)
 
     def _clear(self, generation: RequestGeneration, token: str) -> tuple[Any, ...]:
         generation.end()
@@ -343,7 +348,7 @@ class ExploreTab:
     def _show_sections(self, analysis: Analysis | None) -> tuple[Any, ...]:
         """Return the outputs of the sections under the results; empty without an analysis."""
         return (
-            hospitals_view.render_empty() if self.systems else "",
+            *self.hospitals.show(analysis),
             *attack_trajectory.show(analysis),
             *self.certificate.show(analysis),
         )

@@ -155,13 +155,13 @@ function writeReadout() {
   find(".mv-window").textContent = view.key ? `Window: level ${formatNumber(Math.round(level * 10) / 10)}, width ${formatNumber(Math.round(width * 10) / 10)}` : "";
   const ends = [state.low, state.high].map((g) => formatNumber(Math.round((black + g * span) * 10) / 10));
   const most = Math.round(255 / state.gain), top = Math.round(props.error_top);
-  const ticks = { grey: ends, change: [`-${most}`, "0", `+${most} levels`], error: ["0", `${top} levels and more`], evidence: ["0", `${props.evidence_top} points for an attack`] };
+  const ticks = { grey: ends, change: [`-${most}`, "0", `+${most} levels`], error: ["0", `${top} levels and more`], evidence: ["as usual", "far above usual"] };
   for (const { name, bar, figure, empty } of PANELS) {
     if (bar) write(figure, ".mv-ticks", ...ticks[bar].map(createCell));
     const [tone, words] = view.captions?.[`${getReading()}_${name}`] ?? view.captions?.[name] ?? ["", ""];
     write(figure, ".mv-note", words && name === "change" ? `${words}, shown x ${state.gain}` : words);
     figure.querySelector(".mv-note").dataset.tone = tone;
-    write(figure, ".mv-blank", view.blanks?.[name] ?? empty);
+    write(figure, ".mv-blank", view.blanks?.[`${getReading()}_${name}`] ?? view.blanks?.[name] ?? empty);
   }
   for (const name of ["gain", "from"]) find(`[data-for=${name}]`).textContent = state[name];
   writeCursorValues();

@@ -22,7 +22,7 @@ from core.diagnosis import Diagnosis
 from core.scan import Volume, to_uint8
 from demo.analysis.analysis import Analysis
 from demo.explore.series import Series
-from demo.rendering import images
+from demo.rendering import images, wording
 from demo.rendering.error_map import describe_error_map
 from demo.rendering.flag_reasons import (
     MAX_EVIDENCE,
@@ -85,25 +85,29 @@ def build_view(series: Series | None, scan: Tensor | None = None) -> View:
 def build_layers(analysis: Analysis) -> View:
     """Build the layers of an analysis, to be added to the view of its scan."""
     captions: dict[str, tuple[str, str]] = {"error": ("", describe_error_map())}  # tone, words
-    found: View = {"captions": captions}
+    blanks: dict[str, str] = {}  # words in place of a picture
+    found: View = {"captions": captions, "blanks": blanks}
     if analysis.settings.kind == "none":
-        found["blanks"] = dict.fromkeys(("attacked", "change"), "No attack was made.")
+        blanks |= dict.fromkeys(("attacked", "change"), "No attack was made.")
     if analysis.attacked_scan is not None:
         found["attacked"] = encode_layer(to_uint8(analysis.attacked_scan)[0])
         captions["change"] = "", f"at most {analysis.change[1]} of 255 levels"
-    before = name_outputs(analysis.clean) if analysis.clean else ("", "")
+    truth = analysis.settings.truth
+    right = ("", "") if truth == "unknown" else (truth, truth)  # unknown: as on the clean scan
     for (name, d), picture in zip(analysis.readings, ("original", "attacked"), strict=False):
         found[f"{name}_error"] = encode_error_layer(d)
         found[f"{name}_evidence"] = encode_evidence_layer(d)
+        if found[f"{name}_evidence"] is None:
+            blanks[f"{name}_evidence"] = describe_evidence_map(d)
         found[f"{name}_purified"] = encode_layer(to_uint8(d.purified)[0])
         captions[f"{name}_evidence"] = "", describe_evidence_map(d)
-        undefended, defended = name_outputs(d)
-        tones = ["", ""]
-        if name == "attacked":
-            after = zip((undefended, defended), before, strict=True)
-            tones = ["good" if now == was else "bad" for now, was in after]
-        captions[picture] = tones[0], f"without defence: {undefended}"
-        captions[f"{name}_purified"] = tones[1], f"with defence: {defended}"
+        for says, wanted, place, kind in zip(
+            name_outputs(d), right, (picture, f"{name}_purified"), ("without", "with"), strict=True
+        ):
+            judged = wanted and says != wording.NO_JUDGEMENT
+            tone = "" if not judged else "good" if says == wanted else "bad"
+            captions[place] = tone, f"{kind} defence: {says}"
+        right = name_outputs(d) if truth == "unknown" and name == "clean" else right
     return found
 
 

@@ -50,8 +50,8 @@ def describe_reason(d: Diagnosis) -> str:
         return f"{verdict}: {NOTHING}."
     words = MEASUREMENTS[reason.name]
     if d.flagged:
-        return f"Flagged mainly because of {words}: {reason.share * 100:.0f} % of the rise."
-    missing = f"{d.tau - d.score:.1f} points short"
+        return f"Flagged most of all because of {words}: {reason.share * 100:.0f} % of the rise."
+    missing = f"{d.tau - d.score:.2f} points short"
     return f"Not flagged, {missing}; nearest reason: {words} ({reason.points:+.1f})."
 
 
@@ -68,8 +68,9 @@ def describe_evidence_map(d: Diagnosis) -> str:
 def encode_evidence_layer(d: Diagnosis) -> dict[str, Any] | None:
     """Encode the map of the strongest reason as a layer of the viewer; None without one.
 
-    The unit is a point of the fused score, if the whole scan were like the patch; patches at or
-    below usual are 0. Colours are brightest from `MAX_EVIDENCE` on.
+    The unit is weight times deviations of the patch from usual; the scales of different
+    measurements differ, and patches at or below usual are 0. Colours are brightest from
+    `MAX_EVIDENCE` on.
     """
     found = find_reasons(d).map
     if found is None or d.score_name == "paper":

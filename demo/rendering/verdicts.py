@@ -8,12 +8,19 @@ from demo.rendering import wording
 
 
 def collect_verdicts(a: Analysis) -> list[tuple[str, str]]:
-    """Return the effects of attack and defence, each a tone ('good', 'bad', 'note') and text."""
+    """Return doubts about the file, and the effects of attack and defence.
+
+    Each is a tone ('good', 'bad', 'note') and a sentence; none before the first reading.
+    """
     if a.clean is None:
         return []
-    if not a.clean.can_judge:
+    return [("note", doubt) for doubt in a.doubts] + _collect_effects(a, a.clean)
+
+
+def _collect_effects(a: Analysis, clean: Diagnosis) -> list[tuple[str, str]]:
+    if not clean.can_judge:
         return [wording.describe_refusal("Clean")]
-    truth, before = a.settings.truth, name_outputs(a.clean)
+    truth, before = a.settings.truth, name_outputs(clean)
     clean_outcome = wording.describe_clean_outcome(*before, truth)
     if a.attacked is None:
         return [clean_outcome]

@@ -70,6 +70,7 @@ def describe_analysis(a: Analysis) -> dict[str, Any]:
         "clean": a.clean.to_dict() if a.clean else None,
         "attacked": a.attacked.to_dict() if a.attacked else None,
         "system": a.info,
+        "doubts": list(a.doubts),
     } | ({"at_each_hospital": elsewhere} if elsewhere else {})
 
 

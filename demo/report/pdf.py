@@ -17,6 +17,7 @@ from demo.report import document
 from demo.report.page import LEFT, MUTED_COLOR, SIDE, TOP, Page, to_pdf, to_png
 
 TITLE = "MedFedPure: one scan"
+MAX_LINE = 105  # characters
 COLUMN_WIDTH = 1.8  # inches from one picture to the next
 COLUMNS = ("Scan", "Perturbation", "MAE error map", "Purified")
 LIMITS = (
@@ -123,9 +124,10 @@ def _draw_outputs(page: Page, top: float, a: Analysis) -> float:
             )
             page.draw_meter(at + 1.4, top, 1.1, tumour)
     for tone, words in collect_verdicts(a):
-        top += 0.22
         mark = {"good": "+", "bad": "!", "note": "-"}[tone]
-        page.draw_text(LEFT, top, f"{mark}  {words}")
+        for line in textwrap.wrap(f"{mark}  {words}", MAX_LINE, subsequent_indent="   "):
+            top += 0.22
+            page.draw_text(LEFT, top, line)
     return top + 0.15
 
 

@@ -17,6 +17,7 @@ from tests.demo.browser.browsing import (
     Served,
     drop,
     open_settings,
+    set_steps,
     wait_for_line,
     wait_for_scan,
 )
@@ -93,3 +94,22 @@ def test_read_as_another_hospital(
     page.keyboard.press("ArrowUp")
     page.keyboard.press("Enter")
     page.wait_for_selector("#main.stale .mf-stale", state="visible")
+
+
+def test_stop_ends_the_readings_at_the_hospitals(
+    federation: Served, visit: Callable[[str], Any], scan: Tensor
+) -> None:
+    page = visit(federation.url)
+    rows = page.locator(".mf-hospitals tbody tr")
+    rows.nth(COUNT - 1).wait_for()  # of the example that the page opens on
+    drop(page, to_png(scan))
+    wait_for_scan(page)
+    assert rows.count() == 0
+    open_settings(page)
+    set_steps(page, 40)
+    page.click("#analyse")
+    wait_for_line(page, "step 1 of 40")
+    page.click("#stop")
+    wait_for_line(page, "Stopped")
+    page.wait_for_timeout(3000)  # in which an event that follows the analysis would have started
+    assert rows.count() == 0 and "Stopped" in page.inner_text(".mf-line")

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import functools
 import re
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,6 +16,7 @@ from demo.analysis.staged_reading import stream_reading
 from demo.explore import analyse
 from demo.explore.analyse import AnalysisView
 from demo.explore.cancellation import RequestGeneration
+from demo.explore.progress_strip import Stages
 from demo.explore.series import build_series
 from demo.explore.tab import DROPPED_STEP, ExploreTab
 from demo.rendering import wording
@@ -55,15 +55,17 @@ def test_stages_light_up_in_the_pipeline_s_order(system: MedFedPure, scan: Tenso
 def test_what_came_too_late_changes_nothing_on_the_page(system: MedFedPure, scan: Tensor) -> None:
     """Gradio sends the last yielded value again at the end: it must not be an old step."""
     generation, series_cache = RequestGeneration(), {"a key": build_series(to_uint8(scan))}
-    explore = SimpleNamespace(systems={None: system}, series_cache=series_cache, problem="")
-    running = ExploreTab._analyse(
-        explore,  # type: ignore[arg-type]
+    explore = object.__new__(ExploreTab)
+    explore.systems, explore.series_cache = {None: system}, series_cache  # type: ignore[assignment]
+    explore.problem, explore.idle = "", Stages()
+    running = explore._analyse(
         generation, "a key", False, None, "fused", "floor",
         "pgd", "linf", 0.015, 0.003, 5, "plain", "unknown", 0,
     )  # fmt: skip
+    assert "The scan is being read." in str(next(running))  # nothing of the scan before
     assert "mf-running" in next(running)[0]
     generation.end()
-    assert list(running) == [DROPPED_STEP]
+    assert list(running) == [DROPPED_STEP] and not generation.is_finished
 
 
 def test_without_an_attack_the_clean_scan_is_read_alone(system: MedFedPure, scan: Tensor) -> None:

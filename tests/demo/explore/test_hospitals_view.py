@@ -149,31 +149,65 @@ def section(systems: Systems) -> Any:
     return section
 
 
+def finish() -> RequestGeneration:
+    generation = RequestGeneration()
+    generation.finish_reading()
+    return generation
+
+
 def test_one_event_reads_at_one_hospital(
     section: HospitalsSection, done: Analysis, systems: Systems
 ) -> None:
-    analysis, generation = replace(done, elsewhere={}), RequestGeneration()
+    analysis, generation = replace(done, elsewhere={}), finish()
     reader, turn, table = section._start(generation, analysis, 4)
     assert turn == 5 and "0 of 3 hospitals have read it." in table
-    counts = []
+    counts, turns = [], []
     for _ in systems:
-        turn, table, after = section._read_next(generation, analysis, reader, turn)
+        kept, turn, table, results, after = section._read_next(generation, analysis, reader, turn)
         counts.append(table.count('<th scope="row">'))
+        turns.append(turn)
     assert counts == [1, 2, 3] and after.elsewhere == done.elsewhere
-    assert isinstance(turn, dict)  # skipped: no further event follows
+    assert turns == [6, 7, gr.skip()] and kept is None  # no further event, nothing kept
+    link = re.search(r"data:application/json;base64,([^\"]+)", results)
+    assert link and "at_each_hospital" in json.loads(base64.b64decode(link[1]))
+    late = section._read_next(generation, after, reader, 7)  # a second chain of events
+    assert late == (gr.skip(),) * 5
 
 
-def test_the_next_action_ends_the_readings(section: HospitalsSection, done: Analysis) -> None:
-    generation = RequestGeneration()
+def test_the_next_action_ends_the_readings(
+    section: HospitalsSection, done: Analysis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generation = finish()
     reader, turn, _ = section._start(generation, done, 0)
-    generation.end_reading()
-    found = section._read_next(generation, done, reader, turn)
-    assert all(value == gr.skip() for value in found) and reader[0].count == 0
+    read_next = HospitalReader.read_next
+
+    def read_and_end(reader: HospitalReader) -> Any:
+        generation.end_reading()  # while the hospital reads
+        return read_next(reader)
+
+    monkeypatch.setattr(HospitalReader, "read_next", read_and_end)
+    for count in (1, 1):  # read, then not even read
+        assert section._read_next(generation, done, reader, turn) == (gr.skip(),) * 5
+        assert reader.count == count
 
 
-def test_without_an_analysis_nothing_is_read(section: HospitalsSection) -> None:
-    reader, turn, table = section._start(RequestGeneration(), None, 4)
-    assert (reader, turn) == (None, 4) and hospitals_view.WAITING_MESSAGE in table
+def test_readings_of_another_analysis_are_not_shown(
+    section: HospitalsSection, done: Analysis
+) -> None:
+    generation = finish()
+    reader, turn, _ = section._start(generation, done, 0)
+    other = replace(done, attack_ms=1.0)
+    assert section._read_next(generation, other, reader, turn) == (gr.skip(),) * 5
+    assert reader.count == 0
+
+
+def test_without_a_finished_analysis_nothing_is_read(
+    section: HospitalsSection, done: Analysis
+) -> None:
+    stopped = finish()
+    stopped.end()
+    for generation, analysis in ((finish(), None), (RequestGeneration(), done), (stopped, done)):
+        assert section._start(generation, analysis, 4) == (gr.skip(),) * 3
 
 
 def test_an_error_is_said(
@@ -182,11 +216,35 @@ def test_an_error_is_said(
     def fail(reader: HospitalReader) -> None:
         raise MemoryError
 
-    generation = RequestGeneration()
+    generation = finish()
     reader, turn, _ = section._start(generation, done, 0)
     monkeypatch.setattr(HospitalReader, "read_next", fail)
-    _, table, _ = section._read_next(generation, done, reader, turn)
-    assert hospitals_view.FAILURE_MESSAGE in table
+    kept, _, table, *_ = section._read_next(generation, done, reader, turn)
+    assert kept is None and hospitals_view.FAILURE_MESSAGE in table
+
+
+def test_what_was_read_everywhere_is_shown_at_once(
+    section: HospitalsSection, done: Analysis
+) -> None:
+    assert section.show(done) == (render_table(done), None)
+    assert section.show(None) == (hospitals_view.render_empty(), None)
+    section.systems = {}
+    assert section.show(done) == ("", None)
+
+
+def test_the_papers_options_hold_at_every_hospital(systems: Systems, scan: Tensor) -> None:
+    options = {"score": "paper", "policy": "paper"}
+    steps = analyse.analyse(systems[3].with_options(**options), scan, {}, AttackSettings("none"))
+    analysis = functools.reduce(AnalysisView.update, steps).analysis
+    assert analysis is not None and analysis.options == options
+    reader = HospitalReader(systems, analysis)
+    while not reader.is_done:
+        found = reader.read_next()["clean"]
+    for at in found:
+        alone = systems[at.hospital].with_options(**options).read(scan)
+        assert (at.flagged, at.tau, at.t_star) == (alone.flagged, alone.tau, alone.t_star)
+        assert at.score == pytest.approx(alone.scores["paper"], abs=1e-4)
+        assert alone.scores["paper"] != alone.scores["fused"]
 
 
 @pytest.mark.slow
@@ -194,32 +252,31 @@ def test_reading_attack_and_explanation_are_the_chosen_hospital_s(
     systems: Systems, scan: Tensor
 ) -> None:
     series_cache = {"a key": build_series(to_uint8(scan))}
-    explore = SimpleNamespace(systems=systems, series_cache=series_cache, problem="", idle=Stages())
+    explore = object.__new__(ExploreTab)
+    explore.systems, explore.series_cache = systems, series_cache  # type: ignore[assignment]
+    explore.problem, explore.idle = "", Stages()
     found = {}
     for number in NUMBERS:
-        running = ExploreTab._analyse(
-            explore, RequestGeneration(), "a key", False, number, "fused", "floor", *VALUES
-        )  # type: ignore[arg-type]
-        *_, shown = running
-        found[number] = shown.analysis
+        running = explore._analyse(
+            RequestGeneration(), "a key", False, number, "fused", "floor", *VALUES
+        )
+        *steps, (*_, analysis) = running
+        results = [step.results for step in steps if isinstance(step, AnalysisView)]
+        found[number] = analysis
         system, settings = systems[number], AttackSettings(*VALUES)
         alone = system.read(scan, settings.seed)
-        assert shown.analysis.info["hospital"] == shown.analysis.hospital == number
-        assert shown.analysis.clean.attention.tolist() == pytest.approx(alone.attention.tolist())
+        assert analysis.info["hospital"] == analysis.hospital == number
+        assert analysis.clean.attention.tolist() == pytest.approx(alone.attention.tolist())
         *_, last = iterate_attack(system, scan, settings)
-        assert torch.equal(shown.analysis.attacked_scan, last.x_adv[0])
-        assert f"read as hospital {number} (simulated)" in shown.results
-        weighed = torch.einsum(
-            "k,khw->hw", alone.attention, shown.analysis.evidence["clean"].experts
-        )
+        assert torch.equal(analysis.attacked_scan, last.x_adv[0])
+        assert f"read as hospital {number} (simulated)" in results[-1]
+        weighed = torch.einsum("k,khw->hw", alone.attention, analysis.evidence["clean"].experts)
         torch.testing.assert_close(
-            shown.analysis.evidence["clean"].mixture, weighed, atol=1e-4, rtol=1e-3
+            analysis.evidence["clean"].mixture, weighed, atol=1e-4, rtol=1e-3
         )
     for one, other in itertools.combinations(found.values(), 2):
         assert not torch.equal(one.attacked_scan, other.attacked_scan)
-    nobody = ExploreTab._analyse(
-        explore, RequestGeneration(), "a key", False, 9, "fused", "floor", *VALUES
-    )  # type: ignore[arg-type]
+    nobody = explore._analyse(RequestGeneration(), "a key", False, 9, "fused", "floor", *VALUES)
     assert "mf-running" not in str(list(nobody))
 
 

@@ -10,6 +10,7 @@ import pytest
 from core.pipeline import MedFedPure
 from core.scan import to_uint8
 from demo.analysis.attack import AttackSettings
+from demo.analysis.hospitals import HospitalReader
 from demo.examples import Example
 from demo.explore import analyse, opening
 from demo.explore.cancellation import RequestGeneration
@@ -34,7 +35,7 @@ def explore(system: MedFedPure) -> Any:
     explore = object.__new__(ExploreTab)
     explore.systems, explore.problem, explore.idle = {None: system}, "", Stages()
     explore.series_cache = ExpiringCache(60, 4, 2**20)
-    explore.opening = Opening(system, SAMPLES)
+    explore.opening = Opening({None: system}, SAMPLES)
     explore._show_sections = lambda analysis: (analysis,)  # type: ignore[method-assign]
     return explore
 
@@ -79,10 +80,31 @@ def test_a_failed_analysis_leaves_the_example(
         raise RuntimeError("out of memory")
 
     monkeypatch.setattr(analyse, "iterate_attack", fail)
-    explore.opening = Opening(system, SAMPLES)
-    first, last = explore._open(RequestGeneration(), "")
-    assert first[0] == "tumour" and last == gr.skip()
+    explore.opening = Opening({None: system}, SAMPLES)
+    (only,) = explore._open(RequestGeneration(), "")
+    assert only[0] == "tumour"
 
 
 def test_the_settings_are_the_controls_own(explore: Any) -> None:
     assert explore.opening.settings == AttackSettings(truth="tumour")
+
+
+def test_every_hospital_reads_the_example_once_for_all(
+    explore: Any, system: MedFedPure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = []
+    read_next = HospitalReader.read_next
+
+    def count(reader: HospitalReader) -> Any:
+        calls.append(reader)
+        return read_next(reader)
+
+    monkeypatch.setattr(HospitalReader, "read_next", count)
+    system.info["hospital"] = 1
+    explore.opening = Opening({1: system, 2: system}, SAMPLES)
+    for _ in range(3):
+        *_, last = explore._open(RequestGeneration(), "")
+        elsewhere = last[-1].elsewhere
+        assert [at.hospital for at in elsewhere["attacked"]] == [1, 2]
+    del system.info["hospital"]
+    assert len(calls) == 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -55,6 +56,42 @@ def test_the_pictures_of_an_analysis_are_those_computed(
     error = clean.error_map.sqrt().numpy() * 255
     assert np.abs(decode_layer(found["clean_error"]) - error).max() <= viewer.ERROR_STEP / 2 + 1e-4
     assert "attacked_error" not in found
+
+
+@pytest.mark.parametrize(
+    ("truth", "tones"),
+    [
+        ("unknown", ["", "", "bad", "good"]),  # as on the clean scan
+        ("tumour", ["good", "good", "bad", "good"]),
+        ("no tumour", ["bad", "bad", "good", "bad"]),
+    ],
+)
+def test_captions_say_each_output_and_whether_it_is_right(
+    system: MedFedPure, scan: Tensor, ends_at: EndsAt, truth: str, tones: list[str]
+) -> None:
+    known = replace(
+        system.read(scan), novelty=-9.0, novelty_limit=0.0,
+        tumour_probability_undefended=0.9, tumour_probability=0.9,
+    )  # fmt: skip
+    attacked = replace(known, tumour_probability_undefended=0.1)
+    settings = AttackSettings(truth=truth)
+    shown = viewer.build_layers(Analysis(scan, settings, ends_at(scan), known, attacked))
+    places = ("original", "clean_purified", "attacked", "attacked_purified")
+    captions = [shown["captions"][place] for place in places]
+    assert [tone for tone, _ in captions] == tones
+    assert [words for _, words in captions] == [
+        "without defence: tumour", "with defence: tumour",
+        "without defence: no tumour", "with defence: tumour",
+    ]  # fmt: skip
+
+
+def test_where_there_is_no_map_its_place_says_why(system: MedFedPure, scan: Tensor) -> None:
+    paper = system.with_options("paper").read(scan)
+    shown = viewer.build_layers(Analysis(scan, AttackSettings(), clean=paper))
+    assert shown["clean_evidence"] is None
+    assert "which the error map shows" in shown["blanks"]["clean_evidence"]
+    fused = viewer.build_layers(Analysis(scan, AttackSettings(), clean=system.read(scan)))
+    assert (fused["clean_evidence"] is None) == ("clean_evidence" in fused["blanks"])
 
 
 def test_a_canonical_scan_is_sent_once(scan: Tensor) -> None:

@@ -89,16 +89,18 @@ def test_each_reading_has_its_own_section(reading: Diagnosis) -> None:
     )
     assert html.count("<section") == html.count("<table") == 2
     assert "&lt;clean&gt; scan" in html and "<clean>" not in html
-    assert html.index("Not flagged") < html.index("Attacked scan") < html.index("Flagged mainly")
+    assert (
+        html.index("Not flagged") < html.index("Attacked scan") < html.index("Flagged most of all")
+    )
     assert render_flag_reasons([]) == ""
 
 
 def test_the_leading_sentence_names_the_largest_reason(reading: Diagnosis) -> None:
     words = "a pattern along the plain classifier's gradient"
-    assert describe_reason(reading) == f"Flagged mainly because of {words}: 75 % of the rise."
+    assert describe_reason(reading) == f"Flagged most of all because of {words}: 75 % of the rise."
     calm = replace(reading, flagged=False, tau=1.5)
     assert describe_reason(calm) == (
-        f"Not flagged, 1.5 points short; nearest reason: {words} (+3.0)."
+        f"Not flagged, 1.50 points short; nearest reason: {words} (+3.0)."
     )
     usual = replace(calm, contributions=dict.fromkeys(FEATURES, -1.0))
     assert describe_reason(usual) == (

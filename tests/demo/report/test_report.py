@@ -96,6 +96,27 @@ def test_the_json_alone_repeats_the_analysis(
     assert all(now == pytest.approx(was, abs=1e-5) for _, was, now in rows)
 
 
+def test_doubts_about_the_file_are_reported(done: Analysis) -> None:
+    doubt = "The file says it is CT, not MR: the models were trained on MR only. " * 2
+    doubtful = replace(done, doubts=(doubt.strip(),))
+    assert json.loads(document.to_json(doubtful))["doubts"] == [doubt.strip()]
+    lines = words(pdf.draw_pages(doubtful)[0])
+    (start,) = (n for n, line in enumerate(lines) if line.startswith("-  The file says it is CT"))
+    assert len(lines[start]) <= pdf.MAX_LINE and "trained on MR only." in lines[start + 1]
+
+
+@pytest.mark.parametrize("options", [{"score": "paper", "policy": "paper"}])
+def test_a_report_repeats_the_papers_options(
+    loaded: MedFedPure, scan: Tensor, options: dict[str, str]
+) -> None:
+    before = run_analysis(loaded.with_options(**options), scan, steps=2)
+    facts = json.loads(document.to_json(before))
+    assert "--score paper --policy paper" in facts["repeat"]["clean reading"]
+    again = document.repeat_analysis(loaded, facts)
+    assert again.options == options and again.clean is not None and before.clean is not None
+    assert again.clean.score == pytest.approx(before.clean.scores["paper"], abs=1e-5)
+
+
 def test_its_command_lines_repeat_it(
     done: Analysis, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
@@ -200,7 +221,7 @@ def test_every_reason_fits_its_line(done: Analysis) -> None:
     page.figure.savefig(io.BytesIO(), format="png", dpi=DPI)
     line = describe_reason(clean)
     (text,) = (t for t in page.figure.findobj(Text) if t.get_text() == line)
-    assert "12.3 points short" in line
+    assert "12.30 points short" in line
     assert text.get_window_extent(dpi=DPI).x1 <= RIGHT * DPI + 1
 
 
