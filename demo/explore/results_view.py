@@ -128,7 +128,7 @@ def _render_detector(a: Analysis) -> str:
             f"<dt>{name.capitalize()} scan</dt>"
             f"<dd><strong>{'attack suspected' if d.flagged else 'not suspected'}</strong> "
             f'<em class="mf-{tone}">{words}</em>'
-            f"{render_meter(d.confidence, 'rank of the score')}<small>bar: scores above "
+            f"{render_meter(d.confidence, 'rank of the score')}<small>bar: scores above about "
             f"{wording.format_percent(d.confidence)} of clean scans</small></dd>"
         )
     body = "&ndash;"
@@ -141,7 +141,7 @@ def _render_detector(a: Analysis) -> str:
 def _render_figures(a: Analysis) -> str:
     """Render the detector's figures and all times, folded."""
     lines = [
-        f"{name} scan: score {d.score:.3g}, threshold τ {d.tau:.3g}; scores above "
+        f"{name} scan: score {d.score:.3g}, threshold τ {d.tau:.3g}; scores above about "
         f"{wording.format_percent(d.confidence)} of clean scans; purified at t* = {d.t_star}; "
         f"novelty {d.novelty:.1f}, judged up to {d.novelty_limit:.1f}; "
         + ", ".join(f"{k} {v:.0f} ms" for k, v in d.timings_ms.items())
