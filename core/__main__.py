@@ -117,7 +117,7 @@ def read_ahead(
     workers = min(2, threads) if args.slice == "all" else 1
 
     def read(part: list[Slice]) -> list[tuple[dict[str, Any], bool]]:
-        torch.set_num_threads(max(1, threads // workers))  # of this thread
+        torch.set_num_threads(max(1, threads // workers))  # each worker its part of the cores
         outputs = _read(system, [scan for _, scan in part if scan is not None], attack, args)
         return [(line if x is None else line | next(outputs), x is not None) for line, x in part]
 
