@@ -52,13 +52,13 @@ def files_in_folder(folder: Path) -> list[Callable[[], bytes]]:
 
     Raises:
         ScanError: too many or too large files.
-        OSError: the folder may not be read.
     """
     found: list[Path] = []
-    os.listdir(folder)  # os.walk would pass over a locked folder in silence
-    for place, _, names in os.walk(folder):
+    locked: list[OSError] = []
+    for place, _, names in os.walk(folder, onerror=locked.append):
         found += [path for name in names if (path := Path(place, name)).is_file()]
         _check_count(len(found))
+    found += [Path(error.filename) for error in locked]  # reading them fails: so they are counted
     _check_sizes([path.stat().st_size for path in found])
     return [path.read_bytes for path in sorted(found, key=rank_name)]
 

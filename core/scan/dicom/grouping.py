@@ -12,22 +12,22 @@ import numpy as np
 from core.scan.dicom.header import Header
 from core.scan.dicom.slices import Slice
 from core.scan.errors import ScanError
-from core.scan.volume import Doubt
 
 MAX_ANGLE = np.radians(3)  # between slices of one stack; headers round their directions
 MAX_NAMED = 3  # groups that a note names
-MAX_PICTURES = 100_000  # of all files together
+MAX_PICTURES = 20_000  # of all files together
 MAX_PLANES = 100  # compared with each other; beyond, directions are rounded
 TIMING = "MRTimingAndRelatedParametersSequence"
+REPETITION, MAX_HEARTBEATS = "RepetitionTime", 2.5  # ratio of times that follow the heart
 # Numbers that one stack shares, their place in a multi-frame file, and the ratio of neighbouring
-# values from which they part: a repetition time that follows the heart does not part a series.
+# values from which they part.
 NUMBERS = (
     ("EchoNumbers", "", 1.0),
     ("EchoTime", "", 1.02),
     ("EffectiveEchoTime", "MREchoSequence", 1.02),
     ("InversionTime", "", 1.1),
     ("InversionTimes", "MRModifierSequence", 1.1),
-    ("RepetitionTime", TIMING, 1.5),
+    (REPETITION, TIMING, 1.5),
     ("FlipAngle", TIMING, 1.1),
     ("DiffusionBValue", "MRDiffusionSequence", 1.1),
     ("PixelSpacing", "PixelMeasuresSequence", 1.02),
@@ -44,12 +44,10 @@ def group_slices(headers: Mapping[int, Header]) -> list[list[Slice]]:
         raise ScanError(f"There are more than {MAX_PICTURES:,} pictures: send a single series.")
     frames = ((n, k, header) for n, header in headers.items() for k in range(header.frames))
     groups = [[Slice(n, frame * header.tiles, header) for n, frame, header in frames]]
-    splits: list[Callable[[Sequence[Slice]], Iterable[Hashable]]] = [
-        _read_identities,
-        _compare_directions,
+    ranks: list[Callable[..., Iterable[Hashable]]] = [
+        partial(_rank, *numbers) for numbers in NUMBERS
     ]
-    splits += [partial(_rank, *numbers) for numbers in NUMBERS]
-    for split in splits:
+    for split in (_read_identities, _compare_directions, *ranks):
         parts: dict[tuple[int, Hashable], list[Slice]] = {}
         for n, group in enumerate(groups):
             for one, key in zip(group, split(group), strict=True):
@@ -70,7 +68,7 @@ def describe_rest(chosen: Sequence[Slice], stacks: Sequence[Sequence[Slice]]) ->
         named = [_describe(one) for one in rest[:MAX_NAMED]]
         named += [f"{len(rest) - MAX_NAMED} more groups"] if len(rest) > MAX_NAMED else []
         rule = "Only slices of one plane, size and weighting are read together"
-        notes.append(Doubt(f"{rule}: {_describe(chosen)}; left out: {', '.join(named)}."))
+        notes.append(f"{rule}: {_describe(chosen)}; left out: {', '.join(named)}.")
     return notes
 
 
@@ -78,14 +76,14 @@ def _describe(slices: Sequence[Slice]) -> str:
     first = slices[0]
     echo = first.numbers("EchoTime", 1) or first.numbers("EffectiveEchoTime", 1, "MREchoSequence")
     time = f" (echo time {echo[0]:g} ms)" if echo else ""
-    return f"{len(slices)} {first.plane}".strip() + time
+    return f"{len(slices)} {first.plane or 'of unknown plane'}{time}"
 
 
 def _read_identities(slices: Sequence[Slice]) -> Iterable[Hashable]:
     for one in slices:
         header = one.header
-        kind = header.group(one.frame, "MRImageFrameTypeSequence").get("FrameType")
-        yield header.series, header.weighting, header.shape, header.photometric, str(kind)
+        kind = str(header.group(one.frame, "MRImageFrameTypeSequence").get("FrameType"))
+        yield header.series, header.weighting, header.shape, header.tiles, header.photometric, kind
 
 
 def _compare_directions(slices: Sequence[Slice]) -> Iterable[Hashable]:
@@ -101,8 +99,16 @@ def _compare_directions(slices: Sequence[Slice]) -> Iterable[Hashable]:
 
 
 def _rank(keyword: str, group: str, ratio: float, slices: Sequence[Slice]) -> Iterable[Hashable]:
-    """Return the rank of each slice's value among those that lie apart; -1 where it is missing."""
+    """Return the rank of each slice's value among those that differ; -1 where it is missing.
+
+    Slices that all lie apart are taken for one weighting in two more cases: where some lack the
+    value and the others agree, and where repetition times differ as those that follow the heart.
+    """
     values = [next(iter(one.numbers(keyword, 0, group)), None) for one in slices]
     levels = sorted({value for value in values if value is not None})
+    places = {tuple(one.position) for one in slices} if len({*values}) > 1 else {()}
+    are_apart = () not in places and len(places) == len(slices)
+    ratio = MAX_HEARTBEATS if are_apart and keyword == REPETITION else ratio
     starts = [high for low, high in pairwise(levels) if high > ratio * low]
-    return [-1 if value is None else bisect_right(starts, value) for value in values]
+    missing = 0 if are_apart and not starts else -1
+    return [missing if value is None else bisect_right(starts, value) for value in values]

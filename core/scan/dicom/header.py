@@ -36,10 +36,10 @@ READABLE = {IMPLICIT, EXPLICIT, BIG_ENDIAN, *COMPRESSED}
 GREY = ("MONOCHROME1", "MONOCHROME2")
 COLOUR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT", "PALETTE COLOR")
 # Compared between files, as hashes alone: descriptions may name a patient
-SERIES = ("SeriesInstanceUID", "SeriesNumber", "SeriesDescription", "ProtocolName")
-SERIES_WITHOUT_UID = ("StudyInstanceUID", "FrameOfReferenceUID", *SERIES)
+SERIES, STUDY = ("SeriesInstanceUID",), ("StudyInstanceUID", "FrameOfReferenceUID")
+SERIES_WITHOUT_UID = (*SERIES, *STUDY, "SeriesNumber", "SeriesDescription", "ProtocolName")
 WEIGHTING = ("ImageType", "ScanningSequence", "SequenceName")
-# The only attributes that are read: none of the patient, the doctor or the hospital
+# The only attributes that are kept: none of the patient, the doctor or the hospital
 KEYWORDS = """\
     SOPClassUID Modality InstanceNumber NumberOfFrames BurnedInAnnotation
     SamplesPerPixel PhotometricInterpretation PlanarConfiguration Rows Columns
@@ -167,7 +167,7 @@ def read_header(data: bytes) -> Header:
     """Read a file's header and check that its pixels can be read, as far as the header tells.
 
     Raises:
-        ScanError: no pixels, unknown compression or colours, or above the limits.
+        ScanError: made without pixels, unknown compression or colours, or above the limits.
         Exception: of any kind, where the file is damaged.
     """
     from pydicom.filereader import read_dataset
@@ -197,7 +197,7 @@ def read_header(data: bytes) -> Header:
     )
     if not found:
         has_picture = "Image Storage" in UID(ds.get("SOPClassUID") or "Image Storage").name
-        raise (ScanError if has_picture and DIRECTORY not in groups else NoPictureError)(
+        raise (EOFError if has_picture and DIRECTORY not in groups else NoPictureError)(
             "The DICOM file contains no picture (it may be a report, a plan or a DICOMDIR): "
             "send the image files."
         )
@@ -217,9 +217,8 @@ def read_header(data: bytes) -> Header:
     for name in (*SERIES_WITHOUT_UID, *WEIGHTING, *PRIVATE):
         if name in ds:
             del ds[name]
-    header = Header(
-        ds, syntax, pixels, frames, shape, series, weighting, tiles, (*notes, *counted, *mosaic)
-    )
+    said = (*notes, *counted, *mosaic)
+    header = Header(ds, syntax, pixels, frames, shape, series, weighting, tiles, said)
     if syntax not in READABLE or pixels.are_compressed != (syntax in COMPRESSED):
         raise ScanError(
             "The DICOM file uses a compression that cannot be read here: "

@@ -25,7 +25,7 @@ def count_tiles(ds: Dataset, shape: tuple[int, int]) -> tuple[int, list[str]]:
     side = math.isqrt(max(count - 1, 0)) + 1
     if count < 2 or shape[0] % side or shape[1] % side:
         return 1, [Doubt("The picture is a mosaic of slices, shown as one: export them singly.")]
-    return count, [f"Each picture is a mosaic of {count} slices: they are read one by one."]
+    return count, [f"Each picture is a mosaic of {count} slices: either end may be the first."]
 
 
 def _read_count(ds: Dataset) -> int:

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
 
 from core.scan.dicom.slices import Slice
+from core.scan.volume import Doubt
 
 SAME_PLACE = 0.01  # mm
-BY_LOCATION = "The slices have no positions: they are in the order of their slice locations."
-UNPLACED = "The slices do not say where they lie: they are in the order of their "
-BY_NUMBER, BY_NAME = UNPLACED + "numbers.", UNPLACED + "file names, or as given."
-SEVERAL = "Several pictures lie at each position: the first of each is read."
+UNPLACED = "Not all slices have a position of their own: they are in the order of their "
+BY_LOCATION, BY_NUMBER = UNPLACED + "slice locations.", Doubt(UNPLACED + "numbers.")
+BY_NAME = Doubt(UNPLACED + "file names, or as given.")
+SEVERAL = "At some positions lie several pictures: the first of each is read."
 
 
 class Stack(NamedTuple):
@@ -29,7 +29,7 @@ def sort_slices(slices: Sequence[Slice]) -> Stack:
     """Sort by position, else slice location, else instance number, else as the files come.
 
     Of several pictures at one place, such as diffusion directions and time points, the first is
-    kept.
+    kept; of several mosaics, each of which is a volume, all tiles of the first.
     """
     files = len({one.file for one in slices})
     numbers = [number for one in slices for number in one.numbers("InstanceNumber", 1)]
@@ -37,23 +37,27 @@ def sort_slices(slices: Sequence[Slice]) -> Stack:
     ordered = list(slices)
     if is_numbered:
         ordered = [one for _, one in sorted(zip(numbers, slices, strict=True))]
+    if (tiles := slices[0].header.tiles) > 1:
+        note = [f"Of {len(ordered) // tiles} mosaics the first is read."]
+        return Stack(ordered[:tiles], [0.0] * tiles, note if len(ordered) > tiles else [])
     normal = np.zeros(3) if slices[0].directions is None else np.cross(*slices[0].directions)
+    single = ordered if files == len(ordered) else []  # a file's location is not that of its frames
     for places, note in (
-        ([place for one in ordered for place in _measure_place(one, normal)], []),
-        ([place for one in ordered for place in one.numbers("SliceLocation", 1)], [BY_LOCATION]),
+        ([float(normal @ one.position) for one in ordered if one.position], []),
+        ([place for one in single for place in one.numbers("SliceLocation", 1)], [BY_LOCATION]),
     ):
-        if len(places) == len(ordered) and len({*places}) > 1:
-            ranks = sorted(zip(places, range(len(places)), strict=True))
-            kept = [ranks[0]]
-            kept += [b for a, b in pairwise(ranks) if b[0] - a[0] > SAME_PLACE]
-            several = [SEVERAL] if len(kept) < len(ranks) else []
-            return Stack([ordered[n] for _, n in kept], [p for p, _ in kept], several + note)
+        if len(places) == len(ordered) and (kept := _keep_first(places)) != [0]:
+            several = [SEVERAL] if len(kept) < len(places) else []
+            return Stack([ordered[n] for n in kept], [places[n] for n in kept], several + note)
     note = [] if files == 1 else [BY_NUMBER if is_numbered else BY_NAME]
     return Stack(ordered, [0.0] * len(ordered), note)
 
 
-def _measure_place(one: Slice, normal: np.ndarray) -> list[float]:
-    """Measure the place along the normal of the stack; empty where it is unknown."""
-    position = one.numbers("ImagePositionPatient", 3, "PlanePositionSequence")
-    tile = one.picture % one.header.tiles
-    return [float(normal @ position) + tile * one.gap] if position else []
+def _keep_first(places: Sequence[float]) -> list[int]:
+    """Return the indices of the first picture at each place, by place."""
+    clusters: list[list[int]] = []
+    for n in sorted(range(len(places)), key=places.__getitem__):
+        if not clusters or places[n] - places[clusters[-1][0]] > SAME_PLACE:
+            clusters.append([])
+        clusters[-1].append(n)
+    return [min(cluster) for cluster in clusters]

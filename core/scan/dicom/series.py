@@ -22,6 +22,7 @@ from core.scan.volume import Doubt, Volume, Window
 
 File = Callable[[], bytes]  # reads a file; called twice, so that memory holds one file at a time
 UNREAD, EMPTY, DAMAGED = "locked or too large", "empty", "damaged or of an unknown kind"
+REFUSED = "of a kind that cannot be read here"
 MAX_NAMED = 10  # damaged slices that a note names
 OTHER_MODALITIES = ("CT", "PT", "NM", "US", "CR", "DX", "XA", "MG")
 
@@ -54,6 +55,8 @@ def read_series(files: Sequence[File], any_picture: bool) -> Volume:
     spacing, is_in_mm = middle.read_spacing()
     if not is_in_mm and spacing and spacing[0] != spacing[1]:
         notes.append("The file gives the proportions of its pixels, but not their size.")
+    headers_used = {one.file: one.header for one in slices}.values()
+    warnings = dict.fromkeys(chain.from_iterable(map(_collect_warnings, headers_used)))
     gap = float(np.median(gaps)) if gaps.any() else middle.gap
     return Volume(
         data,
@@ -63,7 +66,7 @@ def read_series(files: Sequence[File], any_picture: bool) -> Volume:
         spacing,
         gap if gap > 0 else None,
         middle.marks,
-        (*notes, *damage, *filled, *_collect_warnings(header), *dark),
+        (*notes, *damage, *filled, *warnings, *dark),
         is_in_mm,
     )
 
@@ -86,9 +89,11 @@ def _read_headers(files: Sequence[File]) -> tuple[dict[int, Header], list[str]]:
         except Exception as error:  # a damaged file makes its readers raise almost anything
             refusals.append(error)
             if not isinstance(error, NoPictureError):
-                reasons[UNREAD if data is None else DAMAGED if data else EMPTY] += 1
+                is_known = isinstance(error, ScanError) or getattr(error, "strerror", None)
+                reason = UNREAD if data is None else REFUSED if data else EMPTY
+                reasons[reason if is_known else DAMAGED] += 1
     if refusals and (not headers or len(files) == 1):
-        raise refusals[0]
+        raise min(refusals, key=lambda error: isinstance(error, NoPictureError))
     if not headers:
         raise ScanError(
             "There are no DICOM slices in the zip or folder: send pictures and NIfTI volumes "
@@ -129,9 +134,8 @@ def _read_values(
             if isinstance(error, ScanError):
                 raise
             bad = rank.get((file, picture + 1), 0) + 1
-            raise ScanError(
-                f"Slice {bad} of {len(slices)} is damaged or incomplete: send the file again."
-            ) from error
+            message = f"Slice {bad} of {len(slices)} is damaged or incomplete: send the file again."
+            raise ScanError(message) from error
     kept = [n for n in range(len(slices)) if n not in left]
     for n, old in enumerate(kept):  # in place, for large volumes
         data[n] = data[old]
@@ -143,12 +147,11 @@ def _describe_damage(left: Collection[int], count: int) -> list[str]:
     if not left:
         return []
     if 2 * len(left) > count:
-        raise ScanError(
-            f"{len(left)} of {count} slices are damaged or incomplete: send the series again."
-        )
+        raise ScanError(f"{len(left)} of {count} slices are damaged: send the series again.")
     named = ", ".join(str(n + 1) for n in sorted(left)[:MAX_NAMED])
     more = f" and {len(left) - MAX_NAMED} more" if len(left) > MAX_NAMED else ""
-    return [Doubt(f"Of {count} slices some are damaged and left out: number {named}{more}.")]
+    left_out = f"Of {count} slices some are damaged and left out: number {named}{more}"
+    return [Doubt(f"{left_out}, counted before the others moved up.")]
 
 
 def _read_display_range(header: Header) -> tuple[float, float] | None:
@@ -181,7 +184,7 @@ def _collect_warnings(header: Header) -> list[str]:
     found = list(header.notes)
     units = [name for name in ("RescaleSlope", "RescaleIntercept") if name in header.ds]
     if any(header.ds.get_item(name).value and not header.numbers(name, 1) for name in units):
-        found.append("The header's rescale slope or intercept is no number and is left out.")
+        found.append(Doubt("The scale of the values is no number: brightness may be wrong."))
     if modality in OTHER_MODALITIES:
         found.append(
             Doubt(f"The file says it is {modality}, not MR: the models were trained on MR only.")
@@ -189,5 +192,5 @@ def _collect_warnings(header: Header) -> list[str]:
     if header.ds.get("BurnedInAnnotation") == "YES":
         found.append("Text burned into the picture is not removed and may name the patient.")
     if header.photometric in COLOUR:
-        found.append(Doubt("The colours are read as grey."))
+        found.append("The colours are read as grey.")
     return found

@@ -38,6 +38,11 @@ class Slice(NamedTuple):
         return found.reshape(2, 3) / lengths if found.size and lengths.all() else None
 
     @property
+    def position(self) -> list[float]:
+        """The first pixel's place in the patient in mm (3); [] where it is unknown."""
+        return self.numbers("ImagePositionPatient", 3, "PlanePositionSequence")
+
+    @property
     def plane(self) -> str:
         """Name of the plane: sagittal, coronal or axial; empty where it is unknown."""
         directions = self.directions

@@ -145,6 +145,63 @@ def test_series_without_uids_are_told_apart_by_what_names_them(names):
     assert volume.notes == ("There are 2 series: the largest, 4 slices, is read.",)
 
 
+@pytest.mark.parametrize("keyword", ["SeriesNumber", "SeriesDescription", "ProtocolName"])
+def test_slices_of_one_uid_are_one_series(keyword):
+    files = [build_slice(n, **({keyword: "7"} if n % 2 else {})) for n in range(6)]
+    volume = read_volume(files)
+    assert read_order(volume) == list(range(6))
+    assert volume.notes == ()
+
+
+@pytest.mark.parametrize("keyword", ["EchoTime", "InversionTime", "RepetitionTime", "PixelSpacing"])
+def test_slices_that_lack_a_number_are_of_the_only_weighting(keyword):
+    number = {keyword: ["1", "1"] if keyword == "PixelSpacing" else "10"}
+    volume = read_volume([build_slice(n, **(number if n % 2 else {})) for n in range(6)])
+    assert read_order(volume) == list(range(6))
+    assert volume.notes == ()
+
+
+def test_slices_that_lack_a_number_at_the_same_places_are_another_weighting():
+    files = [
+        build_slice(
+            n, ImagePositionPatient=[0, 0, 5 * (n % 3)], **({"EchoTime": "9"} if n < 3 else {})
+        )
+        for n in range(6)
+    ]
+    volume = read_volume(files)
+    assert read_order(volume) == [0, 1, 2]
+    assert volume.notes[0].endswith("3 axial (echo time 9 ms); left out: 3 axial.")
+
+
+def test_slices_that_lack_a_number_join_none_of_two_weightings():
+    echoes = ["10", "80", "", "10", "80", "10"]
+    files = [build_slice(n, EchoTime=echo) for n, echo in enumerate(echoes)]
+    assert read_order(read_volume(files)) == [0, 3, 5]
+
+
+def test_repetition_times_that_follow_the_heart_differ_at_the_same_places():
+    times, count = ["700", "1240", "1230", "720"], 4
+    apart = read_volume([build_slice(n, RepetitionTime=time) for n, time in enumerate(times)])
+    assert read_order(apart) == list(range(count))
+    together = [
+        build_slice(n, RepetitionTime=time, ImagePositionPatient=[0, 0, 5 * (n % 2)])
+        for n, time in enumerate(["700", "720", "1240", "1230"])
+    ]
+    assert read_order(read_volume(together)) == [0, 1]
+
+
+def test_a_slice_of_unknown_plane_is_called_so():
+    files = [
+        build_slice(n, **({"ImageOrientationPatient": None} if n == 4 else {})) for n in range(5)
+    ]
+    volume = read_volume(files)
+    assert volume.notes == (
+        "Only slices of one plane, size and weighting are read together: 4 axial; "
+        "left out: 1 of unknown plane.",
+    )
+    assert volume.doubts == ()
+
+
 def test_alike_series_without_uids_are_not_mixed():
     """Nothing tells them apart but their order; equal numbers are no order."""
     files = [
@@ -242,7 +299,9 @@ def test_more_pictures_than_can_be_grouped_are_refused(monkeypatch):
 
 def test_what_may_name_a_patient_is_compared_and_not_kept(caplog, capsys):
     names = {"SeriesDescription": "Secret", "ProtocolName": "Secret", "StudyInstanceUID": "9.9.9"}
-    volume = read_volume([build_slice(0, **names), build_slice(1)])
+    volume = read_volume(
+        [build_slice(0, SeriesInstanceUID="", **names), build_slice(1, SeriesInstanceUID="")]
+    )
     said = repr(volume) + caplog.text + "".join(capsys.readouterr())
     assert "Secret" not in said
     assert "9.9.9" not in said

@@ -63,7 +63,7 @@ ASSUMED = "The header is incomplete or misspelt; assumed: "
         ),
         (
             build(RescaleSlope="12345678").replace(b"12345678", b"unknown "),
-            "The header's rescale slope or intercept is no number and is left out.",
+            "The scale of the values is no number: brightness may be wrong.",
         ),
     ],
     ids=[
@@ -170,7 +170,7 @@ def test_a_mosaic_is_read_slice_by_slice(syntax):
     volume = read_volume(encode_native(ds, mosaic, syntax))
     assert np.array_equal(volume.data, TILES)
     assert (volume.gap, volume.spacing, volume.marks) == (4, (2, 2), ("R", "L", "A", "P"))
-    assert volume.notes == ("Each picture is a mosaic of 7 slices: they are read one by one.",)
+    assert volume.notes == ("Each picture is a mosaic of 7 slices: either end may be the first.",)
 
 
 def build_csa(count: int) -> bytes:
@@ -190,17 +190,28 @@ def test_the_number_of_tiles_may_stand_in_siemens_own_header():
     assert "shown as one" in read_volume(encode_native(ds, mosaic)).notes[0]
 
 
-def test_of_mosaics_at_many_times_the_first_is_read():
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"SliceThickness": "4"},
+        {},
+        {"SliceLocation": "3", "ImagePositionPatient": None},
+    ],
+    ids=["thickness", "no thickness", "location alone"],
+)
+@pytest.mark.parametrize("drift", [0, -0.05])
+def test_of_mosaics_at_many_times_the_first_is_read(more, drift):
+    """A mosaic is a volume: the head's drift does not mix the times."""
     files = []
     for n in range(3):
-        ds, mosaic = build_mosaic(
-            TILES + 50 * n, 3, SliceThickness="4", InstanceNumber=str(n), **AXIAL
-        )
+        place = AXIAL | {"ImagePositionPatient": [0, 0, 40 + drift * n]} | more
+        ds, mosaic = build_mosaic(TILES + 50 * n, 3, InstanceNumber=str(n), **place)
         files.append(encode_native(ds, mosaic))
-    volume = read_volume(files)
+    volume = read_volume(files[::-1])
     assert np.array_equal(volume.data, TILES)
-    assert volume.gap == 4
-    assert "first of each" in volume.notes[0]
+    assert volume.gap == (4 if "SliceThickness" in more else None)
+    assert volume.notes[0] == "Of 3 mosaics the first is read."
+    assert volume.doubts == ()
 
 
 def test_a_mosaic_of_an_unknown_number_is_named():
@@ -253,7 +264,7 @@ def test_data_beyond_the_frames_are_no_frames(number, more):
 
 @pytest.mark.parametrize("implicit", [True, False])
 @pytest.mark.parametrize("group", [8, 0x10])
-def test_a_data_set_may_begin_at_any_group(group, implicit):
+def test_a_data_set_may_begin_at_group_8_or_10(group, implicit):
     ds = build_data_set(PICTURE, 12)
     for element in [element for element in ds if element.tag.group < group]:
         del ds[element.tag]

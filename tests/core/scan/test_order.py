@@ -29,8 +29,9 @@ def build_unplaced(n: int, **attributes: Any) -> bytes:
     return encode_native(build_data_set(picture(n), **attributes), picture(n))
 
 
+SEVERAL = "At some positions lie several pictures: the first of each is read."
 NAMES = [f"IM{n}.dcm" for n in range(1, 13)]
-UNPLACED = "The slices do not say where they lie: they are in the order of their "
+UNPLACED = "Not all slices have a position of their own: they are in the order of their "
 
 
 @pytest.fixture(params=["zip", "folder", "list", "texts"])
@@ -84,9 +85,54 @@ def test_slice_locations_come_before_numbers_and_names():
     volume = read_volume(files)
     assert read_order(volume) == [0, 1, 2]
     assert volume.gap == 4
-    assert volume.notes == (
-        "The slices have no positions: they are in the order of their slice locations.",
-    )
+    assert volume.notes == (UNPLACED + "slice locations.",)
+    assert volume.doubts == ()
+
+
+def test_the_location_of_a_file_is_not_that_of_each_frame():
+    files = []
+    for n in (0, 1):
+        stored = np.stack([picture(5 * n + k) for k in range(5)])
+        ds = build_data_set(stored, NumberOfFrames=5, SliceLocation=str(9 - n))
+        files.append(encode_native(ds, stored))
+    volume = read_volume(files)
+    assert read_order(volume) == list(range(10))
+    assert volume.notes == (UNPLACED + "file names, or as given.",)
+
+
+NOISE = [1e-4, -2e-4, 0, 3e-4, -1e-4, 2e-4]
+
+
+def test_of_repeats_at_almost_the_same_places_one_is_read():
+    """The first by number, though the second lies lower at some places."""
+    files = [
+        build_slice(
+            10 * k + n,
+            InstanceNumber=str(6 * k + n),
+            ImagePositionPatient=[0, 0, 5 * n + (k == 0) * NOISE[n]],
+        )
+        for k in (1, 0)
+        for n in range(6)
+    ]
+    volume = read_volume(files)
+    assert read_order(volume) == [0, 1, 2, 3, 4, 5]
+    assert volume.notes == (SEVERAL,)
+
+
+def test_a_chain_of_close_places_is_not_one_place():
+    files = [build_slice(n, ImagePositionPatient=[0, 0, 0.006 * n]) for n in range(5)]
+    assert read_order(read_volume(files)) == [0, 2, 4]
+
+
+def test_one_slice_without_position_is_said():
+    place = {5: None}
+    files = [
+        build_slice(n, InstanceNumber=str(n), ImagePositionPatient=place.get(n, [0, 0, 5 * n]))
+        for n in range(6)
+    ]
+    volume = read_volume(files)
+    assert read_order(volume) == list(range(6))
+    assert volume.notes == volume.doubts == (UNPLACED + "numbers.",)
 
 
 @pytest.mark.parametrize(
@@ -144,28 +190,35 @@ def test_a_damaged_slice_is_left_out_and_named(damage):
     for n, values in zip(read_order(volume), volume.data, strict=True):
         assert np.array_equal(values, picture(n))
     assert volume.gap == 5
-    assert volume.notes == ("Of 12 slices some are damaged and left out: number 5.",)
+    assert volume.notes == (
+        "Of 12 slices some are damaged and left out: number 5, counted before the others moved up.",
+    )
 
 
 def test_values_that_are_not_numbers_leave_out_their_slice():
     files = [build_slice(n, RescaleSlope="1e300" if n == 1 else "1") for n in range(3)]
     volume = read_volume(files)
     assert read_order(volume) == [0, 2]
-    assert volume.notes == ("Of 3 slices some are damaged and left out: number 2.",)
+    assert volume.notes == (
+        "Of 3 slices some are damaged and left out: number 2, counted before the others moved up.",
+    )
 
 
 def test_half_of_the_slices_may_be_damaged_and_no_more():
     files = [cut(build_slice(n)) if n % 2 else build_slice(n) for n in range(6)]
     volume = read_volume(files)
     assert read_order(volume) == [0, 2, 4]
-    assert volume.notes == ("Of 6 slices some are damaged and left out: number 2, 4, 6.",)
+    assert volume.notes == (
+        "Of 6 slices some are damaged and left out: number 2, 4, 6, "
+        "counted before the others moved up.",
+    )
     message = get_refusal(read_volume, [*files[:5], *map(cut, map(build_slice, (6, 7)))])
-    assert message == "4 of 7 slices are damaged or incomplete: send the series again."
+    assert message == "4 of 7 slices are damaged: send the series again."
 
 
 def test_many_damaged_slices_are_counted():
     files = [cut(build_slice(n)) if n < 13 else build_slice(n) for n in range(30)]
-    assert "number 1, 2, 3, 4, 5, 6, 7, 8, 9, 10 and 3 more." in read_volume(files).notes[0]
+    assert "number 1, 2, 3, 4, 5, 6, 7, 8, 9, 10 and 3 more, counted" in read_volume(files).notes[0]
 
 
 def test_a_single_damaged_file_stays_an_error():
@@ -175,7 +228,13 @@ def test_a_single_damaged_file_stays_an_error():
 
 @pytest.mark.parametrize(
     ("data", "reason"),
-    [(b"", "empty"), (build_slice(9)[:300], "damaged or of an unknown kind")],
+    [
+        (b"", "empty"),
+        (build_slice(9)[:300], "damaged or of an unknown kind"),
+        (build_slice(9, PhotometricInterpretation="HSV"), "of a kind that cannot be read here"),
+        (build_slice(9, Rows=None), "of a kind that cannot be read here"),
+    ],
+    ids=["empty", "cut", "HSV", "no rows"],
 )
 def test_files_without_a_readable_header_are_counted(data, reason):
     files = [build_slice(n) for n in range(4)]
@@ -206,3 +265,18 @@ def test_a_dicomdir_and_a_report_are_no_damage():
     assert read_order(volume) == [0, 1]
     assert volume.notes == ()
     assert "DICOMDIR" in get_refusal(read_volume, build_directory())
+
+
+def test_a_dicomdir_does_not_hide_why_the_slices_are_refused():
+    colours = [build_slice(n, PhotometricInterpretation="HSV") for n in range(2)]
+    message = get_refusal(read_volume, [build_directory(), *colours])
+    assert "neither grey values nor usual colours" in message
+
+
+def test_a_zip_entry_of_a_wrong_checksum_is_damaged():
+    data = zip_files(*(build_slice(n) for n in range(3)))
+    start = data.index(b"PK\1\2") + 16
+    data = data[:start] + bytes(4) + data[start + 4 :]
+    volume = read_volume(data)
+    assert read_order(volume) == [1, 2]
+    assert volume.notes == ("Of 3 files some are left out: 1 damaged or of an unknown kind.",)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
 import threading
 import time
 import warnings
@@ -172,12 +173,31 @@ def test_a_file_without_permission_is_not_called_damaged(tmp_path, lock):
         assert get_refusal(read_volume, source) == "The file may not be read: permission denied."
 
 
-def test_a_folder_without_permission_is_not_called_empty(tmp_path, monkeypatch):
+def test_a_folder_without_permission_is_not_called_empty(tmp_path, monkeypatch, lock):
     def refuse(path):
         raise PermissionError(errno.EACCES, "Permission denied", str(path))
 
-    monkeypatch.setattr("os.listdir", refuse)
+    monkeypatch.setattr("os.scandir", refuse)
+    lock(tmp_path)
     assert get_refusal(read_volume, tmp_path) == "The file may not be read: permission denied."
+
+
+def test_a_locked_subfolder_of_a_series_is_counted(tmp_path, monkeypatch, lock):
+    for n in range(3):
+        (tmp_path / f"{n}").write_bytes(build_slice(n))
+    (tmp_path / "locked").mkdir()
+    lock(tmp_path / "locked")
+    scan_folder = os.scandir
+
+    def refuse(path):
+        if Path(path).name == "locked":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return scan_folder(path)
+
+    monkeypatch.setattr("os.scandir", refuse)
+    volume = read_volume(tmp_path)
+    assert read_order(volume) == [0, 1, 2]
+    assert volume.notes == ("Of 4 files some are left out: 1 locked or too large.",)
 
 
 def test_a_locked_file_of_a_series_is_counted(tmp_path, lock):

@@ -80,7 +80,6 @@ def test_one_file_in_a_zip_is_that_file():
     [
         {"SeriesInstanceUID": "1.2.99"},
         {"SeriesInstanceUID": "1.2.99", "ImageOrientationPatient": [0, 1, 0, 0, 0, -1]},
-        {"SeriesNumber": "7"},
     ],
 )
 def test_of_a_mixture_the_largest_series_is_read_and_said_so(attributes):
@@ -103,7 +102,21 @@ def test_of_several_pictures_at_a_place_the_first_is_read_and_said_so():
     ]
     volume = read_volume(zip_files(*files))
     assert read_order(volume) == [0, 1, 2]
-    assert "first of each" in volume.notes[0]
+    assert volume.notes == ("At some positions lie several pictures: the first of each is read.",)
+
+
+def test_a_note_on_any_slice_is_said_once():
+    files = [build_slice(n, RescaleSlope="2") for n in range(6)]
+    for n in (0, 4):
+        files[n] = build_slice(n, RescaleSlope="nan")
+    volume = read_volume(files)
+    assert np.array_equal(volume.data[3], 2.0 * picture(3))
+    assert np.array_equal(volume.data[4], picture(4))
+    assert (
+        volume.notes
+        == volume.doubts
+        == ("The scale of the values is no number: brightness may be wrong.",)
+    )
 
 
 def test_a_missing_slice_is_noticed():
