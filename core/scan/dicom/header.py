@@ -60,6 +60,10 @@ class NoPictureError(ScanError):
     """A DICOM file that is made to hold no picture, such as a DICOMDIR or a report."""
 
 
+class CutError(ScanError):
+    """A DICOM image without its pixels, as an interrupted copy leaves it."""
+
+
 class Pixels(NamedTuple):
     """Position of a file's pixels and the type that they are stored as."""
 
@@ -167,7 +171,7 @@ def read_header(data: bytes) -> Header:
     """Read a file's header and check that its pixels can be read, as far as the header tells.
 
     Raises:
-        ScanError: made without pixels, unknown compression or colours, or above the limits.
+        ScanError: no pixels, unknown compression or colours, or above the limits.
         Exception: of any kind, where the file is damaged.
     """
     from pydicom.filereader import read_dataset
@@ -197,7 +201,7 @@ def read_header(data: bytes) -> Header:
     )
     if not found:
         has_picture = "Image Storage" in UID(ds.get("SOPClassUID") or "Image Storage").name
-        raise (EOFError if has_picture and DIRECTORY not in groups else NoPictureError)(
+        raise (CutError if has_picture and DIRECTORY not in groups else NoPictureError)(
             "The DICOM file contains no picture (it may be a report, a plan or a DICOMDIR): "
             "send the image files."
         )

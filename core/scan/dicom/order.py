@@ -34,9 +34,8 @@ def sort_slices(slices: Sequence[Slice]) -> Stack:
     files = len({one.file for one in slices})
     numbers = [number for one in slices for number in one.numbers("InstanceNumber", 1)]
     is_numbered = len(numbers) == len(slices) and len({*numbers}) == files
-    ordered = list(slices)
-    if is_numbered:
-        ordered = [one for _, one in sorted(zip(numbers, slices, strict=True))]
+    keys = numbers if is_numbered else range(len(slices))
+    ordered = [one for _, one in sorted(zip(keys, slices, strict=True))]
     if (tiles := slices[0].header.tiles) > 1:
         note = [f"Of {len(ordered) // tiles} mosaics the first is read."]
         return Stack(ordered[:tiles], [0.0] * tiles, note if len(ordered) > tiles else [])

@@ -11,7 +11,7 @@ import numpy as np
 
 from core.scan.dicom.frames import read_frames
 from core.scan.dicom.grouping import describe_rest, group_slices
-from core.scan.dicom.header import COLOUR, Header, NoPictureError, read_header
+from core.scan.dicom.header import COLOUR, CutError, Header, NoPictureError, read_header
 from core.scan.dicom.order import sort_slices
 from core.scan.dicom.slices import Slice
 from core.scan.errors import NotAnMRIError, ScanError, check_volume, empty_error
@@ -55,8 +55,7 @@ def read_series(files: Sequence[File], any_picture: bool) -> Volume:
     spacing, is_in_mm = middle.read_spacing()
     if not is_in_mm and spacing and spacing[0] != spacing[1]:
         notes.append("The file gives the proportions of its pixels, but not their size.")
-    headers_used = {one.file: one.header for one in slices}.values()
-    warnings = dict.fromkeys(chain.from_iterable(map(_collect_warnings, headers_used)))
+    warnings = dict.fromkeys(note for one in slices for note in _collect_warnings(one.header))
     gap = float(np.median(gaps)) if gaps.any() else middle.gap
     return Volume(
         data,
@@ -91,7 +90,7 @@ def _read_headers(files: Sequence[File]) -> tuple[dict[int, Header], list[str]]:
             if not isinstance(error, NoPictureError):
                 is_known = isinstance(error, ScanError) or getattr(error, "strerror", None)
                 reason = UNREAD if data is None else REFUSED if data else EMPTY
-                reasons[reason if is_known else DAMAGED] += 1
+                reasons[reason if is_known and not isinstance(error, CutError) else DAMAGED] += 1
     if refusals and (not headers or len(files) == 1):
         raise min(refusals, key=lambda error: isinstance(error, NoPictureError))
     if not headers:

@@ -17,6 +17,7 @@ from pydicom.dataset import Dataset
 from series_maker import AXIAL, build_slice, picture, read_order, zip_files
 
 from core.scan import ScanError, read_volume, to_png
+from core.scan.errors import MB
 from demo.phantom import draw_phantom
 
 
@@ -214,9 +215,15 @@ def test_too_many_files():
         read_volume(data)
 
 
-def test_a_bomb_that_says_so():
-    data = bytearray(zip_files(build_slice(0), build_slice(1)))
-    for place in (22 + data.index(b"PK\x03\x04"), 24 + data.index(b"PK\x01\x02")):
-        data[place : place + 4] = (2**31).to_bytes(4, "little")
-    with pytest.raises(ScanError, match="more than 1 GB"):
+@pytest.mark.parametrize(
+    ("count", "size", "sentence"),
+    [(1, 2**31, "larger than 250 MB"), (5, 240 * MB, "more than 1 GB")],
+)
+def test_a_bomb_that_says_so(count, size, sentence):
+    data = bytearray(zip_files(*map(build_slice, range(count))))
+    place = 0
+    for _ in range(count):
+        place = data.index(b"PK\x01\x02", place) + 24
+        data[place : place + 4] = size.to_bytes(4, "little")
+    with pytest.raises(ScanError, match=sentence):
         read_volume(bytes(data))
