@@ -14,10 +14,8 @@ from core.scan.errors import MAX_SLICES, MAX_UNPACKED, MAX_VOLUME_BYTES, ScanErr
 
 MAX_FILES = 2 * MAX_SLICES  # series come with reports, previews and directories
 DIRECTORY_ENTRY = b"PK\x01\x02"  # starts each entry of a zip's directory
-READABLE_METHODS = (
-    zipfile.ZIP_STORED,
-    zipfile.ZIP_DEFLATED,
-)  # others may need any amount of memory
+# others may need any amount of memory
+READABLE_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 
 
 def files_in_zip(data: bytes) -> list[Callable[[], bytes]]:

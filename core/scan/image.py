@@ -22,7 +22,8 @@ COLOUR_LEVELS = 24
 PHOTOMETRIC, WHITE_IS_ZERO = 262, 0  # tags of TIFF and their values
 SAMPLE_FORMAT, UNSIGNED = 339, (1,)
 DISPLAY_RANGE = (0.0, 255.0)  # black and white of 8-bit levels
-MIN_FILL = 0.9  # share of a range that the largest value must reach
+# Pictures deeper than 8 bits have no standard white: one of these where the values fill its range
+WHITES = (1.0, 255.0, 4095.0, 65535.0)  # 4095: 12-bit scanners
 
 
 def read_picture(source: bytes | Image.Image, any_picture: bool) -> Volume:
@@ -46,7 +47,7 @@ def read_picture(source: bytes | Image.Image, any_picture: bool) -> Volume:
     is_inverted = tags.get(PHOTOMETRIC) == WHITE_IS_ZERO
     is_unsigned = bool(tags) and tags.get(SAMPLE_FORMAT, UNSIGNED) == UNSIGNED
     values = _read_deep(picture, is_unsigned)[None]
-    levels, notes = _find_levels(values, is_inverted)
+    levels, notes = find_levels(values, is_inverted=is_inverted, whites=WHITES)
     return Volume(values, levels[::-1] if is_inverted else levels, "picture", notes=tuple(notes))
 
 
@@ -115,17 +116,3 @@ def _measure_colour_share(rgb: Image.Image) -> float:
     small.thumbnail((256, 256))
     channels = np.asarray(small, dtype=np.int16)
     return float((channels.max(-1) - channels.min(-1) > COLOUR_LEVELS).mean())
-
-
-def _find_levels(values: np.ndarray, is_inverted: bool) -> tuple[tuple[float, float], list[str]]:
-    """Find black and white of pictures deeper than 8 bits, which have no standard white.
-
-    White is 1, 255, 4095 (12-bit scanners) or 65535 where the values fill that range, else both
-    are percentiles of the values.
-    """
-    levels, notes = find_levels(values, is_inverted=is_inverted)
-    low, high = float(values.min()), float(values.max())
-    for top in (1.0, 255.0, 4095.0, 65535.0):
-        if low >= 0 and MIN_FILL * top <= high <= top:
-            return (0.0, top), notes
-    return levels, notes

@@ -31,7 +31,7 @@ from core.scan.volume import Volume
 
 Source = str | Path | bytes | Image.Image
 # Bounds the memory of all threads together: a volume takes up to 1 GB and a file of 250 MB, a
-# picture 200 MB. Pictures do not wait for volumes.
+# picture 200 MB, besides one slice at work. Pictures do not wait for volumes.
 _VOLUMES, _PICTURES = threading.Semaphore(2), threading.Semaphore(2)
 
 

@@ -41,8 +41,7 @@ def read_frames(header: Header, data: bytes, any_picture: bool) -> Iterator[np.n
                 values = (stored.astype(np.float64) * slope + intercept).astype(np.float32)
         else:
             if header.photometric == "PALETTE COLOR":
-                numbers = np.clip(stored.astype(np.int64) - first, 0, len(colours) - 1)
-                rgb = colours[numbers]
+                rgb = colours[np.clip(stored.astype(np.int64) - first, 0, len(colours) - 1)]
             else:
                 rgb = (stored >> max(0, int(header.ds.BitsStored) - 8)).astype(np.uint8)
             values = to_grey(Image.fromarray(rgb), any_picture)

@@ -50,10 +50,7 @@ def _join_segments(words: list[int], entries: int) -> np.ndarray:
     while end < entries:
         kind, length = words[position : position + 2]
         if kind == INDIRECT:
-            raise ScanError(
-                "The DICOM file has a palette of a kind (indirect segments) that cannot be read "
-                "here: export it as a greyscale (MONOCHROME2) image."
-            )
+            raise ScanError("This kind of palette cannot be read here: export the picture in grey.")
         found = words[position + 2 : position + 2 + (length if kind == DISCRETE else 1)]
         if kind not in (DISCRETE, LINEAR) or not (length and found) or kind > len(levels):
             raise ValueError("no segment of a palette")

@@ -14,10 +14,7 @@ if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
 NEEDED = {"Rows": "rows", "Columns": "columns", "BitsAllocated": "bits of a pixel"}
-MEANINGS = {
-    "MONOCHROME1": "grey values, low is bright",
-    "MONOCHROME2": "grey values, high is bright",
-}
+BRIGHT = {"MONOCHROME1": "low", "MONOCHROME2": "high"}
 
 
 def complete_header(ds: Dataset, photometrics: Sequence[str], is_integer: bool) -> list[str]:
@@ -44,7 +41,8 @@ def complete_header(ds: Dataset, photometrics: Sequence[str], is_integer: bool) 
     assumed = []
     if photometric != stated:
         ds.PhotometricInterpretation = photometric
-        assumed.append(MEANINGS.get(photometric, "colours"))
+        bright = BRIGHT.get(photometric)
+        assumed.append(f"grey values, {bright} is bright" if bright else "colours")
     if not samples:
         ds.SamplesPerPixel = 1 if is_single else 3
         assumed.append("one value a pixel" if is_single else "three values a pixel")

@@ -194,7 +194,7 @@ REFUSED: dict[str, tuple[Callable[[], bytes], str]] = {
             RedPaletteColorLookupTableDescriptor=[256, 0, 16],
             SegmentedRedPaletteColorLookupTableData=struct.pack("<7H", 0, 1, 9, 2, 1, 0, 0),
         ),
-        "indirect segments. that cannot be read here",
+        "kind of palette cannot be read here",
     ),
     "more bits than declared": (
         lambda: build_framed(encode_lossless_jpeg(PICTURE, 12), LOSSLESS, BYTES),

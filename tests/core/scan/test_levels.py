@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import tracemalloc
 from typing import Any
 
 import nibabel
@@ -53,17 +54,42 @@ def check_fill_is_black(volume: Volume, *, is_inverted: bool = False) -> None:
 
 
 @pytest.mark.parametrize("syntax", [EXPLICIT, IMPLICIT])
-@pytest.mark.parametrize("padding", [-32768, -2000, 1300, 32767])
+@pytest.mark.parametrize("padding", [-32768, -2000, 1307, 32767])
 @pytest.mark.parametrize("photometric", ["MONOCHROME1", "MONOCHROME2"])
 def test_declared_padding_is_black(photometric, padding, syntax):
     attributes = {"PixelPaddingValue": padding, "PhotometricInterpretation": photometric}
-    stored = np.where(padding == HEAD, HEAD + 1, fill(padding)).astype(np.int16)
-    volume = dicom(stored, syntax, **attributes)
-    shown = to_uint8(volume.slice())[0]
-    assert shown[AROUND].max() == 0
-    levels = np.percentile(stored[~AROUND], [1, 99])
-    assert sorted(volume.levels) == levels.tolist()
+    volume = dicom(fill(padding), syntax, **attributes)
+    check_fill_is_black(volume, is_inverted=photometric == "MONOCHROME1")
     assert volume.notes == (FILL_NOTE,)
+
+
+def test_the_padding_value_inside_the_head_is_tissue():
+    value = int(np.median(HEAD[100:120, 100:120]))
+    assert np.count_nonzero(value == HEAD) > 20
+    volume = dicom(HEAD.astype(np.int16), PixelPaddingValue=value)
+    assert np.array_equal(volume.data[0], HEAD)
+    assert volume.levels == tuple(np.percentile(HEAD, [1, 99]))
+    assert volume.notes == ()
+
+
+def test_the_padding_value_in_noise_is_noise():
+    """Signed phase: 0 lies amid its values and here and there at the edge."""
+    phase = np.random.default_rng(0).integers(-60, 61, (224, 224)).astype(np.int16)
+    assert (phase[0] == 0).any()
+    volume = dicom(phase, PixelPaddingValue=0)
+    assert np.array_equal(volume.data[0], phase)
+    assert volume.notes == ()
+
+
+def test_padding_is_followed_from_the_edge_around_corners():
+    stored = (HEAD + 10).astype(np.int16)
+    inside = np.zeros(HEAD.shape, dtype=bool)
+    inside[:100, 60] = inside[100, 60:150] = inside[40:101, 150] = True  # from the top edge
+    stored[inside] = 900
+    stored[180:200, 100:120] = 900  # reaches no edge
+    data = dicom(stored, PixelPaddingValue=900).data[0]
+    assert data[inside].max() < stored[~inside].min() + 30
+    assert (data[180:200, 100:120] == 900).all()
 
 
 def test_padding_of_bright_low_values_is_black():
@@ -113,7 +139,7 @@ def test_no_number_is_black(frames):
 # --- fill that nothing declares ------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("value", [-32768, -9000, 9000, 32767])
+@pytest.mark.parametrize("value", [-32768, -9000, -2000, 5000, 9000, 32767])
 def test_one_value_far_from_all_others_is_fill(value):
     check_fill_is_black(dicom(fill(value)))
 
@@ -124,6 +150,39 @@ def test_zero_far_below_all_others_is_fill():
     volume = dicom(stored)
     assert volume.levels == (LOW + 32768, HIGH + 32768)
     assert volume.data.min() == HEAD[~AROUND].min() + 32768
+
+
+def test_a_frame_of_display_levels_is_black():
+    levels = np.rint(to_uint8(draw_phantom(3, tumour=True))[0] * 0.6)
+    for photometric, ends in (("MONOCHROME2", (0, 255)), ("MONOCHROME1", (255, 0))):
+        head = abs(levels - ends[0])
+        stored = np.where(AROUND, ends[1], head).astype(np.uint8)
+        volume = dicom(stored, PhotometricInterpretation=photometric)
+        assert volume.levels == ends
+        shown = to_uint8(volume.slice())[0]
+        assert shown[AROUND].max() == 0
+        assert np.array_equal(shown[~AROUND], levels[~AROUND])
+        assert volume.notes == (FILL_NOTE,)
+
+
+def test_display_levels_that_reach_white_are_no_fill():
+    levels = to_uint8(draw_phantom(3, tumour=True))[0]
+    stored = np.where(AROUND, 255, levels.clip(0, 240)).astype(np.uint8)
+    volume = dicom(stored)
+    assert np.array_equal(to_uint8(volume.slice())[0], stored)
+    assert volume.notes == ()
+
+
+def test_fill_takes_little_memory():
+    data = np.tile(np.where(AROUND, -32768, HEAD).astype(np.float32), (300, 1, 1))
+    padding = np.tile(np.float32([-32768, -32768]), (300, 1))
+    tracemalloc.start()
+    try:
+        notes = find_levels(data, padding=padding)[1]
+        assert tracemalloc.get_traced_memory()[1] < 0.4 * data.nbytes
+    finally:
+        tracemalloc.stop()
+    assert notes == [FILL_NOTE]
 
 
 def nifti(values: np.ndarray) -> bytes:
@@ -146,6 +205,30 @@ def test_fill_of_a_picture(value, dtype, file_format):
     check_fill_is_black(read_volume(buffer.getvalue()))
 
 
+@pytest.mark.parametrize(
+    ("low", "high", "white"), [(0.3, 1, 1), (1200, 4000, 4095), (100, 250, 255)]
+)
+def test_no_numbers_around_a_picture_that_fills_a_usual_range_are_black(low, high, white):
+    head = low + (HEAD - HEAD.min()) / np.ptp(HEAD) * (high - low)
+    buffer = io.BytesIO()
+    Image.fromarray(np.where(AROUND, np.nan, head).astype("f4")).save(buffer, "TIFF")
+    volume = read_volume(buffer.getvalue())
+    assert volume.levels == (0, white)
+    shown = to_uint8(volume.slice())[0]
+    assert shown[AROUND].max() == 0
+    assert np.abs(shown - show(head, 0, white))[~AROUND].max() <= 1
+
+
+def test_a_bright_picture_on_black_keeps_the_range_that_it_fills():
+    head = 62_300 + HEAD - HEAD.min()
+    buffer = io.BytesIO()
+    Image.fromarray(np.where(AROUND, 0, head).astype("u2")).save(buffer, "PNG")
+    volume = read_volume(buffer.getvalue())
+    assert volume.levels == (0, 65535)
+    expected = np.where(AROUND, 0, show(head, 0, 65535))
+    assert np.abs(to_uint8(volume.slice())[0] - expected).max() <= 1
+
+
 def test_a_volume_of_no_numbers_is_refused():
     data = nifti(np.full((40, 40), np.nan, dtype=np.float32))
     assert "not numbers" in get_refusal(read_volume, data)
@@ -165,7 +248,7 @@ USUAL: dict[str, np.ndarray] = {
     "three levels": np.where(AROUND, 0, np.where(HEAD > 1000, 1000, 800)),
     "two levels": np.where(AROUND, 0, 1000),
     "almost all black": np.where(np.hypot(*np.mgrid[-111.5:112, -111.5:112]) < 8, HEAD, 0),
-    "CT": np.where(AROUND, -2000, HEAD + NOISE - 1000),
+    "CT": np.where(AROUND, -1024, HEAD + NOISE - 1000),
     "bright vessels": np.where(np.arange(224) < 3, 3 * HEAD + 20000, HEAD + NOISE),
     "one number far away": np.where(np.arange(224**2).reshape(224, 224) < 9, -30000, HEAD),
     "a bright square": np.where(np.hypot(*np.mgrid[-111.5:112, -111.5:112]) < 40, 9000, HEAD),
@@ -187,6 +270,18 @@ def test_usual_pictures_keep_their_levels(name):
 def test_a_value_of_one_slice_is_no_fill():
     data = np.stack([np.full((40, 40), n, dtype=np.float32) for n in (1, 2, 10)])
     assert find_levels(data) == ((1, 10), [])
+
+
+@pytest.mark.parametrize("value", [0, 1, -5000, 9000])
+def test_blank_slices_are_no_fill_of_the_others(value):
+    head = HEAD.astype(np.float32)
+    head[100, 100] = value  # a dead pixel
+    data = np.stack([np.full_like(head, value)] * 4 + [head, head])
+    before = data.copy()
+    levels, notes = find_levels(data)
+    assert notes == []
+    assert levels == tuple(np.percentile(before, [1, 99]))
+    assert np.array_equal(data, before)
 
 
 @pytest.mark.parametrize("padding", [0, 250, 310, 5000])
