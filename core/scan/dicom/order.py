@@ -11,7 +11,7 @@ from core.scan.dicom.slices import Slice
 from core.scan.volume import Doubt
 
 SAME_PLACE = 0.01  # mm
-UNPLACED = "Not all slices have a position of their own: they are in the order of their "
+UNPLACED = "The places of some slices are unknown or the same: they are in the order of their "
 BY_LOCATION, BY_NUMBER = UNPLACED + "slice locations.", Doubt(UNPLACED + "numbers.")
 BY_NAME = Doubt(UNPLACED + "file names, or as given.")
 SEVERAL = "At some positions lie several pictures: the first of each is read."

@@ -214,6 +214,16 @@ def test_of_mosaics_at_many_times_the_first_is_read(more, drift):
     assert volume.doubts == ()
 
 
+def test_mosaics_of_different_numbers_are_not_mixed():
+    files = []
+    for count in (7, 9):
+        ds, mosaic = build_mosaic(np.stack([PICTURE + n for n in range(count)]), 3, **AXIAL)
+        files.append(encode_native(ds, mosaic))
+    volume = read_volume(files)
+    assert np.array_equal(volume.data, [PICTURE + n for n in range(9)])
+    assert "9 axial; left out: 7 axial." in volume.notes[0]
+
+
 def test_a_mosaic_of_an_unknown_number_is_named():
     ds, mosaic = build_mosaic(TILES, 3, creator="")
     volume = read_volume(encode_native(ds, mosaic))

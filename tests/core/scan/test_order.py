@@ -31,7 +31,7 @@ def build_unplaced(n: int, **attributes: Any) -> bytes:
 
 SEVERAL = "At some positions lie several pictures: the first of each is read."
 NAMES = [f"IM{n}.dcm" for n in range(1, 13)]
-UNPLACED = "Not all slices have a position of their own: they are in the order of their "
+UNPLACED = "The places of some slices are unknown or the same: they are in the order of their "
 
 
 @pytest.fixture(params=["zip", "folder", "list", "texts"])
@@ -156,6 +156,13 @@ def test_positions_that_are_all_the_same_are_no_order():
     files = [
         build_slice(n, ImagePositionPatient=[0, 0, 0], InstanceNumber=str(n)) for n in (2, 0, 1)
     ]
+    volume = read_volume(files)
+    assert read_order(volume) == [0, 1, 2]
+    assert volume.notes == (UNPLACED + "numbers.",)
+
+
+def test_positions_without_directions_are_no_order():
+    files = [build_slice(n, ImageOrientationPatient=None, InstanceNumber=str(n)) for n in (2, 0, 1)]
     volume = read_volume(files)
     assert read_order(volume) == [0, 1, 2]
     assert volume.notes == (UNPLACED + "numbers.",)
