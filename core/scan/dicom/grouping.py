@@ -14,7 +14,7 @@ from core.scan.dicom.slices import Slice
 from core.scan.errors import ScanError
 
 MAX_ANGLE = np.radians(3)  # between slices of one stack; headers round their directions
-MAX_NAMED = 3  # groups that a note names
+MAX_GROUPS_NAMED = 3  # in a note
 MAX_PICTURES = 20_000  # of all files together
 MAX_PLANES = 100  # compared with each other; beyond, directions are rounded
 TIMING = "MRTimingAndRelatedParametersSequence"
@@ -65,11 +65,15 @@ def describe_rest(chosen: Sequence[Slice], stacks: Sequence[Sequence[Slice]]) ->
     if count > 1:
         notes.append(f"There are {count} series: the largest, {len(chosen)} slices, is read.")
     if rest:
-        named = [_describe(one) for one in rest[:MAX_NAMED]]
-        named += [f"{len(rest) - MAX_NAMED} more groups"] if len(rest) > MAX_NAMED else []
+        named = join_some([_describe(one) for one in rest[:MAX_GROUPS_NAMED]], len(rest))
         rule = "Only slices of one plane, size and weighting are read together"
-        notes.append(f"{rule}: {_describe(chosen)}; left out: {', '.join(named)}.")
+        notes.append(f"{rule}: {_describe(chosen)}; left out: {named}.")
     return notes
+
+
+def join_some(words: Sequence[str], count: int) -> str:
+    """Join the first words of `count`, and say how many more there are."""
+    return ", ".join(words) + (f" and {count - len(words)} more" if count > len(words) else "")
 
 
 def _describe(slices: Sequence[Slice]) -> str:

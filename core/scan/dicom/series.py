@@ -10,7 +10,7 @@ from itertools import chain
 import numpy as np
 
 from core.scan.dicom.frames import read_frames
-from core.scan.dicom.grouping import describe_rest, group_slices
+from core.scan.dicom.grouping import describe_rest, group_slices, join_some
 from core.scan.dicom.header import COLOUR, CutError, Header, NoPictureError, read_header
 from core.scan.dicom.order import sort_slices
 from core.scan.dicom.slices import Slice
@@ -23,7 +23,7 @@ from core.scan.volume import Doubt, Volume, Window
 File = Callable[[], bytes]  # reads a file; called twice, so that memory holds one file at a time
 UNREAD, EMPTY, DAMAGED = "locked or too large", "empty", "damaged or of an unknown kind"
 REFUSED = "of a kind that cannot be read here"
-MAX_NAMED = 10  # damaged slices that a note names
+MAX_SLICES_NAMED = 10  # in a note on damaged ones
 OTHER_MODALITIES = ("CT", "PT", "NM", "US", "CR", "DX", "XA", "MG")
 
 
@@ -147,9 +147,8 @@ def _describe_damage(left: Collection[int], count: int) -> list[str]:
         return []
     if 2 * len(left) > count:
         raise ScanError(f"{len(left)} of {count} slices are damaged: send the series again.")
-    named = ", ".join(str(n + 1) for n in sorted(left)[:MAX_NAMED])
-    more = f" and {len(left) - MAX_NAMED} more" if len(left) > MAX_NAMED else ""
-    left_out = f"Of {count} slices some are damaged and left out: number {named}{more}"
+    named = join_some([str(n + 1) for n in sorted(left)[:MAX_SLICES_NAMED]], len(left))
+    left_out = f"Of {count} slices some are damaged and left out: number {named}"
     return [Doubt(f"{left_out}, counted before the others moved up.")]
 
 

@@ -231,7 +231,7 @@ def test_the_note_names_echo_times():
 
 def test_the_note_names_three_groups_at_most():
     files = [build_slice(k, EchoTime=str(10 * k + 10)) for k in range(7)]
-    assert read_volume(files).notes[0].endswith("(echo time 40 ms), 3 more groups.")
+    assert read_volume(files).notes[0].endswith("(echo time 40 ms) and 3 more.")
 
 
 @pytest.mark.parametrize(
