@@ -64,6 +64,7 @@ def load(
     number = choose_hospital(hospital, numbers)
     try:
         stored = load_system_file(folder, number)
+        _check_version(stored, number)
         system = build(_restore(stored.config["system"]), stored.config["info"])
         system.load_state_dict(_load_parts(folder, number, stored) | stored.state_dict)
     except WeightsError:
@@ -98,6 +99,7 @@ def load_all(folder: str | Path | None = None, device: str | torch.device | None
     }
     for other in others:
         stored = load_system_file(folder, other)
+        _check_version(stored, other)
         if _describe_kind(stored) != _describe_kind(like):
             raise WeightsError(
                 f"The weights file {system_file_name(other)} is of another split or configuration."
@@ -132,21 +134,23 @@ def load_system_file(folder: Path, hospital: int | None) -> Checkpoint:
     """Load and verify a hospital's system file.
 
     Raises:
-        WeightsError: it is missing, incomplete, altered, another hospital's or an earlier
-            version's.
+        WeightsError: it is missing, incomplete, altered or another hospital's.
     """
     stored = checkpoint.load_verified(system_file_name(hospital), folder)
     if stored.config["info"].get("hospital") != hospital:
         raise WeightsError(
             f"The weights file {system_file_name(hospital)} belongs to another hospital."
         )
+    return stored
+
+
+def _check_version(stored: Checkpoint, hospital: int | None) -> None:
     if "detector.thresholds" not in stored.state_dict:
         raise WeightsError(
             f"The weights file {system_file_name(hospital)} is of an earlier version, which stored "
             "the score of every validation scan: calibrate it anew with `python -m train "
             "calibrate`, a hospital's with `python -m train export --state`."
         )
-    return stored
 
 
 def save_system_file(system: MedFedPure, folder: Path, split_sha256: str) -> None:

@@ -61,7 +61,7 @@ def test_a_reading_costs_all_that_the_system_does(tiny_system: MedFedPure) -> No
 
     whole = count_cost(tiny_system, lambda: parts.append(tiny_system.read(scan).purified))
     assert whole.multiply_adds == (
-        of(lambda: tiny_system.detect(x))
+        of(lambda: tiny_system.detector.locate(tiny_system.detect(x).parts))
         + of(lambda: tiny_system.measure_novelty(x))
         + of(lambda: tiny_system.purify(x, t_star))
         + 2 * of(lambda: tiny_system.classifier_logits(x))
