@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -39,6 +40,7 @@ KEEP_SECONDS, KEEP_COUNT, KEEP_BYTES = 3600, 2000, 2**31
 UNKNOWN_TRUTH = "unknown"  # the label of a scan that a visitor brings
 # Gradio sends the last yielded value once more at the end: it must not be a late step
 DROPPED_STEP = (gr.skip(),) * len(AnalysisView._fields)
+PROGRESS_SECONDS = 0.15  # sending each step of an attack would take longer than the step
 SAME_RESULTS = DROPPED_STEP[1:-1]
 MARK_STALE_JS = "() => { document.querySelector('#main')?.classList.add('stale'); }"
 # an early press of Analyse would read the previous scan, or none
@@ -237,14 +239,21 @@ class ExploreTab:
         else:
             yield self._show_nothing(shown.view, "The scan is being read.")
             system = system.with_options(score, policy)
+            sent_at = 0.0
             for step in analyse.analyse(system, shown.scan, shown.view, settings, shown.doubts):
                 if generation.reading != started:
                     yield DROPPED_STEP
                     return
-                yield (
-                    (step.stages, *SAME_RESULTS, step.analysis) if step.results is None else step
-                )
+                progress = step.stages, *SAME_RESULTS, step.analysis
+                if step.results is not None:
+                    yield step
+                elif time.monotonic() - sent_at > PROGRESS_SECONDS:
+                    yield progress
+                else:
+                    continue
+                sent_at = time.monotonic()
             generation.finish_reading()
+            yield progress
 
     def _score(
         self,

@@ -81,7 +81,7 @@ def test_an_attack_can_be_stopped(served: Served, visit: Callable[[str], Any]) -
     set_steps(page, 40)
     page.locator("#aim label", has_text="the defence").click()
     page.click("#analyse")
-    wait_for_line(page, "step 1 of 40")
+    wait_for_line(page, " of 40, ")
     page.click("#stop")
     wait_for_line(page, "Stopped")
     time.sleep(2)
