@@ -6,8 +6,8 @@
 
 import os
 
-# Threads that wait sleep instead of spinning: beside other programs on the same cores a reading
-# took 47 times as long, and takes twice. OpenMP reads it once, when PyTorch is first imported.
+# Threads that wait sleep: where other programs use the same cores, threads that spin wait for each
+# other. OpenMP reads it once, when PyTorch is first imported.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from core.checkpoint import WeightsError
