@@ -18,7 +18,10 @@ from demo.explore.analyse import AnalysisView
 from demo.rendering import wording
 
 log = logging.getLogger(__name__)
-LINE = "This is a finished example. Choose a scan of your own, or press Analyse to repeat it."
+LINE = (
+    "This is a finished example; About says how often the defence holds. "
+    "Choose a scan of your own, or press Analyse to repeat it."
+)
 
 
 class Opening:

@@ -24,7 +24,7 @@ def _collect_effects(a: Analysis, clean: Diagnosis) -> list[tuple[str, str]]:
     clean_outcome = wording.describe_clean_outcome(*before, truth)
     if a.attacked is None:
         return [clean_outcome]
-    verdicts = [("note", wording.describe_change(a.change[1]))]
+    verdicts = [("note", wording.describe_change(a.change[1], a.attacked.flagged))]
     if a.attacked.can_judge:
         after, aim = name_outputs(a.attacked), a.settings.aim
         verdicts.append(wording.describe_attack_outcome(before[0], after[0], truth, aim))

@@ -112,11 +112,15 @@ def describe_attack(settings: AttackSettings, changed: float, largest: int, leng
     )
 
 
-def describe_change(largest: int) -> str:
-    """Describe the largest change of a pixel, in levels of 255."""
+def describe_change(largest: int, flagged: bool) -> str:
+    """Describe the largest change of a pixel, in levels of 255, and whether it was flagged."""
     if largest == 0:
         return "The attack changed no pixel."
-    return f"The attack changed no pixel by more than {largest} of 255 levels."
+    found = "flagged" if flagged else "missed"
+    return (
+        f"The attack changed no pixel by more than {largest} of 255 levels. "
+        f"The detector {found} it."
+    )
 
 
 def describe_attack_outcome(clean: str, attacked: str, truth: str, aim: str) -> tuple[str, str]:

@@ -58,7 +58,12 @@ def test_four_outputs_and_which_flipped(analysis: Analysis) -> None:
     assert html.count('class="mf-turned"') == 1
     story = results_view.render_story(shown)
     assert "The attack succeeded" in story and "The defence held" in story
-    assert "The attack changed no pixel by more than 3 of 255 levels." in story
+    for flagged, found in ((True, "flagged"), (False, "missed")):
+        story = results_view.render_story(
+            replace(shown, attacked=replace(shown.attacked, flagged=flagged))
+        )
+        words = "The attack changed no pixel by more than 3 of 255 levels. The detector"
+        assert f"{words} {found} it." in story
     lost = replace(shown, attacked=set_outputs(analysis.attacked, 0.2, 0.3))
     assert "The defence failed" in results_view.render_story(lost)
 
