@@ -94,9 +94,14 @@ def wait_for_scan(page: Any) -> None:
 
 
 def set_steps(page: Any, steps: int) -> None:
-    box = page.locator("#steps input[type=number]")
-    box.fill(str(steps))
-    box.press("Tab")
+    box, slider = (page.locator(f"#steps input[type={kind}]") for kind in ("number", "range"))
+    for _ in range(5):  # settings that have just been unfolded may still be drawn anew
+        box.fill(str(steps))
+        box.press("Tab")
+        page.wait_for_timeout(500)
+        if slider.input_value() == box.input_value() == str(steps):
+            return
+    raise AssertionError(f"the page did not take {steps} steps")
 
 
 PANELS = ["original", "attacked", "purified", "change", "error", "evidence", "compare"]

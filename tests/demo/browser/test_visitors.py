@@ -76,8 +76,8 @@ def test_an_attack_can_be_stopped(served: Served, visit: Callable[[str], Any]) -
     page = visit(served.url)
     page.click("#sample-1")
     page.wait_for_selector("#scan >> text=Known failure")
-    assert page.is_checked('#truth input[value="no tumour"]')  # as it was drawn
     open_settings(page)
+    assert page.is_checked('#truth input[value="no tumour"]')  # as it was drawn
     set_steps(page, 40)
     page.locator("#aim label", has_text="the defence").click()
     page.click("#analyse")
