@@ -35,9 +35,8 @@ FIELDS = (
     "expert_probabilities",
     "timings_ms",
 )
-Slice = tuple[
-    dict[str, Any], Tensor | None
-]  # its line of output, its scan unless there is an error
+# its line of output, its scan unless there is an error
+Slice = tuple[dict[str, Any], Tensor | None]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -1,11 +1,15 @@
-"""Shape of the untrained system of the tests: complete and fast."""
+"""Untrained system of the tests, complete and fast: its shape, and a folder of its weights."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
+from core import checkpoint
 from core.mae import MAEConfig
 from core.moe import MoEConfig
-from core.pipeline import PipelineConfig
+from core.pipeline import MedFedPure, PipelineConfig
 from core.unet import UNetConfig
+from core.weights import PARTS, SYSTEM, save_part, save_system_file
 
 
 def small_config(sides: tuple[int, ...] = (28, 14)) -> PipelineConfig:
@@ -16,3 +20,13 @@ def small_config(sides: tuple[int, ...] = (28, 14)) -> PipelineConfig:
     )
     unet = UNetConfig(unshuffle=8, channels=(8, 16), time_dim=16)
     return PipelineConfig(moe=moe, plain=moe, mae=mae, unet=unet)
+
+
+def write_weights(system: MedFedPure, folder: Path) -> None:
+    """Write a weights folder as it ships, of one system without hospitals."""
+    for name, place in PARTS.items():
+        save_part(system.get_submodule(place), folder, name, {}, "split")
+    save_system_file(system, folder, "split")
+    checkpoint.write_manifest(
+        folder, [*PARTS, SYSTEM], preset="tiny", protocol="multi-source", commit="none"
+    )

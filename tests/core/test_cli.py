@@ -16,14 +16,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from core import checkpoint
 from core.__main__ import main
 from core.diagnosis import Diagnosis
 from core.pipeline import MedFedPure
 from core.scan import to_png, to_uint8
-from core.weights import PARTS, SYSTEM, load, save_part, save_system_file
+from core.weights import load
 from demo.phantom import draw_phantom
-from tests.small_system import small_config
+from tests.small_system import small_config, write_weights
 
 NUM_EXPERTS = len(small_config().moe.sides)
 KEYS = [
@@ -47,12 +46,7 @@ KEYS = [
 def weights(tiny_system: MedFedPure, tmp_path_factory: pytest.TempPathFactory) -> str:
     """Make a weights folder as it ships, of an untrained system."""
     folder = tmp_path_factory.mktemp("weights")
-    for name, place in PARTS.items():
-        save_part(tiny_system.get_submodule(place), folder, name, {}, "split")
-    save_system_file(tiny_system, folder, "split")
-    checkpoint.write_manifest(
-        folder, [*PARTS, SYSTEM], preset="tiny", protocol="multi-source", commit="none"
-    )
+    write_weights(tiny_system, folder)
     return str(folder)
 
 

@@ -15,11 +15,10 @@ import numpy as np
 import pytest
 import torch
 
-from core import checkpoint
 from core.__main__ import FIELDS, main
 from core.pipeline import BATCH_SIZE, MedFedPure
-from core.weights import PARTS, SYSTEM, save_part, save_system_file
 from demo.phantom import draw_phantom
+from tests.small_system import write_weights
 
 COUNT = 2 * BATCH_SIZE + 1
 BLANK = 3  # index of a slice without a picture
@@ -45,10 +44,7 @@ class Terminal(io.StringIO):
 @pytest.fixture(scope="module")
 def weights(tiny_system: MedFedPure, tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = tmp_path_factory.mktemp("weights")
-    for name, place in PARTS.items():
-        save_part(tiny_system.get_submodule(place), folder, name, {}, "split")
-    save_system_file(tiny_system, folder, "split")
-    checkpoint.write_manifest(folder, [*PARTS, SYSTEM], preset="", protocol="", commit="")
+    write_weights(tiny_system, folder)
     return str(folder)
 
 

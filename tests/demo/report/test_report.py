@@ -21,7 +21,7 @@ from core import checkpoint
 from core.features import FEATURES
 from core.pipeline import MedFedPure
 from core.scan import read_scan, read_volume, to_png, to_uint8
-from core.weights import PARTS, SYSTEM, load, save_part, save_system_file
+from core.weights import load
 from demo import repeat
 from demo.analysis.analysis import Analysis
 from demo.analysis.attack import AttackSettings
@@ -32,18 +32,14 @@ from demo.report import document, pdf
 from demo.report.buttons import NO_ANALYSIS_MESSAGE, _make_pdf, _make_png
 from demo.report.download import GeneratedFile
 from demo.report.page import DPI, LEFT, RIGHT, SIDE, TOP, Page
+from tests.small_system import write_weights
 
 
 @pytest.fixture(scope="module")
 def folder(tiny_system: MedFedPure, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Make a weights folder of an untrained system."""
     folder = tmp_path_factory.mktemp("weights")
-    for name, place in PARTS.items():
-        save_part(tiny_system.get_submodule(place), folder, name, {}, "split")
-    save_system_file(tiny_system, folder, "split")
-    checkpoint.write_manifest(
-        folder, [*PARTS, SYSTEM], preset="tiny", protocol="multi-source", commit="none"
-    )
+    write_weights(tiny_system, folder)
     return folder
 
 
