@@ -6,32 +6,33 @@ import hashlib
 import os
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
 
 from core.scan import SIZE, ScanError, read_scan, to_uint8
+from train.data.errors import DataError
+from train.data.source_tables import COLLECTION, IXI, TCGA, read_table
 
 MIN_PARALLEL_FILES = 500  # fewer are decoded sooner than other processes start
 PICTURE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"}
 BR35H = "br35h"
-COLLECTION = "brain-tumor-mri"
+HEALTHY = "no tumour"
 # folder of each source -> {class folder: (label, subtype)}; label 1 is 'tumour'
 SOURCES: dict[str, dict[str, tuple[int, str]]] = {
-    BR35H: {"yes": (1, "tumour"), "no": (0, "no tumour")},
+    BR35H: {"yes": (1, "tumour"), "no": (0, HEALTHY)},
     COLLECTION: {
         "glioma": (1, "glioma"),
         "meningioma": (1, "meningioma"),
         "pituitary": (1, "pituitary"),
-        "notumor": (0, "no tumour"),
+        "notumor": (0, HEALTHY),
     },
 }
-
-
-class DataError(ValueError):
-    """A data folder that is missing, empty, lacks a class, or does not match a manifest."""
+# sources whose table, not the folder, says what a picture shows -> kind of their tumours
+TABLE_SOURCES = {TCGA: "glioma", IXI: "tumour"}
+ALL_SOURCES = (*SOURCES, *TABLE_SOURCES)
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,9 @@ class Record:
     source: str
     label: int
     subtype: str
+    patient: str = ""  # empty where unknown, as are the next two
+    sequence: str = ""
+    plane: str = ""
 
 
 def find_data_root() -> Path | None:
@@ -61,12 +65,31 @@ def find_records(root: str | Path, sources: Sequence[str] = (BR35H, COLLECTION))
         raise DataError(f"no data folder at {root}")
     records = []
     for source in sources:
-        if source not in SOURCES:
-            raise DataError(f"unknown source {source!r}: choose from {', '.join(SOURCES)}")
-        for folder, (label, subtype) in SOURCES[source].items():
-            names = _list_pictures(root / source / folder)
-            records += [Record(f"{source}/{folder}/{n}", source, label, subtype) for n in names]
+        if source not in ALL_SOURCES:
+            raise DataError(f"unknown source {source!r}: choose from {', '.join(ALL_SOURCES)}")
+        records += _find_in_table(root, source) if source in TABLE_SOURCES else _find_in_folders(root, source)
     return sorted(records, key=lambda record: record.file)
+
+
+def _find_in_folders(root: Path, source: str) -> list[Record]:
+    records = [
+        Record(f"{source}/{folder}/{name}", source, label, subtype)
+        for folder, (label, subtype) in SOURCES[source].items()
+        for name in _list_pictures(root / source / folder)
+    ]
+    if source != COLLECTION or not (root / f"{source}.csv").is_file():
+        return records
+    patients = {line.file: line.patient for line in read_table(root, source)}
+    return [replace(record, patient=patients.get(record.file, "")) for record in records]
+
+
+def _find_in_table(root: Path, source: str) -> list[Record]:
+    records = []
+    for line in read_table(root, source):
+        label, kind = (1, TABLE_SOURCES[source]) if line.tumour else (0, HEALTHY)
+        facts = line.patient, line.sequence, line.plane
+        records.append(Record(line.file, source, label, kind, *facts))
+    return records
 
 
 def find_class_records(root: str | Path) -> list[Record]:

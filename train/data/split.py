@@ -13,7 +13,7 @@ import csv
 import hashlib
 import io
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -21,7 +21,15 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from train.data.sources import BR35H, COLLECTION, SOURCES, DataError, Record
+from train.data.sources import (
+    ALL_SOURCES,
+    BR35H,
+    COLLECTION,
+    HEALTHY,
+    SOURCES,
+    DataError,
+    Record,
+)
 
 THUMBNAIL_SIDE = 24
 MIN_CORRELATION = 0.97
@@ -33,9 +41,13 @@ PROTOCOLS: dict[str, tuple[str, ...]] = {
     "multi-source": (BR35H, COLLECTION),
     # for comparison only: each source is left out once
     "second-source": (COLLECTION,),
+    "patients": ALL_SOURCES,
 }
+PATIENTS = "patients"
 FOLDS = ("train", "val", "test")
+ASIDE = "aside"  # a near-duplicate of another patient's scan, in no fold
 COLUMNS = ("file", "sha256", "source", "group", "fold")
+PATIENT_COLUMNS = (*COLUMNS, "kind", "patient", "sequence", "plane")
 MANIFESTS = Path(__file__).parents[1] / "manifests"
 
 
@@ -46,14 +58,19 @@ class Entry:
     file: str
     sha256: str
     source: str
-    group: int
+    group: int  # scans of a patient, or near-duplicates, share a number
     fold: str
+    kind: str = ""  # of tumour, or 'no tumour'; empty where the folder says it
+    patient: str = ""
+    sequence: str = ""
+    plane: str = ""
 
     @property
     def record(self) -> Record:
-        """Picture with its label, which follows from its folder."""
-        label, subtype = SOURCES[self.source][self.file.split("/")[1]]
-        return Record(self.file, self.source, label, subtype)
+        """Picture with its label."""
+        kind = self.kind or SOURCES[self.source][self.file.split("/")[1]][1]
+        facts = self.patient, self.sequence, self.plane
+        return Record(self.file, self.source, int(kind != HEALTHY), kind, *facts)
 
 
 @dataclass(frozen=True)
@@ -72,8 +89,9 @@ class Manifest:
         """Return the manifest as the text of its committed file."""
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(COLUMNS)
-        writer.writerows([getattr(e, c) for c in COLUMNS] for e in self.entries)
+        columns = PATIENT_COLUMNS if any(e.kind for e in self.entries) else COLUMNS
+        writer.writerow(columns)
+        writer.writerows([getattr(e, c) for c in columns] for e in self.entries)
         return text.getvalue()
 
     def find_positions(self, *folds: str) -> list[int]:
@@ -97,16 +115,13 @@ def read_manifest(protocol: str, folder: Path | None = None) -> Manifest:
     damaged = f"{path} is no split manifest: expected {', '.join(COLUMNS)}, with known folds"
     with path.open(newline="", encoding="utf-8") as file:
         reader = csv.DictReader(file)
-        if tuple(reader.fieldnames or ()) != COLUMNS:
+        if tuple(reader.fieldnames or ()) not in (COLUMNS, PATIENT_COLUMNS):
             raise DataError(damaged)
         try:
-            rows = [
-                Entry(r["file"], r["sha256"], r["source"], int(r["group"]), r["fold"])
-                for r in reader
-            ]
+            rows = [Entry(**{**r, "group": int(r["group"])}) for r in reader]
         except (TypeError, ValueError):  # a column too few, or no number
             raise DataError(damaged) from None
-    if any(row.fold not in FOLDS for row in rows):
+    if any(row.fold not in (*FOLDS, ASIDE) for row in rows):
         raise DataError(damaged)
     return Manifest(protocol, tuple(rows))
 
@@ -148,13 +163,32 @@ def list_orientations(thumbs: np.ndarray) -> list[np.ndarray]:
     return [np.ascontiguousarray(view).reshape(thumbs.shape) for view in both]
 
 
+def find_pairs(
+    thumbs: np.ndarray, threshold: float = MIN_CORRELATION
+) -> Iterator[tuple[int, int]]:
+    """Yield the pairs i <= j of scans that correlate above `threshold` in any orientation."""
+    forms = list_orientations(thumbs)
+    for start in range(0, len(thumbs), 512):
+        block = thumbs[start : start + 512]
+        # of each pair once: the inverse of a turn is one of the forms too
+        close = np.maximum.reduce([block @ form[start:].T for form in forms]) > threshold
+        for i, j in zip(*np.nonzero(close), strict=True):
+            if i <= j:
+                yield start + int(i), start + int(j)
+
+
 def find_groups(thumbs: np.ndarray, threshold: float = MIN_CORRELATION) -> np.ndarray:
     """Find the connected components of scans that correlate above `threshold` in any orientation.
 
     Returns:
         int64 (N,): the smallest position in each scan's group.
     """
-    parent = np.arange(len(thumbs))
+    return connect(len(thumbs), find_pairs(thumbs, threshold))
+
+
+def connect(n: int, pairs: Iterable[tuple[int, int]]) -> np.ndarray:
+    """Return the smallest position in each of n items' connected component, int64 (n,)."""
+    parent = np.arange(n)
 
     def root(i: int) -> int:
         while parent[i] != i:
@@ -162,15 +196,10 @@ def find_groups(thumbs: np.ndarray, threshold: float = MIN_CORRELATION) -> np.nd
             i = int(parent[i])
         return i
 
-    forms = list_orientations(thumbs)
-    for start in range(0, len(thumbs), 512):
-        block = thumbs[start : start + 512]
-        # of each pair once: the inverse of a turn is one of the forms too
-        close = np.maximum.reduce([block @ form[start:].T for form in forms]) > threshold
-        for i, j in zip(*np.nonzero(close), strict=True):
-            a, b = root(start + int(i)), root(start + int(j))
-            parent[max(a, b)] = min(a, b)
-    return np.array([root(i) for i in range(len(thumbs))])
+    for i, j in pairs:
+        a, b = root(i), root(j)
+        parent[max(a, b)] = min(a, b)
+    return np.array([root(i) for i in range(n)])
 
 
 def choose_fold(smallest_sha256: str) -> str:
