@@ -16,7 +16,8 @@ from core.checkpoint import WEIGHTS
 from core.pipeline import MedFedPure
 from train.data.corpus import load_fold
 from train.data.dataset import ScanDataset
-from train.data.sources import DataError, find_data_root
+from train.data.errors import DataError
+from train.data.sources import find_data_root
 from train.data.split import MANIFESTS, PROTOCOLS, read_manifest
 
 # options that decide no figure: rows computed under others may stand in the same file

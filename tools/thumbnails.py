@@ -15,7 +15,8 @@ from pathlib import Path
 import numpy as np
 
 from bench.parallel import say
-from train.data.sources import DataError, find_data_root, load_scans
+from train.data.errors import DataError
+from train.data.sources import find_data_root, load_scans
 from train.data.split import PROTOCOLS, compute_thumbnails, list_orientations, read_manifest
 
 

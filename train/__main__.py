@@ -14,7 +14,17 @@ from core.checkpoint import WeightsError
 from train.config import PresetError, list_presets, read_preset
 from train.data import split
 from train.data.corpus import PROTOCOLS, load_corpus
-from train.data.sources import DataError, find_data_root, find_records, hash_files, load_scans
+from train.data.errors import DataError
+from train.data.source_tables import COLLECTION, read_table
+from train.data.sources import (
+    ALL_SOURCES,
+    check_sources,
+    find_data_root,
+    find_records,
+    hash_files,
+    load_scans,
+)
+from train.data.split_patients import build_patients
 from train.phases import PHASES
 from train.pooled import Phases
 from train.recipes import PARTS
@@ -49,6 +59,7 @@ PROTOCOL_HELP = {
     "leak-free": "Br35H, by groups of near-duplicates",
     "multi-source": "Br35H and the brain-tumour collection, by group",
     "second-source": "the brain-tumour collection alone, by group",
+    "patients": "all four sources of brain scans, by patient, else by group",
     "cifar10": "CIFAR-10, official files or JPEG; needs --preset cifar10-paper",
     "folder": "any folder with a folder of pictures per class, by group",
 }
@@ -176,12 +187,12 @@ def _choose_root(given: Path | None) -> Path:
 
 
 def _write_manifests(root: Path, cache: Path) -> int:
-    records = find_records(root)
-    manifests = split.build_manifests(
-        records, hash_files(root, records), load_scans(root, records, cache)
-    )
+    check_sources(root, ALL_SOURCES, "split")
+    read_table(root, COLLECTION)  # find_records does without it, a split by patient does not
+    records = find_records(root, ALL_SOURCES)
+    facts = records, hash_files(root, records), load_scans(root, records, cache)
     split.MANIFESTS.mkdir(exist_ok=True)
-    for manifest in manifests:
+    for manifest in (*split.build_manifests(*facts), build_patients(*facts)):
         path = split.MANIFESTS / f"{manifest.protocol}.csv"
         path.write_text(manifest.to_csv(), encoding="utf-8")
         print(f"{manifest.protocol}: {len(manifest.entries)} scans, sha256 {manifest.sha256[:12]}")

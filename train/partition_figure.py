@@ -14,8 +14,9 @@ from PIL import Image, ImageDraw, ImageFont
 from train.config import PresetError, list_presets, read_preset
 from train.data import split
 from train.data.corpus import PROTOCOLS, load_corpus
+from train.data.errors import DataError
 from train.data.partition import KINDS, PartitionConfig, Row, assign, list_rows
-from train.data.sources import DataError, find_data_root
+from train.data.sources import find_data_root
 from train.data.split import FOLDS, read_manifest
 
 COLOURS = (

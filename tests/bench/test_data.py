@@ -7,7 +7,7 @@ import torch
 
 from core.scan import read_scan
 from train.data.corpus import load_fold
-from train.data.sources import DataError
+from train.data.errors import DataError
 
 
 def test_seeds_are_positions_in_the_manifest(test_fold):

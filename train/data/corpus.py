@@ -13,14 +13,8 @@ import torch
 from train.data import split
 from train.data.cifar import read_cifar
 from train.data.dataset import ScanDataset, space_evenly
-from train.data.sources import (
-    DataError,
-    Record,
-    find_class_records,
-    find_records,
-    hash_files,
-    load_scans,
-)
+from train.data.errors import DataError
+from train.data.sources import Record, find_class_records, find_records, hash_files, load_scans
 from train.data.split import Manifest, check_files, choose_fold, read_manifest, split_by_group
 
 CIFAR10, FOLDER = "cifar10", "folder"

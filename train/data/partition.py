@@ -17,8 +17,8 @@ import numpy as np
 
 from train.data.corpus import Corpus
 from train.data.dataset import ScanDataset
+from train.data.errors import DataError
 from train.data.scanner_shift import ScannerConfig, shift
-from train.data.sources import DataError
 from train.data.split import FOLDS, Manifest
 
 KINDS = ("iid", "dirichlet", "source")

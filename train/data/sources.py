@@ -54,20 +54,40 @@ def find_data_root() -> Path | None:
     return Path(value) if value else None
 
 
-def find_records(root: str | Path, sources: Sequence[str] = (BR35H, COLLECTION)) -> list[Record]:
-    """List the labelled scans of the named sources under `root`, sorted by file.
+def check_sources(root: str | Path, sources: Sequence[str], purpose: str) -> None:
+    """Check that the data folder has a folder for each source that `purpose` needs.
 
     Raises:
-        DataError: a folder is missing or has no picture; the message names it.
+        DataError: it has not; the message names what is needed and what is missing.
     """
     root = Path(root)
     if not root.is_dir():
         raise DataError(f"no data folder at {root}")
-    records = []
+    missing = [source for source in sources if not (root / source).is_dir()]
+    if missing:
+        raise DataError(
+            f"{purpose} needs the sources {', '.join(sources)}, "
+            f"but {root} has no {', '.join(missing)}"
+        )
+
+
+def find_records(root: str | Path, sources: Sequence[str] = (BR35H, COLLECTION)) -> list[Record]:
+    """List the labelled scans of the named sources under `root`, sorted by file.
+
+    Patients of the brain-tumour collection are known if its table is there.
+
+    Raises:
+        DataError: a folder or table is missing, or a folder has no picture; the message names it.
+    """
+    root = Path(root)
+    if not root.is_dir():
+        raise DataError(f"no data folder at {root}")
+    records: list[Record] = []
     for source in sources:
         if source not in ALL_SOURCES:
             raise DataError(f"unknown source {source!r}: choose from {', '.join(ALL_SOURCES)}")
-        records += _find_in_table(root, source) if source in TABLE_SOURCES else _find_in_folders(root, source)
+        find = _find_in_table if source in TABLE_SOURCES else _find_in_folders
+        records += find(root, source)
     return sorted(records, key=lambda record: record.file)
 
 

@@ -3,8 +3,8 @@
 Two scans are near-duplicates when their 24 x 24 grey thumbnails, zero mean and unit norm, correlate
 above .97 in any orientation: both sources hold scans beside their mirror images, left to right and
 upside down. Groups are the connected components over all sources together. A group's fold follows
-from a hash of the smallest sha256 of its files. Patients cannot be told apart in these data, so
-folds may still share patients.
+from a hash of the smallest sha256 of its files. These folds may share patients; those of protocol
+'patients' do not (`train.data.split_patients`).
 """
 
 from __future__ import annotations
@@ -21,15 +21,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from train.data.sources import (
-    ALL_SOURCES,
-    BR35H,
-    COLLECTION,
-    HEALTHY,
-    SOURCES,
-    DataError,
-    Record,
-)
+from train.data.errors import DataError
+from train.data.source_tables import COLLECTION
+from train.data.sources import ALL_SOURCES, BR35H, HEALTHY, SOURCES, Record
 
 THUMBNAIL_SIDE = 24
 MIN_CORRELATION = 0.97
@@ -44,6 +38,7 @@ PROTOCOLS: dict[str, tuple[str, ...]] = {
     "patients": ALL_SOURCES,
 }
 PATIENTS = "patients"
+BY_GROUP = (BR35H, COLLECTION)  # sources of the protocols that know near-duplicates alone
 FOLDS = ("train", "val", "test")
 ASIDE = "aside"  # a near-duplicate of another patient's scan, in no fold
 COLUMNS = ("file", "sha256", "source", "group", "fold")
@@ -107,7 +102,7 @@ def read_manifest(protocol: str, folder: Path | None = None) -> Manifest:
     """Read a committed manifest, by default from `MANIFESTS`.
 
     Raises:
-        DataError: the protocol is unknown or its file is damaged.
+        DataError: the protocol is unknown, its file is damaged, or a patient is in two folds.
     """
     path = (folder or MANIFESTS) / f"{protocol}.csv"
     if protocol not in PROTOCOLS or not path.is_file():
@@ -118,12 +113,32 @@ def read_manifest(protocol: str, folder: Path | None = None) -> Manifest:
         if tuple(reader.fieldnames or ()) not in (COLUMNS, PATIENT_COLUMNS):
             raise DataError(damaged)
         try:
-            rows = [Entry(**{**r, "group": int(r["group"])}) for r in reader]
-        except (TypeError, ValueError):  # a column too few, or no number
+            rows = [_read_entry(row) for row in reader]
+        except ValueError:  # columns too few or too many, or no number
             raise DataError(damaged) from None
     if any(row.fold not in (*FOLDS, ASIDE) for row in rows):
         raise DataError(damaged)
+    _check_patients(rows, path)
     return Manifest(protocol, tuple(rows))
+
+
+def _read_entry(row: dict[str, str]) -> Entry:
+    if None in row or None in row.values():
+        raise ValueError(f"not {len(row)} columns")
+    facts = {name: value for name, value in row.items() if name != "group"}
+    return Entry(**facts, group=int(row["group"]))
+
+
+def _check_patients(entries: Sequence[Entry], path: Path) -> None:
+    folds: dict[tuple[str, str], str] = {}
+    for entry in entries:
+        if entry.patient and entry.fold != ASIDE:
+            patient = entry.source, entry.patient
+            if folds.setdefault(patient, entry.fold) != entry.fold:
+                raise DataError(
+                    f"{path} has scans of patient {entry.patient!r} of {entry.source} in the folds "
+                    f"{folds[patient]} and {entry.fold}: a patient must be in one fold"
+                )
 
 
 def check_files(manifest: Manifest, root: str | Path, positions: Sequence[int]) -> None:
@@ -163,9 +178,7 @@ def list_orientations(thumbs: np.ndarray) -> list[np.ndarray]:
     return [np.ascontiguousarray(view).reshape(thumbs.shape) for view in both]
 
 
-def find_pairs(
-    thumbs: np.ndarray, threshold: float = MIN_CORRELATION
-) -> Iterator[tuple[int, int]]:
+def find_pairs(thumbs: np.ndarray, threshold: float = MIN_CORRELATION) -> Iterator[tuple[int, int]]:
     """Yield the pairs i <= j of scans that correlate above `threshold` in any orientation."""
     forms = list_orientations(thumbs)
     for start in range(0, len(thumbs), 512):
@@ -211,10 +224,16 @@ def choose_fold(smallest_sha256: str) -> str:
 def build_manifests(
     records: Sequence[Record], sha256: Sequence[str], scans: np.ndarray
 ) -> list[Manifest]:
-    """Build the manifests of all protocols from all records, in `find_records` order."""
-    by_group = split_by_group(records, sha256, scans)
+    """Build the manifests of the protocols by near-duplicates, from `find_records` order.
+
+    Records of other sources than theirs are passed over.
+    """
+    rows = [i for i, r in enumerate(records) if r.source in BY_GROUP]
+    by_group = split_by_group([records[i] for i in rows], [sha256[i] for i in rows], scans[rows])
     manifests = []
     for protocol, sources in PROTOCOLS.items():
+        if protocol == PATIENTS:
+            continue
         entries = [e for e in by_group if e.source in sources]
         if protocol == "paper":
             entries = _split_at_random(entries)

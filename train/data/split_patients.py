@@ -34,21 +34,16 @@ from train.data.split import (
 SITES = {"EZ": "FG"}  # a site of one patient counts as part of the next
 
 
-def build_patients(
-    records: Sequence[Record], sha256: Sequence[str], scans: np.ndarray
-) -> Manifest:
+def build_patients(records: Sequence[Record], sha256: Sequence[str], scans: np.ndarray) -> Manifest:
     """Build the manifest of protocol 'patients' from records sorted by file."""
     pairs = find_duplicates(records, scans)
     units = _name_units(records, sha256, pairs)
     folds = _deal(_find_strata(records, units), Counter(units))
     numbers = {unit: i for i, unit in enumerate(dict.fromkeys(units))}
-    entries = [
-        Entry(
-            r.file, digest, r.source, numbers[unit], folds[unit],
-            r.subtype, r.patient, r.sequence, r.plane,
-        )  # fmt: skip
-        for r, digest, unit in zip(records, sha256, units, strict=True)
-    ]
+    entries = []
+    for r, digest, unit in zip(records, sha256, units, strict=True):
+        facts = r.subtype, r.patient, r.sequence, r.plane
+        entries.append(Entry(r.file, digest, r.source, numbers[unit], folds[unit], *facts))
     return Manifest(PATIENTS, tuple(_put_aside(entries, pairs)))
 
 
@@ -140,9 +135,7 @@ def _find_strata(
     return strata
 
 
-def _deal(
-    strata: dict[tuple[str, str], list[str]], sizes: Mapping[str, int]
-) -> dict[str, str]:
+def _deal(strata: dict[tuple[str, str], list[str]], sizes: Mapping[str, int]) -> dict[str, str]:
     """Deal the units of each stratum to the first fold that has room for all their scans."""
     folds = {}
     for units in strata.values():

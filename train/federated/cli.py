@@ -15,7 +15,8 @@ from core.checkpoint import WeightsError
 from train.config import PresetError, list_presets, read_preset
 from train.data import split
 from train.data.corpus import PROTOCOLS
-from train.data.sources import DataError, find_data_root
+from train.data.errors import DataError
+from train.data.sources import find_data_root
 from train.federated.experiment import Experiment, FederationError
 from train.federated.runtime.superlink import NO_TELEMETRY
 from train.recipes import ALL_FILES, FILES, OPTIONAL_FILES, list_phases

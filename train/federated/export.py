@@ -21,8 +21,9 @@ from core.pipeline import MedFedPure
 from core.weights import save_part, system_file_name
 from train.config import PresetError, list_presets
 from train.data.corpus import PROTOCOLS, Corpus, load_corpus
+from train.data.errors import DataError
 from train.data.partition import select_client_corpus
-from train.data.sources import DataError, find_data_root
+from train.data.sources import find_data_root
 from train.federated.client.hospital import Hospital
 from train.federated.client.local_state import ClientState
 from train.federated.experiment import Experiment, read_experiment

@@ -15,7 +15,7 @@ from PIL import Image
 
 from train.data.cifar import CLASSES, OFFICIAL_FOLDER, read_cifar
 from train.data.corpus import load_corpus
-from train.data.sources import DataError
+from train.data.errors import DataError
 from train.data.split import choose_fold
 
 

@@ -12,6 +12,7 @@ from PIL import Image
 
 from train.data.corpus import Corpus
 from train.data.dataset import ScanDataset, compute_weights
+from train.data.errors import DataError
 from train.data.partition import (
     KINDS,
     PartitionConfig,
@@ -21,7 +22,6 @@ from train.data.partition import (
     select_client_corpus,
 )
 from train.data.scanner_shift import ScannerConfig, shift
-from train.data.sources import DataError
 from train.data.split import FOLDS, read_manifest
 from train.partition_figure import count_scans, draw, main
 

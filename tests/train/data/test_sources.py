@@ -11,10 +11,11 @@ import pytest
 
 from core.scan import from_uint8, read_scan
 from train.data import sources
+from train.data.errors import DataError
+from train.data.source_tables import COLLECTION
 from train.data.sources import (
     BR35H,
-    COLLECTION,
-    DataError,
+    check_sources,
     find_class_records,
     find_data_root,
     find_records,
@@ -78,6 +79,15 @@ def test_an_empty_class_is_named(brain_folder):
 def test_an_unknown_source_names_the_known_ones(tmp_path):
     with pytest.raises(DataError, match=r"unknown source 'brats': choose from br35h"):
         find_records(tmp_path, ["brats"])
+
+
+def test_sources_that_a_purpose_lacks_are_named_beside_those_that_it_needs(brain_folder):
+    root = brain_folder(1)
+    check_sources(root, [BR35H, COLLECTION], "split")
+    with pytest.raises(DataError, match=r"split needs the sources br35h, ixi, but .* has no ixi$"):
+        check_sources(root, [BR35H, "ixi"], "split")
+    with pytest.raises(DataError, match="no data folder at"):
+        check_sources(root / "nowhere", [BR35H], "split")
 
 
 def test_any_image_folder(brain_folder):

@@ -10,18 +10,20 @@ import pytest
 
 from core.scan import to_uint8
 from demo.phantom import draw_phantom
+from train.data.errors import DataError
+from train.data.source_tables import COLLECTION
 from train.data.sources import (
     BR35H,
-    COLLECTION,
     SOURCES,
-    DataError,
     Record,
     find_records,
     hash_files,
     load_scans,
 )
 from train.data.split import (
+    ASIDE,
     FOLDS,
+    PATIENTS,
     PROTOCOLS,
     Manifest,
     build_manifests,
@@ -152,7 +154,7 @@ def both_sources(scans: np.ndarray) -> tuple[list[Record], list[str], np.ndarray
 
 def test_no_group_crosses_a_fold_and_sources_agree(scans):
     manifests = {m.protocol: m for m in build_manifests(*both_sources(scans))}
-    assert manifests.keys() == PROTOCOLS.keys()
+    assert manifests.keys() == PROTOCOLS.keys() - {PATIENTS}
     for protocol in ("leak-free", "multi-source", "second-source"):
         check_groups(manifests[protocol])
     check_agreement(manifests["leak-free"], manifests["multi-source"])
@@ -167,6 +169,13 @@ def test_a_manifest_survives_its_text(scans, tmp_path):
         again = read_manifest(manifest.protocol, tmp_path)
         assert again == manifest
         assert again.sha256 == manifest.sha256
+
+
+def test_other_sources_do_not_change_the_split_by_group(scans):
+    records, digests, pictures = both_sources(scans)
+    others = [Record(f"ixi/{i}.png", "ixi", 0, "no tumour", f"P{i}") for i in range(3)]
+    more = (records + others, digests + digests[:3], np.concatenate([pictures, pictures[:3]]))
+    assert build_manifests(*more) == build_manifests(records, digests, pictures)
 
 
 def check_groups(manifest: Manifest) -> None:
@@ -191,11 +200,12 @@ def test_committed_manifests_are_sane(protocol):
     manifest = read_manifest(protocol)
     files = [e.file for e in manifest.entries]
     assert files == sorted(set(files))
-    assert {e.fold for e in manifest.entries} == set(FOLDS)
+    aside = {ASIDE} if protocol == PATIENTS else set()
+    assert {e.fold for e in manifest.entries} == {*FOLDS, *aside}
     assert {e.source for e in manifest.entries} == set(PROTOCOLS[protocol])
     assert all(len(e.sha256) == 64 and int(e.sha256, 16) >= 0 for e in manifest.entries)
     assert all(e.file.startswith(f"{e.source}/") for e in manifest.entries)
-    positions = manifest.find_positions(*FOLDS)
+    positions = manifest.find_positions(*FOLDS, *aside)
     assert positions == list(range(len(files)))
     assert sum(manifest.count_scans().values()) == len(files)
 
@@ -240,6 +250,10 @@ def test_an_unknown_protocol_names_the_known_ones():
         "file,sha256,source,group,fold\nbr35h/yes/a.jpg,00,br35h,x,train\n",
         "file,sha256,source,group,fold\nbr35h/yes/a.jpg,00,br35h\n",
         "file,sha256,source,group,fold\nbr35h/yes/a.jpg,00,br35h,0,exam\n",
+        "file,sha256,source,group,fold\nbr35h/yes/a.jpg,00,br35h,0,train,tumour\n",
+        "file,sha256,source,group,fold,kind\nbr35h/yes/a.jpg,00,br35h,0,train,tumour\n",
+        "file,sha256,source,group,fold,kind,patient,sequence,plane\n"
+        "br35h/yes/a.jpg,00,br35h,0,train,tumour\n",
     ],
 )
 def test_a_damaged_manifest_is_refused(tmp_path, text):

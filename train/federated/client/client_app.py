@@ -16,8 +16,9 @@ from core.checkpoint import WeightsError
 from core.weights import load
 from train.config import PresetError
 from train.data.corpus import Corpus, load_corpus
+from train.data.errors import DataError
 from train.data.partition import select_client_corpus
-from train.data.sources import DataError, find_data_root
+from train.data.sources import find_data_root
 from train.federated import secagg
 from train.federated.client.hospital import Hospital
 from train.federated.client.policy import PolicyError, read_policy

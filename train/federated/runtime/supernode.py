@@ -25,7 +25,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_ssh_private_key
 
 from core.checkpoint import WeightsError, read_manifest
-from train.data.sources import DataError, find_class_records
+from train.data.errors import DataError
+from train.data.sources import find_class_records
 from train.federated.client.policy import PolicyError, read_policy
 from train.federated.runtime.superlink import (
     NO_TELEMETRY,
