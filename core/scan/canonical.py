@@ -35,15 +35,15 @@ def to_canonical(grey: np.ndarray, size: int = SIZE) -> Tensor:
     if high - low < MIN_CONTRAST:
         shade = "black" if high < 0.1 else "white" if low > 0.9 else "grey"
         raise ScanError(f"The picture is blank: it is {shade} everywhere.")
-    height, width = grey.shape
-    side = max(height, width)
-    square = np.zeros((side, side), dtype=np.float32)
-    top, left = (side - height) // 2, (side - width) // 2
-    square[top : top + height, left : left + width] = grey
-    if side != size:
-        resized = Image.fromarray(square).resize((size, size), Image.Resampling.BILINEAR)
-        square = np.asarray(resized, dtype=np.float32)
-    return from_uint8(np.rint(square.clip(0, 1) * 255).astype(np.uint8))[None]
+    return from_uint8(np.rint(fit_square(grey, size).clip(0, 1) * 255).astype(np.uint8))[None]
+
+
+def fit_square(grey: np.ndarray, size: int = SIZE) -> np.ndarray:
+    """Pad (H, W) float32 with black to a square and resize it, antialiased: (size, size)."""
+    side = max(grey.shape)
+    edges = [((side - n) // 2, (side - n + 1) // 2) for n in grey.shape]
+    square = Image.fromarray(np.pad(grey, edges))
+    return np.asarray(square.resize((size, size), Image.Resampling.BILINEAR), dtype=np.float32)
 
 
 def to_image(scan: Tensor) -> Image.Image:

@@ -14,6 +14,7 @@ from train.data import split
 from train.data.cifar import read_cifar
 from train.data.dataset import ScanDataset, space_evenly
 from train.data.errors import DataError
+from train.data.mask_array import MaskArray, load_mask_array
 from train.data.sources import Record, find_class_records, find_records, hash_files, load_scans
 from train.data.split import Manifest, check_files, choose_fold, read_manifest, split_by_group
 
@@ -62,7 +63,7 @@ def load_corpus(
         return _build_corpus(Manifest(FOLDER, tuple(entries)), records, scans)
     manifest = read_manifest(protocol, manifests)
     records, scans = _read_scans(manifest, manifest.find_positions("train", "val"), root, cache)
-    return _build_corpus(manifest, records, scans)
+    return _build_corpus(manifest, records, scans, load_mask_array(records, root, cache))
 
 
 def load_fold(
@@ -104,18 +105,27 @@ def _read_scans(
     return records, load_scans(root, records, cache)
 
 
-def _build_corpus(manifest: Manifest, records: Sequence[Record], scans: np.ndarray) -> Corpus:
+def _build_corpus(
+    manifest: Manifest,
+    records: Sequence[Record],
+    scans: np.ndarray,
+    masks: MaskArray | None = None,
+) -> Corpus:
     def build_fold(name: str) -> ScanDataset:
         positions = manifest.find_positions(name)
         if not positions:
             raise DataError(f"the {name} fold of {manifest.protocol!r} is empty: more scans needed")
-        return _build_dataset(manifest, positions, records, scans)
+        return _build_dataset(manifest, positions, records, scans, masks)
 
     return Corpus(build_fold("train"), build_fold("val"), manifest.sha256, manifest.protocol)
 
 
 def _build_dataset(
-    manifest: Manifest, positions: Sequence[int], records: Sequence[Record], scans: np.ndarray
+    manifest: Manifest,
+    positions: Sequence[int],
+    records: Sequence[Record],
+    scans: np.ndarray,
+    masks: MaskArray | None = None,
 ) -> ScanDataset:
     row_of = {r.file: i for i, r in enumerate(records)}
     entries = tuple(manifest.entries[i] for i in positions)
@@ -129,6 +139,8 @@ def _build_dataset(
         tuple(positions),
         entries,
         manifest,
+        None if masks is None else masks.masks[rows],
+        None if masks is None else masks.is_outlined[rows],
     )
 
 

@@ -29,6 +29,7 @@ class ScanDataset:
     """Scans of one fold with labels; uint8 until a batch is drawn.
 
     Scans of a manifest also have its entries; the seed of each is its position in the manifest.
+    Brain scans for training have tumour masks where the data folder holds them.
     """
 
     scans: np.ndarray  # (N, H, W) or (N, C, H, W) uint8
@@ -38,6 +39,8 @@ class ScanDataset:
     seeds: Sequence[int] = ()  # (N,), or none
     entries: Sequence[Entry] = ()  # (N,), or none
     manifest: Manifest | None = None
+    masks: np.ndarray | None = None  # (N, 112, 112) uint8: 255 times the tumour's share of a cell
+    is_outlined: np.ndarray | None = None  # (N,) bool: the mask is known; it is of healthy scans
 
     @cached_property
     def weights(self) -> Tensor:
@@ -71,7 +74,11 @@ class ScanDataset:
         seeds = tuple(self.seeds[i] for i in index) if self.seeds else ()
         entries = tuple(self.entries[i] for i in index) if self.entries else ()
         scans, labels = self.scans[index], self.labels[index]
-        return ScanDataset(scans, labels, cells, groups, seeds, entries, self.manifest)
+        masks = None if self.masks is None else self.masks[index]
+        known = None if self.is_outlined is None else self.is_outlined[index]
+        return ScanDataset(
+            scans, labels, cells, groups, seeds, entries, self.manifest, masks, known
+        )
 
     def all(self, device: torch.device) -> tuple[Tensor, Tensor]:
         """Return all scans and labels as one batch."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from multiprocessing import get_context
@@ -158,17 +158,21 @@ def load_scans(
         raise DataError(f"{len(missing)} files are missing under {root}, the first is {missing[0]}")
     stats = [(r.file, s.st_size, s.st_mtime_ns) for r in records for s in [(root / r.file).stat()]]
     key = hashlib.sha256(repr((SIZE, stats)).encode()).hexdigest()[:16]
-    path = Path(cache) / f"scans-{key}.npy"
+    return load_cached(Path(cache) / f"scans-{key}.npy", lambda: _decode_all(root, records))
+
+
+def load_cached(path: Path, build: Callable[[], np.ndarray]) -> np.ndarray:
+    """Map the array of a cache file, which is built and written first if it is missing."""
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(f"{path.stem}.{os.getpid()}.tmp.npy")
         try:
-            np.save(partial, _decode_all(root, records))
+            np.save(partial, build())
             partial.replace(path)
         finally:  # a full disk leaves nothing behind
             partial.unlink(missing_ok=True)
-    scans: np.ndarray = np.load(path, mmap_mode="r")
-    return scans
+    array: np.ndarray = np.load(path, mmap_mode="r")
+    return array
 
 
 def _decode_all(root: Path, records: Sequence[Record]) -> np.ndarray:

@@ -13,6 +13,8 @@ from PIL import Image
 from core.scan import to_png
 from demo.phantom import draw_phantom
 from train.data.source_tables import COLLECTION, COLUMNS, IXI, TCGA
+from train.data.sources import ALL_SOURCES, find_records, hash_files
+from train.data.split import ASIDE, Entry, Manifest
 
 BOX = (slice(128, 256), slice(64, 128))  # rows and columns of the tumour in a mask of 512
 
@@ -59,6 +61,27 @@ def four_sources(brain_folder: Callable[[int], Path]) -> Path:
     facts = [name.split("_") for name in names]
     write_table(root, IXI, *(f"ixi/{'_'.join(f)}.png,t1,{f[0]},{f[1]},{f[2]},0" for f in facts))
     return root
+
+
+@pytest.fixture
+def manifests(four_sources: Path, tmp_path: Path) -> Path:
+    """Write manifest 'patients' of the small data folder: the first of each kind is for training.
+
+    The second is for validation; pituitary/1 is for testing, and IXI's sagittal slice put aside.
+    """
+    records = find_records(four_sources, ALL_SOURCES)
+    entries = []
+    for i, (r, digest) in enumerate(zip(records, hash_files(four_sources, records), strict=True)):
+        is_first = r.file.endswith("/0.png") or r.patient in ("CS_1", "IXI1")
+        fold = "train" if is_first else "val"
+        fold = "test" if r.file.endswith("pituitary/1.png") else fold
+        fold = ASIDE if r.plane == "sagittal" else fold
+        facts = r.subtype, r.patient, r.sequence, r.plane
+        entries.append(Entry(r.file, digest, r.source, i, fold, *facts))
+    folder = tmp_path / "manifests"
+    folder.mkdir()
+    (folder / "patients.csv").write_text(Manifest("patients", tuple(entries)).to_csv())
+    return folder
 
 
 def write_table(root: Path, source: str, *lines: str) -> None:
