@@ -16,8 +16,9 @@ import numpy as np
 
 from bench.parallel import say
 from train.data.errors import DataError
+from train.data.near_duplicates import compute_thumbnails, list_orientations
 from train.data.sources import find_data_root, load_scans
-from train.data.split import PROTOCOLS, compute_thumbnails, list_orientations, read_manifest
+from train.data.split import PROTOCOLS, read_manifest
 
 
 def compute_orientations(scans: np.ndarray) -> np.ndarray:

@@ -13,7 +13,7 @@ import torch
 from core.checkpoint import WeightsError
 from train.config import PresetError, list_presets, read_preset
 from train.data import split
-from train.data.corpus import PROTOCOLS, load_corpus
+from train.data.corpus import PROTOCOLS, Corpus, load_corpus
 from train.data.errors import DataError
 from train.data.source_tables import COLLECTION, read_table
 from train.data.sources import (
@@ -27,6 +27,7 @@ from train.data.sources import (
 from train.data.split_patients import build_patients
 from train.phases import PHASES
 from train.pooled import Phases
+from train.progress import Progress
 from train.recipes import PARTS
 
 CALIBRATE = "calibrate"
@@ -55,11 +56,14 @@ COMMANDS = {
     "export": ("weights from the hospitals' state folders", "train.federated.export"),
 }
 PROTOCOL_HELP = {
+    "patients": "four sources of brain scans, split by patient, else by near-duplicates",
+    "without-br35h": "patients; Br35H is not trained on, all its scans are for testing",
+    "without-brain-tumor-mri": "patients; the same of the brain-tumour collection",
+    "without-tcga-lgg": "patients; the same of TCGA-LGG",
     "paper": "Br35H, random 2,400/600 as published; near-duplicates in several folds",
     "leak-free": "Br35H, by groups of near-duplicates",
-    "multi-source": "Br35H and the brain-tumour collection, by group",
-    "second-source": "the brain-tumour collection alone, by group",
-    "patients": "all four sources of brain scans, by patient, else by group",
+    "multi-source": "Br35H and the brain-tumour collection, by group; patients in several folds",
+    "second-source": "the brain-tumour collection alone, by group; patients in several folds",
     "cifar10": "CIFAR-10, official files or JPEG; needs --preset cifar10-paper",
     "folder": "any folder with a folder of pictures per class, by group",
 }
@@ -83,8 +87,12 @@ def main(argv: list[str] | None = None) -> int:
         if args.phase == SPLIT:
             return _write_manifests(root, args.cache)
         preset = read_preset(args.preset)
-        out = args.out or Path("runs") / f"{preset.name}-{args.protocol}"
-        phases = Phases(preset, load_corpus(args.protocol, root, args.cache), out, args.seed)
+        title = "-".join([preset.name, args.protocol, *args.sources])
+        out = args.out or Path("runs") / title
+        corpus = load_corpus(args.protocol, root, args.cache, sources=args.sources)
+        phases = Phases(preset, corpus, out, args.seed)
+        if args.sources:
+            _log_sources(corpus, out, args.sources)
         for name in GROUPS[args.phase][1]:
             phases.calibrate() if name == CALIBRATE else phases.train(name)
     except (DataError, PresetError, WeightsError, ValueError, FloatingPointError, OSError) as error:
@@ -118,6 +126,13 @@ def _build_parser() -> argparse.ArgumentParser:
         choices=PROTOCOLS,
         metavar="NAME",
         help="data set and split, see below (default: multi-source)",
+    )
+    parser.add_argument(
+        "--sources",
+        type=_parse_names,
+        default=[],
+        metavar="A,B",
+        help="train on these sources of the protocol alone; the weights say so (default: all)",
     )
     parser.add_argument(
         "--data",
@@ -162,7 +177,7 @@ def _build_epilog() -> str:
             "phases:",
             *(f"  {name:13}  {text}" for name, text in phases.items()),
             "\nprotocols:",
-            *(f"  {name:13}  {text}" for name, text in PROTOCOL_HELP.items()),
+            *(f"  {name:23}  {text}" for name, text in PROTOCOL_HELP.items()),
             "\nexamples:",
             "  python -m train all --data ../data",
             "  python -m train mixture --preset paper --protocol paper --data ../data --out runs/p",
@@ -177,6 +192,16 @@ def _parse_count(text: str) -> int:
     if value < 0:
         raise argparse.ArgumentTypeError(f"must be 0 or more, got {value}")
     return value
+
+
+def _parse_names(text: str) -> list[str]:
+    return sorted({name.strip() for name in text.split(",")})
+
+
+def _log_sources(corpus: Corpus, out: Path, sources: list[str]) -> None:
+    progress = Progress("sources", out / "log.jsonl")
+    progress.report(f"{', '.join(sources)} alone, as {corpus.protocol!r} in log and weights")
+    progress.write(sources=sources, protocol=corpus.protocol, split_sha256=corpus.split_sha256)
 
 
 def _choose_root(given: Path | None) -> Path:

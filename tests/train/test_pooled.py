@@ -175,7 +175,8 @@ def test_a_missing_data_folder(tmp_path, capsys):
 
 def test_an_empty_data_folder(tmp_path, capsys):
     (tmp_path / "data").mkdir()
-    assert "no folder" in check_refusal(capsys, train("mae", tmp_path / "data", tmp_path))
+    line = check_refusal(capsys, train("mae", tmp_path / "data", tmp_path))
+    assert "needs the sources br35h, but" in line and line.endswith("add what is missing")
 
 
 def test_a_class_without_folder_or_without_pictures(world, tmp_path, capsys):

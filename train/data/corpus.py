@@ -15,8 +15,23 @@ from train.data.cifar import read_cifar
 from train.data.dataset import ScanDataset, space_evenly
 from train.data.errors import DataError
 from train.data.mask_array import MaskArray, load_mask_array
-from train.data.sources import Record, find_class_records, find_records, hash_files, load_scans
-from train.data.split import Manifest, check_files, choose_fold, read_manifest, split_by_group
+from train.data.sources import (
+    ALL_SOURCES,
+    Record,
+    check_sources,
+    find_class_records,
+    find_records,
+    hash_files,
+    load_scans,
+)
+from train.data.split import (
+    Manifest,
+    check_files,
+    choose_fold,
+    keep_sources,
+    read_manifest,
+    split_by_group,
+)
 
 CIFAR10, FOLDER = "cifar10", "folder"
 PROTOCOLS = (*split.PROTOCOLS, CIFAR10, FOLDER)
@@ -44,16 +59,23 @@ class Corpus:
 
 
 def load_corpus(
-    protocol: str, root: Path, cache: Path | None, manifests: Path | None = None
+    protocol: str,
+    root: Path,
+    cache: Path | None,
+    manifests: Path | None = None,
+    sources: Sequence[str] = (),
 ) -> Corpus:
     """Load the training and validation folds of a protocol; the test fold is not used.
 
     `cifar10` and `folder` (a folder per class) are split by hash; the others have a committed
-    manifest, or one in the folder `manifests`.
+    manifest, or one in the folder `manifests`, and may be limited to some of their sources.
 
     Raises:
-        DataError: the data folder is missing, empty, lacks a class or differs from the manifest.
+        DataError: the data folder is missing, empty, lacks a source or a class, or differs from the
+            manifest.
     """
+    if sources and protocol not in split.PROTOCOLS:
+        raise DataError(f"protocol {protocol!r} has no sources to choose from: leave --sources out")
     if protocol == CIFAR10:
         return _load_cifar(root, cache)
     if protocol == FOLDER:
@@ -62,6 +84,10 @@ def load_corpus(
         entries = split_by_group(records, hash_files(root, records), scans)
         return _build_corpus(Manifest(FOLDER, tuple(entries)), records, scans)
     manifest = read_manifest(protocol, manifests)
+    manifest = keep_sources(manifest, sources) if sources else manifest
+    needed = {e.source for e in manifest.entries}
+    order = [source for source in ALL_SOURCES if source in needed]
+    check_sources(root, order, f"protocol {protocol!r}", "--sources")
     records, scans = _read_scans(manifest, manifest.find_positions("train", "val"), root, cache)
     return _build_corpus(manifest, records, scans, load_mask_array(records, root, cache))
 

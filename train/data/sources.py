@@ -54,20 +54,23 @@ def find_data_root() -> Path | None:
     return Path(value) if value else None
 
 
-def check_sources(root: str | Path, sources: Sequence[str], purpose: str) -> None:
+def check_sources(root: str | Path, sources: Sequence[str], purpose: str, option: str = "") -> None:
     """Check that the data folder has a folder for each source that `purpose` needs.
 
     Raises:
-        DataError: it has not; the message names what is needed and what is missing.
+        DataError: it has not; the message names what is needed, what is missing, and the option
+            that does with fewer.
     """
     root = Path(root)
     if not root.is_dir():
         raise DataError(f"no data folder at {root}")
-    missing = [source for source in sources if not (root / source).is_dir()]
-    if missing:
+    present = [source for source in sources if (root / source).is_dir()]
+    if len(present) < len(sources):
+        missing = [source for source in sources if source not in present]
+        fewer = f", or train on fewer, pooled, with {option} {','.join(present)}"
         raise DataError(
-            f"{purpose} needs the sources {', '.join(sources)}, "
-            f"but {root} has no {', '.join(missing)}"
+            f"{purpose} needs the sources {', '.join(sources)}, but {root} has no "
+            f"{', '.join(missing)}: add what is missing{fewer if option and present else ''}"
         )
 
 

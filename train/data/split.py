@@ -1,10 +1,8 @@
-"""Split manifests: folds without shared near-duplicates, drawn by hash.
+"""Split manifests: the folds of each protocol's scans, and the rule by near-duplicates.
 
-Two scans are near-duplicates when their 24 x 24 grey thumbnails, zero mean and unit norm, correlate
-above .97 in any orientation: both sources hold scans beside their mirror images, left to right and
-upside down. Groups are the connected components over all sources together. A group's fold follows
-from a hash of the smallest sha256 of its files. These folds may share patients; those of protocol
-'patients' do not (`train.data.split_patients`).
+Groups are the connected components of near-duplicates over both sources together. A group's fold
+follows from a hash of the smallest sha256 of its files. These folds may share patients; those of
+protocol 'patients' do not (`train.data.split_patients`), nor do those that follow from it.
 """
 
 from __future__ import annotations
@@ -13,31 +11,32 @@ import csv
 import hashlib
 import io
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from train.data.errors import DataError
-from train.data.source_tables import COLLECTION
+from train.data.near_duplicates import compute_thumbnails, find_groups
+from train.data.source_tables import COLLECTION, TCGA
 from train.data.sources import ALL_SOURCES, BR35H, HEALTHY, SOURCES, Record
 
-THUMBNAIL_SIDE = 24
-MIN_CORRELATION = 0.97
 TEST_SHARE, VAL_SHARE = 0.20, 0.10
 PAPER_TEST_SCANS, PAPER_VAL_SCANS = 600, 240
+PATIENTS = "patients"
+# protocols that follow from 'patients' -> the source that they leave out of training
+LEFT_OUT = {f"without-{source}": source for source in (BR35H, COLLECTION, TCGA)}
 PROTOCOLS: dict[str, tuple[str, ...]] = {
     "paper": (BR35H,),
     "leak-free": (BR35H,),
     "multi-source": (BR35H, COLLECTION),
     # for comparison only: each source is left out once
     "second-source": (COLLECTION,),
-    "patients": ALL_SOURCES,
+    PATIENTS: ALL_SOURCES,
+    **dict.fromkeys(LEFT_OUT, ALL_SOURCES),
 }
-PATIENTS = "patients"
 BY_GROUP = (BR35H, COLLECTION)  # sources of the protocols that know near-duplicates alone
 FOLDS = ("train", "val", "test")
 ASIDE = "aside"  # a near-duplicate of another patient's scan, in no fold
@@ -59,6 +58,7 @@ class Entry:
     patient: str = ""
     sequence: str = ""
     plane: str = ""
+    first_fold: str = ""  # in 'patients', of a source that is left out
 
     @property
     def record(self) -> Record:
@@ -99,11 +99,13 @@ class Manifest:
 
 
 def read_manifest(protocol: str, folder: Path | None = None) -> Manifest:
-    """Read a committed manifest, by default from `MANIFESTS`.
+    """Read a committed manifest, by default from `MANIFESTS`, or derive it from 'patients'.
 
     Raises:
         DataError: the protocol is unknown, its file is damaged, or a patient is in two folds.
     """
+    if protocol in LEFT_OUT:
+        return leave_out(read_manifest(PATIENTS, folder), LEFT_OUT[protocol])
     path = (folder or MANIFESTS) / f"{protocol}.csv"
     if protocol not in PROTOCOLS or not path.is_file():
         raise DataError(f"unknown protocol {protocol!r}: choose from {', '.join(PROTOCOLS)}")
@@ -141,6 +143,62 @@ def _check_patients(entries: Sequence[Entry], path: Path) -> None:
                 )
 
 
+def leave_out(manifest: Manifest, source: str) -> Manifest:
+    """Return the split that tests on all scans of `source` and trains on the others.
+
+    The other scans keep their folds, but for those of the test fold and of units that hold a scan
+    of the source: they are put aside.
+    """
+    shared = {e.group for e in manifest.entries if e.source == source}
+
+    def move(entry: Entry) -> Entry:
+        if entry.source == source:
+            return replace(entry, fold="test", first_fold=entry.fold)
+        is_out = entry.group in shared or entry.fold == "test"
+        return replace(entry, fold=ASIDE) if is_out else entry
+
+    return Manifest(f"without-{source}", tuple(map(move, manifest.entries)))
+
+
+def find_test_parts(entries: Sequence[Entry]) -> dict[str, list[int]]:
+    """Return the positions of a left-out source's scans in two parts.
+
+    'test fold' holds those that 'patients' tests on too, which compares the two protocols; 'rest'
+    those that it trains or validates on or puts aside.
+    """
+    out = [i for i, e in enumerate(entries) if e.first_fold]
+    is_tested = {i: entries[i].first_fold == "test" for i in out}
+    return {
+        "test fold": [i for i in out if is_tested[i]],
+        "rest": [i for i in out if not is_tested[i]],
+    }
+
+
+def keep_sources(manifest: Manifest, sources: Sequence[str]) -> Manifest:
+    """Return the split of some sources of a protocol; its name and sha256 tell which.
+
+    Raises:
+        DataError: a source is not the protocol's, or training scans of one class are left.
+    """
+    held = [s for s in ALL_SOURCES if any(e.source == s for e in manifest.entries)]
+    for source in sources:
+        if source not in held:
+            raise DataError(
+                f"protocol {manifest.protocol!r} has no source {source!r}: choose from "
+                f"{', '.join(held)}"
+            )
+    kept = [source for source in held if source in sources]
+    if kept == held:
+        return manifest
+    entries = tuple(e for e in manifest.entries if e.source in kept)
+    if len({e.record.label for e in entries if e.fold == "train"}) == 1:
+        raise DataError(
+            f"of protocol {manifest.protocol!r} the training scans of {', '.join(kept)} are of one "
+            "class alone: add another source"
+        )
+    return Manifest(f"{manifest.protocol} of {', '.join(kept)}", entries)
+
+
 def check_files(manifest: Manifest, root: str | Path, positions: Sequence[int]) -> None:
     """Check that the files at `positions` are those of the manifest.
 
@@ -160,61 +218,6 @@ def check_files(manifest: Manifest, root: str | Path, positions: Sequence[int]) 
         )
 
 
-def compute_thumbnails(scans: np.ndarray) -> np.ndarray:
-    """Return zero-mean, unit-norm thumbnails (N, 576), float32, of uint8 scans (N, H, W)."""
-    size = (THUMBNAIL_SIDE, THUMBNAIL_SIDE)
-    small = [Image.fromarray(s).resize(size, Image.Resampling.BILINEAR) for s in scans]
-    flat = np.stack([np.asarray(s, dtype=np.float32).ravel() for s in small])
-    flat -= flat.mean(axis=1, keepdims=True)
-    flat /= np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1e-6)
-    return flat
-
-
-def list_orientations(thumbs: np.ndarray) -> list[np.ndarray]:
-    """Return all eight orientations of thumbnails (N, 576), the unchanged one first."""
-    square = thumbs.reshape(-1, THUMBNAIL_SIDE, THUMBNAIL_SIDE)
-    quarters = [np.rot90(square, k, axes=(1, 2)) for k in range(4)]
-    both = [view for q in quarters for view in (q, q[:, :, ::-1])]
-    return [np.ascontiguousarray(view).reshape(thumbs.shape) for view in both]
-
-
-def find_pairs(thumbs: np.ndarray, threshold: float = MIN_CORRELATION) -> Iterator[tuple[int, int]]:
-    """Yield the pairs i <= j of scans that correlate above `threshold` in any orientation."""
-    forms = list_orientations(thumbs)
-    for start in range(0, len(thumbs), 512):
-        block = thumbs[start : start + 512]
-        # of each pair once: the inverse of a turn is one of the forms too
-        close = np.maximum.reduce([block @ form[start:].T for form in forms]) > threshold
-        for i, j in zip(*np.nonzero(close), strict=True):
-            if i <= j:
-                yield start + int(i), start + int(j)
-
-
-def find_groups(thumbs: np.ndarray, threshold: float = MIN_CORRELATION) -> np.ndarray:
-    """Find the connected components of scans that correlate above `threshold` in any orientation.
-
-    Returns:
-        int64 (N,): the smallest position in each scan's group.
-    """
-    return connect(len(thumbs), find_pairs(thumbs, threshold))
-
-
-def connect(n: int, pairs: Iterable[tuple[int, int]]) -> np.ndarray:
-    """Return the smallest position in each of n items' connected component, int64 (n,)."""
-    parent = np.arange(n)
-
-    def root(i: int) -> int:
-        while parent[i] != i:
-            parent[i] = parent[parent[i]]
-            i = int(parent[i])
-        return i
-
-    for i, j in pairs:
-        a, b = root(i), root(j)
-        parent[max(a, b)] = min(a, b)
-    return np.array([root(i) for i in range(n)])
-
-
 def choose_fold(smallest_sha256: str) -> str:
     """Choose a group's fold by a uniform number in [0, 1), the hash of its smallest sha256."""
     u = _hash_to_unit(smallest_sha256)
@@ -232,7 +235,7 @@ def build_manifests(
     by_group = split_by_group([records[i] for i in rows], [sha256[i] for i in rows], scans[rows])
     manifests = []
     for protocol, sources in PROTOCOLS.items():
-        if protocol == PATIENTS:
+        if not set(sources) <= set(BY_GROUP):
             continue
         entries = [e for e in by_group if e.source in sources]
         if protocol == "paper":

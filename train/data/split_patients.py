@@ -1,7 +1,7 @@
 """Split by patient: no patient and no near-duplicate of another unit's scan in two folds.
 
-A unit is a patient where one is known, a group of near-duplicates elsewhere; near-duplicates are
-found by thumbnails (`train.data.split`). Those of different labels or of two known patients do not
+A unit is a patient where one is known, a group of near-duplicates elsewhere
+(`train.data.near_duplicates`). Near-duplicates of different labels or of two known patients do not
 join units. A group without a patient joins the patient who has most of its near-duplicates. Units
 of one kind (site and tumour) are dealt in the order of their hashes: a fifth of the scans is for
 testing, a tenth for validation. A training scan that is still a near-duplicate of a scan for
@@ -17,6 +17,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from train.data.near_duplicates import compute_thumbnails, connect, find_pairs
 from train.data.source_tables import TCGA
 from train.data.sources import TABLE_SOURCES, Record
 from train.data.split import (
@@ -26,9 +27,6 @@ from train.data.split import (
     VAL_SHARE,
     Entry,
     Manifest,
-    compute_thumbnails,
-    connect,
-    find_pairs,
 )
 
 SITES = {"EZ": "FG"}  # a site of one patient counts as part of the next
@@ -56,23 +54,6 @@ def find_duplicates(records: Sequence[Record], scans: np.ndarray) -> list[tuple[
     is_listed = [r.source in TABLE_SOURCES for r in records]
     pairs = find_pairs(compute_thumbnails(scans))
     return [(i, j) for i, j in pairs if i < j and not (is_listed[i] and is_listed[j])]
-
-
-def leave_out(manifest: Manifest, source: str) -> Manifest:
-    """Return the split that tests on all scans of `source` and trains on the others.
-
-    The other scans keep their folds, but for those of the test fold and of units that hold a scan
-    of the source: they are put aside.
-    """
-    shared = {e.group for e in manifest.entries if e.source == source}
-
-    def move(entry: Entry) -> Entry:
-        if entry.source == source:
-            return replace(entry, fold="test")
-        is_out = entry.group in shared or entry.fold == "test"
-        return replace(entry, fold=ASIDE) if is_out else entry
-
-    return Manifest(f"without-{source}", tuple(map(move, manifest.entries)))
 
 
 def find_site(entry: Entry | Record) -> str:

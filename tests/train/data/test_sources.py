@@ -84,7 +84,9 @@ def test_an_unknown_source_names_the_known_ones(tmp_path):
 def test_sources_that_a_purpose_lacks_are_named_beside_those_that_it_needs(brain_folder):
     root = brain_folder(1)
     check_sources(root, [BR35H, COLLECTION], "split")
-    with pytest.raises(DataError, match=r"split needs the sources br35h, ixi, but .* has no ixi$"):
+    with pytest.raises(
+        DataError, match=r"split needs the sources br35h, ixi, but .* has no ixi: add what"
+    ):
         check_sources(root, [BR35H, "ixi"], "split")
     with pytest.raises(DataError, match="no data folder at"):
         check_sources(root / "nowhere", [BR35H], "split")

@@ -11,6 +11,7 @@ import pytest
 from core.scan import to_uint8
 from demo.phantom import draw_phantom
 from train.data.errors import DataError
+from train.data.near_duplicates import compute_thumbnails, find_groups, list_orientations
 from train.data.source_tables import COLLECTION
 from train.data.sources import (
     BR35H,
@@ -23,15 +24,13 @@ from train.data.sources import (
 from train.data.split import (
     ASIDE,
     FOLDS,
+    LEFT_OUT,
     PATIENTS,
     PROTOCOLS,
     Manifest,
     build_manifests,
     check_files,
     choose_fold,
-    compute_thumbnails,
-    find_groups,
-    list_orientations,
     read_manifest,
 )
 
@@ -154,7 +153,7 @@ def both_sources(scans: np.ndarray) -> tuple[list[Record], list[str], np.ndarray
 
 def test_no_group_crosses_a_fold_and_sources_agree(scans):
     manifests = {m.protocol: m for m in build_manifests(*both_sources(scans))}
-    assert manifests.keys() == PROTOCOLS.keys() - {PATIENTS}
+    assert manifests.keys() == {"paper", "leak-free", "multi-source", "second-source"}
     for protocol in ("leak-free", "multi-source", "second-source"):
         check_groups(manifests[protocol])
     check_agreement(manifests["leak-free"], manifests["multi-source"])
@@ -200,7 +199,7 @@ def test_committed_manifests_are_sane(protocol):
     manifest = read_manifest(protocol)
     files = [e.file for e in manifest.entries]
     assert files == sorted(set(files))
-    aside = {ASIDE} if protocol == PATIENTS else set()
+    aside = {ASIDE} if protocol == PATIENTS or protocol in LEFT_OUT else set()
     assert {e.fold for e in manifest.entries} == {*FOLDS, *aside}
     assert {e.source for e in manifest.entries} == set(PROTOCOLS[protocol])
     assert all(len(e.sha256) == 64 and int(e.sha256, 16) >= 0 for e in manifest.entries)
