@@ -8,14 +8,15 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from bench.intervals import draw_auroc, draw_units, find_interval
 from core import metrics
-from core.attacks.apgd import RESTART
 from train.data.dataset import ScanDataset
 
 ROC_STEPS = 100
 RANGES = {"paper": (0.0, 15.0), "fused": (-10.0, 20.0)}  # of each score; nearly all scans lie there
 SCORE_BINS = 30
 RELIABILITY_BINS = 10
+AUROC_DRAWS = 500
 
 
 class Reading(NamedTuple):
@@ -94,29 +95,13 @@ def measure_separation(clean: Tensor, attacked: Tensor, groups: Sequence[int]) -
     `tpr_at_5` is the share found above the score that 5 % of these very scans exceed when clean.
     """
     score, y = torch.cat([clean, attacked]), torch.arange(2).repeat_interleave(len(clean))
+    times = draw_units([*groups, *groups], AUROC_DRAWS)  # each scan with its adversarial example
     return {
         "auroc": metrics.auroc(score, y),
         "tpr_at_5": metrics.tpr_at_fpr(score, y, 0.05),
         "tpr_at_1": metrics.tpr_at_fpr(score, y, 0.01),
-        "interval": _auroc_interval(clean, attacked, groups),
+        "interval": find_interval(draw_auroc(times, score, y)),
     }
-
-
-def _auroc_interval(
-    clean: Tensor, attacked: Tensor, groups: Sequence[int], draws: int = 500
-) -> tuple[float, float]:
-    """Bootstrap groups, each scan with its paired adversarial example."""
-    generator = torch.Generator().manual_seed(RESTART)
-    names, index = torch.unique(torch.as_tensor(list(groups)), return_inverse=True)
-    picked = torch.randint(len(names), (draws, len(names)), generator=generator)
-    counts = torch.zeros(picked.shape, dtype=torch.float64)
-    times = counts.scatter_add(1, picked, torch.ones_like(counts))[:, index]  # of each scan drawn
-    pairs = [attacked > clean[:, None], attacked >= clean[:, None]]  # a tie counts half
-    wins = ((times @ sum(pair.double() for pair in pairs)) * times).sum(1)
-    n = times.sum(1)
-    values = (wins / n / 2 / n).tolist()
-    low, high = torch.quantile(torch.tensor(values), torch.tensor([0.025, 0.975])).tolist()
-    return low, high
 
 
 def _block(p: Tensor, y: Tensor) -> dict[str, Any]:
