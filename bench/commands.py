@@ -23,6 +23,7 @@ from bench.markdown import Renderer
 from bench.report.headline import render_headline
 from bench.robustness import loso
 from bench.robustness import run as robustness
+from bench.unseen import run as unseen
 
 MEASUREMENTS: dict[str, ModuleType] = {
     "robustness": robustness,
@@ -33,6 +34,7 @@ MEASUREMENTS: dict[str, ModuleType] = {
     "novelty": out_of_distribution,
     "certify": certificate,
     "loso": loso,
+    "unseen": unseen,
     "latency": latency,
     "demo": load_test,
     "tables": comparison,

@@ -38,6 +38,16 @@ def weights_facts(folder: str | Path, manifest: Manifest) -> dict[str, Any]:
                 f"manifest {info.split_sha256[:12] or 'unknown'}) than {manifest.protocol!r} "
                 f"({manifest.sha256[:12]}): its training scans may be test scans here"
             )
+    return describe_weights(folder)
+
+
+def describe_weights(folder: str | Path) -> dict[str, Any]:
+    """Return hashes of the weights files in `folder`, their preset, protocol and commit.
+
+    Raises:
+        WeightsError: there are no weights.
+    """
+    files = read_manifest(folder)
     return {
         "sha256": {name: info.sha256 for name, info in files.items()},
         "bytes": sum(info.bytes for info in files.values()),

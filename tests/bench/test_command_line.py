@@ -145,6 +145,17 @@ def test_latency(bench, tmp_path):
         assert analysis["load_average"] >= 0
 
 
+def test_unseen(bench):
+    code, result = bench("unseen", "--attacked", "2")
+    assert code == 0
+    assert list(result["rows"]) == ["overlap", "clean", "A0"]
+    [(source, found)] = result["rows"]["overlap"]["sources"].items()
+    assert (source, found["n"], found["used_scans"], found["left"]) == ("br35h", 8, 0, 8)
+    assert result["rows"]["clean"]["scopes"]["all"]["n"] == 8
+    assert result["rows"]["A0"]["n"] == 2
+    assert bench("unseen", "--attacked", "2")[1]["rows"] == result["rows"]
+
+
 def test_leave_one_source_out(bench, weights_of):
     folders = [f"--weights-{p}={weights_of(p)}" for p in ("leak-free", "second-source")]
     code, result = bench("loso", *folders, "--systems", "defence", "--limit", "4", name="loso")
@@ -221,6 +232,7 @@ def test_help_explains_every_option(command, capsys):
         ("robustness --budget full", "results/ladder-full-multi-source.json"),
         ("robustness --budget smoke --fold val", "runs/ladder-smoke-multi-source.json"),
         ("certify --out x.json", "x.json"),
+        ("unseen", "results/unseen-patients.json"),
     ],
 )
 def test_every_question_has_a_file_of_its_own(words, path):

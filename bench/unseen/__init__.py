@@ -1,0 +1,1 @@
+"""Scans of patients and hospitals that the weights never saw: by source, view, kind and size."""
