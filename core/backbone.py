@@ -51,6 +51,15 @@ def resnet18(side: int, in_chans: int, channels: tuple[int, ...], pretrained: bo
     return net
 
 
+def list_stage_sides(side: int, channels: tuple[int, ...]) -> list[int]:
+    """List the sides of the maps of a ResNet-18's four stages."""
+    if side >= FULL_SIDE and channels == RESNET18_CHANNELS:
+        first = side // 4
+    else:
+        first = side // 2 if side >= 112 else side
+    return [-(-first // 2**i) for i in range(4)]
+
+
 def mobilenetv2(side: int, in_chans: int, pretrained: bool) -> nn.Module:
     """Build a MobileNetV2 of the published width for `side` pixels.
 

@@ -29,6 +29,11 @@ class Diagnosis:
     purified: Tensor  # (1, H, W); the scan itself where t_star is 0
     attention: Tensor  # (K,)
     expert_probabilities: Tensor  # (K,) tumour, each expert on the purified scan
+    expert_shares: Tensor  # (K,) of the log-odds of `tumour_probability`
+    operating_point: float  # plus the shares: the log-odds
+    overall_share: float  # part of the shares' sum that no tumour map holds
+    expert_maps: Tensor | None  # (K, h, w) probability of a tumour in each cell; None: no maps
+    tumour_map: Tensor | None  # (h, w) weighted by the attention, on the purified scan
     tumour_probability: float  # of the full pipeline
     tumour_probability_undefended: float  # plain classifier on the scan itself
     tumour_probability_unpurified: float  # trained mixture on the scan itself
@@ -47,7 +52,7 @@ class Diagnosis:
 
     def to_dict(self) -> dict[str, Any]:
         """Return all numbers without the pictures, ready for JSON."""
-        pictures = {"scan", "error_map", "evidence", "purified"}
+        pictures = {"scan", "error_map", "evidence", "purified", "expert_maps", "tumour_map"}
         numbers = {k: getattr(self, k) for k in self.__dataclass_fields__ if k not in pictures}
         plain = {k: v.tolist() if isinstance(v, Tensor) else v for k, v in numbers.items()}
         return {"can_judge": self.can_judge, **plain}

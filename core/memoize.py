@@ -11,7 +11,7 @@ from typing import Any, TypeVar, cast
 import torch
 from torch import Tensor
 
-Method = TypeVar("Method", bound=Callable[..., Tensor])
+Method = TypeVar("Method", bound=Callable[..., Any])
 # (module, method, number of arguments), arguments, result; each thread has its own list
 _known: ContextVar[list[Any] | None] = ContextVar("known", default=None)
 
@@ -30,7 +30,7 @@ def shared_computation(known: list[Any] | None = None) -> Iterator[None]:
 
 
 def once(method: Method) -> Method:
-    """Memoize a module's method from tensors to a tensor within `shared_computation`."""
+    """Memoize a module's method of tensors within `shared_computation`."""
 
     @functools.wraps(method)
     def wrapper(module: Any, *arguments: Tensor) -> Any:

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from core.backbone import check_backbone, mobilenetv2, resnet18
+from core.backbone import check_backbone, list_stage_sides, mobilenetv2, resnet18
 from core.memoize import once
+from core.tumour_map import CELL, FINER, TumourMap, TumourMapHead
 
 GATES = ("input", "client")
 MIN_WEIGHT = 1e-12  # averaging turns log 0 into NaN, and EM cannot leave weight 0
@@ -28,7 +29,9 @@ class MoEConfig:
     `sides` gives the input resolution of each of the K experts: 56 means the 224 x 224 scan
     averaged to 56 x 56. `channels` are those of the four stages of a
     ResNet-18, and (1280,) for a MobileNetV2. The experts' weights depend
-    on `gate`: the `input` (Eq. 8), or the `client` alone (FedEM, Marfoq et al. 2021).
+    on `gate`: the `input` (Eq. 8), or the `client` alone (FedEM, Marfoq et al. 2021). With
+    `map_width` channels each expert of two classes makes a tumour map, which its answer is pooled
+    from (0: none).
     """
 
     img_size: int = 224
@@ -42,6 +45,7 @@ class MoEConfig:
     pretrained: bool = False
     gate: str = "input"
     backbone: str = "resnet18"
+    map_width: int = 0
 
     def __post_init__(self) -> None:
         if not self.sides or any(s < 1 or self.img_size % s for s in self.sides):
@@ -51,6 +55,8 @@ class MoEConfig:
         if self.gate not in GATES:
             raise ValueError(f"gate must be one of {', '.join(GATES)}, got {self.gate!r}")
         check_backbone(self.backbone, self.channels, min(self.sides), self.pretrained)
+        if self.map_width and (self.backbone != "resnet18" or self.num_classes != 2):
+            raise ValueError("a tumour map needs a resnet18 and two classes")
 
 
 class MixtureOutput(NamedTuple):
@@ -59,6 +65,15 @@ class MixtureOutput(NamedTuple):
     logits: Tensor  # (B, C) log of the mixture's probabilities
     expert_logits: Tensor  # (B, K, C)
     attention: Tensor  # (B, K) non-negative, sums to 1
+    maps: tuple[TumourMap, ...] = ()  # of each expert, where they make one
+
+
+class Answer(NamedTuple):
+    """Output of one expert for B scans."""
+
+    logits: Tensor  # (B, C)
+    features: Tensor  # (B, D)
+    map: TumourMap | None
 
 
 class Expert(nn.Module):
@@ -78,26 +93,51 @@ class Expert(nn.Module):
             nn.ReLU(),
             nn.Linear(config.hidden, config.num_classes),
         )
+        self.tumour_map: TumourMapHead | None = None
+        if c.map_width:
+            cells = c.img_size // CELL
+            sides = list_stage_sides(side, c.channels)
+            self.levels = [i for i, n in enumerate(sides) if n <= cells // FINER]
+            channels = [c.channels[i] for i in self.levels]
+            self.tumour_map = TumourMapHead(channels, c.map_width, cells)
 
     def maps(self, x: Tensor) -> Tensor:
         """Return the last feature maps (B, D, h, w) of scans (B, C, H, W) in [0, 1].
 
         `side` divides H and W. The centre of map cell i lies on pixel i * stride at `side`.
         """
-        x = F.avg_pool2d(x, x.shape[-1] // self.side)
-        # normalised only here: pixels are in [0, 1] everywhere else
-        maps: Tensor = self.backbone.forward_features((x - 0.2) / 0.2)  # type: ignore[operator]
-        return maps
+        return self.stages(x)[-1]
 
     @once
+    def stages(self, x: Tensor) -> list[Tensor]:
+        """Return the feature maps that the tumour map needs, or only the last ones."""
+        x = F.avg_pool2d(x, x.shape[-1] // self.side)
+        x = (x - 0.2) / 0.2  # normalised only here: pixels are in [0, 1] everywhere else
+        net: Any = self.backbone
+        if self.tumour_map is None:
+            return [net.forward_features(x)]
+        levels = [i + 1 for i in self.levels]  # 0 is the stem
+        maps: list[Tensor] = net.forward_intermediates(x, levels, intermediates_only=True)
+        return maps
+
     def features(self, x: Tensor) -> Tensor:
         """Return pooled features (B, D): the means of the maps."""
         return self.maps(x).mean((2, 3))
 
     def forward(self, x: Tensor) -> Tensor:
         """Return logits (B, num_classes)."""
-        logits: Tensor = self.head(self.features(x))
-        return logits
+        return self.answer(x).logits
+
+    def answer(self, x: Tensor) -> Answer:
+        """Return logits, features and tumour map of scans (B, C, H, W) in [0, 1]."""
+        stages = self.stages(x)
+        features = stages[-1].mean((2, 3))
+        logits: Tensor = self.head(features)
+        if self.tumour_map is None:
+            return Answer(logits, features, None)
+        found = self.tumour_map(stages, logits[:, 1] - logits[:, 0])
+        log_odds = found.local + found.overall
+        return Answer(torch.stack([-log_odds / 2, log_odds / 2], 1), features, found)
 
 
 class InputGate(nn.ModuleList):
@@ -166,17 +206,14 @@ class MixtureOfExperts(nn.Module):
 
     def outputs(self, x: Tensor) -> MixtureOutput:
         """Return output, expert logits and attention for scans (B, C, H, W) in [0, 1]."""
-        experts = cast(Sequence[Expert], self.experts)
-        features = [expert.features(x) for expert in experts]
-        expert_logits = torch.stack(
-            [expert.head(f).float() for expert, f in zip(experts, features, strict=True)],
-            dim=1,
-        )
-        scores = self.attention(torch.cat(features, dim=1).float())
-        log_attention = F.log_softmax(scores, dim=1)
+        answers = [expert.answer(x) for expert in cast(Sequence[Expert], self.experts)]
+        expert_logits = torch.stack([answer.logits.float() for answer in answers], dim=1)
+        features = torch.cat([answer.features for answer in answers], dim=1)
+        log_attention = F.log_softmax(self.attention(features.float()), dim=1)
         log_probs = F.log_softmax(expert_logits, dim=2)
         logits = torch.logsumexp(log_attention[:, :, None] + log_probs, dim=1)
-        return MixtureOutput(logits, expert_logits, log_attention.exp())
+        maps = tuple(answer.map for answer in answers if answer.map is not None)
+        return MixtureOutput(logits, expert_logits, log_attention.exp(), maps)
 
 
 def mixture_loss(

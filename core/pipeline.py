@@ -15,6 +15,7 @@ from core.classifier import Calibrated
 from core.detector import Detection, Detector, DetectorConfig
 from core.diagnosis import Diagnosis
 from core.diffusion import Diffusion
+from core.explanation import explain
 from core.features import FEATURES
 from core.mae import MAEConfig, MaskedAutoencoder
 from core.moe import MixtureOfExperts, MoEConfig
@@ -171,6 +172,7 @@ class MedFedPure(nn.Module):
         output = self.classifier.model.outputs(x_pur)
         defended = self.classifier.calibrate(output.logits).exp()[:, 1]
         experts = self.classifier.calibrate(output.expert_logits).exp()[:, :, 1]
+        explanation = explain(self.classifier, output)
         unpurified = self.classifier_logits(x).exp()[:, 1]
         undefended = self.plain_logits(x).exp()[:, 1]
         clock.lap("classify")
@@ -196,6 +198,11 @@ class MedFedPure(nn.Module):
                 purified=x_pur[i].cpu(),
                 attention=output.attention[i].cpu(),
                 expert_probabilities=experts[i].cpu(),
+                expert_shares=explanation.shares[i].cpu(),
+                operating_point=explanation.operating_point,
+                overall_share=float(explanation.overall[i]),
+                expert_maps=None if explanation.maps is None else explanation.maps[i].cpu(),
+                tumour_map=None if explanation.mixed is None else explanation.mixed[i].cpu(),
                 tumour_probability=float(defended[i]),
                 tumour_probability_undefended=float(undefended[i]),
                 tumour_probability_unpurified=float(unpurified[i]),

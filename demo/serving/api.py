@@ -36,6 +36,10 @@ The object holds exactly these keys:
 - t_star (integer): purification depth, in diffusion steps, 0 to 999
 - attention (array): weight of each expert; the weights add up to 1
 - expert_probabilities (array): tumour probability of each expert on the purified scan
+- expert_shares (array): each expert's share of the log-odds of tumour_probability
+- operating_point (number): plus the shares, it is the log-odds of tumour_probability
+- overall_share (number): part of the shares' sum that comes from global features, not from a
+  tumour map
 - timings_ms (object): milliseconds of detect, purify, classify, total
 - seed (integer): seed of the purifier's noise; equal scans and seeds give equal numbers
 - kind (string): picture, DICOM or NIfTI

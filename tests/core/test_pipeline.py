@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,7 @@ from core.weights import (
     save_part,
     save_system_file,
 )
+from tests.small_system import small_config
 from train.calibration.thresholds import store_thresholds
 
 SPLIT = "0" * 64
@@ -51,6 +53,9 @@ NUMBERS = {
     "t_star",
     "attention",
     "expert_probabilities",
+    "expert_shares",
+    "operating_point",
+    "overall_share",
     "tumour_probability",
     "tumour_probability_undefended",
     "tumour_probability_unpurified",
@@ -96,6 +101,11 @@ def test_a_reading_holds_every_intermediate(
         torch.tensor(d.tumour_probability), (d.attention * d.expert_probabilities).sum()
     )
     assert d.is_tumour is (d.tumour_probability >= 0.5)
+    log_odds = math.log(d.tumour_probability / (1 - d.tumour_probability))
+    total = d.expert_shares.sum().item() + d.operating_point
+    assert total == pytest.approx(log_odds, abs=1e-4)
+    assert d.tumour_map is None and d.expert_maps is None
+    assert d.overall_share == pytest.approx(d.expert_shares.sum().item())
     assert list(d.timings_ms) == ["detect", "purify", "classify", "total"]
     assert d.timings_ms["total"] == pytest.approx(sum(list(d.timings_ms.values())[:3]))
     assert set(json.loads(json.dumps(d.to_dict()))) == NUMBERS
@@ -335,3 +345,19 @@ def test_loading_fetches_no_imagenet_weights(tiny_system: MedFedPure, tmp_path: 
     system = build(replace(tiny_system.config, moe=full))
     system.config = replace(system.config, moe=replace(full, pretrained=True))
     assert not load(save(system, tmp_path)).config.moe.pretrained
+
+
+def test_readings_hold_tumour_maps_where_the_experts_make_them() -> None:
+    plain = small_config()
+    system = build(replace(plain, moe=replace(plain.moe, map_width=8)))
+    x = torch.rand(2, 1, 224, 224)
+    readings = system.read_batch(x, [0, 1])
+    for i, d in enumerate(readings):
+        assert d.expert_maps is not None and d.tumour_map is not None
+        assert d.expert_maps.shape == (2, 56, 56)
+        by_hand = (d.attention[:, None, None] * d.expert_maps).sum(0)
+        torch.testing.assert_close(d.tumour_map, by_hand)
+        with torch.no_grad():
+            found = system.classifier.model.outputs(d.purified[None]).maps[1]
+        torch.testing.assert_close(d.expert_maps[1], found.cells[0].sigmoid(), atol=1e-5, rtol=1e-4)
+        assert "tumour_map" not in d.to_dict() and d.seed == i

@@ -1,0 +1,65 @@
+"""Tumour map: where an expert sees a tumour, cell by cell; its answer is pooled from the cells.
+
+An answer that is pooled from a map cannot disagree with it (Pinheiro and Collobert 2015). The
+global features have at most half of the weight.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+CELL = 4  # pixels of the scan along one side of a cell
+FINER = 2  # cells along one side of a place of the feature maps that they are made of
+SHARPNESS = 4.0  # r of the pooling: towards 0 it is the mean, towards infinity the maximum
+FIRST_LOGIT = -2.0  # of an untrained map: most cells hold no tumour
+
+
+class TumourMap(NamedTuple):
+    """Map of B scans, and the two parts whose sum is the answer, in log-odds of a tumour."""
+
+    cells: Tensor  # (B, h, w)
+    local: Tensor  # (B,) pooled from the cells
+    overall: Tensor  # (B,) of the global features
+
+
+class TumourMapHead(nn.Module):
+    """Tumour map from the maps of several stages of a backbone, and the log-odds pooled from it.
+
+    log-odds = (1 - s) (a LSE_r(cells) + b) + s g, where LSE_r(c) = (1 / r) log mean exp(r c), g is
+    the log-odds of the global features, and s is at most .5.
+    """
+
+    def __init__(self, channels: Sequence[int], width: int, cells: int) -> None:
+        super().__init__()
+        self.places = cells // FINER
+        self.laterals = nn.ModuleList(nn.Conv2d(c, width, 1) for c in channels)
+        self.mix = nn.Conv2d(width, width, 3, padding=1)
+        self.out = nn.Conv2d(width, FINER**2, 1)
+        self.scale = nn.Parameter(torch.ones(()))
+        self.shift = nn.Parameter(torch.zeros(()))
+        self.balance = nn.Parameter(torch.zeros(()))
+        nn.init.constant_(self.out.bias, FIRST_LOGIT)  # type: ignore[arg-type]
+
+    def forward(self, stages: Sequence[Tensor], overall: Tensor) -> TumourMap:
+        """Return the tumour map of stages (B, C_i, h_i, w_i) and global log-odds (B,)."""
+        maps = [
+            F.interpolate(lateral(x), (self.places, self.places), mode="bilinear")
+            for lateral, x in zip(self.laterals, stages, strict=True)
+        ]
+        mixed = F.relu(self.mix(F.relu(torch.stack(maps).sum(0))))
+        cells = F.pixel_shuffle(self.out(mixed).float(), FINER)[:, 0]
+        share = 0.5 * self.balance.sigmoid()
+        pooled = self.scale * pool_cells(cells) + self.shift
+        return TumourMap(cells, (1 - share) * pooled, share * overall.float())
+
+
+def pool_cells(cells: Tensor, sharpness: float = SHARPNESS) -> Tensor:
+    """Return (1 / r) log mean exp(r c) of cells (B, h, w): between their mean and maximum, (B,)."""
+    flat = cells.flatten(1)
+    return (torch.logsumexp(sharpness * flat, 1) - math.log(flat.shape[1])) / sharpness
