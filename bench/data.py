@@ -11,7 +11,7 @@ import torch
 from train.data.cifar import read_cifar
 from train.data.corpus import CIFAR10, Corpus, load_fold
 from train.data.dataset import ScanDataset
-from train.data.partition import Row, assign, list_rows
+from train.data.partition import assign, list_fold_rows, list_rows
 from train.data.scanner_shift import shift
 from train.federated.experiment import Experiment
 
@@ -35,11 +35,7 @@ def hospital_test_scans(
     else:
         test = load_fold(experiment.protocol, "test", root, cache=cache, manifests=manifests)
     config, known = experiment.config.partition, list_rows(corpus)
-    rows = []
-    for cell, group in zip(test.cells, test.groups, strict=True):
-        source, label = cell.rsplit("/", 1)
-        rows.append(Row("test", source, int(label), group))
-    owners = assign([*known, *rows], config)
+    owners = assign([*known, *list_fold_rows(test, "test")], config)
     if owners[: len(known)] != assign(known, config):
         raise ValueError("the test scans change who trains on what: the partition is not settled")
     parts = []

@@ -36,32 +36,48 @@ def count_scans(
     return found
 
 
-def draw(rows: Sequence[Row], clients: Sequence[int], title: str) -> Image.Image:
+def draw(
+    rows: Sequence[Row], clients: Sequence[int], config: PartitionConfig, title: str
+) -> Image.Image:
     """Draw each client's training scans as a bar by source and label, all folds in numbers."""
-    found = count_scans(rows, clients)
+    found, font = count_scans(rows, clients), ImageFont.load_default(13)
     cells = sorted({(row.source, row.label) for row in rows})
     longest = max(_count_fold(c, "train") for c in found.values())
-    height = TOP + len(found) * (BAR + GAP) + GAP
-    picture = Image.new("RGB", (LEFT + WIDTH + 190, height), "white")
-    pen, font = ImageDraw.Draw(picture), ImageFont.load_default(13)
+    names = {client: config.name_client(client) for client in found}
+    left = max(LEFT, 24 + int(max(font.getlength(name) for name in names.values())))
+    places = _place_legend([f"{source}, label {label}" for source, label in cells], left + WIDTH)
+    top = TOP + places[-1][1]
+    height = top + len(found) * (BAR + GAP) + GAP
+    picture = Image.new("RGB", (left + WIDTH + 190, height), "white")
+    pen = ImageDraw.Draw(picture)
     pen.text((12, 10), title, "black", ImageFont.load_default(16))
-    x = 12.0
-    for cell, colour in zip(cells, _choose_colours(len(cells)), strict=True):
-        text = f"{cell[0]}, label {cell[1]}"
-        pen.rectangle((x, 44, x + 12, 56), colour)
-        pen.text((x + 18, 42), text, "black", font)
-        x += 36 + pen.textlength(text, font)
+    for cell, (x, y), colour in zip(cells, places, _choose_colours(len(cells)), strict=True):
+        pen.rectangle((x, y + 44, x + 12, y + 56), colour)
+        pen.text((x + 18, y + 42), f"{cell[0]}, label {cell[1]}", "black", font)
     for line, (client, mine) in enumerate(found.items()):
-        y, x = TOP + line * (BAR + GAP), float(LEFT)
-        pen.text((12, y + 3), f"client {client}", "black", font)
+        y, x = top + line * (BAR + GAP), float(left)
+        pen.text((12, y + 3), names[client], "black", font)
         for cell, colour in zip(cells, _choose_colours(len(cells)), strict=True):
             step = WIDTH * mine["train", *cell] / longest
             pen.rectangle((x, y, max(x, x + step - 1), y + BAR), colour) if step else None
             x += step
         folds = " / ".join(str(_count_fold(mine, fold)) for fold in FOLDS)
-        pen.text((LEFT + WIDTH + 14, y + 3), folds, "black", font)
-    pen.text((LEFT + WIDTH + 14, 42), " / ".join(FOLDS), "black", font)
+        pen.text((left + WIDTH + 14, y + 3), folds, "black", font)
+    pen.text((left + WIDTH + 14, 42), " / ".join(FOLDS), "black", font)
     return picture
+
+
+def _place_legend(texts: Sequence[str], right: int) -> list[tuple[float, int]]:
+    """Return x, and y below the first line, of each text; a text past `right` begins a line."""
+    font, places = ImageFont.load_default(13), []
+    x, y = 12.0, 0
+    for text in texts:
+        width = 36 + font.getlength(text)
+        if x + width > right and x > 12:
+            x, y = 12.0, y + 20
+        places.append((x, y))
+        x += width
+    return places
 
 
 def main(argv: list[str]) -> int:
@@ -90,13 +106,13 @@ def main(argv: list[str]) -> int:
         clients = assign(rows, config)
         path = args.out / f"partition-{args.protocol}-{config.kind}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
-        draw(rows, clients, f"{args.protocol}: {_describe(config)}").save(path)
+        draw(rows, clients, config, f"{args.protocol}: {_describe(config)}").save(path)
     except (DataError, PresetError, ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     for client, mine in count_scans(rows, clients).items():
         cells = "  ".join(f"{'/'.join(map(str, cell))} {n}" for cell, n in sorted(mine.items()))
-        print(f"client {client}: {cells}")
+        print(f"{config.name_client(client)}: {cells}")
     print(f"written to {path}", file=sys.stderr)
     return 0
 
@@ -114,6 +130,7 @@ def _describe(config: PartitionConfig) -> str:
         "iid": "same mix everywhere",
         "dirichlet": f"Dirichlet({config.concentration:g})",
         "source": "by source",
+        "site": "by site",
     }[config.kind]
     shift = ", scanners differ" if config.scanner.is_on else ""
     return f"{config.num_clients} clients, {kind}{shift}, seed {config.seed}"

@@ -298,6 +298,26 @@ def test_cells_share_equally_and_near_duplicates_count_by_the_root_of_their_numb
     assert weights[6] == weights[7]
 
 
+def test_sources_weigh_the_same_and_one_of_a_single_class_half_of_that():
+    """By source and label: br35h 2 and 4 scans, tcga-lgg 1 and 1, ixi 3 of a healthy patient."""
+    cells = ["br35h/0"] * 2 + ["br35h/1"] * 4 + ["tcga-lgg/0", "tcga-lgg/1"] + ["ixi/0"] * 3
+    weights = compute_weights(cells, [0, 1, 2, 3, 4, 5, 6, 6, 7, 7, 7])
+    share = dict.fromkeys(("br35h", "tcga-lgg", "ixi"), 0.0)
+    for cell, weight in zip(cells, weights.tolist(), strict=True):
+        share[cell.split("/")[0]] += weight / weights.sum().item()
+    assert share == pytest.approx({"br35h": 2 / 5, "tcga-lgg": 2 / 5, "ixi": 1 / 5})
+    assert weights.tolist() == pytest.approx([1 / 2] * 2 + [1 / 4] * 4 + [1, 1] + [1 / 3] * 3)
+
+
+def test_a_patient_s_slices_weigh_by_the_root_of_their_number():
+    """Of one cell: a patient of nine slices, one of four, one of one: 3 to 2 to 1."""
+    groups = [0] * 9 + [1] * 4 + [2]
+    weights = compute_weights(["tcga-lgg/1"] * 14, groups)
+    assert weights[:9].tolist() == pytest.approx([1 / 18] * 9)
+    assert weights[9:13].tolist() == pytest.approx([1 / 12] * 4)
+    assert weights[13].item() == pytest.approx(1 / 6)
+
+
 def test_copies_in_another_cell_do_not_count():
     weights = compute_weights(["a", "a", "b", "b"], [0, 1, 0, 0])
     assert weights.tolist() == pytest.approx([0.5] * 4)

@@ -136,7 +136,11 @@ def batches(n: int, size: int) -> Iterator[range]:
 
 
 def compute_weights(cells: Sequence[object], groups: Sequence[int]) -> Tensor:
-    """Return weights (N,) float64: equal for all cells; n near-duplicates count as sqrt(n)."""
+    """Return weights (N,) float64: equal for all cells; each of n scans of a group counts n^-.5.
+
+    A source of two classes has two cells, so that one of healthy scans alone counts half of it. A
+    group is a patient where one is known, else near-duplicates.
+    """
     sizes = Counter(zip(cells, groups, strict=True))
     weights = torch.tensor(
         [sizes[key] ** -0.5 for key in zip(cells, groups, strict=True)], dtype=torch.float64

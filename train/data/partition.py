@@ -19,9 +19,24 @@ from train.data.corpus import Corpus
 from train.data.dataset import ScanDataset
 from train.data.errors import DataError
 from train.data.scanner_shift import ScannerConfig, shift
-from train.data.split import FOLDS, Manifest
+from train.data.source_tables import COLLECTION, IXI, TCGA
+from train.data.sources import BR35H
+from train.data.split import ASIDE, FOLDS, Manifest
+from train.data.split_patients import find_site
 
-KINDS = ("iid", "dirichlet", "source")
+KINDS = ("iid", "dirichlet", "source", "site")
+# hospitals of a partition by site -> the site whose scans they hold
+HOSPITALS = {
+    "TCGA-DU": f"{TCGA}/DU",
+    "TCGA-HT": f"{TCGA}/HT",
+    "TCGA-CS": f"{TCGA}/CS",
+    "TCGA-FG+EZ": f"{TCGA}/FG",
+    "IXI": IXI,
+    **{f"{COLLECTION} {i}": COLLECTION for i in (1, 2, 3)},
+    **{f"{BR35H} {i}": BR35H for i in (1, 2)},
+}
+# IXI is healthy people alone: their hospital holds this share of a hospital's scans of these too
+GUESTS = {COLLECTION: 0.25, BR35H: 0.25}
 MAX_DRAWS = 200  # from the Dirichlet, until every client can train
 
 
@@ -32,8 +47,9 @@ class PartitionConfig:
     `iid`: the same mix everywhere. `dirichlet`: each class in shares drawn from a symmetric
     Dirichlet(`concentration`), drawn again until each client has `min_scans` training scans of at
     least two classes. `source`: each hospital holds scans of one source alone; sources get
-    hospitals by their size. With `max_scans` above 0 a client learns from that many of its training
-    scans, evenly spaced, and validates on a tenth as many.
+    hospitals by their size. `site`: the ten HOSPITALS, patients where their scans were made as far
+    as that is known. With `max_scans` above 0 a client learns from that many of its training scans,
+    evenly spaced, and validates on a tenth as many.
     """
 
     kind: str = "iid"
@@ -47,12 +63,21 @@ class PartitionConfig:
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
             raise ValueError(f"kind must be one of {', '.join(KINDS)}, got {self.kind!r}")
+        if self.kind == "site" and self.num_clients != len(HOSPITALS):
+            raise ValueError(
+                f"a partition by site has {len(HOSPITALS)} hospitals: num_clients must be "
+                f"{len(HOSPITALS)}, got {self.num_clients}"
+            )
         if self.num_clients < 1 or self.min_scans < 1 or not self.concentration > 0:
             raise ValueError(
                 f"num_clients and min_scans must be 1 or more, concentration positive, got {self}"
             )
         if self.max_scans and self.max_scans < max(self.min_scans, 10):
             raise ValueError(f"max_scans must be 0, or 10 and min_scans or more, got {self}")
+
+    def name_client(self, client: int) -> str:
+        """Name a client by its number, and by its hospital where that is a site."""
+        return list(HOSPITALS)[client] if self.kind == "site" else f"client {client}"
 
 
 class Row(NamedTuple):
@@ -62,26 +87,32 @@ class Row(NamedTuple):
     source: str
     label: int
     group: int
+    site: str = ""  # see `find_site`; empty without a manifest
 
 
 def list_rows(data: Manifest | Corpus) -> list[Row]:
     """List one row a scan: a manifest in its order, a corpus training scans first."""
     if isinstance(data, Manifest):
-        return [Row(e.fold, e.source, e.record.label, e.group) for e in data.entries]
-    rows = []
-    for fold, part in (("train", data.train), ("val", data.val)):
-        for cell, group in zip(part.cells, part.groups, strict=True):
-            source, label = cell.rsplit("/", 1)
-            rows.append(Row(fold, source, int(label), group))
-    return rows
+        return [Row(e.fold, e.source, e.record.label, e.group, find_site(e)) for e in data.entries]
+    return [*list_fold_rows(data.train, "train"), *list_fold_rows(data.val, "val")]
+
+
+def list_fold_rows(data: ScanDataset, fold: str) -> list[Row]:
+    """List one row a scan of a fold, in its order."""
+    sites = [find_site(e) for e in data.entries] or [""] * len(data)
+    facts = zip(data.sources, data.labels.tolist(), data.groups, sites, strict=True)
+    return [Row(fold, *fact) for fact in facts]
 
 
 def assign(rows: Sequence[Row], config: PartitionConfig) -> list[int]:
     """Return the client, 0 to num_clients - 1, of each row; equal seeds give equal clients.
 
     Raises:
-        DataError: a client would have too few scans or classes to train, or none to validate.
+        DataError: a client would have too few scans or classes to train, or none to validate, or
+            the scans are not those of the hospitals of a partition by site.
     """
+    if config.kind == "site":
+        rows = _place_at_sites(rows)
     homes = _place_groups(rows)
     problem = ""
     for draw in range(MAX_DRAWS if config.kind == "dirichlet" else 1):
@@ -99,20 +130,27 @@ def assign(rows: Sequence[Row], config: PartitionConfig) -> list[int]:
 def select_client_corpus(corpus: Corpus, config: PartitionConfig, client: int) -> Corpus:
     """Return one client's part of a corpus, with its scanner shift.
 
+    In a partition by site the sites are its sources: a few near-duplicates that another source
+    holds too weigh no more in training than their group does.
+
     Raises:
         ValueError: there is no such client.
         DataError: a client would have too few scans.
     """
     if not 0 <= client < config.num_clients:
         raise ValueError(f"client must be in [0, {config.num_clients - 1}], got {client}")
-    mine = [i for i, c in enumerate(assign(list_rows(corpus), config)) if c == client]
+    rows = list_rows(corpus)
+    mine = [i for i, c in enumerate(assign(rows, config)) if c == client]
+    placed = _place_at_sites(rows) if config.kind == "site" else rows
     cut = len(corpus.train)
     inside = [i for i in mine if i < cut], [i - cut for i in mine if i >= cut]
 
     def select(data: ScanDataset, keep: list[int], offset: int) -> ScanDataset:
         names = [i + offset for i in keep]
         part = data.pick(keep)
-        return replace(part, scans=shift(part.scans, config.scanner, config.seed, client, names))
+        cells = [f"{placed[i].source}/{placed[i].label}" for i in names]
+        scans = shift(part.scans, config.scanner, config.seed, client, names)
+        return replace(part, scans=scans, cells=cells)
 
     train, val = select(corpus.train, inside[0], 0), select(corpus.val, inside[1], cut)
     if config.max_scans:
@@ -123,11 +161,32 @@ def select_client_corpus(corpus: Corpus, config: PartitionConfig, client: int) -
     return replace(corpus, train=train, val=val)
 
 
+def _place_at_sites(rows: Sequence[Row]) -> list[Row]:
+    """Return the rows with the site of their group in their fold as source.
+
+    A group is where its patient was scanned, or else where most of its scans are from.
+    """
+    sites = list(dict.fromkeys(HOSPITALS.values()))
+    if (found := {row.site for row in rows}) != set(sites):
+        raise DataError(
+            f"a partition by site needs scans of {', '.join(sites)}, as protocol 'patients' has "
+            f"them, found {', '.join(sorted(found - {''})) or 'none'}"
+        )
+    votes: dict[tuple[int, str], Counter[str]] = {}
+    for row in rows:
+        votes.setdefault((row.group, row.fold), Counter())[row.site] += 1
+    homes = {}
+    for group, counts in votes.items():
+        known = [site for site in counts if site not in GUESTS]
+        homes[group] = known[0] if known else min(counts, key=lambda site: (-counts[site], site))
+    return [row._replace(source=homes[row.group, row.fold]) for row in rows]
+
+
 def _place_groups(rows: Sequence[Row]) -> dict[tuple[str, str, int], dict[int, int]]:
     """Return (fold, source, label) -> {group dealt there: its scans in that fold}."""
     homes: dict[tuple[str, str, int], dict[int, int]] = {}
     placed: set[int] = set()
-    for fold in FOLDS:
+    for fold in (*FOLDS, ASIDE):
         members: dict[int, list[Row]] = {}
         for row in rows:
             if row.fold == fold and row.group not in placed:
@@ -158,7 +217,15 @@ def _compute_shares(
         return {
             (s, label): np.array([float(c in sources[s]) for c in range(n)]) for s, label in cells
         }
+    if config.kind == "site":
+        return {(site, label): _share_site(site) for site, label in cells}
     return dict.fromkeys(cells, np.ones(n))
+
+
+def _share_site(site: str) -> np.ndarray:
+    own = [float(site == home) for home in HOSPITALS.values()]
+    own[list(HOSPITALS).index("IXI")] += GUESTS.get(site, 0.0)
+    return np.array(own)
 
 
 def _allot_clients(sizes: Counter[str], n: int) -> dict[str, range]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from dataclasses import replace
 
@@ -14,7 +15,7 @@ from train.data.corpus import Corpus
 from train.data.dataset import ScanDataset, compute_weights
 from train.data.errors import DataError
 from train.data.partition import (
-    KINDS,
+    HOSPITALS,
     PartitionConfig,
     Row,
     assign,
@@ -22,13 +23,29 @@ from train.data.partition import (
     select_client_corpus,
 )
 from train.data.scanner_shift import ScannerConfig, shift
-from train.data.split import FOLDS, read_manifest
+from train.data.source_tables import COLLECTION, IXI, TCGA
+from train.data.sources import BR35H
+from train.data.split import FOLDS, Manifest, read_manifest
 from train.partition_figure import count_scans, draw, main
+
+KINDS = ("iid", "dirichlet", "source")  # of partitions that any protocol allows
+SITE = PartitionConfig(kind="site")
 
 
 @pytest.fixture(scope="module")
 def rows() -> list[Row]:
     return list_rows(read_manifest("multi-source"))
+
+
+@pytest.fixture(scope="module")
+def patients() -> Manifest:
+    return read_manifest("patients")
+
+
+@pytest.fixture(scope="module")
+def sites(patients) -> list[str]:
+    """Return the hospital of each scan of 'patients'."""
+    return [SITE.name_client(c) for c in assign(list_rows(patients), SITE)]
 
 
 def small_corpus(count: int = 240) -> Corpus:
@@ -162,6 +179,134 @@ def test_settings_out_of_range_are_refused(changes):
         select_client_corpus(small_corpus(), PartitionConfig(), 10)
 
 
+@pytest.mark.parametrize(
+    ("protocol", "kind", "digest"),
+    [
+        ("multi-source", "iid", "8cb799a15c1f8109"),
+        ("multi-source", "dirichlet", "6703d4e68888d8dd"),
+        ("multi-source", "source", "f044107527091232"),
+        ("leak-free", "iid", "0397073f7fa38b1a"),
+        ("leak-free", "dirichlet", "85530d090fef2ed9"),
+    ],
+)
+def test_hospitals_that_trained_keep_their_scans(protocol, kind, digest):
+    clients = assign(list_rows(read_manifest(protocol)), PartitionConfig(kind=kind))
+    assert hashlib.sha256(bytes(clients)).hexdigest().startswith(digest)
+
+
+# --- by site -------------------------------------------------------------------------------------
+
+
+def test_there_are_ten_hospitals_by_site():
+    assert [SITE.name_client(c) for c in range(10)] == [
+        "TCGA-DU",
+        "TCGA-HT",
+        "TCGA-CS",
+        "TCGA-FG+EZ",
+        "IXI",
+        "brain-tumor-mri 1",
+        "brain-tumor-mri 2",
+        "brain-tumor-mri 3",
+        "br35h 1",
+        "br35h 2",
+    ]
+    assert PartitionConfig().name_client(3) == "client 3"
+
+
+def test_no_patient_and_no_group_is_at_two_hospitals(patients, sites):
+    holders: dict[object, set[str]] = {}
+    for entry, site in zip(patients.entries, sites, strict=True):
+        holders.setdefault(entry.group, set()).add(site)
+        if entry.patient:
+            holders.setdefault((entry.source, entry.patient), set()).add(site)
+    assert len(holders) > 1400
+    assert {len(found) for found in holders.values()} == {1}
+
+
+def test_patients_whose_site_is_known_are_there(patients, sites):
+    for entry, site in zip(patients.entries, sites, strict=True):
+        if entry.source == TCGA:
+            name = entry.patient.split("_")[0].replace("EZ", "FG").replace("FG", "FG+EZ")
+            assert site == f"TCGA-{name}"
+        elif entry.source == IXI:
+            assert site == "IXI"
+
+
+def test_every_hospital_trains_and_validates_on_both_classes(patients, sites):
+    counts = Counter(
+        (s, e.fold, e.record.label) for e, s in zip(patients.entries, sites, strict=True)
+    )
+    for site in HOSPITALS:
+        for fold in FOLDS:
+            assert min(counts[site, fold, 0], counts[site, fold, 1]) >= 6, (site, fold)
+    assert [counts["TCGA-HT", "train", label] for label in (0, 1)] == [272 + 35, 371]
+    assert counts["IXI", "train", 1] / counts["IXI", "train", 0] == pytest.approx(0.18, abs=0.03)
+
+
+@pytest.mark.parametrize("source", [COLLECTION, BR35H])
+def test_sources_without_sites_share_their_hospitals_evenly(patients, sites, source):
+    """Each holds an equal share, and the one of IXI a quarter of that."""
+    trained = Counter(
+        s
+        for e, s in zip(patients.entries, sites, strict=True)
+        if e.fold == "train" and (s.startswith(source) or (s == "IXI" and e.source == source))
+    )
+    own = [trained[name] for name in HOSPITALS if name.startswith(source)]
+    assert len(own) == {COLLECTION: 3, BR35H: 2}[source]
+    assert max(own) - min(own) <= 3
+    assert trained["IXI"] / own[0] == pytest.approx(0.25, abs=0.04)
+
+
+def test_by_site_the_seed_decides_and_test_scans_do_not_matter(patients, sites):
+    rows = list_rows(patients)
+    known = [i for i, row in enumerate(rows) if row.fold in ("train", "val")]
+    alone = assign([rows[i] for i in known], SITE)
+    assert [SITE.name_client(c) for c in alone] == [sites[i] for i in known]
+    other = assign(rows, replace(SITE, seed=1))
+    moved = Counter(a for a, c in zip(sites, other, strict=True) if a != SITE.name_client(c))
+    assert moved["brain-tumor-mri 1"] > 0 and moved["TCGA-DU"] == moved["TCGA-FG+EZ"] == 0
+
+
+def test_at_a_hospital_the_sites_share_the_weight(patients, sites):
+    """Fifteen near-duplicates that Br35H holds of a patient weigh as that patient's scans."""
+
+    def fold(name: str) -> ScanDataset:
+        entries = [e for e in patients.entries if e.fold == name]
+        labels = [e.record.label for e in entries]
+        cells = [f"{e.source}/{y}" for e, y in zip(entries, labels, strict=True)]
+        scans = np.zeros((len(entries), 1, 1), dtype=np.uint8)
+        groups = [e.group for e in entries]
+        return ScanDataset(scans, torch.tensor(labels), cells, groups, entries=entries)
+
+    corpus = Corpus(fold("train"), fold("val"), patients.sha256, "patients")
+    names, parts = list(HOSPITALS), {}
+    for client in (2, 4, 7):
+        parts[names[client]] = select_client_corpus(corpus, SITE, client)
+    assert set(parts["TCGA-CS"].train.cells) == {"tcga-lgg/CS/0", "tcga-lgg/CS/1"}
+    assert "br35h" in {e.source for e in parts["TCGA-CS"].train.entries}
+    assert set(parts["brain-tumor-mri 3"].train.cells) == {"brain-tumor-mri/0", "brain-tumor-mri/1"}
+    assert set(parts["IXI"].train.cells) == {
+        "ixi/0",
+        *(f"{source}/{label}" for source in (BR35H, COLLECTION) for label in (0, 1)),
+    }
+    for name, part in parts.items():
+        files = [
+            e.file
+            for e, s in zip(patients.entries, sites, strict=True)
+            if s == name and e.fold == "train"
+        ]
+        assert sorted(e.file for e in part.train.entries) == files
+
+
+def test_by_site_needs_ten_clients_and_the_sites(rows):
+    with pytest.raises(ValueError, match=r"has 10 hospitals: num_clients must be 10, got 3"):
+        PartitionConfig(kind="site", num_clients=3)
+    with pytest.raises(DataError, match=r"needs scans of tcga-lgg/DU, .* found br35h, brain"):
+        assign(rows, SITE)
+    with pytest.raises(DataError, match=r"as protocol 'patients' has them, found none"):
+        assign(list_rows(small_corpus()), SITE)
+
+
 # --- scanner shift -------------------------------------------------------------------------------
 
 SHIFT = ScannerConfig(gamma=0.3, bias=0.3, noise=0.05)
@@ -203,8 +348,9 @@ def test_a_scanner_out_of_range_is_refused(changes):
 
 
 def test_the_picture_has_a_bar_for_every_client(rows):
-    short = draw(rows, assign(rows, PartitionConfig(num_clients=4)), "four")
-    long = draw(rows, assign(rows, PartitionConfig()), "ten")
+    four, ten = PartitionConfig(num_clients=4), PartitionConfig()
+    short = draw(rows, assign(rows, four), four, "four")
+    long = draw(rows, assign(rows, ten), ten, "ten")
     assert long.height > short.height
     assert len(long.convert("P", palette=Image.Palette.ADAPTIVE).getcolors() or []) > 4
 
@@ -213,6 +359,19 @@ def test_the_command_writes_picture_and_table(tmp_path, capsys):
     assert main(["--protocol", "leak-free", "--out", str(tmp_path)]) == 0
     assert (tmp_path / "partition-leak-free-iid.png").stat().st_size > 2000
     assert capsys.readouterr().out.count("client ") == 10
+
+
+def test_table_and_picture_name_the_hospitals(tmp_path, capsys, patients):
+    words = ["--protocol", "patients", "--kind", "site", "--out", str(tmp_path)]
+    assert main(words) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(":")[0] for line in lines] == list(HOSPITALS)
+    assert "train/tcga-lgg/1 651" in lines[0]
+    with Image.open(tmp_path / "partition-patients-site.png") as picture:
+        named = picture.convert("L").crop((0, 90, picture.width, picture.height))
+    rows, config = list_rows(patients), PartitionConfig()
+    numbered = draw(rows, assign(rows, config), config, "ten").convert("L")
+    assert named.width > numbered.width  # room for longer names
 
 
 def test_the_command_says_what_is_wrong(tmp_path, capsys, monkeypatch):
