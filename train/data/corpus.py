@@ -14,7 +14,7 @@ from train.data import split
 from train.data.cifar import read_cifar
 from train.data.dataset import ScanDataset, space_evenly
 from train.data.errors import DataError
-from train.data.mask_array import MaskArray, load_mask_array
+from train.data.masks import MaskArray, load_mask_array
 from train.data.sources import (
     ALL_SOURCES,
     Record,

@@ -11,7 +11,7 @@ import numpy as np
 
 from core.scan import SIZE
 from train.data.errors import DataError
-from train.data.masks import Outline, draw_mask, find_outlines
+from train.data.masks.drawing import Outline, draw_mask, find_outlines
 from train.data.sources import Record, load_cached
 
 SIDE = SIZE // 2  # of a mask: each cell is 2 x 2 pixels of the scan

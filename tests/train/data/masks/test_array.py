@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from train.data import mask_array
 from train.data.corpus import load_corpus
 from train.data.errors import DataError
-from train.data.mask_array import load_mask_array
+from train.data.masks import array, load_mask_array
 from train.data.sources import ALL_SOURCES, BR35H, find_records
 
 MASK = "brain-tumor-mri-masks/7.png"
@@ -70,7 +69,7 @@ def test_masks_are_drawn_once_and_anew_when_one_changes(four_sources, tmp_path, 
     before, _ = load_one(four_sources, GLIOMA, cache)
     assert np.array_equal(before, load_one(four_sources, GLIOMA)[0])
     with monkeypatch.context() as patch:
-        patch.setattr(mask_array, "_draw_all", lambda *_: pytest.fail("drawn again"))
+        patch.setattr(array, "_draw_all", lambda *_: pytest.fail("drawn again"))
         assert np.array_equal(load_one(four_sources, GLIOMA, cache)[0], before)
     Image.new("1", (512, 512), 1).save(four_sources / MASK)
     assert (load_one(four_sources, GLIOMA, cache)[0] == 255).all()
