@@ -224,16 +224,20 @@ def mixture_loss(
     beta: float,
     gamma: float,
     expert: float = 0.0,
+    smoothing: float = 0.0,
 ) -> Tensor:
     """Return cross-entropy + beta * squared L2 of the attention + gamma * entropy (Eq. 9-10).
 
     Mean over B. Differs from the paper: `expert` adds that multiple of the experts' mean
-    cross-entropy, so that an expert with little attention still learns (0: the paper's loss).
+    cross-entropy, so that an expert with little attention still learns, and `smoothing` smooths
+    the labels (both 0: the paper's loss).
     """
-    loss: Tensor = F.nll_loss(output.logits, y)
+    loss: Tensor = F.cross_entropy(output.logits, y, label_smoothing=smoothing)
     if expert:
         k = output.expert_logits.shape[1]
-        own = F.cross_entropy(output.expert_logits.flatten(0, 1), y.repeat_interleave(k))
+        own = F.cross_entropy(
+            output.expert_logits.flatten(0, 1), y.repeat_interleave(k), label_smoothing=smoothing
+        )
         loss = loss + expert * own
     if beta:
         squares = [p.square().sum() for p in model.attention.parameters()]

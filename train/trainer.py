@@ -19,10 +19,10 @@ from timm.optim import create_optimizer_v2
 from torch import Tensor, nn
 
 from train.checkpointing import read_state, write_state
-from train.data.dataset import ScanDataset
+from train.data.dataset import Sample, ScanDataset
 from train.device import pick_device
 
-LossFn = Callable[[nn.Module, Tensor, Tensor, torch.Generator], Tensor]
+LossFn = Callable[[nn.Module, Sample, torch.Generator], Tensor]
 ValidateFn = Callable[[nn.Module], dict[str, float]]
 ReportFn = Callable[[str], None]
 ProgressFn = Callable[[int, int, float], None]
@@ -143,11 +143,11 @@ def fit(
         index = torch.multinomial(
             data.weights, config.batch_size, replacement=True, generator=generator
         )
-        x, y = data.batch(index, device)
+        sample = data.sample(index, device)
         model.train()
         # only dropout draws from the global state
         torch.manual_seed(config.seed * 1_000_003 + now)
-        loss = loss_fn(model, x, y, generator)
+        loss = loss_fn(model, sample, generator)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), config.clip)

@@ -32,8 +32,8 @@ class Mean(nn.Module):
 
 
 def build(settings, corpus, device, system, calm):
-    def loss(model, x, y, generator):
-        return (x.mean() - model.level).square().sum()
+    def loss(model, sample, generator):
+        return (sample.x.mean() - model.level).square().sum()
 
     return Recipe(settings.fit, loss, lambda model: {"score": float(model.level)})
 

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from train import checkpointing, trainer
-from train.data.dataset import ScanDataset, batches, compute_weights
+from train.data.dataset import Sample, ScanDataset, batches, compute_weights
 from train.trainer import FitConfig, fit
 
 CPU = torch.device("cpu")
@@ -56,7 +56,8 @@ class Toy(nn.Module):
         return self.net(x)
 
 
-def loss(model: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator) -> Tensor:
+def loss(model: nn.Module, sample: Sample, generator: torch.Generator) -> Tensor:
+    x, y = sample[:2]
     return F.cross_entropy(model(x + 0.1 * torch.randn(x.shape, generator=generator)), y)
 
 
@@ -122,8 +123,8 @@ def test_no_scans_are_refused(data):
 def test_a_loss_that_is_no_number_stops_before_it_is_saved(data, tmp_path):
     path = tmp_path / "toy.state"
 
-    def broken(model, x, y, generator):
-        return loss(model, x, y, generator) * float("nan")
+    def broken(model, sample, generator):
+        return loss(model, sample, generator) * float("nan")
 
     with pytest.raises(FloatingPointError, match="lower lr"):
         run(data, loss=broken, checkpoint=path)

@@ -35,8 +35,25 @@ def augment(x: Tensor, config: AugmentConfig, generator: torch.Generator) -> Ten
     """Return augmented copies of scans (B, C, H, W) in [0, 1], of the same shape and range."""
     x = _change_intensity(_transform(x, config, generator), config, generator)
     if config.erase:
-        x = _erase(x, config.erase, generator)
+        x = x.masked_fill(_draw_rectangles(x, config.erase, generator), 0.0)
     return x.clamp(0, 1)
+
+
+def augment_with_masks(
+    x: Tensor, masks: Tensor, config: AugmentConfig, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Return augmented scans (B, C, H, W) and their masks (B, 1, H, W), moved as the scans are.
+
+    A rectangle that touches a tumour is not erased.
+    """
+    both = _transform(torch.cat([x, masks], 1), config, generator)
+    x, masks = both[:, :-1], both[:, -1:]
+    x = _change_intensity(x, config, generator)
+    if config.erase:
+        erased = _draw_rectangles(x, config.erase, generator)
+        is_free = (masks * erased).flatten(1).amax(1) == 0
+        x = x.masked_fill(erased & is_free.view(-1, 1, 1, 1), 0.0)
+    return x.clamp(0, 1), masks
 
 
 def _transform(x: Tensor, c: AugmentConfig, g: torch.Generator) -> Tensor:
@@ -84,7 +101,8 @@ def _change_intensity(x: Tensor, c: AugmentConfig, g: torch.Generator) -> Tensor
     return x
 
 
-def _erase(x: Tensor, share: float, g: torch.Generator) -> Tensor:
+def _draw_rectangles(x: Tensor, share: float, g: torch.Generator) -> Tensor:
+    """Mark a rectangle in a share of the scans, bool (B, 1, H, W)."""
     b, _, h, w = x.shape
     size = 0.08 + 0.14 * torch.rand(b, 2, generator=g)
     centre = torch.rand(b, 2, generator=g)
@@ -94,7 +112,7 @@ def _erase(x: Tensor, share: float, g: torch.Generator) -> Tensor:
         (z - centre[:, 1:, None]).abs() < size[:, 1:, None] / 2
     )
     inside &= _draw_flags(b, share, g).view(-1, 1, 1)
-    return x.masked_fill(inside[:, None].to(x.device), 0.0)
+    return inside[:, None].to(x.device)
 
 
 def _draw_symmetric(b: int, g: torch.Generator) -> Tensor:

@@ -24,6 +24,15 @@ class Batch(NamedTuple):
     seeds: list[int]
 
 
+class Sample(NamedTuple):
+    """B scans to train on, on the device; the last two are None where no masks are known."""
+
+    x: Tensor  # (B, C, H, W) in [0, 1]
+    y: Tensor  # (B,)
+    masks: Tensor | None = None  # (B, 1, 112, 112) the tumour's share of each cell
+    is_outlined: Tensor | None = None  # (B,) bool: the mask is known; it is of healthy scans
+
+
 @dataclass(frozen=True)
 class ScanDataset:
     """Scans of one fold with labels; uint8 until a batch is drawn.
@@ -90,6 +99,15 @@ class ScanDataset:
         x = from_uint8(self.scans[rows])
         x = x[:, None] if x.ndim == 3 else x
         return x.to(device), self.labels[torch.as_tensor(rows)].to(device)
+
+    def sample(self, index: Tensor, device: torch.device) -> Sample:
+        """Return the scans of these rows with labels and masks, on the device."""
+        x, y = self.batch(index, device)
+        if self.masks is None or self.is_outlined is None:
+            return Sample(x, y)
+        rows = np.asarray(index)
+        masks = from_uint8(self.masks[rows])[:, None].to(device)
+        return Sample(x, y, masks, torch.from_numpy(self.is_outlined[rows]).to(device))
 
     def batches(self, size: int, device: torch.device) -> Sequence[Batch]:
         """Return the scans in order, `size` at a time; each batch is decoded when it is read."""

@@ -77,8 +77,8 @@ def _strip(
     x: Tensor, head: Tensor, masks: Tensor, share: float, g: torch.Generator
 ) -> tuple[Tensor, Tensor]:
     """Keep what lies deep in the head; not where most of a tumour would be lost."""
-    width = 2 * int(torch.randint(3, 7, (1,), generator=g)) * x.shape[-1] // 112 + 1
-    brain = -F.max_pool2d(-head.float(), width, 1, width // 2)
+    depth = round(int(torch.randint(3, 7, (1,), generator=g)) * x.shape[-1] / 112)
+    brain = -F.max_pool2d(-head.float(), 2 * depth + 1, 1, depth)
     count = len(x)
     kept = masks[:count] * brain
     is_kept = kept.sum((1, 2, 3)) >= 0.7 * masks[:count].sum((1, 2, 3))

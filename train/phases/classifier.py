@@ -10,18 +10,21 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from core.attacks import PGD
-from core.attacks.base import gradient, noise_in_ball, project
+from core.attacks.base import noise_in_ball, project
 from core.attacks.threat_models import PAPER_EPS
-from core.moe import MixtureOfExperts, mixture_loss
-from train.data.augment import AugmentConfig, augment
+from core.moe import MixtureOfExperts, MixtureOutput, mixture_loss
+from train.data.augment import AugmentConfig, augment, augment_with_masks
 from train.data.corpus import Corpus
-from train.data.dataset import ScanDataset, batches
+from train.data.dataset import Sample, ScanDataset, batches
+from train.data.styles import StyleConfig, restyle
 from train.device import autocast, autocast_logits
 from train.phases.fedem import em_loss
+from train.phases.map_loss import compute_map_loss
 from train.phases.phase import Phase, Recipe, SystemFn
-from train.trainer import FitConfig
+from train.trainer import FitConfig, LossFn
 
 OBJECTIVES = ("mixture", "em")
+UNCHANGED = StyleConfig(share=0.0)
 
 
 @dataclass(frozen=True)
@@ -31,7 +34,10 @@ class ClassifierConfig:
     `adv_eps` 0 trains the plain classifier. Otherwise a share `adv_clean` of each batch stays clean
     and the rest gets perturbations of up to adv_eps, found by `adv_steps` gradient steps from a
     random start (one: FGSM-RS, Wong et al. 2020). `objective` is 'mixture', or 'em': the M-step of
-    FedEM for a gate of the client; beta, gamma and expert_loss must then be 0.
+    FedEM for a gate of the client; beta, gamma and expert_loss must then be 0. Labels count as
+    1 - smoothing and the rest of the classes as smoothing / (C - 1). `map_loss` is the weight of
+    the tumour maps' loss where the data have masks, and `map_attack` its weight in what an
+    adversarial example is to make large.
     """
 
     beta: float = 1e-4
@@ -40,6 +46,9 @@ class ClassifierConfig:
     adv_eps: float = 0.018
     adv_steps: int = 1
     adv_clean: float = 0.25
+    smoothing: float = 0.0
+    map_loss: float = 0.0
+    map_attack: float = 0.0
     objective: str = "mixture"
 
     def __post_init__(self) -> None:
@@ -51,6 +60,8 @@ class ClassifierConfig:
                 "beta, gamma and expert_loss must be 0 with objective 'em', "
                 f"got {self.beta}, {self.gamma} and {self.expert_loss}"
             )
+        if self.map_loss < 0 or self.map_attack < 0 or not 0 <= self.smoothing < 1:
+            raise ValueError(f"smoothing, map_loss or map_attack out of range in {self}")
         if self.adv_eps < 0 or self.adv_steps < 1 or not 0 <= self.adv_clean <= 1:
             raise ValueError(f"adv_eps, adv_steps or adv_clean out of range in {self}")
 
@@ -62,53 +73,86 @@ class ClassifierPhase:
     fit: FitConfig = field(default_factory=FitConfig)
     warmup: FitConfig = field(default_factory=FitConfig)
     loss: ClassifierConfig = field(default_factory=ClassifierConfig)
+    styles: StyleConfig = field(default_factory=StyleConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
 
 
 def build_loss(
-    config: ClassifierConfig, changes: AugmentConfig
-) -> Callable[[nn.Module, Tensor, Tensor, torch.Generator], Tensor]:
-    """Build the loss of one batch: augment, attack, classify."""
+    config: ClassifierConfig, changes: AugmentConfig, styles: StyleConfig = UNCHANGED
+) -> LossFn:
+    """Build the loss of one batch: restyle, augment, attack, classify."""
 
-    def loss(model: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator) -> Tensor:
+    def loss(model: nn.Module, sample: Sample, generator: torch.Generator) -> Tensor:
         if not isinstance(model, MixtureOfExperts):
             raise TypeError(f"expected a MixtureOfExperts, got {type(model).__name__}")
         if config.objective == "em" and model.config.gate != "client":
             raise ValueError(f"objective 'em' needs gate 'client', got {model.config.gate!r}")
         # An expert sees averages, so an L-inf ball on its grid is as large as on the scan's own:
         # augmenting and attacking at the finest grid in use saves most of the work.
-        x = augment(F.avg_pool2d(x, x.shape[-1] // max(model.config.sides)), changes, generator)
+        x = F.avg_pool2d(sample.x, sample.x.shape[-1] // max(model.config.sides))
+        sample = sample._replace(x=x)
+        if config.map_loss or styles.share:
+            sample = _vary(sample, changes, styles, generator)
+        else:
+            sample = sample._replace(x=augment(x, changes, generator))
         if config.adv_eps:
-            x = _attack_batch(model, x, y, config, generator)
-        x = x.contiguous(memory_format=torch.channels_last)
-        with autocast(x.device):
-            output = model.outputs(x)
+            sample = sample._replace(x=_attack_batch(model, sample, config, generator))
+        output = _compute_outputs(model, sample.x)
         if config.objective == "em":
-            return em_loss(output, y)
-        return mixture_loss(
-            output, y, model, beta=config.beta, gamma=config.gamma, expert=config.expert_loss
-        )
+            return em_loss(output, sample.y)
+        loss = mixture_loss(
+            output, sample.y, model, beta=config.beta, gamma=config.gamma,
+            expert=config.expert_loss, smoothing=config.smoothing,
+        )  # fmt: skip
+        return loss + config.map_loss * _compute_map_loss(output, sample)
 
     return loss
 
 
+def _vary(
+    sample: Sample, changes: AugmentConfig, styles: StyleConfig, generator: torch.Generator
+) -> Sample:
+    """Restyle and augment a batch in random order, so that any part of it may be attacked."""
+    x, y, masks, is_outlined = sample
+    if masks is None or is_outlined is None:
+        masks, is_outlined = torch.zeros_like(x[:, :1]), torch.zeros_like(y, dtype=torch.bool)
+    masks = F.adaptive_avg_pool2d(masks, x.shape[-1])
+    x, masks = restyle(x, masks, styles, generator)
+    x, masks = augment_with_masks(x, masks, changes, generator)
+    order = torch.randperm(len(x), generator=generator).to(x.device)
+    return Sample(x[order], y[order], masks[order], is_outlined[order])
+
+
+def _compute_outputs(model: MixtureOfExperts, x: Tensor) -> MixtureOutput:
+    with autocast(x.device):
+        return model.outputs(x.contiguous(memory_format=torch.channels_last))
+
+
+def _compute_map_loss(output: MixtureOutput, sample: Sample) -> Tensor:
+    if not output.maps or sample.masks is None or sample.is_outlined is None:
+        return torch.zeros((), device=sample.x.device)
+    return compute_map_loss(output.maps, sample.masks, sample.is_outlined)
+
+
 def _attack_batch(
-    model: MixtureOfExperts,
-    x: Tensor,
-    y: Tensor,
-    config: ClassifierConfig,
-    generator: torch.Generator,
+    model: MixtureOfExperts, sample: Sample, config: ClassifierConfig, generator: torch.Generator
 ) -> Tensor:
-    attacked = round(len(x) * (1 - config.adv_clean))
-    clean, x, y = x[attacked:], x[:attacked], y[:attacked]
+    attacked = round(len(sample.x) * (1 - config.adv_clean))
+    clean = sample.x[attacked:]
+    part = Sample(*(None if t is None else t[:attacked] for t in sample))  # type: ignore[arg-type]
+    x, y = part.x, part.y
     seeds = torch.randint(2**31, (len(x),), generator=generator).tolist()
     delta = noise_in_ball(x, config.adv_eps, "linf", seeds)
     alpha = (1.25 if config.adv_steps == 1 else 2.0 / config.adv_steps) * config.adv_eps
 
-    logits = autocast_logits(model, x.device)
     model.eval()  # attack the model that will be deployed, and leave its running statistics alone
     for _ in range(config.adv_steps):
-        grad, _ = gradient(logits, (x + delta).clamp(0, 1), y, 0)
+        hit = (x + delta).clamp(0, 1).requires_grad_()
+        output = _compute_outputs(model, hit)
+        goal = F.nll_loss(output.logits, y, reduction="sum")
+        if config.map_attack:
+            goal = goal + config.map_attack * len(x) * _compute_map_loss(output, part)
+        (grad,) = torch.autograd.grad(goal, hit)
         delta = project(delta + alpha * grad.sign(), config.adv_eps, "linf")
     model.train()
     return torch.cat([(x + delta).clamp(0, 1), clean])
@@ -160,7 +204,7 @@ def _build_recipe(
     loss = replace(settings.loss, adv_eps=0.0) if calm else settings.loss
     return Recipe(
         settings.warmup if calm else settings.fit,
-        build_loss(loss, settings.augment),
+        build_loss(loss, settings.augment, settings.styles),
         build_validation(corpus.val, device, PAPER_EPS if loss.adv_eps else 0.0),
     )
 

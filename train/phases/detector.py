@@ -20,7 +20,7 @@ from core.metrics import auroc
 from core.pipeline import MedFedPure
 from core.steganalysis import ResidualNet
 from train.data.corpus import Corpus
-from train.data.dataset import ScanDataset, batches
+from train.data.dataset import Sample, ScanDataset, batches
 from train.device import autocast
 from train.phases.classifier import MIXTURE, PLAIN
 from train.phases.phase import Phase, Recipe, SystemFn
@@ -53,7 +53,8 @@ class DetectorPhase:
 def build_loss(config: DetectorTrainConfig, system: MedFedPure) -> LossFn:
     """Build the loss: binary cross-entropy of clean scans against adversarial examples of them."""
 
-    def loss(model: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator) -> Tensor:
+    def loss(model: nn.Module, sample: Sample, generator: torch.Generator) -> Tensor:
+        x, y = sample.x, sample.y
         if float(torch.rand(1, generator=generator)) < 0.5:
             x = x.flip(3)
         share = float(torch.rand(1, generator=generator))

@@ -14,7 +14,7 @@ from core.diffusion import Diffusion, seeded_noise, to_model
 from core.unet import UNet
 from train.data.augment import AugmentConfig, augment
 from train.data.corpus import Corpus
-from train.data.dataset import ScanDataset, batches
+from train.data.dataset import Sample, ScanDataset, batches
 from train.device import autocast, autocast_logits
 from train.phases.classifier import MIXTURE, PLAIN
 from train.phases.phase import Phase, Recipe, SystemFn
@@ -64,7 +64,8 @@ def build_loss(
     `targets` are the classifiers to attack; one is drawn for each batch.
     """
 
-    def loss(model: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator) -> Tensor:
+    def loss(model: nn.Module, sample: Sample, generator: torch.Generator) -> Tensor:
+        x, y = sample.x, sample.y
         x = augment(x, changes, generator)
         hit = x
         attacked = round(len(x) * config.adv_share)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from core.mae import MaskedAutoencoder
 from train.data.augment import AugmentConfig, augment
 from train.data.corpus import Corpus
-from train.data.dataset import ScanDataset, batches
+from train.data.dataset import Sample, ScanDataset, batches
 from train.device import autocast
 from train.phases.phase import Phase, Recipe, SystemFn
 from train.trainer import FitConfig, LossFn
@@ -43,10 +43,10 @@ class MAEPhase:
 def build_loss(config: MAETrainConfig, changes: AugmentConfig) -> LossFn:
     """Build the loss: mean squared error on masked patches (Eq. 21)."""
 
-    def loss(model: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator) -> Tensor:
+    def loss(model: nn.Module, sample: Sample, generator: torch.Generator) -> Tensor:
         if not isinstance(model, MaskedAutoencoder):
             raise TypeError(f"expected a MaskedAutoencoder, got {type(model).__name__}")
-        x = augment(x, changes, generator)
+        x = augment(sample.x, changes, generator)
         with autocast(x.device):
             if float(torch.rand(1, generator=generator)) >= config.lattice:
                 return model.loss(x, generator)

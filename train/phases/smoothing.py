@@ -14,7 +14,7 @@ from core.diffusion import seeded_noise
 from core.smoothing import FILE, Smoothed, SmoothedConfig
 from train.data.augment import AugmentConfig, augment
 from train.data.corpus import Corpus
-from train.data.dataset import ScanDataset
+from train.data.dataset import Sample, ScanDataset
 from train.phases.phase import Phase, Recipe, SystemFn
 from train.trainer import FitConfig, LossFn
 
@@ -52,8 +52,8 @@ class SmoothedPhase:
 def build_loss(config: SmoothedTrainConfig, changes: AugmentConfig) -> LossFn:
     """Build the loss: cross-entropy through the denoiser + denoise * ||noise - noise_pred||^2."""
 
-    def loss(model: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator) -> Tensor:
-        classifier = _check_type(model)
+    def loss(model: nn.Module, sample: Sample, generator: torch.Generator) -> Tensor:
+        classifier, (x, y) = _check_type(model), sample[:2]
         average = F.avg_pool2d(x, x.shape[-1] // classifier.config.side)
         average = classifier.pool(augment(average, changes, generator))
         noise = classifier.inside * torch.randn(average.shape, generator=generator).to(average)

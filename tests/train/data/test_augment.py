@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 import torch
 
-from train.data.augment import AugmentConfig, augment
+from train.data.augment import AugmentConfig, augment, augment_with_masks
 
 OFF = AugmentConfig(
     **{f.name: type(f.default)(0) for f in dataclasses.fields(AugmentConfig)}  # type: ignore[misc]
@@ -75,3 +75,31 @@ def test_brightness_leaves_the_black_background_black():
     x = torch.zeros(8, 1, 16, 16)
     out = augment(x, dataclasses.replace(OFF, brightness=0.3, contrast=0.3, shading=0.3), draw())
     assert torch.equal(out, x)
+
+
+def test_masks_move_as_their_scans_do():
+    x = torch.zeros(8, 1, 32, 32)
+    x[:, :, 6:14, 10:20] = 1
+    moved, masks = augment_with_masks(
+        x, x, dataclasses.replace(OFF, rotation=20, scale=0.2, shift=0.1, flip=True), draw()
+    )
+    assert torch.equal(moved, masks) and not torch.allclose(moved, x, atol=0.1)
+
+
+def test_masks_do_not_change_with_intensity():
+    x = scans()
+    moved, masks = augment_with_masks(
+        x, (x > 0.5).float(), dataclasses.replace(OFF, contrast=0.4, noise=0.05, gamma=0.5), draw()
+    )
+    torch.testing.assert_close(masks, (x > 0.5).float(), atol=1e-4, rtol=0)
+    assert not torch.allclose(moved, x, atol=0.05)
+
+
+def test_a_rectangle_that_touches_a_tumour_is_not_erased():
+    x = torch.ones(64, 1, 32, 32)
+    tumour = torch.zeros_like(x)
+    tumour[::2] = 1
+    erased, masks = augment_with_masks(x, tumour, dataclasses.replace(OFF, erase=1.0), draw())
+    assert torch.allclose(erased[::2], x[::2], atol=1e-4)
+    assert all(float(scan.min()) == 0 for scan in erased[1::2])
+    torch.testing.assert_close(masks, tumour, atol=1e-4, rtol=0)

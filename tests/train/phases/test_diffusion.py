@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from core.diffusion import Diffusion, to_model
 from train.data.augment import AugmentConfig
-from train.data.dataset import ScanDataset
+from train.data.dataset import Sample, ScanDataset
 from train.phases.diffusion import DiffusionConfig, build_loss, build_validation
 
 UNCHANGED = AugmentConfig(**dict.fromkeys((f.name for f in fields(AugmentConfig)), 0))
@@ -49,7 +49,7 @@ def loss_of(model: nn.Module, x: Tensor, **config: float) -> float:
         DiffusionConfig(t_max=20, adv_eps=EPS, **config), UNCHANGED, Diffusion(), [brightness]
     )
     y = torch.zeros(len(x), dtype=torch.long)
-    return float(loss(model, x, y, torch.Generator().manual_seed(0)))
+    return float(loss(model, Sample(x, y), torch.Generator().manual_seed(0)))
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from core.moe import MixtureOfExperts, MoEConfig
 from train.data.augment import AugmentConfig
-from train.data.dataset import ScanDataset
+from train.data.dataset import Sample, ScanDataset
 from train.phases import classifier
 from train.phases.classifier import ClassifierConfig, build_loss
 from train.phases.fedem import compute_responsibilities, em_loss, estimate_mixture_weights
@@ -154,9 +154,9 @@ def test_under_eq_9_the_weights_do_learn() -> None:
 
 def test_em_wants_a_gate_of_the_client() -> None:
     model = MixtureOfExperts(replace(CONFIG, gate="input"))
-    x, y = scans().all(CPU)
+    sample = Sample(*scans().all(CPU))
     with pytest.raises(ValueError, match="objective 'em' needs gate 'client', got 'input'"):
-        build_loss(EM, AugmentConfig())(model, x, y, torch.Generator())
+        build_loss(EM, AugmentConfig())(model, sample, torch.Generator())
 
 
 def test_no_scans_weigh_nothing() -> None:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from core.smoothing import Smoothed, SmoothedConfig
 from demo.phantom import draw_phantom
 from train.data.augment import AugmentConfig
-from train.data.dataset import ScanDataset
+from train.data.dataset import Sample, ScanDataset
 from train.phases.smoothing import SmoothedTrainConfig, build_loss, build_validation
 
 UNCHANGED = AugmentConfig(**dict.fromkeys((f.name for f in fields(AugmentConfig)), 0))
@@ -34,7 +34,7 @@ def x() -> Tensor:
 def loss_of(model: nn.Module, x: Tensor, seed: int = 0, **config: float) -> Tensor:
     y = torch.arange(len(x)) % 2
     loss = build_loss(SmoothedTrainConfig(**config), UNCHANGED)
-    return loss(model, x, y, torch.Generator().manual_seed(seed))
+    return loss(model, Sample(x, y), torch.Generator().manual_seed(seed))
 
 
 def test_the_loss_is_both_and_teaches_both_networks(x: Tensor) -> None:
