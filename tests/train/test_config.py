@@ -27,7 +27,7 @@ def preset(tmp_path: Path):
 def test_the_presets_that_ship():
     assert list_presets() == [
         "br35h-reduced", "cifar10-paper", "cifar10-reduced", "default", "federated",
-        "federation-bench", "loopback", "one-source", "paper", "smoke",
+        "federation-bench", "loopback", "one-source", "paper", "sites", "smoke",
     ]  # fmt: skip
 
 
@@ -38,8 +38,9 @@ def test_every_preset_parses_under_its_own_name(name):
 
 @pytest.mark.parametrize("method", list_methods())
 def test_every_method_can_override_the_federation(method):
-    changed, plain = read_preset(f"federated+{method}"), read_preset("federated")
-    assert changed.name == f"federated+{method}"
+    base = "sites" if method == "iid" else "federated"
+    changed, plain = read_preset(f"{base}+{method}"), read_preset(base)
+    assert changed.name == f"{base}+{method}"
     assert replace(changed, name="") != replace(plain, name="")
 
 
