@@ -38,7 +38,7 @@ def test_every_preset_parses_under_its_own_name(name):
 
 @pytest.mark.parametrize("method", list_methods())
 def test_every_method_can_override_the_federation(method):
-    base = "sites" if method == "iid" else "federated"
+    base = "sites" if method in ("iid", "labels") else "federated"  # which has none of their own
     changed, plain = read_preset(f"{base}+{method}"), read_preset(base)
     assert changed.name == f"{base}+{method}"
     assert replace(changed, name="") != replace(plain, name="")
@@ -143,3 +143,14 @@ def test_an_unknown_preset_names_the_known_ones(tmp_path):
         read_preset("papr")
     with pytest.raises(PresetError, match="unknown preset"):
         read_preset(str(tmp_path / "none.toml"))
+
+
+def test_pooled_and_federated_training_with_masks_share_network_and_loss():
+    pooled, sites = read_preset("default+masks"), read_preset("sites")
+    assert pooled.system == sites.system and sites.system.moe.map_width == 32
+    assert sites.system.plain.map_width == 0
+    assert pooled.classifier.loss == sites.classifier.loss
+    assert pooled.classifier.styles == sites.classifier.styles
+    labels = read_preset("default+masks+labels").classifier
+    assert labels.loss == replace(pooled.classifier.loss, map_loss=0.0, map_attack=0.0)
+    assert replace(labels, loss=pooled.classifier.loss) == pooled.classifier
