@@ -11,7 +11,7 @@ from torch import Tensor
 from core.attacks import Step
 from core.diagnosis import Diagnosis
 from demo.analysis.attack import AttackSettings
-from demo.analysis.explanation import Evidence
+from demo.analysis.explanation import CleanScores, HeatMaps
 
 
 @dataclass(frozen=True)
@@ -40,8 +40,9 @@ class Analysis:
     info: dict[str, Any] = field(default_factory=dict)  # of the system, with its options
     sides: tuple[int, ...] = ()  # of each expert's input, in pixels
     doubts: tuple[str, ...] = ()  # about the file, one sentence each
+    clean_scores: CleanScores | None = None
     # by the reading's name
-    evidence: Mapping[str, Evidence] = field(default_factory=dict)
+    heat_maps: Mapping[str, HeatMaps] = field(default_factory=dict)
     elsewhere: Mapping[str, tuple[HospitalReading, ...]] = field(default_factory=dict)
 
     @property

@@ -1,4 +1,4 @@
-"""Explanation of one reading: Grad-CAM maps and the distribution of clean scans' scores."""
+"""Explanation of one reading: the distribution of clean scans' scores, and Grad-CAM maps."""
 
 from __future__ import annotations
 
@@ -17,16 +17,21 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Evidence:
-    """Evidence for one reading: Grad-CAM on the purified scan, distribution of clean scores."""
+class CleanScores:
+    """Distribution of the deciding score over clean validation scans."""
+
+    values: np.ndarray  # (U,) ascending rounded scores
+    shares: np.ndarray  # (U,) of the scans below each
+    alarm_share: float  # of the scans, above the threshold
+
+
+@dataclass(frozen=True)
+class HeatMaps:
+    """Grad-CAM on the purified scan of one reading."""
 
     label: int  # the class that the maps explain: the defended output
     mixture: Tensor  # (H, W) non-negative, log-odds
     experts: Tensor  # (K, H, W) the same unit
-    sides: tuple[int, ...]  # of each expert's input, in pixels
-    clean_scores: np.ndarray  # (U,) ascending rounded scores
-    clean_shares: np.ndarray  # (U,) of clean validation scans below each
-    alarm_share: float  # of clean validation scans, above the threshold
 
     @property
     def top(self) -> float:
@@ -34,21 +39,17 @@ class Evidence:
         return max(float(self.mixture.max()), float(self.experts.max()), 1e-9)
 
 
-def explain_reading(system: MedFedPure, diagnosis: Diagnosis) -> Evidence:
-    """Explain a reading of this system; takes about as long as its classification."""
-    model = system.classifier.model
+def collect_clean_scores(system: MedFedPure, name: str) -> CleanScores:
+    """Collect the clean scores of a named score, and its false-positive rate."""
+    values, shares = system.detector.clean_distribution(name)
+    tau = torch.tensor([system.tau], device=system.device)
+    return CleanScores(values, shares, 1 - float(system.detector.confidence(tau, name)))
+
+
+def compute_heat_maps(system: MedFedPure, diagnosis: Diagnosis) -> HeatMaps:
+    """Compute Grad-CAM of a reading of this system; takes about as long as its classification."""
     label = int(diagnosis.is_tumour)
     x = diagnosis.purified[None].to(system.device)
-    cams = grad_cam(model, x, torch.tensor([label], device=x.device))
-    detector, name = system.detector, diagnosis.score_name
-    scores, shares = detector.clean_distribution(name)
-    below = detector.confidence(torch.tensor([diagnosis.tau], device=system.device), name)
-    return Evidence(
-        label=label,
-        mixture=cams.mixture[0].cpu(),
-        experts=cams.experts[0].cpu(),
-        sides=model.config.sides,
-        clean_scores=scores,
-        clean_shares=shares,
-        alarm_share=1 - float(below),
-    )
+    y = torch.tensor([label], device=x.device)
+    cams = grad_cam(system.classifier.model, x, y)
+    return HeatMaps(label, cams.mixture[0].cpu(), cams.experts[0].cpu())

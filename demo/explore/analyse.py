@@ -12,7 +12,7 @@ from torch import Tensor
 
 from demo.analysis.analysis import Analysis
 from demo.analysis.attack import AttackSettings, iterate_attack
-from demo.analysis.explanation import explain_reading
+from demo.analysis.explanation import collect_clean_scores, compute_heat_maps
 from demo.analysis.staged_reading import STAGES, stream_reading
 from demo.explore import results_view, viewer
 from demo.explore.progress_strip import Stages
@@ -64,11 +64,11 @@ def analyse(
     Yields:
         The analysis so far, after each change; the pictures and results where they are new.
     """
-    stages, shown = Stages(), (0, 0)
+    stages, shown = Stages(), (0, False)
     steps = _iterate_steps(system, scan, settings, stages, doubts)
     try:
         for stages, analysis in steps:
-            parts = len(analysis.readings), len(analysis.evidence)
+            parts = len(analysis.readings), analysis.clean_scores is not None
             yield (
                 AnalysisView(stages.render(), analysis=analysis)
                 if parts == shown
@@ -116,8 +116,11 @@ def _iterate_steps(
     else:
         stages, current = yield from _run_attack(system, current, stages)
     yield stages.set("Explaining.", "done"), current
-    evidence = {name: explain_reading(system, d) for name, d in current.readings}
-    yield stages, replace(current, evidence=evidence)
+    scores = collect_clean_scores(system, detector.score)
+    heat_maps = {  # in place of a tumour map, where the network makes none
+        name: compute_heat_maps(system, d) for name, d in current.readings if d.tumour_map is None
+    }
+    yield stages, replace(current, clean_scores=scores, heat_maps=heat_maps)
 
 
 def _run_attack(

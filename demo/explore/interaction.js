@@ -4,7 +4,7 @@ const MAX_ZOOM = 40, GRAB_PX = 14, ZOOM_STEP = 1.25;
 const KEYS = [
   ["+  −  0", "zoom in, zoom out, fit"], ["wheel, pinch", "zoom at the pointer"], ["drag, arrows", "move"],
   ["E", "exact: whole screen pixels for each picture pixel"], ["Shift + drag", "window (across) and level (down)"],
-  ["W", "next window"], ["O", "error map over the scan"], ["D", "difference amplified more, then from 1 again"],
+  ["W", "next window"], ["T", "where it sees a tumour, over the scan"], ["O", "error map over the scan"], ["D", "difference amplified more, then from 1 again"],
   ["R", "error and purified of the attacked or the clean scan"], ["M", "original: as in the file, or as the models read it"],
   ["1 … 7", "one picture alone (7: two to compare); again, or Esc: all"], ["[  ]", "move the split of before and after"],
   ["Page Up  Page Down", "slice before, slice after"], ["Space", "play or pause the slices"],
@@ -61,6 +61,8 @@ function setTool(name, value) {
   const control = find(`[data-set=${name}]`);
   if (control.type === "checkbox") control.checked = value;
   else control.value = value;
+  const other = { overlay: "tumour", tumour: "overlay" }[name]; // two maps over each other cannot be read
+  if (value && other && state[other] && view.clean_where) setTool(other, false);
   draw();
 }
 
@@ -77,6 +79,7 @@ function arrangePanels() {
   root.classList.toggle("mv-has-scan", Boolean(view.key));
   root.classList.toggle("mv-has-file", Boolean(layers.file && layers.scan));
   root.classList.toggle("mv-has-read", Boolean(layers.clean_error || layers.attacked));
+  root.classList.toggle("mv-has-map", Boolean(view.clean_where));
   root.classList.toggle("mv-has-both", Boolean(layers.clean_error && layers.attacked_error));
   updatePlace();
 }
@@ -91,6 +94,7 @@ const ACTIONS = {
   "+": () => zoomAt(ZOOM_STEP), "=": () => zoomAt(ZOOM_STEP), "-": () => zoomAt(1 / ZOOM_STEP), 0: () => zoomAt(0),
   e: zoomToWholePixels,
   w: () => choosePreset((Number(state.preset || -1) + 1) % (view.windows?.length || 1)),
+  t: () => setTool("tumour", !state.tumour),
   o: () => setTool("overlay", !state.overlay),
   d: () => setTool("gain", state.gain >= 20 ? 1 : Math.min(state.gain + (state.gain < 5 ? 4 : 5), 20)),
   r: () => setTool("reading", getReading() === "clean" ? "attacked" : "clean"),
@@ -216,6 +220,7 @@ function update() {
   for (const name of ["scan", "attacked", "clean_error", "attacked_error", "clean_evidence", "attacked_evidence", "clean_purified", "attacked_purified"]) {
     layers[name] = decodeNext(name, 0, 255);
   }
+  for (const name of Object.keys(next).filter((name) => /_map\d+$/.test(name))) layers[name] = decodeNext(name, 0, 1);
   if (layers.scan && layers.attacked) {
     const sources = [layers.scan, layers.attacked];
     const isSame = old.change?.sources.every((source, i) => source === sources[i]);
@@ -226,13 +231,16 @@ function update() {
     const named = (next.windows ?? []).map(([name], i) => new Option(name, i));
     find("[data-set=preset]").replaceChildren(...named, new Option("own setting", ""));
   }
+  const experts = Object.keys(layers).filter((name) => /^clean_map\d+$/.test(name)).map((_, k) => new Option(k ? `expert ${k}` : "all experts", k));
+  find("[data-set=expert]").replaceChildren(...experts);
+  setTool("expert", experts[state.expert] ? state.expert : "0");
   const pairs = find("[data-set=pair]");
   for (const option of pairs.options) option.disabled = !isThere(option.value);
   pairs.value = choosePair();
   arrangePanels();
 }
 
-for (const name of ["gain", "overlay", "opacity", "from", "reading", "original", "pair", "split"]) setTool(name, state[name]);
+for (const name of ["gain", "overlay", "opacity", "from", "cover", "level", "tumour", "reading", "original", "pair", "split"]) setTool(name, state[name]);
 find(".mv-keys dl").replaceChildren(...KEYS.flatMap(([keys, what]) => [["dt", keys], ["dd", what]]).map(([tag, text]) => {
   const item = document.createElement(tag);
   item.textContent = text;

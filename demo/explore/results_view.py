@@ -10,13 +10,15 @@ from demo.analysis.analysis import Analysis
 from demo.rendering import explanation, wording
 from demo.rendering.flag_reasons import render_flag_reasons
 from demo.rendering.html import render_link, render_meter
+from demo.rendering.shares import render_shares
 from demo.rendering.verdicts import collect_verdicts, name_outputs
 from demo.report import document
 
+EXPERTS = "Experts: shares that add up to the output"
 # title of each card, and what it will hold
 EMPTY_CARDS = (
     ("Model output", "Both outputs, side by side."),
-    ("Experts: weight and vote", "Weights of the three experts."),
+    (EXPERTS, "What each expert adds to the output, for or against a tumour."),
     ("Attack detector", "Its score, and its reasons."),
 )
 UNJUDGED = f'<td data-says="{wording.NO_JUDGEMENT}"><strong>{wording.NO_JUDGEMENT}</strong></td>'
@@ -47,22 +49,30 @@ def render_story(analysis: Analysis) -> str:
 
 def render_explanation(analysis: Analysis) -> str:
     """Render the explanation under the pictures; empty before the first reading."""
-    known = [(n, d, analysis.evidence[n]) for n, d in analysis.readings if n in analysis.evidence]
-    if not known:
+    if analysis.clean_scores is None:
         return ""
-    maps = "".join(
-        explanation.render_maps(f"{name.capitalize()} scan", d, e)
-        if d.can_judge
-        else f"<h4>{name.capitalize()} scan</h4><p>{wording.describe_refusal(name)[1]}</p>"
-        for name, d, e in known
-    )
-    scores = [(f"{name} scan", d) for name, d, _ in known]
+    scores = [(f"{name} scan", d) for name, d in analysis.readings]
     return (
         '<section class="mf-decision" aria-label="Explanation of the output">'
+        f"{_render_heat_maps(analysis)}"
+        '<div class="mf-card"><h3>The score among scores of clean scans</h3>'
+        f"{explanation.render_scores(scores, analysis.clean_scores)}</div></section>"
+    )
+
+
+def _render_heat_maps(a: Analysis) -> str:
+    """Render Grad-CAM of each reading; empty where tumour maps take its place."""
+    if not a.heat_maps:
+        return ""
+    maps = "".join(
+        explanation.render_maps(f"{name.capitalize()} scan", d, a.heat_maps[name])
+        if d.can_judge
+        else f"<h4>{name.capitalize()} scan</h4><p>{wording.describe_refusal(name)[1]}</p>"
+        for name, d in a.readings
+    )
+    return (
         f'<div class="mf-card mf-cams"><h3>Grad-CAM: regions that raised the output</h3>{maps}'
         f"{explanation.render_colour_bar()}</div>"
-        f'<div class="mf-card"><h3>The score among scores of clean scans</h3>'
-        f"{explanation.render_scores(scores, known[0][2])}</div></section>"
     )
 
 
@@ -157,11 +167,11 @@ def _render_figures(a: Analysis) -> str:
 
 
 def _render_mixture(a: Analysis) -> str:
-    """Render the weight and vote of each expert, and their weighted sum."""
+    """Render the experts' shares of the log-odds, and, folded, their weights and votes."""
     named = [(f"{name.capitalize()} scan", d) for name, d in a.readings]
     body = "&ndash;"
     if named:
-        body = explanation.render_votes(named, a.sides)
+        votes = explanation.render_votes(named, a.sides)
         unpurified = [
             f"{name.lower()} {wording.format_percent(d.tumour_probability_unpurified)}"
             for name, d in named
@@ -169,5 +179,9 @@ def _render_mixture(a: Analysis) -> str:
         ]
         if unpurified:
             said = f"Without purifier, tumour: {', '.join(unpurified)}."
-            body += f'<p class="mf-note">{escape(said)}</p>'
-    return f'<section class="mf-card"><h3>Experts: weight and vote</h3>{body}</section>'
+            votes += f'<p class="mf-note">{escape(said)}</p>'
+        body = (
+            f"{render_shares(named, a.sides)}<details><summary>Weights and votes</summary>"
+            f"{votes}</details>"
+        )
+    return f'<section class="mf-card"><h3>{EXPERTS}</h3>{body}</section>'

@@ -9,7 +9,7 @@ const findAll = (selector) => [...root.querySelectorAll(selector)];
 const START = { zoom: 1, x: 0.5, y: 0.5, low: 0, high: 1, preset: "0", cursor: null };
 const state = {
   ...START, drag: "pan", gain: 20, overlay: false, opacity: 0.6, from: 12, reading: "attacked",
-  original: "file", pair: "scan|attacked", split: 0.5, alone: "",
+  tumour: true, cover: 0.4, level: 9, expert: "0", original: "file", pair: "scan|attacked", split: 0.5, alone: "",
 };
 const ALONE = '<svg width="12" height="12" fill="none" stroke="currentColor" stroke-width="1.6" aria-hidden="true">' +
   '<path d="M1 4V1h3M8 1h3v3M11 8v3H8M4 11H1V8"/></svg>';
@@ -18,8 +18,8 @@ let view = {}, layers = {};
 
 // name, title, colour bar and placeholder of each picture; layers are functions of the state
 const PANELS = [
-  { name: "original", title: "Original", empty: "Choose a scan to begin.", bar: "grey", layer: () => (state.original === "file" && layers.file) || layers.scan || layers.file, over: () => layers.clean_error },
-  { name: "attacked", title: "Attacked", empty: "The scan after the attack.", layer: () => layers.attacked, over: () => layers.attacked_error },
+  { name: "original", title: "Original", empty: "Choose a scan to begin.", bar: "grey", layer: () => (state.original === "file" && layers.file) || layers.scan || layers.file, reading: "clean" },
+  { name: "attacked", title: "Attacked", empty: "The scan after the attack.", layer: () => layers.attacked, reading: "attacked" },
   { name: "purified", title: "Purified", empty: "The scan after being purified.", layer: () => layers[`${getReading()}_purified`] },
   { name: "change", title: "Difference", empty: "What the attack has changed.", bar: "change", rule: () => ["change", state.gain], layer: () => layers.change },
   { name: "error", title: "Error map", empty: "What the autoencoder cannot predict.", bar: "error", rule: () => ["error", props.error_top], layer: () => layers[`${getReading()}_error`] },
@@ -32,11 +32,13 @@ const splitNames = (text) => text.split("|");
 const isThere = (text) => splitNames(text).every((name) => layers[name]);
 const choosePair = () => [state.pair, "scan|attacked", "scan|clean_purified"].find(isThere) ?? state.pair;
 const getPairLayers = () => splitNames(choosePair()).map((name) => layers[name]);
+const getThreshold = () => props.thresholds[state.level];
 const getGreyRule = () => ["grey", state.low, state.high];
 // one picture fills the place while the slices of a series are browsed
 const getOnlyPanel = () => state.alone || (view.slices > 1 && !layers.clean_error ? "original" : "");
 const formatNumber = (v) => (Number.isInteger(v) ? String(v) : v.toPrecision(4));
 
+find(".mv-ramp").style.background = BARS.error;
 for (const panel of PANELS) {
   const figure = document.createElement("figure");
   figure.className = "mv-panel";
@@ -75,22 +77,46 @@ function drawLayer(context, layer, rule) {
   context.drawImage(paintLayer(layer, ...rule), left + x * side, top + y * side, width * side, height * side);
 }
 
-function drawScan(context, layer, over) {
+// Draw a scan and what one reading of it shows over it: the tumour map, or the error map.
+function drawScan(context, layer, reading) {
   drawLayer(context, layer, getGreyRule());
-  if (state.overlay && over) drawLayer(context, over, ["overlay", props.error_top, state.from, state.opacity]);
+  const error = layers[`${reading}_error`], map = layers[`${reading}_map${state.expert}`];
+  if (state.overlay && error) drawLayer(context, error, ["overlay", props.error_top, state.from, state.opacity]);
+  if (!state.tumour || !map) return;
+  drawLayer(context, map, ["overlay", 1, getThreshold(), state.cover]);
+  drawOutline(context, map, getThreshold());
+}
+
+// Outline the cells of a map from a threshold on, along their edges.
+function drawOutline(context, map, threshold) {
+  const [left, top, side] = locateSquare(context.canvas), dpr = window.devicePixelRatio || 1;
+  const { width, height } = map, limit = Math.round(threshold / map.scale);
+  const isIn = (column, row) => column >= 0 && row >= 0 && column < width && row < height && map.values[row * width + column] >= limit;
+  const path = new Path2D(), toX = (column) => left + (column / width) * side, toY = (row) => top + (row / height) * side;
+  const addEdge = (x, y, across, down) => { path.moveTo(toX(x), toY(y)); path.lineTo(toX(x + across), toY(y + down)); };
+  for (let row = 0; row <= height; row++) for (let column = 0; column <= width; column++) {
+    if (isIn(column, row) !== isIn(column - 1, row)) addEdge(column, row, 0, 1);
+    if (isIn(column, row) !== isIn(column, row - 1)) addEdge(column, row, 1, 0);
+  }
+  context.lineCap = "square";
+  for (const [colour, wide] of [["#000", 3], ["#2dd4bf", 1.5]]) {
+    context.strokeStyle = colour;
+    context.lineWidth = wide * dpr;
+    context.stroke(path);
+  }
 }
 
 function drawPair(context) {
   const [before, after] = getPairLayers(), [first, second] = splitNames(choosePair());
   const edge = Math.round(context.canvas.width * state.split);
-  const error = (name) => layers[`${name.startsWith("attacked") ? "attacked" : "clean"}_error`];
-  drawScan(context, after, error(second));
+  const nameReading = (name) => (name.startsWith("attacked") ? "attacked" : "clean");
+  drawScan(context, after, nameReading(second));
   context.save();
   context.beginPath();
   context.rect(0, 0, edge, context.canvas.height);
   context.clip();
   context.fillRect(0, 0, edge, context.canvas.height);
-  drawScan(context, before, error(first));
+  drawScan(context, before, nameReading(first));
   context.restore();
   context.fillStyle = "#2dd4bf";
   context.fillRect(edge - 1, 0, 2, context.canvas.height);
@@ -133,7 +159,7 @@ function drawPanel(panel) {
   if (!layer || (panel.pair && !getPairLayers()[0])) return;
   if (panel.pair) drawPair(context);
   else if (panel.rule) drawLayer(context, layer, panel.rule());
-  else drawScan(context, layer, panel.over?.());
+  else drawScan(context, layer, panel.reading);
   canvas.dataset.place = locateSquare(canvas).join(); // the tests read pixels back
   drawMarks(context, canvas === hovered);
 }
@@ -164,7 +190,28 @@ function writeReadout() {
     write(figure, ".mv-blank", view.blanks?.[`${getReading()}_${name}`] ?? view.blanks?.[name] ?? empty);
   }
   for (const name of ["gain", "from"]) find(`[data-for=${name}]`).textContent = state[name];
+  writeWhere();
   writeCursorValues();
+}
+
+// Say where each reading sees a tumour, at the chosen threshold and of the chosen expert.
+function writeWhere() {
+  const percent = Math.round(getThreshold() * 100), place = find(".mv-where");
+  find("[data-for=level]").textContent = percent;
+  find("[data-set=level]").setAttribute("aria-valuetext", `${percent} %`);
+  find(".mv-key span").textContent = `${percent} %`;
+  const said = ["clean", "attacked"].filter((reading) => view[`${reading}_where`]).map((reading) => {
+    const where = view[`${reading}_where`];
+    return [`${reading === "clean" ? "Clean" : "Attacked"} scan`, typeof where === "string" ? where : where[state.expert][state.level]];
+  });
+  const text = JSON.stringify(said);
+  if (place.dataset.said === text) return; // a live region speaks only of what is new
+  place.dataset.said = text;
+  place.replaceChildren(...said.flatMap(([name, words]) => [["dt", name], ["dd", words]]).map(([tag, words]) => Object.assign(document.createElement(tag), { textContent: words })));
+  for (const { name, title, reading, canvas } of PANELS) {
+    const words = said.find(([who]) => who.toLowerCase().startsWith(reading ?? "-"))?.[1];
+    canvas.setAttribute("aria-label", words ? `${title}. ${words}` : title);
+  }
 }
 
 function createCell(text) {

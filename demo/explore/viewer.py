@@ -29,6 +29,7 @@ from demo.rendering.flag_reasons import (
     describe_evidence_map,
     encode_evidence_layer,
 )
+from demo.rendering.tumour_map import THRESHOLDS, build_map_layers
 from demo.rendering.verdicts import name_outputs
 
 View = dict[str, Any]
@@ -50,6 +51,7 @@ def build_viewer() -> gr.HTML:
         elem_id="viewer",
         error_top=images.MAX_ERROR * 255,
         evidence_top=MAX_EVIDENCE,
+        thresholds=THRESHOLDS,
         error_table=_encode(images.apply_cividis(steps)),
         change_table=_encode(images.apply_diverging(np.linspace(-1, 1, 257))),
     )
@@ -95,6 +97,7 @@ def build_layers(analysis: Analysis) -> View:
     truth = analysis.settings.truth
     right = ("", "") if truth == "unknown" else (truth, truth)  # unknown: as on the clean scan
     for (name, d), picture in zip(analysis.readings, ("original", "attacked"), strict=False):
+        found |= build_map_layers(name, d)
         found[f"{name}_error"] = encode_error_layer(d)
         found[f"{name}_evidence"] = encode_evidence_layer(d)
         if found[f"{name}_evidence"] is None:

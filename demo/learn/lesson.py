@@ -12,7 +12,7 @@ from torch import Tensor
 from core.attacks import Step
 from core.diffusion import seeded_noise, to_model, to_pixels
 from demo.analysis.attack import AttackSettings, iterate_attack
-from demo.analysis.explanation import Evidence, explain_reading
+from demo.analysis.explanation import CleanScores, HeatMaps, collect_clean_scores, compute_heat_maps
 
 if TYPE_CHECKING:
     from core.diagnosis import Diagnosis
@@ -33,7 +33,8 @@ class Lesson:
     levels: int = 4  # eps, in levels of 255
     steps: tuple[Step, ...] = ()
     attacked: Diagnosis | None = None
-    evidence: Evidence | None = None  # explains `attacked`
+    clean_scores: CleanScores | None = None  # of the detector, once `attacked` is there
+    heat_maps: HeatMaps | None = None  # of `clean`, once they were asked for
 
     @property
     def is_attacked(self) -> bool:
@@ -70,7 +71,7 @@ def attack(system: MedFedPure, lesson: Lesson, levels: int) -> Iterator[Lesson]:
     """
     eps = levels / 255
     settings = AttackSettings(eps=eps, alpha=max(eps / 5, 1e-3), steps=STEPS)
-    lesson = replace(lesson, levels=levels, steps=(), attacked=None, evidence=None)
+    lesson = replace(lesson, levels=levels, steps=(), attacked=None, clean_scores=None)
     for step in iterate_attack(system, lesson.scan, settings):
         lesson = replace(lesson, steps=(*lesson.steps, step))
         yield lesson
@@ -83,7 +84,15 @@ def detect(system: MedFedPure, lesson: Lesson) -> Lesson:
     if not lesson.is_attacked:
         *_, lesson = attack(system, lesson, lesson.levels)
     attacked = system.read(lesson.x_adv)
-    return replace(lesson, attacked=attacked, evidence=explain_reading(system, attacked))
+    scores = collect_clean_scores(system, attacked.score_name)
+    return replace(lesson, attacked=attacked, clean_scores=scores)
+
+
+def map_heat(system: MedFedPure, lesson: Lesson) -> Lesson:
+    """Step 6: compute Grad-CAM of the clean scan's reading."""
+    if lesson.heat_maps is not None or lesson.clean is None:
+        return lesson
+    return replace(lesson, heat_maps=compute_heat_maps(system, lesson.clean))
 
 
 def purify(system: MedFedPure, lesson: Lesson, t_star: int) -> tuple[Lesson, Purification]:

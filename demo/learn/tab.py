@@ -1,4 +1,4 @@
-"""The tab Learn: a lesson of five steps on a synthetic scan, and a quiz."""
+"""The tab Learn: a lesson of six steps on a synthetic scan, and a quiz."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ FAILURE_MESSAGE = "The computation failed: please try again."
 NO_SCAN_MESSAGE = "First choose a scan in step 1."
 NO_ATTACK_MESSAGE = "First attack the scan."
 Computation = Callable[..., Iterator[tuple[Lesson, str]]]
-SCAN, ATTACK, DETECT, PURIFY, VOTE = range(5)
+SCAN, ATTACK, DETECT, PURIFY, VOTE, HEAT = range(6)
 EMPTY = [
     render_placeholder(words)
     for words in (
@@ -36,13 +36,14 @@ EMPTY = [
         "Each step of the attack.",
         "Error maps and both scores.",
         "The scan, noised and purified.",
-        "Each expert's weight and vote.",
+        "Each expert's weight, vote and share.",
+        "Grad-CAM beside the tumour map.",
     )
 ]
 
 
 class LearnTab:
-    """Tab with five steps, each with its own button, and a quiz."""
+    """Tab with six steps, each with its own button, and a quiz."""
 
     def __init__(self, system: MedFedPure | None, samples: Sequence[Example]) -> None:
         self.system = system
@@ -64,6 +65,7 @@ class LearnTab:
             self._build_detect,
             self._build_purify,
             self._build_vote,
+            self._build_heat,
             self._build_quiz,
         )
         pages = zip(makers, (*TEXTS, QUIZ), strict=True)
@@ -119,6 +121,11 @@ class LearnTab:
         self.views[VOTE].render()
         self._compute(button, _vote, [self.lesson], VOTE)
 
+    def _build_heat(self) -> None:
+        button = self._button("Compare the maps", "lesson-heat")
+        self.views[HEAT].render()
+        self._compute(button, _map_heat, [self.lesson], HEAT)
+
     def _build_quiz(self) -> None:
         with gr.Row(elem_classes="mf-controls"):
             new = self._button("New pair", "quiz-new")
@@ -154,7 +161,7 @@ class LearnTab:
 
         def handle(*values: Any) -> Iterator[tuple[Any, ...]]:
             before = [gr.skip()] * shows
-            after = EMPTY[shows + 1 :] if shows <= ATTACK else [gr.skip()] * (VOTE - shows)
+            after = EMPTY[shows + 1 :] if shows <= ATTACK else [gr.skip()] * (HEAT - shows)
             if system is None or (values and values[0] is None):
                 yield gr.skip(), gr.skip(), *before, _render_sentence(NO_SCAN_MESSAGE), *after
                 return
@@ -212,7 +219,12 @@ def _purify(system: MedFedPure, current: Lesson, depth: float) -> Iterator[tuple
 
 def _vote(system: MedFedPure, current: Lesson) -> Iterator[tuple[Lesson, str]]:
     current = lesson.detect(system, current)
-    yield current, views.render_mixture(current)
+    yield current, views.render_mixture(current, system.config.moe.sides)
+
+
+def _map_heat(system: MedFedPure, current: Lesson) -> Iterator[tuple[Lesson, str]]:
+    current = lesson.map_heat(system, current)
+    yield current, views.render_heat_maps(current)
 
 
 def _show_step(current: Lesson | None, index: float) -> str:

@@ -47,9 +47,20 @@ TEXTS = (
         "<h2>Who decides?</h2>"
         "<p>Three experts vote on the purified scan, and an attention network weights the votes. "
         "The experts were trained on adversarial examples, which makes them harder to fool than "
-        "the plain classifier. Grad-CAM hints at the regions that influenced the output.</p>"
-        "<p><b>Look for.</b> Do the experts agree? Do they look where you would look? Compare the "
-        "outputs with and without defence.</p>",
+        "the plain classifier. Each vote is a share of the output; the shares add up.</p>"
+        "<p><b>Look for.</b> Do the experts agree? Compare the outputs with and without "
+        "defence.</p>",
+    ),
+    (
+        "6 Heat maps",
+        "<h2>Why can a heat map mislead?</h2>"
+        "<p>Grad-CAM is computed after the answer, from gradients in the last layer of each "
+        "expert: 4 to 7 cells a side, drawn as a smooth cloud. It shows what would have moved the "
+        "answer, and it always looks plausible, also beside the tumour. A tumour map is a part of "
+        "the computation: most of an expert's answer is pooled from its cells, so that the two "
+        "cannot disagree.</p>"
+        "<p><b>Look for.</b> Does the brightest place lie in the tumour that was drawn? And how "
+        "often did it in real scans?</p>",
     ),
 )
 QUIZ = (

@@ -6,7 +6,9 @@ import torch.nn.functional as F
 
 from core.diagnosis import Diagnosis
 from core.scan import to_uint8
+from demo.analysis.regions import THRESHOLD
 from demo.learn.lesson import MAX_LEVELS, STEPS, Lesson, Purification
+from demo.learn.pointing import render_pointing
 from demo.rendering import explanation, images, wording
 from demo.rendering.html import (
     render_figure,
@@ -15,7 +17,9 @@ from demo.rendering.html import (
     render_sentence,
     render_strip,
 )
+from demo.rendering.shares import render_shares
 from demo.rendering.trajectory import render_trajectory
+from demo.rendering.tumour_map import describe_where
 
 PATCH = 10  # side of the square whose grey values are written out, in pixels
 BLACK_TEXT_LEVEL = 118  # grey level from which black text has the better contrast (>= 4.5)
@@ -83,18 +87,18 @@ def _describe_attack(lesson: Lesson) -> str:
 
 def render_detection(lesson: Lesson) -> str:
     """Step 3: render error maps and scores of both scans."""
-    a, b, e = lesson.clean, lesson.attacked, lesson.evidence
-    if a is None or b is None or e is None:
+    a, b, scores = lesson.clean, lesson.attacked, lesson.clean_scores
+    if a is None or b is None or scores is None:
         return ""
     shown = ""
     for name, d in (("original", a), ("attacked", b)):
         note = f"mean error {float(d.error_map.mean()) * 1e3:.2f} / 1000"
         shown += render_picture(d.scan, f"{name} scan", "")
         shown += render_figure(images.encode_error(d.error_map), f"{name}: error map", note)
-    scores = explanation.render_scores([("original", a), ("attacked", b)], e)
+    chart = explanation.render_scores([("original", a), ("attacked", b)], scores)
     return (
         f"{render_strip(shown)}<h3>The detector's score, among those of clean validation scans</h3>"
-        f'<div class="mf-curves">{scores}</div>{render_sentence(_describe_detection(a, b))}'
+        f'<div class="mf-curves">{chart}</div>{render_sentence(_describe_detection(a, b))}'
     )
 
 
@@ -112,10 +116,10 @@ def render_purification(lesson: Lesson, p: Purification) -> str:
     return f"{render_strip(shown)}{outputs}{render_sentence(own)}"
 
 
-def render_mixture(lesson: Lesson) -> str:
-    """Step 5: render votes and Grad-CAM on the attacked scan, then all four outputs."""
-    a, b, e = lesson.clean, lesson.attacked, lesson.evidence
-    if a is None or b is None or e is None:
+def render_mixture(lesson: Lesson, sides: tuple[int, ...]) -> str:
+    """Step 5: render votes and shares on the attacked scan, then all four outputs."""
+    a, b = lesson.clean, lesson.attacked
+    if a is None or b is None:
         return ""
     final = (
         render_output("Without defence, original", a.tumour_probability_undefended)
@@ -128,12 +132,28 @@ def render_mixture(lesson: Lesson) -> str:
     _, outcome = wording.describe_defence_outcome(before, after, "unknown", "plain")
     return (
         f'<div class="mf-decision mf-two"><div class="mf-card">'
-        f"<h3>Votes of the experts</h3>{explanation.render_votes([('Attacked', b)], e.sides)}</div>"
-        '<div class="mf-card mf-cams"><h3>Regions that influenced the output</h3>'
-        f"{explanation.render_maps('Grad-CAM', b, e)}"
-        f'<p class="mf-note">{explanation.CAM_NOTE}</p></div></div>'
+        f"<h3>Votes of the experts</h3>{explanation.render_votes([('Attacked', b)], sides)}</div>"
+        '<div class="mf-card"><h3>Shares that add up to the output</h3>'
+        f"{render_shares([('Attacked', b)], sides)}</div></div>"
         f"<h3>The four outputs (bar: tumour probability)</h3>{final}{render_sentence(outcome)}"
     )
+
+
+def render_heat_maps(lesson: Lesson) -> str:
+    """Step 6: render Grad-CAM beside the tumour map of the clean scan, and how well each points."""
+    d, heat = lesson.clean, lesson.heat_maps
+    if d is None or heat is None:
+        return ""
+    overlay = images.encode_overlay(d.purified, heat.mixture / heat.top)
+    shown = render_picture(d.purified, "purified scan", "input of the experts")
+    raised = f"regions that raised “{wording.CLASSES[heat.label]}”"
+    shown += render_figure(overlay, "Grad-CAM", raised)
+    said = "The network of these weights makes no tumour map."
+    if d.tumour_map is not None:
+        tinted = images.encode_tumour_map(d.purified, d.tumour_map, THRESHOLD)
+        shown += render_figure(tinted, "tumour map", "cells that it takes for tumour")
+        said = f"The tumour map. {describe_where(d)}" if d.can_judge else ""
+    return f"{render_strip(shown)}{render_sentence(said)}{render_pointing()}"
 
 
 def _describe_detection(a: Diagnosis, b: Diagnosis) -> str:

@@ -8,7 +8,7 @@ from html import escape
 import numpy as np
 
 from core.diagnosis import Diagnosis
-from demo.analysis.explanation import Evidence
+from demo.analysis.explanation import CleanScores, HeatMaps
 from demo.rendering import images, wording
 from demo.rendering.charts import Mark, draw_histogram
 from demo.rendering.html import render_meter
@@ -41,7 +41,7 @@ def render_votes(named: Sequence[tuple[str, Diagnosis]], sides: Sequence[int]) -
     )
 
 
-def render_maps(title: str, d: Diagnosis, e: Evidence) -> str:
+def render_maps(title: str, d: Diagnosis, e: HeatMaps) -> str:
     """Render the purified scan, and Grad-CAM of mixture and experts over it."""
     what = wording.CLASSES[e.label]
     shown = [
@@ -59,12 +59,12 @@ def render_maps(title: str, d: Diagnosis, e: Evidence) -> str:
     return f'<h4>{escape(title)}</h4><div class="mf-strip">{figure}</div>'
 
 
-def render_scores(named: list[tuple[str, Diagnosis]], e: Evidence) -> str:
+def render_scores(named: list[tuple[str, Diagnosis]], e: CleanScores) -> str:
     """Render the scans' scores as marks on the histogram of clean scans, and in words."""
     lines = [ROUGH_NOTE, describe_false_alarms(e.alarm_share)]
     lines += [describe_rank(name, d) for name, d in named]
     marks = [Mark(name, d.score) for name, d in named]
-    chart = draw_histogram(e.clean_scores, e.clean_shares, named[0][1].tau, marks, " ".join(lines))
+    chart = draw_histogram(e.values, e.shares, named[0][1].tau, marks, " ".join(lines))
     items = "".join(f"<li>{escape(line)}</li>" for line in lines)
     return f'{chart}<ul class="mf-words">{items}</ul>'
 

@@ -15,6 +15,8 @@ from core.scan import to_png, to_uint8
 MAX_ERROR = 0.25  # root of the squared error, in parts of full brightness
 MAX_CHANGE_LEVELS = 16  # grey levels of 255
 MAX_OVERLAY_OPACITY = 0.8  # of the highest value
+MAP_OPACITY = 0.4  # of a tumour map
+OUTLINE = (45, 212, 191)  # the page's accent in the dark
 
 
 def encode_scan(scan: Tensor) -> str:
@@ -39,6 +41,27 @@ def encode_overlay(scan: Tensor, share: Tensor) -> str:
     dense = MAX_OVERLAY_OPACITY * np.sqrt(value)[..., None]
     rgb = grey * (1 - dense) + apply_cividis(value) * dense
     return _encode_colours(rgb.round().astype(np.uint8))
+
+
+def encode_tumour_map(scan: Tensor, cells: Tensor, threshold: float) -> str:
+    """Encode a scan under its tumour map, coloured by `colour_tumour_map`, as a data URL."""
+    return _encode_colours(colour_tumour_map(scan, cells, threshold))
+
+
+def colour_tumour_map(scan: Tensor, cells: Tensor, threshold: float) -> np.ndarray:
+    """Return RGB uint8 (H, W, 3) of a scan (1, H, W) under its tumour map (h, w).
+
+    Cells from the threshold on are tinted by their probability and outlined inside their edge.
+    """
+    grey = to_uint8(scan)[0][..., None].astype(np.float64)
+    value = np.kron(cells.cpu().numpy(), np.ones([scan.shape[-1] // cells.shape[-1]] * 2))
+    inside = value >= np.float32(threshold)
+    tint = MAP_OPACITY * inside[..., None]
+    rgb = grey * (1 - tint) + apply_cividis(value.clip(0, 1)) * tint
+    padded = np.pad(inside, 1)
+    around = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
+    rgb[inside & ~around] = OUTLINE
+    return rgb.round().astype(np.uint8)
 
 
 def colour_error(error_map: Tensor) -> np.ndarray:

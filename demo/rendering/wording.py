@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from demo.analysis.attack import AttackSettings
@@ -41,6 +42,11 @@ def format_percent(share: float) -> str:
     if share > 0.99:
         return "> 99 %"
     return f"{share * 100:.0f} %"
+
+
+def list_words(words: Sequence[str]) -> str:
+    """Return 'a', 'a and b' or 'a, b and c'."""
+    return " and ".join([part for part in (", ".join(words[:-1]), *words[-1:]) if part])
 
 
 def name_class(tumour_probability: float) -> str:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from PIL import Image
 
 from bench.app.browser import CHROMIUM, FLAGS, Visitor
 from core.attacks import Step
+from core.diagnosis import Diagnosis
 from core.pipeline import MedFedPure, build
 from demo.phantom import draw_phantom
 from tests.demo.browser.browsing import Served
@@ -21,6 +23,22 @@ def system() -> MedFedPure:
     """Build an untrained pipeline: the page's tests check layout and words, not outputs."""
     torch.manual_seed(0)
     return build(small_config((112, 56, 28)), {"preset": "untrained"})
+
+
+@pytest.fixture(scope="session")
+def mapping_system() -> MedFedPure:
+    """Build an untrained pipeline whose experts make tumour maps."""
+    torch.manual_seed(0)
+    config = small_config((112, 56, 28))
+    config = replace(config, moe=replace(config.moe, map_width=8))
+    return build(config, {"preset": "untrained"})
+
+
+@pytest.fixture(scope="session")
+def mapped(mapping_system: MedFedPure, scan: torch.Tensor) -> Diagnosis:
+    """Read a scan with tumour maps; the untrained novelty score is set to judge it."""
+    d = mapping_system.read(scan)
+    return replace(d, novelty_limit=max(d.novelty_limit, d.novelty))
 
 
 @pytest.fixture(scope="session")

@@ -55,7 +55,7 @@ def test_upload_attack_read(served: Served, visit: Callable[[str], Any], scan: T
     for text in (
         "Error map",
         "Purified",
-        "Experts: weight and vote",
+        "Experts: shares that add up to the output",
         "Model output",
     ):
         assert text in page.inner_text("#reading")

@@ -72,7 +72,7 @@ def test_no_levels_are_a_control(system: MedFedPure, seen: Lesson) -> None:
 
 def test_a_new_attack_forgets_what_came_after_the_old_one(system: MedFedPure, done: Lesson) -> None:
     first = next(lesson.attack(system, done, 1))
-    assert first.attacked is None and first.evidence is None and len(first.steps) == 1
+    assert first.attacked is None and first.clean_scores is None and len(first.steps) == 1
     assert first.clean is done.clean
 
 
@@ -122,7 +122,7 @@ def test_depth_zero_purifies_nothing_and_more_noise_is_more(
 
 
 def test_the_four_outputs_are_those_of_the_readings(done: Lesson) -> None:
-    html = views.render_mixture(done)
+    html = views.render_mixture(done, (112, 56, 28))
     a, b = done.clean, done.attacked
     assert a is not None and b is not None
     expected = [
@@ -136,11 +136,27 @@ def test_the_four_outputs_are_those_of_the_readings(done: Lesson) -> None:
 def test_what_is_not_computed_is_not_shown(scan: Tensor) -> None:
     bare = Lesson(scan, True)
     assert views.render_scan(bare, (112,)) == "" == views.render_attack_step(bare, 0)
-    assert views.render_detection(bare) == "" == views.render_mixture(bare)
+    assert (
+        views.render_detection(bare)
+        == ""
+        == views.render_mixture(bare, ())
+        == views.render_heat_maps(bare)
+    )
 
 
-def test_five_steps_and_a_quiz() -> None:
-    assert len(TEXTS) == 5 and all("<h2>" in text for _, text in (*TEXTS, QUIZ))
+def test_six_steps_and_a_quiz() -> None:
+    assert len(TEXTS) == 6 and all("<h2>" in text for _, text in (*TEXTS, QUIZ))
+
+
+def test_grad_cam_is_compared_with_the_tumour_map(
+    mapping_system: MedFedPure, system: MedFedPure, scan: Tensor
+) -> None:
+    for own, count in ((system, 2), (mapping_system, 3)):
+        compared = lesson.map_heat(own, lesson.read_clean(own, scan, tumour=True))
+        html = views.render_heat_maps(compared)
+        assert html.count("<img") == count
+        assert ("makes no tumour map" in html) == (own is system)
+        assert lesson.map_heat(own, compared) is compared  # nothing is computed twice
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from core.detector import SCORES
 from core.pipeline import MedFedPure
 from demo.analysis.analysis import Analysis
 from demo.analysis.attack import AttackSettings
-from demo.analysis.explanation import Evidence, explain_reading
+from demo.analysis.explanation import collect_clean_scores, compute_heat_maps
 from demo.explore import results_view
 from demo.rendering import images
 from demo.rendering.charts import Mark, draw_curve, draw_histogram
@@ -35,7 +35,7 @@ EndsAt = Callable[[Tensor], tuple[Step, ...]]
 def analysis(system: MedFedPure, scan: Tensor, ends_at: EndsAt) -> Analysis:
     attacked = ((scan * 255 + 3).clamp(max=255).round() / 255).float()
     clean, after = system.read(scan), system.read(attacked)
-    known = {"clean": explain_reading(system, clean), "attacked": explain_reading(system, after)}
+    known = {"clean": clean, "attacked": after}
     return Analysis(
         scan,
         AttackSettings(),
@@ -43,7 +43,8 @@ def analysis(system: MedFedPure, scan: Tensor, ends_at: EndsAt) -> Analysis:
         clean,
         after,
         12.0,
-        evidence=known,
+        clean_scores=collect_clean_scores(system, clean.score_name),
+        heat_maps={name: compute_heat_maps(system, d) for name, d in known.items()},
         sides=system.config.moe.sides,
     )
 
@@ -60,13 +61,13 @@ def test_each_reading_is_explained(analysis: Analysis) -> None:
     html = results_view.render_explanation(analysis)
     assert html.count("<img") == 2 * (2 + 3)  # purified, mixture, experts
     assert "not where a disease is" in html and "file:" not in html
-    only = results_view.render_explanation(
-        replace(analysis, evidence={"clean": analysis.evidence["clean"]})
-    )
+    only = results_view.render_explanation(replace(analysis, attacked=None))
     assert only.count("<img") == 5 and "Attacked scan" not in only
-    assert results_view.render_explanation(replace(analysis, evidence={})) == ""
+    assert results_view.render_explanation(replace(analysis, clean_scores=None)) == ""
+    mapped = results_view.render_explanation(replace(analysis, heat_maps={}))
+    assert "Grad-CAM" not in mapped and "<img" not in mapped and "clean scans" in mapped
     page = results_view.render(analysis)
-    assert page.count("Expert 1") == page.count("Expert 3") == 1  # one table, a column per scan
+    assert page.count(">Expert 1<") == page.count(">Expert 3<") == 2  # shares, and votes
 
 
 def test_where_it_cannot_judge_no_map_and_no_vote_is_shown(analysis: Analysis) -> None:
@@ -93,12 +94,12 @@ def test_votes_and_weights_are_the_readings_own(analysis: Analysis) -> None:
 
 
 def test_the_maps_explain_the_output(system: MedFedPure, analysis: Analysis) -> None:
-    d, e = analysis.clean, analysis.evidence["clean"]
+    d, e = analysis.clean, analysis.heat_maps["clean"]
     assert d is not None
     assert e.label == int(d.is_tumour)
     weighed = torch.einsum("k,khw->hw", d.attention, e.experts)
     torch.testing.assert_close(e.mixture, weighed, atol=1e-4, rtol=1e-3)
-    turned = explain_reading(system, replace(d, tumour_probability=1 - d.tumour_probability))
+    turned = compute_heat_maps(system, replace(d, tumour_probability=1 - d.tumour_probability))
     assert turned.label == 1 - e.label
     assert not torch.allclose(turned.mixture, e.mixture)
 
@@ -154,8 +155,8 @@ def test_a_curve_rises_with_its_values_and_marks_its_step() -> None:
 
 def test_the_false_alarm_rate_is_counted_and_said(analysis: Analysis) -> None:
     assert "about 5 score above" in describe_false_alarms(0.05)
-    d, e = analysis.clean, analysis.evidence["clean"]
-    assert d is not None and e.alarm_share == pytest.approx(0.05)
+    d, e = analysis.clean, analysis.clean_scores
+    assert d is not None and e is not None and e.alarm_share == pytest.approx(0.05)
     html = render_scores([("clean scan", d)], e)
     assert (
         "eleven rounded quantiles of the clean validation scans" in html
@@ -168,9 +169,10 @@ def test_the_false_alarm_rate_is_counted_and_said(analysis: Analysis) -> None:
 
 
 def test_the_histogram_is_of_the_deciding_score(system: MedFedPure, analysis: Analysis) -> None:
-    e: Evidence = analysis.evidence["clean"]
+    e = analysis.clean_scores
+    assert e is not None
     stored = system.detector.quantiles[SCORES.index("fused")]
-    assert (e.clean_scores == stored.numpy()).all()
-    assert e.clean_shares == pytest.approx(np.linspace(0, 1, 11))
-    e.clean_scores[0] = -99
+    assert (e.values == stored.numpy()).all()
+    assert e.shares == pytest.approx(np.linspace(0, 1, 11))
+    e.values[0] = -99
     assert float(stored[0]) != -99  # a copy: nobody can turn the detector from here

@@ -25,7 +25,8 @@ EndsAt = Callable[[Tensor], tuple[Step, ...]]
 def analysis(system: MedFedPure, scan: Tensor, ends_at: EndsAt) -> Analysis:
     attacked = ((scan * 255 + 3).clamp(max=255).round() / 255).float()
     clean, after = system.read(scan), system.read(attacked)
-    return Analysis(scan, AttackSettings(), ends_at(attacked), clean, after, 12.0)
+    sides = system.config.moe.sides
+    return Analysis(scan, AttackSettings(), ends_at(attacked), clean, after, 12.0, sides=sides)
 
 
 def list_outputs(html: str) -> list[str]:
@@ -39,7 +40,7 @@ def set_outputs(d: Diagnosis, undefended: float, defended: float) -> Diagnosis:
 def test_every_promised_heading_is_there(analysis: Analysis) -> None:
     html = results_view.render(analysis)
     for title in (
-        "Attack detector", "Experts: weight and vote", "Model output",
+        "Attack detector", results_view.EXPERTS, "Model output",
         "Without defence", "With defence",
     ):  # fmt: skip
         assert title in html
