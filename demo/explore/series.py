@@ -10,6 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from core.scan import Volume, to_uint8
+from demo.analysis.volume import SliceReading
 
 DISPLAY_LEVELS = (0.0, 255.0)
 SIDES = {"R": "right", "L": "left", "A": "front", "P": "back", "S": "head end", "I": "foot end"}
@@ -22,10 +23,10 @@ class Series:
     volume: Volume
     index: int = -1  # -1: the middle slice
     refusal: str = ""  # reason to read it only on request
-    scores: dict[int, float | None] = field(default_factory=dict)  # None: the slice is blank
-    unjudged: set[int] = field(default_factory=set)  # out-of-distribution slices
+    readings: dict[int, SliceReading | None] = field(default_factory=dict)  # None: blank
     tau: float = 0.0  # of the system that scored
-    summary: str = ""  # of the scores
+    summary: str = ""  # of the readings
+    answer: str = ""  # for the volume, once all slices are read
     key: str = field(default_factory=lambda: secrets.token_urlsafe(12))
 
     def __post_init__(self) -> None:
@@ -47,15 +48,24 @@ class Series:
         return self.volume.slice(self.index if index is None else index)
 
     def get_slider_value(self) -> dict[str, Any]:
-        """Return the slice slider's value: number of slices, chosen slice, and scores."""
+        """Return the slice slider's value: number of slices, chosen slice, and readings."""
+        found = {n: r for n, r in sorted(self.readings.items()) if r is not None}
+        judged = {n: r for n, r in found.items() if r.can_judge}
         return {
             "key": self.key,
             "count": len(self.volume),
             "index": self.index,
-            "scores": [[n, score] for n, score in sorted(self.scores.items())],
+            "scores": [[n, r.score] for n, r in found.items()],
+            "tumour": [[n, r.tumour_probability] for n, r in judged.items()],
+            "area": [[n, r.area] for n, r in judged.items() if r.area is not None],
             "tau": self.tau,
             "line": self.summary,
-        }
+            "answer": self.answer,
+        } | (
+            {"best": max(judged, key=lambda n: judged[n].log_odds)}
+            if self.answer and judged
+            else {}
+        )
 
     def describe(self) -> list[str]:
         """Describe the file's slices, one sentence per fact."""

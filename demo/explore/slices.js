@@ -2,7 +2,7 @@
 // One slice is requested at a time, the next after the last has arrived: requests never pile up.
 
 const find = (selector) => element.querySelector(selector);
-const slider = find("input"), canvas = find("canvas"), playButton = find(".ms-play");
+const slider = find("input"), canvases = [...element.querySelectorAll("canvas")], playButton = find(".ms-play");
 const PLAY_MS = 150, TIMEOUT_MS = 8000;
 let key = null, wanted = 0, requested = null, requestedAt = 0, timer = null;
 
@@ -30,26 +30,49 @@ function setPlaying(on) {
 
 function writeLabel() {
   find(".ms-at").textContent = countSlices() ? `${wanted + 1} / ${countSlices()}` : "";
-  slider.setAttribute("aria-valuetext", `slice ${wanted + 1} of ${countSlices()}`);
+  const read = (name) => props.value?.[name]?.find(([index]) => index === wanted)?.[1];
+  const percent = (share) => `${Math.round(share * 100)} %`, said = [`slice ${wanted + 1} of ${countSlices()}`];
+  if (read("tumour") !== undefined) said.push(`tumour ${percent(read("tumour"))}`);
+  if (read("area") !== undefined) said.push(`tumour map ${percent(read("area"))} of the head`);
+  slider.setAttribute("aria-valuetext", said.join(", "));
+  drawStrips();
 }
 
-// Draw a bar for each score, tau at half height: grey up to tau, red above it.
-function drawMarks() {
-  const { scores = [], tau } = props.value ?? {}, style = getComputedStyle(element), dpr = window.devicePixelRatio || 1;
-  canvas.width = Math.round(canvas.clientWidth * dpr);
-  canvas.height = Math.round(canvas.clientHeight * dpr);
-  const context = canvas.getContext("2d"), step = canvas.width / Math.max(countSlices(), 1);
-  const read = scores.filter(([, score]) => score !== null);
-  const reach = Math.max(...read.map(([, score]) => Math.abs(score - tau)), 1e-9);
-  for (const [index, score] of read) {
-    const height = canvas.height * (0.5 + 0.4 * (score - tau) / reach);
-    context.fillStyle = style.getPropertyValue(score > tau ? "--mf-bad" : "--mf-bar");
-    context.fillRect(index * step, canvas.height - height, Math.max(step - dpr, dpr), height);
+// height of a bar in [0, 1], the line, and whether the bar is above it
+const STRIPS = {
+  tumour: () => ({ line: 0.5, scale: (p) => p, isHigh: (p) => p >= 0.5, high: "--mf-accent" }),
+  area: () => ({ scale: (share) => Math.min(share / 0.1, 1), isHigh: () => false }),
+  scores: ({ scores = [], tau }) => {
+    const reach = Math.max(...scores.map(([, score]) => Math.abs(score - tau)), 1e-9);
+    return { line: 0.5, scale: (score) => 0.5 + (0.4 * (score - tau)) / reach, isHigh: (score) => score > tau, high: "--mf-bad" };
+  },
+};
+
+function drawStrips() {
+  const value = props.value ?? {};
+  for (const canvas of canvases) {
+    const found = value[canvas.dataset.strip] ?? [];
+    canvas.hidden = canvas.previousElementSibling.hidden = !found.length;
+    if (found.length) drawStrip(canvas, found, STRIPS[canvas.dataset.strip](value));
   }
 }
 
+function drawStrip(canvas, found, { line, scale, isHigh, high }) {
+  const style = getComputedStyle(element), dpr = window.devicePixelRatio || 1;
+  canvas.width = Math.round(canvas.clientWidth * dpr);
+  canvas.height = Math.round(canvas.clientHeight * dpr);
+  const context = canvas.getContext("2d"), step = canvas.width / Math.max(countSlices(), 1);
+  const fill = (name, ...box) => { context.fillStyle = style.getPropertyValue(name); context.fillRect(...box); };
+  fill("--mf-pick", wanted * step, 0, Math.max(step, dpr), canvas.height);
+  for (const [index, number] of found) {
+    const height = Math.max(canvas.height * scale(number), dpr);
+    fill(isHigh(number) ? high : "--mf-bar", index * step, canvas.height - height, Math.max(step - dpr, dpr), height);
+  }
+  if (line) fill("--mf-soft", 0, Math.round(canvas.height * (1 - line)), canvas.width, dpr);
+}
+
 function listMarked() {
-  const marked = (props.value?.scores ?? []).filter(([, score]) => score !== null && score > props.value.tau);
+  const marked = (props.value?.scores ?? []).filter(([, score]) => score > props.value.tau);
   const place = find(".ms-found");
   place.replaceChildren(...marked.slice(0, 24).map(([index]) => {
     const button = document.createElement("button");
@@ -60,6 +83,15 @@ function listMarked() {
     return button;
   }));
   if (marked.length > 24) place.append(` and ${marked.length - 24} more`);
+}
+
+function writeAnswer({ answer = "", best }) {
+  const place = find(".ms-answer");
+  place.replaceChildren(answer);
+  if (!answer || !Number.isInteger(best)) return;
+  const button = Object.assign(document.createElement("button"), { type: "button", textContent: `Show slice ${best + 1}` });
+  button.onclick = () => requestSlice(best);
+  place.append(button);
 }
 
 function update() {
@@ -77,8 +109,8 @@ function update() {
   slider.max = Math.max(countSlices() - 1, 0);
   slider.value = wanted;
   find(".ms-line").textContent = value.line ?? "";
+  writeAnswer(value);
   writeLabel();
-  drawMarks();
   listMarked();
 }
 
@@ -88,6 +120,13 @@ document.addEventListener("mf-slice", ({ detail }) => {
   if (detail === "play") setPlaying(!timer);
   else { setPlaying(false); requestSlice(wanted + detail); }
 });
-new ResizeObserver(drawMarks).observe(canvas);
+for (const canvas of canvases) {
+  canvas.addEventListener("pointerdown", (event) => {
+    const { left, width } = canvas.getBoundingClientRect();
+    setPlaying(false);
+    requestSlice(Math.floor(((event.clientX - left) / width) * countSlices()));
+  });
+}
+new ResizeObserver(drawStrips).observe(find(".ms-track"));
 watch("value", update);
 update();

@@ -1,4 +1,4 @@
-"""Slice slider: the shown slice, and the slices that the detector marked."""
+"""Slice slider: the shown slice, and the readings of all slices."""
 
 from __future__ import annotations
 
@@ -11,11 +11,17 @@ from torch import Tensor
 
 from core.pipeline import BATCH_SIZE, MedFedPure
 from core.scan import ScanError
+from demo.analysis.volume import NEIGHBOURS, SliceReading, answer_volume
 from demo.explore.series import Series
 from demo.rendering import wording
 
 HERE = Path(__file__).parent
-MARK_NOTE = "Marked: unlike the clean training scans, which says nothing of disease."
+MARK_NOTE = "Marked by the detector: unlike clean training scans, which says nothing of disease."
+RULE = (
+    f"The answer is the highest mean of the log-odds over {NEIGHBOURS} neighbouring slices; it was "
+    "not measured on whole volumes."
+)
+SEED = 0  # of the purifier's noise, as in the first reading of a slice
 
 
 def build_slider() -> gr.HTML:
@@ -29,38 +35,54 @@ def build_slider() -> gr.HTML:
     )
 
 
-@torch.no_grad()
-def score_slices(system: MedFedPure, series: Series) -> Iterator[None]:
-    """Score the slices in batches into `series.scores`; yield before each batch and at the end."""
+def read_slices(system: MedFedPure, series: Series) -> Iterator[None]:
+    """Read the slices in batches into `series.readings`; yield before each batch and at the end."""
     count = len(series.volume)
-    series.scores.clear()
-    series.unjudged.clear()
+    series.readings.clear()
+    series.answer = ""
     series.tau = system.tau
     for start in range(0, count, BATCH_SIZE):
-        series.summary = _describe_scores(series, system)
+        series.summary = _describe_readings(series, system)
         yield
         scans: dict[int, Tensor] = {}
         for index in range(start, min(start + BATCH_SIZE, count)):
             try:
                 scans[index] = series.get_scan(index)
             except ScanError:
-                series.scores[index] = None  # blank, as the outermost slices of a head often are
+                series.readings[index] = None  # blank, as the outermost slices of a head often are
         if scans:
-            x = torch.stack(tuple(scans.values())).to(system.device)
-            series.scores |= dict(zip(scans, system.score(system.detect(x)).tolist(), strict=True))
-            is_far = (system.measure_novelty(x) > system.novelty.limit).tolist()
-            series.unjudged |= {index for index, far in zip(scans, is_far, strict=True) if far}
-    series.summary = _describe_scores(series, system)
+            found = system.read_batch(torch.stack(tuple(scans.values())), [SEED] * len(scans))
+            series.readings |= dict(zip(scans, map(SliceReading.of, found), strict=True))
+    series.summary = _describe_readings(series, system)
+    series.answer = describe_answer(series)
     yield
 
 
-def _describe_scores(series: Series, system: MedFedPure) -> str:
-    count, done = len(series.volume), len(series.scores)
-    marked = sum(1 for found in series.scores.values() if found is not None and found > series.tau)
-    how_many = f"{marked} marked" if marked else "none marked"
-    if series.unjudged:
-        how_many += f", {len(series.unjudged)} cannot be judged ({wording.UNFAMILIAR_PICTURE})"
-    how_many += wording.describe_hospital(system.info.get("hospital"))
+def describe_answer(series: Series) -> str:
+    """Describe the answer for a volume, the slices that it rests on, and the rule."""
+    found = [r for r in series.readings.values() if r is not None and r.can_judge]
+    answer = answer_volume(series.readings)
+    if answer is None:
+        return "No slice can be judged, so that there is no answer for the volume."
+    says = wording.name_class(answer.tumour_probability)
+    confidence = wording.format_confidence(answer.tumour_probability)
+    count = sum(r.log_odds >= 0 for r in found)
+    slices = f"slice {answer.first + 1}"
+    if answer.last > answer.first:
+        slices = f"slices {answer.first + 1} to {answer.last + 1}"
     return (
-        f"{done} of {count} slices read, {how_many}. {MARK_NOTE if done == count else ''}".rstrip()
+        f"Answer for the volume, with defence: {says} {confidence} (by {slices}); {count} of "
+        f"{len(found)} slices say tumour by themselves. {RULE}"
     )
+
+
+def _describe_readings(series: Series, system: MedFedPure) -> str:
+    count, done = len(series.volume), len(series.readings)
+    found = [r for r in series.readings.values() if r is not None]
+    marked, unjudged = sum(r.flagged for r in found), sum(not r.can_judge for r in found)
+    how_many = f"{marked} marked" if marked else "none marked"
+    if unjudged:
+        how_many += f", {unjudged} cannot be judged ({wording.UNFAMILIAR_PICTURE})"
+    how_many += wording.describe_hospital(system.info.get("hospital"))
+    line = f"{done} of {count} slices read, {how_many}."
+    return f"{line} {MARK_NOTE}" if done == count else line

@@ -268,7 +268,7 @@ class ExploreTab:
         if system is None or series is None:
             yield {}
             return
-        for _ in slices.score_slices(system.with_options(score, policy), series):
+        for _ in slices.read_slices(system.with_options(score, policy), series):
             if generation.series != started:
                 yield gr.skip()
                 return

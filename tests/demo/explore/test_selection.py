@@ -83,48 +83,79 @@ def test_an_example_is_the_scan_itself(scan: Tensor) -> None:
     assert torch.equal(build_series(to_uint8(scan)).get_scan(), scan)
 
 
+def list_scores(series: Series) -> list[float]:
+    return [r.score for _, r in sorted(series.readings.items()) if r is not None]
+
+
+def find_unjudged(series: Series) -> set[int]:
+    return {n for n, r in series.readings.items() if r is not None and not r.can_judge}
+
+
 def test_every_slice_gets_the_detector_s_score(tiny_system: MedFedPure, scan: Tensor) -> None:
     series = Series(stack(torch.zeros_like(scan), scan, draw_phantom(2, False)))
-    seen = [dict(series.scores) for _ in slices.score_slices(tiny_system, series)]
+    seen = [dict(series.readings) for _ in slices.read_slices(tiny_system, series)]
     assert [len(scores) for scores in seen] == [0, 3]  # before the batch and after it
     x = torch.stack([scan, draw_phantom(2, False)])
     expected = tiny_system.score(tiny_system.detect(x)).tolist()
-    assert series.scores[0] is None
-    assert [series.scores[1], series.scores[2]] == pytest.approx(expected, abs=1e-4)
+    assert series.readings[0] is None
+    assert list_scores(series) == pytest.approx(expected, abs=1e-4)
     marked = sum(score > tiny_system.tau for score in expected)
     assert f"3 of 3 slices read, {marked or 'none'} marked" in series.summary
     assert "nothing of disease" in series.summary
-    assert series.get_slider_value()["scores"][0] == [0, None]
-    assert series.get_slider_value()["tau"] == tiny_system.tau
+    value = series.get_slider_value()
+    assert [n for n, _ in value["scores"]] == [1, 2]
+    assert value["tau"] == tiny_system.tau
 
 
 def test_scores_of_batches_are_those_of_single_slices(tiny_system: MedFedPure) -> None:
     count = 2 * BATCH_SIZE + 1
     scans = [draw_phantom(seed, seed % 2 == 1) for seed in range(count)]
     series = Series(stack(*scans))
-    seen = [dict(series.scores) for _ in slices.score_slices(tiny_system, series)]
+    seen = [dict(series.readings) for _ in slices.read_slices(tiny_system, series)]
     assert [len(scores) for scores in seen] == [0, BATCH_SIZE, 2 * BATCH_SIZE, count]
     alone = [float(tiny_system.score(tiny_system.detect(scan[None]))) for scan in scans]
-    assert [series.scores[i] for i in range(count)] == pytest.approx(alone, abs=1e-4)
+    assert list_scores(series) == pytest.approx(alone, abs=1e-4)
 
 
 def test_a_new_scoring_forgets_the_old(tiny_system: MedFedPure, scan: Tensor) -> None:
     series = Series(stack(scan, scan))
-    list(slices.score_slices(tiny_system, series))
-    next(slices.score_slices(tiny_system, series))
-    assert series.scores == {}
+    list(slices.read_slices(tiny_system, series))
+    next(slices.read_slices(tiny_system, series))
+    assert series.readings == {} and series.answer == ""
 
 
 def test_slices_that_cannot_be_judged_are_counted(tiny_system: MedFedPure, scan: Tensor) -> None:
     series = Series(stack(torch.zeros_like(scan), scan, draw_phantom(2, False)))
-    list(slices.score_slices(tiny_system, series))
-    assert series.unjudged == set() and "judged" not in series.summary
+    list(slices.read_slices(tiny_system, series))
+    assert find_unjudged(series) == set() and "judged" not in series.summary
     cut = tiny_system.novelty.cut
     before = float(cut)
     try:
         cut.fill_(-1)
-        list(slices.score_slices(tiny_system, series))
+        list(slices.read_slices(tiny_system, series))
     finally:
         cut.fill_(before)
-    assert series.unjudged == {1, 2}  # a blank slice is blank, no more
+    assert find_unjudged(series) == {1, 2}  # a blank slice is blank, no more
     assert "2 cannot be judged (unlike the brain MRI" in series.summary
+
+
+def test_a_volume_gets_an_answer_and_its_slices_their_probabilities(
+    mapping_system: MedFedPure, scan: Tensor
+) -> None:
+    series = Series(stack(torch.zeros_like(scan), scan, draw_phantom(2, False)))
+    limit = mapping_system.novelty.cut
+    before = float(limit)
+    try:
+        limit.fill_(99)  # untrained: all are judged
+        *_, _ = slices.read_slices(mapping_system, series)
+    finally:
+        limit.fill_(before)
+    alone = [mapping_system.read(scan), mapping_system.read(draw_phantom(2, False))]
+    value = series.get_slider_value()
+    assert [n for n, _ in value["tumour"]] == [n for n, _ in value["area"]] == [1, 2]
+    expected = [d.tumour_probability for d in alone]
+    assert [p for _, p in value["tumour"]] == pytest.approx(expected, abs=1e-4)
+    assert value["best"] == 1 + (expected[1] > expected[0])
+    count = sum(d.is_tumour for d in alone)
+    assert f"(by slices 2 to 3); {count} of 2 slices say tumour" in value["answer"]
+    assert slices.RULE in value["answer"]

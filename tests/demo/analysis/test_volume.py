@@ -1,0 +1,62 @@
+"""Answer for a volume: the rule by hand."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+
+from core.diagnosis import Diagnosis
+from demo.analysis.regions import find_regions
+from demo.analysis.volume import SliceReading, answer_volume
+
+
+def make(*log_odds: float | None) -> dict[int, SliceReading | None]:
+    """Make a volume's readings; None is a blank slice."""
+    return {
+        i: None if value is None else SliceReading(0.0, False, True, value, None)
+        for i, value in enumerate(log_odds)
+    }
+
+
+def sigmoid(value: float) -> float:
+    return 1 / (1 + math.exp(-value))
+
+
+def test_a_tumour_in_three_of_many_slices_is_the_answer() -> None:
+    answer = answer_volume(make(*[-4.0] * 20, 2.0, 3.0, 1.0, *[-4.0] * 20))
+    assert answer is not None
+    assert (answer.first, answer.last) == (20, 22)
+    assert answer.tumour_probability == pytest.approx(sigmoid(2.0))
+
+
+def test_one_slice_alone_does_not_decide() -> None:
+    answer = answer_volume(make(-3, -3, 4, -3, -3))
+    assert answer is not None and answer.tumour_probability == pytest.approx(sigmoid(-2 / 3))
+
+
+def test_blank_and_unjudged_slices_part_the_volume() -> None:
+    readings = make(5.0, None, 5.0, 1.0, 1.0, 1.0)
+    far = readings[2]
+    assert far is not None
+    readings[2] = replace(far, can_judge=False)
+    answer = answer_volume(readings)
+    assert answer is not None and (answer.first, answer.last) == (3, 5)
+    assert answer.tumour_probability == pytest.approx(sigmoid(1.0))
+
+
+def test_short_volumes_and_empty_ones() -> None:
+    answer = answer_volume(make(1.0, 3.0))
+    assert answer is not None and answer.tumour_probability == pytest.approx(sigmoid(2.0))
+    alone = answer_volume(make(-1.0))
+    assert alone is not None and (alone.first, alone.last) == (0, 0)
+    assert answer_volume({}) is None and answer_volume(make(None)) is None
+
+
+def test_a_slice_is_summarised(mapped: Diagnosis) -> None:
+    found = SliceReading.of(mapped)
+    assert found.tumour_probability == pytest.approx(mapped.tumour_probability, abs=1e-5)
+    regions = find_regions(mapped)
+    assert regions is not None and found.area == regions.head_share
+    assert SliceReading.of(replace(mapped, tumour_map=None)).area is None
