@@ -14,6 +14,7 @@ from bench.components import (
     certificate,
     detector,
     explanations,
+    gate,
     out_of_distribution,
     purifier,
 )
@@ -31,6 +32,7 @@ MEASUREMENTS: dict[str, ModuleType] = {
     "purifier": purifier,
     "mae": autoencoder,
     "looks": explanations,
+    "gate": gate,
     "novelty": out_of_distribution,
     "certify": certificate,
     "loso": loso,
