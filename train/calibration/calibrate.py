@@ -48,7 +48,7 @@ def calibrate(
     val = val.thin(config.val_scans, truncate=True)
     x_val, y_val = val.all(system.device)
     for name, classifier in (("classifier", system.classifier), ("plain", system.plain)):
-        metrics = _set_operating_point(classifier, x_val, y_val, val.weights, val.groups)
+        metrics = set_operating_point(classifier, x_val, y_val, val.weights, val.groups)
         figures |= {f"{name}_{k}": v for k, v in metrics.items()}
         report(
             f"{name}: temperature {float(classifier.temperature):.3f}, "
@@ -70,7 +70,7 @@ def calibrate(
     return figures
 
 
-def _set_operating_point(
+def set_operating_point(
     classifier: Calibrated, x: Tensor, y: Tensor, weights: Tensor, groups: Sequence[int]
 ) -> dict[str, float]:
     """Set the temperature and, with two classes, the bias in place; return metrics.

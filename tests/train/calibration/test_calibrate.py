@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from core.classifier import Calibrated
 from core.moe import MixtureOfExperts, MoEConfig
-from train.calibration.calibrate import _set_operating_point
+from train.calibration.calibrate import set_operating_point
 from train.data.dataset import compute_weights
 
 TINY = {"img_size": 28, "sides": (14,), "channels": (8, 8, 8, 8), "hidden": 8}
@@ -59,7 +59,7 @@ def toy(n: int = 300, offset: float = 3.0, share: float = 0.2, scale: float = 1.
 def test_one_half_is_the_best_operating_point_that_scans_left_out_confirm(offset):
     logits, y = toy(offset=offset)
     made = classifier(2)
-    figures = _set_operating_point(made, pictures(logits), y, weigh_evenly(y), range(len(y)))
+    figures = set_operating_point(made, pictures(logits), y, weigh_evenly(y), range(len(y)))
     with torch.no_grad():
         probability = made(pictures(logits)).exp()[:, 1]
     reached = balanced((probability > 0.5).long(), y)
@@ -78,7 +78,7 @@ def test_overconfident_logits_are_cooled_and_shy_ones_sharpened():
     for scale in (0.5, 1.0, 5.0):
         logits, y = toy(share=0.5, offset=0.0, scale=scale)
         made = classifier(2)
-        _set_operating_point(made, pictures(logits), y, weigh_evenly(y), range(len(y)))
+        set_operating_point(made, pictures(logits), y, weigh_evenly(y), range(len(y)))
         temperatures.append(float(made.temperature))
     assert temperatures == sorted(temperatures)
     assert temperatures[2] / temperatures[0] == pytest.approx(10, rel=0.15)  # the prior
@@ -91,7 +91,7 @@ def test_few_groups_all_read_right_sharpen_little_and_many_more():
     found = []
     for groups in (range(len(y)), [i % 20 for i in range(len(y))]):
         made = classifier(2)
-        _set_operating_point(made, pictures(right), y, weigh_evenly(y), groups)
+        set_operating_point(made, pictures(right), y, weigh_evenly(y), groups)
         found.append(float(made.temperature))
     assert found[0] < 0.5 * found[1] and 0.4 < found[1] < 1
 
@@ -99,7 +99,7 @@ def test_few_groups_all_read_right_sharpen_little_and_many_more():
 def test_probabilities_stay_probabilities():
     logits, y = toy()
     made = classifier(2)
-    _set_operating_point(made, pictures(logits), y, weigh_evenly(y), range(len(y)))
+    set_operating_point(made, pictures(logits), y, weigh_evenly(y), range(len(y)))
     assert torch.allclose(made(pictures(logits)).exp().sum(1), torch.ones(len(y)), atol=1e-5)
 
 
@@ -108,7 +108,7 @@ def test_a_rare_cell_weighs_as_much_as_a_common_one():
     margin = torch.where(y == 1, 0.4, 0.0) + torch.linspace(0, 0.5, 100).roll(37)
     logits = torch.stack([-margin / 2, margin / 2], 1)
     made = classifier(2)
-    figures = _set_operating_point(made, pictures(logits), y, weigh_evenly(y), range(len(y)))
+    figures = set_operating_point(made, pictures(logits), y, weigh_evenly(y), range(len(y)))
     assert figures["balanced"] > 0.7
 
 
@@ -121,7 +121,7 @@ def test_many_copies_of_one_odd_scan_do_not_move_the_operating_point():
     for groups, cut in ((copies, 0.0), (range(120), 1.2)):  # one scan, or thirty that agree
         made = classifier(2)
         weights = compute_weights(y.tolist(), groups)
-        _set_operating_point(made, pictures(logits), y, weights, groups)
+        set_operating_point(made, pictures(logits), y, weights, groups)
         with torch.no_grad():
             said = made(pictures(logits)).argmax(1)
         assert torch.equal(said, (margin > cut).long())
@@ -135,7 +135,7 @@ def test_an_operating_point_that_fits_its_own_scans_alone_is_not_taken(n):
     margin = torch.randn(n, generator=g)
     made = classifier(2)
     logits = torch.stack([-margin / 2, margin / 2], 1)
-    _set_operating_point(made, pictures(logits), y, weigh_evenly(y), range(n))
+    set_operating_point(made, pictures(logits), y, weigh_evenly(y), range(n))
     assert not made.bias.any()
 
 
@@ -147,7 +147,7 @@ def test_an_operating_point_moves_for_more_scans_than_chance_gives(odd, moves):
     margin = torch.cat([no, taken, yes])
     made = classifier(2)
     logits = torch.stack([-margin / 2, margin / 2], 1)
-    _set_operating_point(made, pictures(logits), y, weigh_evenly(y), range(len(y)))
+    set_operating_point(made, pictures(logits), y, weigh_evenly(y), range(len(y)))
     assert bool(made.bias.any()) == moves
 
 
@@ -159,7 +159,7 @@ def test_many_scans_of_three_groups_do_not_move_the_operating_point():
     for groups, moves in (([0] * 16 + [1] * 8 + [2], False), (list(range(25)), True)):
         made = classifier(2)
         weights = compute_weights(y.tolist(), groups)
-        _set_operating_point(made, pictures(logits), y, weights, groups)
+        set_operating_point(made, pictures(logits), y, weights, groups)
         assert bool(made.bias.any()) == moves
 
 
@@ -169,7 +169,7 @@ def test_with_many_classes_only_the_temperature_is_chosen():
     logits = 4 * (F.one_hot(y, 10) * 2.0 + torch.randn(400, 10, generator=g))
     made = classifier(10)
     before = F.cross_entropy(logits, y)
-    figures = _set_operating_point(made, pictures(logits), y, weigh_evenly(y), range(len(y)))
+    figures = set_operating_point(made, pictures(logits), y, weigh_evenly(y), range(len(y)))
     assert not made.bias.any()
     assert float(made.temperature) > 1.5
     assert F.nll_loss(made(pictures(logits)), y) < before

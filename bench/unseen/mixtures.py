@@ -1,0 +1,207 @@
+"""The command `mixtures`: mixtures from training folders, compared on the same scans.
+
+A mixture is calibrated on the protocol's validation scans, then read alone, without detector and
+purifier. Worst case: right on the clean scan, after PGD-7 and after APGD on the cross-entropy.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bench import markdown as md
+from bench import options
+from bench.parallel import progress
+from bench.provenance import machine_facts
+from bench.result_file import ResultFile
+from bench.robustness.attacks import Attacker
+from bench.summaries import group_rows
+from bench.unseen.figures import Facts, average_balanced_accuracy, summarize_system
+from bench.unseen.run import thin_by_source
+from core import checkpoint, metrics
+from core.attacks import paper_attack
+from core.attacks.threat_models import PAPER_EPS
+from core.classifier import Calibrated
+from core.moe import MixtureOfExperts, MoEConfig
+from train.calibration.calibrate import set_operating_point
+from train.data.dataset import ScanDataset
+from train.data.split import PROTOCOLS, read_manifest
+
+HELP = "mixtures of `train mixture` by source, clean and in the worst case, on the same scans"
+FILE = "classifier.safetensors"
+SCOPE = "attacked"
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of the command."""
+    add = parser.add_argument
+    add("--protocol", default="patients", choices=list(PROTOCOLS), help="split to test on")
+    add(
+        "--run", action="append", required=True, type=parse_run, metavar="NAME=DIR", dest="trained",
+        help="a name and the folder that `train mixture` wrote; repeat it, the first is the base",
+    )  # fmt: skip
+    add(
+        "--attacked", type=int, default=150,
+        help="largest number of scans of each source that are attacked, evenly spaced",
+    )  # fmt: skip
+    options.add_scans(parser, "--batch-size", "--fold", "--val-limit")
+
+
+def parse_run(text: str) -> tuple[str, Path]:
+    """Parse NAME=DIR."""
+    name, _, folder = text.partition("=")
+    if not name or not folder:
+        raise argparse.ArgumentTypeError(f"expected NAME=DIR, got {text!r}")
+    return name, Path(folder)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Measures each mixture; rows of an earlier call stay."""
+    manifest, device = read_manifest(args.protocol, args.manifests), options.device_of(args)
+    settings = {"attacked": args.attacked, "limit": args.limit, "val_limit": args.val_limit}
+    store = ResultFile(
+        args.out or options.result_path(args),
+        args.command,
+        {"protocol": args.protocol, "manifest_sha256": manifest.sha256, "settings": settings},
+        {"machine": machine_facts(device)},
+        args.fresh,
+    )
+    fold, validation = options.open_fold(args), options.open_validation(args)
+    for name, folder in args.trained:
+        part = checkpoint.load(folder / FILE)
+        if part.split_sha256 != manifest.sha256:
+            raise checkpoint.WeightsError(
+                f"{folder / FILE} was trained on another split than {args.protocol!r}: its "
+                "training scans may be test scans here"
+            )
+        classifier = build_classifier(part.config, part.state_dict, validation, device)
+        store.row(
+            name,
+            lambda c=classifier: measure(c, fold, args.attacked, args.batch_size, device),
+            classifier=hashlib.sha256((folder / FILE).read_bytes()).hexdigest(),
+        )
+    store.close()
+
+
+def build_classifier(
+    config: dict[str, Any],
+    state: dict[str, Tensor],
+    validation: ScanDataset,
+    device: torch.device,
+) -> Calibrated:
+    """Build a mixture from its stored configuration and tensors, calibrated on validation scans."""
+    shape = {k: tuple(v) if isinstance(v, list) else v for k, v in config.items()}
+    classifier = Calibrated(MixtureOfExperts(MoEConfig(**{**shape, "pretrained": False})))
+    classifier.model.load_state_dict(state)
+    classifier.eval().requires_grad_(False).to(device)
+    x, y = validation.all(device)
+    set_operating_point(classifier, x, y, validation.weights, validation.groups)
+    return classifier
+
+
+def measure(
+    classifier: Calibrated, fold: ScanDataset, attacked: int, batch_size: int, device: torch.device
+) -> dict[str, Any]:
+    """Measure all scans clean and some of each source in the worst case; bits are by scan."""
+    facts = Facts.of(fold, {})
+    log_odds = read_clean(classifier, fold, batch_size, device)
+    rows = list(thin_by_source({SCOPE: range(len(fold))}, fold.sources, attacked)[SCOPE])
+    some = facts.pick(rows)
+    right = read_worst(classifier, fold.pick(rows), batch_size, device)
+    signed = torch.where(right == (some.y == 1), 1.0, -1.0)  # as if the answer were its log-odds
+    return {
+        "clean": summarize_system(log_odds, facts),
+        "right": to_bits((log_odds >= 0) == (facts.y == 1)),
+        "attacked": len(rows),
+        "worst": average_balanced_accuracy(signed, some),
+        "worst_by_source": {
+            source: {
+                str(label): float(
+                    right[[i for i in own if int(some.y[i]) == label]].double().mean()
+                )
+                for label in sorted({int(some.y[i]) for i in own})
+            }
+            for source, own in group_rows(some.sources).items()
+        },
+        "worst_bits": to_bits(right),
+    }
+
+
+@torch.no_grad()
+def read_clean(
+    classifier: Calibrated, fold: ScanDataset, batch_size: int, device: torch.device
+) -> Tensor:
+    """Return the calibrated log-odds of every scan, (N,) float64 on the CPU."""
+    parts = []
+    for x, _, _ in progress(fold.batches(batch_size, device), "clean"):
+        logits = classifier(x)
+        parts.append((logits[:, 1] - logits[:, 0]).cpu().double())
+    return torch.cat(parts)
+
+
+def read_worst(
+    classifier: Calibrated, fold: ScanDataset, batch_size: int, device: torch.device
+) -> Tensor:
+    """Mark the scans that stay right, clean and after both attacks in 8 bits, bool (N,)."""
+    attacks = (paper_attack(eight_bit=True), Attacker(PAPER_EPS).apgd())
+    parts = []
+    for x, y, seeds in progress(fold.batches(batch_size, device), "worst case"):
+        right = classifier(x).argmax(1) == y
+        for attack in attacks:
+            hit = attack(classifier, x, y, seeds)
+            right &= classifier(hit).argmax(1) == y
+        parts.append(right.cpu())
+    return torch.cat(parts)
+
+
+def to_bits(right: Tensor) -> str:
+    """Convert bool (N,) to N characters, '1' for True."""
+    return "".join("1" if r else "0" for r in right.tolist())
+
+
+def from_bits(text: str) -> Tensor:
+    """Invert `to_bits`."""
+    return torch.tensor([c == "1" for c in text])
+
+
+def table(results: md.Results) -> str:
+    """Renders every mixture of each protocol, and its worst case against the first one's."""
+    parts = []
+    for protocol, result in md.results_of(results, "mixtures", PROTOCOLS).items():
+        rows = result["rows"]
+        base = next(iter(rows))
+        lines = [_render(name, row, rows[base]) for name, row in rows.items()]
+        sources = list(rows[base]["clean"]["sources"])
+        head = ["mixture", *(f"{source}: AUC; balanced, %" for source in sources),
+                "mean balanced, %", "mean worst case, %", f"worst case against {base}"]  # fmt: skip
+        parts += [f"**{protocol}**", md.table(head, lines), md.source(result)]
+    return "\n\n".join(parts)
+
+
+def _render(name: str, row: dict[str, Any], base: dict[str, Any]) -> list[str]:
+    cells = []
+    for block in row["clean"]["sources"].values():
+        if "auc" in block:
+            cells.append(f"{block['auc']['value']:.3f}; {md.percent(block['balanced']['value'])}")
+        else:
+            only = block.get("specificity") or block["recall"]
+            cells.append(f"{md.percent(only['value'])} right")
+    own, other = from_bits(row["worst_bits"]), from_bits(base["worst_bits"])
+    won, lost, p = metrics.mcnemar(own, other)
+    against = "" if row is base else f"+{won} -{lost} of {len(own)} scans, p = {p:.2g}"
+    clean, worst = row["clean"]["mean_balanced"], row["worst"]
+    return [name, *cells, _interval(clean), _interval(worst), against]
+
+
+def _interval(figure: dict[str, Any]) -> str:
+    if "value" not in figure:
+        return ""
+    if not figure["interval"]:
+        return md.percent(figure["value"])
+    low, high = figure["interval"]
+    return f"{md.percent(figure['value'])} [{md.percent(low)} to {md.percent(high)}]"

@@ -1,0 +1,109 @@
+"""Mixtures from training folders: what is counted, and against whom."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from bench.unseen import mixtures
+from core import checkpoint, metrics
+from core.classifier import Calibrated
+from core.moe import MixtureOfExperts, MoEConfig
+from train.data.dataset import ScanDataset
+from train.data.split import Entry
+
+CPU = torch.device("cpu")
+TINY = MoEConfig(sides=(14,), channels=(4, 4, 4, 4), hidden=4, attention_hidden=4, map_width=4)
+
+
+class ByBrightness(MixtureOfExperts):
+    """Mixture that calls a scan a tumour where it is brighter than one half."""
+
+    def __init__(self) -> None:
+        super().__init__(TINY)
+
+    def forward(self, x: Tensor) -> Tensor:
+        margin = 40 * (x.mean((1, 2, 3)) - 0.5)
+        return torch.stack([-margin, margin], 1).log_softmax(1)
+
+
+def build_fold(levels: list[int], labels: list[int], source: str = "br35h") -> ScanDataset:
+    kinds = ["no tumour", "tumour"]
+    entries = tuple(
+        Entry(f"{source}/{kinds[y]}/{i}.png", "0" * 64, source, i, "test", kinds[y])
+        for i, y in enumerate(labels)
+    )
+    scans = np.repeat(np.array(levels, np.uint8), 224 * 224).reshape(-1, 224, 224)
+    seeds = list(range(len(labels)))
+    cells = [f"{source}/{y}" for y in labels]
+    return ScanDataset(
+        scans, torch.tensor(labels), cells, seeds, seeds=tuple(seeds), entries=entries
+    )
+
+
+def test_scans_near_the_border_fall_to_attacks() -> None:
+    # one half is level 127.5; eps .015 moves the mean by 3.8 levels
+    fold = build_fold([60, 126, 140, 126, 129, 200], [0, 0, 0, 1, 1, 1])
+    row = mixtures.measure(Calibrated(ByBrightness()).eval(), fold, 10, 4, CPU)
+    assert row["right"] == "110011" and row["worst_bits"] == "100001"
+    assert row["clean"]["mean_balanced"]["value"] == pytest.approx(2 / 3)
+    assert row["worst"]["value"] == pytest.approx(1 / 3)
+    found = row["worst_by_source"]["br35h"]
+    assert {kind: (part["k"], part["n"]) for kind, part in found.items()} == {
+        "tumour": (1, 3), "no tumour": (1, 3),
+    }  # fmt: skip
+
+
+def test_attacked_scans_are_limited_by_source() -> None:
+    fold = build_fold([60] * 6 + [200] * 6, [0] * 6 + [1] * 6)
+    row = mixtures.measure(Calibrated(ByBrightness()).eval(), fold, 4, 4, CPU)
+    assert row["attacked"] == 4 and row["worst_bits"] == "1111" and len(row["right"]) == 12
+
+
+def test_bits_survive() -> None:
+    right = torch.tensor([True, False, False, True])
+    assert mixtures.to_bits(right) == "1001"
+    assert torch.equal(mixtures.from_bits("1001"), right)
+
+
+def test_a_mixture_is_rebuilt_and_calibrated(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = MixtureOfExperts(TINY).eval()
+    file = tmp_path / mixtures.FILE
+    checkpoint.save(file, model.state_dict(), asdict(TINY), split_sha256="s", half=True)
+    part = checkpoint.load(file)
+    validation = build_fold([60, 61, 62, 63] * 6, [0, 1] * 12)
+    classifier = mixtures.build_classifier(part.config, part.state_dict, validation, CPU)
+    assert classifier.model.config == TINY
+    x, _ = validation.batch([0, 1], CPU)
+    torch.testing.assert_close(classifier.model(x), model(x), atol=2e-3, rtol=1e-2)
+    assert float(classifier.temperature) != 1
+
+
+@pytest.mark.parametrize("text", ["labels", "=runs/a", "labels="])
+def test_a_run_needs_name_and_folder(text: str) -> None:
+    with pytest.raises(argparse.ArgumentTypeError, match="expected NAME=DIR"):
+        mixtures.parse_run(text)
+    assert mixtures.parse_run("a=runs/b") == ("a", Path("runs/b"))
+
+
+def test_the_table_compares_with_the_first_row() -> None:
+    fold = build_fold([60, 126, 140, 126, 129, 200], [0, 0, 0, 1, 1, 1])
+    base = mixtures.measure(Calibrated(ByBrightness()).eval(), fold, 10, 4, CPU)
+    better = {**base, "worst_bits": "110111"}
+    provenance = {
+        "date": "2026-11-29", "commit": "c" * 40,
+        "machine": {"device_name": "cpu", "threads": 1},
+    }  # fmt: skip
+    rows = {"labels": base, "masks": better}
+    result = {"provenance": provenance, "rows": rows, "warnings": []}
+    text = mixtures.table({"mixtures-patients": result})
+    _, _, p = metrics.mcnemar(mixtures.from_bits("110111"), mixtures.from_bits("100001"))
+    assert f"+3 -0 of 6 scans, p = {p:.2g} |" in text
+    assert text.splitlines()[4].startswith("| labels | ") and "worst case against labels" in text
