@@ -20,7 +20,7 @@ from bench.parallel import progress
 from bench.provenance import machine_facts
 from bench.result_file import ResultFile
 from bench.robustness.attacks import Attacker
-from bench.summaries import group_rows
+from bench.summaries import group_rows, share_by_label
 from bench.unseen.figures import Facts, average_balanced_accuracy, summarize_system
 from bench.unseen.run import thin_by_source
 from core import checkpoint, metrics
@@ -120,12 +120,7 @@ def measure(
         "attacked": len(rows),
         "worst": average_balanced_accuracy(signed, some),
         "worst_by_source": {
-            source: {
-                str(label): float(
-                    right[[i for i in own if int(some.y[i]) == label]].double().mean()
-                )
-                for label in sorted({int(some.y[i]) for i in own})
-            }
+            source: share_by_label(right[own], some.y[own])["recall"]
             for source, own in group_rows(some.sources).items()
         },
         "worst_bits": to_bits(right),
