@@ -2,8 +2,9 @@
 
 Runs where the folders are, one hospital after another, without a server. Each hospital calibrates
 on its own scans: temperatures and operating points, the detector's fusion, tau. The smoothed
-classifier is the same at all hospitals and is added where they have trained it. With --recalibrate,
-exported weights are calibrated again.
+classifier is the same at all hospitals and is added where they have trained it. With --merge-norm
+all hospitals normalise by the statistics of all their scans together, which suits scans of other
+hospitals. With --recalibrate, exported weights are calibrated again.
 """
 
 from __future__ import annotations
@@ -14,16 +15,17 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from core import checkpoint
 from core.checkpoint import WeightsError
-from core.pipeline import MedFedPure
-from core.weights import save_part, system_file_name
+from core.weights import PARTS, save_part, system_file_name
 from train.config import PresetError, list_presets
 from train.data.corpus import PROTOCOLS, Corpus, load_corpus
 from train.data.errors import DataError
-from train.data.partition import select_client_corpus
+from train.data.partition import assign, list_rows, select_client_corpus
 from train.data.sources import find_data_root
+from train.federated.client.batch_norm import merge_statistics
 from train.federated.client.hospital import Hospital
 from train.federated.client.local_state import ClientState
 from train.federated.experiment import Experiment, read_experiment
@@ -44,8 +46,11 @@ def main(argv: list[str]) -> int:
     """
     parser = _build_parser()
     args = parser.parse_args(argv)
-    if args.smoothed and not args.state:
-        parser.error("--smoothed needs --state")
+    for name in ("smoothed", "merge_norm"):
+        if getattr(args, name) and not args.state:
+            parser.error(f"--{name.replace('_', '-')} needs --state")
+    if args.merge_norm and (args.client or args.whole):
+        parser.error("--merge-norm needs the state folders of all hospitals in one place")
     if args.threads:
         torch.set_num_threads(args.threads)
     try:
@@ -62,7 +67,10 @@ def main(argv: list[str]) -> int:
         elif args.smoothed:
             add_smoothed(experiment, corpus, clients[0], args.state, args.out)
         else:
-            export(experiment, corpus, clients, args.state, args.out, whole=args.whole)
+            export(
+                experiment, corpus, clients, args.state, args.out,
+                whole=args.whole, merge_norm=args.merge_norm,
+            )  # fmt: skip
     except (DataError, PresetError, StateError, WeightsError, ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -81,8 +89,11 @@ def export(
     out: Path,
     *,
     whole: bool = False,
+    merge_norm: bool = False,
 ) -> None:
     """Write the clients' shared parts once, and client c's personal tensors as hospital c + 1.
+
+    With `merge_norm` the normalisation statistics are those of all clients' scans and shared.
 
     Raises:
         StateError: a client has not finished all phases.
@@ -90,12 +101,16 @@ def export(
     """
     out.mkdir(parents=True, exist_ok=True)
     log = Progress("export", out / "log.jsonl")
-    shared = _list_shared(experiment)
+    merged = _merge_norms(experiment, corpus, states) if merge_norm else {}
+    shared = {f: n | set(merged.get(f, ())) for f, n in _list_shared(experiment).items()}
     for client in clients:
         own = corpus if whole else select_client_corpus(corpus, experiment.config.partition, client)
         hospital = Hospital(experiment, own, client, states)
         log.report(f"hospital {client + 1} calibrates on its own {len(own.train)} scans")
-        system = _calibrate(hospital, log)
+        system = hospital.build_system()
+        for file, statistics in merged.items():
+            system.get_submodule(PARTS[file]).load_state_dict(statistics, strict=False)
+        calibrate_own(system, hospital.experiment, hospital.corpus, hospital.client, log)
         if client == clients[0]:
             save_shared(
                 system, out, corpus.split_sha256, lambda file, n: n not in shared.get(file, {n})
@@ -168,11 +183,22 @@ def _list_shared(experiment: Experiment) -> dict[str, set[str]]:
     return {FILES[e.phase]: set(e.select_shared(e.build_model())) for e in phases}
 
 
-def _calibrate(hospital: Hospital, log: Progress) -> MedFedPure:
-    """Return the hospital's system, calibrated on its own scans."""
-    system = hospital.build_system()
-    calibrate_own(system, hospital.experiment, hospital.corpus, hospital.client, log)
-    return system
+def _merge_norms(
+    experiment: Experiment, corpus: Corpus, states: Path
+) -> dict[str, dict[str, Tensor]]:
+    """Return the merged normalisation statistics of each file, weighted by training scans."""
+    partition = experiment.config.partition
+    owners = assign(list_rows(corpus), partition)[: len(corpus.train)]
+    weights = [owners.count(client) for client in range(partition.num_clients)]
+    merged = {}
+    for phase in list_phases(experiment.preset):
+        own = replace(experiment, phase=phase)
+        clients = [
+            ClientState(states, own, client).read_finished(own) for client in range(len(weights))
+        ]
+        if statistics := merge_statistics(clients, weights):
+            merged[FILES[phase]] = statistics
+    return merged
 
 
 def _build_parser() -> argparse.ArgumentParser:
@@ -207,6 +233,11 @@ def _build_parser() -> argparse.ArgumentParser:
         "--smoothed",
         action="store_true",
         help="only adds the smoothed classifier to the weights in OUT, without calibration",
+    )
+    parser.add_argument(
+        "--merge-norm",
+        action="store_true",
+        help="one normalisation for all hospitals, by the statistics of all their scans",
     )
     parser.add_argument("--data", type=Path, help="data folder (default: MEDFEDPURE_DATA)")
     parser.add_argument("--cache", type=Path, default=Path(".cache"), help="default: .cache")

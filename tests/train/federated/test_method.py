@@ -102,7 +102,30 @@ def test_all_phases_are_learned_together_and_each_hospital_ends_with_a_whole_sys
     for file in FILES.values():
         names = checkpoint.load(weights / file).state_dict
         assert names and not any(is_personal(n) or n.endswith(own) for n in names)
+    _merge_norms(path, world, tmp_path, first, second, capsys)
     _calibrate_anew(path, world, weights, tmp_path / "anew", capsys)
+
+
+def _merge_norms(path: Path, world: Path, folder: Path, first, second, capsys) -> None:
+    """Export with merged statistics: shared, between those of the hospitals, in no own file."""
+    out = folder / "merged"
+    places = _places(path, folder / "out/clients", world, out)
+    with pytest.raises(SystemExit):
+        main(["export", *places, "--merge-norm", "--client", "1"])
+    assert "all hospitals in one place" in capsys.readouterr().err
+    assert main(["export", *places, "--merge-norm"]) == 0
+    systems = [load(out, "cpu", hospital=number).state_dict() for number in (1, 2)]
+    names = [n for n in first if n.startswith("classifier.") and n.endswith("running_mean")]
+    assert names and any(not torch.equal(first[n], second[n]) for n in names)
+    for name in names:
+        assert torch.equal(systems[0][name], systems[1][name])
+        low, high = (
+            torch.minimum(first[name], second[name]),
+            torch.maximum(first[name], second[name]),
+        )
+        assert ((systems[0][name] >= low - 1e-2) & (systems[0][name] <= high + 1e-2)).all()
+    held = checkpoint.load(out / "hospital-01.safetensors").state_dict
+    assert not any(n.endswith(STATISTICS) for n in held)
 
 
 def _calibrate_anew(path: Path, world: Path, weights: Path, out: Path, capsys) -> None:

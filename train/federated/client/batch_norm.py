@@ -7,12 +7,15 @@ weights arrive, and does not share them (Andreux et al. 2020).
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from train.data.dataset import ScanDataset, batches
 
+MEAN, VARIANCE = "running_mean", "running_var"
 BN_SCANS_TRAIN, BN_SCANS_EVAL = 32, 256  # before training, whose batches follow; before evaluation
 BATCH_SIZE = 64
 
@@ -35,3 +38,31 @@ def measure_statistics(model: nn.Module, data: ScanDataset, device: torch.device
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
     model.train(was_training)
+
+
+def merge_statistics(
+    states: Sequence[Mapping[str, Tensor]], weights: Sequence[float]
+) -> dict[str, Tensor]:
+    """Return the statistics of all clients' scans together, from those of each.
+
+    The mean is the weighted mean of the means; the variance is that of the mixture: the weighted
+    mean of v + m^2, less the square of the mean.
+
+    Args:
+        states: the clients' networks, by name of the tensor.
+        weights: of the clients, in any unit.
+    """
+    shares = [weight / sum(weights) for weight in weights]
+    merged = {}
+    for name in states[0]:
+        if name.split(".")[-1] != MEAN:
+            continue
+        other = f"{name.removesuffix(MEAN)}{VARIANCE}"
+        means = torch.stack([state[name].double() for state in states])
+        squares = torch.stack([state[other].double() for state in states]) + means.square()
+        share = torch.tensor(shares, dtype=torch.float64)[:, None]
+        mean = (share * means).sum(0)
+        merged[name] = mean.to(states[0][name])
+        variance = (share * squares).sum(0) - mean.square()
+        merged[other] = variance.clamp_min(0).to(states[0][other])
+    return merged
