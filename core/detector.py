@@ -7,6 +7,7 @@ adversarial examples of them.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -197,6 +198,15 @@ class Detector(nn.Module):
         if name not in SCORES:
             raise ValueError(f"score must be one of {', '.join(SCORES)}, got {name!r}")
         return SCORES.index(name)
+
+
+def find_threshold(clean: Tensor, share: float) -> float:
+    """Return the threshold that a share of clean scores (N,) may exceed: a conformal quantile.
+
+    It is the ceil((N + 1) (1 - share))-th of the scores.
+    """
+    ordered, n = clean.double().sort().values, len(clean)
+    return float(ordered[min(math.ceil((n + 1) * (1 - share) - 1e-9), n) - 1])
 
 
 def clip_features(standardised: Tensor) -> Tensor:

@@ -54,6 +54,7 @@ COMMANDS = {
     ),
     "node": ("one hospital of a federation between hospitals", "train.federated.runtime.supernode"),
     "export": ("weights from the hospitals' state folders", "train.federated.export"),
+    "calibrate-site": ("a hospital's weights for a new site", "train.calibrate_site"),
 }
 PROTOCOL_HELP = {
     "patients": "four sources of brain scans, split by patient, else by near-duplicates",
@@ -175,7 +176,7 @@ def _build_epilog() -> str:
     return "\n".join(
         [
             "phases:",
-            *(f"  {name:13}  {text}" for name, text in phases.items()),
+            *(f"  {name:14}  {text}" for name, text in phases.items()),
             "\nprotocols:",
             *(f"  {name:23}  {text}" for name, text in PROTOCOL_HELP.items()),
             "\nexamples:",
