@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from demo.batch.table import HEADS, format_defended, format_output, summarize
+from demo.batch.table import HEADS, format_area, format_defended, format_output, summarize
 from demo.batch.worklist import Reading, Scan, Worklist
 from demo.rendering import wording
 from demo.report import document
@@ -15,7 +15,17 @@ from demo.report.page import LEFT, MUTED_COLOR, TOP, WARNING_COLOR, Page, to_pdf
 
 TITLE = "MedFedPure: batch"
 ROWS = 48  # per page
-COLUMNS = (0.0, 0.4, 1.2, 2.4, 3.65, 4.1, 5.4, 6.55)  # inches from the left margin to each column
+COLUMNS = (
+    0.0,
+    0.4,
+    1.1,
+    2.25,
+    3.4,
+    3.75,
+    4.9,
+    6.0,
+    6.75,
+)  # inches from the left margin to each column
 
 
 def render_pdf(work: Worklist, each: bool, info: Mapping[str, Any]) -> bytes:
@@ -69,6 +79,7 @@ def _draw_row(page: Page, top: float, scan: Scan, result: Reading | str | None) 
         str(result.t_star),
         format_output(result.tumour_probability_undefended),
         format_defended(result),
+        format_area(result),
         f"{result.ms:.0f} ms",
     )
     for at, words in zip(COLUMNS[2:], cells, strict=True):

@@ -11,7 +11,7 @@ from demo.rendering.html import render_placeholder
 EMPTY_MESSAGE = "Drop several files here: each becomes a row, numbered in the order of arrival."
 HEADS = (
     "File", "Slice", "Detector score", "Attack suspected", "t*", "Without defence", "With defence",
-    "Time",
+    "Tumour map", "Time",
 )  # fmt: skip
 
 
@@ -64,18 +64,27 @@ def _render_row(work: Worklist, scan: Scan, result: Reading | str | None, is_nex
     of = f"{scan.slice} of {scan.slices}" if scan.slices > 1 else ""
     head = f'<th scope="row">{scan.file}{name}</th><td>{of}</td>'
     if isinstance(result, str):
-        return f'<tr>{head}<td colspan="6" class="mf-bad">{escape(result)}</td></tr>'
+        return f'<tr>{head}<td colspan="7" class="mf-bad">{escape(result)}</td></tr>'
     if result is None:
         words = "is being read" if is_next else "waiting"
-        return f'<tr class="mf-waiting">{head}<td colspan="6">{words}</td></tr>'
+        return f'<tr class="mf-waiting">{head}<td colspan="7">{words}</td></tr>'
     changed = ' class="mf-differs"' if result.differs else ""
     doubts = "".join(f"<small>{escape(doubt)}</small>" for doubt in scan.doubts)
     return (
         f"<tr>{head}<td>{result.score:.3g} <small>(τ {result.tau:.3g})</small></td>"
         f"<td>{'<strong>yes</strong>' if result.flagged else 'no'}</td><td>{result.t_star}</td>"
         f"<td>{format_output(result.tumour_probability_undefended)}</td>"
-        f"<td{changed}>{format_defended(result)}{doubts}</td><td>{result.ms:.0f} ms</td></tr>"
+        f"<td{changed}>{format_defended(result)}{doubts}</td>"
+        f"<td>{format_area(result)}<small>{escape(result.where)}</small></td>"
+        f"<td>{result.ms:.0f} ms</td></tr>"
     )
+
+
+def format_area(result: Reading) -> str:
+    """Return the share of the head that the tumour map marks; a dash without a map."""
+    if result.tumour_area is None:
+        return "\N{EN DASH}"
+    return wording.format_percent(result.tumour_area) if result.tumour_area else "none"
 
 
 def format_defended(result: Reading) -> str:

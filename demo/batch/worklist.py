@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from core.scan import ScanError, from_uint8, to_uint8
+from demo.rendering.tumour_map import summarize_map
 from demo.rendering.wording import RESEARCH
 from demo.report.document import hash_levels
 from demo.serving.uploads import Upload
@@ -48,6 +49,8 @@ class Reading:
     tumour_probability_undefended: float
     tumour_probability: float
     can_judge: bool
+    tumour_area: float | None  # share of the head that the tumour map marks; None: no map
+    where: str  # in words
     ms: float
     seed: int
     scan_sha256: str
@@ -167,8 +170,10 @@ def _read_scan(system: MedFedPure, scan: Scan, seed: int) -> Reading | str:
         d = system.read(from_uint8(scan.levels), seed)
     except (RuntimeError, ValueError, MemoryError) as error:
         return f"The reading failed: {error}"
+    found = summarize_map(d)
     return Reading(
         d.score_name, d.score, d.tau, d.flagged, d.t_star,
         d.tumour_probability_undefended, d.tumour_probability, d.can_judge,
+        found["tumour_area"] if found["where"] else None, found["where"],
         d.timings_ms["total"], d.seed, hash_levels(scan.levels),
     )  # fmt: skip

@@ -18,8 +18,8 @@ from demo.rendering import wording
 HERE = Path(__file__).parent
 MARK_NOTE = "Marked by the detector: unlike clean training scans, which says nothing of disease."
 RULE = (
-    f"The answer is the highest mean of the log-odds over {NEIGHBOURS} neighbouring slices; it was "
-    "not measured on whole volumes."
+    f"The rule: the highest mean of the log-odds over {NEIGHBOURS} neighbouring slices; not "
+    "measured on whole volumes."
 )
 SEED = 0  # of the purifier's noise, as in the first reading of a slice
 

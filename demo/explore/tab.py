@@ -91,7 +91,7 @@ class ExploreTab:
                         with gr.Row(visible=False, elem_id="series", equal_height=True) as self.row:
                             self.slices = slices.build_slider()
                             self.scan = gr.Button(
-                                "Scan the series",
+                                "Read all slices",
                                 size="sm",
                                 interactive=bool(systems),
                                 elem_id="scan-series",

@@ -24,6 +24,20 @@ def describe_where(d: Diagnosis) -> str:
     return "" if found is None else describe_regions(found, THRESHOLD)
 
 
+def summarize_map(d: Diagnosis) -> dict[str, Any]:
+    """Return where a reading sees a tumour, and the share of the head that it marks, for JSON."""
+    found = find_regions(d) if d.can_judge else None
+    return {"where": describe_where(d), "tumour_area": found.head_share if found else 0.0}
+
+
+def list_cells(d: Diagnosis) -> list[list[float]]:
+    """Return the tumour map as rows of probabilities to three decimals; empty without a map."""
+    if d.tumour_map is None:
+        return []
+    rows: list[list[float]] = d.tumour_map.double().tolist()
+    return [[round(p, 3) for p in row] for row in rows]
+
+
 def describe_regions(found: Regions, threshold: float) -> str:
     """Describe number, place and size of the regions, and the map's peak, in a sentence."""
     level, peak = f"{threshold * 100:.0f} %", wording.format_percent(found.peak)

@@ -21,8 +21,10 @@ from core.weights import PARTS, system_file_name
 from demo.analysis.analysis import Analysis
 from demo.analysis.attack import AttackSettings, iterate_attack
 from demo.rendering import wording
+from demo.rendering.tumour_map import list_cells, summarize_map
 
 if TYPE_CHECKING:
+    from core.diagnosis import Diagnosis
     from core.pipeline import MedFedPure
 
 NAME = "medfedpure-report"
@@ -55,7 +57,7 @@ def build_document(a: Analysis) -> dict[str, Any]:
 
 
 def describe_analysis(a: Analysis) -> dict[str, Any]:
-    """Return all numbers of an analysis, without pictures, ready for JSON."""
+    """Return all numbers of an analysis, without pictures but the tumour map, ready for JSON."""
     changed, largest, length = a.change
     elsewhere = {name: [asdict(at) for at in readings] for name, readings in a.elsewhere.items()}
     return {
@@ -67,8 +69,8 @@ def describe_analysis(a: Analysis) -> dict[str, Any]:
             "l2_length": length,
             "ms": a.attack_ms,
         },
-        "clean": a.clean.to_dict() if a.clean else None,
-        "attacked": a.attacked.to_dict() if a.attacked else None,
+        "clean": _describe_reading(a.clean) if a.clean else None,
+        "attacked": _describe_reading(a.attacked) if a.attacked else None,
         "system": a.info,
         "doubts": list(a.doubts),
     } | ({"at_each_hospital": elsewhere} if elsewhere else {})
@@ -152,6 +154,10 @@ def repeat_analysis(system: MedFedPure, report: Mapping[str, Any]) -> Analysis:
     steps = tuple(iterate_attack(system, scan, settings))
     attacked = system.read(steps[-1].x_adv[0].cpu(), settings.seed)
     return replace(done, steps=steps, attacked=attacked)
+
+
+def _describe_reading(d: Diagnosis) -> dict[str, Any]:
+    return d.to_dict() | summarize_map(d) | {"tumour_map": list_cells(d)}
 
 
 def _encode_picture(scan: Tensor) -> dict[str, str]:

@@ -10,23 +10,29 @@ import numpy as np
 from core.diagnosis import Diagnosis
 from core.scan import to_uint8
 from demo.analysis.analysis import Analysis
+from demo.analysis.regions import THRESHOLD
 from demo.rendering import images, wording
 from demo.rendering.flag_reasons import describe_reason
+from demo.rendering.shares import describe_shares
+from demo.rendering.tumour_map import describe_where
 from demo.rendering.verdicts import collect_verdicts
 from demo.report import document
-from demo.report.page import LEFT, MUTED_COLOR, SIDE, TOP, Page, to_pdf, to_png
+from demo.report.page import LEFT, MUTED_COLOR, RIGHT, SIDE, TOP, Page, to_pdf, to_png
 
 TITLE = "MedFedPure: one scan"
+NO_ADVICE = "not a diagnosis and no advice; limits: page 2"
 MAX_LINE = 105  # characters
+MAX_SMALL_LINE = 110  # of small text, right of the names
 COLUMN_WIDTH = 1.8  # inches from one picture to the next
-COLUMNS = ("Scan", "Perturbation", "MAE error map", "Purified")
+COLUMNS = ("Scan", "Perturbation", "MAE error map", "Purified, tumour map")
 LIMITS = (
     "“Without defence” is a plain classifier trained without adversarial examples; “with defence” "
     "is detector, purifier and mixture of experts. The rank is the share of clean validation scans "
     "with a lower score. The outputs are those of small models trained on public scans, not a "
     "diagnosis and no advice. They are wrong for some scans, and a percentage is a model output, "
-    "not how often it is right. The error map shows what the autoencoder could not predict, not "
-    "disease. Scans are shown as the models saw them: 224 x 224 pixels, grey."
+    "not how often it is right. The tumour map marks cells that the model takes for tumour, which "
+    "may be wrong. The error map shows what the autoencoder could not predict, not disease. Scans "
+    "are shown as the models saw them: 224 x 224 pixels, grey."
 )
 
 
@@ -51,7 +57,7 @@ def draw_pages(a: Analysis) -> list[Page]:
 
 
 def _draw_figure(page: Page, a: Analysis) -> None:
-    for column, name in enumerate(COLUMNS):
+    for column, name in enumerate(_name_columns(a)):
         page.draw_text(LEFT + column * COLUMN_WIDTH, TOP, name, weight="bold")
     top = TOP + 0.18
     for name, reading in a.readings:
@@ -60,16 +66,14 @@ def _draw_figure(page: Page, a: Analysis) -> None:
     _draw_colour_bars(page, top + 0.02)
     top = _draw_outputs(page, top + 0.62, a)
     top = _draw_detector(page, top + 0.2, a)
-    top = _draw_mixture(page, top + 0.2, a)
-    page.draw_rule(top + 0.05)
-    page.draw_paragraph(LEFT, top + 0.25, LIMITS)
+    _draw_mixture(page, top + 0.2, a)
 
 
 def _draw_pictures(page: Page, top: float, name: str, d: Diagnosis, a: Analysis) -> None:
     x = [LEFT + column * COLUMN_WIDTH for column in range(4)]
     page.draw_image(x[0], top, to_uint8(d.scan)[0])
     page.draw_image(x[2], top, images.colour_error(d.error_map))
-    page.draw_image(x[3], top, to_uint8(d.purified)[0])
+    page.draw_image(x[3], top, _colour_purified(d))
     captions = [f"{name} scan", "", "", f"t* = {d.t_star}"]
     if name == "attacked":
         page.draw_image(x[1], top, images.colour_change(a.scan, d.scan))
@@ -79,6 +83,18 @@ def _draw_pictures(page: Page, top: float, name: str, d: Diagnosis, a: Analysis)
             page.draw_text(x[1] + 0.05, top + 0.15 + 0.19 * row, line, size=8, color=MUTED_COLOR)
     for at, caption in zip(x, captions, strict=True):
         page.draw_text(at, top + SIDE + 0.11, caption, size=8, color=MUTED_COLOR)
+
+
+def _name_columns(a: Analysis) -> tuple[str, ...]:
+    has_map = any(describe_where(d) for _, d in a.readings)
+    return COLUMNS if has_map else (*COLUMNS[:3], "Purified")
+
+
+def _colour_purified(d: Diagnosis) -> np.ndarray:
+    """Return the purified scan, under its tumour map where there is one and it can judge."""
+    if d.tumour_map is None or not d.can_judge:
+        return to_uint8(d.purified)[0]
+    return images.colour_tumour_map(d.purified, d.tumour_map, THRESHOLD)
 
 
 def _list_settings(a: Analysis) -> list[str]:
@@ -107,6 +123,7 @@ def _draw_colour_bars(page: Page, top: float) -> None:
 
 def _draw_outputs(page: Page, top: float, a: Analysis) -> float:
     page.draw_text(LEFT, top, "Final outputs of the models", size=11, weight="bold")
+    page.draw_text(RIGHT, top, NO_ADVICE, size=8, color=MUTED_COLOR, ha="right")
     x = (LEFT, LEFT + 1.5, LEFT + 4.3)
     top += 0.26
     page.draw_text(x[1], top, "Without defence", weight="bold")
@@ -123,6 +140,9 @@ def _draw_outputs(page: Page, top: float, a: Analysis) -> float:
                 at, top, f"{wording.name_class(tumour)}, {wording.format_confidence(tumour)}"
             )
             page.draw_meter(at + 1.4, top, 1.1, tumour)
+        if where := describe_where(d):
+            top += 0.17
+            page.draw_text(x[1], top, f"Map: {where}", size=7.5, color=MUTED_COLOR)
     for tone, words in collect_verdicts(a):
         mark = {"good": "+", "bad": "!", "note": "-"}[tone]
         for line in textwrap.wrap(f"{mark}  {words}", MAX_LINE, subsequent_indent="   "):
@@ -149,22 +169,23 @@ def _draw_detector(page: Page, top: float, a: Analysis) -> float:
     return top + 0.12
 
 
-def _draw_mixture(page: Page, top: float, a: Analysis) -> float:
-    page.draw_text(LEFT, top, "Experts of the mixture: weight and vote", size=11, weight="bold")
+def _draw_mixture(page: Page, top: float, a: Analysis) -> None:
+    page.draw_text(
+        LEFT, top, "Experts of the mixture: shares of the output", size=11, weight="bold"
+    )
     for name, d in a.readings:
         top += 0.24
         page.draw_text(LEFT, top, f"{name.capitalize()} scan")
-        votes = zip(d.attention.tolist(), d.expert_probabilities.tolist(), strict=True)
-        for k, (weight, tumour) in enumerate(votes):
-            x = LEFT + 1.5 + k * 1.9
-            page.draw_meter(x, top, 0.34, weight)
-            says = f": tumour {wording.format_percent(tumour)}" if d.can_judge else ""
-            page.draw_text(x + 0.42, top, f"E{k + 1} {weight:.2f}{says}", size=8)
-    return top + 0.12
+        said = describe_shares(d, a.sides) if d.can_judge else wording.NO_JUDGEMENT
+        for n, line in enumerate(textwrap.wrap(said, MAX_SMALL_LINE)):
+            top += 0.15 if n else 0.0
+            page.draw_text(LEFT + 1.2, top, line, size=7.5, color=MUTED_COLOR)
 
 
 def _draw_provenance(page: Page, a: Analysis, facts: dict[str, Any]) -> None:
-    top = page.draw_table(TOP, "Settings of the attack", a.settings.to_dict())
+    page.draw_text(LEFT, TOP, "Limits", size=11, weight="bold")
+    top = page.draw_paragraph(LEFT, TOP + 0.22, LIMITS) + 0.1
+    top = page.draw_table(top, "Settings of the attack", a.settings.to_dict())
     scans = {"clean scan": facts["scan"]["sha256"]}
     if a.attacked_scan is not None:
         scans["attacked scan"] = facts["attack"]["sha256"]

@@ -10,6 +10,7 @@ from core.pipeline import MedFedPure
 from core.scan import ScanError
 from core.weights import Systems, choose_hospital
 from demo.analysis.attack import AttackSettings
+from demo.rendering.tumour_map import list_cells, summarize_map
 from demo.serving.events import ON_CPU
 from demo.serving.uploads import Upload, UploadStore
 
@@ -40,6 +41,11 @@ The object holds exactly these keys:
 - operating_point (number): plus the shares, it is the log-odds of tumour_probability
 - overall_share (number): part of the shares' sum that comes from global features, not from a
   tumour map
+- where (string): where the tumour map sees a tumour, from a probability of .5 on, in words; empty
+  where the network makes no map, and where it cannot judge
+- tumour_area (number): share of the head that the tumour map marks; 0 where `where` is empty
+- tumour_map (array): 56 rows of 56 probabilities of a tumour, one for each cell of 4 x 4 pixels,
+  from the upper left corner; empty unless `with_map` asks for it
 - timings_ms (object): milliseconds of detect, purify, classify, total
 - seed (integer): seed of the purifier's noise; equal scans and seeds give equal numbers
 - kind (string): picture, DICOM or NIfTI
@@ -62,6 +68,7 @@ class Api:
                 gr.Checkbox(False, label="any_picture"),
                 gr.Number(0, precision=0, label="seed"),
                 gr.Number(0, precision=0, label="slice"),
+                gr.Checkbox(False, label="with_map"),
             ]
             if len(systems) > 1:
                 inputs.append(gr.Number(0, precision=0, label="hospital"))
@@ -81,6 +88,7 @@ class Api:
         any_picture: bool,
         seed: float,
         slice: float,
+        with_map: bool = False,
         hospital: float = 0,
     ) -> dict[str, Any]:
         """Answer one call; `API_DESCRIPTION` documents the answer.
@@ -90,6 +98,7 @@ class Api:
             any_picture: also read colour pictures, which are refused otherwise
             seed: seed of the purifier's noise, 0 or more
             slice: slice of a volume, from 1; 0 for the middle slice
+            with_map: also return the tumour map's cells
             hospital: hospital whose system reads, if there are several, from 1; 0 for the first
         """
         upload = self.uploads.decode(scan["path"]) if scan else None
@@ -98,13 +107,20 @@ class Api:
         try:
             numbers = [number for number in self.systems if number is not None]
             system = self.systems[choose_hospital(int(hospital) or None, numbers)]
-            return read_once(system, upload, bool(any_picture), int(seed), int(slice))
+            return read_once(
+                system, upload, bool(any_picture), int(seed), int(slice), bool(with_map)
+            )
         except (TypeError, ValueError) as error:
             raise gr.Error(str(error), print_exception=False) from None
 
 
 def read_once(
-    system: MedFedPure, upload: Upload | None, any_picture: bool, seed: int, number: int = 0
+    system: MedFedPure,
+    upload: Upload | None,
+    any_picture: bool,
+    seed: int,
+    number: int = 0,
+    with_map: bool = False,
 ) -> dict[str, Any]:
     """Return the endpoint's answer for slice `number`, from 1; 0 for the middle slice.
 
@@ -128,4 +144,5 @@ def read_once(
         "notes": [str(note) for note in volume.notes],
         "doubts": list(volume.doubts),
     }
-    return diagnosis.to_dict() | about
+    cells = list_cells(diagnosis) if with_map else []
+    return diagnosis.to_dict() | summarize_map(diagnosis) | {"tumour_map": cells} | about

@@ -15,10 +15,12 @@ import demo
 from core.diagnosis import Diagnosis
 from core.pipeline import MedFedPure
 from core.scan import from_uint8, to_png
+from demo.analysis.regions import find_regions
 from demo.batch import pdf, table, worklist
 from demo.batch.worklist import COLUMNS, Reading, Worklist
 from demo.phantom import draw_phantom
 from demo.rendering import wording
+from demo.rendering.tumour_map import describe_where
 from demo.serving.uploads import decode_upload
 
 
@@ -233,3 +235,21 @@ def test_doubts_about_a_file_stand_by_its_output(system: MedFedPure) -> None:
     assert f"<small>{doubt}" in row
     (line,) = csv.DictReader(io.StringIO(work.to_csv(False).decode()))
     assert line["doubts"].startswith(doubt) and line["refusal"] == ""
+
+
+def test_the_tumour_map_has_its_columns(
+    mapping_system: MedFedPure, tiny_system: MedFedPure
+) -> None:
+    found = {}
+    for name, system in (("map", mapping_system), ("none", tiny_system)):
+        work = fill_worklist(to_png(draw_phantom(1, True)))
+        html = run(system, work)[-1]
+        (line,) = csv.DictReader(io.StringIO(work.to_csv(False).decode()))
+        found[name] = html, line
+    html, line = found["map"]
+    d = mapping_system.read(draw_phantom(1, True))
+    assert line["where"] == describe_where(d) and line["where"] in html.replace("&gt;", ">")
+    regions = find_regions(d)
+    assert regions is not None and float(line["tumour_area"]) == pytest.approx(regions.head_share)
+    html, line = found["none"]
+    assert line["where"] == line["tumour_area"] == "" and "<td>\N{EN DASH}<small></small>" in html

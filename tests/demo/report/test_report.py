@@ -26,8 +26,10 @@ from demo import repeat
 from demo.analysis.analysis import Analysis
 from demo.analysis.attack import AttackSettings
 from demo.explore import analyse
-from demo.rendering import wording
+from demo.rendering import images, wording
 from demo.rendering.flag_reasons import MEASUREMENTS, describe_reason
+from demo.rendering.shares import describe_shares
+from demo.rendering.tumour_map import describe_where
 from demo.report import document, pdf
 from demo.report.buttons import NO_ANALYSIS_MESSAGE, _make_pdf, _make_png
 from demo.report.download import GeneratedFile
@@ -229,6 +231,26 @@ def test_the_report_says_what_each_measurement_added(done: Analysis) -> None:
         total = held["usual_score"] + sum(held["contributions"].values())
         assert total == pytest.approx(held["scores"]["fused"], abs=1e-5)
         assert describe_reason(d) in words(pdf.draw_pages(done)[0])
+
+
+def test_the_tumour_map_is_reported(mapping_system: MedFedPure, scan: Tensor) -> None:
+    done = run_analysis(mapping_system, scan, steps=2)
+    d = done.clean
+    assert d is not None and d.tumour_map is not None
+    held = json.loads(document.to_json(done))["clean"]
+    assert held["where"] == describe_where(d)
+    torch.testing.assert_close(torch.tensor(held["tumour_map"]), d.tumour_map, atol=6e-4, rtol=0)
+    cells = torch.zeros(56, 56)
+    cells[20:23, 30:34] = 0.9
+    shown = replace(done, clean=replace(d, tumour_map=cells))
+    first = pdf.draw_pages(shown)[0]
+    said = " ".join(words(first))
+    assert describe_where(shown.clean) in said and "Purified, tumour map" in words(first)
+    assert " ".join(describe_shares(d, done.sides).split()[-9:]) in said
+    drawn = images.colour_tumour_map(d.purified, cells, 0.5)
+    marked = (drawn == images.OUTLINE).all(-1)
+    assert marked[80:92, 120:136].sum() == marked.sum() == 2 * 16 + 2 * 10  # inside the edge
+    assert (drawn[:60, :, 0] == to_uint8(d.purified)[0][:60]).all()
 
 
 def test_the_png_shows_the_scan_dot_for_dot(done: Analysis) -> None:

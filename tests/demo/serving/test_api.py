@@ -84,6 +84,17 @@ def test_the_description_is_the_output(tiny_system: MedFedPure, volume: bytes) -
     assert json.loads(json.dumps(answer)).keys() == answer.keys()
 
 
+def test_the_tumour_map_is_sent_on_request(mapping_system: MedFedPure, volume: bytes) -> None:
+    cells = mapping_system.read(read_volume(volume).slice(1)).tumour_map
+    assert cells is not None
+    short = read_once(mapping_system, decode_upload(volume), False, 0)
+    full = read_once(mapping_system, decode_upload(volume), False, 0, with_map=True)
+    assert short["tumour_map"] == [] and short.keys() == full.keys()
+    torch.testing.assert_close(torch.tensor(full["tumour_map"]), cells, atol=6e-4, rtol=0)
+    assert full["where"].startswith("Nowhere above 50 %") == (full["tumour_area"] == 0)
+    assert len(json.dumps(full["tumour_map"])) < 30_000
+
+
 def test_a_slice_is_chosen_and_the_middle_one_is_read_otherwise(
     tiny_system: MedFedPure, volume: bytes
 ) -> None:
@@ -176,7 +187,7 @@ def test_the_endpoint_is_described_where_clients_look(served: Served) -> None:
     assert list(endpoints) == ["/read"]
     parameters = endpoints["/read"]["parameters"]
     assert {p["parameter_name"]: p["parameter_default"] for p in parameters} == {
-        "scan": None, "any_picture": False, "seed": 0, "slice": 0
+        "scan": None, "any_picture": False, "seed": 0, "slice": 0, "with_map": False
     }  # fmt: skip
     assert "not for clinical use" in endpoints["/read"]["description"]
 
@@ -224,7 +235,13 @@ def test_a_language_model_finds_one_tool_and_reads_with_it(
         anyio.run(talk)
         (tool,) = found["tools"]
         assert tool.name == "read" and "not for clinical use" in tool.description
-        assert set(tool.inputSchema["properties"]) == {"scan", "any_picture", "seed", "slice"}
+        assert set(tool.inputSchema["properties"]) == {
+            "scan",
+            "any_picture",
+            "seed",
+            "slice",
+            "with_map",
+        }
         answer = ast.literal_eval(found["answer"].content[0].text)
         alone = local_system.read(draw_phantom(1, True), 3)
         assert answer["score"] == pytest.approx(alone.score, rel=1e-3) and answer["seed"] == 3
