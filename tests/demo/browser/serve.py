@@ -2,13 +2,15 @@
 
 python -m tests.demo.browser.serve PORT [--no-weights] [--mcp].
 
-With --hospitals the untrained system is three hospitals' (simulated).
+With --hospitals the untrained system is three hospitals' (simulated); with --maps its experts make
+tumour maps.
 """
 
 from __future__ import annotations
 
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -48,7 +50,12 @@ def make() -> gr.Blocks:
         page.load_all = refuse  # type: ignore[assignment]
         return page.build(samples=samples)
     torch.manual_seed(0)
-    system = build(small_config((112, 56, 28)), {"preset": "untrained"})
+    config = small_config((112, 56, 28))
+    if "--maps" in sys.argv:
+        config = replace(config, moe=replace(config.moe, map_width=8))
+    system = build(config, {"preset": "untrained"})
+    if "--maps" in sys.argv:
+        system.novelty.cut.fill_(99)  # judges every picture
     if "--hospitals" in sys.argv:
         with tempfile.TemporaryDirectory() as folder:
             write(system, Path(folder))
