@@ -13,11 +13,11 @@ from bench.components import (
     autoencoder,
     certificate,
     detector,
-    explanations,
     gate,
     out_of_distribution,
     purifier,
 )
+from bench.explanations import run as explanations
 from bench.federation import comparison, pooled
 from bench.federation import run as federation
 from bench.markdown import Renderer
@@ -32,7 +32,7 @@ MEASUREMENTS: dict[str, ModuleType] = {
     "detection": detector,
     "purifier": purifier,
     "mae": autoencoder,
-    "looks": explanations,
+    "explanations": explanations,
     "gate": gate,
     "novelty": out_of_distribution,
     "certify": certificate,

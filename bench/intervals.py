@@ -26,9 +26,14 @@ def draw_units(units: Sequence[int], num_draws: int = NUM_DRAWS, seed: int = 0) 
     return counts.scatter_add(1, picked, torch.ones_like(counts))[:, index]
 
 
+def draw_mean(times: Tensor, values: Tensor, among: Tensor) -> Tensor:
+    """Compute the mean of `values` (N,) over `among`, bool (N,), in each draw: (D,)."""
+    return times @ (values.double() * among) / (times @ among.double())
+
+
 def draw_share(times: Tensor, chosen: Tensor, among: Tensor) -> Tensor:
     """Compute the share of `chosen` in `among`, both bool (N,), in each draw: (D,)."""
-    return times @ (chosen & among).double() / (times @ among.double())
+    return draw_mean(times, chosen, among)
 
 
 def draw_balanced_accuracy(times: Tensor, right: Tensor, y: Tensor) -> Tensor:

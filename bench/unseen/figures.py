@@ -92,11 +92,11 @@ def measure_block(log_odds: Tensor, y: Tensor, units: Sequence[int]) -> Figures:
         times = draw_units(units)
         block["balanced"] = {
             "value": (block["recall"]["value"] + block["specificity"]["value"]) / 2,
-            "interval": _interval_of(draw_balanced_accuracy(times, right, y)),
+            "interval": find_known_interval(draw_balanced_accuracy(times, right, y)),
         }
         block["auc"] = {
             "value": metrics.auroc(log_odds, y),
-            "interval": _interval_of(draw_auroc(times, log_odds, y)),
+            "interval": find_known_interval(draw_auroc(times, log_odds, y)),
         }
     return block
 
@@ -134,7 +134,7 @@ def average_balanced_accuracy(log_odds: Tensor, facts: Facts) -> Figures:
         drawn.append(draw_balanced_accuracy(times[:, rows], inside, y))
     if not named:
         return {"sources": []}
-    interval = _interval_of(torch.stack(drawn).mean(0))
+    interval = find_known_interval(torch.stack(drawn).mean(0))
     return {"value": sum(values) / len(values), "interval": interval, "sources": named}
 
 
@@ -151,7 +151,7 @@ def share_by_unit(chosen: Tensor, units: Sequence[int]) -> Figures:
     return {"k": k, "n": n, "units": num_units, "value": k / n, "interval": interval}
 
 
-def _interval_of(drawn: Tensor) -> metrics.Interval | None:
+def find_known_interval(drawn: Tensor) -> metrics.Interval | None:
     """Return the interval of figures (D,) of draws, or None where all are 0 or all are 1."""
     low, high = find_interval(drawn)
     return None if low == high and low in (0, 1) else (low, high)

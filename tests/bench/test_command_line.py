@@ -36,7 +36,7 @@ def bench(weights, data, results):
     def run(command, *options, name=None):
         out = results / f"{name or command + '-leak-free'}.json"
         common = ["--data", data[0], "--manifests", data[1], "--out", out]
-        if command not in ("looks", "certify", "latency"):
+        if command not in ("certify", "latency"):
             common += ["--batch-size", "8"]
         if command != "loso":
             common += ["--protocol", "leak-free", "--weights", weights]
@@ -206,7 +206,7 @@ def test_wrong_input_ends_in_one_sentence(bench, data, tmp_path, capsys):
     assert "unknown row 'A9'" in capsys.readouterr().err
     assert bench("mae", "--data", str(tmp_path / "none"), name="x")[0] == 2
     assert "no data folder at" in capsys.readouterr().err
-    assert bench("looks", name="y2")[0] == 2
+    assert bench("explanations", name="y2")[0] == 2
     assert "no test scan has an outline" in capsys.readouterr().err
     assert bench("mae", "--limit", "0", name="x")[0] == 2
     assert "limit must be at least 1" in capsys.readouterr().err

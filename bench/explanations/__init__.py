@@ -1,0 +1,1 @@
+"""Explanations against tumour masks: pointing, Dice, energy, deletion; clean and under attack."""
