@@ -54,7 +54,8 @@ def draw_tumour_map(classifier: Calibrated, x: Tensor) -> Maps:
 def draw_grad_cam(classifier: Calibrated, x: Tensor) -> Maps:
     """Draw the mixture's Grad-CAM of 'tumour', log-odds, of scans (B, C, H, W); a cell is a pixel.
 
-    The experts' feature maps have cells of different sizes.
+    The experts' feature maps have cells of different sizes. Of experts with a tumour map it
+    explains the global part of the log-odds alone, which `core.gradcam` differentiates.
     """
     pixels = grad_cam(classifier.model, x, torch.ones(len(x), dtype=torch.long).to(x.device))
     return Maps(pixels.mixture, pixels.mixture)

@@ -43,7 +43,8 @@ def render_maps(results: md.Results) -> str:
             f"**{protocol}**",
             md.table(head, lines),
             f"Levels from which a map marks a tumour, chosen on validation scans: {levels}. By "
-            f"chance: the tumour's share of the head. {md.source(result)}",
+            "chance: the tumour's share of the head. Of experts with a tumour map, Grad-CAM "
+            f"explains the global part of the answer alone. {md.source(result)}",
         ]
     return "\n\n".join(parts)
 
