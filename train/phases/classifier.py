@@ -17,6 +17,7 @@ from train.data.augment import AugmentConfig, augment, augment_with_masks
 from train.data.corpus import Corpus
 from train.data.dataset import Sample, ScanDataset, batches
 from train.data.styles import StyleConfig, restyle
+from train.data.transplants import TransplantConfig, transplant
 from train.device import autocast, autocast_logits
 from train.phases.fedem import em_loss
 from train.phases.map_loss import compute_map_loss
@@ -24,7 +25,7 @@ from train.phases.phase import Phase, Recipe, SystemFn
 from train.trainer import FitConfig, LossFn
 
 OBJECTIVES = ("mixture", "em")
-UNCHANGED = StyleConfig(share=0.0)
+UNCHANGED, UNMOVED = StyleConfig(share=0.0), TransplantConfig()
 
 
 @dataclass(frozen=True)
@@ -73,14 +74,18 @@ class ClassifierPhase:
     fit: FitConfig = field(default_factory=FitConfig)
     warmup: FitConfig = field(default_factory=FitConfig)
     loss: ClassifierConfig = field(default_factory=ClassifierConfig)
+    transplants: TransplantConfig = field(default_factory=TransplantConfig)
     styles: StyleConfig = field(default_factory=StyleConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
 
 
 def build_loss(
-    config: ClassifierConfig, changes: AugmentConfig, styles: StyleConfig = UNCHANGED
+    config: ClassifierConfig,
+    changes: AugmentConfig,
+    styles: StyleConfig = UNCHANGED,
+    moves: TransplantConfig = UNMOVED,
 ) -> LossFn:
-    """Build the loss of one batch: restyle, augment, attack, classify."""
+    """Build the loss of one batch: transplant, restyle, augment, attack, classify."""
 
     def loss(model: nn.Module, sample: Sample, generator: torch.Generator) -> Tensor:
         if not isinstance(model, MixtureOfExperts):
@@ -92,7 +97,7 @@ def build_loss(
         x = F.avg_pool2d(sample.x, sample.x.shape[-1] // max(model.config.sides))
         sample = sample._replace(x=x)
         if config.map_loss or styles.share:
-            sample = _vary(sample, changes, styles, generator)
+            sample = _vary(sample, changes, styles, moves, generator)
         else:
             sample = sample._replace(x=augment(x, changes, generator))
         if config.adv_eps:
@@ -110,13 +115,20 @@ def build_loss(
 
 
 def _vary(
-    sample: Sample, changes: AugmentConfig, styles: StyleConfig, generator: torch.Generator
+    sample: Sample,
+    changes: AugmentConfig,
+    styles: StyleConfig,
+    moves: TransplantConfig,
+    generator: torch.Generator,
 ) -> Sample:
-    """Restyle and augment a batch in random order, so that any part of it may be attacked."""
+    """Transplant, restyle and augment a batch in random order: any scan may then be attacked."""
     x, y, masks, is_outlined = sample
     if masks is None or is_outlined is None:
         masks, is_outlined = torch.zeros_like(x[:, :1]), torch.zeros_like(y, dtype=torch.bool)
     masks = F.adaptive_avg_pool2d(masks, x.shape[-1])
+    sample = transplant(Sample(x, y, masks, is_outlined), moves, generator)
+    order = torch.randperm(len(x), generator=generator).to(x.device)
+    x, y, masks, is_outlined = (t[order] for t in sample if t is not None)
     x, masks = restyle(x, masks, styles, generator)
     x, masks = augment_with_masks(x, masks, changes, generator)
     order = torch.randperm(len(x), generator=generator).to(x.device)
@@ -204,7 +216,7 @@ def _build_recipe(
     loss = replace(settings.loss, adv_eps=0.0) if calm else settings.loss
     return Recipe(
         settings.warmup if calm else settings.fit,
-        build_loss(loss, settings.augment, settings.styles),
+        build_loss(loss, settings.augment, settings.styles, settings.transplants),
         build_validation(corpus.val, device, PAPER_EPS if loss.adv_eps else 0.0),
     )
 

@@ -1,0 +1,144 @@
+"""Transplants: tumours put into healthy scans of other sources, and healthy tissue likewise.
+
+A source that holds tumours of one style and healthy scans of another teaches the style. A tumour
+with its mask is moved into a healthy scan, where the levels around it fit; as many scans get a
+piece of healthy tissue in the same way and keep their label, so that a seam says nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from train.data.dataset import Sample
+from train.data.styles import find_head
+
+MIN_AREA, MAX_AREA = 0.002, 0.10  # of the picture, of what is moved
+MIN_INSIDE = 0.95  # share of it that must lie in the head
+RIM = 4  # pixels of 112 that the surroundings reach, and that the edge of the head is kept free
+MIN_SPREAD = 0.02  # standard deviation of the surroundings, at least
+
+
+@dataclass(frozen=True)
+class TransplantConfig:
+    """Shares of the batch: with a tumour moved into it, with healthy tissue moved into it."""
+
+    tumour: float = 0.0
+    healthy: float = 0.0
+    reverse: float = 0.3  # share of the moved tumours that are dark instead of bright, or reversed
+
+
+def transplant(sample: Sample, config: TransplantConfig, generator: torch.Generator) -> Sample:
+    """Return the batch with tumours and healthy tissue moved into some of its healthy scans.
+
+    Scans (B, 1, H, W), masks of the same size, and `is_outlined` must be known. What does not fit
+    where it was to be put is left out; without a tumour to move nothing changes.
+    """
+    x, y, masks, is_outlined = (t.clone() for t in sample if t is not None)
+    g, area = generator, masks.mean((1, 2, 3))
+    fits = (area > MIN_AREA) & (area < MAX_AREA)
+    healthy = torch.nonzero(y == 0)[:, 0]
+    donors = torch.nonzero((y == 1) & is_outlined & fits)[:, 0]
+    if not len(donors) or not len(healthy):
+        return sample
+    order = healthy[torch.randperm(len(healthy), generator=g).to(x.device)]
+    count, other = round(config.tumour * len(x)), round(config.healthy * len(x))
+    hosts, hosts_of_none = order[:count], order[count : count + other]
+    if len(hosts):
+        chosen = _draw_each(donors, len(hosts), g)
+        moved = _move(x[chosen], masks[chosen], x[hosts], config.reverse, g)
+        rows = hosts[moved.fits]
+        x[rows], masks[rows] = moved.x[moved.fits], moved.shape[moved.fits]
+        y[rows], is_outlined[rows] = 1, True
+    if len(hosts_of_none):  # a tumour's shape, filled with what lies there in a healthy scan
+        shapes = masks[_draw_each(donors, len(hosts_of_none), g)]
+        pieces = sample.x[_draw_each(healthy, len(hosts_of_none), g)]
+        moved = _move(pieces, shapes, x[hosts_of_none], 0.0, g)
+        x[hosts_of_none[moved.fits]] = moved.x[moved.fits]
+    return Sample(x, y, masks, is_outlined)
+
+
+class _Moved(NamedTuple):
+    x: Tensor  # (N, 1, H, W)
+    shape: Tensor  # (N, 1, H, W) of what was moved
+    fits: Tensor  # (N,) bool: it lies in the head and has a fit size
+
+
+def _move(donor: Tensor, shape: Tensor, host: Tensor, reverse: float, g: torch.Generator) -> _Moved:
+    """Move each donor's region `shape` to a place in its host's head, turned and resized."""
+    n, _, h, _ = host.shape
+    rim = max(1, round(RIM * h / 112))
+    deep = -F.max_pool2d(-find_head(host).float(), 2 * rim + 1, 1, rim)
+    place = _draw_places(deep, g)
+    theta = _draw_transforms(_find_centres(shape), place, g)
+    grid = F.affine_grid(theta, list(host.shape), align_corners=False)
+    piece = F.grid_sample(donor, grid, mode="bilinear", align_corners=False)
+    shape = F.grid_sample(shape, grid, mode="bilinear", align_corners=False)
+    area = shape.mean((1, 2, 3))
+    inside = (shape * deep).mean((1, 2, 3)) / area.clamp_min(1e-6)
+    fits = (area > MIN_AREA) & (area < MAX_AREA) & (inside > MIN_INSIDE)
+    ring = (F.max_pool2d(shape, 2 * rim + 1, 1, rim) - shape).clamp_min(0)
+    (mean, spread), (own_mean, own_spread) = _measure(host, ring), _measure(piece, ring)
+    contrast = torch.exp(_draw_unit(n, g) * math.log(1.5)).to(host)
+    contrast = contrast * torch.where(torch.rand(n, generator=g) < reverse, -1.0, 1.0).to(host)
+    scale = (contrast.view(-1, 1, 1, 1) * (spread / own_spread).clamp(0.5, 2)).to(host)
+    fitted = mean + (piece - own_mean) * scale
+    soft = F.avg_pool2d(shape, 3, 1, 1)
+    return _Moved((host + soft * (fitted - host)).clamp(0, 1), shape, fits)
+
+
+def _measure(x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the weighted mean and standard deviation of each scan, (N, 1, 1, 1)."""
+    total = weight.sum((1, 2, 3), keepdim=True).clamp_min(1e-6)
+    mean = (x * weight).sum((1, 2, 3), keepdim=True) / total
+    variance = ((x - mean).square() * weight).sum((1, 2, 3), keepdim=True) / total
+    return mean, variance.sqrt().clamp_min(MIN_SPREAD)
+
+
+def _find_centres(shape: Tensor) -> Tensor:
+    """Return each mask's centre (N, 2) as x, y in [-1, 1]."""
+    h, w = shape.shape[2:]
+    total = shape.sum((1, 2, 3)).clamp_min(1e-6)
+    lines = [(torch.arange(k).to(shape) + 0.5) * 2 / k - 1 for k in (w, h)]
+    x = (shape[:, 0].sum(1) * lines[0]).sum(1) / total
+    y = (shape[:, 0].sum(2) * lines[1]).sum(1) / total
+    return torch.stack([x, y], 1)
+
+
+def _draw_places(deep: Tensor, g: torch.Generator) -> Tensor:
+    """Draw a point of each head, (N, 2) as x, y in [-1, 1]."""
+    h, w = deep.shape[2:]
+    weight = deep.flatten(1).cpu() + 1e-9
+    position = torch.multinomial(weight, 1, generator=g)[:, 0]
+    row, column = position // w, position % w
+    place = torch.stack([(column + 0.5) * 2 / w - 1, (row + 0.5) * 2 / h - 1], 1)
+    return place.to(deep)
+
+
+def _draw_transforms(centre: Tensor, place: Tensor, g: torch.Generator) -> Tensor:
+    """Return matrices (N, 2, 3) that turn and resize about `centre` and move it to `place`."""
+    n = len(centre)
+    angle = _draw_unit(n, g) * math.pi
+    size = torch.exp(_draw_unit(n, g) * math.log(1.5))
+    flip = torch.where(torch.rand(n, generator=g) < 0.5, -1.0, 1.0)
+    cos, sin = angle.cos() / size, angle.sin() / size
+    matrix = torch.stack(
+        [torch.stack([cos * flip, -sin], 1), torch.stack([sin * flip, cos], 1)], 1
+    ).to(centre)
+    shift = centre - (matrix @ place[:, :, None])[:, :, 0]
+    return torch.cat([matrix, shift[:, :, None]], 2)
+
+
+def _draw_each(rows: Tensor, count: int, g: torch.Generator) -> Tensor:
+    """Draw `count` rows, with repetitions."""
+    return rows[torch.randint(len(rows), (count,), generator=g).to(rows.device)]
+
+
+def _draw_unit(n: int, g: torch.Generator) -> Tensor:
+    """Draw n numbers in [-1, 1]."""
+    return torch.rand(n, generator=g) * 2 - 1
