@@ -1,7 +1,7 @@
 """Tumour map: where an expert sees a tumour, cell by cell; its answer is pooled from the cells.
 
-An answer that is pooled from a map cannot disagree with it (Pinheiro and Collobert 2015). The
-global features have at most half of the weight.
+An answer that is pooled from a map cannot disagree with it (Pinheiro and Collobert 2015). What the
+global features add is bounded.
 """
 
 from __future__ import annotations
@@ -18,6 +18,9 @@ CELL = 4  # pixels of the scan along one side of a cell
 FINER = 2  # cells along one side of a place of the feature maps that they are made of
 SHARPNESS = 4.0  # r of the pooling: towards 0 it is the mean, towards infinity the maximum
 FIRST_LOGIT = -2.0  # of an untrained map: most cells hold no tumour
+# of an untrained head: a pooled map of healthy scans is about -3, of those with a tumour 0 to 2
+FIRST_SCALE, FIRST_SHIFT = 2.0, 3.0
+MAX_OVERALL = 2.0  # of the log-odds that global features can add or take off
 
 
 class TumourMap(NamedTuple):
@@ -31,8 +34,8 @@ class TumourMap(NamedTuple):
 class TumourMapHead(nn.Module):
     """Tumour map from the maps of several stages of a backbone, and the log-odds pooled from it.
 
-    log-odds = (1 - s) (a LSE_r(cells) + b) + s g, where LSE_r(c) = (1 / r) log mean exp(r c), g is
-    the log-odds of the global features, and s is at most .5.
+    log-odds = a LSE_r(cells) + b + G tanh(g / G), where LSE_r(c) = (1 / r) log mean exp(r c), g is
+    the log-odds of the global features, and G is MAX_OVERALL.
     """
 
     def __init__(self, channels: Sequence[int], width: int, cells: int) -> None:
@@ -41,9 +44,8 @@ class TumourMapHead(nn.Module):
         self.laterals = nn.ModuleList(nn.Conv2d(c, width, 1) for c in channels)
         self.mix = nn.Conv2d(width, width, 3, padding=1)
         self.out = nn.Conv2d(width, FINER**2, 1)
-        self.scale = nn.Parameter(torch.ones(()))
-        self.shift = nn.Parameter(torch.zeros(()))
-        self.balance = nn.Parameter(torch.zeros(()))
+        self.scale = nn.Parameter(torch.tensor(FIRST_SCALE))
+        self.shift = nn.Parameter(torch.tensor(FIRST_SHIFT))
         nn.init.constant_(self.out.bias, FIRST_LOGIT)  # type: ignore[arg-type]
 
     def forward(self, stages: Sequence[Tensor], overall: Tensor) -> TumourMap:
@@ -54,9 +56,8 @@ class TumourMapHead(nn.Module):
         ]
         mixed = F.relu(self.mix(F.relu(torch.stack(maps).sum(0))))
         cells = F.pixel_shuffle(self.out(mixed).float(), FINER)[:, 0]
-        share = 0.5 * self.balance.sigmoid()
-        pooled = self.scale * pool_cells(cells) + self.shift
-        return TumourMap(cells, (1 - share) * pooled, share * overall.float())
+        local = self.scale * pool_cells(cells) + self.shift
+        return TumourMap(cells, local, MAX_OVERALL * torch.tanh(overall.float() / MAX_OVERALL))
 
 
 def pool_cells(cells: Tensor, sharpness: float = SHARPNESS) -> Tensor:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from core.moe import Expert, MixtureOfExperts, MoEConfig
-from core.tumour_map import CELL, TumourMapHead, pool_cells
+from core.tumour_map import CELL, MAX_OVERALL, TumourMapHead, pool_cells
 
 CONFIG = MoEConfig(
     img_size=64,
@@ -58,18 +58,17 @@ def test_parts_by_hand() -> None:
     with torch.no_grad():
         head.scale.fill_(2)
         head.shift.fill_(-0.5)
-        head.balance.fill_(math.log(3))  # s = .5 * .75
         found = head([torch.rand(2, 2, 4, 4)], torch.tensor([1.0, -2.0]))
-    torch.testing.assert_close(found.local, 0.625 * (2 * pool_cells(found.cells) - 0.5))
-    torch.testing.assert_close(found.overall, torch.tensor([0.375, -0.75]))
+    torch.testing.assert_close(found.local, 2 * pool_cells(found.cells) - 0.5)
+    expected = torch.tensor([2 * math.tanh(0.5), -2 * math.tanh(1)])
+    torch.testing.assert_close(found.overall, expected)
 
 
-def test_global_features_have_at_most_half_of_the_weight() -> None:
+def test_what_global_features_add_is_bounded() -> None:
     head = TumourMapHead((2,), 4, 8)
-    torch.nn.init.constant_(head.balance, 100.0)
     with torch.no_grad():
-        found = head([torch.rand(1, 2, 4, 4)], torch.tensor([6.0]))
-    assert found.overall.item() == pytest.approx(3)
+        found = head([torch.rand(2, 2, 4, 4)], torch.tensor([1000.0, -1000.0]))
+    assert found.overall.tolist() == pytest.approx([MAX_OVERALL, -MAX_OVERALL])
 
 
 @pytest.mark.parametrize("side", CONFIG.sides)
