@@ -1,8 +1,9 @@
 """Transplants: tumours put into healthy scans of other sources, and healthy tissue likewise.
 
 A source that holds tumours of one style and healthy scans of another teaches the style. A tumour
-with its mask is moved into a healthy scan, where the levels around it fit; as many scans get a
-piece of healthy tissue in the same way and keep their label, so that a seam says nothing.
+with its mask is moved into a healthy scan, where the levels around it fit, or only its shape, in
+which the tissue turns brighter or darker; as many scans get a piece of healthy tissue in the same
+way and keep their label, so that a seam says nothing.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ MIN_AREA, MAX_AREA = 0.002, 0.10  # of the picture, of what is moved
 MIN_INSIDE = 0.95  # share of it that must lie in the head
 RIM = 4  # pixels of 112 that the surroundings reach, and that the edge of the head is kept free
 MIN_SPREAD = 0.02  # standard deviation of the surroundings, at least
+MIN_SHADE, MAX_SHADE = 1.5, 4.0  # change of the tissue in a moved shape, in these
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,7 @@ class TransplantConfig:
     tumour: float = 0.0
     healthy: float = 0.0
     reverse: float = 0.3  # share of the moved tumours that are dark instead of bright, or reversed
+    shade: float = 0.5  # share of which only the shape is moved
 
 
 def transplant(sample: Sample, config: TransplantConfig, generator: torch.Generator) -> Sample:
@@ -51,16 +54,19 @@ def transplant(sample: Sample, config: TransplantConfig, generator: torch.Genera
     hosts, hosts_of_none = order[:count], order[count : count + other]
     if len(hosts):
         chosen = _draw_each(donors, len(hosts), g)
-        moved = _move(x[chosen], masks[chosen], x[hosts], config.reverse, g)
+        moved = _move(x[chosen], masks[chosen], x[hosts], config, g)
         rows = hosts[moved.fits]
         x[rows], masks[rows] = moved.x[moved.fits], moved.shape[moved.fits]
         y[rows], is_outlined[rows] = 1, True
     if len(hosts_of_none):  # a tumour's shape, filled with what lies there in a healthy scan
         shapes = masks[_draw_each(donors, len(hosts_of_none), g)]
         pieces = sample.x[_draw_each(healthy, len(hosts_of_none), g)]
-        moved = _move(pieces, shapes, x[hosts_of_none], 0.0, g)
+        moved = _move(pieces, shapes, x[hosts_of_none], AS_IT_IS, g)
         x[hosts_of_none[moved.fits]] = moved.x[moved.fits]
     return Sample(x, y, masks, is_outlined)
+
+
+AS_IT_IS = TransplantConfig(reverse=0.0, shade=0.0)
 
 
 class _Moved(NamedTuple):
@@ -69,7 +75,9 @@ class _Moved(NamedTuple):
     fits: Tensor  # (N,) bool: it lies in the head and has a fit size
 
 
-def _move(donor: Tensor, shape: Tensor, host: Tensor, reverse: float, g: torch.Generator) -> _Moved:
+def _move(
+    donor: Tensor, shape: Tensor, host: Tensor, config: TransplantConfig, g: torch.Generator
+) -> _Moved:
     """Move each donor's region `shape` to a place in its host's head, turned and resized."""
     n, _, h, _ = host.shape
     rim = max(1, round(RIM * h / 112))
@@ -84,10 +92,13 @@ def _move(donor: Tensor, shape: Tensor, host: Tensor, reverse: float, g: torch.G
     fits = (area > MIN_AREA) & (area < MAX_AREA) & (inside > MIN_INSIDE)
     ring = (F.max_pool2d(shape, 2 * rim + 1, 1, rim) - shape).clamp_min(0)
     (mean, spread), (own_mean, own_spread) = _measure(host, ring), _measure(piece, ring)
-    contrast = torch.exp(_draw_unit(n, g) * math.log(1.5)).to(host)
-    contrast = contrast * torch.where(torch.rand(n, generator=g) < reverse, -1.0, 1.0).to(host)
-    scale = (contrast.view(-1, 1, 1, 1) * (spread / own_spread).clamp(0.5, 2)).to(host)
-    fitted = mean + (piece - own_mean) * scale
+    sign = torch.where(torch.rand(n, generator=g) < config.reverse, -1.0, 1.0)
+    contrast = (sign * torch.exp(_draw_unit(n, g) * math.log(1.5))).view(-1, 1, 1, 1).to(host)
+    fitted = mean + (piece - own_mean) * contrast * (spread / own_spread).clamp(0.5, 2)
+    depth = sign * (MIN_SHADE + (MAX_SHADE - MIN_SHADE) * torch.rand(n, generator=g))
+    shaded = host + depth.view(-1, 1, 1, 1).to(host) * spread
+    is_shaded = (torch.rand(n, generator=g) < config.shade).view(-1, 1, 1, 1).to(host.device)
+    fitted = torch.where(is_shaded, shaded, fitted)
     soft = F.avg_pool2d(shape, 3, 1, 1)
     return _Moved((host + soft * (fitted - host)).clamp(0, 1), shape, fits)
 

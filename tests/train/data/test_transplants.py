@@ -10,7 +10,7 @@ import torch
 from train.data.dataset import Sample
 from train.data.transplants import TransplantConfig, transplant
 
-ALL_SICK = TransplantConfig(tumour=1.0, reverse=0.0)
+ALL_SICK = TransplantConfig(tumour=1.0, reverse=0.0, shade=0.0)
 
 
 def draw(seed: int = 0) -> torch.Generator:
@@ -67,6 +67,18 @@ def test_a_reversed_tumour_is_darker_than_what_was_there() -> None:
     for row in torch.nonzero(moved)[:, 0].tolist():
         inside = out.masks[row] > 0.5
         assert out.x[row][inside].mean() < sample.x[row][inside].mean() - 0.05
+
+
+@pytest.mark.parametrize(("reverse", "sign"), [(0.0, 1), (1.0, -1)])
+def test_a_moved_shape_keeps_the_tissue_and_changes_its_level(reverse: float, sign: int) -> None:
+    sample = build_sample()
+    out = transplant(sample, replace(ALL_SICK, shade=1.0, reverse=reverse), draw())
+    moved = torch.nonzero((out.y == 1) & (sample.y == 0))[:, 0]
+    assert len(moved) >= 5
+    for row in moved.tolist():
+        core = -torch.nn.functional.max_pool2d(-(out.masks[row] > 0.99).float(), 3, 1, 1) > 0
+        change = (out.x[row] - sample.x[row])[core]
+        assert sign * change.mean() > 0.02 and change.std() < 0.003  # the texture stays
 
 
 def test_healthy_tissue_keeps_label_and_mask() -> None:
