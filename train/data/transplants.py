@@ -62,7 +62,8 @@ def transplant(sample: Sample, config: TransplantConfig, generator: torch.Genera
         shapes = masks[_draw_each(donors, len(hosts_of_none), g)]
         pieces = sample.x[_draw_each(healthy, len(hosts_of_none), g)]
         moved = _move(pieces, shapes, x[hosts_of_none], AS_IT_IS, g)
-        x[hosts_of_none[moved.fits]] = moved.x[moved.fits]
+        fits = moved.fits & _is_inside(shapes, _find_deep(pieces))  # no skull into a brain
+        x[hosts_of_none[fits]] = moved.x[fits]
     return Sample(x, y, masks, is_outlined)
 
 
@@ -79,17 +80,14 @@ def _move(
     donor: Tensor, shape: Tensor, host: Tensor, config: TransplantConfig, g: torch.Generator
 ) -> _Moved:
     """Move each donor's region `shape` to a place in its host's head, turned and resized."""
-    n, _, h, _ = host.shape
-    rim = max(1, round(RIM * h / 112))
-    deep = -F.max_pool2d(-find_head(host).float(), 2 * rim + 1, 1, rim)
+    n, rim, deep = len(host), _find_rim(host), _find_deep(host)
     place = _draw_places(deep, g)
     theta = _draw_transforms(_find_centres(shape), place, g)
     grid = F.affine_grid(theta, list(host.shape), align_corners=False)
     piece = F.grid_sample(donor, grid, mode="bilinear", align_corners=False)
     shape = F.grid_sample(shape, grid, mode="bilinear", align_corners=False)
     area = shape.mean((1, 2, 3))
-    inside = (shape * deep).mean((1, 2, 3)) / area.clamp_min(1e-6)
-    fits = (area > MIN_AREA) & (area < MAX_AREA) & (inside > MIN_INSIDE)
+    fits = (area > MIN_AREA) & (area < MAX_AREA) & _is_inside(shape, deep)
     ring = (F.max_pool2d(shape, 2 * rim + 1, 1, rim) - shape).clamp_min(0)
     (mean, spread), (own_mean, own_spread) = _measure(host, ring), _measure(piece, ring)
     sign = torch.where(torch.rand(n, generator=g) < config.reverse, -1.0, 1.0)
@@ -101,6 +99,21 @@ def _move(
     fitted = torch.where(is_shaded, shaded, fitted)
     soft = F.avg_pool2d(shape, 3, 1, 1)
     return _Moved((host + soft * (fitted - host)).clamp(0, 1), shape, fits)
+
+
+def _find_rim(x: Tensor) -> int:
+    return max(1, round(RIM * x.shape[-1] / 112))
+
+
+def _find_deep(x: Tensor) -> Tensor:
+    """Return 1 where heads are, but for their edge, else 0: (N, 1, H, W)."""
+    rim = _find_rim(x)
+    return -F.max_pool2d(-find_head(x).float(), 2 * rim + 1, 1, rim)
+
+
+def _is_inside(shape: Tensor, deep: Tensor) -> Tensor:
+    """Mark the shapes (N, 1, H, W) that lie in `deep` almost as a whole, bool (N,)."""
+    return (shape * deep).sum((1, 2, 3)) > MIN_INSIDE * shape.sum((1, 2, 3))
 
 
 def _measure(x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:

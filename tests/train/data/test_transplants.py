@@ -90,6 +90,14 @@ def test_healthy_tissue_keeps_label_and_mask() -> None:
     assert int(changed[8:].sum()) >= 5 and not changed[:8].any()
 
 
+def test_no_skull_is_moved_into_a_brain() -> None:
+    sample = build_sample()
+    masks = torch.zeros_like(sample.masks)
+    masks[:8, :, 12:24, 50:62] = 1  # at the edge of the heads
+    out = transplant(sample._replace(masks=masks), TransplantConfig(healthy=1.0), draw())
+    assert torch.equal(out.x, sample.x)
+
+
 def test_shares_are_of_the_batch_and_of_different_scans() -> None:
     sample = build_sample(40)
     sample.x[20:, :, 20:90:8] *= 0.7
