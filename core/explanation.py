@@ -43,7 +43,7 @@ def explain(classifier: Calibrated, output: MixtureOutput) -> Explanation:
     # near 0 an expert's vote is a quarter of its log-odds
     whole = local + overall
     slope = torch.where(whole.abs() < TIE, 0.25, votes / whole)
-    maps = torch.stack([m.cells for m in output.maps], 1).sigmoid()
+    maps = torch.stack([m.probability for m in output.maps], 1)
     mixed = (output.attention[:, :, None, None] * maps).sum(1)
     part = (ratio * output.attention * slope * overall).sum(1)
     return Explanation(shares, part, point, maps, mixed)

@@ -35,10 +35,10 @@ def grad_cam(model: MixtureOfExperts, x: Tensor, y: Tensor) -> Cams:
     cams = []
     for expert in cast(Sequence[Expert], model.experts):
         with torch.no_grad():
-            maps = expert.maps(x)
+            *finer, maps = expert.stages(x)
         with torch.enable_grad():  # only the part after the maps is needed
             maps.requires_grad_()
-            score = compute_class_log_odds(expert.head(maps.mean((2, 3))).float(), y)
+            score = compute_class_log_odds(expert.judge([*finer, maps]).logits.float(), y)
             (grad,) = torch.autograd.grad(score.sum(), maps)
         cams.append(resize_to_scan(weigh_maps(maps.detach(), grad), x.shape[-1], expert.side))
     experts = torch.stack(cams, dim=1)

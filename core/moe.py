@@ -130,7 +130,10 @@ class Expert(nn.Module):
 
     def answer(self, x: Tensor) -> Answer:
         """Return logits, features and tumour map of scans (B, C, H, W) in [0, 1]."""
-        stages = self.stages(x)
+        return self.judge(self.stages(x))
+
+    def judge(self, stages: list[Tensor]) -> Answer:
+        """Return logits, features and tumour map from the result of `stages`."""
         features = stages[-1].mean((2, 3))
         logits: Tensor = self.head(features)
         if self.tumour_map is None:
@@ -232,7 +235,9 @@ def mixture_loss(
     cross-entropy, so that an expert with little attention still learns, and `smoothing` smooths
     the labels (both 0: the paper's loss).
     """
-    loss: Tensor = F.cross_entropy(output.logits, y, label_smoothing=smoothing)
+    loss: Tensor = F.nll_loss(output.logits, y)
+    if smoothing:  # the logits are log-probabilities
+        loss = (1 - smoothing) * loss - smoothing * output.logits.mean()
     if expert:
         k = output.expert_logits.shape[1]
         own = F.cross_entropy(

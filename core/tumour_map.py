@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 CELL = 4  # pixels of the scan along one side of a cell
+CELL_ODDS = 4.0  # in training a cell with a tumour counts as often as so many others
 FINER = 2  # cells along one side of a place of the feature maps that they are made of
 SHARPNESS = 4.0  # r of the pooling: towards 0 it is the mean, towards infinity the maximum
 FIRST_LOGIT = -2.0  # of an untrained map: most cells hold no tumour
@@ -26,9 +27,14 @@ MAX_OVERALL = 2.0  # of the log-odds that global features can add or take off
 class TumourMap(NamedTuple):
     """Map of B scans, and the two parts whose sum is the answer, in log-odds of a tumour."""
 
-    cells: Tensor  # (B, h, w)
+    cells: Tensor  # (B, h, w) log-odds of a tumour in a cell, plus log CELL_ODDS
     local: Tensor  # (B,) pooled from the cells
     overall: Tensor  # (B,) of the global features
+
+    @property
+    def probability(self) -> Tensor:
+        """Probability of a tumour in each cell, (B, h, w)."""
+        return (self.cells - math.log(CELL_ODDS)).sigmoid()
 
 
 class TumourMapHead(nn.Module):

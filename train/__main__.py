@@ -24,7 +24,7 @@ from train.data.sources import (
     hash_files,
     load_scans,
 )
-from train.data.split_patients import build_patients
+from train.data.split_patients import build_patients, find_crossing, find_duplicates
 from train.phases import PHASES
 from train.pooled import Phases
 from train.progress import Progress
@@ -90,7 +90,10 @@ def main(argv: list[str] | None = None) -> int:
         preset = read_preset(args.preset)
         title = "-".join([preset.name, args.protocol, *args.sources])
         out = args.out or Path("runs") / title
-        corpus = load_corpus(args.protocol, root, args.cache, sources=args.sources)
+        corpus = load_corpus(
+            args.protocol, root, args.cache,
+            sources=args.sources, with_masks=preset.classifier.loss.map_loss > 0,
+        )  # fmt: skip
         phases = Phases(preset, corpus, out, args.seed)
         if args.sources:
             _log_sources(corpus, out, args.sources)
@@ -218,7 +221,10 @@ def _write_manifests(root: Path, cache: Path) -> int:
     records = find_records(root, ALL_SOURCES)
     facts = records, hash_files(root, records), load_scans(root, records, cache)
     split.MANIFESTS.mkdir(exist_ok=True)
-    for manifest in (*split.build_manifests(*facts), build_patients(*facts)):
+    patients, pairs = build_patients(*facts), find_duplicates(facts[0], facts[2])
+    lines = [",".join(pair) for pair in find_crossing(patients, pairs)]
+    (split.MANIFESTS / split.PAIRS).write_text("\n".join([*lines, ""]), encoding="utf-8")
+    for manifest in (*split.build_manifests(*facts), patients):
         path = split.MANIFESTS / f"{manifest.protocol}.csv"
         path.write_text(manifest.to_csv(), encoding="utf-8")
         print(f"{manifest.protocol}: {len(manifest.entries)} scans, sha256 {manifest.sha256[:12]}")

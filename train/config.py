@@ -137,6 +137,10 @@ def check_fit(preset: Preset, corpus: Corpus) -> None:
             f"preset {preset.name!r} reads pictures of shape {(chans, side, side)}, "
             f"those of {corpus.protocol!r} are {corpus.shape}"
         )
+    if preset.classifier.loss.map_loss and not system.moe.map_width:
+        raise ValueError(
+            f"preset {preset.name!r} has a map_loss, but its experts make no map: set map_width"
+        )
     classes = min(system.moe.num_classes, system.plain.num_classes)
     if corpus.num_classes > classes:
         raise ValueError(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from bench import markdown as md
 from bench import options
+from bench.intervals import draw_balanced_accuracy, draw_units, find_interval
 from bench.parallel import progress
 from bench.provenance import machine_facts
 from bench.result_file import ResultFile
@@ -63,7 +65,7 @@ def parse_run(text: str) -> tuple[str, Path]:
 def run(args: argparse.Namespace) -> None:
     """Measures each mixture; rows of an earlier call stay."""
     manifest, device = read_manifest(args.protocol, args.manifests), options.device_of(args)
-    settings = {"attacked": args.attacked, "limit": args.limit, "val_limit": args.val_limit}
+    settings = {name: getattr(args, name) for name in ("attacked", "fold", "limit", "val_limit")}
     store = ResultFile(
         args.out or options.result_path(args),
         args.command,
@@ -124,7 +126,10 @@ def measure(
             for source, own in group_rows(some.sources).items()
         },
         "worst_bits": to_bits(right),
-    }
+        "worst_facts": {
+            "labels": to_bits(some.y == 1), "units": list(some.units), "sources": some.sources,
+        },
+    }  # fmt: skip
 
 
 @torch.no_grad()
@@ -143,7 +148,7 @@ def read_worst(
     classifier: Calibrated, fold: ScanDataset, batch_size: int, device: torch.device
 ) -> Tensor:
     """Mark the scans that stay right, clean and after both attacks in 8 bits, bool (N,)."""
-    attacks = (paper_attack(eight_bit=True), Attacker(PAPER_EPS).apgd())
+    attacks = (paper_attack(eight_bit=True), replace(Attacker(PAPER_EPS).apgd(), eight_bit=True))
     parts = []
     for x, y, seeds in progress(fold.batches(batch_size, device), "worst case"):
         right = classifier(x).argmax(1) == y
@@ -186,11 +191,38 @@ def _render(name: str, row: dict[str, Any], base: dict[str, Any]) -> list[str]:
         else:
             only = block.get("specificity") or block["recall"]
             cells.append(f"{md.percent(only['value'])} right")
-    own, other = from_bits(row["worst_bits"]), from_bits(base["worst_bits"])
-    won, lost, p = metrics.mcnemar(own, other)
-    against = "" if row is base else f"+{won} -{lost} of {len(own)} scans, p = {p:.2g}"
+    against = "" if row is base else _compare(row, base)
     clean, worst = row["clean"]["mean_balanced"], row["worst"]
     return [name, *cells, _interval(clean), _interval(worst), against]
+
+
+def _compare(row: dict[str, Any], base: dict[str, Any]) -> str:
+    """Compare the worst cases: scans won and lost, and the difference with its interval by patient.
+
+    McNemar's p counts scans as independent, which those of a patient are not.
+    """
+    own, other = from_bits(row["worst_bits"]), from_bits(base["worst_bits"])
+    won, lost, p = metrics.mcnemar(own, other)
+    low, high = find_interval(draw_difference(own, other, row["worst_facts"]))
+    difference = row["worst"]["value"] - base["worst"]["value"]
+    return (
+        f"{100 * difference:+.1f} [{100 * low:+.1f} to {100 * high:+.1f}]; +{won} -{lost} of "
+        f"{len(own)} scans (p = {p:.2g} by scan)"
+    )
+
+
+def draw_difference(own: Tensor, other: Tensor, facts: dict[str, Any]) -> Tensor:
+    """Draw units, and compute the difference of the mean balanced accuracies in each draw, (D,)."""
+    y, times = from_bits(facts["labels"]), draw_units(facts["units"])
+    parts = []
+    for rows in group_rows(facts["sources"]).values():
+        if 0 < int(y[rows].sum()) < len(rows):
+            drawn = [
+                draw_balanced_accuracy(times[:, rows], right[rows], y[rows].long())
+                for right in (own, other)
+            ]
+            parts.append(drawn[0] - drawn[1])
+    return torch.stack(parts).mean(0)
 
 
 def _interval(figure: dict[str, Any]) -> str:

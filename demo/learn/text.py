@@ -57,8 +57,8 @@ TEXTS = (
         "<p>Grad-CAM is computed after the answer, from gradients in the last layer of each "
         "expert: 4 to 7 cells a side, drawn as a smooth cloud. It shows what would have moved the "
         "answer, and it always looks plausible, also beside the tumour. A tumour map is a part of "
-        "the computation: at least half of the weight in each expert's answer is on what is pooled "
-        "from its cells, the rest on the scan as a whole. Explore says how much came from each.</p>"
+        "the computation: each expert's answer is pooled from its cells, and what the scan as a "
+        "whole adds is bounded. Explore says how much came from each.</p>"
         "<p><b>Look for.</b> Does the brightest place lie in the tumour that was drawn? And how "
         "often did it in real scans?</p>",
     ),

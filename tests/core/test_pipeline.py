@@ -359,5 +359,5 @@ def test_readings_hold_tumour_maps_where_the_experts_make_them() -> None:
         torch.testing.assert_close(d.tumour_map, by_hand)
         with torch.no_grad():
             found = system.classifier.model.outputs(d.purified[None]).maps[1]
-        torch.testing.assert_close(d.expert_maps[1], found.cells[0].sigmoid(), atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(d.expert_maps[1], found.probability[0], atol=1e-5, rtol=1e-4)
         assert "tumour_map" not in d.to_dict() and d.seed == i

@@ -64,11 +64,14 @@ def load_corpus(
     cache: Path | None,
     manifests: Path | None = None,
     sources: Sequence[str] = (),
+    *,
+    with_masks: bool = False,
 ) -> Corpus:
     """Load the training and validation folds of a protocol; the test fold is not used.
 
     `cifar10` and `folder` (a folder per class) are split by hash; the others have a committed
-    manifest, or one in the folder `manifests`, and may be limited to some of their sources.
+    manifest, or one in the folder `manifests`, and may be limited to some of their sources. Of
+    these `with_masks` loads the tumour masks that the folder holds.
 
     Raises:
         DataError: the data folder is missing, empty, lacks a source or a class, or differs from the
@@ -85,11 +88,12 @@ def load_corpus(
         return _build_corpus(Manifest(FOLDER, tuple(entries)), records, scans)
     manifest = read_manifest(protocol, manifests)
     manifest = keep_sources(manifest, sources) if sources else manifest
-    needed = {e.source for e in manifest.entries}
+    needed = {e.source for e in manifest.entries if e.fold in ("train", "val")}
     order = [source for source in ALL_SOURCES if source in needed]
     check_sources(root, order, f"protocol {protocol!r}", "--sources")
     records, scans = _read_scans(manifest, manifest.find_positions("train", "val"), root, cache)
-    return _build_corpus(manifest, records, scans, load_mask_array(records, root, cache))
+    masks = load_mask_array(records, root, cache) if with_masks else None
+    return _build_corpus(manifest, records, scans, masks)
 
 
 def load_fold(
@@ -126,7 +130,7 @@ def _read_scans(
         check_files(manifest, root, positions)
         records = [manifest.entries[i].record for i in positions]
     else:
-        records = find_records(root, sorted({e.source for e in manifest.entries}))
+        records = find_records(root, sorted({manifest.entries[i].source for i in positions}))
         check_files(manifest, root, positions)
     return records, load_scans(root, records, cache)
 

@@ -39,6 +39,7 @@ PROTOCOLS: dict[str, tuple[str, ...]] = {
 }
 BY_GROUP = (BR35H, COLLECTION)  # sources of the protocols that know near-duplicates alone
 FOLDS = ("train", "val", "test")
+PAIRS = "near-duplicates.csv"  # beside the manifests
 ASIDE = "aside"  # a near-duplicate of another patient's scan, in no fold
 COLUMNS = ("file", "sha256", "source", "group", "fold")
 PATIENT_COLUMNS = (*COLUMNS, "kind", "patient", "sequence", "plane")
@@ -105,7 +106,8 @@ def read_manifest(protocol: str, folder: Path | None = None) -> Manifest:
         DataError: the protocol is unknown, its file is damaged, or a patient is in two folds.
     """
     if protocol in LEFT_OUT:
-        return leave_out(read_manifest(PATIENTS, folder), LEFT_OUT[protocol])
+        pairs = read_pairs(folder)
+        return leave_out(read_manifest(PATIENTS, folder), LEFT_OUT[protocol], pairs)
     path = (folder or MANIFESTS) / f"{protocol}.csv"
     if protocol not in PROTOCOLS or not path.is_file():
         raise DataError(f"unknown protocol {protocol!r}: choose from {', '.join(PROTOCOLS)}")
@@ -143,18 +145,29 @@ def _check_patients(entries: Sequence[Entry], path: Path) -> None:
                 )
 
 
-def leave_out(manifest: Manifest, source: str) -> Manifest:
+def read_pairs(folder: Path | None = None) -> list[tuple[str, str]]:
+    """Read the pairs of files of 'patients' that are near-duplicates in two units, if committed."""
+    path = (folder or MANIFESTS) / PAIRS
+    if not path.is_file():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        return [(first, second) for first, second in csv.reader(file)]
+
+
+def leave_out(manifest: Manifest, source: str, pairs: Sequence[tuple[str, str]] = ()) -> Manifest:
     """Return the split that tests on all scans of `source` and trains on the others.
 
-    The other scans keep their folds, but for those of the test fold and of units that hold a scan
-    of the source: they are put aside.
+    The other scans keep their folds, but for those of the test fold, of units that hold a scan of
+    the source, and of `pairs` with one of its scans: they are put aside.
     """
     shared = {e.group for e in manifest.entries if e.source == source}
+    own = {e.file for e in manifest.entries if e.source == source}
+    near = {file for pair in pairs for file in pair if own & {*pair}}
 
     def move(entry: Entry) -> Entry:
         if entry.source == source:
             return replace(entry, fold="test", first_fold=entry.fold)
-        is_out = entry.group in shared or entry.fold == "test"
+        is_out = entry.group in shared or entry.file in near or entry.fold == "test"
         return replace(entry, fold=ASIDE) if is_out else entry
 
     return Manifest(f"without-{source}", tuple(map(move, manifest.entries)))

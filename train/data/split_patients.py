@@ -56,6 +56,14 @@ def find_duplicates(records: Sequence[Record], scans: np.ndarray) -> list[tuple[
     return [(i, j) for i, j in pairs if i < j and not (is_listed[i] and is_listed[j])]
 
 
+def find_crossing(manifest: Manifest, pairs: Sequence[tuple[int, int]]) -> list[tuple[str, str]]:
+    """Return the files of the pairs of near-duplicates that are in two units."""
+    entries = manifest.entries
+    return [
+        (entries[i].file, entries[j].file) for i, j in pairs if entries[i].group != entries[j].group
+    ]
+
+
 def find_site(entry: Entry | Record) -> str:
     """Return the hospital that a scan is from, or its source where that is not known."""
     if entry.source != TCGA:

@@ -1,7 +1,7 @@
 """Changes of style at random: what another scanner, sequence or preparation may change.
 
-Geometry and tumour stay; contrast, sharpness, texture and skull may change. Each scan draws each
-change on its own.
+Geometry and tumour stay; contrast, sharpness, texture and skull may change. Each scan draws on its
+own which changes it gets.
 """
 
 from __future__ import annotations
@@ -44,6 +44,7 @@ def restyle(
     head = find_head(some)
     if config.strip:
         some, masks = _strip(some, head, masks, config.strip, g)
+        head = find_head(some)
     if config.amplitude:
         some = _choose(_mix_amplitudes(some, g), some, config.amplitude, g)
     if config.texture:
@@ -76,7 +77,7 @@ def find_head(x: Tensor) -> Tensor:
 def _strip(
     x: Tensor, head: Tensor, masks: Tensor, share: float, g: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """Keep what lies deep in the head; not where most of a tumour would be lost."""
+    """Keep what lies deep in the head; not where over 30 % of a tumour would be lost."""
     depth = round(int(torch.randint(3, 7, (1,), generator=g)) * x.shape[-1] / 112)
     brain = -F.max_pool2d(-head.float(), 2 * depth + 1, 1, depth)
     count = len(x)

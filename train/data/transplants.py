@@ -1,4 +1,4 @@
-"""Transplants: tumours put into healthy scans of other sources, and healthy tissue likewise.
+"""Transplants: tumours put into other, healthy scans, and healthy tissue likewise.
 
 A source that holds tumours of one style and healthy scans of another teaches the style. A tumour
 with its mask is moved into a healthy scan, where the levels around it fit, or only its shape, in
@@ -9,7 +9,7 @@ way and keep their label, so that a seam says nothing.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -32,8 +32,8 @@ class TransplantConfig:
 
     tumour: float = 0.0
     healthy: float = 0.0
-    reverse: float = 0.3  # share of the moved tumours that are dark instead of bright, or reversed
-    shade: float = 0.5  # share of which only the shape is moved
+    reverse: float = 0.3  # share of what is moved that is dark instead of bright, or reversed
+    shade: float = 0.5  # share of the moved tumours of which only the shape is
 
 
 def transplant(sample: Sample, config: TransplantConfig, generator: torch.Generator) -> Sample:
@@ -61,13 +61,10 @@ def transplant(sample: Sample, config: TransplantConfig, generator: torch.Genera
     if len(hosts_of_none):  # a tumour's shape, filled with what lies there in a healthy scan
         shapes = masks[_draw_each(donors, len(hosts_of_none), g)]
         pieces = sample.x[_draw_each(healthy, len(hosts_of_none), g)]
-        moved = _move(pieces, shapes, x[hosts_of_none], AS_IT_IS, g)
+        moved = _move(pieces, shapes, x[hosts_of_none], replace(config, shade=0.0), g)
         fits = moved.fits & _is_inside(shapes, _find_deep(pieces))  # no skull into a brain
         x[hosts_of_none[fits]] = moved.x[fits]
     return Sample(x, y, masks, is_outlined)
-
-
-AS_IT_IS = TransplantConfig(reverse=0.0, shade=0.0)
 
 
 class _Moved(NamedTuple):

@@ -35,8 +35,8 @@ class ClassifierConfig:
     `adv_eps` 0 trains the plain classifier. Otherwise a share `adv_clean` of each batch stays clean
     and the rest gets perturbations of up to adv_eps, found by `adv_steps` gradient steps from a
     random start (one: FGSM-RS, Wong et al. 2020). `objective` is 'mixture', or 'em': the M-step of
-    FedEM for a gate of the client; beta, gamma and expert_loss must then be 0. Labels count as
-    1 - smoothing and the rest of the classes as smoothing / (C - 1). `map_loss` is the weight of
+    FedEM for a gate of the client, without all other terms. A share
+    `smoothing` of a label is spread over all classes. `map_loss` is the weight of
     the tumour maps' loss where the data have masks, and `map_attack` its weight in what an
     adversarial example is to make large.
     """
@@ -56,11 +56,10 @@ class ClassifierConfig:
         if self.objective not in OBJECTIVES:
             known = ", ".join(OBJECTIVES)
             raise ValueError(f"objective must be one of {known}, got {self.objective!r}")
-        if self.objective == "em" and (self.beta or self.gamma or self.expert_loss):
-            raise ValueError(
-                "beta, gamma and expert_loss must be 0 with objective 'em', "
-                f"got {self.beta}, {self.gamma} and {self.expert_loss}"
-            )
+        others = ("beta", "gamma", "expert_loss", "smoothing", "map_loss")
+        if self.objective == "em" and any(getattr(self, name) for name in others):
+            given = ", ".join(f"{name} {getattr(self, name)}" for name in others)
+            raise ValueError(f"all of these must be 0 with objective 'em', got {given}")
         if self.map_loss < 0 or self.map_attack < 0 or not 0 <= self.smoothing < 1:
             raise ValueError(f"smoothing, map_loss or map_attack out of range in {self}")
         if self.adv_eps < 0 or self.adv_steps < 1 or not 0 <= self.adv_clean <= 1:
@@ -77,6 +76,10 @@ class ClassifierPhase:
     transplants: TransplantConfig = field(default_factory=TransplantConfig)
     styles: StyleConfig = field(default_factory=StyleConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
+
+    def __post_init__(self) -> None:
+        if (self.transplants.tumour or self.transplants.healthy) and not self.loss.map_loss:
+            raise ValueError("transplants need tumour masks: set map_loss above 0")
 
 
 def build_loss(
@@ -95,7 +98,8 @@ def build_loss(
         # An expert sees averages, so an L-inf ball on its grid is as large as on the scan's own:
         # augmenting and attacking at the finest grid in use saves most of the work.
         x = F.avg_pool2d(sample.x, sample.x.shape[-1] // max(model.config.sides))
-        sample = sample._replace(x=x)
+        # labels alone: masks must not change the scans either
+        sample = sample._replace(x=x) if config.map_loss else Sample(x, sample.y)
         if config.map_loss or styles.share:
             sample = _vary(sample, changes, styles, moves, generator)
         else:
@@ -214,6 +218,10 @@ def _build_recipe(
     settings: ClassifierPhase, corpus: Corpus, device: torch.device, system: SystemFn, calm: bool
 ) -> Recipe:
     loss = replace(settings.loss, adv_eps=0.0) if calm else settings.loss
+    if loss.map_loss and corpus.train.masks is None:
+        raise ValueError(
+            "training with map_loss needs tumour masks: the data folder has none for these scans"
+        )
     return Recipe(
         settings.warmup if calm else settings.fit,
         build_loss(loss, settings.augment, settings.styles, settings.transplants),

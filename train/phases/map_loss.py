@@ -8,9 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from core.tumour_map import TumourMap
+from core.tumour_map import CELL_ODDS, TumourMap
 
-TUMOUR_WEIGHT = 4.0  # of cells with a tumour: a small part of all cells
 CELL_WEIGHT = 4.0  # of the cells' cross-entropy, against 1 for a scan's
 DICE_WEIGHT = 0.5
 
@@ -23,11 +22,11 @@ def compute_map_loss(maps: Sequence[TumourMap], masks: Tensor, is_outlined: Tens
 
     Args:
         maps: of each expert, cells (B, h, w).
-        masks: (B, 1, H, W), the tumour's share of each pixel; H and W are multiples of h and w.
+        masks: (B, 1, H, W), the tumour's share of each pixel.
         is_outlined: (B,) bool.
     """
-    target = F.avg_pool2d(masks, masks.shape[-1] // maps[0].cells.shape[-1])[:, 0]
-    weight = torch.tensor(TUMOUR_WEIGHT, device=masks.device)
+    target = F.adaptive_avg_pool2d(masks, maps[0].cells.shape[-1])[:, 0]
+    weight = torch.tensor(CELL_ODDS, device=masks.device)
     has_tumour = target.amax((1, 2)) > 0
     losses = []
     for found in maps:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -85,9 +86,30 @@ def test_a_gate_that_knows_the_plane_and_matters_passes() -> None:
     row = judge_attention(build_votes(routes, labels), build_fold(planes, labels))
     assert row["sd"] == pytest.approx(0.4)
     assert row["information"] == pytest.approx(1, abs=0.02)
-    assert row["information_of"]["source"] == 0
+    assert row["information_of"]["plane"]["source"] == 0
     assert row["lost_elsewhere"] == 1 and row["lost_equal"] == 1  # the wrong one is surer
     assert row["kept"] == 1 and all(row["passes"].values())
+
+
+def test_a_route_that_is_the_source_does_not_count_as_the_plane() -> None:
+    labels = [0, 1] * 20
+    fold = build_fold(["axial"] * 20 + ["coronal"] * 20, labels)
+    entries = [
+        replace(e, source="ixi" if i < 20 else "tcga-lgg") for i, e in enumerate(fold.entries)
+    ]
+    cells = [f"{e.source}/{y}" for e, y in zip(entries, labels, strict=True)]
+    fold = replace(fold, entries=tuple(entries), cells=cells)
+    row = judge_attention(build_votes([0] * 20 + [1] * 20, labels), fold)
+    assert row["information"] == pytest.approx(1, abs=0.05)
+    assert row["over_source"] == pytest.approx(0, abs=1e-9)
+    assert not row["passes"]["over_source"]
+
+
+def test_the_operating_point_counts() -> None:
+    y = torch.tensor([0, 1])
+    votes = build_votes([0, 0], [0, 1], sharp=1.0)
+    assert is_right(votes, votes.weights, y).all()
+    assert is_right(votes._replace(cut=5.0), votes.weights, y).tolist() == [True, False]
 
 
 def test_constant_weights_pass_nothing_but_that_they_stay() -> None:

@@ -105,5 +105,9 @@ def test_the_table_compares_with_the_first_row() -> None:
     result = {"provenance": provenance, "rows": rows, "warnings": []}
     text = mixtures.table({"mixtures-patients": result})
     _, _, p = metrics.mcnemar(mixtures.from_bits("110111"), mixtures.from_bits("100001"))
-    assert f"+3 -0 of 6 scans, p = {p:.2g} |" in text
+    assert f"; +3 -0 of 6 scans (p = {p:.2g} by scan) |" in text
+    drawn = mixtures.draw_difference(
+        mixtures.from_bits("110111"), mixtures.from_bits("100001"), base["worst_facts"]
+    )
+    assert float(drawn[drawn.isfinite()].mean()) == pytest.approx(0.5, abs=0.03)
     assert text.splitlines()[4].startswith("| labels | ") and "worst case against labels" in text

@@ -22,7 +22,9 @@ from train.data.split import (
     PROTOCOLS,
     find_test_parts,
     keep_sources,
+    leave_out,
     read_manifest,
+    read_pairs,
 )
 
 
@@ -66,6 +68,24 @@ def test_a_source_left_out_is_tested_as_a_whole_and_taught_nowhere(patients, pro
         else:
             assert new.fold in (old.fold, ASIDE)
     assert {e.source for e in without.entries if e.fold == "val"} == set(ALL_SOURCES) - {source}
+
+
+@pytest.mark.parametrize("protocol", LEFT_OUT)
+def test_near_duplicates_of_a_source_left_out_are_taught_nowhere(protocol):
+    folds = {e.file: e.fold for e in read_manifest(protocol).entries}
+    pairs = read_pairs()
+    assert len(pairs) == 271
+    assert all({folds[a], folds[b]} <= {"test", ASIDE} or "test" not in (folds[a], folds[b])
+               for a, b in pairs)  # fmt: skip
+
+
+def test_only_pairs_with_the_source_put_a_scan_aside(patients):
+    learned = [e for e in patients.entries if e.fold == "train"]
+    out = next(e for e in learned if e.source == BR35H)
+    near, other, far = [e for e in learned if e.source == TCGA][:3]
+    pairs = [(out.file, near.file), (other.file, far.file)]
+    folds = {e.file: e.fold for e in leave_out(patients, BR35H, pairs).entries}
+    assert (folds[near.file], folds[other.file], folds[far.file]) == (ASIDE, "train", "train")
 
 
 @pytest.mark.parametrize("protocol", LEFT_OUT)
@@ -126,7 +146,9 @@ def test_sources_that_cannot_train_are_refused(patients, sources, message):
 def test_a_corpus_of_fewer_sources_holds_them_alone(four_sources, manifests, tmp_path):
     every = load_corpus(PATIENTS, four_sources, tmp_path / "cache", manifests)
     shutil.rmtree(four_sources / BR35H)
-    some = load_corpus(PATIENTS, four_sources, tmp_path / "cache", manifests, ["ixi", TCGA])
+    some = load_corpus(
+        PATIENTS, four_sources, tmp_path / "cache", manifests, ["ixi", TCGA], with_masks=True
+    )
     assert set(some.train.sources) == {TCGA, "ixi"}
     assert (len(some.train), len(some.val)) == (3, 3)
     assert some.train.masks.any(axis=(1, 2)).sum() == 1

@@ -24,8 +24,22 @@ from train.data.sources import (
     hash_files,
     load_scans,
 )
-from train.data.split import ASIDE, FOLDS, PATIENTS, Manifest, check_files, read_manifest
-from train.data.split_patients import build_patients, find_duplicates, find_site
+from train.data.split import (
+    ASIDE,
+    FOLDS,
+    LEFT_OUT,
+    PATIENTS,
+    Manifest,
+    check_files,
+    read_manifest,
+    read_pairs,
+)
+from train.data.split_patients import (
+    build_patients,
+    find_crossing,
+    find_duplicates,
+    find_site,
+)
 
 COMMITTED = "7acd4c685a5d50c5d05029cf804ca0b207fc1f299b13dcbba824263bd5799e63"
 
@@ -176,7 +190,12 @@ def test_equal_files_give_equal_folds_in_any_company(heads):
 def test_the_command_writes_the_manifests_of_all_protocols(four_sources, tmp_path, monkeypatch):
     monkeypatch.setattr(split, "MANIFESTS", tmp_path / "manifests")
     assert main(["split", "--data", str(four_sources), "--cache", str(tmp_path / "cache")]) == 0
-    written = {p.stem: read_manifest(p.stem) for p in (tmp_path / "manifests").iterdir()}
+    files = {p.name for p in (tmp_path / "manifests").iterdir()}
+    assert split.PAIRS in files and read_pairs() == []  # no two units look alike
+    written = {
+        name: read_manifest(name)
+        for name in (f.removesuffix(".csv") for f in files - {split.PAIRS})
+    }
     assert {name: len(m.entries) for name, m in written.items()} == {
         "paper": 4,
         "leak-free": 4,
@@ -268,13 +287,15 @@ def real(data_root) -> tuple[list[Record], np.ndarray]:
 def test_no_near_duplicate_crosses_folds(real, manifest):
     records, scans = real
     assert [e.file for e in manifest.entries] == [r.file for r in records]
-    folds = [e.fold for e in manifest.entries]
     pairs = find_duplicates(records, scans)
     assert len(pairs) > 5000
+    assert read_pairs() == find_crossing(manifest, pairs)
     assert any(
         records[i].source in TABLE_SOURCES or records[j].source in TABLE_SOURCES for i, j in pairs
     )
-    assert [p for p in pairs if len({folds[i] for i in p} - {ASIDE}) > 1] == []
+    for protocol in (PATIENTS, *LEFT_OUT):
+        folds = [e.fold for e in read_manifest(protocol).entries]
+        assert [p for p in pairs if len({folds[i] for i in p} - {ASIDE}) > 1] == [], protocol
 
 
 @pytest.mark.slow

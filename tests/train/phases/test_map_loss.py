@@ -14,7 +14,13 @@ from core.tumour_map import TumourMap
 from train.data.augment import AugmentConfig
 from train.data.dataset import Sample, ScanDataset
 from train.data.styles import StyleConfig
-from train.phases.classifier import ClassifierConfig, build_loss
+from train.data.transplants import TransplantConfig
+from train.phases.classifier import (
+    ClassifierConfig,
+    ClassifierPhase,
+    _attack_batch,
+    build_loss,
+)
 from train.phases.map_loss import compute_dice_loss, compute_map_loss
 
 CONFIG = MoEConfig(
@@ -95,15 +101,16 @@ def test_masks_teach_where_the_tumour_is() -> None:
 
 def test_the_attack_can_aim_at_the_map() -> None:
     torch.manual_seed(0)
-    model, sample = MixtureOfExperts(CONFIG), build_sample()
-    config = ClassifierConfig(adv_eps=0.05, adv_clean=0.0, map_loss=1.0)
-    losses = [
-        build_loss(replace(config, map_attack=weight), STILL)(
-            model, sample, torch.Generator().manual_seed(0)
-        ).item()
-        for weight in (0.0, 30.0)
-    ]
-    assert losses[0] != losses[1]
+    model, sample = MixtureOfExperts(CONFIG).eval(), build_sample()
+    config = ClassifierConfig(adv_eps=0.05, adv_clean=0.0, map_loss=1.0, adv_steps=3)
+    losses = []
+    for weight in (0.0, 100.0):
+        hit = _attack_batch(
+            model, sample, replace(config, map_attack=weight), torch.Generator().manual_seed(0)
+        )
+        maps = model.eval().outputs(hit).maps
+        losses.append(compute_map_loss(maps, sample.masks, sample.is_outlined).item())
+    assert losses[1] > losses[0]
 
 
 def test_styles_reach_the_loss() -> None:
@@ -117,6 +124,30 @@ def test_styles_reach_the_loss() -> None:
         for share in (0.0, 1.0)
     ]
     assert losses[0] != losses[1]
+
+
+def test_labels_alone_do_not_see_masks() -> None:
+    loss, losses = (
+        build_loss(ClassifierConfig(), AugmentConfig(erase=1.0), StyleConfig(share=1.0)),
+        [],
+    )
+    for some in (build_sample(), Sample(*build_sample()[:2])):
+        torch.manual_seed(0)
+        model = MixtureOfExperts(CONFIG)
+        losses.append(loss(model, some, torch.Generator().manual_seed(0)).item())
+    assert losses[0] == losses[1]
+
+
+def test_transplants_without_masks_are_refused() -> None:
+    with pytest.raises(ValueError, match="transplants need tumour masks: set map_loss above 0"):
+        ClassifierPhase(transplants=TransplantConfig(tumour=0.1))
+
+
+def test_small_experts_have_maps_too() -> None:
+    config = replace(CONFIG, sides=(8,))
+    loss = build_loss(ClassifierConfig(adv_eps=0.0, map_loss=1.0), STILL)
+    found = loss(MixtureOfExperts(config), build_sample(), torch.Generator().manual_seed(0))
+    assert bool(torch.isfinite(found))
 
 
 def test_labels_are_smoothed() -> None:

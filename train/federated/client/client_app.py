@@ -166,7 +166,8 @@ def _open_hospital(
     start: str,
 ) -> Hospital:
     experiment = read_experiment(preset, protocol, seed, phase)
-    corpus = _load_corpus(protocol, data, cache, manifests)
+    with_masks = experiment.preset.classifier.loss.map_loss > 0
+    corpus = _load_corpus(protocol, data, cache, manifests, with_masks=with_masks)
     if whole.lower() not in ("true", "1"):
         corpus = select_client_corpus(corpus, experiment.config.partition, client)
     system = None
@@ -188,9 +189,11 @@ def clear_cache() -> None:
 
 
 @lru_cache(maxsize=1)
-def _load_corpus(protocol: str, data: str, cache: str, manifests: str) -> Corpus:
+def _load_corpus(
+    protocol: str, data: str, cache: str, manifests: str, *, with_masks: bool
+) -> Corpus:
     root = Path(data) if data else find_data_root()
     if root is None:
         raise DataError("name the data folder in the node's config, or set MEDFEDPURE_DATA")
     folder = Path(manifests) if manifests else None
-    return load_corpus(protocol, root, Path(cache or ".cache"), folder)
+    return load_corpus(protocol, root, Path(cache or ".cache"), folder, with_masks=with_masks)

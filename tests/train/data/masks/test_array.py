@@ -108,7 +108,7 @@ def test_a_corpus_holds_the_masks_of_its_scans_in_their_order(
     four_sources, manifests, tmp_path, is_cached
 ):
     cache = tmp_path / "cache" if is_cached else None
-    corpus = load_corpus("patients", four_sources, cache, manifests)
+    corpus = load_corpus("patients", four_sources, cache, manifests, with_masks=True)
     records = find_records(four_sources, ALL_SOURCES)
     found, row_of = (
         load_mask_array(records, four_sources),
@@ -123,8 +123,13 @@ def test_a_corpus_holds_the_masks_of_its_scans_in_their_order(
     assert corpus.val.masks.any(axis=(1, 2)).sum() == 1  # of tcga-lgg's second patient
 
 
+def test_masks_are_loaded_where_they_are_asked_for(four_sources, manifests):
+    corpus = load_corpus("patients", four_sources, None, manifests)
+    assert corpus.train.masks is None and corpus.val.is_outlined is None
+
+
 def test_picked_and_thinned_scans_keep_their_masks(four_sources, manifests):
-    data = load_corpus("patients", four_sources, None, manifests).train
+    data = load_corpus("patients", four_sources, None, manifests, with_masks=True).train
     some = data.pick([7, 2, 2])
     assert np.array_equal(some.masks, data.masks[[7, 2, 2]])
     assert np.array_equal(some.is_outlined, data.is_outlined[[7, 2, 2]])
