@@ -274,6 +274,8 @@ def test_committed_results_are_recognised(path):
     result = json.loads(path.read_text(encoding="utf-8"))
     facts, command = result["provenance"], result["bench"]
     settings = facts["settings"]
+    if command not in MEASUREMENTS:
+        pytest.skip("of a command that is gone")
     if command == "robustness" and "lite_limit" in settings:
         pytest.skip("measured when the command had another option")
     names = {"eps": "attack-eps"} if command == "pooled" else {}

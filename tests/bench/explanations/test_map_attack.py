@@ -53,7 +53,7 @@ def test_the_objective_is_energy_outside_against_inside(classifier: Calibrated) 
     masks[0, 16:40, 16:40] = True
     output = classifier.model.outputs(x)
     cells = sum(
-        output.attention[:, k, None, None] * m.cells.sigmoid() for k, m in enumerate(output.maps)
+        output.attention[:, k, None, None] * m.probability for k, m in enumerate(output.maps)
     )
     inside = cells[0, 4:10, 4:10].sum()
     expected = [(cells[0].sum() - inside).log() - inside.log(), cells[1].sum().log()]

@@ -60,7 +60,7 @@ def test_the_map_is_the_one_that_a_reading_shows(mapped, test_fold) -> None:
             assert torch.allclose(cells, one.tumour_map, atol=1e-5)
     output = mapped.classifier.model.outputs(x)
     by_hand = sum(
-        output.attention[:, k, None, None] * m.cells.sigmoid() for k, m in enumerate(output.maps)
+        output.attention[:, k, None, None] * m.probability for k, m in enumerate(output.maps)
     )
     assert torch.allclose(drawn.cells, by_hand, atol=1e-6)
     assert drawn.pixels.shape == (2, 224, 224)

@@ -300,7 +300,7 @@ def test_a_series_is_scored_by_the_chosen_hospital(systems: Systems, scan: Tenso
     said = []
     for number in (1, 2):
         series = build_series(to_uint8(scan))
-        list(slices.score_slices(systems[number], series))
+        list(slices.read_slices(systems[number], series))
         assert series.get_slider_value()["tau"] == systems[number].tau
         said.append(series.summary)
     assert "1 marked; read as hospital 1 (simulated)." in said[0]
