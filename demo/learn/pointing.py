@@ -10,50 +10,77 @@ from typing import Any
 
 RESULTS = Path(__file__).parents[2] / "results"
 NOT_MEASURED = "not yet measured"
-# file and row of each kind of map
-MAPS = {
-    "Grad-CAM": ("looks-multi-source.json", "pointing"),
-    "Tumour map": ("explanations-patients.json", "pointing"),
-}
+# of each kind of map: its name in the result file of the bench command `explanations`
+MAPS = {"Grad-CAM": "Grad-CAM", "Tumour map": "tumour map"}
+FILE, EARLIER_FILE = "explanations-patients.json", "looks-multi-source.json"
 
 
 @dataclass(frozen=True)
 class Pointing:
     """Share of outlined tumours that hold a map's highest point, and of its energy inside."""
 
-    hits: int
-    count: int
-    low: float  # 95 % interval of hits / count
-    high: float
+    share: float
+    interval: tuple[float, float] | None  # 95 %
     inside: float  # mean share of the map's energy in the outline
-    by_chance: float  # the outline's share of the brain
+    by_chance: float  # the outline's share of the head
 
 
-def read_pointing(file: str, row: str, folder: Path = RESULTS) -> Pointing | None:
-    """Read the figures of one kind of map; None if they were not measured."""
+def read_pointing(name: str, folder: Path = RESULTS) -> Pointing | None:
+    """Read the figures of one kind of map on clean scans; None if they were not measured.
+
+    Those of Grad-CAM come from the earlier command `looks` until they are measured again.
+    """
+    rows = _read_rows(folder / FILE)
     try:
-        found: Any = json.loads((folder / file).read_text(encoding="utf-8"))["rows"][row]
+        mean = rows["clean"]["maps"][name]["mean"]
+        values = (mean[key]["value"] for key in ("pointing", "energy", "chance"))
+        share, inside, chance = values
+        return Pointing(share, _pair(mean["pointing"].get("interval")), inside, chance)
+    except (KeyError, TypeError, ValueError, AttributeError):
+        pass
+    if name != "Grad-CAM":
+        return None
+    try:
+        found = _read_rows(folder / EARLIER_FILE)["pointing"]
         hits = found["pointing"]
-        low, high = hits.get("interval_by_group") or hits["interval"]
-        return Pointing(hits["k"], hits["n"], low, high, found["energy_inside"], found["by_chance"])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        interval = _pair(hits["interval_by_group"])
+        return Pointing(hits["k"] / hits["n"], interval, found["energy_inside"], found["by_chance"])
+    except (KeyError, TypeError, ValueError):
         return None
 
 
 def render_pointing(folder: Path = RESULTS) -> str:
     """Render the figures of each kind of map as a table."""
     rows = ""
-    for name, place in MAPS.items():
+    for title, name in MAPS.items():
         cells = [NOT_MEASURED, NOT_MEASURED]
-        if (found := read_pointing(*place, folder)) is not None:
-            ends = f"{found.low * 100:.0f} to {found.high * 100:.0f}"
-            share = f"{found.hits / found.count * 100:.0f} %"
-            cells = [f"{share} [{ends}], {found.hits} of {found.count}"]
+        if (found := read_pointing(name, folder)) is not None:
+            ends = (
+                ""
+                if found.interval is None
+                else " [{:.0f} to {:.0f}]".format(*(100 * end for end in found.interval))
+            )
+            cells = [f"{found.share * 100:.0f} %{ends}"]
             cells += [f"{found.inside * 100:.0f} % (by chance {found.by_chance * 100:.0f} %)"]
         shown = "".join(f"<td>{escape(cell)}</td>" for cell in cells)
-        rows += f'<tr><th scope="row">{escape(name)}</th>{shown}</tr>'
+        rows += f'<tr><th scope="row">{escape(title)}</th>{shown}</tr>'
     return (
         '<div class="mf-card"><h3>Measured on real tumours with an outline (95 % interval)</h3>'
         '<table><thead><tr><th scope="col">map</th><th scope="col">highest point in the tumour</th>'
         f'<th scope="col">energy in the tumour</th></tr></thead><tbody>{rows}</tbody></table></div>'
     )
+
+
+def _read_rows(path: Path) -> Any:
+    """Return the rows of a result file, or None if it is missing or no JSON."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))["rows"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _pair(interval: Any) -> tuple[float, float] | None:
+    if interval is None:
+        return None
+    low, high = interval
+    return float(low), float(high)
