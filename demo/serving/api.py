@@ -68,12 +68,13 @@ class Api:
                 gr.Checkbox(False, label="any_picture"),
                 gr.Number(0, precision=0, label="seed"),
                 gr.Number(0, precision=0, label="slice"),
-                gr.Checkbox(False, label="with_map"),
             ]
             if len(systems) > 1:
                 inputs.append(gr.Number(0, precision=0, label="hospital"))
+            # the last, as calls may name inputs by their place
+            inputs.append(gr.Checkbox(False, label="with_map"))
             gr.Button().click(
-                self.read,
+                self.read if len(systems) > 1 else self.read_alone,
                 inputs,
                 gr.JSON(label="diagnosis"),
                 api_name="read",
@@ -88,8 +89,8 @@ class Api:
         any_picture: bool,
         seed: float,
         slice: float,
-        with_map: bool = False,
         hospital: float = 0,
+        with_map: bool = False,
     ) -> dict[str, Any]:
         """Answer one call; `API_DESCRIPTION` documents the answer.
 
@@ -98,8 +99,8 @@ class Api:
             any_picture: also read colour pictures, which are refused otherwise
             seed: seed of the purifier's noise, 0 or more
             slice: slice of a volume, from 1; 0 for the middle slice
-            with_map: also return the tumour map's cells
             hospital: hospital whose system reads, if there are several, from 1; 0 for the first
+            with_map: also return the tumour map's cells
         """
         upload = self.uploads.decode(scan["path"]) if scan else None
         if not self.systems:
@@ -112,6 +113,25 @@ class Api:
             )
         except (TypeError, ValueError) as error:
             raise gr.Error(str(error), print_exception=False) from None
+
+    def read_alone(
+        self,
+        scan: dict[str, Any] | None,
+        any_picture: bool,
+        seed: float,
+        slice: float,
+        with_map: bool = False,
+    ) -> dict[str, Any]:
+        """Answer one call where there is one system; `API_DESCRIPTION` documents the answer.
+
+        Args:
+            scan: picture, DICOM or NIfTI file, or zip of DICOM slices
+            any_picture: also read colour pictures, which are refused otherwise
+            seed: seed of the purifier's noise, 0 or more
+            slice: slice of a volume, from 1; 0 for the middle slice
+            with_map: also return the tumour map's cells
+        """
+        return self.read(scan, any_picture, seed, slice, with_map=with_map)
 
 
 def read_once(

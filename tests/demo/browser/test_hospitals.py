@@ -52,7 +52,7 @@ def test_programs_may_choose_where_there_is_a_choice(federation: Served) -> None
     with urllib.request.urlopen(f"{federation.url}/gradio_api/info", timeout=30) as reply:
         parameters = json.load(reply)["named_endpoints"]["/read"]["parameters"]
     found = {p["parameter_name"]: p["parameter_default"] for p in parameters}
-    assert list(found) == ["scan", "any_picture", "seed", "slice", "with_map", "hospital"]
+    assert list(found) == ["scan", "any_picture", "seed", "slice", "hospital", "with_map"]
     assert found["hospital"] == 0
 
 
