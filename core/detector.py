@@ -7,6 +7,7 @@ adversarial examples of them.
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -158,6 +159,14 @@ class Detector(nn.Module):
         """
         rule = THRESHOLDS.index(self.config.threshold)
         return float(self.thresholds[self._find_row(score), rule])
+
+    def with_tau(self, tau: float) -> Detector:
+        """Return the detector with another threshold of the deciding score, weights shared."""
+        other = copy.copy(self)
+        other._buffers = {**self._buffers, "thresholds": self.thresholds.clone()}
+        row, rule = self._find_row(None), THRESHOLDS.index(self.config.threshold)
+        other.thresholds[row, rule] = tau
+        return other
 
     def flag_by_rank(self, scores: Tensor) -> Tensor:
         """Flag the top kappa share of a batch (B,), ties by position: the paper's rule."""

@@ -148,6 +148,12 @@ class MedFedPure(nn.Module):
         other.detector.config, other.purifier.config = detector, purifier
         return other
 
+    def with_tau(self, tau: float) -> MedFedPure:
+        """Return the system with another threshold of the deciding score, weights shared."""
+        other = copy.copy(self)
+        other._modules = {**self._modules, "detector": self.detector.with_tau(tau)}
+        return other
+
     def read(self, scan: Tensor, seed: int = 0) -> Diagnosis:
         """Read one canonical scan (1, H, W) in [0, 1].
 

@@ -7,8 +7,16 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from demo.batch.table import HEADS, format_area, format_defended, format_output, summarize
-from demo.batch.worklist import Reading, Scan, Worklist
+from demo.batch.reading import Reading
+from demo.batch.table import (
+    HEADS,
+    describe_site,
+    format_area,
+    format_defended,
+    format_output,
+    summarize,
+)
+from demo.batch.worklist import Scan, Worklist
 from demo.rendering import wording
 from demo.report import document
 from demo.report.page import LEFT, MUTED_COLOR, TOP, WARNING_COLOR, Page, to_pdf
@@ -45,6 +53,7 @@ def draw_pages(work: Worklist, each: bool, info: Mapping[str, Any]) -> list[Page
     parts = [rows[at : at + ROWS] for at in range(0, len(rows), ROWS)] or [[]]
     made = f"Model output, made {datetime.now(UTC).isoformat(timespec='seconds')}"
     made += wording.describe_hospital(info.get("hospital"))
+    made += "; adapted to this site (see the last page)" if work.site else ""
     count = len(parts) + 1
     pages = [Page(TITLE, made, number, count) for number in range(1, count + 1)]
     pages[0].draw_text(LEFT, TOP - 0.22, summarize(work, each))
@@ -55,7 +64,8 @@ def draw_pages(work: Worklist, each: bool, info: Mapping[str, Any]) -> list[Page
         for line, (scan, result) in enumerate(part):
             _draw_row(page, TOP + 0.28 + 0.19 * line, scan, result)
     seed = {"purifier's noise": 0}
-    top = pages[-1].draw_table(TOP, "Seed", seed)
+    top = pages[-1].draw_paragraph(LEFT, TOP, describe_site(work)) if work.site else TOP
+    top = pages[-1].draw_table(top, "Seed", seed)
     top = pages[-1].draw_table(
         top, "Weights (sha256)", document.find_weight_hashes(info) or document.NO_WEIGHTS
     )

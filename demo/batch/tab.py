@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from html import escape
 from typing import Any
 
 import gradio as gr
 
 from core.pipeline import MedFedPure
 from core.scan import MAX_BYTES, MAX_VOLUME_BYTES
+from core.site.doubts import MIN_SCANS
+from core.site.operating_point import SiteError
 from demo.batch import table
 from demo.batch.worklist import Worklist
 from demo.report.download import GeneratedFile, attach_download
@@ -18,6 +21,11 @@ KEEP_SECONDS = 3600
 MB = 2**20
 SLICES = [("the middle slice", False), ("each slice", True)]
 NAME = "medfedpure-batch"
+ADAPT_INFO = (
+    f"From {MIN_SCANS} or more scans that are read and not attacked, without labels; for this "
+    "session only, no scan is stored."
+)
+BUSY_MESSAGE = "The batch is being read: wait until it is done, or press Stop."
 NO_TABLE_MESSAGE = "There is no table yet: drop files first."
 
 
@@ -68,6 +76,16 @@ class BatchTab:
             self.csv = gr.Button("Table (CSV)", size="sm", elem_id="batch-csv", min_width=90)
             self.pdf = gr.Button("Table (PDF)", size="sm", elem_id="batch-pdf", min_width=90)
         self.place = gr.HTML("", elem_id="batch-file")
+        gr.HTML("<h2>Site</h2>")
+        self.adapt = gr.Checkbox(
+            False, label="Adapt to this site", info=ADAPT_INFO, interactive=can_read,
+            elem_id="batch-adapt",
+        )  # fmt: skip
+        self.prevalence = gr.Slider(
+            5, 95, 50, step=5, label="Assumed: % of these scans with a tumour",
+            elem_id="batch-prevalence",
+        )  # fmt: skip
+        self.note = gr.HTML("", elem_id="batch-note")
 
     def _connect_events(self) -> None:
         at_once: dict[str, Any] = {"queue": False, **PRIVATE}
@@ -85,7 +103,16 @@ class BatchTab:
             trigger_mode="multiple", **PRIVATE, **ON_CPU,
         )  # fmt: skip
         self.stop.click(_stop, shown, self.view, **at_once)
-        self.clear.click(_clear, self.work, [self.work, self.view, self.place], **at_once)
+        self.clear.click(
+            _clear, self.work, [self.work, self.view, self.place, self.adapt, self.note], **at_once
+        )
+        self.adapt.input(
+            self._adapt, [*shown, self.turn, self.adapt, self.prevalence],
+            [self.work, self.turn, self.view, self.adapt, self.note], **PRIVATE,
+        )  # fmt: skip
+        self.prevalence.change(
+            _assume, [*shown, self.prevalence], [self.work, self.view], **at_once
+        )
         attach_download(self.csv, _make_csv, shown, self.place)
         attach_download(self.pdf, self._make_pdf, shown, self.place)
 
@@ -106,6 +133,13 @@ class BatchTab:
         if work.is_cleared:
             return gr.skip(), gr.skip(), gr.skip()
         return work, turn + continues, table.render(work, each)
+
+    def _adapt(
+        self, work: Worklist, each: bool, turn: int, wanted: bool, percent: float
+    ) -> tuple[Worklist, int, str, bool, str]:
+        note = adapt_batch(self.system, work, wanted, percent)
+        starts = not note and work.start(each)  # scans of another depth are read again
+        return work, turn + starts, table.render(work, each), work.site is not None, note
 
     def _make_pdf(self, work: Worklist, each: bool) -> GeneratedFile | str:
         if not work.scans or self.system is None:
@@ -129,6 +163,27 @@ def _stop(work: Worklist, each: bool) -> str:
     return table.render(work, each)
 
 
-def _clear(work: Worklist) -> tuple[Worklist, str, str]:
+def adapt_batch(system: MedFedPure | None, work: Worklist, wanted: bool, percent: float) -> str:
+    """Adapt the batch to its site, or undo it; return the HTML of why that is not possible."""
+    if work.running or system is None:
+        return _render_note(BUSY_MESSAGE)
+    try:
+        work.adapt(system, percent / 100) if wanted else work.restore(system)
+    except SiteError as error:
+        return _render_note(str(error))
+    return ""
+
+
+def _assume(work: Worklist, each: bool, percent: float) -> tuple[Worklist, str]:
+    work.prevalence = percent / 100
+    return work, table.render(work, each)
+
+
+def _render_note(text: str) -> str:
+    """Render why the batch is not adapted."""
+    return f'<p class="mf-bad" role="status">{escape(text)}</p>'
+
+
+def _clear(work: Worklist) -> tuple[Worklist, str, str, bool, str]:
     work.clear()
-    return Worklist(), table.render(Worklist(), False), ""
+    return Worklist(), table.render(Worklist(), False), "", False, ""

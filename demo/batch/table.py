@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from html import escape
 
-from demo.batch.worklist import Reading, Scan, Worklist
+from demo.batch.reading import Reading
+from demo.batch.worklist import Scan, Worklist
 from demo.rendering import wording
 from demo.rendering.html import render_placeholder
 
@@ -43,6 +44,22 @@ def summarize(work: Worklist, each: bool) -> str:
     )
 
 
+def describe_site(work: Worklist) -> str:
+    """Describe the adaptation as sentences: counts before and after, what it assumes."""
+    site = work.site
+    if site is None:
+        return ""
+    results = [r for _, r in work.list_rows(each=True)]
+    judged = [r for r in results if isinstance(r, Reading) and r.can_judge]
+    tumours = sum(r.tumour_probability >= 0.5 for r in judged)
+    doubt = f" The scans may hold one class: {site.doubt}." if site.doubt else ""
+    return (
+        f"Adapted to this site, if {work.prevalence:.0%} of its scans have a tumour: 'tumour' "
+        f"{site.tumours} of {site.scans} before, {tumours} of {len(judged)} now; attack suspected "
+        f"{site.alarms} before, {sum(r.flagged for r in judged)} now.{doubt}"
+    )
+
+
 def _render_progress(work: Worklist, each: bool) -> str:
     total, left = len(work.list_rows(each)), len(work.list_waiting(each))
     state = "Reading" if work.running else "Done" if not left else "Ready"
@@ -52,6 +69,7 @@ def _render_progress(work: Worklist, each: bool) -> str:
     seconds = work.estimate_seconds_left(each)
     words = f"{state}: {escape(summarize(work, each))}"
     words += "" if seconds is None else f" {wording.format_time_left(seconds)}"
+    words += f" {escape(adapted)}" if (adapted := describe_site(work)) else ""
     return (
         f'<div class="mf-progress{running}"><progress max="{total}" value="{total - left}" '
         f'aria-label="Scans done"></progress>'

@@ -7,18 +7,15 @@ import io
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, fields
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from core.scan import ScanError, from_uint8, to_uint8
-from demo.rendering.tumour_map import summarize_map
+from core.pipeline import MedFedPure
+from core.scan import ScanError, to_uint8
+from demo.batch.reading import Reading, read_levels
+from demo.batch.site import Shifts, Site, find_shifts, measure_site, set_threshold
 from demo.rendering.wording import RESEARCH
-from demo.report.document import hash_levels
 from demo.serving.uploads import Upload
-
-if TYPE_CHECKING:
-    from core.pipeline import MedFedPure
 
 MAX_SCANS = 400  # 20 MB of pixels
 FULL_MESSAGE = f"The batch is full (at most {MAX_SCANS} scans): read this file in another batch."
@@ -37,35 +34,9 @@ class Scan:
     doubts: tuple[str, ...] = ()  # about the file, one sentence each
 
 
-@dataclass(frozen=True)
-class Reading:
-    """Outputs for one scan; the field names are columns of the CSV."""
-
-    score_name: str
-    score: float
-    tau: float
-    flagged: bool
-    t_star: int
-    tumour_probability_undefended: float
-    tumour_probability: float
-    can_judge: bool
-    tumour_area: float | None  # share of the head that the tumour map marks; None: no map
-    where: str  # in words
-    ms: float
-    seed: int
-    scan_sha256: str
-
-    @property
-    def differs(self) -> bool:
-        """True if the classes without and with defence differ."""
-        return self.can_judge and (self.tumour_probability_undefended >= 0.5) != (
-            self.tumour_probability >= 0.5
-        )
-
-
 COLUMNS = (
-    "file", "slice", "slices", "status", *(f.name for f in fields(Reading)), "refusal", "doubts",
-    "notice",
+    "file", "slice", "slices", "status", *(f.name for f in fields(Reading)), "site_shift",
+    "refusal", "doubts", "notice",
 )  # fmt: skip
 
 
@@ -80,6 +51,8 @@ class Worklist:
     is_cleared: bool = False  # a reading still running is discarded
     began: float = 0.0  # on the monotonic clock, when reading was started
     done: int = 0  # scans read since
+    site: Site | None = None  # that the batch is adapted to
+    prevalence: float = 0.5  # assumed share of its scans with a tumour
 
     def add(self, name: str, upload: Upload) -> None:
         """Add a file's slices, or its middle slice if there is no room for all."""
@@ -107,7 +80,12 @@ class Worklist:
     def list_rows(self, each: bool) -> list[tuple[Scan, Reading | str | None]]:
         """Return the scans, all slices or middle slices only, with reading, refusal or None."""
         scans = [scan for scan in self.scans if each or scan.is_middle]
-        return [(s, s.refusal or self.readings.get((s.file, s.slice))) for s in scans]
+        shifts, rows = self.find_shifts(), []
+        for scan in scans:
+            found = self.readings.get((scan.file, scan.slice))
+            moved = shifts.move(found) if isinstance(found, Reading) else found
+            rows.append((scan, scan.refusal or moved))
+        return rows
 
     def list_waiting(self, each: bool) -> list[Scan]:
         """Return the scans that are still to be read."""
@@ -129,12 +107,48 @@ class Worklist:
         """Read the next scan unless stopped; return whether scans are left."""
         waiting = self.list_waiting(each)
         if self.running and waiting:
-            scan = waiting[0]
-            self.readings[scan.file, scan.slice] = _read_scan(system, scan, seed)
+            scan, site = waiting[0], self.site
+            assert scan.levels is not None
+            result = read_levels(_fit(system, site), scan.levels, seed)
+            if self.site is site:  # else it was read at a threshold that is not in use any more
+                self.readings[scan.file, scan.slice] = result
             self.done += 1
         if not self.list_waiting(each):
             self.running = False
         return self.running
+
+    def adapt(self, system: MedFedPure, prevalence: float) -> None:
+        """Adapt the batch to its site.
+
+        Scans that the site's threshold purifies to another depth wait to be read again.
+
+        Raises:
+            SiteError: the readings do not allow it; they stay as they are.
+        """
+        self.site, self.prevalence = measure_site(system, self._list_readings()), prevalence
+        self._set_thresholds(_fit(system, self.site))
+
+    def restore(self, system: MedFedPure) -> None:
+        """Return to the hospital's own threshold and operating points."""
+        self.site = None
+        self._set_thresholds(system)
+
+    def find_shifts(self) -> Shifts:
+        """Find what the adaptation adds to the log-odds, from all readings of the batch."""
+        none = self.site is None
+        return Shifts() if none else find_shifts(self._list_readings(), self.prevalence)
+
+    def _list_readings(self) -> list[Reading]:
+        return [r for r in self.readings.values() if isinstance(r, Reading)]
+
+    def _set_thresholds(self, system: MedFedPure) -> None:
+        for key, result in list(self.readings.items()):
+            if isinstance(result, Reading):
+                moved = set_threshold(system, result)
+                if moved is None:
+                    del self.readings[key]
+                else:
+                    self.readings[key] = moved
 
     def stop(self) -> None:
         """Stop after the scan that is being read; all readings are kept."""
@@ -143,7 +157,7 @@ class Worklist:
     def clear(self) -> None:
         """Drop everything; a step still running sees `is_cleared`."""
         self.running, self.is_cleared = False, True
-        self.scans, self.names, self.readings = [], [], {}
+        self.scans, self.names, self.readings, self.site = [], [], {}, None
 
     def to_csv(self, each: bool) -> bytes:
         """Return one line per row, without file names; rows not read are marked."""
@@ -154,26 +168,20 @@ class Worklist:
         return text.getvalue().encode()
 
     def _build_lines(self, each: bool) -> Iterator[dict[str, object]]:
+        shift = "" if self.site is None else self.find_shifts().defended
         for scan, result in self.list_rows(each):
-            line = {"file": scan.file, "slice": scan.slice or "", "slices": scan.slices or ""}
+            line: dict[str, object] = {
+                "file": scan.file,
+                "slice": scan.slice or "",
+                "slices": scan.slices or "",
+            }
             if isinstance(result, Reading):
-                line |= {"status": "read", **asdict(result)}
+                line |= {"status": "read", **asdict(result), "site_shift": shift}
             else:
                 line |= {"status": "refused" if result else "not read", "refusal": result or ""}
             yield {**line, "doubts": " ".join(scan.doubts), "notice": RESEARCH}
 
 
-def _read_scan(system: MedFedPure, scan: Scan, seed: int) -> Reading | str:
-    """Read one scan; return its reading, or the error as a sentence."""
-    assert scan.levels is not None
-    try:
-        d = system.read(from_uint8(scan.levels), seed)
-    except (RuntimeError, ValueError, MemoryError) as error:
-        return f"The reading failed: {error}"
-    found = summarize_map(d)
-    return Reading(
-        d.score_name, d.score, d.tau, d.flagged, d.t_star,
-        d.tumour_probability_undefended, d.tumour_probability, d.can_judge,
-        found["tumour_area"] if found["where"] else None, found["where"],
-        d.timings_ms["total"], d.seed, hash_levels(scan.levels),
-    )  # fmt: skip
+def _fit(system: MedFedPure, site: Site | None) -> MedFedPure:
+    """Return the system with the threshold of a site, weights shared."""
+    return system if site is None else system.with_tau(site.tau)

@@ -17,7 +17,8 @@ from core.pipeline import MedFedPure
 from core.scan import from_uint8, to_png
 from demo.analysis.regions import find_regions
 from demo.batch import pdf, table, worklist
-from demo.batch.worklist import COLUMNS, Reading, Worklist
+from demo.batch.reading import Reading
+from demo.batch.worklist import COLUMNS, Worklist
 from demo.phantom import draw_phantom
 from demo.rendering import wording
 from demo.rendering.tumour_map import describe_where

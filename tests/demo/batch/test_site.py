@@ -1,0 +1,192 @@
+"""A batch adapted to its site: the readings of an adapted system, for the session alone."""
+
+from __future__ import annotations
+
+import copy
+import csv
+import io
+from dataclasses import replace
+
+import pytest
+import torch
+from matplotlib.text import Text
+
+from core.detector import Detector, find_threshold
+from core.pipeline import MedFedPure
+from core.scan import from_uint8, to_png
+from core.site.doubts import MIN_SCANS
+from core.site.operating_point import SiteError, find_shift, shift_log_odds
+from demo.batch import pdf, site, table
+from demo.batch.reading import Reading
+from demo.batch.tab import BUSY_MESSAGE, adapt_batch
+from demo.batch.worklist import Worklist
+from demo.phantom import draw_phantom
+from demo.serving.uploads import decode_upload
+
+COUNT = 12  # scans that are really read; the limit is lowered to that
+
+
+@pytest.fixture(scope="module")
+def wide(tiny_system: MedFedPure) -> MedFedPure:
+    """A system whose outputs differ, that reads all scans as tumours and flags them all."""
+    system = copy.deepcopy(tiny_system)
+    for classifier in (system.classifier, system.plain):
+        classifier.temperature.fill_(1e-2)
+    scans = torch.stack([draw_phantom(n, n % 2 == 0) for n in range(COUNT)])
+    with torch.no_grad():
+        lowest = float(system.classifier_logits(scans).diff(dim=1).min())
+    shift_log_odds(system.classifier, 4 - lowest)
+    system.detector.thresholds.fill_(-1e3)
+    return system
+
+
+@pytest.fixture
+def few(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in ("core.site.doubts", "demo.batch.site"):
+        monkeypatch.setattr(f"{module}.MIN_SCANS", COUNT)
+
+
+@pytest.fixture(scope="module")
+def read_once(wide: MedFedPure) -> Worklist:
+    work = Worklist()
+    for n in range(COUNT):
+        work.add(f"Jane Doe {n}.png", decode_upload(to_png(draw_phantom(n, n % 2 == 0))))
+    return finish(work, wide)
+
+
+@pytest.fixture
+def work(read_once: Worklist) -> Worklist:
+    return replace(read_once, readings=dict(read_once.readings), scans=list(read_once.scans))
+
+
+def finish(work: Worklist, system: MedFedPure) -> Worklist:
+    work.start(False)
+    while work.step(system, False):
+        pass
+    return work
+
+
+def results(work: Worklist) -> list[Reading]:
+    found = [result for _, result in work.list_rows(each=False)]
+    assert all(isinstance(result, Reading) for result in found)
+    return found  # type: ignore[return-value]
+
+
+@pytest.mark.usefixtures("few")
+def test_the_numbers_are_those_of_an_adapted_system(wide: MedFedPure, work: Worklist) -> None:
+    before = results(work)
+    work.adapt(wide, 0.5)
+    assert len(work.list_waiting(False)) > 0  # no longer purified as deeply: to be read again
+    finish(work, wide)
+    found = results(work)
+    expected = find_threshold(torch.tensor([r.score for r in before]), 0.05)
+    adapted = copy.deepcopy(wide)
+    adapted.detector.thresholds.fill_(expected)
+    shifts = work.find_shifts()
+    shift_log_odds(adapted.classifier, shifts.defended)
+    shift_log_odds(adapted.plain, shifts.undefended)
+    assert shifts.defended < 0
+    for (scan, _), reading in zip(work.list_rows(False), found, strict=True):
+        assert scan.levels is not None
+        alone = adapted.read(from_uint8(scan.levels), 0)
+        for name in ("tau", "flagged", "t_star"):
+            assert getattr(reading, name) == pytest.approx(getattr(alone, name), rel=1e-5)
+        for name in ("tumour_probability", "tumour_probability_undefended"):
+            assert getattr(reading, name) == pytest.approx(getattr(alone, name), abs=1e-3)
+    assert sum(r.tumour_probability >= 0.5 for r in found) == 7  # of 12, at most .6
+    said = table.describe_site(work)
+    assert "'tumour' 12 of 12 before, 7 of 12 now; attack suspected 12 before, 0 now." in said
+    assert "The scans may hold one class: nearly all scans are read as 'tumour'." in said
+    assert said in table.render(work, False).replace("&#x27;", "'")
+
+
+@pytest.mark.usefixtures("few")
+def test_another_prevalence_needs_no_reading(wide: MedFedPure, work: Worklist) -> None:
+    work.adapt(wide, 0.5)
+    finish(work, wide)
+    counts = {}
+    for prevalence in (0.3, 0.5, 0.7):
+        work.prevalence = prevalence
+        counts[prevalence] = sum(r.tumour_probability >= 0.5 for r in results(work))
+        assert work.list_waiting(False) == []
+    assert counts == {0.3: 4, 0.5: 7, 0.7: 9}  # at most .4, .6 and .8 of 12
+
+
+@pytest.mark.usefixtures("few")
+def test_it_can_be_undone(wide: MedFedPure, work: Worklist) -> None:
+    before = results(work)
+    work.adapt(wide, 0.5)
+    finish(work, wide)
+    assert results(work) != before
+    work.restore(wide)
+    finish(work, wide)
+    for a, b in zip(results(work), before, strict=True):
+        assert replace(a, ms=0) == replace(b, ms=0)
+    assert table.describe_site(work) == ""
+
+
+def test_too_few_scans_change_nothing(wide: MedFedPure, work: Worklist) -> None:
+    before = results(work)
+    with pytest.raises(SiteError, match=f"Only 12 scans can be judged: .* at least {MIN_SCANS}"):
+        work.adapt(wide, 0.5)
+    assert results(work) == before and work.site is None
+
+
+@pytest.mark.usefixtures("few")
+def test_files_carry_the_adaptation_and_clearing_ends_it(wide: MedFedPure, work: Worklist) -> None:
+    assert {line["site_shift"] for line in read_csv(work)} == {""}
+    work.adapt(wide, 0.5)
+    finish(work, wide)
+    lines = read_csv(work)
+    assert {float(line["site_shift"]) for line in lines} == {work.find_shifts().defended}
+    shown = [float(line["tumour_probability"]) for line in lines]
+    assert shown == [r.tumour_probability for r in results(work)]
+    pages = pdf.draw_pages(work, False, {})
+    texts = [" ".join(t.get_text() for t in page.figure.findobj(Text)) for page in pages]
+    assert all("adapted to this site (see the last page)" in text for text in texts)
+    assert "12 of 12 before, 7 of 12 now" in texts[-1] and "Jane" not in str(texts)
+    work.clear()
+    assert work.site is None
+
+
+def read_csv(work: Worklist) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(work.to_csv(each=False).decode())))
+
+
+@pytest.mark.usefixtures("few")
+def test_a_reading_that_began_before_does_not_count(wide: MedFedPure, work: Worklist) -> None:
+    """The visitor may adapt while the last scan is being read."""
+    (key, _), *_ = work.readings.items()
+    del work.readings[key]
+    detect = Detector.forward
+
+    def adapt_meanwhile(detector: Detector, x: torch.Tensor) -> object:
+        work.site = site.Site(0.0, COUNT, 0, 0, "")
+        return detect(detector, x)
+
+    work.start(False)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Detector, "forward", adapt_meanwhile)
+        work.step(wide, False)
+    assert key not in work.readings
+
+
+def test_the_tab_says_why_it_does_not_adapt(wide: MedFedPure, work: Worklist) -> None:
+    assert "Only 12 scans can be judged" in adapt_batch(wide, work, True, 50)
+    work.running = True
+    expected = f'<p class="mf-bad" role="status">{BUSY_MESSAGE}</p>'
+    assert adapt_batch(wide, work, True, 50) == expected and work.site is None
+
+
+@pytest.mark.usefixtures("few")
+def test_the_tab_adapts_and_undoes(wide: MedFedPure, work: Worklist) -> None:
+    assert adapt_batch(wide, work, True, 30) == ""
+    assert "if 30% of its scans have a tumour" in table.render(work, False)
+    assert adapt_batch(wide, work, False, 30) == "" and work.site is None
+
+
+def test_no_point_is_moved_while_too_few_are_read_again() -> None:
+    reading = Reading("fused", 0.0, 1.0, False, 20, 0.9, 0.9, True, None, "", 1.0, 0, "")
+    assert site.find_shifts([reading] * (MIN_SCANS - 1), 0.5) == site.Shifts()
+    odds = torch.full((MIN_SCANS,), 0.9, dtype=torch.float64).logit()
+    assert site.find_shifts([reading] * MIN_SCANS, 0.5).defended == find_shift(odds, 0.5)
