@@ -24,7 +24,7 @@ from bench.markdown import Renderer
 from bench.report.headline import render_headline
 from bench.robustness import loso
 from bench.robustness import run as robustness
-from bench.unseen import mixtures
+from bench.unseen import coverage, mixtures
 from bench.unseen import run as unseen
 
 MEASUREMENTS: dict[str, ModuleType] = {
@@ -38,6 +38,7 @@ MEASUREMENTS: dict[str, ModuleType] = {
     "certify": certificate,
     "loso": loso,
     "unseen": unseen,
+    "coverage": coverage,
     "mixtures": mixtures,
     "latency": latency,
     "demo": load_test,

@@ -1,0 +1,157 @@
+"""The command `coverage`: risk against coverage on sources that the weights never saw.
+
+The least familiar or least confident scans of a source are refused, and the rest is judged: at the
+hospital's operating point, and at the one set from `SITE_SCANS` of its scans without labels.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor
+
+from bench import markdown as md
+from bench import options
+from bench.components.out_of_distribution import score_novelty
+from bench.intervals import draw_balanced_accuracy, draw_units, find_interval
+from bench.provenance import describe_weights
+from bench.result_file import ResultFile
+from bench.robustness.attacks import CLEAN
+from bench.summaries import group_rows
+from bench.unseen.overlap import find_split, find_used_units
+from bench.unseen.run import read_scans
+from core import load
+from core.pipeline import MedFedPure
+from core.site.operating_point import find_shift
+from train.data.dataset import ScanDataset, space_evenly
+from train.data.split import PROTOCOLS, Manifest, read_manifest
+
+HELP = "risk against coverage on sources that the weights never saw, and sites without labels"
+REFUSED = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5)
+MOST_REFUSED = 0.2  # the share whose gain has an interval
+SITE_SCANS = 100
+PREVALENCE = 0.5
+SCORES = ("novelty", "confidence", "both")
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of the command."""
+    options.add_system(parser, "--batch-size", "--fold")
+    parser.set_defaults(protocol="patients")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Measures weights, which may have been trained on another split."""
+    tested = read_manifest(args.protocol, args.manifests)
+    trained = find_split(args.weights, args.manifests)
+    facts = describe_weights(args.weights)
+    identity = {
+        "protocol": args.protocol,
+        "manifest_sha256": tested.sha256,
+        "weights": facts.pop("sha256"),
+    }
+    pipeline = load(args.weights).to(options.device_of(args))
+    store = options.open_results(args, options.OpenSystem(pipeline, identity, facts))
+    measure(store, pipeline, options.open_fold(args), trained, args.batch_size)
+    store.close()
+
+
+def measure(
+    store: ResultFile,
+    pipeline: MedFedPure,
+    fold: ScanDataset,
+    trained: Manifest,
+    batch_size: int = 32,
+) -> None:
+    """Fills `store`: a row a source with both classes, of its scans of units never trained on."""
+    if fold.manifest is None:
+        raise ValueError("the scans have no manifest that names their patients")
+    used = find_used_units(fold.manifest, trained)
+    for source, rows in group_rows(fold.sources).items():
+        some = fold.pick([i for i in rows if fold.groups[i] not in used])
+        if len(some) and 0 < int(some.labels.sum()) < len(some):
+            store.row(source, lambda part=some: _measure_source(pipeline, part, batch_size))
+
+
+def _measure_source(pipeline: MedFedPure, part: ScanDataset, batch_size: int) -> dict[str, Any]:
+    log_odds = read_scans(pipeline, part, CLEAN, batch_size).log_odds["defence"]
+    novelty = score_novelty(pipeline, part.scans, batch_size).double()
+    site = space_evenly(len(part), min(SITE_SCANS, len(part) // 2))
+    rest = sorted(set(range(len(part))) - set(site))
+    shift = find_shift(log_odds[site], PREVALENCE)
+    y, units = part.labels[rest], [part.groups[i] for i in rest]
+    return {
+        "n": len(rest),
+        "tumours": int(y.sum()),
+        "units": len(set(units)),
+        "site_scans": len(site),
+        "shift": shift,
+        "before": measure_coverage(log_odds[rest], novelty[rest], y, units),
+        "after": measure_coverage(log_odds[rest] + shift, novelty[rest], y, units),
+    }
+
+
+def measure_coverage(
+    log_odds: Tensor, novelty: Tensor, y: Tensor, units: Sequence[int]
+) -> dict[str, Any]:
+    """Compute the curve of each score, and the gain where `MOST_REFUSED` are refused.
+
+    Args:
+        log_odds: (N,) of a tumour.
+        novelty: (N,) out-of-distribution score.
+        y: (N,) labels.
+        units: (N,) patients or groups of near-duplicates, for the interval.
+    """
+    right, times = (log_odds >= 0) == (y == 1), draw_units(units)
+    doubts = {"novelty": novelty, "confidence": -log_odds.abs()}
+    doubts["both"] = _rank(doubts["novelty"]) + _rank(doubts["confidence"])
+    whole, drawn = balance(right, y), draw_balanced_accuracy(times, right, y)
+    found = {}
+    for name in SCORES:
+        kept = keep(doubts[name], MOST_REFUSED)
+        value, gain, interval = balance(right[kept], y[kept]), None, None
+        if value is not None and whole is not None:
+            gain = value - whole
+            moved = draw_balanced_accuracy(times[:, kept], right[kept], y[kept]) - drawn
+            interval = find_interval(moved)
+        curve = [balance(right[rows], y[rows]) for rows in (keep(doubts[name], r) for r in REFUSED)]
+        found[name] = {"curve": curve, "gain": gain, "interval": interval}
+    return found
+
+
+def keep(doubt: Tensor, refused: float) -> Tensor:
+    """Return the rows that stay, in order, when the share with the most doubt is refused."""
+    count = round((1 - refused) * len(doubt))
+    return doubt.argsort(stable=True)[:count].sort().values
+
+
+def balance(right: Tensor, y: Tensor) -> float | None:
+    """Return the mean of recall and specificity; None where a class is missing."""
+    parts = [right[y == label].double() for label in (0, 1)]
+    return float(sum(p.mean() for p in parts)) / 2 if all(len(p) for p in parts) else None
+
+
+def _rank(values: Tensor) -> Tensor:
+    return values.argsort(stable=True).argsort().double()
+
+
+def table(results: md.Results) -> str:
+    """Renders the curves."""
+    lines = []
+    for protocol, result in md.results_of(results, "coverage", tuple(PROTOCOLS)).items():
+        for source, row in result["rows"].items():
+            for place in ("before", "after"):
+                for name, found in row[place].items():
+                    cells = [protocol, f"{source}, {row['n']}", place, name]
+                    lines.append([*cells, *map(md.percent, found["curve"]), _render_gain(found)])
+    shares = [f"{100 * share:.0f} % refused" for share in REFUSED]
+    head = ["protocol", "source, scans", "site's operating point", "refused by", *shares]
+    return md.table([*head, "gain at 20 %, points [95 %]"], lines)
+
+
+def _render_gain(found: md.Result) -> str:
+    if found["gain"] is None:
+        return ""
+    return f"{100 * found['gain']:+.1f} [{md.span(found['interval'])}]"
