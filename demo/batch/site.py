@@ -30,7 +30,7 @@ class Site:
 
 @dataclass(frozen=True)
 class Shifts:
-    """What is added to the log-odds of a tumour, with and without defence."""
+    """Shifts of the log-odds of a tumour, with and without defence."""
 
     defended: float = 0.0
     undefended: float = 0.0
