@@ -20,6 +20,7 @@ from bench.components import (
 from bench.explanations import run as explanations
 from bench.federation import comparison, pooled
 from bench.federation import run as federation
+from bench.labels import run as labels
 from bench.markdown import Renderer
 from bench.report.headline import render_headline
 from bench.robustness import loso
@@ -40,6 +41,7 @@ MEASUREMENTS: dict[str, ModuleType] = {
     "unseen": unseen,
     "coverage": coverage,
     "mixtures": mixtures,
+    "labels": labels,
     "latency": latency,
     "demo": load_test,
     "tables": comparison,

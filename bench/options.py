@@ -24,7 +24,7 @@ from train.data.split import MANIFESTS, PROTOCOLS, read_manifest
 INDIFFERENT = {
     "command", "weights", "data", "batch_size", "threads", "workers", "device", "cache",
     "manifests", "out", "fresh", "rows", "no_app", "weights_leak_free", "weights_second_source",
-    "methods", "runs", "personal_preset", "forget_changed", "eps", "against",
+    "methods", "runs", "personal_preset", "forget_changed", "eps", "against", "odd_only",
 }  # fmt: skip
 
 

@@ -75,10 +75,8 @@ def set_operating_point(
 ) -> dict[str, float]:
     """Set the temperature and, with two classes, the bias in place; return metrics.
 
-    The bias moves the best operating point to probability one half. The temperature minimises the
-    weighted cross-entropy (Guo et al. 2017) under a prior, ln T ~ N(0, `LOG_TEMPERATURE_SD`^2), in
-    which a group of near-duplicates counts as one scan: without it, few scans that are all
-    classified correctly would drive T to 0. The weights are those of training.
+    The bias moves the best operating point to probability one half; the temperature is that of
+    `find_temperature`. The weights are those of training.
     """
     y = y.cpu()
     logits = map_batches(classifier.model, x).double()
@@ -88,16 +86,26 @@ def set_operating_point(
         cut = _choose_cut(logits[:, 1] - logits[:, 0], y, weights, torch.as_tensor(list(groups)))
         shift = cut * torch.tensor([0.5, -0.5]).double()
     moved = logits + shift
-    temperatures = torch.logspace(-1, 1.3, 200, dtype=torch.float64)
-    losses = torch.stack(
-        [(weights * F.cross_entropy(moved / t, y, reduction="none")).sum() for t in temperatures]
-    )
-    prior = temperatures.log().square() / (2 * LOG_TEMPERATURE_SD**2)
-    temperature = float(temperatures[int((len(set(groups)) * losses + prior).argmin())])
+    temperature = find_temperature(moved, y, weights, groups)
     classifier.temperature.fill_(temperature)
     classifier.bias.copy_(shift / temperature)
     balanced = float((weights * (moved.argmax(1) == y)).sum())
     return {"balanced": balanced, "temperature": temperature}
+
+
+def find_temperature(logits: Tensor, y: Tensor, weights: Tensor, groups: Sequence[int]) -> float:
+    """Find the temperature of logits (N, C), float64, with weights (N,) of sum 1.
+
+    It minimises the weighted cross-entropy (Guo et al. 2017) under a prior, ln T ~ N(0,
+    `LOG_TEMPERATURE_SD`^2), in which a group of near-duplicates counts as one scan: without it, few
+    scans that are all classified correctly would drive T to 0.
+    """
+    temperatures = torch.logspace(-1, 1.3, 200, dtype=torch.float64)
+    losses = torch.stack(
+        [(weights * F.cross_entropy(logits / t, y, reduction="none")).sum() for t in temperatures]
+    )
+    prior = temperatures.log().square() / (2 * LOG_TEMPERATURE_SD**2)
+    return float(temperatures[int((len(set(groups)) * losses + prior).argmin())])
 
 
 def _choose_cut(margin: Tensor, y: Tensor, weights: Tensor, groups: Tensor) -> float:

@@ -122,6 +122,24 @@ def load_fold(
     return _build_dataset(manifest, positions, records, scans)
 
 
+def load_all(
+    protocol: str,
+    root: str | Path,
+    *,
+    cache: str | Path | None = ".cache",
+    manifests: Path | None = None,
+) -> ScanDataset:
+    """Load the scans of all folds of a protocol with a manifest, and those put aside.
+
+    Raises:
+        DataError: the protocol is unknown, or a file differs from the manifest.
+    """
+    manifest = read_manifest(protocol, manifests)
+    positions = range(len(manifest.entries))
+    records, scans = _read_scans(manifest, positions, root, cache)
+    return _build_dataset(manifest, positions, records, scans)
+
+
 def _read_scans(
     manifest: Manifest, positions: Sequence[int], root: str | Path, cache: str | Path | None
 ) -> tuple[list[Record], np.ndarray]:

@@ -1,0 +1,1 @@
+"""Audit of the labels: scans that cross-validation disputes, and odd pictures and files."""
