@@ -26,13 +26,16 @@ TISSUE = 0.08  # mean brightness of a cell, from which it is tissue
 AT_A_TIME = 500  # scans
 # kind -> (limit, its words); a picture at or beyond the limit is odd
 LIMITS = {
-    "small head": (0.12, "a head of at most this share of the picture"),
-    "several heads": (0.06, "a second piece of tissue of at least this share of the picture"),
+    "small head": (0.12, "a head, brighter than black, of at most this share; dark scans too"),
+    "several pieces": (0.06, "a second piece of at least this share: a head, a frame or a fringe"),
     "repeated half": (
         0.9,
         "halves, left and right or top and bottom, of at least this correlation",
     ),
-    "cut on all sides": (0.5, "tissue along at least this share of each of the four borders"),
+    "no black border": (
+        0.5,
+        "tissue or grey along at least this share of each of the four borders",
+    ),
     "bright border": (0.25, "a median brightness of the border of at least this"),
     "straight line": (0.9, "a line near a border, bright over at least this share of its length"),
     "colour": (0.002, "at least this share of coloured pixels in the file"),
@@ -60,11 +63,11 @@ def measure_pictures(x: Tensor) -> dict[str, Tensor]:
     rim = [cells[:, 0], cells[:, -1], cells[:, :, 0], cells[:, :, -1]]
     return {
         "small head": first,
-        "several heads": second,
+        "several pieces": second,
         "repeated half": torch.maximum(
             correlate(*cells.chunk(2, 1)), correlate(*cells.chunk(2, 2))
         ),
-        "cut on all sides": torch.stack([e.double().mean(1) for e in edges]).amin(0),
+        "no black border": torch.stack([e.double().mean(1) for e in edges]).amin(0),
         "bright border": torch.cat(rim, 1).double().median(1).values,
         "straight line": measure_lines(x),
     }

@@ -96,9 +96,9 @@ def test_odd_pictures():
         found[kind].append(row)
     assert dict(found) == {
         "small head": [1],
-        "several heads": [2, 5],
+        "several pieces": [2, 5],
         "straight line": [3],
-        "cut on all sides": [4],
+        "no black border": [4],
         "bright border": [4],
         "repeated half": [5],
     }
