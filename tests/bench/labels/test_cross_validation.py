@@ -105,7 +105,7 @@ def test_the_temperature_is_that_of_the_other_parts():
     prior = math.log(temperature) / temperature / LOG_TEMPERATURE_SD**2
     curvature = 400 * 0.1875 * 9 / temperature**4  # one step of the grid is 3 %
     assert abs(slope + prior) < 0.03 * temperature * 1.5 * curvature
-    assert temperature == pytest.approx(3 / math.log(3), rel=0.03)
+    assert temperature == pytest.approx(3 / math.log(3), rel=0.05)  # the prior pulls towards 1
     # part 0 is what calibrates part 1: both are of label-typical size, no scan of its own
     other = calibrate_log_odds(torch.cat([log_odds[:2] * 9, log_odds[2:]]), parts, data)
     assert float(other[0]) == pytest.approx(9 * float(found[0]))
