@@ -53,7 +53,8 @@ def test_map_over_the_scan(
     wait_for_line(page, "Done.")
     d = mapping_system.read(scan)
     assert d.tumour_map is not None and d.expert_maps is not None
-    level = next(k for k in range(19) if THRESHOLDS[k] > float(d.tumour_map.median())) - 1
+    level = next(k for k in range(19) if THRESHOLDS[k] > float(d.tumour_map.median()))
+    level = max(0, level - 1)
     set_range(page, "level", str(level))
     threshold = THRESHOLDS[level]
     for expert, cells in enumerate([d.tumour_map, d.expert_maps[0]]):
