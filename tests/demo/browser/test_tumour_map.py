@@ -59,10 +59,13 @@ def test_map_over_the_scan(
     threshold = THRESHOLDS[level]
     for expert, cells in enumerate([d.tumour_map, d.expert_maps[0]]):
         page.select_option("[data-set=expert]", str(expert))
-        said = page.inner_text(".mv-where dd >> nth=0")
         (found,) = list_regions(cells[None], [threshold], scan)[0]
-        assert said == describe_regions(found, threshold)
-        assert said in page.get_attribute("[data-panel=original] canvas", "aria-label")
+        words = describe_regions(found, threshold)
+        page.wait_for_function(  # drawn in the browser's next frames
+            "words => document.querySelector('.mv-where dd').innerText === words && document"
+            ".querySelector('[data-panel=original] canvas').ariaLabel.includes(words)",
+            arg=words,
+        )
     page.select_option("[data-set=expert]", "0")
     set_range(page, "cover", "0")  # only the outline is left
     inside = (d.tumour_map >= threshold).numpy().repeat(4, 0).repeat(4, 1)
