@@ -127,7 +127,7 @@ def call(served: Served, data: bytes, seed: int) -> Any:
         f"{served.url}/gradio_api/upload", body, f"multipart/form-data; boundary={boundary}"
     )
     file = {"path": path, "meta": {"_type": "gradio.FileData"}}
-    question = json.dumps({"data": [file, False, seed, 0]}).encode()
+    question = json.dumps({"data": [file, False, seed, 0, False]}).encode()
     event = post(f"{served.url}/gradio_api/call/read", question, "application/json")["event_id"]
     with urllib.request.urlopen(f"{served.url}/gradio_api/call/read/{event}", timeout=180) as reply:
         answer = json.loads(reply.read().decode().rsplit("data:", 1)[1])
@@ -145,7 +145,7 @@ def post(url: str, body: bytes, kind: str) -> Any:
 def test_paths_on_the_server_and_addresses_are_refused(
     served: Served, path: str, place: int
 ) -> None:
-    data: list[Any] = [None, True, 0, 0]
+    data: list[Any] = [None, True, 0, 0, False]
     data[place] = {"path": path, "meta": {"_type": "gradio.FileData"}}
     question = json.dumps({"data": data}).encode()
     event = post(f"{served.url}/gradio_api/call/read", question, "application/json")["event_id"]
