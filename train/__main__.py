@@ -219,12 +219,13 @@ def _write_manifests(root: Path, cache: Path) -> int:
     check_sources(root, ALL_SOURCES, "split")
     read_table(root, COLLECTION)  # find_records does without it, a split by patient does not
     records = find_records(root, ALL_SOURCES)
-    facts = records, hash_files(root, records), load_scans(root, records, cache)
+    digests, scans = hash_files(root, records), load_scans(root, records, cache)
+    pairs = find_duplicates(records, scans)
+    patients = build_patients(records, digests, pairs)
     split.MANIFESTS.mkdir(exist_ok=True)
-    patients, pairs = build_patients(*facts), find_duplicates(facts[0], facts[2])
     lines = [",".join(pair) for pair in find_crossing(patients, pairs)]
     (split.MANIFESTS / split.PAIRS).write_text("\n".join([*lines, ""]), encoding="utf-8")
-    for manifest in (*split.build_manifests(*facts), patients):
+    for manifest in (*split.build_manifests(records, digests, scans), patients):
         path = split.MANIFESTS / f"{manifest.protocol}.csv"
         path.write_text(manifest.to_csv(), encoding="utf-8")
         print(f"{manifest.protocol}: {len(manifest.entries)} scans, sha256 {manifest.sha256[:12]}")

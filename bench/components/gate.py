@@ -7,6 +7,7 @@ scan, over the scans whose kind is known. The attention passes if all limits of 
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -145,7 +146,7 @@ def measure_information(route: Tensor, values: Sequence[str]) -> float:
     expected = joint.sum(1, keepdim=True) * joint.sum(0, keepdim=True)
     bits = torch.where(joint > 0, joint * (joint / expected).log2(), 0.0).sum()
     chance = (joint.shape[0] - 1) * (joint.shape[1] - 1) / (2 * len(rows))
-    return max(0.0, float(bits) - chance / torch.log(torch.tensor(2.0)).item())
+    return max(0.0, float(bits) - chance / math.log(2))
 
 
 def table(results: md.Results) -> str:

@@ -16,17 +16,15 @@ from bench import markdown as md
 from bench import options
 from bench.components.out_of_distribution import score_novelty
 from bench.intervals import draw_balanced_accuracy, draw_units, find_interval
-from bench.provenance import describe_weights
 from bench.result_file import ResultFile
 from bench.robustness.attacks import CLEAN
 from bench.summaries import group_rows
-from bench.unseen.overlap import find_split, find_used_units
+from bench.unseen.overlap import find_used_units, open_any_system
 from bench.unseen.run import read_scans
-from core import load
 from core.pipeline import MedFedPure
 from core.site.operating_point import find_shift
 from train.data.dataset import ScanDataset, space_evenly
-from train.data.split import PROTOCOLS, Manifest, read_manifest
+from train.data.split import PROTOCOLS, Manifest
 
 HELP = "risk against coverage on sources that the weights never saw, and sites without labels"
 REFUSED = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5)
@@ -44,17 +42,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Measures weights, which may have been trained on another split."""
-    tested = read_manifest(args.protocol, args.manifests)
-    trained = find_split(args.weights, args.manifests)
-    facts = describe_weights(args.weights)
-    identity = {
-        "protocol": args.protocol,
-        "manifest_sha256": tested.sha256,
-        "weights": facts.pop("sha256"),
-    }
-    pipeline = load(args.weights).to(options.device_of(args))
-    store = options.open_results(args, options.OpenSystem(pipeline, identity, facts))
-    measure(store, pipeline, options.open_fold(args), trained, args.batch_size)
+    system, trained = open_any_system(args)
+    store = options.open_results(args, system)
+    measure(store, system.pipeline, options.open_fold(args), trained, args.batch_size)
     store.close()
 
 

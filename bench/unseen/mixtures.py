@@ -25,6 +25,7 @@ from bench.robustness.attacks import Attacker
 from bench.summaries import group_rows, share_by_label
 from bench.unseen.figures import Facts, average_balanced_accuracy, summarize_system
 from bench.unseen.run import thin_by_source
+from bench.unseen.tables import render_percent
 from core import checkpoint, metrics
 from core.attacks import paper_attack
 from core.attacks.threat_models import PAPER_EPS
@@ -193,7 +194,7 @@ def _render(name: str, row: dict[str, Any], base: dict[str, Any]) -> list[str]:
             cells.append(f"{md.percent(only['value'])} right")
     against = "" if row is base else _compare(row, base)
     clean, worst = row["clean"]["mean_balanced"], row["worst"]
-    return [name, *cells, _interval(clean), _interval(worst), against]
+    return [name, *cells, _render_mean(clean), _render_mean(worst), against]
 
 
 def _compare(row: dict[str, Any], base: dict[str, Any]) -> str:
@@ -225,10 +226,5 @@ def draw_difference(own: Tensor, other: Tensor, facts: dict[str, Any]) -> Tensor
     return torch.stack(parts).mean(0)
 
 
-def _interval(figure: dict[str, Any]) -> str:
-    if "value" not in figure:
-        return ""
-    if not figure["interval"]:
-        return md.percent(figure["value"])
-    low, high = figure["interval"]
-    return f"{md.percent(figure['value'])} [{md.percent(low)} to {md.percent(high)}]"
+def _render_mean(mean: dict[str, Any]) -> str:
+    return render_percent(mean if mean["sources"] else None)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
 
-from bench.provenance import ProvenanceError
+from bench.options import OpenSystem, device_of
+from bench.provenance import ProvenanceError, describe_weights
 from bench.summaries import group_rows
+from core import load
 from core.checkpoint import read_manifest as read_weights
 from train.data.dataset import ScanDataset
 from train.data.split import Manifest, keep_sources, read_manifest
@@ -39,6 +42,25 @@ def find_split(weights: Path, manifests: Path) -> Manifest:
             "name the folder of theirs with --manifests"
         )
     return manifest
+
+
+def open_any_system(args: argparse.Namespace) -> tuple[OpenSystem, Manifest]:
+    """Load weights of any committed split to test on the protocol's; return that split as well.
+
+    Raises:
+        ProvenanceError: the files are of several splits, or of one that is not committed.
+        WeightsError: there are no weights.
+    """
+    tested = read_manifest(args.protocol, args.manifests)
+    trained = find_split(args.weights, args.manifests)
+    facts = describe_weights(args.weights)
+    identity = {
+        "protocol": args.protocol,
+        "manifest_sha256": tested.sha256,
+        "weights": facts.pop("sha256"),
+    }
+    pipeline = load(args.weights).to(device_of(args))
+    return OpenSystem(pipeline, identity, facts), trained
 
 
 def find_used_units(tested: Manifest, trained: Manifest) -> set[int]:

@@ -12,21 +12,19 @@ from torch import Tensor
 
 from bench import options
 from bench.parallel import ParallelBatches
-from bench.provenance import describe_weights
 from bench.result_file import ResultFile
 from bench.robustness.attacks import A0, CLEAN, Attack, Attacker
 from bench.robustness.evaluate import evaluate
 from bench.robustness.systems import ALL_SCANS_SYSTEMS, System, build_systems, read_together
 from bench.summaries import Reading, check_numbers, group_rows, join_readings
 from bench.unseen.figures import Facts, Figures, share_by_unit, summarize_system
-from bench.unseen.overlap import count_overlap, find_split, find_used_units
+from bench.unseen.overlap import count_overlap, find_used_units, open_any_system
 from bench.unseen.sizes import LIMITS, measure_sizes
 from bench.unseen.tables import ALL, NEVER, SYSTEMS, TABLES
-from core import load
 from core.attacks.threat_models import PAPER_EPS
 from core.pipeline import MedFedPure
 from train.data.dataset import Batch, ScanDataset, space_evenly
-from train.data.split import Manifest, find_test_parts, read_manifest
+from train.data.split import Manifest, find_test_parts
 
 HELP = "patients and hospitals that the weights never saw, by source, view, kind and size"
 MIN_PROBABILITY = 1e-7  # keeps log-odds finite
@@ -55,19 +53,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Measures weights on a split's test fold; they may have been trained on another split."""
-    tested = read_manifest(args.protocol, args.manifests)
-    trained = find_split(args.weights, args.manifests)
-    facts = describe_weights(args.weights)
-    identity = {
-        "protocol": args.protocol,
-        "manifest_sha256": tested.sha256,
-        "weights": facts.pop("sha256"),
-    }
-    pipeline = load(args.weights).to(options.device_of(args))
-    store = options.open_results(args, options.OpenSystem(pipeline, identity, facts))
+    system, trained = open_any_system(args)
+    store = options.open_results(args, system)
     test = options.open_fold(args)
     sizes = measure_sizes(test, options.root_of(args))
-    measure(store, pipeline, test, sizes, trained, args.attacked, args.batch_size)
+    measure(store, system.pipeline, test, sizes, trained, args.attacked, args.batch_size)
     store.close()
 
 

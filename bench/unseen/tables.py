@@ -144,7 +144,7 @@ def _means(result: md.Result, attack: str, scope: str) -> Iterator[list[str]]:
         if mean["sources"]:
             name = f"mean of {', '.join(mean['sources'])}"
             cells = [name, TITLES[attack], SYSTEM_TITLES[system], "", ""]
-            yield [*cells, _percent(mean), "", ""]
+            yield [*cells, render_percent(mean), "", ""]
 
 
 def _count(block: md.Result) -> str:
@@ -152,14 +152,15 @@ def _count(block: md.Result) -> str:
 
 
 def _figures(block: md.Result) -> list[str]:
-    cells = [_percent(block.get(name)) for name in FIGURES[1:]]
+    cells = [render_percent(block.get(name)) for name in FIGURES[1:]]
     if "auc" not in block:
         return ["", *cells]
     auc = block["auc"]
     return [md.area({"auroc": auc["value"], **_known(auc)}), *cells]
 
 
-def _percent(figure: md.Result | None) -> str:
+def render_percent(figure: md.Result | None) -> str:
+    """Render a figure in % with its interval, where it has one."""
     if not figure:
         return ""
     text, known = md.percent(figure["value"]), _known(figure)
@@ -172,7 +173,7 @@ def _known(figure: md.Result) -> md.Result:
 
 
 def _share(figure: md.Result | None) -> str:
-    return f"{_percent(figure)} {figure['k']}/{figure['n']}" if figure else ""
+    return f"{render_percent(figure)} {figure['k']}/{figure['n']}" if figure else ""
 
 
 TABLES: dict[str, md.Renderer] = {

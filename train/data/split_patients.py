@@ -32,9 +32,10 @@ from train.data.split import (
 SITES = {"EZ": "FG"}  # a site of one patient counts as part of the next
 
 
-def build_patients(records: Sequence[Record], sha256: Sequence[str], scans: np.ndarray) -> Manifest:
-    """Build the manifest of protocol 'patients' from records sorted by file."""
-    pairs = find_duplicates(records, scans)
+def build_patients(
+    records: Sequence[Record], sha256: Sequence[str], pairs: Sequence[tuple[int, int]]
+) -> Manifest:
+    """Build the manifest of 'patients' from records sorted by file, and their near-duplicates."""
     units = _name_units(records, sha256, pairs)
     folds = _deal(_find_strata(records, units), Counter(units))
     numbers = {unit: i for i, unit in enumerate(dict.fromkeys(units))}

@@ -58,7 +58,7 @@ def record(name: str, source: str = BR35H, label: int = 1, patient: str = "") ->
 
 def build(records: list[Record], scans: np.ndarray) -> Manifest:
     digests = [hashlib.sha256(r.file.encode()).hexdigest() for r in records]
-    return build_patients(records, digests, scans)
+    return build_patients(records, digests, find_duplicates(records, scans))
 
 
 def units_of(records: list[Record], scans: np.ndarray) -> list[int]:
@@ -303,4 +303,5 @@ def test_no_near_duplicate_crosses_folds(real, manifest):
 def test_the_committed_manifest_follows_from_the_files(data_root, real, manifest):
     records, scans = real
     check_files(manifest, data_root, range(len(records)))
-    assert build_patients(records, hash_files(data_root, records), scans) == manifest
+    pairs = find_duplicates(records, scans)
+    assert build_patients(records, hash_files(data_root, records), pairs) == manifest

@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from train.data.dataset import ScanDataset, batches
+from train.federated.shared_parameters import STATISTICS
 
-MEAN, VARIANCE = "running_mean", "running_var"
+MEAN, VARIANCE = STATISTICS
 BN_SCANS_TRAIN, BN_SCANS_EVAL = 32, 256  # before training, whose batches follow; before evaluation
 BATCH_SIZE = 64
 
