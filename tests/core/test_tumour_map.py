@@ -7,10 +7,11 @@ from dataclasses import replace
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from core.moe import Expert, MixtureOfExperts, MoEConfig
-from core.tumour_map import CELL, MAX_OVERALL, TumourMapHead, pool_cells
+from core.tumour_map import CELL, MAX_OVERALL, TumourMapHead, enlarge, pool_cells
 
 CONFIG = MoEConfig(
     img_size=64,
@@ -44,6 +45,12 @@ def test_pooling_lies_between_mean_and_maximum() -> None:
     torch.testing.assert_close(pool_cells(torch.full((1, 9, 9), 0.7)), torch.tensor([0.7]))
 
 
+@pytest.mark.parametrize("n", [4, 7, 14, 28])
+def test_maps_are_enlarged_as_torch_does_it(n: int) -> None:
+    x = torch.randn(2, 3, n, n, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(enlarge(x, 28), F.interpolate(x, (28, 28), mode="bilinear"))
+
+
 def test_the_answer_is_the_sum_of_both_parts() -> None:
     expert, x = build_expert(), draw_scans()
     with torch.no_grad():
@@ -60,7 +67,7 @@ def test_parts_by_hand() -> None:
         head.shift.fill_(-0.5)
         found = head([torch.rand(2, 2, 4, 4)], torch.tensor([1.0, -2.0]))
     torch.testing.assert_close(found.local, 2 * pool_cells(found.cells) - 0.5)
-    expected = torch.tensor([2 * math.tanh(0.5), -2 * math.tanh(1)])
+    expected = torch.tensor([3 * math.tanh(1 / 3), -3 * math.tanh(2 / 3)])
     torch.testing.assert_close(found.overall, expected)
 
 
