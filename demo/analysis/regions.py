@@ -21,7 +21,7 @@ class Regions:
 
     count: int
     area: int  # cells of all regions
-    head_share: float  # their area over the head's; 0 where there is no head
+    head_share: float  # part of the head that they cover; 0 where there is no head
     peak: float  # highest probability of the map
     place: tuple[float, float]  # centre of the largest, across and down, in [0, 1]
 
@@ -35,7 +35,7 @@ def find_regions(d: Diagnosis, threshold: float = THRESHOLD) -> Regions | None:
 
 def list_regions(maps: Tensor, thresholds: Sequence[float], scan: Tensor) -> list[list[Regions]]:
     """Return the regions of maps (N, h, w) of a scan (1, H, W), by map and threshold."""
-    head = int(mark_head(scan, maps.shape[-1]).sum())
+    head = mark_head(scan, maps.shape[-1])
     above = maps[:, None] >= torch.tensor(thresholds)[:, None, None]  # (N, T, h, w)
     labels = label_regions(above.flatten(0, 1)).unflatten(0, above.shape[:2])
     return [
@@ -47,16 +47,18 @@ def list_regions(maps: Tensor, thresholds: Sequence[float], scan: Tensor) -> lis
 def label_regions(above: Tensor) -> Tensor:
     """Return maps (N, h, w) in which each region of 8-connected cells has one number; 0: none.
 
-    The highest number in a region spreads through it, one cell a step.
+    The highest number of a cell in a region spreads through it. A cell takes the number of its
+    neighbours, and then that of the cell that has this number, so that a few steps are enough.
     """
     height, width = above.shape[1:]
     first = torch.arange(1, height * width + 1, dtype=torch.float32).view(height, width)
     labels = first * above
     while True:
-        spread = F.max_pool2d(labels[:, None], 3, 1, 1)[:, 0] * above
-        if torch.equal(spread, labels):
+        spread = (F.max_pool2d(labels[:, None], 3, 1, 1)[:, 0] * above).flatten(1)
+        further = spread.gather(1, (spread.long() - 1).clamp_min(0)).view_as(labels) * above
+        if torch.equal(further, labels):
             return labels.int()
-        labels = spread
+        labels = further
 
 
 def mark_head(scan: Tensor, side: int) -> Tensor:
@@ -73,7 +75,7 @@ def mark_head(scan: Tensor, side: int) -> Tensor:
     return inside
 
 
-def _measure(labels: Tensor, peak: float, head: int) -> Regions:
+def _measure(labels: Tensor, peak: float, head: Tensor) -> Regions:
     numbers, counts = labels[labels > 0].unique(return_counts=True)
     area = int(counts.sum())
     if not area:
@@ -82,4 +84,5 @@ def _measure(labels: Tensor, peak: float, head: int) -> Regions:
     height, width = labels.shape
     across = (float(columns.float().mean()) + 0.5) / width
     down = (float(rows.float().mean()) + 0.5) / height
-    return Regions(len(numbers), area, area / head if head else 0.0, peak, (across, down))
+    inside, whole = int((head & (labels > 0)).sum()), int(head.sum())
+    return Regions(len(numbers), area, inside / max(whole, 1), peak, (across, down))

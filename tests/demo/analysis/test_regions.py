@@ -23,7 +23,7 @@ def test_regions_by_hand() -> None:
     (found,) = list_regions(cells[None], [0.5, 0.7, 0.95], draw_head())
     assert [r.count for r in found] == [2, 1, 0]
     assert [r.area for r in found] == [17, 1, 0]
-    assert found[0].head_share == pytest.approx(17 / 1600)
+    assert found[0].head_share == pytest.approx(16 / 1600)  # the other cell is beside the head
     assert found[0].place == pytest.approx((10 / 56, 12 / 56))
     assert found[1].place == pytest.approx((50.5 / 56, 40.5 / 56))
     assert all(r.peak == pytest.approx(0.9) for r in found)
@@ -60,3 +60,24 @@ def test_the_head_includes_what_is_dark_inside() -> None:
 def test_without_a_head_there_is_no_share() -> None:
     (found,) = list_regions(torch.ones(1, 56, 56), [0.5], torch.zeros(1, 224, 224))[0]
     assert found.head_share == 0 and found.area == 56 * 56
+
+
+def test_the_share_of_the_head_is_at_most_one() -> None:
+    (found,) = list_regions(torch.ones(1, 56, 56), [0.5], draw_head())[0]
+    assert found.head_share == 1 and found.area == 56 * 56
+
+
+def test_large_winding_regions_are_labelled_in_few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    above = torch.zeros(1, 56, 56, dtype=torch.bool)
+    above[0, ::2] = True
+    above[0, 1::4, -1] = above[0, 3::4, 0] = True  # one path of 1,600 cells
+    steps = []
+    pool = torch.nn.functional.max_pool2d
+
+    def count(*args: object, **kwargs: object) -> torch.Tensor:
+        steps.append(1)
+        return pool(*args, **kwargs)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("torch.nn.functional.max_pool2d", count)
+    assert len(label_regions(above).unique()) == 2
+    assert len(steps) < 60
