@@ -48,21 +48,19 @@ class VolumeAnswer:
 def answer_volume(readings: Mapping[int, SliceReading | None]) -> VolumeAnswer | None:
     """Answer for a volume by its slices' readings; None without a slice that can be judged.
 
-    The rule: the highest mean of the log-odds over `NEIGHBOURS` neighbouring slices that can be
-    judged, or over as many as there are side by side. The mean over all slices would hide a tumour
-    that fills few of them.
+    The rule: the highest mean of the log-odds over `NEIGHBOURS` slices in a row, where slices that
+    cannot be judged are passed over. The mean over all slices would hide a tumour that fills few of
+    them.
     """
-    runs: list[list[tuple[int, float]]] = []
-    for index, found in sorted(readings.items()):
-        if found is None or not found.can_judge:
-            continue
-        if not runs or runs[-1][-1][0] != index - 1:
-            runs.append([])
-        runs[-1].append((index, found.log_odds))
-    if not runs:
+    judged = [
+        (index, found.log_odds)
+        for index, found in sorted(readings.items())
+        if found is not None and found.can_judge
+    ]
+    if not judged:
         return None
-    width = min(NEIGHBOURS, max(map(len, runs)))
-    windows = [run[i : i + width] for run in runs for i in range(len(run) - width + 1)]
+    width = min(NEIGHBOURS, len(judged))
+    windows = [judged[i : i + width] for i in range(len(judged) - width + 1)]
     best = max(windows, key=lambda window: sum(value for _, value in window))
     mean = sum(value for _, value in best) / width
     return VolumeAnswer(1 / (1 + math.exp(-mean)), best[0][0], best[-1][0])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 from torch import Tensor
 
 from core.scan import Volume, to_uint8
-from demo.analysis.volume import SliceReading
+from demo.analysis.volume import SliceReading, VolumeAnswer, answer_volume
 
 DISPLAY_LEVELS = (0.0, 255.0)
 SIDES = {"R": "right", "L": "left", "A": "front", "P": "back", "S": "head end", "I": "foot end"}
@@ -51,6 +52,7 @@ class Series:
         """Return the slice slider's value: number of slices, chosen slice, and readings."""
         found = {n: r for n, r in sorted(self.readings.items()) if r is not None}
         judged = {n: r for n, r in found.items() if r.can_judge}
+        window = answer_volume(self.readings) if self.answer else None
         return {
             "key": self.key,
             "count": len(self.volume),
@@ -61,11 +63,7 @@ class Series:
             "tau": self.tau,
             "line": self.summary,
             "answer": self.answer,
-        } | (
-            {"best": max(judged, key=lambda n: judged[n].log_odds)}
-            if self.answer and judged
-            else {}
-        )
+        } | ({"best": _find_surest(judged, window)} if window else {})
 
     def describe(self) -> list[str]:
         """Describe the file's slices, one sentence per fact."""
@@ -84,6 +82,12 @@ class Series:
         else:
             facts.append(f"On the picture's left is the patient's {SIDES[v.marks[0]]}.")
         return [*facts, *v.notes]
+
+
+def _find_surest(judged: Mapping[int, SliceReading], window: VolumeAnswer) -> int:
+    """Find the slice with the highest log-odds among those that a volume's answer rests on."""
+    inside = [n for n in judged if window.first <= n <= window.last]
+    return max(inside, key=lambda n: judged[n].log_odds)
 
 
 def build_series(levels: np.ndarray) -> Series:

@@ -18,7 +18,7 @@ from demo.rendering import wording
 HERE = Path(__file__).parent
 MARK_NOTE = "Marked by the detector: unlike clean training scans, which says nothing of disease."
 RULE = (
-    f"The rule: the highest mean of the log-odds over {NEIGHBOURS} neighbouring slices; not "
+    f"The rule: the highest mean of the log-odds over {NEIGHBOURS} slices in a row; not "
     "measured on whole volumes."
 )
 SEED = 0  # of the purifier's noise, as in the first reading of a slice

@@ -36,14 +36,23 @@ def test_one_slice_alone_does_not_decide() -> None:
     assert answer is not None and answer.tumour_probability == pytest.approx(sigmoid(-2 / 3))
 
 
-def test_blank_and_unjudged_slices_part_the_volume() -> None:
-    readings = make(5.0, None, 5.0, 1.0, 1.0, 1.0)
+def test_blank_and_unjudged_slices_are_passed_over() -> None:
+    readings = make(5.0, None, 5.0, 4.0, 1.0, 1.0)
     far = readings[2]
     assert far is not None
     readings[2] = replace(far, can_judge=False)
     answer = answer_volume(readings)
-    assert answer is not None and (answer.first, answer.last) == (3, 5)
-    assert answer.tumour_probability == pytest.approx(sigmoid(1.0))
+    assert answer is not None and (answer.first, answer.last) == (0, 4)
+    assert answer.tumour_probability == pytest.approx(sigmoid(10 / 3))
+
+
+def test_an_unjudged_slice_inside_a_tumour_does_not_hide_it() -> None:
+    readings = make(9.0, 9.0, 0.0, 9.0, 9.0, *[-4.0] * 6)
+    middle = readings[2]
+    assert middle is not None
+    readings[2] = replace(middle, can_judge=False)
+    answer = answer_volume(readings)
+    assert answer is not None and answer.tumour_probability == pytest.approx(sigmoid(9.0))
 
 
 def test_short_volumes_and_empty_ones() -> None:
