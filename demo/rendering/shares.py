@@ -44,22 +44,24 @@ def describe_shares(d: Diagnosis, sides: Sequence[int]) -> str:
     """
     *shares, point = round_to_sum(list_terms(d))
     speakers = []
-    for wanted, words in ((True, "for a tumour"), (False, "against")):
+    for sign, one, several in (
+        (1, "speaks for a tumour", "speak for a tumour"),
+        (-1, "speaks against", "speak against"),
+        (0, "adds nothing", "add nothing"),
+    ):
         these = [
-            f"{name_expert(k, sides)} with {share:+.2f}"
+            f"{name_expert(k, sides)} with {share:+.2f}" if sign else name_expert(k, sides)
             for k, share in enumerate(shares)
-            if (share >= 0) == wanted
+            if (share > 0) - (share < 0) == sign
         ]
         if these:
-            listed = wording.list_words(these)
-            speaks = "speaks" if len(these) == 1 else "speak"
-            speakers.append(f"{listed} {speaks} {words}")
-    total, whole = sum(shares) + point, "; ".join(speakers)
+            speakers.append(f"{wording.list_words(these)} {one if len(these) == 1 else several}")
+    total, whole = round(sum(shares) + point, 2) + 0.0, "; ".join(speakers)  # no -0.00
     adds = f"the operating point adds {point:+.2f}"
     percent = wording.format_percent(d.tumour_probability)
     return (
         f"{whole[0].upper()}{whole[1:]}; {adds}. Together: log-odds {total:+.2f}, "
-        f"a tumour probability of {percent}.{_describe_origin(d, sum(shares))}"
+        f"a tumour probability of {percent}.{_describe_origin(d, round(sum(shares), 2) + 0.0)}"
     )
 
 
