@@ -48,6 +48,6 @@ def read_levels(system: MedFedPure, levels: np.ndarray, seed: int) -> Reading | 
     return Reading(
         d.score_name, d.score, d.tau, d.flagged, d.t_star,
         d.tumour_probability_undefended, d.tumour_probability, d.can_judge,
-        found["tumour_area"] if found["where"] else None, found["where"],
+        found["tumour_area"], found["where"],
         d.timings_ms["total"], d.seed, hash_levels(levels),
     )  # fmt: skip

@@ -27,7 +27,7 @@ def describe_where(d: Diagnosis) -> str:
 def summarize_map(d: Diagnosis) -> dict[str, Any]:
     """Return where a reading sees a tumour, and the share of the head that it marks, for JSON."""
     found = find_regions(d) if d.can_judge else None
-    return {"where": describe_where(d), "tumour_area": found.head_share if found else 0.0}
+    return {"where": describe_where(d), "tumour_area": found.head_share if found else None}
 
 
 def list_cells(d: Diagnosis) -> list[list[float]]:

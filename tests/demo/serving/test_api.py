@@ -39,15 +39,15 @@ for number in range(1, 4):  # of a DICOM series, a NIfTI volume or a zip
     print(reading["slice"], "of", reading["slices"], reading["score"])
 """
 TYPES = {
-    "number": (int, float), "integer": int, "boolean": bool, "string": str, "object": dict,
-    "array": list | tuple,
+    "number": (int, float), "number or null": (int, float, type(None)), "integer": int,
+    "boolean": bool, "string": str, "object": dict, "array": list | tuple,
 }  # fmt: skip
 NUMBERS = ("tumour_probability", "tumour_probability_undefended", "score", "attention")
 
 
 def documented() -> dict[str, str]:
     """Return the schema in the endpoint's description: key to type."""
-    return dict(re.findall(r"^- (\w+) \((\w+)\): ", API_DESCRIPTION, re.MULTILINE))
+    return dict(re.findall(r"^- (\w+) \(([\w ]+)\): ", API_DESCRIPTION, re.MULTILINE))
 
 
 @pytest.fixture(scope="module")
@@ -78,6 +78,7 @@ def test_the_description_is_the_output(tiny_system: MedFedPure, volume: bytes) -
     answer = read_once(tiny_system, decode_upload(volume), False, 0)
     schema = documented()
     assert sorted(answer) == sorted(schema)
+    assert answer["where"] == "" and answer["tumour_area"] is None  # its network makes no map
     for key, kind in schema.items():
         assert isinstance(answer[key], TYPES[kind]), key
         assert isinstance(answer[key], bool) == (kind == "boolean"), key
