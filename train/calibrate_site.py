@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from core.checkpoint import WEIGHTS, WeightsError
 from core.scan import NotAnMRIError, ScanError, read_scan, to_uint8
 from core.site.operating_point import SiteError
 from core.weights import load
-from train.calibration.site import ASSUMED, SiteFigures, adapt, write_site
+from train.calibration.site import ASSUMED, SiteFigures, adapt, check_free, write_site
 from train.data.dataset import space_evenly
 
 MAX_SCANS = 1000  # more set no better operating point
@@ -74,6 +75,7 @@ def main(argv: Sequence[str]) -> int:
     if args.threads:
         torch.set_num_threads(args.threads)
     try:
+        check_free(args.out)  # before minutes of reading
         system = load(args.weights, hospital=args.hospital)
         found = read_folder(args.scans)
         figures = adapt(system, found.scans, args.prevalence)
@@ -99,15 +101,15 @@ def describe(figures: SiteFigures, found: Folder) -> str:
         f"answers 'tumour' before: {figures.tumours_before} of {n}",
     ]
     lines += [
-        f"answers 'tumour' if {a.prevalence:.0%} have one: {a.tumours} of {n} "
+        f"answers 'tumour' if {100 * a.prevalence:.0f} % have one (to a tenth): {a.tumours} of {n} "
         f"(log-odds {a.shift:+.2f}){', as written' if a is taken else ''}"
         for a in figures.answers
     ]
     if figures.doubt:
         lines.append(f"doubt: {figures.doubt}; the folder may hold one class")
     lines.append(
-        f"assumed, as it cannot be seen without labels: {taken.prevalence:.0%} of the scans have a "
-        "tumour, and none is attacked"
+        f"assumed, as it cannot be seen without labels: {100 * taken.prevalence:.0f} % of "
+        "the scans have a tumour, and none is attacked"
     )
     return "\n".join(lines)
 
@@ -117,7 +119,8 @@ def _build_parser() -> argparse.ArgumentParser:
         prog="python -m train calibrate-site",
         description="Set a hospital's operating point and detector threshold for a new site from "
         "50 or more of its own scans, without labels, and write them as one more hospital. The "
-        "log-odds of a tumour are shifted until the share of 'tumour' answers is the prevalence.",
+        "log-odds of a tumour are shifted until the share of 'tumour' answers is within a tenth of "
+        "the prevalence.",
     )
     parser.add_argument(
         "--scans", type=Path, required=True, metavar="DIR",
@@ -145,6 +148,10 @@ def _build_parser() -> argparse.ArgumentParser:
 
 def _parse_prevalence(text: str) -> float:
     low, high = PREVALENCE_RANGE
-    if not low <= float(text) <= high:
-        raise argparse.ArgumentTypeError(f"must be from {low} to {high}, got {text}")
-    return float(text)
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not low <= value <= high:
+        raise argparse.ArgumentTypeError(f"must be a number from {low} to {high}, got {text!r}")
+    return value

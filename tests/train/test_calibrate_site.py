@@ -82,14 +82,14 @@ def test_a_site_is_written_and_described(run: Run, scans: Path, tmp_path: Path) 
         "1 files not readable"
     )
     assert f"answers 'tumour' before: {COUNT} of {COUNT}" in lines
-    counts = re.findall(r"if (\d\d)% have one: (\d+) of 52 .*?(, as written)?\n", said)
+    counts = re.findall(r"if (\d\d) % have one \(to a tenth\): (\d+) of 52 .*?(, as written)?\n", said)
     assert [(p, bool(written)) for p, _, written in counts] == [
         ("40", True), ("30", False), ("50", False), ("70", False)
     ]  # fmt: skip
     for percent, tumours, _ in counts:  # all are moved down to a tenth above the assumed
         assert int(tumours) == pytest.approx((int(percent) / 100 + 0.1) * COUNT, abs=1)
     assert "doubt: nearly all scans are read as 'tumour'; the folder may hold one class" in lines
-    assert lines[-1].startswith("assumed, as it cannot be seen without labels: 40% of the scans")
+    assert lines[-1].startswith("assumed, as it cannot be seen without labels: 40 % of the scans")
     site = load(tmp_path / "out", "cpu").info["site"]
     assert site["scans"] == COUNT and site["answers"][0]["prevalence"] == 0.4
     assert str(scans) not in str(site) and ".png" not in str(site)

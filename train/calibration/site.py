@@ -106,6 +106,12 @@ def adapt(system: MedFedPure, scans: np.ndarray, prevalence: float | None) -> Si
     )
 
 
+def check_free(out: Path) -> None:
+    """Raise WeightsError if the folder `out` holds weights already."""
+    if (out / MANIFEST).is_file():
+        raise WeightsError(f"{out} holds weights already: name another folder with --out.")
+
+
 def write_site(system: MedFedPure, figures: SiteFigures, weights: Path, out: Path) -> int:
     """Write the adapted system to `out` as one more hospital; return its number.
 
@@ -116,8 +122,7 @@ def write_site(system: MedFedPure, figures: SiteFigures, weights: Path, out: Pat
             many hospitals.
     """
     number: int = 1 + max(system.info.get("hospitals", [0]))
-    if (out / MANIFEST).is_file():
-        raise WeightsError(f"{out} holds weights already: name another folder with --out.")
+    check_free(out)
     if number > MAX_HOSPITALS:
         raise WeightsError(f"The weights in {weights} have no number left for another hospital.")
     listed = checkpoint.read_manifest(weights)
