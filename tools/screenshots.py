@@ -31,7 +31,8 @@ LESSON = (
     ("lesson-2", "lesson-detect", "#learned-2 .mf-chart"),
     ("lesson-3", "lesson-purify", "#learned-3 .mf-output"),
     ("lesson-4", "lesson-vote", "#learned-4 .mf-output"),
-    ("lesson-5", "quiz-new", "#quiz-view img"),
+    ("lesson-5", "lesson-heat", "#learned-5 img"),
+    ("lesson-6", "quiz-new", "#quiz-view img"),
 )
 
 
