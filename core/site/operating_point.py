@@ -33,7 +33,8 @@ def find_shift(log_odds: Tensor, prevalence: float) -> float:
     """Return the least that is added to log-odds (N,) to have the assumed share of them above 0.
 
     The share is `prevalence` give or take `TOLERANCE`, of at least one scan and not of all. The
-    crossing is the middle between two scans, rounded to `GRID`.
+    crossing is the middle between two scans, rounded to `GRID`: to the nearest of the two steps
+    beside it that keeps the share, or to the nearest where neither does.
     """
     n, now = len(log_odds), int((log_odds >= 0).sum())
     least = max(math.ceil((prevalence - TOLERANCE) * n - 1e-9), 1)
@@ -43,7 +44,10 @@ def find_shift(log_odds: Tensor, prevalence: float) -> float:
         return 0.0
     order = log_odds.double().sort().values
     crossing = float(order[n - above - 1] + order[n - above]) / 2
-    return -round(crossing / GRID) * GRID
+    steps = crossing / GRID
+    beside = sorted((math.floor(steps), math.ceil(steps)), key=lambda k: abs(k - steps))
+    kept = [k for k in beside if least <= int((log_odds - k * GRID >= 0).sum()) <= most]
+    return -(kept or beside)[0] * GRID
 
 
 def shift_log_odds(classifier: Calibrated, shift: float) -> None:

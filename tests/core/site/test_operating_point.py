@@ -86,6 +86,15 @@ def test_answers_are_moved_to_the_edge_of_what_is_assumed(prevalence: float, abo
     assert shift / GRID == pytest.approx(round(shift / GRID))
 
 
+def test_rounding_does_not_leave_what_is_assumed() -> None:
+    """The crossing is 2.0105; the step 2.00, which is nearer, would leave 602 above 0."""
+    log_odds = 0.005 * torch.arange(1000).double() + 0.013
+    for moved, expected, above in ((0.0, -2.05, 592), (-5.021, 2.05, 408)):
+        shift = find_shift(log_odds + moved, 0.5)
+        assert shift == pytest.approx(expected)
+        assert int((log_odds + moved + shift >= 0).sum()) == above
+
+
 @torch.no_grad()
 def test_shares_of_the_log_odds_add_up_after_a_shift(tiny_system: MedFedPure) -> None:
     classifier = copy.deepcopy(tiny_system.classifier)
