@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from core.maps.regions import label_regions
 from core.scan import from_uint8
 from core.scan.image import COLOUR_LEVELS
 from train.data.dataset import batches
@@ -79,17 +80,10 @@ def measure_pieces(tissue: Tensor) -> tuple[Tensor, Tensor]:
     Args:
         tissue: bool (N, H, W); cells that touch, corners too, are connected.
     """
-    n, cells = len(tissue), tissue[0].numel()
-    mask = tissue[:, None].float()
-    numbers = torch.arange(1, cells + 1).float().view(1, 1, *tissue.shape[1:])
-    labels = numbers * mask
-    while True:  # the largest number of each piece spreads over it
-        spread = F.max_pool2d(labels, 3, 1, 1) * mask
-        if torch.equal(spread, labels):
-            break
-        labels = spread
-    sizes = torch.zeros(n, cells + 1).double()
-    sizes.scatter_add_(1, labels.flatten(1).long(), mask.flatten(1).double())
+    cells = tissue[0].numel()
+    labels = label_regions(tissue).flatten(1)
+    sizes = torch.zeros(len(tissue), cells + 1).double()
+    sizes.scatter_add_(1, labels, (labels > 0).double())
     top = sizes.topk(2, dim=1).values / cells
     return top[:, 0], top[:, 1]
 

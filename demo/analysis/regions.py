@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from core.diagnosis import Diagnosis
+from core.maps.regions import label_regions
 
 THRESHOLD = 0.5  # probability from which a cell counts as tumour where nobody chooses
 TISSUE_LEVEL = 0.1  # mean brightness of a cell from which it belongs to the head
@@ -42,23 +43,6 @@ def list_regions(maps: Tensor, thresholds: Sequence[float], scan: Tensor) -> lis
         [_measure(of_threshold, float(cells.max()), head) for of_threshold in of_map]
         for cells, of_map in zip(maps, labels, strict=True)
     ]
-
-
-def label_regions(above: Tensor) -> Tensor:
-    """Return maps (N, h, w) in which each region of 8-connected cells has one number; 0: none.
-
-    The highest number of a cell in a region spreads through it. A cell takes the number of its
-    neighbours, and then that of the cell that has this number, so that a few steps are enough.
-    """
-    height, width = above.shape[1:]
-    first = torch.arange(1, height * width + 1, dtype=torch.float32).view(height, width)
-    labels = first * above
-    while True:
-        spread = (F.max_pool2d(labels[:, None], 3, 1, 1)[:, 0] * above).flatten(1)
-        further = spread.gather(1, (spread.long() - 1).clamp_min(0)).view_as(labels) * above
-        if torch.equal(further, labels):
-            return labels.int()
-        labels = further
 
 
 def mark_head(scan: Tensor, side: int) -> Tensor:

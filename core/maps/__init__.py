@@ -1,0 +1,1 @@
+"""Maps of cells over a scan: their connected regions."""
