@@ -101,16 +101,13 @@ class Expert(nn.Module):
             channels = [c.channels[i] for i in self.levels]
             self.tumour_map = TumourMapHead(channels, c.map_width, cells)
 
-    def maps(self, x: Tensor) -> Tensor:
-        """Return the last feature maps (B, D, h, w) of scans (B, C, H, W) in [0, 1].
-
-        `side` divides H and W. The centre of map cell i lies on pixel i * stride at `side`.
-        """
-        return self.stages(x)[-1]
-
     @once
     def stages(self, x: Tensor) -> list[Tensor]:
-        """Return the feature maps that the tumour map needs, or only the last ones."""
+        """Return the feature maps that the tumour map needs, or only the last ones (B, D, h, w).
+
+        The scans (B, C, H, W) are in [0, 1], and `side` divides H and W. The centre of map cell i
+        lies on pixel i * stride at `side`.
+        """
         x = F.avg_pool2d(x, x.shape[-1] // self.side)
         x = (x - 0.2) / 0.2  # normalised only here: pixels are in [0, 1] everywhere else
         net: Any = self.backbone
@@ -119,10 +116,6 @@ class Expert(nn.Module):
         levels = [i + 1 for i in self.levels]  # 0 is the stem
         maps: list[Tensor] = net.forward_intermediates(x, levels, intermediates_only=True)
         return maps
-
-    def features(self, x: Tensor) -> Tensor:
-        """Return pooled features (B, D): the means of the maps."""
-        return self.maps(x).mean((2, 3))
 
     def forward(self, x: Tensor) -> Tensor:
         """Return logits (B, num_classes)."""

@@ -41,8 +41,9 @@ def test_a_full_expert_is_timms_network(backbone: str) -> None:
     x = torch.rand(2, 1, 224, 224)
     with torch.no_grad():
         features = peer((x - 0.2) / 0.2)
-        torch.testing.assert_close(expert.features(x), features)
-        assert features.std() > 0 and torch.equal(expert(x), expert.head(expert.features(x)))
+        answer = expert.answer(x)
+        torch.testing.assert_close(answer.features, features)
+        assert features.std() > 0 and torch.equal(expert(x), expert.head(answer.features))
     widths = [(m.in_features, m.out_features) for m in expert.head if isinstance(m, nn.Linear)]
     assert widths == [(WIDTHS[backbone][-1], 256), (256, 2)]
 

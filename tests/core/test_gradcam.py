@@ -42,7 +42,7 @@ def test_a_linear_heads_map_is_known(
     for k, expert in enumerate(mixture.experts):
         rows = expert.head[3].weight
         towards = rows[label] - rows[1 - label]
-        known = torch.einsum("d,bdhw->bhw", towards, expert.maps(phantoms)).relu()
+        known = torch.einsum("d,bdhw->bhw", towards, expert.stages(phantoms)[-1]).relu()
         torch.testing.assert_close(cams.experts[:, k], resize_to_scan(known, 224, expert.side))
         values.append(known.flatten())
     assert torch.cat(values).max() > 0 and (torch.cat(values) == 0).any()  # both sides of the ReLU
@@ -59,7 +59,7 @@ def test_a_maps_mean_is_its_share_of_the_log_odds(
     expert = mixture.experts[1]
     expert.head[3].weight[0].zero_()
     expert.head[3].weight[1].fill_(0.5)  # everything speaks for class 1
-    maps = expert.maps(phantoms).requires_grad_()
+    maps = expert.stages(phantoms)[-1].requires_grad_()
     logits = expert.head(maps.mean((2, 3)))
     (grad,) = torch.autograd.grad(
         compute_class_log_odds(logits, torch.ones(4, dtype=torch.long)).sum(), maps
@@ -137,7 +137,7 @@ def test_those_centres_are_the_networks_own(
     """A cell is placed at the centre of its gradient's energy over the pixels."""
     expert = mixture.experts[k]
     x = phantoms.clone().requires_grad_()
-    maps = expert.maps(x)
+    maps = expert.stages(x)[-1]
     cell = maps.shape[-1] // 2
     (grad,) = torch.autograd.grad(maps[:, :, cell, cell].sum(), x)
     energy = grad.square().sum((0, 1))
@@ -178,7 +178,7 @@ def test_a_mobilenets_centres_too(img_size: int, side: int) -> None:
             centre = m.weight.detach()[:, :, 1:2, 1:2].clone()
             m.weight.data.zero_()[:, :, 1:2, 1:2] = 10 * centre
     x = torch.rand(1, 1, img_size, img_size).requires_grad_()
-    maps = expert.maps(x)
+    maps = expert.stages(x)[-1]
     cells = torch.arange(maps.shape[-1], dtype=torch.float32)
     placed = resize_to_scan(cells[:, None].expand(1, -1, len(cells)), img_size, side)[0, :, 0]
     for cell in range(len(cells)):

@@ -130,7 +130,7 @@ def test_logits_are_the_log_of_the_mixed_probabilities() -> None:
 
 def test_attention_is_eq_8_on_the_experts_features() -> None:
     model, x = build_with_attention(), scans()
-    psi = torch.cat([expert.features(x) for expert in model.experts], dim=1)
+    psi = torch.cat([expert.answer(x).features for expert in model.experts], dim=1)
     psi = (psi - psi.mean(1, keepdim=True)) / (psi.var(1, keepdim=True, correction=0) + 1e-5).sqrt()
     scores = torch.cat([network(psi) for network in model.attention], dim=1)
     expected = scores.exp() / scores.exp().sum(1, keepdim=True)
