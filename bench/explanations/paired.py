@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from bench.explanations.outlined import Outlined
-from bench.parallel import progress
+from bench.robustness.survivors import mark_survivors
 from bench.summaries import group_rows, share_by_group
 from core import metrics
 from core.attacks import APGD
@@ -44,18 +43,5 @@ def compare_weights(
 
 def mark_robust(classifier: Calibrated, data: Outlined, steps: int, batch_size: int) -> Tensor:
     """Mark the scans that are right clean and under APGD with either loss, bool (N,)."""
-    marked = []
-    device = classifier.bias.device
-    for x, y, seeds in progress(data.fold.batches(batch_size, device), "worst case"):
-        right = _is_right(classifier, x, y)
-        for loss in LOSSES:
-            x_adv = APGD(PAPER_EPS, steps, loss=loss)(classifier, x, y, seeds)
-            right &= _is_right(classifier, x_adv, y)
-        marked.append(right.cpu())
-    return torch.cat(marked)
-
-
-@torch.no_grad()
-def _is_right(classifier: Calibrated, x: Tensor, y: Tensor) -> Tensor:
-    right: Tensor = classifier(x).argmax(1) == y
-    return right
+    attacks = [APGD(PAPER_EPS, steps, loss=loss) for loss in LOSSES]
+    return mark_survivors(classifier, data.fold, attacks, batch_size)

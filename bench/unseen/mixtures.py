@@ -22,6 +22,7 @@ from bench.parallel import progress
 from bench.provenance import machine_facts
 from bench.result_file import ResultFile
 from bench.robustness.attacks import Attacker
+from bench.robustness.survivors import mark_survivors
 from bench.summaries import group_rows, share_by_label
 from bench.unseen.figures import Facts, average_balanced_accuracy, summarize_system
 from bench.unseen.run import thin_by_source
@@ -115,7 +116,8 @@ def measure(
     log_odds = read_clean(classifier, fold, batch_size, device)
     rows = list(thin_by_source({SCOPE: range(len(fold))}, fold.sources, attacked)[SCOPE])
     some = facts.pick(rows)
-    right = read_worst(classifier, fold.pick(rows), batch_size, device)
+    attacks = (paper_attack(eight_bit=True), replace(Attacker(PAPER_EPS).apgd(), eight_bit=True))
+    right = mark_survivors(classifier, fold.pick(rows), attacks, batch_size)
     signed = torch.where(right == (some.y == 1), 1.0, -1.0)  # as if the answer were its log-odds
     return {
         "clean": summarize_system(log_odds, facts),
@@ -142,21 +144,6 @@ def read_clean(
     for x, _, _ in progress(fold.batches(batch_size, device), "clean"):
         logits = classifier(x)
         parts.append((logits[:, 1] - logits[:, 0]).cpu().double())
-    return torch.cat(parts)
-
-
-def read_worst(
-    classifier: Calibrated, fold: ScanDataset, batch_size: int, device: torch.device
-) -> Tensor:
-    """Mark the scans that stay right, clean and after both attacks in 8 bits, bool (N,)."""
-    attacks = (paper_attack(eight_bit=True), replace(Attacker(PAPER_EPS).apgd(), eight_bit=True))
-    parts = []
-    for x, y, seeds in progress(fold.batches(batch_size, device), "worst case"):
-        right = classifier(x).argmax(1) == y
-        for attack in attacks:
-            hit = attack(classifier, x, y, seeds)
-            right &= classifier(hit).argmax(1) == y
-        parts.append(right.cpu())
     return torch.cat(parts)
 
 
