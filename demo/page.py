@@ -20,6 +20,7 @@ from demo.explore.tab import ExploreTab
 from demo.learn.tab import LearnTab
 from demo.rendering import wording
 from demo.serving.api import Api
+from demo.serving.blocks import OpenBlocks
 from demo.serving.no_remote_fetch import disable_remote_fetch
 from demo.serving.uploads import UploadStore
 
@@ -84,7 +85,7 @@ def build(
         smoothed, no_smoothed = _load_smoothed()
     samples = load_examples() if samples is None else samples
     disable_remote_fetch()
-    with gr.Blocks(title="MedFedPure", fill_width=True, analytics_enabled=False) as blocks:
+    with OpenBlocks(title="MedFedPure", fill_width=True, analytics_enabled=False) as blocks:
         uploads = UploadStore()
         resources = Resources(systems, problem, samples, uploads, smoothed, no_smoothed, blocks)
         gr.HTML(_render_header(problem, is_public), elem_id="header")

@@ -19,8 +19,10 @@ from tests.demo.browser.browsing import (
     NEEDS_BROWSER,
     ROOT,
     Served,
+    call_api,
     drop,
     open_settings,
+    post,
     read_back,
     same,
     set_steps,
@@ -108,36 +110,13 @@ def test_the_api_is_one_documented_call(served: Served, scan: Tensor, tmp_path: 
     with urllib.request.urlopen(f"{served.url}/gradio_api/info", timeout=10) as reply:
         assert list(json.load(reply)["named_endpoints"]) == ["/read"]
     with ThreadPoolExecutor(4) as pool:  # the same file four times at once
-        answers = list(pool.map(lambda seed: call(served, to_png(scan), seed), [0, 0, 1, 1]))
+        answers = list(
+            pool.map(lambda seed: call_api(served, to_png(scan), False, seed), [0, 0, 1, 1])
+        )
     assert {answer["seed"] for answer in answers} == {0, 1}
     assert len({answer["tumour_probability"] for answer in answers[:2]}) == 1
     assert {"flagged", "score", "tau", "t_star", "attention", "timings_ms"} <= set(answers[0])
-    assert "empty" in str(call(served, b"", 0)) and served.kept() == []
-
-
-def call(served: Served, data: bytes, seed: int) -> Any:
-    """Call the API by plain HTTP: upload, request, read the stream of events."""
-    boundary = "----scan"
-    body = (
-        f'--{boundary}\r\nContent-Disposition: form-data; name="files"; filename="a.png"\r\n'
-        f"Content-Type: image/png\r\n\r\n"
-    ).encode()
-    body += data + f"\r\n--{boundary}--\r\n".encode()
-    (path,) = post(
-        f"{served.url}/gradio_api/upload", body, f"multipart/form-data; boundary={boundary}"
-    )
-    file = {"path": path, "meta": {"_type": "gradio.FileData"}}
-    question = json.dumps({"data": [file, False, seed, 0, False]}).encode()
-    event = post(f"{served.url}/gradio_api/call/read", question, "application/json")["event_id"]
-    with urllib.request.urlopen(f"{served.url}/gradio_api/call/read/{event}", timeout=180) as reply:
-        answer = json.loads(reply.read().decode().rsplit("data:", 1)[1])
-    return answer[0] if isinstance(answer, list) else answer
-
-
-def post(url: str, body: bytes, kind: str) -> Any:
-    request = urllib.request.Request(url, body, {"Content-Type": kind})
-    with urllib.request.urlopen(request, timeout=30) as reply:
-        return json.load(reply)
+    assert "empty" in str(call_api(served, b"", False, 0)) and served.kept() == []
 
 
 @pytest.mark.parametrize("path", [str(ROOT / "README.md"), "http://169.254.169.254/latest"])
@@ -163,7 +142,7 @@ def test_missing_weights_are_said_and_nothing_is_read(
         assert REFUSAL in page.inner_text(".mf-banner")
         assert page.is_disabled("#analyse")
         assert page.locator("td[data-says]").count() == 0
-        assert "tumour_probability" not in str(call(server, to_png(scan), 0))
+        assert "tumour_probability" not in str(call_api(server, to_png(scan)))
         folder = server.folder
         assert folder.stat().st_mode & 0o077 == 0
     finally:

@@ -23,7 +23,7 @@ from core.scan import ScanError, read_volume, to_png
 from demo.phantom import draw_phantom
 from demo.serving.api import API_DESCRIPTION, read_once
 from demo.serving.uploads import decode_upload
-from tests.demo.browser.browsing import Served
+from tests.demo.browser.browsing import Served, call_api
 from tests.small_system import small_config
 
 # what the README shows, word for word
@@ -167,6 +167,28 @@ def test_every_kind_of_file_is_read_and_none_is_kept(
         kinds.append(answer["kind"])
     assert kinds == ["picture", "DICOM", "NIfTI"]
     assert served.kept() == [] and "Jane" not in served.log.read_text()
+
+
+def test_a_call_may_leave_out_the_last_inputs(tmp_path: Path) -> None:
+    from gradio_client import Client, handle_file
+
+    png = to_png(draw_phantom(1, True))
+    (tmp_path / "scan.png").write_bytes(png)
+    server = Served(tmp_path, "--maps")
+    try:
+        full = call_api(server, png, False, 3, 0, True)
+        short = call_api(server, png, False, 3, 0)  # the form of before there was `with_map`
+        alone = call_api(server, png)
+        client = Client(server.url, verbose=False, analytics_enabled=False)
+        scan = handle_file(tmp_path / "scan.png")
+        by_client = client.predict(scan, False, 3, 0, api_name="/read")
+        client.close()
+    finally:
+        server.stop()
+    assert [len(a["tumour_map"]) for a in (full, short, by_client, alone)] == [56, 0, 0, 0]
+    assert [a["seed"] for a in (full, short, by_client, alone)] == [3, 3, 3, 0]
+    assert short["where"] == by_client["where"] == full["where"] != ""
+    assert short["score"] == by_client["score"] == full["score"]
 
 
 def test_a_refusal_reaches_the_caller_and_nothing_else(
