@@ -19,7 +19,8 @@ from demo.rendering.wording import RESEARCH
 
 DPI = 135  # of a page as PNG
 WIDTH, HEIGHT = 1116 / DPI, 1578 / DPI  # A4
-LEFT, RIGHT, TOP = 0.6, 7.66, 1.3  # of the content, in inches from the page's upper left corner
+# of the content, in inches from the page's upper left corner; below it is the footer
+LEFT, RIGHT, TOP, BOTTOM = 0.6, 7.66, 1.3, 11.05
 SIDE = 224 / DPI  # of a scan, in inches: one dot for each of its 224 pixels
 TEXT_COLOR = "#1b232c"
 MUTED_COLOR, BAR_COLOR, TRACK_COLOR, WARNING_COLOR, WARNING_FILL = (
@@ -35,6 +36,7 @@ class Page:
     """One page; `x` and `top` are inches from its upper left corner."""
 
     def __init__(self, title: str, subtitle: str, number: int, count: int) -> None:
+        self.start, self.factor = HEIGHT, 1.0
         self.figure = Figure(figsize=(WIDTH, HEIGHT), facecolor="white")
         self.axes = self.figure.add_axes((0.0, 0.0, 1.0, 1.0))
         self.axes.set(xlim=(0, WIDTH), ylim=(HEIGHT, 0))
@@ -50,10 +52,17 @@ class Page:
             LEFT, 11.28, f"MedFedPure, page {number} of {count}", size=8, color=MUTED_COLOR
         )
 
+    def squeeze(self, start: float, bottom: float) -> None:
+        """Draw lines and bars after `start` closer, so that those up to `bottom` fit the page."""
+        self.start, self.factor = start, min((BOTTOM - start) / (bottom - start), 1.0)
+
+    def _place(self, top: float) -> float:
+        return min(top, self.start) + max(top - self.start, 0.0) * self.factor
+
     def draw_text(self, x: float, top: float, text: str, size: float = 9, **style: Any) -> None:
         """Draw one line of text; dollar signs are not read as mathematics."""
         usual: dict[str, Any] = {"va": "center", "parse_math": False, "color": TEXT_COLOR}
-        self.axes.text(x, top, text, fontsize=size, **(usual | style))
+        self.axes.text(x, self._place(top), text, fontsize=size, **(usual | style))
 
     def draw_paragraph(self, x: float, top: float, text: str, width: int = 102) -> float:
         """Draw text wrapped at `width` letters; return the top of what follows."""
@@ -79,6 +88,7 @@ class Page:
 
     def draw_meter(self, x: float, top: float, width: float, share: float) -> None:
         """Draw a bar for a share from 0 to 1."""
+        top = self._place(top)
         for length, colour in ((width, TRACK_COLOR), (width * min(max(share, 0), 1), BAR_COLOR)):
             self.axes.add_patch(Rectangle((x, top - 0.04), length, 0.08, color=colour, linewidth=0))
 

@@ -20,7 +20,8 @@ from demo.report import document
 from demo.report.page import LEFT, MUTED_COLOR, RIGHT, SIDE, TOP, Page, to_pdf, to_png
 
 TITLE = "MedFedPure: one scan"
-NO_ADVICE = "not a diagnosis and no advice; limits: page 2"
+NO_ADVICE = "not a diagnosis and no advice"
+MAX_MAP_LINE = 48  # of small text, in the column of the outputs with defence
 MAX_LINE = 105  # characters
 MAX_SMALL_LINE = 110  # of small text, right of the names
 COLUMN_WIDTH = 1.8  # inches from one picture to the next
@@ -43,20 +44,28 @@ def render_pdf(a: Analysis) -> bytes:
 
 def render_png(a: Analysis) -> bytes:
     """Return the first page as a PNG file."""
-    return to_png(draw_pages(a)[0])
+    return to_png(draw_pages(a, is_alone=True)[0])
 
 
-def draw_pages(a: Analysis) -> list[Page]:
-    """Draw the pages of an analysis that has at least its clean reading."""
+def draw_pages(a: Analysis, *, is_alone: bool = False) -> list[Page]:
+    """Draw the pages of an analysis that has at least its clean reading.
+
+    Args:
+        a: the analysis.
+        is_alone: draw the first page alone, which then names no other.
+    """
     facts = document.build_document(a)
     made_at = f"Model output, made {facts['made_at']}{wording.describe_hospital(a.hospital)}"
-    drawn = [Page(TITLE, made_at, n, 2) for n in (1, 2)]
-    _draw_figure(drawn[0], a)
-    _draw_provenance(drawn[1], a, facts)
+    count = 1 if is_alone else 2
+    drawn = [Page(TITLE, made_at, n + 1, count) for n in range(count)]
+    limits = "limits: in the PDF" if is_alone else "limits: page 2"
+    _draw_figure(drawn[0], a, f"{NO_ADVICE}; {limits}")
+    if not is_alone:
+        _draw_provenance(drawn[1], a, facts)
     return drawn
 
 
-def _draw_figure(page: Page, a: Analysis) -> None:
+def _draw_figure(page: Page, a: Analysis, no_advice: str) -> None:
     for column, name in enumerate(_name_columns(a)):
         page.draw_text(LEFT + column * COLUMN_WIDTH, TOP, name, weight="bold")
     top = TOP + 0.18
@@ -64,9 +73,16 @@ def _draw_figure(page: Page, a: Analysis) -> None:
         _draw_pictures(page, top, name, reading, a)
         top += SIDE + 0.32
     _draw_colour_bars(page, top + 0.02)
-    top = _draw_outputs(page, top + 0.62, a)
+    top += 0.4
+    page.squeeze(top, _draw_words(Page("", "", 1, 1), top, a, no_advice))
+    _draw_words(page, top, a, no_advice)
+
+
+def _draw_words(page: Page, top: float, a: Analysis, no_advice: str) -> float:
+    """Draw outputs, detector and mixture; return the last line's top."""
+    top = _draw_outputs(page, top + 0.22, a, no_advice)
     top = _draw_detector(page, top + 0.2, a)
-    _draw_mixture(page, top + 0.2, a)
+    return _draw_mixture(page, top + 0.2, a)
 
 
 def _draw_pictures(page: Page, top: float, name: str, d: Diagnosis, a: Analysis) -> None:
@@ -121,9 +137,9 @@ def _draw_colour_bars(page: Page, top: float) -> None:
         )
 
 
-def _draw_outputs(page: Page, top: float, a: Analysis) -> float:
+def _draw_outputs(page: Page, top: float, a: Analysis, no_advice: str) -> float:
     page.draw_text(LEFT, top, "Final outputs of the models", size=11, weight="bold")
-    page.draw_text(RIGHT, top, NO_ADVICE, size=8, color=MUTED_COLOR, ha="right")
+    page.draw_text(RIGHT, top, no_advice, size=8, color=MUTED_COLOR, ha="right")
     x = (LEFT, LEFT + 1.5, LEFT + 4.3)
     top += 0.26
     page.draw_text(x[1], top, "Without defence", weight="bold")
@@ -140,9 +156,10 @@ def _draw_outputs(page: Page, top: float, a: Analysis) -> float:
                 at, top, f"{wording.name_class(tumour)}, {wording.format_confidence(tumour)}"
             )
             page.draw_meter(at + 1.4, top, 1.1, tumour)
-        if where := describe_where(d):
-            top += 0.17
-            page.draw_text(x[1], top, f"Map: {where}", size=7.5, color=MUTED_COLOR)
+        where = describe_where(d)
+        for n, line in enumerate(textwrap.wrap(f"Map: {where}" if where else "", MAX_MAP_LINE)):
+            top += 0.13 if n else 0.17
+            page.draw_text(x[2], top, line, size=7.5, color=MUTED_COLOR)
     for tone, words in collect_verdicts(a):
         mark = {"good": "+", "bad": "!", "note": "-"}[tone]
         for line in textwrap.wrap(f"{mark}  {words}", MAX_LINE, subsequent_indent="   "):
@@ -169,7 +186,7 @@ def _draw_detector(page: Page, top: float, a: Analysis) -> float:
     return top + 0.12
 
 
-def _draw_mixture(page: Page, top: float, a: Analysis) -> None:
+def _draw_mixture(page: Page, top: float, a: Analysis) -> float:
     page.draw_text(
         LEFT, top, "Experts of the mixture: shares of the output", size=11, weight="bold"
     )
@@ -180,6 +197,7 @@ def _draw_mixture(page: Page, top: float, a: Analysis) -> None:
         for n, line in enumerate(textwrap.wrap(said, MAX_SMALL_LINE)):
             top += 0.15 if n else 0.0
             page.draw_text(LEFT + 1.2, top, line, size=7.5, color=MUTED_COLOR)
+    return top
 
 
 def _draw_provenance(page: Page, a: Analysis, facts: dict[str, Any]) -> None:

@@ -253,6 +253,38 @@ def test_the_tumour_map_is_reported(mapping_system: MedFedPure, scan: Tensor) ->
     assert (drawn[:60, :, 0] == to_uint8(d.purified)[0][:60]).all()
 
 
+def test_a_full_first_page_ends_above_its_footer(mapping_system: MedFedPure, scan: Tensor) -> None:
+    done = run_analysis(mapping_system, scan, steps=2)
+    assert done.clean is not None and done.attacked is not None
+    cells = torch.zeros(56, 56)
+    cells[10:20, 10:20] = cells[30:34, 40:44] = 0.995
+    both = {
+        name: replace(d, tumour_map=cells, novelty=0.0, novelty_limit=1.0)
+        for name, d in done.readings
+    }
+    doubts = tuple(f"{start} {'and it goes on ' * 9}to its end." for start in ("One", "Two"))
+    page = pdf.draw_pages(replace(done, doubts=doubts, **both))[0]
+    page.figure.savefig(io.BytesIO(), format="png", dpi=DPI)
+    tops = {t.get_text(): t.get_window_extent(dpi=DPI) for t in page.figure.findobj(Text)}
+    notices = [t for t in page.figure.findobj(Text) if t.get_text() == wording.RESEARCH]
+    footer = min(t.get_window_extent(dpi=DPI).y1 for t in notices) + 4 / 72 * DPI  # its frame
+    last = "experts'"  # where the last line, of the shares, begins
+    assert any(text.startswith(last) or last in text for text in tops)
+    above = [box.y0 for box in tops.values() if box.height and box.y1 > footer + 4]
+    assert min(above) >= footer
+    held = [t for t in page.figure.findobj(Text) if t.get_text().startswith("Map: ")]
+    (column,) = (t for t in page.figure.findobj(Text) if t.get_text() == "With defence")
+    assert {t.get_position()[0] for t in held} == {column.get_position()[0]} and len(held) == 2
+    assert max(box.x1 for box in tops.values()) <= RIGHT * DPI + 2
+
+
+def test_the_png_names_no_page_that_it_lacks(done: Analysis) -> None:
+    (page,) = pdf.draw_pages(done, is_alone=True)
+    assert "MedFedPure, page 1 of 1" in words(page) and "page 2" not in " ".join(words(page))
+    assert f"{pdf.NO_ADVICE}; limits: in the PDF" in words(page)
+    assert f"{pdf.NO_ADVICE}; limits: page 2" in words(pdf.draw_pages(done)[0])
+
+
 def test_the_png_shows_the_scan_dot_for_dot(done: Analysis) -> None:
     with Image.open(io.BytesIO(pdf.render_png(done))) as picture:
         shown = np.asarray(picture.convert("RGB"))
