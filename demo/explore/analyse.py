@@ -17,6 +17,7 @@ from demo.analysis.staged_reading import STAGES, stream_reading
 from demo.explore import results_view, viewer
 from demo.explore.progress_strip import Stages
 from demo.rendering import wording
+from demo.rendering.tumour_map import build_map_layers
 
 if TYPE_CHECKING:
     from core.diagnosis import Diagnosis
@@ -65,14 +66,17 @@ def analyse(
         The analysis so far, after each change; the pictures and results where they are new.
     """
     stages, shown = Stages(), (0, False)
+    maps: viewer.View = {}  # of each reading, described once
     steps = _iterate_steps(system, scan, settings, stages, doubts)
     try:
         for stages, analysis in steps:
             parts = len(analysis.readings), analysis.clean_scores is not None
+            for name, d in analysis.readings[shown[0] :]:
+                maps |= build_map_layers(name, d)
             yield (
                 AnalysisView(stages.render(), analysis=analysis)
                 if parts == shown
-                else _build_analysis_view(stages, view, analysis)
+                else _build_analysis_view(stages, view | maps, analysis)
             )
             shown = parts
         done = done or ("Done." if settings.num_steps else "Done, without an attack.")

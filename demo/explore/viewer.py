@@ -29,7 +29,7 @@ from demo.rendering.flag_reasons import (
     describe_evidence_map,
     encode_evidence_layer,
 )
-from demo.rendering.tumour_map import THRESHOLDS, build_map_layers
+from demo.rendering.tumour_map import THRESHOLDS
 from demo.rendering.verdicts import name_outputs
 
 View = dict[str, Any]
@@ -85,7 +85,7 @@ def build_view(series: Series | None, scan: Tensor | None = None) -> View:
 
 
 def build_layers(analysis: Analysis) -> View:
-    """Build the layers of an analysis, to be added to the view of its scan."""
+    """Build the layers of an analysis but its tumour maps, to be added to the view of its scan."""
     captions: dict[str, tuple[str, str]] = {"error": ("", describe_error_map())}  # tone, words
     blanks: dict[str, str] = {}  # words in place of a picture
     found: View = {"captions": captions, "blanks": blanks}
@@ -97,7 +97,6 @@ def build_layers(analysis: Analysis) -> View:
     truth = analysis.settings.truth
     right = ("", "") if truth == "unknown" else (truth, truth)  # unknown: as on the clean scan
     for (name, d), picture in zip(analysis.readings, ("original", "attacked"), strict=False):
-        found |= build_map_layers(name, d)
         found[f"{name}_error"] = encode_error_layer(d)
         found[f"{name}_evidence"] = encode_evidence_layer(d)
         if found[f"{name}_evidence"] is None:

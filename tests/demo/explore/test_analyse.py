@@ -20,6 +20,7 @@ from demo.explore.progress_strip import Stages
 from demo.explore.series import build_series
 from demo.explore.tab import DROPPED_STEP, ExploreTab
 from demo.rendering import wording
+from demo.rendering.tumour_map import build_map_layers
 
 VIEW = {"key": "a scan"}
 
@@ -50,6 +51,24 @@ def test_stages_light_up_in_the_pipeline_s_order(system: MedFedPure, scan: Tenso
     assert pictures == [clean, both, both] and views[-1]["key"] == VIEW["key"]
     assert [len(shown.analysis.steps) for shown in seen if shown.analysis][-1] == 3  # and the clean
     assert all((shown.results is None) == (shown.view is None) for shown in seen)
+
+
+def test_the_tumour_maps_of_a_reading_are_described_once(
+    mapping_system: MedFedPure, scan: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    described: list[str] = []
+
+    def describe(name: str, d: Diagnosis) -> dict[str, Any]:
+        described.append(name)
+        return build_map_layers(name, d)
+
+    monkeypatch.setattr(analyse, "build_map_layers", describe)
+    settings = AttackSettings(steps=2)
+    shown = [s for s in analyse.analyse(mapping_system, scan, VIEW, settings) if s.view is not None]
+    assert described == ["clean", "attacked"]
+    seen = [{name for name in s.view or {} if name.endswith(("_where", "_map0"))} for s in shown]
+    clean, attacked = {"clean_where", "clean_map0"}, {"attacked_where", "attacked_map0"}
+    assert seen == [clean, clean | attacked, clean | attacked]
 
 
 def test_what_came_too_late_changes_nothing_on_the_page(system: MedFedPure, scan: Tensor) -> None:
