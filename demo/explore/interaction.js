@@ -231,7 +231,9 @@ function update() {
     const named = (next.windows ?? []).map(([name], i) => new Option(name, i));
     find("[data-set=preset]").replaceChildren(...named, new Option("own setting", ""));
   }
-  const experts = Object.keys(layers).filter((name) => /^clean_map\d+$/.test(name)).map((_, k) => new Option(k ? `expert ${k}` : "all experts", k));
+  // a reading that cannot judge has no maps: the other one's make the list
+  const count = Math.max(0, ...Object.keys(layers).map((name) => 1 + Number(name.match(/_map(\d+)$/)?.[1] ?? -1)));
+  const experts = Array.from({ length: count }, (_, k) => new Option(k ? `expert ${k}` : "all experts", k));
   find("[data-set=expert]").replaceChildren(...experts);
   setTool("expert", experts[state.expert] ? state.expert : "0");
   const pairs = find("[data-set=pair]");

@@ -17,10 +17,6 @@ from demo.rendering import wording
 
 HERE = Path(__file__).parent
 MARK_NOTE = "Marked by the detector: unlike clean training scans, which says nothing of disease."
-RULE = (
-    f"The rule: the highest mean of the log-odds over {NEIGHBOURS} slices in a row; not "
-    "measured on whole volumes."
-)
 SEED = 0  # of the purifier's noise, as in the first reading of a slice
 
 
@@ -60,19 +56,26 @@ def read_slices(system: MedFedPure, series: Series) -> Iterator[None]:
 
 def describe_answer(series: Series) -> str:
     """Describe the answer for a volume, the slices that it rests on, and the rule."""
-    found = [r for r in series.readings.values() if r is not None and r.can_judge]
+    found = [r for r in series.readings.values() if r is not None]
+    judged = [r for r in found if r.can_judge]
     answer = answer_volume(series.readings)
     if answer is None:
         return "No slice can be judged, so that there is no answer for the volume."
     says = wording.name_class(answer.tumour_probability)
     confidence = wording.format_confidence(answer.tumour_probability)
-    count = sum(r.log_odds >= 0 for r in found)
-    slices = f"slice {answer.first + 1}"
-    if answer.last > answer.first:
+    slices, alone, rule = f"slice {answer.first + 1}", "", "the answer of the slice that is judged"
+    if len(judged) > 1:
         slices = f"slices {answer.first + 1} to {answer.last + 1}"
+        count = sum(r.log_odds >= 0 for r in judged)
+        alone = f"; {count} of {len(judged)} slices say tumour by themselves"
+        rule = (
+            f"the highest mean of the log-odds over {min(NEIGHBOURS, len(judged))} slices in a row"
+        )
+    refused = len(found) - len(judged)
+    most = f" Most slices, {refused} of {len(found)}, cannot be judged."
     return (
-        f"Answer for the volume, with defence: {says} {confidence} (by {slices}); {count} of "
-        f"{len(found)} slices say tumour by themselves. {RULE}"
+        f"Answer for the volume, with defence: {says} {confidence} (by {slices}){alone}."
+        f"{most if refused > len(judged) else ''} The rule: {rule}; not measured on whole volumes."
     )
 
 

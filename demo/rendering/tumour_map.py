@@ -27,7 +27,9 @@ def describe_where(d: Diagnosis) -> str:
 def summarize_map(d: Diagnosis) -> dict[str, Any]:
     """Return where a reading sees a tumour, and the share of the head that it marks, for JSON."""
     found = find_regions(d) if d.can_judge else None
-    return {"where": describe_where(d), "tumour_area": found.head_share if found else None}
+    if found is None:
+        return {"where": "", "tumour_area": None}
+    return {"where": describe_regions(found, THRESHOLD), "tumour_area": found.head_share}
 
 
 def list_cells(d: Diagnosis) -> list[list[float]]:
@@ -41,14 +43,15 @@ def list_cells(d: Diagnosis) -> list[list[float]]:
 def describe_regions(found: Regions, threshold: float) -> str:
     """Describe number, place and size of the regions, and the map's peak, in a sentence."""
     level, peak = f"{threshold * 100:.0f} %", wording.format_percent(found.peak)
+    highest = peak.replace(">", "more than")
     if not found.count:
         return f"Nowhere above {level}; the highest is {peak}."
     size = f"{wording.format_percent(found.head_share)} of the head, " if found.head_share else ""
     place = f"{name_place(*found.place)} of the picture"
     if found.count == 1:
-        return f"One region above {level}: {place}, {size}up to {peak}."
+        return f"One region above {level}: {place}, {size}up to {highest}."
     together = f"together {size}" if size else ""
-    return f"{found.count} regions above {level}: the largest {place}, {together}up to {peak}."
+    return f"{found.count} regions above {level}: the largest {place}, {together}up to {highest}."
 
 
 def name_place(across: float, down: float) -> str:

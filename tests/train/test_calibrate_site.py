@@ -82,7 +82,8 @@ def test_a_site_is_written_and_described(run: Run, scans: Path, tmp_path: Path) 
         "1 files not readable"
     )
     assert f"answers 'tumour' before: {COUNT} of {COUNT}" in lines
-    counts = re.findall(r"if (\d\d) % have one \(to a tenth\): (\d+) of 52 .*?(, as written)?\n", said)
+    line = r"if (\d\d) % have one \(to a tenth\): (\d+) of 52 .*?(, as written)?\n"
+    counts = re.findall(line, said)
     assert [(p, bool(written)) for p, _, written in counts] == [
         ("40", True), ("30", False), ("50", False), ("70", False)
     ]  # fmt: skip

@@ -12,6 +12,7 @@ from torch import Tensor
 from core.pipeline import BATCH_SIZE, MedFedPure
 from core.scan import Volume, to_uint8
 from core.scan.volume import Doubt
+from demo.analysis.volume import SliceReading
 from demo.explore import selection, slices
 from demo.explore.series import Series, build_series
 from demo.phantom import draw_phantom
@@ -151,5 +152,36 @@ def test_a_volume_gets_an_answer_and_its_slices_their_probabilities(
     assert [p for _, p in value["tumour"]] == pytest.approx(expected, abs=1e-4)
     assert value["best"] == 1 + (expected[1] > expected[0])
     count = sum(d.is_tumour for d in alone)
-    assert f"(by slices 2 to 3); {count} of 2 slices say tumour" in value["answer"]
-    assert slices.RULE in value["answer"]
+    assert value["answer"].endswith(
+        f"(by slices 2 to 3); {count} of 2 slices say tumour by themselves. The rule: the highest "
+        "mean of the log-odds over 2 slices in a row; not measured on whole volumes."
+    )
+
+
+def judge(*log_odds: float | None) -> Series:
+    """Make a series whose slices are read: None cannot be judged."""
+    series = Series(stack(*[torch.zeros(1, 224, 224)] * len(log_odds)))
+    series.readings |= {
+        n: SliceReading(0.0, False, odds is not None, odds or 0.0, None)
+        for n, odds in enumerate(log_odds)
+    }
+    return series
+
+
+def test_the_answer_says_what_it_rests_on() -> None:
+    assert slices.describe_answer(judge(None, 0.0, None)) == (
+        "Answer for the volume, with defence: tumour 50 % (by slice 2). Most slices, 2 of 3, "
+        "cannot be judged. The rule: the answer of the slice that is judged; not measured on "
+        "whole volumes."
+    )
+    assert slices.describe_answer(judge(-2.0, None, -2.0, -2.0, -4.0)) == (
+        "Answer for the volume, with defence: no tumour 88 % (by slices 1 to 4); 0 of 4 slices say "
+        "tumour by themselves. The rule: the highest mean of the log-odds over 3 slices in a row; "
+        "not measured on whole volumes."
+    )
+
+
+def test_the_shown_slice_is_one_that_the_answer_rests_on() -> None:
+    series = judge(6.0, -6.0, -6.0, 3.0, 4.0, 3.0)
+    series.answer = slices.describe_answer(series)
+    assert "(by slices 4 to 6)" in series.answer and series.get_slider_value()["best"] == 4

@@ -28,7 +28,7 @@ def test_regions_in_words() -> None:
     several = Regions(3, 60, 0.045, 0.999, (0.5, 0.9))
     assert describe_regions(several, 0.25) == (
         "3 regions above 25 %: the largest lower middle of the picture, "
-        "together 4 % of the head, up to > 99 %."
+        "together 4 % of the head, up to more than 99 %."
     )
     none = Regions(0, 0, 0.0, 0.12, (0.5, 0.5))
     assert describe_regions(none, 0.5) == "Nowhere above 50 %; the highest is 12 %."
