@@ -24,7 +24,7 @@ def render_shares(named: Sequence[tuple[str, Diagnosis]], sides: Sequence[int]) 
                            zip(terms, named, strict=True)])
         for k, name in enumerate([*names, "Operating point"])
     )  # fmt: skip
-    sums = [_render_sum(d, sum(t)) for t, (_, d) in zip(terms, named, strict=True)]
+    sums = [_render_sum(d, add_rounded(t)) for t, (_, d) in zip(terms, named, strict=True)]
     said = "".join(
         f'<p class="mf-say"><b>{escape(title)}.</b> {escape(describe_shares(d, sides))}</p>'
         for title, d in named
@@ -56,12 +56,12 @@ def describe_shares(d: Diagnosis, sides: Sequence[int]) -> str:
         ]
         if these:
             speakers.append(f"{wording.list_words(these)} {one if len(these) == 1 else several}")
-    total, whole = round(sum(shares) + point, 2) + 0.0, "; ".join(speakers)  # no -0.00
+    total, whole = add_rounded([*shares, point]), "; ".join(speakers)
     adds = f"the operating point adds {point:+.2f}"
     percent = wording.format_percent(d.tumour_probability)
     return (
         f"{whole[0].upper()}{whole[1:]}; {adds}. Together: log-odds {total:+.2f}, "
-        f"a tumour probability of {percent}.{_describe_origin(d, round(sum(shares), 2) + 0.0)}"
+        f"a tumour probability of {percent}.{_describe_origin(d, add_rounded(shares))}"
     )
 
 
@@ -85,6 +85,11 @@ def round_to_sum(values: Sequence[float], digits: int = 2) -> list[float]:
     for i in by_loss[:missing]:
         floors[i] += 1
     return [n / scale for n in floors]
+
+
+def add_rounded(values: Sequence[float]) -> float:
+    """Return the sum of values of two decimals, to two decimals; 0 has no sign."""
+    return round(sum(values), 2) + 0.0
 
 
 def _describe_origin(d: Diagnosis, shares: float) -> str:

@@ -41,6 +41,20 @@ def test_the_sentence_by_hand(mapped: Diagnosis) -> None:
     )
 
 
+def test_a_share_of_zero_is_on_no_side_and_a_sum_of_zero_has_no_sign(mapped: Diagnosis) -> None:
+    d = set_shares(mapped, [0.3, -0.4, 0.0], 0.1, 0.0)  # their sum in floats is -5.6e-17
+    said = describe_shares(d, SIDES)
+    assert said.startswith(
+        "Expert 1 (fine detail) with +0.30 speaks for a tumour; expert 2 (shape) with -0.40 speaks "
+        "against; expert 3 (rough layout) adds nothing; the operating point adds +0.10. Together: "
+        "log-odds +0.00, a tumour probability of 50 %. Of the experts' -0.10, -0.10 come from"
+    )
+    assert "+0.00: 50 % tumour" in render_shares([("Clean scan", d)], SIDES)
+    none = describe_shares(set_shares(mapped, [0.0, 0.0, 0.0], 0.5, 0.0), SIDES)
+    assert "expert 3 (rough layout) add nothing; the operating point adds +0.50" in none
+    assert "speak" not in none
+
+
 @pytest.mark.parametrize("seed", range(20))
 def test_rounded_numbers_add_up_to_the_rounded_sum(seed: int) -> None:
     values = (3 * torch.randn(5, generator=torch.Generator().manual_seed(seed))).tolist()
