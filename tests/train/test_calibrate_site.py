@@ -132,7 +132,17 @@ def test_one_class_a_missing_folder_and_missing_weights(
 def test_a_prevalence_out_of_range_is_refused(run: Run, scans: Path, text: str, capsys) -> None:
     with pytest.raises(SystemExit) as stopped:
         run(scans, "--prevalence", text)
-    assert stopped.value.code == 2 and "--prevalence" in capsys.readouterr().err
+    assert stopped.value.code == 2
+    words = f"argument --prevalence: must be a number from 0.05 to 0.95, got '{text}'\n"
+    assert capsys.readouterr().err.endswith(words)
+
+
+def test_an_occupied_folder_is_refused_before_the_scans_are_read(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "manifest.json").write_text("{}")
+    code, said, told = run(tmp_path / "nowhere")
+    assert code == 2 and said == ""
+    assert told == f"error: {tmp_path}/out holds weights already: name another folder with --out.\n"
 
 
 def test_of_many_files_evenly_spaced_ones_are_read(scans: Path, monkeypatch) -> None:
