@@ -7,7 +7,7 @@ hospital's operating point, and at the one set from `SITE_SCANS` of its scans wi
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -31,7 +31,6 @@ REFUSED = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5)
 MOST_REFUSED = 0.2  # the share whose gain has an interval
 SITE_SCANS = 100
 PREVALENCE = 0.5
-SCORES = ("novelty", "confidence", "both")
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -68,45 +67,53 @@ def measure(
 def _measure_source(pipeline: MedFedPure, part: ScanDataset, batch_size: int) -> dict[str, Any]:
     log_odds = read_scans(pipeline, part, CLEAN, batch_size).log_odds["defence"]
     novelty = score_novelty(pipeline, part.scans, batch_size).double()
+    return measure_site(log_odds, novelty, part)
+
+
+def measure_site(log_odds: Tensor, novelty: Tensor | None, part: ScanDataset) -> dict[str, Any]:
+    """Measure the scans (N,) of a source but the `SITE_SCANS` that set its operating point."""
     site = space_evenly(len(part), min(SITE_SCANS, len(part) // 2))
     rest = sorted(set(range(len(part))) - set(site))
     shift = find_shift(log_odds[site], PREVALENCE)
     y, units = part.labels[rest], [part.groups[i] for i in rest]
+    unknown = None if novelty is None else novelty[rest]
     return {
         "n": len(rest),
         "tumours": int(y.sum()),
         "units": len(set(units)),
         "site_scans": len(site),
         "shift": shift,
-        "before": measure_coverage(log_odds[rest], novelty[rest], y, units),
-        "after": measure_coverage(log_odds[rest] + shift, novelty[rest], y, units),
+        "before": measure_coverage(log_odds[rest], unknown, y, units),
+        "after": measure_coverage(log_odds[rest] + shift, unknown, y, units),
     }
 
 
 def measure_coverage(
-    log_odds: Tensor, novelty: Tensor, y: Tensor, units: Sequence[int]
+    log_odds: Tensor, novelty: Tensor | None, y: Tensor, units: Sequence[int]
 ) -> dict[str, Any]:
     """Compute the curve of each score, and the gain where `MOST_REFUSED` are refused.
 
     Args:
         log_odds: (N,) of a tumour.
-        novelty: (N,) out-of-distribution score.
+        novelty: (N,) out-of-distribution score; None: refused by confidence alone.
         y: (N,) labels.
         units: (N,) patients or groups of near-duplicates, for the interval.
     """
     right, times = (log_odds >= 0) == (y == 1), draw_units(units)
-    doubts = {"novelty": novelty, "confidence": -log_odds.abs()}
-    doubts["both"] = _rank(doubts["novelty"]) + _rank(doubts["confidence"])
+    doubts = {"confidence": -log_odds.abs()}
+    if novelty is not None:
+        both = _rank(novelty) + _rank(doubts["confidence"])
+        doubts = {"novelty": novelty, **doubts, "both": both}
     whole, drawn = balance(right, y), draw_balanced_accuracy(times, right, y)
     found = {}
-    for name in SCORES:
-        kept = keep(doubts[name], MOST_REFUSED)
+    for name, doubt in doubts.items():
+        kept = keep(doubt, MOST_REFUSED)
         value, gain, interval = balance(right[kept], y[kept]), None, None
         if value is not None and whole is not None:
             gain = value - whole
             moved = draw_balanced_accuracy(times[:, kept], right[kept], y[kept]) - drawn
             interval = find_interval(moved)
-        curve = [balance(right[rows], y[rows]) for rows in (keep(doubts[name], r) for r in REFUSED)]
+        curve = [balance(right[rows], y[rows]) for rows in (keep(doubt, r) for r in REFUSED)]
         found[name] = {"curve": curve, "gain": gain, "interval": interval}
     return found
 
@@ -129,15 +136,27 @@ def _rank(values: Tensor) -> Tensor:
 
 def table(results: md.Results) -> str:
     """Renders the curves."""
-    lines = []
-    for protocol, result in md.results_of(results, "coverage", tuple(PROTOCOLS)).items():
-        for source, row in result["rows"].items():
-            for place in ("before", "after"):
-                for name, found in row[place].items():
-                    cells = [protocol, f"{source}, {row['n']}", place, name]
-                    lines.append([*cells, *map(md.percent, found["curve"]), _render_gain(found)])
+    lines = [
+        line
+        for protocol, result in md.results_of(results, "coverage", tuple(PROTOCOLS)).items()
+        for source, row in result["rows"].items()
+        for line in render_site([protocol, f"{source}, {row['n']}"], row)
+    ]
+    return render_table(["protocol", "source, scans"], lines)
+
+
+def render_site(first: list[str], row: md.Result) -> Iterator[list[str]]:
+    """Render a row for each place and score of `measure_site`; each begins with `first`."""
+    for place in ("before", "after"):
+        for name, found in row[place].items():
+            curve = map(md.percent, found["curve"])
+            yield [*first, place, name, *curve, _render_gain(found)]
+
+
+def render_table(first: list[str], lines: list[list[str]]) -> str:
+    """Render the table of such rows, whose first columns are named `first`."""
     shares = [f"{100 * share:.0f} % refused" for share in REFUSED]
-    head = ["protocol", "source, scans", "site's operating point", "refused by", *shares]
+    head = [*first, "site's operating point", "refused by", *shares]
     return md.table([*head, "gain at 20 %, points [95 %]"], lines)
 
 

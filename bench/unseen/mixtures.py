@@ -1,7 +1,9 @@
 """The command `mixtures`: mixtures from training folders, compared on the same scans.
 
 A mixture is calibrated on the protocol's validation scans, then read alone, without detector and
-purifier. Worst case: right on the clean scan, after PGD-7 and after APGD on the cross-entropy.
+purifier. Worst case: right on the clean scan, after PGD-7 and after APGD on the cross-entropy. Of a
+source that the protocol leaves out, the operating point is set without labels as well, and the
+least confident answers are refused, as `coverage` does it.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from bench.result_file import ResultFile
 from bench.robustness.attacks import Attacker
 from bench.robustness.survivors import mark_survivors
 from bench.summaries import group_rows, share_by_label
+from bench.unseen.coverage import measure_site, render_site, render_table
 from bench.unseen.figures import Facts, average_balanced_accuracy, summarize_system
 from bench.unseen.run import thin_by_source
 from bench.unseen.tables import render_percent
@@ -121,6 +124,7 @@ def measure(
     signed = torch.where(right == (some.y == 1), 1.0, -1.0)  # as if the answer were its log-odds
     return {
         "clean": summarize_system(log_odds, facts),
+        "left_out": measure_left_out(log_odds, fold),
         "right": to_bits((log_odds >= 0) == (facts.y == 1)),
         "attacked": len(rows),
         "worst": average_balanced_accuracy(signed, some),
@@ -133,6 +137,17 @@ def measure(
             "labels": to_bits(some.y == 1), "units": list(some.units), "sources": some.sources,
         },
     }  # fmt: skip
+
+
+def measure_left_out(log_odds: Tensor, fold: ScanDataset) -> dict[str, Any]:
+    """Measure each source with both classes that training left out, by source."""
+    out = [i for i, entry in enumerate(fold.entries) if entry.first_fold]
+    found = {}
+    for source, places in group_rows([fold.sources[i] for i in out]).items():
+        rows = [out[i] for i in places]
+        if 0 < int(fold.labels[rows].sum()) < len(rows):
+            found[source] = measure_site(log_odds[rows], None, fold.pick(rows))
+    return found
 
 
 @torch.no_grad()
@@ -157,7 +172,19 @@ def from_bits(text: str) -> Tensor:
     return torch.tensor([c == "1" for c in text])
 
 
-def table(results: md.Results) -> str:
+def render_left_out(results: md.Results) -> str:
+    """Renders what sites without labels and refusals bring where training left a source out."""
+    lines = [
+        line
+        for protocol, result in md.results_of(results, "mixtures", PROTOCOLS).items()
+        for name, row in result["rows"].items()
+        for source, site in row["left_out"].items()
+        for line in render_site([protocol, name, f"{source}, {site['n']}"], site)
+    ]
+    return render_table(["protocol", "mixture", "source, scans"], lines)
+
+
+def render_mixtures(results: md.Results) -> str:
     """Renders every mixture of each protocol, and its worst case against the first one's."""
     parts = []
     for protocol, result in md.results_of(results, "mixtures", PROTOCOLS).items():
@@ -215,3 +242,6 @@ def draw_difference(own: Tensor, other: Tensor, facts: dict[str, Any]) -> Tensor
 
 def _render_mean(mean: dict[str, Any]) -> str:
     return render_percent(mean if mean["sources"] else None)
+
+
+TABLES: dict[str, md.Renderer] = {"mixtures": render_mixtures, "left-out": render_left_out}

@@ -44,7 +44,9 @@ def test_each_score_refuses_its_own_and_the_gain_is_that_of_the_rest() -> None:
     assert found["novelty"]["curve"][0] == 0.8
     assert found["novelty"]["gain"] == pytest.approx(0.75 - 0.8)
     assert found["novelty"]["curve"][-1] == pytest.approx((2 / 3 + 1 / 2) / 2)
-    assert set(found) == set(coverage.SCORES)
+    assert list(found) == ["novelty", "confidence", "both"]
+    alone = measure_coverage(log_odds, None, y, range(10))
+    assert alone == {"confidence": found["confidence"]}
 
 
 def test_the_command_measures_unused_units_of_sources_with_both_classes(
@@ -60,8 +62,8 @@ def test_the_command_measures_unused_units_of_sources_with_both_classes(
     (row,) = store.content["rows"].values()
     left = sum(group != lone.group for group in test_fold.groups)
     assert row["site_scans"] == 2 and row["n"] == left - 2 < len(test_fold) - 2
-    assert set(row["before"]) == set(row["after"]) == set(coverage.SCORES)
-    starts = [row["after"][name]["curve"][0] for name in coverage.SCORES]
+    assert list(row["before"]) == list(row["after"]) == ["novelty", "confidence", "both"]
+    starts = [found["curve"][0] for found in row["after"].values()]
     assert starts == [starts[0]] * 3
     text = coverage.table({"coverage-leak-free": store.content})
     assert "| br35h, " in text and "50 % refused" in text and "gain at 20 %" in text

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -66,6 +66,33 @@ def test_attacked_scans_are_limited_by_source() -> None:
     assert row["attacked"] == 4 and row["worst_bits"] == "1111" and len(row["right"]) == 12
 
 
+def test_a_source_left_out_gets_an_operating_point_without_labels() -> None:
+    """All its scans are brighter than one half, so that all are called tumours at first."""
+    seen = build_fold([60, 200] * 4, [0, 1] * 4)
+    healthy, ill = [130, 131, 132, 131, 134, 135], [140, 141, 142, 143]
+    out = build_fold(healthy + healthy + ill + ill, [0] * 12 + [1] * 8, "tcga-lgg")
+    fold = ScanDataset(
+        np.concatenate([seen.scans, out.scans]),
+        torch.cat([seen.labels, out.labels]),
+        [*seen.cells, *out.cells],
+        [*seen.groups, *(100 + group for group in out.groups)],
+        seeds=range(28),
+        entries=(*seen.entries, *(replace(e, first_fold="test") for e in out.entries)),
+    )
+    log_odds = mixtures.read_clean(Calibrated(ByBrightness()).eval(), fold, 8, CPU)
+    found = mixtures.measure_left_out(log_odds, fold)
+    assert list(found) == ["tcga-lgg"]
+    row = found["tcga-lgg"]
+    assert row["n"] == 10 and row["shift"] < 0
+    assert row["before"]["confidence"]["curve"][0] == 0.5
+    assert row["after"]["confidence"]["curve"][0] == pytest.approx((4 / 6 + 1) / 2)
+    result = {"rows": {"masks": {"left_out": found}}, "warnings": []}
+    text = mixtures.render_left_out({"mixtures-without-tcga-lgg": result})
+    first = "| without-tcga-lgg | masks | tcga-lgg, 10 |"
+    assert f"{first} before | confidence | 50" in text
+    assert f"{first} after | confidence | 83.3" in text
+
+
 def test_bits_survive() -> None:
     right = torch.tensor([True, False, False, True])
     assert mixtures.to_bits(right) == "1001"
@@ -103,7 +130,7 @@ def test_the_table_compares_with_the_first_row() -> None:
     }  # fmt: skip
     rows = {"labels": base, "masks": better}
     result = {"provenance": provenance, "rows": rows, "warnings": []}
-    text = mixtures.table({"mixtures-patients": result})
+    text = mixtures.render_mixtures({"mixtures-patients": result})
     _, _, p = metrics.mcnemar(mixtures.from_bits("110111"), mixtures.from_bits("100001"))
     assert f"; +3 -0 of 6 scans (p = {p:.2g} by scan) |" in text
     drawn = mixtures.draw_difference(
