@@ -67,7 +67,7 @@ class TumourMapHead(nn.Module):
 
 
 def enlarge(x: Tensor, side: int) -> Tensor:
-    """Return square maps (B, C, n, n) interpolated bilinearly to (B, C, side, side).
+    """Return square maps (B, C, n, n) interpolated bilinearly to (B, C, side, side), side >= n.
 
     As a product with one matrix for each axis: on a CPU the gradient of `F.interpolate` takes an
     eighth of a training step.

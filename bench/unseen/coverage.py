@@ -71,7 +71,15 @@ def _measure_source(pipeline: MedFedPure, part: ScanDataset, batch_size: int) ->
 
 
 def measure_site(log_odds: Tensor, novelty: Tensor | None, part: ScanDataset) -> dict[str, Any]:
-    """Measure the scans (N,) of a source but the `SITE_SCANS` that set its operating point."""
+    """Measure a source before and after its operating point is set without labels.
+
+    The `SITE_SCANS` that set it are left out of the figures.
+
+    Args:
+        log_odds: (N,) of a tumour.
+        novelty: (N,) out-of-distribution score; None: refused by confidence alone.
+        part: the N scans of the source.
+    """
     site = space_evenly(len(part), min(SITE_SCANS, len(part) // 2))
     rest = sorted(set(range(len(part))) - set(site))
     shift = find_shift(log_odds[site], PREVALENCE)
@@ -146,7 +154,7 @@ def table(results: md.Results) -> str:
 
 
 def render_site(first: list[str], row: md.Result) -> Iterator[list[str]]:
-    """Render a row for each place and score of `measure_site`; each begins with `first`."""
+    """Render what `measure_site` found: a row of cells for each operating point and score."""
     for place in ("before", "after"):
         for name, found in row[place].items():
             curve = map(md.percent, found["curve"])
@@ -154,7 +162,7 @@ def render_site(first: list[str], row: md.Result) -> Iterator[list[str]]:
 
 
 def render_table(first: list[str], lines: list[list[str]]) -> str:
-    """Render the table of such rows, whose first columns are named `first`."""
+    """Render a table of rows of `render_site`; `first` names their first columns."""
     shares = [f"{100 * share:.0f} % refused" for share in REFUSED]
     head = [*first, "site's operating point", "refused by", *shares]
     return md.table([*head, "gain at 20 %, points [95 %]"], lines)

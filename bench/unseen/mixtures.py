@@ -39,9 +39,12 @@ from train.calibration.calibrate import set_operating_point
 from train.data.dataset import ScanDataset
 from train.data.split import PROTOCOLS, read_manifest
 
-HELP = "mixtures of `train mixture` by source, clean and in the worst case, on the same scans"
+HELP = (
+    "mixtures of `train mixture` by source, clean, attacked, and where training left a source out"
+)
 FILE = "classifier.safetensors"
 SCOPE = "attacked"
+MIN_SCANS = 20  # of a source left out, half of which set its operating point
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -145,7 +148,7 @@ def measure_left_out(log_odds: Tensor, fold: ScanDataset) -> dict[str, Any]:
     found = {}
     for source, places in group_rows([fold.sources[i] for i in out]).items():
         rows = [out[i] for i in places]
-        if 0 < int(fold.labels[rows].sum()) < len(rows):
+        if len(rows) >= MIN_SCANS and 0 < int(fold.labels[rows].sum()) < len(rows):
             found[source] = measure_site(log_odds[rows], None, fold.pick(rows))
     return found
 
@@ -178,7 +181,7 @@ def render_left_out(results: md.Results) -> str:
         line
         for protocol, result in md.results_of(results, "mixtures", PROTOCOLS).items()
         for name, row in result["rows"].items()
-        for source, site in row["left_out"].items()
+        for source, site in row.get("left_out", {}).items()  # rows of earlier versions have none
         for line in render_site([protocol, name, f"{source}, {site['n']}"], site)
     ]
     return render_table(["protocol", "mixture", "source, scans"], lines)

@@ -45,10 +45,10 @@ def test_pooling_lies_between_mean_and_maximum() -> None:
     torch.testing.assert_close(pool_cells(torch.full((1, 9, 9), 0.7)), torch.tensor([0.7]))
 
 
-@pytest.mark.parametrize("n", [4, 7, 14, 28])
-def test_maps_are_enlarged_as_torch_does_it(n: int) -> None:
+@pytest.mark.parametrize(("n", "side"), [(4, 28), (7, 28), (14, 28), (28, 28), (5, 8)])
+def test_maps_are_enlarged_as_torch_does_it(n: int, side: int) -> None:
     x = torch.randn(2, 3, n, n, generator=torch.Generator().manual_seed(0))
-    torch.testing.assert_close(enlarge(x, 28), F.interpolate(x, (28, 28), mode="bilinear"))
+    torch.testing.assert_close(enlarge(x, side), F.interpolate(x, (side, side), mode="bilinear"))
 
 
 def test_the_answer_is_the_sum_of_both_parts() -> None:

@@ -202,6 +202,7 @@ def test_fingers_zoom_and_move(served: Served, browser: Any) -> None:
     page = context.new_page()
     page.goto(served.url)
     page.click("#sample-0")
+    wait_for_line(page, "Choose a scan, then press Analyse.")  # the opening's panels have gone
     page.wait_for_function(f"{PLACES}[0]")
     box = page.locator("[data-panel=original] canvas").bounding_box()
     x, y = box["x"] + box["width"] / 2, box["y"] + 100
