@@ -24,8 +24,9 @@ class Reading:
     tumour_probability_undefended: float
     tumour_probability: float
     can_judge: bool
-    tumour_area: float | None  # share of the head that the tumour map marks; None: no map
-    where: str  # in words
+    tumour_regions: int | None  # of the tumour map; None: no map, or it cannot judge
+    tumour_area: float | None  # share of the head that they cover; None with `tumour_regions`
+    where: str  # in words; empty with them
     ms: float
     seed: int
     scan_sha256: str
@@ -48,6 +49,6 @@ def read_levels(system: MedFedPure, levels: np.ndarray, seed: int) -> Reading | 
     return Reading(
         d.score_name, d.score, d.tau, d.flagged, d.t_star,
         d.tumour_probability_undefended, d.tumour_probability, d.can_judge,
-        found["tumour_area"], found["where"],
+        found["tumour_regions"], found["tumour_area"], found["where"],
         d.timings_ms["total"], d.seed, hash_levels(levels),
     )  # fmt: skip

@@ -8,6 +8,7 @@ from demo.batch.reading import Reading
 from demo.batch.worklist import Scan, Worklist
 from demo.rendering import wording
 from demo.rendering.html import render_placeholder
+from demo.rendering.tumour_map import OUTSIDE
 
 EMPTY_MESSAGE = "Drop several files here: each becomes a row, numbered in the order of arrival."
 HEADS = (
@@ -102,7 +103,9 @@ def format_area(result: Reading) -> str:
     """Return the share of the head that the tumour map marks; a dash without a map."""
     if result.tumour_area is None:
         return "\N{EN DASH}"
-    return wording.format_percent(result.tumour_area) if result.tumour_area else "none"
+    if not result.tumour_regions:
+        return "none"
+    return wording.format_percent(result.tumour_area) if result.tumour_area else OUTSIDE
 
 
 def format_defended(result: Reading) -> str:

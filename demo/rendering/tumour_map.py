@@ -15,6 +15,7 @@ from demo.rendering import wording
 
 STEPS = 200  # of a probability in the viewer; a multiple of the thresholds' steps
 THRESHOLDS = tuple(n / 20 for n in range(1, 20))  # that the viewer offers
+OUTSIDE = "outside the head"  # where all marked cells are, if they cover nothing of it
 MIDDLE = 0.08  # distance from the picture's middle up to which a place is in the middle
 
 
@@ -25,11 +26,15 @@ def describe_where(d: Diagnosis) -> str:
 
 
 def summarize_map(d: Diagnosis) -> dict[str, Any]:
-    """Return where a reading sees a tumour, and the share of the head that it marks, for JSON."""
+    """Return, for JSON, where a reading sees a tumour, and the number and area of its regions."""
     found = find_regions(d) if d.can_judge else None
     if found is None:
-        return {"where": "", "tumour_area": None}
-    return {"where": describe_regions(found, THRESHOLD), "tumour_area": found.head_share}
+        return {"where": "", "tumour_regions": None, "tumour_area": None}
+    return {
+        "where": describe_regions(found, THRESHOLD),
+        "tumour_regions": found.count,
+        "tumour_area": found.head_share,
+    }
 
 
 def list_cells(d: Diagnosis) -> list[list[float]]:
@@ -43,15 +48,16 @@ def list_cells(d: Diagnosis) -> list[list[float]]:
 def describe_regions(found: Regions, threshold: float) -> str:
     """Describe number, place and size of the regions, and the map's peak, in a sentence."""
     level, peak = f"{threshold * 100:.0f} %", wording.format_percent(found.peak)
-    highest = peak.replace(">", "more than")
+    highest = f"the highest is {peak.replace('>', 'above').replace('<', 'below')}"
     if not found.count:
-        return f"Nowhere above {level}; the highest is {peak}."
-    size = f"{wording.format_percent(found.head_share)} of the head, " if found.head_share else ""
-    place = f"{name_place(*found.place)} of the picture"
+        return f"Nowhere above {level}; {highest}."
+    place, size = f"{name_place(*found.place)} of the picture", OUTSIDE
+    if found.head_share:
+        size = f"{wording.format_percent(found.head_share)} of the head"
     if found.count == 1:
-        return f"One region above {level}: {place}, {size}up to {highest}."
-    together = f"together {size}" if size else ""
-    return f"{found.count} regions above {level}: the largest {place}, {together}up to {highest}."
+        return f"One region above {level}: {place}, {size}; {highest}."
+    together = f"{'together' if found.head_share else 'all'} {size}"
+    return f"{found.count} regions above {level}: the largest {place}, {together}; {highest}."
 
 
 def name_place(across: float, down: float) -> str:

@@ -43,8 +43,10 @@ The object holds exactly these keys:
   tumour map
 - where (string): where the tumour map sees a tumour, from a probability of .5 on, in words; empty
   where the network makes no map, and where it cannot judge
-- tumour_area (number or null): share of the head that the tumour map marks; null where `where` is
-  empty
+- tumour_regions (integer or null): number of regions that the tumour map marks; null where `where`
+  is empty
+- tumour_area (number or null): share of the head that they cover; 0 where all are outside the head;
+  null where `where` is empty
 - tumour_map (array): 56 rows of 56 probabilities of a tumour, one for each cell of 4 x 4 pixels,
   from the upper left corner; empty unless `with_map` asks for it
 - timings_ms (object): milliseconds of detect, purify, classify, total

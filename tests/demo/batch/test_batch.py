@@ -251,6 +251,19 @@ def test_the_tumour_map_has_its_columns(
     d = mapping_system.read(draw_phantom(1, True))
     assert line["where"] == describe_where(d) and line["where"] in html.replace("&gt;", ">")
     regions = find_regions(d)
-    assert regions is not None and float(line["tumour_area"]) == pytest.approx(regions.head_share)
+    assert regions is not None and line["tumour_regions"] == str(regions.count)
+    assert float(line["tumour_area"]) == pytest.approx(regions.head_share)
     html, line = found["none"]
-    assert line["where"] == line["tumour_area"] == "" and "<td>\N{EN DASH}<small></small>" in html
+    assert (
+        line["where"] == line["tumour_area"] == line["tumour_regions"] == ""
+        and "<td>\N{EN DASH}<small></small>" in html
+    )
+
+
+@pytest.mark.parametrize(
+    ("count", "area", "words"),
+    [(0, 0.0, "none"), (2, 0.0, "outside the head"), (1, 0.004, "< 1 %"), (1, 0.3, "30 %")],
+)
+def test_none_is_said_where_the_map_marks_no_region(count: int, area: float, words: str) -> None:
+    reading = Reading("fused", 0.0, 1.0, False, 20, 0.9, 0.9, True, count, area, "", 1.0, 0, "")
+    assert table.format_area(reading) == words

@@ -186,7 +186,7 @@ def test_the_tab_adapts_and_undoes(wide: MedFedPure, work: Worklist) -> None:
 
 
 def test_no_point_is_moved_while_too_few_are_read_again() -> None:
-    reading = Reading("fused", 0.0, 1.0, False, 20, 0.9, 0.9, True, None, "", 1.0, 0, "")
+    reading = Reading("fused", 0.0, 1.0, False, 20, 0.9, 0.9, True, None, None, "", 1.0, 0, "")
     assert site.find_shifts([reading] * (MIN_SCANS - 1), 0.5) == site.Shifts()
     odds = torch.full((MIN_SCANS,), 0.9, dtype=torch.float64).logit()
     assert site.find_shifts([reading] * MIN_SCANS, 0.5).defended == find_shift(odds, 0.5)

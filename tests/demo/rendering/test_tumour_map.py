@@ -17,21 +17,34 @@ from demo.rendering.tumour_map import (
     describe_regions,
     describe_where,
     name_place,
+    summarize_map,
 )
 
 
 def test_regions_in_words() -> None:
     one = Regions(1, 30, 0.02, 0.93, (0.2, 0.3))
     assert describe_regions(one, 0.5) == (
-        "One region above 50 %: upper left of the picture, 2 % of the head, up to 93 %."
+        "One region above 50 %: upper left of the picture, 2 % of the head; the highest is 93 %."
     )
     several = Regions(3, 60, 0.045, 0.999, (0.5, 0.9))
     assert describe_regions(several, 0.25) == (
         "3 regions above 25 %: the largest lower middle of the picture, "
-        "together 4 % of the head, up to more than 99 %."
+        "together 4 % of the head; the highest is above 99 %."
     )
     none = Regions(0, 0, 0.0, 0.12, (0.5, 0.5))
     assert describe_regions(none, 0.5) == "Nowhere above 50 %; the highest is 12 %."
+    assert describe_regions(replace(none, peak=0.002), 0.5).endswith("the highest is below 1 %.")
+
+
+def test_regions_outside_the_head_in_words() -> None:
+    one = Regions(1, 4, 0.0, 0.93, (0.02, 0.5))
+    assert describe_regions(one, 0.5) == (
+        "One region above 50 %: left of the picture, outside the head; the highest is 93 %."
+    )
+    assert describe_regions(replace(one, count=2), 0.5) == (
+        "2 regions above 50 %: the largest left of the picture, all outside the head; the highest "
+        "is 93 %."
+    )
 
 
 @pytest.mark.parametrize(
@@ -78,9 +91,21 @@ def test_without_a_map_or_judgement_nothing_is_located(mapped: Diagnosis) -> Non
     assert "cannot judge" in build_map_layers("clean", far)["clean_where"]
 
 
+def test_a_map_is_summarised_by_number_and_area_of_its_regions(mapped: Diagnosis) -> None:
+    cells = torch.zeros(56, 56)
+    found = summarize_map(replace(mapped, tumour_map=cells))
+    assert (found["tumour_regions"], found["tumour_area"]) == (0, 0.0)
+    cells[0, 0] = cells[0, 55] = 0.8  # corners, outside the head
+    found = summarize_map(replace(mapped, tumour_map=cells))
+    assert (found["tumour_regions"], found["tumour_area"]) == (2, 0.0)
+    assert "all outside the head" in found["where"]
+    far = replace(mapped, tumour_map=cells, novelty=mapped.novelty_limit + 1)
+    assert summarize_map(far) == {"where": "", "tumour_regions": None, "tumour_area": None}
+
+
 def test_where_a_real_reading_sees_it(mapped: Diagnosis) -> None:
     cells = torch.zeros(56, 56)
     cells[20:24, 40:44] = 0.8
     words = describe_where(replace(mapped, tumour_map=cells))
     assert words.startswith("One region above 50 %: upper right of the picture, ")
-    assert words.endswith("% of the head, up to 80 %.")
+    assert words.endswith("% of the head; the highest is 80 %.")

@@ -40,6 +40,7 @@ for number in range(1, 4):  # of a DICOM series, a NIfTI volume or a zip
 """
 TYPES = {
     "number": (int, float), "number or null": (int, float, type(None)), "integer": int,
+    "integer or null": (int, type(None)),
     "boolean": bool, "string": str, "object": dict, "array": list | tuple,
 }  # fmt: skip
 NUMBERS = ("tumour_probability", "tumour_probability_undefended", "score", "attention")
@@ -78,7 +79,8 @@ def test_the_description_is_the_output(tiny_system: MedFedPure, volume: bytes) -
     answer = read_once(tiny_system, decode_upload(volume), False, 0)
     schema = documented()
     assert sorted(answer) == sorted(schema)
-    assert answer["where"] == "" and answer["tumour_area"] is None  # its network makes no map
+    assert answer["where"] == ""  # its network makes no map
+    assert answer["tumour_area"] is None and answer["tumour_regions"] is None
     for key, kind in schema.items():
         assert isinstance(answer[key], TYPES[kind]), key
         assert isinstance(answer[key], bool) == (kind == "boolean"), key
@@ -92,7 +94,8 @@ def test_the_tumour_map_is_sent_on_request(mapping_system: MedFedPure, volume: b
     full = read_once(mapping_system, decode_upload(volume), False, 0, with_map=True)
     assert short["tumour_map"] == [] and short.keys() == full.keys()
     torch.testing.assert_close(torch.tensor(full["tumour_map"]), cells, atol=6e-4, rtol=0)
-    assert full["where"].startswith("Nowhere above 50 %") == (full["tumour_area"] == 0)
+    assert full["where"].startswith("Nowhere above 50 %") == (full["tumour_regions"] == 0)
+    assert ("% of the head" in full["where"]) == (full["tumour_area"] > 0)
     assert len(json.dumps(full["tumour_map"])) < 30_000
 
 
