@@ -10,6 +10,7 @@ from core.diagnosis import Diagnosis
 from demo.analysis.regions import find_regions
 
 NEIGHBOURS = 3  # slices whose mean decides: a tumour reaches through several, a mistake often not
+MAX_PASSED_OVER = 2  # slices within them: further apart, they would not be neighbours
 
 
 @dataclass(frozen=True)
@@ -41,26 +42,32 @@ class VolumeAnswer:
     """Answer for a volume, and the slices that it rests on."""
 
     tumour_probability: float
-    first: int  # slice, from 0
-    last: int
+    slices: tuple[int, ...]  # judged, from 0
+    apart: int  # judged slices too far from others for the rule
 
 
 def answer_volume(readings: Mapping[int, SliceReading | None]) -> VolumeAnswer | None:
     """Answer for a volume by its slices' readings; None without a slice that can be judged.
 
     The rule: the highest mean of the log-odds over `NEIGHBOURS` slices in a row, where slices that
-    cannot be judged are passed over. The mean over all slices would hide a tumour that fills few of
+    are blank or cannot be judged are passed over, at most `MAX_PASSED_OVER` of them. Where no
+    slices lie so near, fewer decide. The mean over all slices would hide a tumour that fills few of
     them.
     """
-    judged = [
-        (index, found.log_odds)
-        for index, found in sorted(readings.items())
-        if found is not None and found.can_judge
-    ]
+    judged = {n: r.log_odds for n, r in sorted(readings.items()) if r is not None and r.can_judge}
     if not judged:
         return None
-    width = min(NEIGHBOURS, len(judged))
-    windows = [judged[i : i + width] for i in range(len(judged) - width + 1)]
-    best = max(windows, key=lambda window: sum(value for _, value in window))
-    mean = sum(value for _, value in best) / width
-    return VolumeAnswer(1 / (1 + math.exp(-mean)), best[0][0], best[-1][0])
+    windows = _list_windows(tuple(judged))
+    best = max(windows, key=lambda window: sum(judged[n] for n in window))
+    mean = sum(judged[n] for n in best) / len(best)
+    return VolumeAnswer(1 / (1 + math.exp(-mean)), best, len(judged) - len(set().union(*windows)))
+
+
+def _list_windows(judged: tuple[int, ...]) -> list[tuple[int, ...]]:
+    """List the neighbours among judged slices, of the greatest width at which there are any."""
+    for width in range(NEIGHBOURS, 0, -1):
+        windows = [judged[i : i + width] for i in range(len(judged) - width + 1)]
+        near = [w for w in windows if w[-1] - w[0] < width + MAX_PASSED_OVER]
+        if near:
+            return near
+    return []

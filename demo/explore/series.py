@@ -50,9 +50,10 @@ class Series:
 
     def get_slider_value(self) -> dict[str, Any]:
         """Return the slice slider's value: number of slices, chosen slice, and readings."""
-        found = {n: r for n, r in sorted(self.readings.items()) if r is not None}
+        readings = dict(self.readings)  # a copy, as another thread may add to them
+        found = {n: r for n, r in sorted(readings.items()) if r is not None}
         judged = {n: r for n, r in found.items() if r.can_judge}
-        window = answer_volume(self.readings) if self.answer else None
+        answer = answer_volume(readings) if self.answer else None
         return {
             "key": self.key,
             "count": len(self.volume),
@@ -63,7 +64,7 @@ class Series:
             "tau": self.tau,
             "line": self.summary,
             "answer": self.answer,
-        } | ({"best": _find_surest(judged, window)} if window else {})
+        } | ({"best": _find_highest(judged, answer)} if answer else {})
 
     def describe(self) -> list[str]:
         """Describe the file's slices, one sentence per fact."""
@@ -84,10 +85,9 @@ class Series:
         return [*facts, *v.notes]
 
 
-def _find_surest(judged: Mapping[int, SliceReading], window: VolumeAnswer) -> int:
+def _find_highest(judged: Mapping[int, SliceReading], answer: VolumeAnswer) -> int:
     """Find the slice with the highest log-odds among those that a volume's answer rests on."""
-    inside = [n for n in judged if window.first <= n <= window.last]
-    return max(inside, key=lambda n: judged[n].log_odds)
+    return max(answer.slices, key=lambda n: judged[n].log_odds)
 
 
 def build_series(levels: np.ndarray) -> Series:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from core.pipeline import BATCH_SIZE, MedFedPure
 from core.scan import ScanError
-from demo.analysis.volume import NEIGHBOURS, SliceReading, answer_volume
+from demo.analysis.volume import MAX_PASSED_OVER, SliceReading, VolumeAnswer, answer_volume
 from demo.explore.series import Series
 from demo.rendering import wording
 
@@ -56,27 +56,41 @@ def read_slices(system: MedFedPure, series: Series) -> Iterator[None]:
 
 def describe_answer(series: Series) -> str:
     """Describe the answer for a volume, the slices that it rests on, and the rule."""
-    found = [r for r in series.readings.values() if r is not None]
+    readings = dict(series.readings)
+    found = [r for r in readings.values() if r is not None]
     judged = [r for r in found if r.can_judge]
-    answer = answer_volume(series.readings)
+    answer = answer_volume(readings)
     if answer is None:
         return "No slice can be judged, so that there is no answer for the volume."
     says = wording.name_class(answer.tumour_probability)
     confidence = wording.format_confidence(answer.tumour_probability)
-    slices, alone, rule = f"slice {answer.first + 1}", "", "the answer of the slice that is judged"
+    slices = f"slice{'s' * (len(answer.slices) > 1)} "
+    slices += wording.list_words([str(n + 1) for n in answer.slices])
+    alone = ""
     if len(judged) > 1:
-        slices = f"slices {answer.first + 1} to {answer.last + 1}"
         count = sum(r.log_odds >= 0 for r in judged)
         alone = f"; {count} of {len(judged)} slices say tumour by themselves"
-        rule = (
-            f"the highest mean of the log-odds over {min(NEIGHBOURS, len(judged))} slices in a row"
-        )
     refused = len(found) - len(judged)
     most = f" Most slices, {refused} of {len(found)}, cannot be judged."
     return (
         f"Answer for the volume, with defence: {says} {confidence} (by {slices}){alone}."
-        f"{most if refused > len(judged) else ''} The rule: {rule}; not measured on whole volumes."
+        f"{most if refused > len(judged) else ''} The rule: {_describe_rule(answer, len(judged))}; "
+        "not measured on whole volumes."
     )
+
+
+def _describe_rule(answer: VolumeAnswer, judged: int) -> str:
+    """Describe the rule of an answer, over as many slices as it rests on."""
+    if judged == 1:
+        return "the answer of the slice that is judged"
+    width = len(answer.slices)
+    if width == 1:
+        return "the highest log-odds of one slice, as no two that can be judged are neighbours"
+    rule = (
+        f"the highest mean of the log-odds over {width} slices in a row, where up to "
+        f"{MAX_PASSED_OVER} that are blank or cannot be judged are passed over"
+    )
+    return rule + (f" ({answer.apart} judged too far from others)" if answer.apart else "")
 
 
 def _describe_readings(series: Series, system: MedFedPure) -> str:

@@ -27,7 +27,7 @@ def sigmoid(value: float) -> float:
 def test_a_tumour_in_three_of_many_slices_is_the_answer() -> None:
     answer = answer_volume(make(*[-4.0] * 20, 2.0, 3.0, 1.0, *[-4.0] * 20))
     assert answer is not None
-    assert (answer.first, answer.last) == (20, 22)
+    assert answer.slices == (20, 21, 22) and answer.apart == 0
     assert answer.tumour_probability == pytest.approx(sigmoid(2.0))
 
 
@@ -42,8 +42,25 @@ def test_blank_and_unjudged_slices_are_passed_over() -> None:
     assert far is not None
     readings[2] = replace(far, can_judge=False)
     answer = answer_volume(readings)
-    assert answer is not None and (answer.first, answer.last) == (0, 4)
+    assert answer is not None and answer.slices == (0, 3, 4)
     assert answer.tumour_probability == pytest.approx(sigmoid(10 / 3))
+
+
+def test_three_slices_pass_over_two_and_no_more() -> None:
+    near = answer_volume(make(9.0, None, 9.0, None, 9.0, 0.0, 0.0))
+    assert near is not None and near.slices == (0, 2, 4)
+    far = answer_volume(make(9.0, None, None, None, 9.0, 9.0, None, 1.0, 1.0))
+    assert far is not None and far.slices == (4, 5, 7) and far.apart == 1
+    assert far.tumour_probability == pytest.approx(sigmoid(19 / 3))
+
+
+def test_where_no_three_slices_are_near_fewer_decide() -> None:
+    pair = answer_volume(make(5.0, None, None, None, 1.0, 2.0, None, None, None, 9.0))
+    assert pair is not None and pair.slices == (4, 5) and pair.apart == 2
+    assert pair.tumour_probability == pytest.approx(sigmoid(1.5))
+    alone = answer_volume(make(-2.0, None, None, None, -1.0))
+    assert alone is not None and alone.slices == (4,) and alone.apart == 0
+    assert alone.tumour_probability == pytest.approx(sigmoid(-1.0))
 
 
 def test_an_unjudged_slice_inside_a_tumour_does_not_hide_it() -> None:
@@ -59,7 +76,7 @@ def test_short_volumes_and_empty_ones() -> None:
     answer = answer_volume(make(1.0, 3.0))
     assert answer is not None and answer.tumour_probability == pytest.approx(sigmoid(2.0))
     alone = answer_volume(make(-1.0))
-    assert alone is not None and (alone.first, alone.last) == (0, 0)
+    assert alone is not None and alone.slices == (0,)
     assert answer_volume({}) is None and answer_volume(make(None)) is None
 
 
