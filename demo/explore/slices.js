@@ -85,9 +85,18 @@ function listMarked() {
   if (marked.length > 24) place.append(` and ${marked.length - 24} more`);
 }
 
+// Write a live region, which speaks whenever it is written, only where its words are new.
+function write(selector, words) {
+  const place = find(selector);
+  if (place.textContent !== words) place.textContent = words;
+}
+
 function writeAnswer({ answer = "", best }) {
-  const place = find(".ms-answer");
-  place.replaceChildren(answer);
+  const place = find(".ms-show"), said = JSON.stringify([answer, best]);
+  if (place.dataset.said === said) return;
+  place.dataset.said = said;
+  write(".ms-answer", answer);
+  place.replaceChildren();
   if (!answer || !Number.isInteger(best)) return;
   const button = Object.assign(document.createElement("button"), { type: "button", textContent: `Show slice ${best + 1}` });
   button.onclick = () => requestSlice(best);
@@ -108,7 +117,7 @@ function update() {
   }
   slider.max = Math.max(countSlices() - 1, 0);
   slider.value = wanted;
-  find(".ms-line").textContent = value.line ?? "";
+  write(".ms-line", value.line ?? "");
   writeAnswer(value);
   writeLabel();
   listMarked();
