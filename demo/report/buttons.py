@@ -15,7 +15,7 @@ class ReportButtons:
 
     def __init__(self, analysis: gr.State) -> None:
         with gr.Row(elem_id="report"):
-            pdf = gr.Button("Report (PDF, 2 pages)", size="sm", min_width=150, elem_id="report-pdf")
+            pdf = gr.Button("Report (PDF)", size="sm", min_width=150, elem_id="report-pdf")
             png = gr.Button("First page (PNG)", size="sm", min_width=150, elem_id="report-png")
             place = gr.HTML("", elem_id="report-file")
         attach_download(pdf, _make_pdf, [analysis], place)

@@ -21,6 +21,7 @@ DPI = 135  # of a page as PNG
 WIDTH, HEIGHT = 1116 / DPI, 1578 / DPI  # A4
 # of the content, in inches from the page's upper left corner; below it is the footer
 LEFT, RIGHT, TOP, BOTTOM = 0.6, 7.66, 1.3, 11.05
+MIN_FACTOR = 0.8  # of the distance between lines: closer, and letters would touch
 SIDE = 224 / DPI  # of a scan, in inches: one dot for each of its 224 pixels
 TEXT_COLOR = "#1b232c"
 MUTED_COLOR, BAR_COLOR, TRACK_COLOR, WARNING_COLOR, WARNING_FILL = (
@@ -54,7 +55,8 @@ class Page:
 
     def squeeze(self, start: float, bottom: float) -> None:
         """Draw lines and bars after `start` closer, so that those up to `bottom` fit the page."""
-        self.start, self.factor = start, min((BOTTOM - start) / (bottom - start), 1.0)
+        self.start = start
+        self.factor = min(max((BOTTOM - start) / (bottom - start), MIN_FACTOR), 1.0)
 
     def _place(self, top: float) -> float:
         return min(top, self.start) + max(top - self.start, 0.0) * self.factor
@@ -101,6 +103,11 @@ class Page:
             pixels = pixels[..., None].repeat(3, -1)
         axes.imshow(pixels, interpolation="none", aspect="auto")
         axes.set_axis_off()
+
+
+def can_fit(start: float, bottom: float) -> bool:
+    """Return True if lines after `start`, drawn closer, can be read and end on the page."""
+    return start + (bottom - start) * MIN_FACTOR <= BOTTOM
 
 
 def to_pdf(pages: Sequence[Page], title: str) -> bytes:

@@ -1,8 +1,12 @@
-"""PDF and PNG report of one analysis: a page of results, a page on how to repeat them."""
+"""PDF and PNG report of one analysis: a page of results, a page on how to repeat them.
+
+Results that do not fit the first page get a page between the two.
+"""
 
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,13 +21,15 @@ from demo.rendering.shares import describe_shares
 from demo.rendering.tumour_map import describe_where
 from demo.rendering.verdicts import collect_verdicts
 from demo.report import document
-from demo.report.page import LEFT, MUTED_COLOR, RIGHT, SIDE, TOP, Page, to_pdf, to_png
+from demo.report.page import LEFT, MUTED_COLOR, RIGHT, SIDE, TOP, Page, can_fit, to_pdf, to_png
 
 TITLE = "MedFedPure: one scan"
 NO_ADVICE = "not a diagnosis and no advice"
 MAX_MAP_LINE = 48  # of small text, in the column of the outputs with defence
 MAX_LINE = 105  # characters
 MAX_SMALL_LINE = 110  # of small text, right of the names
+GAP = 0.32  # inches above the title of a part
+FIGURE_TOP = TOP + 0.18
 COLUMN_WIDTH = 1.8  # inches from one picture to the next
 COLUMNS = ("Scan", "Perturbation", "MAE error map", "Purified, tumour map")
 LIMITS = (
@@ -35,10 +41,12 @@ LIMITS = (
     "may be wrong. The error map shows what the autoencoder could not predict, not disease. Scans "
     "are shown as the models saw them: 224 x 224 pixels, grey."
 )
+# draws a part of the words below a line, and returns its last line's top
+Part = Callable[[Page, float, Analysis], float]
 
 
 def render_pdf(a: Analysis) -> bytes:
-    """Return both pages as one PDF file."""
+    """Return the pages as one PDF file."""
     return to_pdf(draw_pages(a), TITLE)
 
 
@@ -56,33 +64,54 @@ def draw_pages(a: Analysis, *, is_alone: bool = False) -> list[Page]:
     """
     facts = document.build_document(a)
     made_at = f"Model output, made {facts['made_at']}{wording.describe_hospital(a.hospital)}"
-    count = 1 if is_alone else 2
-    drawn = [Page(TITLE, made_at, n + 1, count) for n in range(count)]
-    limits = "limits: in the PDF" if is_alone else "limits: page 2"
-    _draw_figure(drawn[0], a, f"{NO_ADVICE}; {limits}")
+    top = FIGURE_TOP + len(a.readings) * (SIDE + 0.32) + 0.3
+    bottoms = _measure_parts(a, top)
+    fitting = sum(can_fit(top, bottom) for bottom in bottoms)
+    is_full = fitting < len(PARTS)
+    count = 1 if is_alone else 2 + is_full
+    first, *others = [Page(TITLE, made_at, n + 1, count) for n in range(count)]
+    _draw_figure(first, a)
+    first.squeeze(top, bottoms[fitting - 1])
+    _draw_parts(first, top, a, PARTS[:fitting])
+    no_advice = f"{NO_ADVICE}; {_name_pages(count, is_full)}"
+    first.draw_text(RIGHT, top + GAP, no_advice, size=8, color=MUTED_COLOR, ha="right")
+    if is_full and not is_alone:
+        others[0].squeeze(TOP, TOP + bottoms[-1] - bottoms[fitting - 1])
+        _draw_parts(others[0], TOP - GAP, a, PARTS[fitting:])
     if not is_alone:
-        _draw_provenance(drawn[1], a, facts)
-    return drawn
+        _draw_provenance(others[-1], a, facts)
+    return [first, *others]
 
 
-def _draw_figure(page: Page, a: Analysis, no_advice: str) -> None:
+def _name_pages(count: int, is_full: bool) -> str:
+    """Name the pages of what the first page does not hold."""
+    if count == 1:
+        return f"limits{' and the rest' if is_full else ''}: in the PDF"
+    return f"{'the rest: page 2; ' if is_full else ''}limits: page {count}"
+
+
+def _draw_figure(page: Page, a: Analysis) -> None:
     for column, name in enumerate(_name_columns(a)):
         page.draw_text(LEFT + column * COLUMN_WIDTH, TOP, name, weight="bold")
-    top = TOP + 0.18
+    top = FIGURE_TOP
     for name, reading in a.readings:
         _draw_pictures(page, top, name, reading, a)
         top += SIDE + 0.32
     _draw_colour_bars(page, top + 0.02)
-    top += 0.4
-    page.squeeze(top, _draw_words(Page("", "", 1, 1), top, a, no_advice))
-    _draw_words(page, top, a, no_advice)
 
 
-def _draw_words(page: Page, top: float, a: Analysis, no_advice: str) -> float:
-    """Draw outputs, detector and mixture; return the last line's top."""
-    top = _draw_outputs(page, top + 0.22, a, no_advice)
-    top = _draw_detector(page, top + 0.2, a)
-    return _draw_mixture(page, top + 0.2, a)
+def _measure_parts(a: Analysis, top: float) -> list[float]:
+    """Return where each part of the words would end, drawn one below the other from `top` on."""
+    page, bottoms = Page("", "", 1, 1), []
+    for draw in PARTS:
+        top = draw(page, top, a)
+        bottoms.append(top)
+    return bottoms
+
+
+def _draw_parts(page: Page, top: float, a: Analysis, parts: Sequence[Part]) -> None:
+    for draw in parts:
+        top = draw(page, top, a)
 
 
 def _draw_pictures(page: Page, top: float, name: str, d: Diagnosis, a: Analysis) -> None:
@@ -137,9 +166,9 @@ def _draw_colour_bars(page: Page, top: float) -> None:
         )
 
 
-def _draw_outputs(page: Page, top: float, a: Analysis, no_advice: str) -> float:
+def _draw_outputs(page: Page, top: float, a: Analysis) -> float:
+    top += GAP
     page.draw_text(LEFT, top, "Final outputs of the models", size=11, weight="bold")
-    page.draw_text(RIGHT, top, no_advice, size=8, color=MUTED_COLOR, ha="right")
     x = (LEFT, LEFT + 1.5, LEFT + 4.3)
     top += 0.26
     page.draw_text(x[1], top, "Without defence", weight="bold")
@@ -158,17 +187,22 @@ def _draw_outputs(page: Page, top: float, a: Analysis, no_advice: str) -> float:
             page.draw_meter(at + 1.4, top, 1.1, tumour)
         where = describe_where(d)
         for n, line in enumerate(textwrap.wrap(f"Map: {where}" if where else "", MAX_MAP_LINE)):
-            top += 0.13 if n else 0.17
+            top += 0.135 if n else 0.17
             page.draw_text(x[2], top, line, size=7.5, color=MUTED_COLOR)
+    return top
+
+
+def _draw_verdicts(page: Page, top: float, a: Analysis) -> float:
     for tone, words in collect_verdicts(a):
         mark = {"good": "+", "bad": "!", "note": "-"}[tone]
         for line in textwrap.wrap(f"{mark}  {words}", MAX_LINE, subsequent_indent="   "):
             top += 0.22
             page.draw_text(LEFT, top, line)
-    return top + 0.15
+    return top
 
 
 def _draw_detector(page: Page, top: float, a: Analysis) -> float:
+    top += GAP
     page.draw_text(LEFT, top, "Attack detector", size=11, weight="bold")
     for name, d in a.readings:
         top += 0.24
@@ -183,10 +217,11 @@ def _draw_detector(page: Page, top: float, a: Analysis) -> float:
         )
         top += 0.17
         page.draw_text(LEFT + 1.5, top, describe_reason(d), size=7.5, color=MUTED_COLOR)
-    return top + 0.12
+    return top
 
 
 def _draw_mixture(page: Page, top: float, a: Analysis) -> float:
+    top += GAP
     page.draw_text(
         LEFT, top, "Experts of the mixture: shares of the output", size=11, weight="bold"
     )
@@ -198,6 +233,9 @@ def _draw_mixture(page: Page, top: float, a: Analysis) -> float:
             top += 0.15 if n else 0.0
             page.draw_text(LEFT + 1.2, top, line, size=7.5, color=MUTED_COLOR)
     return top
+
+
+PARTS: tuple[Part, ...] = (_draw_outputs, _draw_verdicts, _draw_detector, _draw_mixture)
 
 
 def _draw_provenance(page: Page, a: Analysis, facts: dict[str, Any]) -> None:

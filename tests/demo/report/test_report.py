@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import base64
 import io
+import itertools
 import json
 import sys
 from dataclasses import replace
@@ -33,7 +34,7 @@ from demo.rendering.tumour_map import describe_where
 from demo.report import document, pdf
 from demo.report.buttons import NO_ANALYSIS_MESSAGE, _make_pdf, _make_png
 from demo.report.download import GeneratedFile
-from demo.report.page import DPI, LEFT, RIGHT, SIDE, TOP, Page
+from demo.report.page import DPI, LEFT, MIN_FACTOR, RIGHT, SIDE, TOP, Page
 from tests.small_system import write_weights
 
 
@@ -253,29 +254,67 @@ def test_the_tumour_map_is_reported(mapping_system: MedFedPure, scan: Tensor) ->
     assert (drawn[:60, :, 0] == to_uint8(d.purified)[0][:60]).all()
 
 
-def test_a_full_first_page_ends_above_its_footer(mapping_system: MedFedPure, scan: Tensor) -> None:
-    done = run_analysis(mapping_system, scan, steps=2)
-    assert done.clean is not None and done.attacked is not None
+def crowd(done: Analysis, doubts: int) -> Analysis:
+    """Return an analysis with long words on its maps, and doubts of two lines each."""
     cells = torch.zeros(56, 56)
     cells[10:20, 10:20] = cells[30:34, 40:44] = 0.995
-    both = {
+    both: Any = {
         name: replace(d, tumour_map=cells, novelty=0.0, novelty_limit=1.0)
         for name, d in done.readings
     }
-    doubts = tuple(f"{start} {'and it goes on ' * 9}to its end." for start in ("One", "Two"))
-    page = pdf.draw_pages(replace(done, doubts=doubts, **both))[0]
-    page.figure.savefig(io.BytesIO(), format="png", dpi=DPI)
-    tops = {t.get_text(): t.get_window_extent(dpi=DPI) for t in page.figure.findobj(Text)}
-    notices = [t for t in page.figure.findobj(Text) if t.get_text() == wording.RESEARCH]
-    footer = min(t.get_window_extent(dpi=DPI).y1 for t in notices) + 4 / 72 * DPI  # its frame
-    last = "experts'"  # where the last line, of the shares, begins
-    assert any(text.startswith(last) or last in text for text in tops)
-    above = [box.y0 for box in tops.values() if box.height and box.y1 > footer + 4]
-    assert min(above) >= footer
+    said = tuple(f"Doubt {n}: {'and it goes on ' * 9}to its end." for n in range(doubts))
+    return replace(done, doubts=said, **both)
+
+
+def check_layout(page: Page) -> None:
+    """Check that no two texts overlap, and that all but the footer's own end above it."""
+    page.figure.savefig(io.BytesIO(), format="png", dpi=DPI)  # measures the letters
+    held = [
+        (t.get_text(), t.get_window_extent(dpi=DPI))
+        for t in page.figure.findobj(Text)
+        if t.get_text()
+    ]
+    assert all(box.x0 >= 0 and box.x1 <= RIGHT * DPI + 2 for _, box in held)
+    footer = min((box for text, box in held if text == wording.RESEARCH), key=lambda box: box.y1)
+    own = [text for text, box in held if box.y0 < footer.y1 + 4 / 72 * DPI]  # its frame
+    assert len(own) == 2 and own[0] == wording.RESEARCH and own[1].startswith("MedFedPure, page")
+    for (one, a), (other, b) in itertools.combinations(held, 2):
+        across = min(a.x1, b.x1) - max(a.x0, b.x0)
+        down = min(a.y1, b.y1) - max(a.y0, b.y0)
+        assert across <= 0 or down <= 0, (one, other)
+
+
+def test_a_crowded_first_page_is_drawn_closer(mapping_system: MedFedPure, scan: Tensor) -> None:
+    done = crowd(run_analysis(mapping_system, scan, steps=2), 2)
+    page, _ = pdf.draw_pages(done)
+    assert MIN_FACTOR <= page.factor < 1
+    check_layout(page)
+    assert done.attacked is not None
+    last = " ".join(describe_shares(done.attacked, done.sides).split()[-9:])
+    assert last in " ".join(words(page))
     held = [t for t in page.figure.findobj(Text) if t.get_text().startswith("Map: ")]
     (column,) = (t for t in page.figure.findobj(Text) if t.get_text() == "With defence")
     assert {t.get_position()[0] for t in held} == {column.get_position()[0]} and len(held) == 2
-    assert max(box.x1 for box in tops.values()) <= RIGHT * DPI + 2
+
+
+@pytest.mark.parametrize("doubts", [6, 12])
+def test_what_does_not_fit_the_first_page_gets_one_of_its_own(
+    mapping_system: MedFedPure, scan: Tensor, doubts: int
+) -> None:
+    done = crowd(run_analysis(mapping_system, scan, steps=2), doubts)
+    first, second, third = pdf.draw_pages(done)
+    for page in (first, second):
+        assert page.factor >= MIN_FACTOR
+        check_layout(page)
+    titles = ("Final outputs of the models", "Attack detector", "Experts of the mixture: shares")
+    on = [[any(t.startswith(title) for t in words(p)) for title in titles] for p in (first, second)]
+    assert on[0][0] and on[1][2] and all(a != b for a, b in zip(*on, strict=True))
+    both = " ".join(words(first) + words(second))
+    assert all(both.count(doubt.split(":")[0] + ":") == 1 for doubt in done.doubts)
+    assert f"{pdf.NO_ADVICE}; the rest: page 2; limits: page 3" in words(first)
+    assert "Limits" in words(third) and "MedFedPure, page 3 of 3" in words(third)
+    (alone,) = pdf.draw_pages(done, is_alone=True)
+    assert f"{pdf.NO_ADVICE}; limits and the rest: in the PDF" in words(alone)
 
 
 def test_the_png_names_no_page_that_it_lacks(done: Analysis) -> None:
