@@ -47,7 +47,7 @@ def describe_shares(d: Diagnosis, sides: Sequence[int]) -> str:
     for sign, one, several in (
         (1, "speaks for a tumour", "speak for a tumour"),
         (-1, "speaks against", "speak against"),
-        (0, "adds nothing", "add nothing"),
+        (0, "adds less than 0.01", "add less than 0.01 each"),
     ):
         these = [
             f"{name_expert(k, sides)} with {share:+.2f}" if sign else name_expert(k, sides)

@@ -46,13 +46,16 @@ def test_a_share_of_zero_is_on_no_side_and_a_sum_of_zero_has_no_sign(mapped: Dia
     said = describe_shares(d, SIDES)
     assert said.startswith(
         "Expert 1 (fine detail) with +0.30 speaks for a tumour; expert 2 (shape) with -0.40 speaks "
-        "against; expert 3 (rough layout) adds nothing; the operating point adds +0.10. Together: "
-        "log-odds +0.00, a tumour probability of 50 %. Of the experts' -0.10, -0.10 come from"
+        "against; expert 3 (rough layout) adds less than 0.01; the operating point adds +0.10. "
+        "Together: log-odds +0.00, a tumour probability of 50 %. Of the experts' -0.10, -0.10 come "
+        "from"
     )
     assert "+0.00: 50 % tumour" in render_shares([("Clean scan", d)], SIDES)
     none = describe_shares(set_shares(mapped, [0.0, 0.0, 0.0], 0.5, 0.0), SIDES)
-    assert "expert 3 (rough layout) add nothing; the operating point adds +0.50" in none
+    assert "expert 3 (rough layout) add less than 0.01 each; the operating point adds" in none
     assert "speak" not in none
+    little = describe_shares(set_shares(mapped, [0.004, 0.3, -0.4], 0.1, 0.0), SIDES)
+    assert "expert 1 (fine detail) adds less than 0.01; the operating point adds +0.10" in little
 
 
 @pytest.mark.parametrize("seed", range(20))
