@@ -15,7 +15,7 @@ def label_regions(inside: Tensor) -> Tensor:
     enough.
     """
     height, width = inside.shape[1:]
-    numbers = torch.arange(1, height * width + 1).view(height, width)
+    numbers = torch.arange(1, height * width + 1, device=inside.device).view(height, width)
     given = F.pad((numbers * inside).flatten(1), (1, 0))  # by number; 0 leads to 0
     while True:
         further = given.gather(1, given)[:, 1:].view_as(inside)

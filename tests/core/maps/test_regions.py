@@ -31,6 +31,12 @@ def test_each_region_has_the_number_of_its_last_cell() -> None:
     assert label_regions(inside).tolist() == expected
 
 
+def test_numbers_are_made_on_the_device_of_the_maps() -> None:
+    inside = torch.tensor([[[1, 0, 0, 1]]]).bool()
+    with torch.device("meta"):  # where tensors are made that name no device
+        assert label_regions(inside).tolist() == [[[1, 0, 0, 4]]]
+
+
 @pytest.mark.parametrize("share", [0.1, 0.3, 0.45, 0.7])
 def test_regions_are_those_of_a_fill_of_one_cell_a_step(share: float) -> None:
     inside = torch.rand(20, 24, 31, generator=torch.Generator().manual_seed(0)) < share
