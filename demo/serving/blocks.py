@@ -10,7 +10,8 @@ import gradio as gr
 class OpenBlocks(gr.Blocks):
     """Blocks whose public endpoints take the default of each input that a call leaves out.
 
-    Gradio refuses such calls by plain HTTP: an input more would break every program that calls.
+    Gradio refuses such calls by plain HTTP; one more input would break every program that calls the
+    endpoint.
     """
 
     async def preprocess_data(
