@@ -14,12 +14,13 @@ import torch
 
 from core.checkpoint import WEIGHTS, WeightsError
 from core.scan import NotAnMRIError, ScanError, read_scan, to_uint8
-from core.site.operating_point import SiteError
+from core.site.operating_point import GRID, TOLERANCE, SiteError
 from core.weights import load
-from train.calibration.site import ASSUMED, SiteFigures, adapt, check_free, write_site
+from train.calibration.site import ASSUMED, Answers, SiteFigures, adapt, check_free, write_site
 from train.data.dataset import space_evenly
 
 MAX_SCANS = 1000  # more set no better operating point
+POINTS = round(100 * TOLERANCE)  # that a share of answers may differ from the prevalence
 PREVALENCE_RANGE = (0.05, 0.95)
 
 
@@ -101,8 +102,9 @@ def describe(figures: SiteFigures, found: Folder) -> str:
         f"answers 'tumour' before: {figures.tumours_before} of {n}",
     ]
     lines += [
-        f"answers 'tumour' if {100 * a.prevalence:.0f} % have one (to a tenth): {a.tumours} of {n} "
-        f"(log-odds {a.shift:+.2f}){', as written' if a is taken else ''}"
+        f"answers 'tumour' if {100 * a.prevalence:.0f} % have one, give or take {POINTS} points: "
+        f"{a.tumours} of {n}{_describe_miss(a, n)} (log-odds {a.shift:+.2f})"
+        f"{', as written' if a is taken else ''}"
         for a in figures.answers
     ]
     if figures.doubt:
@@ -114,13 +116,20 @@ def describe(figures: SiteFigures, found: Folder) -> str:
     return "\n".join(lines)
 
 
+def _describe_miss(answers: Answers, n: int) -> str:
+    """Describe that the share is not near the prevalence; empty where it is."""
+    is_near = abs(answers.tumours / n - answers.prevalence) <= TOLERANCE + 1e-9
+    return "" if is_near else f", missed, as no step of {GRID} keeps to it"
+
+
 def _build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m train calibrate-site",
         description="Set a hospital's operating point and detector threshold for a new site from "
         "50 or more of its own scans, without labels, and write them as one more hospital. The "
-        "log-odds of a tumour are shifted until the share of 'tumour' answers is within a tenth of "
-        "the prevalence.",
+        "log-odds of a tumour are shifted, in steps, by the least that brings the share of "
+        f"'tumour' answers within {POINTS} percentage points of the prevalence; where no step "
+        "does, the nearest is taken, and the output says so.",
     )
     parser.add_argument(
         "--scans", type=Path, required=True, metavar="DIR",

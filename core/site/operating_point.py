@@ -34,8 +34,11 @@ def find_shift(log_odds: Tensor, prevalence: float) -> float:
 
     The share is `prevalence` give or take `TOLERANCE`, of at least one scan and not of all. The
     crossing is the middle between two scans, rounded to `GRID`: to the nearest of the two steps
-    beside it that keeps the share, or to the nearest where neither does.
+    beside it that keeps the share, or to the nearest where neither does. Fewer than two scans have
+    no such share, and nothing is added.
     """
+    if len(log_odds) < 2:
+        return 0.0
     n, now = len(log_odds), int((log_odds >= 0).sum())
     least = max(math.ceil((prevalence - TOLERANCE) * n - 1e-9), 1)
     most = min(math.floor((prevalence + TOLERANCE) * n + 1e-9), n - 1)

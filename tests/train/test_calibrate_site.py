@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -18,7 +19,8 @@ from demo.phantom import draw_phantom
 from tests.small_system import write_weights
 from train import calibrate_site
 from train.__main__ import main
-from train.calibrate_site import read_folder
+from train.calibrate_site import Folder, describe, read_folder
+from train.calibration.site import Answers, SiteFigures
 
 COUNT = 52
 Run = Callable[..., int]
@@ -82,7 +84,7 @@ def test_a_site_is_written_and_described(run: Run, scans: Path, tmp_path: Path) 
         "1 files not readable"
     )
     assert f"answers 'tumour' before: {COUNT} of {COUNT}" in lines
-    line = r"if (\d\d) % have one \(to a tenth\): (\d+) of 52 .*?(, as written)?\n"
+    line = r"if (\d\d) % have one, give or take 10 points: (\d+) of 52 .*?(, as written)?\n"
     counts = re.findall(line, said)
     assert [(p, bool(written)) for p, _, written in counts] == [
         ("40", True), ("30", False), ("50", False), ("70", False)
@@ -94,6 +96,18 @@ def test_a_site_is_written_and_described(run: Run, scans: Path, tmp_path: Path) 
     site = load(tmp_path / "out", "cpu").info["site"]
     assert site["scans"] == COUNT and site["answers"][0]["prevalence"] == 0.4
     assert str(scans) not in str(site) and ".png" not in str(site)
+
+
+def test_a_share_that_no_step_keeps_is_said_to_be_missed() -> None:
+    answers = (Answers(0.4, -1.0, 30), Answers(0.3, -1.0, 20), Answers(0.5, 0.0, 20))
+    figures = SiteFigures(50, 0, 30, 1, 1, answers, 0.0, "")
+    lines = describe(figures, Folder(np.zeros((50, 1, 224, 224), np.uint8), 0, 0)).splitlines()
+    assert lines[3:6] == [
+        "answers 'tumour' if 40 % have one, give or take 10 points: 30 of 50, missed, as no step "
+        "of 0.05 keeps to it (log-odds -1.00), as written",
+        "answers 'tumour' if 30 % have one, give or take 10 points: 20 of 50 (log-odds -1.00)",
+        "answers 'tumour' if 50 % have one, give or take 10 points: 20 of 50 (log-odds +0.00)",
+    ]
 
 
 BAD = {

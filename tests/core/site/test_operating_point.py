@@ -95,6 +95,11 @@ def test_rounding_does_not_leave_what_is_assumed() -> None:
         assert int((log_odds + moved + shift >= 0).sum()) == above
 
 
+def test_fewer_than_two_scans_are_not_shifted() -> None:
+    for log_odds in ([], [3.0], [-3.0]):
+        assert find_shift(torch.tensor(log_odds), 0.5) == 0.0
+
+
 @torch.no_grad()
 def test_shares_of_the_log_odds_add_up_after_a_shift(tiny_system: MedFedPure) -> None:
     classifier = copy.deepcopy(tiny_system.classifier)
