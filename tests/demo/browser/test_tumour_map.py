@@ -23,6 +23,7 @@ from tests.demo.browser.browsing import (
     wait_for_line,
     wait_for_scan,
 )
+from tests.demo.browser.test_explore import slices
 from tools.screenshots import THEMES, set_theme
 
 pytestmark = [*NEEDS_BROWSER, pytest.mark.slow]
@@ -92,3 +93,44 @@ def test_map_over_the_scan(
     for theme in THEMES:
         set_theme(page, theme)
         assert find_violations(page) == []
+
+
+# list what the slider's live regions would speak
+WATCH_STATUS = """() => {
+  window.spoken = [];
+  const note = (records) => window.spoken.push(...records.map((r) => r.target.textContent));
+  const kinds = { childList: true, characterData: true, subtree: true };
+  const regions = document.querySelectorAll(".ms [role=status]");
+  if (regions.length !== 2) throw new Error("there should be two");
+  regions.forEach((region) => new MutationObserver(note).observe(region, kinds));
+}"""
+
+
+def test_the_answer_for_a_volume_is_spoken_once(
+    mapping: Served, visit: Callable[[str], Any]
+) -> None:
+    page = visit(mapping.url)
+    files = [
+        {"name": f"{n}.dcm", "mimeType": "application/dicom", "buffer": data}
+        for n, data in enumerate(slices(3)[0])
+    ]
+    page.set_input_files("#file input[type=file]", files)
+    page.wait_for_function("document.querySelector('.ms-at').innerText === '2 / 3'")
+    page.click("#scan-series")
+    page.wait_for_selector(".ms-answer >> text=Answer for the volume", timeout=120_000)
+    page.wait_for_selector(".ms-line >> text=3 of 3 slices read")
+    page.evaluate(WATCH_STATUS)
+    thumbnail = page.get_attribute("#scan img", "src")
+    page.focus(".mv")
+    page.keyboard.press("PageDown")
+    page.wait_for_function("old => document.querySelector('#scan img')?.src !== old", arg=thumbnail)
+    page.wait_for_function("document.querySelector('.ms-at').innerText === '3 / 3'")
+    page.evaluate("() => new Promise((done) => setTimeout(done, 300))")
+    assert page.evaluate("window.spoken") == []
+    assert page.locator("[role=status] button").count() == 0
+    button = page.locator(".ms-show button")
+    number = button.inner_text().removeprefix("Show slice ")
+    button.click()
+    page.wait_for_function(
+        "at => document.querySelector('.ms-at').innerText === at", arg=f"{number} / 3"
+    )
