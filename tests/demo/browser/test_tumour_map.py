@@ -115,7 +115,7 @@ def test_the_answer_for_a_volume_is_spoken_once(
         for n, data in enumerate(slices(3)[0])
     ]
     page.set_input_files("#file input[type=file]", files)
-    page.wait_for_function("document.querySelector('.ms-at').innerText === '2 / 3'")
+    page.wait_for_function("document.querySelector('.ms-at')?.innerText === '2 / 3'")
     page.click("#scan-series")
     page.wait_for_selector(".ms-answer >> text=Answer for the volume", timeout=120_000)
     page.wait_for_selector(".ms-line >> text=3 of 3 slices read")
