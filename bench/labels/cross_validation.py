@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from core.scan import from_uint8
+from core.scan import from_uint8, to_uint8
 from train import recipes
 from train.config import Preset
 from train.data.dataset import ScanDataset, batches
@@ -73,8 +73,7 @@ def shrink(data: ScanDataset, side: int) -> ScanDataset:
     parts = []
     for rows in batches(len(data), SHRUNK_AT_A_TIME):
         x = from_uint8(data.scans[rows.start : rows.stop])[:, None]
-        small = F.avg_pool2d(x, factor)[:, 0]
-        parts.append((small * 255).round().to(torch.uint8).numpy())
+        parts.append(to_uint8(F.avg_pool2d(x, factor)[:, 0]))
     return replace(data, scans=np.concatenate(parts))
 
 

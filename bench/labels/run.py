@@ -7,6 +7,7 @@ setting and no network that ships is chosen by it.
 from __future__ import annotations
 
 import argparse
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from bench.labels.cross_validation import Course, deal_units, read_part, shrink
 from bench.labels.disputes import MAX_PROBABILITY, calibrate_log_odds, find_disputed
 from bench.provenance import machine_facts
 from bench.result_file import ResultFile
+from bench.summaries import group_rows
 from core import metrics
 from train.config import read_preset
 from train.data.corpus import load_all
@@ -167,11 +169,10 @@ def list_disputed(data: ScanDataset, calibrated: Tensor, pairs: Pairs) -> dict[s
         })  # fmt: skip
     mean = calibrated.mean(0)
     sources = {}
-    for source in sorted(set(data.sources)):
-        rows = torch.tensor([s == source for s in data.sources])
+    for source, rows in group_rows(data.sources).items():
         y = data.labels[rows]
         right = ((mean[rows] >= 0) == (y == 1)).double().mean()
-        block = {"n": int(rows.sum()), "accuracy": float(right)}
+        block = {"n": len(rows), "accuracy": float(right)}
         if 0 < int(y.sum()) < len(y):
             block["auc"] = metrics.auroc(mean[rows], y)
         sources[source] = block
@@ -186,8 +187,7 @@ def list_disputed(data: ScanDataset, calibrated: Tensor, pairs: Pairs) -> dict[s
 
 def count_sources(items: Iterable[dict[str, Any]]) -> dict[str, int]:
     """Count listed scans by source."""
-    sources = [item["source"] for item in items]
-    return {source: sources.count(source) for source in sorted(set(sources))}
+    return dict(sorted(Counter(item["source"] for item in items).items()))
 
 
 def table(results: md.Results) -> str:

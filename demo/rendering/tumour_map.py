@@ -21,8 +21,8 @@ MIDDLE = 0.08  # distance from the picture's middle up to which a place is in th
 
 def describe_where(d: Diagnosis) -> str:
     """Describe where a reading sees a tumour; empty where it cannot judge or makes no map."""
-    found = find_regions(d) if d.can_judge else None
-    return "" if found is None else describe_regions(found, THRESHOLD)
+    where: str = summarize_map(d)["where"]
+    return where
 
 
 def summarize_map(d: Diagnosis) -> dict[str, Any]:
