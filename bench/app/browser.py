@@ -35,10 +35,10 @@ class Visitor:
     errors: list[str] = field(default_factory=list)  # of the page's scripts
     contexts: list[Any] = field(default_factory=list)  # one for each page
 
-    def open(self, url: str, width: int = 1280, height: int = 800) -> Any:
+    def open(self, url: str, width: int = 1280, height: int = 800, *, touch: bool = False) -> Any:
         """Opens a page in a context of its own, where the system prefers light."""
         context = self.browser.new_context(
-            viewport={"width": width, "height": height}, color_scheme="light"
+            viewport={"width": width, "height": height}, color_scheme="light", has_touch=touch
         )
         self.contexts.append(context)
         context.route(re.compile(r"^(?!data:|blob:)"), self._watch)

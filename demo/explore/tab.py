@@ -149,7 +149,10 @@ class ExploreTab:
         c.run.click(lambda: self._show_sections(None), None, below, **at_once)
         finished = analysis.then(self._show_sections, self.analysis, below, **at_once)
         self.hospitals.read_after(finished)
-        asked = [self.steps.search, self.certificate.event, self.hospitals.event]
+        asked = [
+            self.steps.search, self.certificate.event, self.hospitals.event,
+            *self._connect_opening(chosen),
+        ]  # fmt: skip
         both: dict[str, Any] = {"cancels": [analysis, scoring, *asked]}
         c.stop.click(
             self._stop,
@@ -182,18 +185,17 @@ class ExploreTab:
             taken.then(None, js=UNMARK_CHOOSING_JS, **PRIVATE)
         for control in c.result_inputs:
             control.input(None, None, None, js=MARK_STALE_JS, **PRIVATE)
-        self._connect_opening(chosen)
         c.norm.input(rescale, c.norm, [c.eps, c.alpha, c.eps_note], **at_once)
         c.kind.input(enable, c.kind, [c.norm, c.eps, c.alpha, c.steps], **at_once)
         c.eps.input(
             render_eps_note, [c.norm, c.eps], c.eps_note, trigger_mode="always_last", **at_once
         )
 
-    def _connect_opening(self, chosen: list[Any]) -> None:
-        """Show the finished example to each visitor who arrives."""
+    def _connect_opening(self, chosen: list[Any]) -> list[Any]:
+        """Show the finished example to each visitor who arrives; return the event, if any."""
         if self.opening is None or self.page is None:
-            return
-        self.page.load(self._open, [self.generation, self.token], chosen, **PRIVATE)
+            return []
+        return [self.page.load(self._open, [self.generation, self.token], chosen, **PRIVATE)]
 
     def _open(self, generation: RequestGeneration, token: str) -> Iterator[tuple[Any, ...]]:
         """Show the example's scan, then its finished analysis, unless the visitor was faster."""

@@ -197,16 +197,15 @@ def test_panels_move_together(served: Served, visit: Callable[[str], Any]) -> No
     assert page.locator(".mv-panel:visible").count() == 6
 
 
-def test_fingers_zoom_and_move(served: Served, browser: Any) -> None:
-    context = browser.new_context(viewport={"width": 1024, "height": 768}, has_touch=True)
-    page = context.new_page()
-    page.goto(served.url)
+def test_fingers_zoom_and_move(served: Served, visit: Callable[[str], Any]) -> None:
+    page = visit(served.url, 1024, 768, touch=True)
+    wait_for_line(page, "finished example")
     page.click("#sample-0")
     wait_for_line(page, "Choose a scan, then press Analyse.")  # the opening's panels have gone
     page.wait_for_function(f"{PLACES}[0]")
     box = page.locator("[data-panel=original] canvas").bounding_box()
     x, y = box["x"] + box["width"] / 2, box["y"] + 100
-    hand = context.new_cdp_session(page)
+    hand = page.context.new_cdp_session(page)
 
     def touch(kind: str, *points: tuple[float, float]) -> None:
         fingers = [{"x": px, "y": py, "id": n} for n, (px, py) in enumerate(points)]
@@ -229,7 +228,6 @@ def test_fingers_zoom_and_move(served: Served, browser: Any) -> None:
     touch("touchEnd")
     moved = place()
     assert (moved[0] - pinched[0], moved[2]) == (50, pinched[2])
-    context.close()
 
 
 def test_a_bad_file_gets_its_sentence(served: Served, visit: Callable[[str], Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import gradio as gr
@@ -9,10 +10,11 @@ import pytest
 
 from core.pipeline import MedFedPure
 from core.scan import to_uint8
+from demo import page
 from demo.analysis.attack import AttackSettings
 from demo.analysis.hospitals import HospitalReader
 from demo.examples import Example
-from demo.explore import analyse, opening
+from demo.explore import analyse, opening, tab
 from demo.explore.cancellation import RequestGeneration
 from demo.explore.opening import Opening
 from demo.explore.progress_strip import Stages
@@ -108,3 +110,21 @@ def test_every_hospital_reads_the_example_once_for_all(
         assert [at.hospital for at in elsewhere["attacked"]] == [1, 2]
     del system.info["hospital"]
     assert len(calls) == 2
+
+
+def test_whoever_takes_another_scan_ends_the_opening(
+    system: MedFedPure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def build() -> gr.Blocks:  # Gradio leaves a loop of its own open where none is running
+        return page.build({None: system}, SAMPLES)
+
+    monkeypatch.setattr(tab, "Opening", lambda *_: object())  # nothing is read here
+    events = asyncio.run(build()).fns
+    names = {number: getattr(event.fn, "__qualname__", "") for number, event in events.items()}
+    (opens,) = (number for number, name in names.items() if name == "ExploreTab._open")
+    enders = [event for event in events.values() if opens in event.cancels]
+    ends = {target for event in enders for target in event.targets}
+    # a late message of the opening would lay the example's pictures over the new scan
+    for handler in ("_make_example_handler.<locals>.take", "_receive", "_slide", "_clear", "_stop"):
+        found = [events[n].targets for n, name in names.items() if name == f"ExploreTab.{handler}"]
+        assert found and all(ends.issuperset(targets) for targets in found), handler
