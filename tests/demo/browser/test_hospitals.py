@@ -107,6 +107,7 @@ def test_stop_ends_the_readings_at_the_hospitals(
     assert rows.count() == 0
     open_settings(page)
     set_steps(page, 40)
+    page.locator("#aim label", has_text="the defence").click()  # lasts until it is stopped
     page.click("#analyse")
     wait_for_line(page, " of 40, ")
     page.click("#stop")
