@@ -3,8 +3,8 @@
 Runs where the folders are, one hospital after another, without a server. Each hospital calibrates
 on its own scans: temperatures and operating points, the detector's fusion, tau. The smoothed
 classifier is the same at all hospitals and is added where they have trained it. With --merge-norm
-all hospitals normalise by the statistics of all their scans together, which suits scans of other
-hospitals. With --recalibrate, exported weights are calibrated again.
+all hospitals normalise by their statistics together, in which each counts alike: it suits scans of
+other hospitals. With --recalibrate, exported weights are calibrated again.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from core.weights import PARTS, save_part, system_file_name
 from train.config import PresetError, list_presets
 from train.data.corpus import PROTOCOLS, Corpus, load_corpus
 from train.data.errors import DataError
-from train.data.partition import assign, list_rows, select_client_corpus
+from train.data.partition import select_client_corpus
 from train.data.sources import find_data_root
 from train.federated.client.batch_norm import merge_statistics
 from train.federated.client.hospital import Hospital
@@ -93,7 +93,7 @@ def export(
 ) -> None:
     """Write the clients' shared parts once, and client c's personal tensors as hospital c + 1.
 
-    With `merge_norm` the normalisation statistics are those of all clients' scans and shared.
+    With `merge_norm` the normalisation statistics are those of all clients together and shared.
 
     Raises:
         StateError: a client has not finished all phases.
@@ -101,7 +101,7 @@ def export(
     """
     out.mkdir(parents=True, exist_ok=True)
     log = Progress("export", out / "log.jsonl")
-    merged = _merge_norms(experiment, corpus, states) if merge_norm else {}
+    merged = _merge_norms(experiment, states) if merge_norm else {}
     shared = {f: n | set(merged.get(f, ())) for f, n in _list_shared(experiment).items()}
     for client in clients:
         own = corpus if whole else select_client_corpus(corpus, experiment.config.partition, client)
@@ -183,20 +183,16 @@ def _list_shared(experiment: Experiment) -> dict[str, set[str]]:
     return {FILES[e.phase]: set(e.select_shared(e.build_model())) for e in phases}
 
 
-def _merge_norms(
-    experiment: Experiment, corpus: Corpus, states: Path
-) -> dict[str, dict[str, Tensor]]:
-    """Return the merged normalisation statistics of each file, weighted by training scans."""
-    partition = experiment.config.partition
-    owners = assign(list_rows(corpus), partition)[: len(corpus.train)]
-    weights = [owners.count(client) for client in range(partition.num_clients)]
+def _merge_norms(experiment: Experiment, states: Path) -> dict[str, dict[str, Tensor]]:
+    """Return the normalisation statistics of each file, merged from all hospitals alike."""
     merged = {}
     for phase in list_phases(experiment.preset):
         own = replace(experiment, phase=phase)
         clients = [
-            ClientState(states, own, client).read_finished(own) for client in range(len(weights))
+            ClientState(states, own, client).read_finished(own)
+            for client in range(experiment.config.partition.num_clients)
         ]
-        if statistics := merge_statistics(clients, weights):
+        if statistics := merge_statistics(clients):
             merged[FILES[phase]] = statistics
     return merged
 
@@ -237,7 +233,7 @@ def _build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--merge-norm",
         action="store_true",
-        help="one normalisation for all hospitals, by the statistics of all their scans",
+        help="one normalisation for all hospitals, by the statistics of all of them, each alike",
     )
     parser.add_argument("--data", type=Path, help="data folder (default: MEDFEDPURE_DATA)")
     parser.add_argument("--cache", type=Path, default=Path(".cache"), help="default: .cache")

@@ -41,19 +41,15 @@ def measure_statistics(model: nn.Module, data: ScanDataset, device: torch.device
     model.train(was_training)
 
 
-def merge_statistics(
-    states: Sequence[Mapping[str, Tensor]], weights: Sequence[float]
-) -> dict[str, Tensor]:
-    """Return the statistics of all clients' scans together, from those of each.
+def merge_statistics(states: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """Return the statistics of as many scans of each client together, from those of each.
 
-    The mean is the weighted mean of the means; the variance is that of the mixture: the weighted
-    mean of v + m^2, less the square of the mean.
+    The mean is the mean of the clients' means m; the variance is that of the mixture: the mean of
+    v + m^2, less the square of the mean.
 
     Args:
         states: the clients' networks, by name of the tensor.
-        weights: of the clients, in any unit.
     """
-    shares = [weight / sum(weights) for weight in weights]
     merged = {}
     for name in states[0]:
         if name.split(".")[-1] != MEAN:
@@ -61,9 +57,8 @@ def merge_statistics(
         other = f"{name.removesuffix(MEAN)}{VARIANCE}"
         means = torch.stack([state[name].double() for state in states])
         squares = torch.stack([state[other].double() for state in states]) + means.square()
-        share = torch.tensor(shares, dtype=torch.float64)[:, None]
-        mean = (share * means).sum(0)
+        mean = means.mean(0)
         merged[name] = mean.to(states[0][name])
-        variance = (share * squares).sum(0) - mean.square()
+        variance = squares.mean(0) - mean.square()
         merged[other] = variance.clamp_min(0).to(states[0][other])
     return merged
