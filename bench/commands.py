@@ -23,7 +23,6 @@ from bench.federation import run as federation
 from bench.labels import run as labels
 from bench.markdown import Renderer
 from bench.report.headline import render_headline
-from bench.robustness import loso
 from bench.robustness import run as robustness
 from bench.unseen import coverage, mixtures
 from bench.unseen import run as unseen
@@ -37,7 +36,6 @@ MEASUREMENTS: dict[str, ModuleType] = {
     "gate": gate,
     "novelty": out_of_distribution,
     "certify": certificate,
-    "loso": loso,
     "unseen": unseen,
     "coverage": coverage,
     "mixtures": mixtures,

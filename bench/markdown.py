@@ -9,7 +9,7 @@ Result = dict[str, Any]
 Results = Mapping[str, Result]  # file stem -> content
 Renderer = Callable[[Results], str]
 
-PROTOCOLS = ("paper", "leak-free", "multi-source", "second-source")
+PROTOCOLS = ("paper", "patients")
 SUITE_NAMES = (*PROTOCOLS, *(f"full-{protocol}" for protocol in PROTOCOLS))  # of the full budget
 
 

@@ -23,8 +23,8 @@ from train.data.split import MANIFESTS, PROTOCOLS, read_manifest
 # options that decide no figure: rows computed under others may stand in the same file
 INDIFFERENT = {
     "command", "weights", "data", "batch_size", "threads", "workers", "device", "cache",
-    "manifests", "out", "fresh", "rows", "no_app", "weights_leak_free", "weights_second_source",
-    "methods", "runs", "personal_preset", "forget_changed", "eps", "against", "odd_only",
+    "manifests", "out", "fresh", "rows", "no_app", "methods", "runs", "personal_preset",
+    "forget_changed", "eps", "against", "odd_only",
 }  # fmt: skip
 
 
@@ -38,7 +38,7 @@ MORE: dict[str, dict[str, Any]] = {
 def add_system(parser: argparse.ArgumentParser, *more: str) -> None:
     """Adds the split, the weights trained on it, and its scans; `more` are names of MORE."""
     add = parser.add_argument
-    add("--protocol", default="multi-source", choices=list(PROTOCOLS), help="split to test on")
+    add("--protocol", default="patients", choices=list(PROTOCOLS), help="split to test on")
     add("--weights", type=Path, default=WEIGHTS, help="folder of weights trained on that split")
     add_scans(parser, *more)
 
@@ -116,13 +116,11 @@ def open_system(args: argparse.Namespace, hospital: int | None = None) -> OpenSy
     return OpenSystem(pipeline, {**identity, "weights": facts.pop("sha256")}, facts)
 
 
-def open_fold(
-    args: argparse.Namespace, protocol: str | None = None, name: str | None = None
-) -> ScanDataset:
+def open_fold(args: argparse.Namespace, name: str | None = None) -> ScanDataset:
     """Loads the fold that is measured: the test fold unless `name` or `--fold` says another."""
     name = name or str(getattr(args, "fold", "test"))
     places = {"cache": args.cache, "manifests": args.manifests}
-    return load_fold(protocol or args.protocol, name, root_of(args), limit=args.limit, **places)
+    return load_fold(args.protocol, name, root_of(args), limit=args.limit, **places)
 
 
 def open_validation(args: argparse.Namespace) -> ScanDataset:

@@ -111,6 +111,6 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for i, (r, d) in enumerate(zip(records, digests, strict=True))
     ]
     (root / "manifests").mkdir()
-    text = Manifest("leak-free", tuple(entries)).to_csv()
-    (root / "manifests" / "leak-free.csv").write_text(text, encoding="utf-8")
+    text = Manifest("paper", tuple(entries)).to_csv()
+    (root / "manifests" / "paper.csv").write_text(text, encoding="utf-8")
     return root

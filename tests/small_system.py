@@ -28,5 +28,5 @@ def write_weights(system: MedFedPure, folder: Path) -> None:
         save_part(system.get_submodule(place), folder, name, {}, "split")
     save_system_file(system, folder, "split")
     checkpoint.write_manifest(
-        folder, [*PARTS, SYSTEM], preset="tiny", protocol="multi-source", commit="none"
+        folder, [*PARTS, SYSTEM], preset="tiny", protocol="patients", commit="none"
     )

@@ -51,7 +51,7 @@ def _build_parser() -> argparse.ArgumentParser:
     add("--data", type=Path, help="folder of the data sets (or set MEDFEDPURE_DATA)")
     add(
         "--protocol",
-        default="multi-source",
+        default="patients",
         choices=list(PROTOCOLS),
         help="split of the training scans",
     )

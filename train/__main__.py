@@ -62,9 +62,6 @@ PROTOCOL_HELP = {
     "without-brain-tumor-mri": "patients; the same of the brain-tumour collection",
     "without-tcga-lgg": "patients; the same of TCGA-LGG",
     "paper": "Br35H, random 2,400/600 as published; near-duplicates in several folds",
-    "leak-free": "Br35H, by groups of near-duplicates",
-    "multi-source": "Br35H and the brain-tumour collection, by group; patients in several folds",
-    "second-source": "the brain-tumour collection alone, by group; patients in several folds",
     "cifar10": "CIFAR-10, official files or JPEG; needs --preset cifar10-paper",
     "folder": "any folder with a folder of pictures per class, by group",
 }
@@ -126,10 +123,10 @@ def _build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--protocol",
-        default="multi-source",
+        default="patients",
         choices=PROTOCOLS,
         metavar="NAME",
-        help="data set and split, see below (default: multi-source)",
+        help="data set and split, see below (default: patients)",
     )
     parser.add_argument(
         "--sources",
@@ -225,7 +222,7 @@ def _write_manifests(root: Path, cache: Path) -> int:
     split.MANIFESTS.mkdir(exist_ok=True)
     lines = [",".join(pair) for pair in find_crossing(patients, pairs)]
     (split.MANIFESTS / split.PAIRS).write_text("\n".join([*lines, ""]), encoding="utf-8")
-    for manifest in (*split.build_manifests(records, digests, scans), patients):
+    for manifest in (split.build_paper(records, digests, scans), patients):
         path = split.MANIFESTS / f"{manifest.protocol}.csv"
         path.write_text(manifest.to_csv(), encoding="utf-8")
         print(f"{manifest.protocol}: {len(manifest.entries)} scans, sha256 {manifest.sha256[:12]}")

@@ -90,10 +90,8 @@ def main(argv: list[str]) -> int:
         prog="python -m train partition",
         description="Deal a protocol's scans to a preset's clients and draw each client's share.",
     )
-    parser.add_argument(
-        "--preset", default="federated", metavar="NAME", help=", ".join(list_presets())
-    )
-    parser.add_argument("--protocol", default="multi-source", choices=PROTOCOLS)
+    parser.add_argument("--preset", default="sites", metavar="NAME", help=", ".join(list_presets()))
+    parser.add_argument("--protocol", default="patients", choices=PROTOCOLS)
     parser.add_argument("--kind", choices=KINDS, help="instead of the preset's")
     parser.add_argument("--data", type=Path, help="needed only for cifar10 and folder")
     parser.add_argument("--cache", type=Path, default=Path(".cache"))
@@ -129,7 +127,6 @@ def _describe(config: PartitionConfig) -> str:
     kind = {
         "iid": "same mix everywhere",
         "dirichlet": f"Dirichlet({config.concentration:g})",
-        "source": "by source",
         "site": "by site",
     }[config.kind]
     shift = ", scanners differ" if config.scanner.is_on else ""

@@ -48,7 +48,6 @@ class Votes(NamedTuple):
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Adds the options of the command."""
     options.add_system(parser, "--batch-size", "--fold")
-    parser.set_defaults(protocol="patients")
 
 
 def run(args: argparse.Namespace) -> None:

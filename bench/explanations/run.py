@@ -43,7 +43,7 @@ __all__ = ["HELP", "TABLES", "add_options", "run"]
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Adds the options of the command."""
     options.add_system(parser, "--batch-size", "--val-limit", "--fold")
-    parser.set_defaults(protocol="patients", val_limit=600)
+    parser.set_defaults(val_limit=600)
     add = parser.add_argument
     add("--attacked", type=int, default=150,
         help="largest number of scans of each source that are attacked, evenly spaced; their "

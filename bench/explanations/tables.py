@@ -123,43 +123,6 @@ def render_lesions(results: md.Results) -> str:
     return md.table([*head, "perturbation energy removed, %, median / 10th percentile", "n"], lines)
 
 
-def render_looks(results: md.Results) -> str:
-    """Render the earlier measurement `looks`, whose result files have no other reader."""
-    lines, notes = [], []
-    for protocol, result in md.results_of(results, "looks", md.PROTOCOLS).items():
-        kept, where, paint = (result["rows"][n] for n in ("lesions", "pointing", "painting"))
-        for name, key in (
-            ("lesion contrast kept", "contrast_kept"),
-            ("perturbation energy removed from the same scans", "energy_removed"),
-        ):
-            found = kept[key]
-            values = f"{md.percent(found['median'])} / {md.percent(found['tenth'])}"
-            lines.append([protocol, f"{name}, %, median / 10th percentile", values, str(kept["n"])])
-        inside, chance = md.percent(where["energy_inside"]), md.percent(where["by_chance"])
-        pointing = f"{md.accuracy(where['pointing'])} ({chance})"
-        lines += [
-            [protocol, "Grad-CAM's highest point in the outline (by chance), %", pointing, ""],
-            [protocol, "its energy in the outline (by chance), %", f"{inside} ({chance})",
-             str(where["n"])],
-        ]  # fmt: skip
-        for name, title in (
-            ("tumour", "tumour occluded by the other side: the probability falls, %"),
-            ("elsewhere", "control patch occluded elsewhere: it falls, %"),
-        ):
-            lines.append([protocol, title, md.accuracy(paint[name]), str(paint[name]["n"])])
-        notes.append(
-            f"{protocol}: of {paint['found']} tumours that are found, "
-            f"{paint['across_the_midline']} reach across the midline, where the other side is "
-            f"tumour too, and {paint['without_room']} leave no room for a control patch: none of "
-            "these is occluded."
-        )
-    head = ["protocol", "outlined tumours of the test fold", "", "n"]
-    return (
-        f"{md.table(head, lines)}\n\nA fall is one of .1 or more. By chance: the outline's share "
-        f"of the brain. {' '.join(notes)} {md.source(result)}"
-    )
-
-
 def _measured(results: md.Results) -> Iterator[tuple[str, md.Result]]:
     yield from md.results_of(results, "explanations", tuple(PROTOCOLS)).items()
 
@@ -216,5 +179,4 @@ TABLES: dict[str, md.Renderer] = {
     "explanations-deletion": render_deletion,
     "explanations-paired": render_paired,
     "explanations-lesions": render_lesions,
-    "looks": render_looks,
 }

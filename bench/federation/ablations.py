@@ -84,18 +84,18 @@ def measure_batch_norm(fixture: FederationFixture) -> Figures:
 def measure_personal_attention(
     fixture: FederationFixture, preset: str = PRESET, count: int = SEED_COUNT
 ) -> Figures:
-    """Compares personal with averaged attention, with hospitals of one source each."""
+    """Compares personal with averaged attention, at hospitals by site."""
     found: dict[str, Any] = {}
     seeds = range(fixture.seed, fixture.seed + count)
     for name, methods in (("personal", []), ("shared", ["all-shared"])):
         build = partial(
-            fixture.with_runs(fixture.places.runs / "learning").build, "by-source", *methods,
+            fixture.with_runs(fixture.places.runs / "learning").build, "by-site", *methods,
             protocol=fixture.learning, preset=preset,
         )  # fmt: skip
         found[name] = [_test(build(seed=seed)) for seed in seeds]
     return {
         "meaning": "clean accuracy of each client's own model: its attention its own, or averaged "
-        "with the rest; by source, mean over seeds and clients; interval: clients drawn with "
+        "with the rest; by site, mean over seeds and clients; interval: clients drawn with "
         "replacement, each with all its seeds",
         "must": "",
         "met": None,

@@ -105,7 +105,7 @@ TABLES = {
         {"pFedDef": (68.64, 14.28), "MedFedPure": (88.11, 77.98)},
     ),
     "2-br35h": Table(
-        "Br35H", "leak-free", "ResNet-18", {"reduced": "br35h-reduced", "paper": "paper"}, (),
+        "Br35H", "paper", "ResNet-18", {"reduced": "br35h-reduced", "paper": "paper"}, (),
         {"reduced": "one-expert-112", "paper": "one-expert-224"},
         (CLEAN, TABLE_ATTACKS["table-2-br35h"], _build_a3_lite(0.015, 0.0025)),
         {"pFedDef": (98.33, 49.50), "MedFedPure": (97.67, 87.33)},

@@ -50,8 +50,8 @@ SYSTEMS = ("defence", "trained-mixture", "undefended")
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Adds the options of the command."""
     add = parser.add_argument
-    add("--protocol", default="multi-source", choices=list(SPLITS), help="split to test on")
-    add("--preset", default="federated", help="preset of the federation: partition of the scans")
+    add("--protocol", default="patients", choices=list(SPLITS), help="split to test on")
+    add("--preset", default="sites", help="preset of the federation: partition of the scans")
     add("--weights", type=Path, default=WEIGHTS, help="folder of the federation's weights")
     add("--pooled", type=Path, required=True, help="folder of weights trained on pooled scans")
     add("--limit", type=int, default=0, help="largest number of test scans a hospital; 0: all")

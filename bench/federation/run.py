@@ -30,7 +30,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--rows", type=options.parse_names, metavar="LIST",
         help="all by default, of " + ", ".join(ROWS),
     )  # fmt: skip
-    add("--protocol", default="leak-free", choices=list(PROTOCOLS), help="of the engine's rows")
+    add("--protocol", default="patients", choices=list(PROTOCOLS), help="of the engine's rows")
     add("--seed", type=int, default=0, help="of the trainings; of 'personal' the first of three")
     add(
         "--personal-preset", default=PRESET, metavar="NAME",

@@ -123,7 +123,7 @@ def count_bytes(message: Message) -> int:
     return sum(record.count_bytes() for record in message.content.array_records.values())
 
 
-def measure_payload(fixture: FederationFixture, preset: str = "federated") -> Figures:
+def measure_payload(fixture: FederationFixture, preset: str = "sites") -> Figures:
     """Counts the bytes sent in each phase of the preset of the shipped weights."""
     phases = {}
     for phase in FILES:

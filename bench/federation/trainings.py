@@ -30,7 +30,7 @@ from train.recipes import list_phases
 
 RunFn = Callable[[Mapping[str, Any]], Any]
 PRESET = "federation-bench"
-LEARNING = "multi-source"  # 31 groups of validation scans, as leak-free has, are too few
+LEARNING = "patients"
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ class FederationFixture:
     """Settings that the rows share: folders, protocols of engine and learning rows, seed."""
 
     places: Places
-    protocol: str = "leak-free"
+    protocol: str = LEARNING
     learning: str = LEARNING
     seed: int = 0
 

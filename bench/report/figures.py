@@ -19,7 +19,7 @@ from core import metrics
 from train.data.dataset import space_evenly
 
 Data = dict[str, Any]
-DETECTION, CERTIFICATE = "detection-multi-source", "certify-multi-source"
+DETECTION, CERTIFICATE = "detection-patients", "certify-patients"
 # Okabe and Ito's palette, told apart with any colour vision
 BLUE, ORANGE, GREEN, PURPLE, GREY = "#0072B2", "#D55E00", "#009E73", "#AA4499", "#777777"
 SYSTEMS = {

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from bench.markdown import Result, Results, percent, span, table
 
-READINGS, SUITE = "robustness-multi-source", "ladder-multi-source"
+READINGS, SUITE = "robustness-patients", "ladder-patients"
 SYSTEMS = {
     "undefended": "plain classifier",
     "plain-purified": "plain classifier + detector and purifier",

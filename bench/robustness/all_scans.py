@@ -50,29 +50,14 @@ def measure(
         return found
 
     store.row("self-check", self_check)
-    measure_rows(store, pipeline, test, attacks, systems, eps=eps, batch_size=batch_size)
-    for warning in check_rows(store.content["rows"]):
-        store.warn(warning)
-
-
-def measure_rows(
-    store: ResultFile,
-    pipeline: MedFedPure,
-    test: ScanDataset,
-    attacks: Sequence[Attack],
-    systems: Sequence[System],
-    prefix: str = "",
-    *,
-    eps: float,
-    batch_size: int,
-) -> None:
-    """Fill `store` with a row for each attack, named `prefix` and its key."""
     for attack in attacks:
         store.row(
-            prefix + attack.key,
+            attack.key,
             lambda a=attack: evaluate_all(pipeline, test, a, Attacker(eps), systems, batch_size),
             systems=[s.name for s in systems],
         )
+    for warning in check_rows(store.content["rows"]):
+        store.warn(warning)
 
 
 def evaluate_all(

@@ -185,7 +185,7 @@ def evaluate_curve(
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Adds the options of the command."""
     options.add_system(parser, *options.MORE)
-    add_attacks(parser, None)
+    _add_attacks(parser)
     add = parser.add_argument
     add(
         "--budget", choices=list(BUDGETS),
@@ -202,12 +202,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--hospital", type=int, help="hospital whose system is read, of a federation's weights")
 
 
-def add_attacks(parser: argparse.ArgumentParser, rows: list[str] | None) -> None:
+def _add_attacks(parser: argparse.ArgumentParser) -> None:
     """Adds attacks, systems and the size of the perturbation."""
     add, titles = parser.add_argument, attack_titles()
     known = ", ".join(f"{name} {titles[name]}" for name in row_names())
     add(
-        "--rows", type=parse_rows, default=rows, metavar="LIST",
+        "--rows", type=parse_rows, metavar="LIST",
         help="of clean, A0 (brings A0-8bit along), both by default; with a budget all by default, "
         f"ranges as A1..A6, of {known}",
     )  # fmt: skip
@@ -284,4 +284,4 @@ def result_path(args: argparse.Namespace) -> Path:
     return options.result_path(args, stem if args.budget else "")
 
 
-TABLES = {name: render for name, render in tables.TABLES.items() if name != "loso"}
+TABLES = tables.TABLES

@@ -158,7 +158,7 @@ def render_figures(results: md.Results) -> str:
 
 def render_sources(results: md.Results) -> str:
     """Render the full pipeline per source: accuracy, recall per kind of tumour, specificity."""
-    result = md.results_of(results, "robustness", ("multi-source",))["multi-source"]
+    result = md.results_of(results, "robustness", ("patients",))["patients"]
     lines = []
     for name, row in _attack_rows(result).items():
         for place, block in row["systems"].get("defence", {}).get("sources", {}).items():
@@ -182,26 +182,6 @@ def render_mixture(results: md.Results) -> str:
                 ]
                 lines.append([protocol, *_titles([name]), ", ".join(cells)])
     return md.table(["protocol", "attack", "weight of each expert, mean ± sd over scans"], lines)
-
-
-def render_loso(results: md.Results) -> str:
-    """Render systems tested on a source that they were not trained on."""
-    result = md.results_of(results, "loso", ("",))[""]
-    lines = []
-    for name, row in result["rows"].items():
-        for system in ("defence", "trained-mixture", "undefended", "plain-purified"):
-            block = row["systems"].get(system)
-            if block:
-                shares = [
-                    md.percent(block.get(k)) for k in ("sensitivity", "specificity", "flagged")
-                ]
-                unseen = str(block.get("wrong_and_not_flagged", ""))
-                cells = [md.accuracy(block), md.recall(block["recall"]), *shares, unseen]
-                way, _, attack = name.rpartition(": ")
-                lines.append([way, *_titles([attack]), SYSTEM_TITLES[system], *cells])
-    head = ["trained on, tested on", "attack", "system", "accuracy, %", "recall per kind, %",
-            "sensitivity, %", "specificity, %", "flagged, %", "wrong and not flagged"]  # fmt: skip
-    return f"{md.table(head, lines)}\n\n{md.source(result)}"
 
 
 def _noise(row: md.Result) -> str:
@@ -291,7 +271,6 @@ TABLES: dict[str, md.Renderer] = {
     "figures": render_figures,
     "sources": render_sources,
     "mixture": render_mixture,
-    "loso": render_loso,
     "attack-suite": render_attack_suite,
     "attack-suite-broken": render_attack_suite_broken,
     "attack-suite-sources": render_attack_suite_sources,

@@ -36,7 +36,6 @@ PREVALENCE = 0.5
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Adds the options of the command."""
     options.add_system(parser, "--batch-size", "--fold")
-    parser.set_defaults(protocol="patients")
 
 
 def run(args: argparse.Namespace) -> None:

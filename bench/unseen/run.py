@@ -44,7 +44,6 @@ class Answers(NamedTuple):
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Adds the options of the command."""
     options.add_system(parser, "--batch-size")
-    parser.set_defaults(protocol="patients")
     parser.add_argument(
         "--attacked", type=int, default=300,
         help="largest number of scans of each source under PGD-7, evenly spaced",

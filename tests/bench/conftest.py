@@ -72,12 +72,12 @@ def _entry(root: Path, source: str, folder: str, seed: int, fold: str) -> Entry:
 
 @pytest.fixture(scope="session")
 def test_fold(data) -> ScanDataset:
-    return load_fold("leak-free", "test", data[0], cache=None, manifests=data[1])
+    return load_fold("paper", "test", data[0], cache=None, manifests=data[1])
 
 
 @pytest.fixture(scope="session")
 def validation(data) -> ScanDataset:
-    return load_fold("leak-free", "val", data[0], cache=None, manifests=data[1])
+    return load_fold("paper", "val", data[0], cache=None, manifests=data[1])
 
 
 @pytest.fixture(scope="session")
@@ -135,4 +135,4 @@ def weights_of(pipeline, data, tmp_path_factory) -> Callable[[str], Path]:
 
 @pytest.fixture(scope="session")
 def weights(weights_of) -> Path:
-    return weights_of("leak-free")
+    return weights_of("paper")

@@ -34,12 +34,11 @@ def bench(weights, data, results):
     """Runs one command; returns the exit code and its result file's content."""
 
     def run(command, *options, name=None):
-        out = results / f"{name or command + '-leak-free'}.json"
+        out = results / f"{name or command + '-paper'}.json"
         common = ["--data", data[0], "--manifests", data[1], "--out", out]
         if command not in ("certify", "latency"):
             common += ["--batch-size", "8"]
-        if command != "loso":
-            common += ["--protocol", "leak-free", "--weights", weights]
+        common += ["--protocol", "paper", "--weights", weights]
         code = main(
             [command, *map(str, common), "--threads", "1", "--cache", str(results), *options]
         )
@@ -54,7 +53,7 @@ def test_robustness(bench):
     assert code == 0
     assert list(result["rows"]) == ["expert", "self-check", "clean", "A0", "A0-8bit"]
     facts = result["provenance"]
-    assert facts["protocol"] == "leak-free"
+    assert facts["protocol"] == "paper"
     assert facts["settings"]["attack_eps"] == 0.015
     assert len(facts["weights"]) == 7
     code, again = bench("robustness", "--rows", "clean", *few)
@@ -67,12 +66,12 @@ def test_the_suite_has_a_file_of_its_own_and_takes_more_systems_later(bench, mon
 
     monkeypatch.setitem(BUDGETS, "smoke", Budget(3, 1, 1, 1, 1, 2, 1, 1, 1, 1))
     options = ["--budget", "smoke", "--rows", "A3..A5", "--systems"]
-    code, result = bench("robustness", *options, "undefended", name="ladder-leak-free")
+    code, result = bench("robustness", *options, "undefended", name="ladder-paper")
     assert code == 0
     rows = ["self-check", "clean", "noise", "A3", "A4"]
     known = [name for name in result["rows"] if "curve" not in name]
     assert known == [f"{row}: undefended" for row in rows]
-    code, more = bench("robustness", *options, "undefended,median", name="ladder-leak-free")
+    code, more = bench("robustness", *options, "undefended,median", name="ladder-paper")
     assert code == 0
     assert result["rows"].items() <= more["rows"].items()
     assert {"A5: median", "A3: median"} <= more["rows"].keys()
@@ -95,7 +94,7 @@ def test_purifier(bench, monkeypatch):
     code, result = bench("purifier", "--limit", "2", "--val-limit", "2")
     assert code == 0
     assert list(result["rows"]) == ["filters", "energy", "denoising", "accuracy", "clean"]
-    table = fill("<!-- results:purifier -->\n<!-- /results -->", {"purifier-leak-free": result})
+    table = fill("<!-- results:purifier -->\n<!-- /results -->", {"purifier-paper": result})
     assert "| median |" in table and "| machine |" not in table
 
 
@@ -156,22 +155,6 @@ def test_unseen(bench):
     assert bench("unseen", "--attacked", "2")[1]["rows"] == result["rows"]
 
 
-def test_leave_one_source_out(bench, weights_of):
-    folders = [f"--weights-{p}={weights_of(p)}" for p in ("leak-free", "second-source")]
-    code, result = bench("loso", *folders, "--systems", "defence", "--limit", "4", name="loso")
-    assert code == 0
-    assert list(result["rows"]) == [
-        f"{a} on {b}: {row}"
-        for a, b in (("leak-free", "second-source"), ("second-source", "leak-free"))
-        for row in ("clean", "A0", "A0-8bit")
-    ]
-    block = result["rows"]["leak-free on second-source: clean"]["systems"]["defence"]
-    assert set(block["recall"]) == {"glioma", "meningioma", "pituitary"}
-    assert result["rows"]["second-source on leak-free: A0"]["systems"]["defence"]["n"] == 4
-    swapped = [f"--weights-leak-free={weights_of('second-source')}", folders[1]]
-    assert bench("loso", *swapped, name="y")[0] == 2
-
-
 def test_report_fills_every_table_from_the_results(results, tmp_path):
     files = {path.stem for path in results.glob("*.json")}
     if len(files) < 6:
@@ -185,8 +168,7 @@ def test_report_fills_every_table_from_the_results(results, tmp_path):
     text = readme.read_text()
     assert "left over" not in text
     assert "| full pipeline |" in text
-    assert "Not measured yet (`results/robustness-multi-source.json` is missing)." in text
-    assert "| leak-free on second-source | no attack | full pipeline |" in text
+    assert "Not measured yet (`results/robustness-patients.json` is missing)." in text
     assert "| median filter |" in text
     assert text.count("<!-- /results -->") == len(tables())
 
@@ -215,7 +197,7 @@ def test_wrong_input_ends_in_one_sentence(bench, data, tmp_path, capsys):
         main(["speed"])
 
 
-@pytest.mark.parametrize("command", ["robustness", "latency", "loso", "report"])
+@pytest.mark.parametrize("command", ["robustness", "latency", "mixtures", "report"])
 def test_help_explains_every_option(command, capsys):
     with pytest.raises(SystemExit) as end:
         main([command, "--help"])
@@ -226,11 +208,11 @@ def test_help_explains_every_option(command, capsys):
 @pytest.mark.parametrize(
     ("words", "path"),
     [
-        ("mae", "results/mae-multi-source.json"),
+        ("mae", "results/mae-patients.json"),
         ("robustness --protocol paper", "results/robustness-paper.json"),
-        ("robustness --budget cpu", "results/ladder-multi-source.json"),
-        ("robustness --budget full", "results/ladder-full-multi-source.json"),
-        ("robustness --budget smoke --fold val", "runs/ladder-smoke-multi-source.json"),
+        ("robustness --budget cpu", "results/ladder-patients.json"),
+        ("robustness --budget full", "results/ladder-full-patients.json"),
+        ("robustness --budget smoke --fold val", "runs/ladder-smoke-patients.json"),
         ("certify --out x.json", "x.json"),
         ("unseen", "results/unseen-patients.json"),
     ],

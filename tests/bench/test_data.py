@@ -29,7 +29,7 @@ def test_batches_hold_the_canonical_scans(test_fold, data):
 
 
 def test_a_limit_takes_evenly_spaced_scans_of_both_classes(data, test_fold):
-    few = load_fold("leak-free", "test", data[0], limit=4, cache=None, manifests=data[1])
+    few = load_fold("paper", "test", data[0], limit=4, cache=None, manifests=data[1])
     assert len(few) == 4
     assert few.entries[0] == test_fold.entries[0]
     assert few.entries[-1] == test_fold.entries[-1]
@@ -40,7 +40,7 @@ def test_a_limit_takes_evenly_spaced_scans_of_both_classes(data, test_fold):
 
 
 def test_the_cache_gives_the_same_scans(data, test_fold, tmp_path):
-    cached = load_fold("leak-free", "test", data[0], cache=tmp_path, manifests=data[1])
+    cached = load_fold("paper", "test", data[0], cache=tmp_path, manifests=data[1])
     assert (cached.scans == test_fold.scans).all()
 
 
@@ -50,4 +50,4 @@ def test_a_changed_file_is_refused(data, tmp_path):
     victim = root / "br35h" / "yes" / "015.png"
     victim.write_bytes((root / "br35h" / "yes" / "013.png").read_bytes())
     with pytest.raises(DataError, match=r"1 of 8 files .* the first is br35h/yes/015\.png"):
-        load_fold("leak-free", "test", root, cache=None, manifests=data[1])
+        load_fold("paper", "test", root, cache=None, manifests=data[1])

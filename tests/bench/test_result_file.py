@@ -116,10 +116,10 @@ def test_a_warning_is_kept_once(tmp_path):
 
 
 def test_weights_of_another_split_are_refused(weights, data):
-    manifest = read_manifest("leak-free", data[1])
+    manifest = read_manifest("paper", data[1])
     facts = weights_facts(weights, manifest)
     assert len(facts["sha256"]) == 7
-    other = Manifest("leak-free", manifest.entries[1:])
+    other = Manifest("paper", manifest.entries[1:])
     with pytest.raises(ProvenanceError, match="trained on another split"):
         weights_facts(weights, other)
 

@@ -41,7 +41,7 @@ def folder(tmp_path: Path) -> Path:
     """Make a weights folder with one file and its manifest."""
     weights = tmp_path / "weights"
     save(weights / NAME, tiny_model().state_dict(), CONFIG, split_sha256="abc", half=True)
-    write_manifest(weights, [NAME], preset="default", protocol="multi-source", commit="c0ffee")
+    write_manifest(weights, [NAME], preset="default", protocol="patients", commit="c0ffee")
     return weights
 
 
@@ -190,7 +190,7 @@ def test_the_manifest_says_what_each_file_is(folder):
     assert (info.split_sha256, info.preset, info.protocol, info.commit) == (
         "abc",
         "default",
-        "multi-source",
+        "patients",
         "c0ffee",
     )
     assert load_verified(NAME, folder).config == CONFIG

@@ -17,6 +17,7 @@ from core.metrics import auroc
 from core.weights import load, load_all, load_system_file, system_file_name
 from train.data.corpus import load_fold
 from train.data.partition import PartitionConfig, assign, list_rows
+from train.data.scanner_shift import ScannerConfig
 from train.data.split import read_manifest
 
 HOSPITALS = range(1, 11)
@@ -69,13 +70,14 @@ def scored(data_root: Path) -> dict[int, tuple[Scores, Scores]]:
 
     The others are every third validation scan of the next hospital, from the same partition.
     """
-    rows = [row for row in list_rows(read_manifest("multi-source")) if row.fold != "test"]
+    protocol = checkpoint.read_manifest(WEIGHTS)[system_file_name(1)].protocol
+    partition = dict(load_system_file(WEIGHTS, 1).config["info"]["federated"])
+    config = PartitionConfig(**partition | {"scanner": ScannerConfig(**partition["scanner"])})
+    rows = [row for row in list_rows(read_manifest(protocol)) if row.fold in ("train", "val")]
     clients = [
-        client
-        for row, client in zip(rows, assign(rows, PartitionConfig()), strict=True)
-        if row.fold == "val"
+        client for row, client in zip(rows, assign(rows, config), strict=True) if row.fold == "val"
     ]
-    scans, _ = load_fold("multi-source", "val", data_root, cache=None).all("cpu")
+    scans, _ = load_fold(protocol, "val", data_root, cache=None).all("cpu")
     owner, systems = 1 + torch.tensor(clients), load_all(device="cpu")
     own: dict[int, list[Scores]] = {number: [] for number in HOSPITALS}
     others: dict[int, list[Scores]] = {number: [] for number in HOSPITALS}

@@ -26,8 +26,8 @@ def preset(tmp_path: Path):
 
 def test_the_presets_that_ship():
     assert list_presets() == [
-        "br35h-reduced", "cifar10-paper", "cifar10-reduced", "default", "federated",
-        "federation-bench", "loopback", "one-source", "paper", "sites", "smoke",
+        "br35h-reduced", "cifar10-paper", "cifar10-reduced", "default", "federation-bench",
+        "loopback", "paper", "sites", "smoke",
     ]  # fmt: skip
 
 
@@ -38,20 +38,20 @@ def test_every_preset_parses_under_its_own_name(name):
 
 @pytest.mark.parametrize("method", list_methods())
 def test_every_method_can_override_the_federation(method):
-    base = "sites" if method in ("iid", "labels") else "federated"  # which has none of their own
+    base = "sites" if method in ("iid", "labels") else "federation-bench"  # which has these
     changed, plain = read_preset(f"{base}+{method}"), read_preset(base)
     assert changed.name == f"{base}+{method}"
     assert replace(changed, name="") != replace(plain, name="")
 
 
 def test_methods_add_up_and_unknown_ones_are_named():
-    p = read_preset("federated+one-expert-112+all-shared+no-attacks")
+    p = read_preset("sites+one-expert-112+all-shared+no-attacks")
     assert len(p.system.moe.sides) == 1 and p.federated.share == "all"
-    assert p.classifier.loss.adv_eps == 0 and p.federated.num_rounds == 120
+    assert p.classifier.loss.adv_eps == 0 and p.federated.num_rounds == 400
     with pytest.raises(
-        PresetError, match="unknown method 'fedem': choose from all-shared, by-source"
+        PresetError, match="unknown method 'fedem': choose from all-shared, by-site"
     ):
-        read_preset("federated+fedem")
+        read_preset("sites+fedem")
 
 
 @pytest.mark.parametrize("name", ["paper", "cifar10-paper"])
@@ -127,7 +127,7 @@ def test_a_preset_that_extends_another_changes_what_it_names_alone(preset):
         ("[system.purifier]\npolicy = 'none'", r"policy must be one of paper, floor"),
         ("[system.moe]\nimg_size = 112", r"must share one img_size"),
         ("extends = 'defualt'", r"mine\.toml cannot extend 'defualt': choose from cifar10-paper"),
-        ("extends = 'one-source'", r"cannot extend 'one-source': choose from .*paper"),
+        ("extends = 'sites'", r"cannot extend 'sites': choose from .*paper"),
         ("extends = 3", r"cannot extend 3: choose from"),
         ("extends = ['default']", r"cannot extend \['default'\]: choose from"),
         ("[mae.fit\n", r"mine\.toml is not valid TOML"),

@@ -37,7 +37,7 @@ def surroundings(world: Path, monkeypatch: pytest.MonkeyPatch):
 
 
 def train(phase: str, data: Path | None, out: Path, **options: str) -> int:
-    chosen = {"preset": "smoke", "protocol": "leak-free", "threads": "1", **options}
+    chosen = {"preset": "smoke", "protocol": "paper", "threads": "1", **options}
     chosen = {"cache": str(out / "cache"), **chosen}
     arguments = [phase, "--out", str(out)]
     arguments += ["--data", str(data)] if data else []
@@ -68,15 +68,15 @@ def test_what_was_trained_reads_a_scan(world, trained):
 
 @pytest.mark.slow
 def test_the_weights_name_preset_protocol_and_split(world, trained):
-    text = (world / "manifests" / "leak-free.csv").read_text(encoding="utf-8")
-    digest = split.read_manifest("leak-free", world / "manifests").sha256
+    text = (world / "manifests" / "paper.csv").read_text(encoding="utf-8")
+    digest = split.read_manifest("paper", world / "manifests").sha256
     assert text.startswith("file,sha256")
     files = read_manifest(trained)
     assert len(files) == 7
     assert {f.split_sha256 for f in files.values()} == {digest}
-    assert {(f.preset, f.protocol) for f in files.values()} == {("smoke", "leak-free")}
+    assert {(f.preset, f.protocol) for f in files.values()} == {("smoke", "paper")}
     info = load(trained).info
-    assert (info["preset"], info["protocol"], info["seed"]) == ("smoke", "leak-free", 0)
+    assert (info["preset"], info["protocol"], info["seed"]) == ("smoke", "paper", 0)
     assert 0 <= info["validation"]["classifier_balanced"] <= 1
 
 

@@ -24,7 +24,7 @@ from train.data.sources import BR35H
 from train.data.split import ASIDE, FOLDS, Manifest
 from train.data.split_patients import find_site
 
-KINDS = ("iid", "dirichlet", "source", "site")
+KINDS = ("iid", "dirichlet", "site")
 # hospitals of a partition by site -> the site whose scans they hold
 HOSPITALS = {
     "TCGA-DU": f"{TCGA}/DU",
@@ -46,9 +46,8 @@ class PartitionConfig:
 
     `iid`: the same mix everywhere. `dirichlet`: each class in shares drawn from a symmetric
     Dirichlet(`concentration`), drawn again until each client has `min_scans` training scans of at
-    least two classes. `source`: each hospital holds scans of one source alone; sources get
-    hospitals by their size. `site`: the ten HOSPITALS, patients where their scans were made as far
-    as that is known. With `max_scans` above 0 a client learns from that many of its training scans,
+    least two classes. `site`: the ten HOSPITALS, patients where their scans were made as far as
+    that is known. With `max_scans` above 0 a client learns from that many of its training scans,
     evenly spaced, and validates on a tenth as many.
     """
 
@@ -212,11 +211,6 @@ def _compute_shares(
             for label in {label for _, label in cells}
         }
         return {(source, label): by_label[label] for source, label in cells}
-    if config.kind == "source":
-        sources = _allot_clients(Counter(r.source for r in rows if r.fold == FOLDS[0]), n)
-        return {
-            (s, label): np.array([float(c in sources[s]) for c in range(n)]) for s, label in cells
-        }
     if config.kind == "site":
         return {(site, label): _share_site(site) for site, label in cells}
     return dict.fromkeys(cells, np.ones(n))
@@ -226,23 +220,6 @@ def _share_site(site: str) -> np.ndarray:
     own = [float(site == home) for home in HOSPITALS.values()]
     own[list(HOSPITALS).index("IXI")] += GUESTS.get(site, 0.0)
     return np.array(own)
-
-
-def _allot_clients(sizes: Counter[str], n: int) -> dict[str, range]:
-    """Allot consecutive clients to each source, by D'Hondt over training scans, one at least."""
-    if not 2 <= len(sizes) <= n:
-        raise DataError(
-            f"a partition by source needs 2 to {n} sources (one client each at least), "
-            f"found {', '.join(sorted(sizes)) or 'none'}"
-        )
-    seats = dict.fromkeys(sorted(sizes), 1)
-    while sum(seats.values()) < n:
-        seats[max(seats, key=lambda s: sizes[s] / (seats[s] + 1))] += 1
-    found, start = {}, 0
-    for source, count in seats.items():
-        found[source] = range(start, start + count)
-        start += count
-    return found
 
 
 def _deal(

@@ -1,8 +1,8 @@
-"""Split manifests: the folds of each protocol's scans, and the rule by near-duplicates.
+"""Split manifests: the folds of each protocol's scans, and the rules that know no patients.
 
-Groups are the connected components of near-duplicates over both sources together. A group's fold
-follows from a hash of the smallest sha256 of its files. These folds may share patients; those of
-protocol 'patients' do not (`train.data.split_patients`), nor do those that follow from it.
+Folds of protocol 'patients' and of those that follow from it share no patient
+(`train.data.split_patients`). Those of 'paper' are drawn by scan, as published; its groups, the
+connected components of near-duplicates over two sources together, say which scans are alike.
 """
 
 from __future__ import annotations
@@ -25,19 +25,15 @@ from train.data.sources import ALL_SOURCES, BR35H, HEALTHY, SOURCES, Record
 
 TEST_SHARE, VAL_SHARE = 0.20, 0.10
 PAPER_TEST_SCANS, PAPER_VAL_SCANS = 600, 240
-PATIENTS = "patients"
+PAPER, PATIENTS = "paper", "patients"
 # protocols that follow from 'patients' -> the source that they leave out of training
 LEFT_OUT = {f"without-{source}": source for source in (BR35H, COLLECTION, TCGA)}
 PROTOCOLS: dict[str, tuple[str, ...]] = {
-    "paper": (BR35H,),
-    "leak-free": (BR35H,),
-    "multi-source": (BR35H, COLLECTION),
-    # for comparison only: each source is left out once
-    "second-source": (COLLECTION,),
+    PAPER: (BR35H,),
     PATIENTS: ALL_SOURCES,
     **dict.fromkeys(LEFT_OUT, ALL_SOURCES),
 }
-BY_GROUP = (BR35H, COLLECTION)  # sources of the protocols that know near-duplicates alone
+GROUPED = (BR35H, COLLECTION)  # near-duplicates over these make the groups of 'paper'
 FOLDS = ("train", "val", "test")
 PAIRS = "near-duplicates.csv"  # beside the manifests
 ASIDE = "aside"  # a near-duplicate of another patient's scan, in no fold
@@ -237,24 +233,11 @@ def choose_fold(smallest_sha256: str) -> str:
     return "test" if u < TEST_SHARE else "val" if u < TEST_SHARE + VAL_SHARE else "train"
 
 
-def build_manifests(
-    records: Sequence[Record], sha256: Sequence[str], scans: np.ndarray
-) -> list[Manifest]:
-    """Build the manifests of the protocols by near-duplicates, from `find_records` order.
-
-    Records of other sources than theirs are passed over.
-    """
-    rows = [i for i, r in enumerate(records) if r.source in BY_GROUP]
-    by_group = split_by_group([records[i] for i in rows], [sha256[i] for i in rows], scans[rows])
-    manifests = []
-    for protocol, sources in PROTOCOLS.items():
-        if not set(sources) <= set(BY_GROUP):
-            continue
-        entries = [e for e in by_group if e.source in sources]
-        if protocol == "paper":
-            entries = _split_at_random(entries)
-        manifests.append(Manifest(protocol, tuple(entries)))
-    return manifests
+def build_paper(records: Sequence[Record], sha256: Sequence[str], scans: np.ndarray) -> Manifest:
+    """Build the manifest of 'paper' from records sorted by file, which may be of more sources."""
+    rows = [i for i, r in enumerate(records) if r.source in GROUPED]
+    grouped = split_by_group([records[i] for i in rows], [sha256[i] for i in rows], scans[rows])
+    return Manifest(PAPER, tuple(_split_at_random([e for e in grouped if e.source == BR35H])))
 
 
 def split_by_group(

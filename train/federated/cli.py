@@ -119,10 +119,8 @@ def _build_parser() -> argparse.ArgumentParser:
         help=f"{', '.join(FILES)}, or {ALL} of them in turn (default: mixture); optional: "
         f"{', '.join(OPTIONAL_FILES)}",
     )
-    parser.add_argument(
-        "--preset", default="federated", metavar="NAME", help=", ".join(list_presets())
-    )
-    parser.add_argument("--protocol", default="multi-source", choices=PROTOCOLS)
+    parser.add_argument("--preset", default="sites", metavar="NAME", help=", ".join(list_presets()))
+    parser.add_argument("--protocol", default="patients", choices=PROTOCOLS)
     parser.add_argument(
         "--runtime", default="in-process", choices=RUNTIMES, help="default: in-process"
     )

@@ -202,10 +202,8 @@ def _build_parser() -> argparse.ArgumentParser:
         prog="python -m train export",
         description="Write weights for core.load(OUT, hospital=N) from hospitals' state folders.",
     )
-    parser.add_argument(
-        "--preset", default="federated", metavar="NAME", help=", ".join(list_presets())
-    )
-    parser.add_argument("--protocol", default="multi-source", choices=PROTOCOLS)
+    parser.add_argument("--preset", default="sites", metavar="NAME", help=", ".join(list_presets()))
+    parser.add_argument("--protocol", default="patients", choices=PROTOCOLS)
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--state", type=Path, metavar="DIR", help="the hospitals' state folder")
     source.add_argument(

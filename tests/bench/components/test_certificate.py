@@ -105,14 +105,14 @@ def test_the_command_and_its_table(
     pipeline: MedFedPure, reader: Smoothed, data: tuple[Path, Path], tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
-    folder, split = tmp_path / "weights", read_manifest("leak-free", data[1]).sha256
+    folder, split = tmp_path / "weights", read_manifest("paper", data[1]).sha256
     for name, place in PARTS.items():
         save_part(pipeline.get_submodule(place), folder, name, {}, split)
     save_system_file(pipeline, folder, split)
-    about = {"preset": "tiny", "protocol": "leak-free", "commit": "none"}
+    about = {"preset": "tiny", "protocol": "paper", "commit": "none"}
     checkpoint.write_manifest(folder, [*PARTS, SYSTEM], **about)
-    out = tmp_path / "certify-leak-free.json"
-    words = ["certify", "--protocol", "leak-free", "--weights", folder, "--data", data[0]]
+    out = tmp_path / "certify-paper.json"
+    words = ["certify", "--protocol", "paper", "--weights", folder, "--data", data[0]]
     words += ["--manifests", data[1], "--out", out, "--threads", "1", "--cache", tmp_path]
     words = [*map(str, words), "--noises", "50", "--choose", "10", "--limit", "6"]
     assert main(words) == 2
@@ -124,7 +124,7 @@ def test_the_command_and_its_table(
     assert list(result["rows"]) == ["certificates", "accuracy"]
     assert len(result["rows"]["certificates"]["agreed"]) == 6
     assert list(result["provenance"]["weights"]) == [FILE]
-    text = certify({"certify-leak-free": result})
+    text = certify({"certify-paper": result})
     assert "| one answer for every scan, balanced | 50.0 | 50.0 |" in text
     assert "28 x 28; 10 noised copies choose the class, 50 others bound" in text
     with pytest.raises(KeyError):
@@ -143,7 +143,7 @@ def test_the_command_and_its_table(
 
 
 def test_sources_are_told_apart(data: tuple[Path, Path]) -> None:
-    fold = load_fold("multi-source", "test", data[0], cache=None, manifests=data[1])
+    fold = load_fold("patients", "test", data[0], cache=None, manifests=data[1])
     said = {"said": "".join(map(str, fold.labels.tolist())), "agreed": [1000] * len(fold)}
     certified = compute_figures(said, fold, 0.015, 1000, 0.001, 28, 0.25)["certified"]
     assert {name: part["balanced"] for name, part in certified["sources"].items()} == {

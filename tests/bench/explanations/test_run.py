@@ -108,7 +108,7 @@ def test_scans_are_shown_as_each_attack_makes_them(mapped, test_fold) -> None:
 
 def test_tables_show_the_rows(measured) -> None:
     results = {"explanations-patients": measured.content}
-    text = {name: render(results) for name, render in TABLES.items() if name != "looks"}
+    text = {name: render(results) for name, render in TABLES.items()}
     for attack in ("clean", "APGD", "attack on the map alone"):
         assert f"| br35h | {attack} | tumour map |" in text["explanations"]
         assert f"| mean of br35h | {attack} | Grad-CAM |" in text["explanations"]
@@ -165,21 +165,3 @@ def test_tumours_without_a_mask_are_left_out(test_fold, data) -> None:
 def test_without_outlines_there_is_nothing_to_measure(pipeline, test_fold, store) -> None:
     with pytest.raises(ValueError, match="no test scan has an outline"):
         measure(store, pipeline, Outlined(test_fold, {}), outline(test_fold), 2)
-
-
-def test_the_table_of_the_earlier_measurement_stays_readable(tmp_path) -> None:
-    found = {"k": 1, "n": 2, "accuracy": 0.5, "interval": (0.1, 0.9)}
-    spread = {"tenth": 0.7, "median": 0.9}
-    paint = {"found": 9, "across_the_midline": 6, "without_room": 1}
-    rows = {
-        "lesions": {"n": 2, "contrast_kept": spread, "energy_removed": spread, "t_star": spread},
-        "pointing": {"pointing": found, "energy_inside": 0.25, "by_chance": 0.125, "n": 2},
-        "painting": {"tumour": found, "elsewhere": found, **paint},
-    }
-    store = ResultFile(tmp_path / "r.json", "looks", {}, {"machine": machine_facts(CPU)})
-    for name, row in rows.items():
-        store.row(name, lambda row=row: row)
-    text = fill("<!-- results:looks -->\n<!-- /results -->", {"looks-leak-free": store.content})
-    assert "| 90.0 / 70.0 | 2 |" in text and "| 25.0 (12.5) | 2 |" in text
-    assert text.count("50.0 [10.0 to 90.0] 1/2") == 3
-    assert "of 9 tumours that are found, 6 reach across the midline" in text

@@ -46,7 +46,7 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> Table:
     attacks = (known.attacks[0], paper, whole)
     return Table(
         "phantoms",
-        "leak-free",
+        "paper",
         "ResNet-18",
         {"reduced": str(path)},
         (),
@@ -58,7 +58,7 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> Table:
 
 @pytest.fixture(scope="module")
 def corpus(places: Places):
-    return load_corpus("leak-free", places.data, places.cache, places.manifests)
+    return load_corpus("paper", places.data, places.cache, places.manifests)
 
 
 def run(table, corpus, places, path, methods, **options):
@@ -124,7 +124,7 @@ def test_unknown_methods_are_named():
 
 
 def test_test_scans_fall_to_clients_whole_and_once(corpus, places, table):
-    experiment = read_experiment(table.presets["reduced"], "leak-free", 0)
+    experiment = read_experiment(table.presets["reduced"], "paper", 0)
     arguments = (experiment, corpus, places.data, places.cache)
     parts = hospital_test_scans(*arguments, manifests=places.manifests)
     assert sum(len(part) for part in parts) == 8

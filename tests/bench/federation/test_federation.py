@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from dataclasses import replace
 from functools import partial
+from itertools import product
 from typing import Any
 
 import pytest
@@ -36,10 +38,14 @@ from bench.federation.scaling import (
     train_plain,
 )
 from bench.federation.trainings import FederationFixture, Places
+from core.scan import to_png
+from demo.phantom import draw_phantom
 from tests.networks import NETWORKS
 from train import config
-from train.data.sources import SOURCES, find_records, hash_files
+from train.data.source_tables import COLUMNS, IXI, TCGA
+from train.data.sources import ALL_SOURCES, find_records, hash_files
 from train.data.split import FOLDS, Entry, Manifest
+from train.data.split_patients import find_site
 from train.federated.runtime import run as engines
 from train.federated.serialization import pack
 from train.recipes import FILES
@@ -75,7 +81,7 @@ max_scans = 40
 def fixture(places: Places, monkeypatch: pytest.MonkeyPatch) -> FederationFixture:
     (places.runs / "federation-bench.toml").write_text(TINY, encoding="utf-8")
     monkeypatch.setattr(config, "PRESET_FOLDER", places.runs)  # the tiny one in place of what ships
-    return FederationFixture(places, "leak-free", learning="leak-free")
+    return FederationFixture(places, "paper", learning="paper")
 
 
 def tables(rows: dict[str, Any]) -> str:
@@ -166,33 +172,49 @@ def test_normalisation_is_shared_kept_or_measured(fixture):
 
 
 @pytest.fixture
-def two_sources(fixture, brain_folder, tmp_path) -> FederationFixture:
-    """Both sources' phantoms, a third of them to train, to validate and to test."""
-    root = brain_folder(9)
-    records = find_records(root, list(SOURCES))
-    entries = [
-        Entry(r.file, digest, r.source, i, FOLDS[i % 3])
-        for i, (r, digest) in enumerate(zip(records, hash_files(root, records), strict=True))
-    ]
-    text = Manifest("multi-source", tuple(entries)).to_csv()
-    (tmp_path / "multi-source.csv").write_text(text, encoding="utf-8")
+def by_site(fixture, brain_folder, tmp_path) -> FederationFixture:
+    """Phantoms of every site and class, a third of them to train, to validate and to test."""
+    root, tables = brain_folder(12), {TCGA: "", IXI: ""}
+    for seed, (place, tumour) in enumerate([*product(("DU", "HT", "CS", "FG"), (0, 1)), (IXI, 0)]):
+        source = IXI if place == IXI else TCGA
+        (root / source).mkdir(exist_ok=True)
+        for i in range(6):
+            file, patient = f"{source}/{place}-{tumour}-{i}.png", f"{place}_{tumour}{i}"
+            (root / file).write_bytes(to_png(draw_phantom(1000 + 6 * seed + i, tumour == 1)))
+            facts = (
+                f"t1,{patient},axial,0,0"
+                if place == IXI
+                else (f"flair,{patient},{place},0,{tumour},,9")
+            )
+            tables[source] += f"{file},{facts}\n"
+    for source, lines in tables.items():
+        (root / f"{source}.csv").write_text(f"{','.join(COLUMNS[source])}\n{lines}")
+    records, seen = find_records(root, ALL_SOURCES), Counter[tuple[str, int]]()
+    entries = []
+    for i, (r, digest) in enumerate(zip(records, hash_files(root, records), strict=True)):
+        kind = find_site(r), r.label
+        facts = r.subtype, r.patient, r.sequence, r.plane
+        entries.append(Entry(r.file, digest, r.source, i, FOLDS[seen[kind] % 3], *facts))
+        seen[kind] += 1
+    text = Manifest("patients", tuple(entries)).to_csv()
+    (tmp_path / "patients.csv").write_text(text, encoding="utf-8")
     places = Places(root, tmp_path / "cache", tmp_path, tmp_path / "runs")
-    return replace(fixture, places=places, learning="multi-source")
+    return replace(fixture, places=places, learning="patients")
 
 
 @pytest.mark.slow
-def test_attention_of_one_s_own_is_compared_on_both_folds(two_sources):
-    row = measure_personal_attention(two_sources, count=1)
+def test_attention_of_one_s_own_is_compared_on_both_folds(by_site):
+    row = measure_personal_attention(by_site, count=1)
     assert set(row["runs"]) == {"personal", "shared"} and row["seeds"] == [0]
     own, one = (row["runs"][name][0] for name in ("personal", "shared"))
-    assert own["n"] == one["n"] and sum(own["n"]) == 18 and len(own["n"]) == 4
+    assert own["n"] == one["n"] and sum(own["n"]) == 42 and len(own["n"]) == 10
     gaps = [100 * (a - b) for a, b in zip(own["test"], one["test"], strict=True)]
-    assert row["differences"]["test"]["points"] == pytest.approx(sum(gaps) / 4, abs=1e-3)
+    assert row["differences"]["test"]["points"] == pytest.approx(sum(gaps) / 10, abs=1e-3)
     assert row["systems"]["shared"]["test"]["worst"] == min(one["test"])
-    folders = sorted(p.name for p in (two_sources.places.runs / "learning").iterdir())
+    folders = sorted(p.name for p in (by_site.places.runs / "learning").iterdir())
     assert folders == [
-        "federation-bench+by-source+all-shared-multi-source-0",
-        "federation-bench+by-source-multi-source-0",
+        "federation-bench+by-site+all-shared-patients-0",
+        "federation-bench+by-site-patients-0",
     ]
     text = tables({"personal": row})
     assert "| attention personal | " in text and "| difference on test scans | " in text

@@ -19,11 +19,11 @@ from train.data.corpus import load_corpus
 def test_the_same_system_is_no_better_than_itself_and_another_one_differs(
     tiny_system: MedFedPure, world: Path, tmp_path: Path
 ) -> None:
-    corpus = load_corpus("leak-free", world / "data", world / "cache", world / "manifests")
+    corpus = load_corpus("paper", world / "data", world / "cache", world / "manifests")
     scans = [corpus.val.pick([0, 1]), corpus.val.pick([2, 3, 4])]
     other = copy.deepcopy(tiny_system)
     other.classifier.bias.copy_(torch.tensor([0.0, 50.0]))  # says tumour, whatever it sees
-    path = tmp_path / "pooled-leak-free.json"
+    path = tmp_path / "pooled-paper.json"
     store = ResultFile(path, "pooled", {"a": 1}, {"machine": {"device_name": "x", "threads": 1}})
     pooled.measure(store, [tiny_system, other], tiny_system, scans, eps=0.015)
     store.write()

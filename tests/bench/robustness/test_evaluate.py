@@ -115,7 +115,7 @@ def test_the_standing_is_the_worst_case_of_each_scan(suite, known):
 
 @pytest.mark.slow
 def test_the_tables_show_every_system_row_and_reading(suite, known):
-    results = {"ladder-leak-free": suite}
+    results = {"ladder-paper": suite}
     rows = fill("<!-- results:attack-suite -->\n<!-- /results -->", results)
     for system in known.values():
         assert rows.count(f"| {SUITE_SYSTEMS[system.name]} |") == 1
@@ -130,7 +130,7 @@ def test_the_tables_show_every_system_row_and_reading(suite, known):
     )
     found = fill("<!-- results:attack-suite-detection -->\n<!-- /results -->", results)
     assert found.count("| adaptive, 3 variants (3) |") == found.count("| worst case |") == 4
-    assert "Undetected: leak-free, full pipeline: " in found and found.count("| no attack |") == 4
+    assert "Undetected: paper, full pipeline: " in found and found.count("| no attack |") == 4
     places = fill("<!-- results:attack-suite-sources -->\n<!-- /results -->", results)
     assert places.count("| worst case, 8 bits |") == 1
 
@@ -377,7 +377,7 @@ def test_attacks_that_fit_and_have_not_been_tried_are_to_come(store, pipeline, t
     found = store.content["standings"]
     assert found["undefended"]["to_come"] == ["A1", "A2", "A3", "A4", "A10", "A11"]
     assert found["jpeg"]["to_come"] == found["undefended"]["to_come"]
-    results = {"ladder-leak-free": store.content}
+    results = {"ladder-paper": store.content}
     suite = fill("<!-- results:attack-suite -->\n<!-- /results -->", results)
     (plain,) = (line for line in suite.splitlines() if line.startswith("| plain classifier |"))
     assert plain.endswith("Square, low-frequency |")
@@ -466,7 +466,7 @@ def test_another_attack_is_one_line(store, pipeline, test_fold, tiny, monkeypatc
         store, pipeline, [], test_fold, ["A12"], ["undefended"], tiny, eps=EPS, lanes=lanes
     )
     assert store.content["rows"]["A12: undefended"]["tried"] > 0
-    results = {"ladder-leak-free": store.content}
+    results = {"ladder-paper": store.content}
     table = fill("<!-- results:attack-suite-broken -->\n<!-- /results -->", results)
     (shown,) = (text for text in table.splitlines() if text.startswith("| to white |"))
     assert "/" in shown and "- to white: every pixel up by eps" in table

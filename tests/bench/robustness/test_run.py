@@ -201,7 +201,7 @@ def test_figures_of_a_single_class_leave_out_what_needs_two(test_fold):
 
 
 def test_sources_stand_apart_where_there_are_several(data):
-    fold = load_fold("multi-source", "test", data[0], cache=None, manifests=data[1])
+    fold = load_fold("patients", "test", data[0], cache=None, manifests=data[1])
     block = summarize_reading(Reading(fold.labels * 0.8 + 0.1), fold)
     assert {name: part["n"] for name, part in block["sources"].items()} == {
         "br35h": 8,

@@ -57,7 +57,7 @@ def test_the_command_measures_unused_units_of_sources_with_both_classes(
 ) -> None:
     monkeypatch.setattr(coverage, "SITE_SCANS", 2)
     lone = test_fold.entries[0]
-    trained = Manifest("second-source", (replace(lone, fold="train"),))
+    trained = Manifest("without-br35h", (replace(lone, fold="train"),))
     coverage.measure(store, pipeline, test_fold, trained, batch_size=8)
     (row,) = store.content["rows"].values()
     left = sum(group != lone.group for group in test_fold.groups)
@@ -65,5 +65,5 @@ def test_the_command_measures_unused_units_of_sources_with_both_classes(
     assert list(row["before"]) == list(row["after"]) == ["novelty", "confidence", "both"]
     starts = [found["curve"][0] for found in row["after"].values()]
     assert starts == [starts[0]] * 3
-    text = coverage.table({"coverage-leak-free": store.content})
+    text = coverage.table({"coverage-paper": store.content})
     assert "| br35h, " in text and "50 % refused" in text and "gain at 20 %" in text

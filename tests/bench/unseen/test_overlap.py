@@ -37,7 +37,7 @@ TESTED = Manifest(
     ),
 )
 TRAINED = Manifest(
-    "multi-source",
+    "patients",
     (
         entry("b", 50, "train"),
         entry("c", 51, "test"),
@@ -76,17 +76,16 @@ def test_a_unit_is_used_if_one_of_its_scans_was() -> None:
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("protocol", ["patients", "multi-source"])
-def test_weights_of_the_split_itself_have_used_no_test_scan(protocol: str) -> None:
-    manifest = read_manifest(protocol)
+def test_weights_of_the_split_itself_have_used_no_test_scan() -> None:
+    manifest = read_manifest("patients")
     used = find_used_units(manifest, manifest)
     assert used.isdisjoint(e.group for e in manifest.entries if e.fold == "test")
     assert {e.group for e in manifest.entries if e.fold == "train"} <= used
 
 
 def test_the_split_of_weights_is_found(weights: Path, data: tuple[Path, Path]) -> None:
-    assert find_split(weights, data[1]) == read_manifest("leak-free", data[1])
-    with pytest.raises(ProvenanceError, match="trained on another split 'leak-free'"):
+    assert find_split(weights, data[1]) == read_manifest("paper", data[1])
+    with pytest.raises(ProvenanceError, match="trained on another split 'paper'"):
         find_split(weights, Path(__file__).parents[3] / "train" / "manifests")
     with pytest.raises(WeightsError, match="There are no weights"):
         find_split(data[0], data[1])
@@ -98,7 +97,7 @@ def test_weights_of_two_splits_are_refused(
     for keep, (name, place) in enumerate(list(PARTS.items())[:2]):
         save_part(pipeline.get_submodule(place), tmp_path, name, {}, f"split {keep}")
         write_manifest(
-            tmp_path, [name], preset="tiny", protocol="leak-free", commit="none", keep=bool(keep)
+            tmp_path, [name], preset="tiny", protocol="paper", commit="none", keep=bool(keep)
         )
     with pytest.raises(ProvenanceError, match="of several splits"):
         find_split(tmp_path, data[1])
@@ -107,7 +106,7 @@ def test_weights_of_two_splits_are_refused(
 def test_weights_of_some_sources_have_the_split_of_these(
     pipeline: MedFedPure, data: tuple[Path, Path], tmp_path: Path
 ) -> None:
-    split = keep_sources(read_manifest("multi-source", data[1]), ["br35h"])
+    split = keep_sources(read_manifest("patients", data[1]), ["br35h"])
     name, place = next(iter(PARTS.items()))
     save_part(pipeline.get_submodule(place), tmp_path, name, {}, split.sha256)
     write_manifest(tmp_path, [name], preset="tiny", protocol=split.protocol, commit="none")

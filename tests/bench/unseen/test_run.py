@@ -22,7 +22,7 @@ from train.data.split import Manifest
 @pytest.fixture(scope="module")
 def both(data) -> ScanDataset:
     """Eight scans of br35h and four of brain-tumor-mri."""
-    return load_fold("multi-source", "test", data[0], cache=None, manifests=data[1])
+    return load_fold("patients", "test", data[0], cache=None, manifests=data[1])
 
 
 def test_answers_are_those_of_the_system(pipeline: MedFedPure, test_fold: ScanDataset) -> None:
@@ -76,7 +76,7 @@ def test_scans_that_trained_the_weights_are_told_apart(
 ) -> None:
     rows = [i for i, entry in enumerate(both.entries) if entry.source == "br35h"]
     lone = both.entries[rows[0]]
-    trained = Manifest("second-source", (replace(lone, fold="train"),))
+    trained = Manifest("without-br35h", (replace(lone, fold="train"),))
     shares = {i: 0.01 for i in range(len(both)) if both.labels[i]}
     measure(store, pipeline, both, shares, trained, 2, batch_size=8)
     found = store.content["rows"]
@@ -91,7 +91,7 @@ def test_scans_that_trained_the_weights_are_told_apart(
     assert block["sizes"]["small"]["n"] == block["tumours"] == 3
     assert found["A0"]["scopes"][ALL]["n"] == 4
     assert found["A0"]["attack"]["steps"] == 7
-    results = {"unseen-multi-source": store.content}
+    results = {"unseen-patients": store.content}
     tables = {name: render(results) for name, render in TABLES.items()}
     counts = f"| br35h | {len(rows)} | 1 | {twins - 1} | {len(rows) - twins} |"
     assert counts in tables["unseen"]

@@ -28,18 +28,18 @@ from train.data.sources import BR35H
 from train.data.split import FOLDS, Manifest, read_manifest
 from train.partition_figure import count_scans, draw, main
 
-KINDS = ("iid", "dirichlet", "source")  # of partitions that any protocol allows
+KINDS = ("iid", "dirichlet")  # of partitions that any protocol allows
 SITE = PartitionConfig(kind="site")
-
-
-@pytest.fixture(scope="module")
-def rows() -> list[Row]:
-    return list_rows(read_manifest("multi-source"))
 
 
 @pytest.fixture(scope="module")
 def patients() -> Manifest:
     return read_manifest("patients")
+
+
+@pytest.fixture(scope="module")
+def rows(patients) -> list[Row]:
+    return list_rows(patients)
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +74,7 @@ def test_every_client_can_train_validate_and_test_whatever_the_kind(rows, kind):
         assert {label for fold, _, label in mine if fold == "train"} == {0, 1}
 
 
-@pytest.mark.parametrize("protocol", ["multi-source", "leak-free", "paper"])
+@pytest.mark.parametrize("protocol", ["patients", "paper"])
 @pytest.mark.parametrize("kind", ["iid", "dirichlet"])
 def test_near_duplicates_never_straddle_clients(protocol, kind):
     rows = list_rows(read_manifest(protocol))
@@ -122,17 +122,6 @@ def test_a_low_concentration_makes_clients_differ(rows):
     assert spread(0.5) > 2 * spread(100.0)
 
 
-def test_by_source_every_hospital_has_its_own_and_sizes_share_the_hospitals(rows):
-    found = count_scans(rows, assign(rows, PartitionConfig(kind="source")))
-    main_sources = []
-    for mine in found.values():
-        sources = Counter(source for _, source, _ in mine.elements())
-        (name, most), total = sources.most_common(1)[0], sources.total()
-        assert most / total > 0.8  # the rest: near-duplicates of its own that the other holds too
-        main_sources.append(name)
-    assert Counter(main_sources) == {"br35h": 3, "brain-tumor-mri": 7}
-
-
 def test_the_parts_of_a_corpus_are_the_corpus():
     corpus, config = small_corpus(), PartitionConfig(num_clients=4, min_scans=5)
     parts = [select_client_corpus(corpus, config, client) for client in range(4)]
@@ -154,7 +143,6 @@ def test_the_parts_of_a_corpus_are_the_corpus():
             {"kind": "dirichlet", "concentration": 1e-3, "min_scans": 1},
             r"client \d+ has .*scans of",
         ),
-        ({"num_clients": 1, "kind": "source"}, r"needs 2 to 1 sources .* found a, b"),
     ],
 )
 def test_a_partition_that_nobody_could_train_on_is_refused(changes, message):
@@ -182,11 +170,11 @@ def test_settings_out_of_range_are_refused(changes):
 @pytest.mark.parametrize(
     ("protocol", "kind", "digest"),
     [
-        ("multi-source", "iid", "8cb799a15c1f8109"),
-        ("multi-source", "dirichlet", "6703d4e68888d8dd"),
-        ("multi-source", "source", "f044107527091232"),
-        ("leak-free", "iid", "0397073f7fa38b1a"),
-        ("leak-free", "dirichlet", "85530d090fef2ed9"),
+        ("patients", "site", "cc31fe2f681741e8"),
+        ("patients", "iid", "45b5e95dfee5d602"),
+        ("patients", "dirichlet", "6f614dff97115b73"),
+        ("paper", "iid", "ffa888d5946cd14b"),
+        ("paper", "dirichlet", "a751d8264b3f85bc"),
     ],
 )
 def test_hospitals_that_trained_keep_their_scans(protocol, kind, digest):
@@ -298,11 +286,11 @@ def test_at_a_hospital_the_sites_share_the_weight(patients, sites):
         assert sorted(e.file for e in part.train.entries) == files
 
 
-def test_by_site_needs_ten_clients_and_the_sites(rows):
+def test_by_site_needs_ten_clients_and_the_sites():
     with pytest.raises(ValueError, match=r"has 10 hospitals: num_clients must be 10, got 3"):
         PartitionConfig(kind="site", num_clients=3)
-    with pytest.raises(DataError, match=r"needs scans of tcga-lgg/DU, .* found br35h, brain"):
-        assign(rows, SITE)
+    with pytest.raises(DataError, match=r"needs scans of tcga-lgg/DU, .* found br35h$"):
+        assign(list_rows(read_manifest("paper")), SITE)
     with pytest.raises(DataError, match=r"as protocol 'patients' has them, found none"):
         assign(list_rows(small_corpus()), SITE)
 
@@ -356,8 +344,8 @@ def test_the_picture_has_a_bar_for_every_client(rows):
 
 
 def test_the_command_writes_picture_and_table(tmp_path, capsys):
-    assert main(["--protocol", "leak-free", "--out", str(tmp_path)]) == 0
-    assert (tmp_path / "partition-leak-free-iid.png").stat().st_size > 2000
+    assert main(["--preset", "sites+iid", "--out", str(tmp_path)]) == 0
+    assert (tmp_path / "partition-patients-iid.png").stat().st_size > 2000
     assert capsys.readouterr().out.count("client ") == 10
 
 
@@ -376,7 +364,7 @@ def test_table_and_picture_name_the_hospitals(tmp_path, capsys, patients):
 
 def test_the_command_says_what_is_wrong(tmp_path, capsys, monkeypatch):
     monkeypatch.delenv("MEDFEDPURE_DATA", raising=False)
-    assert main(["--protocol", "leak-free", "--kind", "source", "--out", str(tmp_path)]) == 2
-    assert "needs 2 to 10 sources" in capsys.readouterr().err
+    assert main(["--protocol", "paper", "--out", str(tmp_path)]) == 2
+    assert "a partition by site needs scans of" in capsys.readouterr().err
     assert main(["--protocol", "cifar10", "--out", str(tmp_path)]) == 2
     assert "--data" in capsys.readouterr().err

@@ -14,6 +14,7 @@ from train.data.errors import DataError
 from train.data.near_duplicates import compute_thumbnails, find_groups, list_orientations
 from train.data.source_tables import COLLECTION
 from train.data.sources import (
+    ALL_SOURCES,
     BR35H,
     SOURCES,
     Record,
@@ -24,11 +25,12 @@ from train.data.sources import (
 from train.data.split import (
     ASIDE,
     FOLDS,
+    GROUPED,
     LEFT_OUT,
+    PAPER,
     PATIENTS,
     PROTOCOLS,
-    Manifest,
-    build_manifests,
+    build_paper,
     check_files,
     choose_fold,
     read_manifest,
@@ -151,44 +153,30 @@ def both_sources(scans: np.ndarray) -> tuple[list[Record], list[str], np.ndarray
     return records, digests_for([r.file for r in records]), pictures
 
 
-def test_no_group_crosses_a_fold_and_sources_agree(scans):
-    manifests = {m.protocol: m for m in build_manifests(*both_sources(scans))}
-    assert manifests.keys() == {"paper", "leak-free", "multi-source", "second-source"}
-    for protocol in ("leak-free", "multi-source", "second-source"):
-        check_groups(manifests[protocol])
-    check_agreement(manifests["leak-free"], manifests["multi-source"])
-    fold = {e.file: e.fold for e in manifests["multi-source"].entries}
-    twins = zip(records_for(10, COLLECTION), records_for(10, BR35H), strict=True)
-    assert all(fold[a.file] == fold[b.file] for a, b in twins)
+def test_the_paper_s_scans_are_of_br35h_and_grouped_over_both_sources(scans):
+    """The first ten scans are mirror images of the second source's: their groups begin there."""
+    records, digests, pictures = both_sources(scans)
+    manifest = build_paper(records, digests, pictures)
+    assert manifest.protocol == PAPER
+    assert [(e.file, e.sha256) for e in manifest.entries] == [
+        (r.file, d) for r, d in zip(records[20:], digests[20:], strict=True)
+    ]
+    assert [e.group for e in manifest.entries] == [*range(10), *range(30, 40)]
 
 
 def test_a_manifest_survives_its_text(scans, tmp_path):
-    for manifest in build_manifests(*both_sources(scans)):
-        (tmp_path / f"{manifest.protocol}.csv").write_text(manifest.to_csv())
-        again = read_manifest(manifest.protocol, tmp_path)
-        assert again == manifest
-        assert again.sha256 == manifest.sha256
+    manifest = build_paper(*both_sources(scans))
+    (tmp_path / "paper.csv").write_text(manifest.to_csv())
+    again = read_manifest(PAPER, tmp_path)
+    assert again == manifest
+    assert again.sha256 == manifest.sha256
 
 
-def test_other_sources_do_not_change_the_split_by_group(scans):
+def test_further_sources_do_not_change_the_paper_s_split(scans):
     records, digests, pictures = both_sources(scans)
     others = [Record(f"ixi/{i}.png", "ixi", 0, "no tumour", f"P{i}") for i in range(3)]
     more = (records + others, digests + digests[:3], np.concatenate([pictures, pictures[:3]]))
-    assert build_manifests(*more) == build_manifests(records, digests, pictures)
-
-
-def check_groups(manifest: Manifest) -> None:
-    folds = defaultdict(set)
-    for entry in manifest.entries:
-        folds[entry.group].add(entry.fold)
-    assert all(len(f) == 1 for f in folds.values())
-
-
-def check_agreement(leak_free: Manifest, multi_source: Manifest) -> None:
-    both = [
-        {e.file: e.fold for e in m.entries if e.source == BR35H} for m in (leak_free, multi_source)
-    ]
-    assert both[0] == both[1]
+    assert build_paper(*more) == build_paper(records, digests, pictures)
 
 
 # --- the committed manifests ---------------------------------------------------------------------
@@ -209,25 +197,21 @@ def test_committed_manifests_are_sane(protocol):
     assert sum(manifest.count_scans().values()) == len(files)
 
 
-@pytest.mark.parametrize("protocol", ["leak-free", "multi-source", "second-source"])
+@pytest.mark.parametrize("protocol", [PATIENTS, *LEFT_OUT])
 def test_committed_groups_stay_in_one_fold(protocol):
-    manifest = read_manifest(protocol)
-    check_groups(manifest)
-    smallest: dict[int, str] = {}
-    for entry in read_manifest("multi-source").entries:
-        smallest[entry.group] = min(smallest.get(entry.group, entry.sha256), entry.sha256)
-    assert all(e.fold == choose_fold(smallest[e.group]) for e in manifest.entries)
+    folds = defaultdict(set)
+    for entry in read_manifest(protocol).entries:
+        if entry.fold != ASIDE:
+            folds[entry.group].add(entry.fold)
+    assert all(len(f) == 1 for f in folds.values())
 
 
-def test_identical_files_share_a_group():
-    groups = defaultdict(set)
-    for entry in read_manifest("multi-source").entries:
-        groups[entry.sha256].add(entry.group)
-    assert all(len(g) == 1 for g in groups.values())
-
-
-def test_committed_leak_free_and_multi_source_have_the_same_br35h_test_fold():
-    check_agreement(read_manifest("leak-free"), read_manifest("multi-source"))
+def test_identical_files_are_in_one_fold():
+    folds = defaultdict(set)
+    for entry in read_manifest(PATIENTS).entries:
+        if entry.fold != ASIDE:
+            folds[entry.sha256].add(entry.fold)
+    assert all(len(f) == 1 for f in folds.values())
 
 
 def test_the_paper_protocol_is_2400_and_600():
@@ -237,7 +221,7 @@ def test_the_paper_protocol_is_2400_and_600():
 
 
 def test_an_unknown_protocol_names_the_known_ones():
-    with pytest.raises(DataError, match="unknown protocol 'papers': choose from paper, leak-free"):
+    with pytest.raises(DataError, match="unknown protocol 'papers': choose from paper, patients"):
         read_manifest("papers")
 
 
@@ -262,10 +246,9 @@ def test_a_damaged_manifest_is_refused(tmp_path, text):
 
 
 def test_a_folder_that_differs_from_its_manifest_is_refused(brain_folder):
-    root = brain_folder(2)
-    records = find_records(root)
-    manifests = build_manifests(records, hash_files(root, records), load_scans(root, records))
-    manifest = next(m for m in manifests if m.protocol == "multi-source")
+    root = brain_folder(6)
+    records = find_records(root, [BR35H])
+    manifest = build_paper(records, hash_files(root, records), load_scans(root, records))
     everything = range(len(manifest.entries))
     check_files(manifest, root, everything)
     (root / manifest.entries[3].file).write_bytes(b"other")
@@ -281,26 +264,30 @@ def test_a_folder_that_differs_from_its_manifest_is_refused(brain_folder):
 @pytest.fixture(scope="module")
 def real(data_root) -> tuple[list[Record], np.ndarray]:
     """Return all real scans, decoded once for this file."""
-    records = find_records(data_root)
+    records = find_records(data_root, ALL_SOURCES)
     return records, load_scans(data_root, records)
 
 
 @pytest.mark.data
 def test_the_real_files_are_those_of_the_manifests(data_root):
-    manifest = read_manifest("multi-source")
+    manifest = read_manifest(PATIENTS)
     check_files(manifest, data_root, range(len(manifest.entries)))
-    assert [e.file for e in manifest.entries] == [r.file for r in find_records(data_root)]
+    assert [e.record for e in manifest.entries] == find_records(data_root, ALL_SOURCES)
 
 
 @pytest.mark.slow
 @pytest.mark.data
-def test_no_test_scan_has_a_copy_in_another_fold(real):
+def test_no_test_scan_of_two_sources_has_a_copy_in_another_fold(real):
     """Independent of the grouping: pictures are rotated as pictures, and compared."""
-    manifest = read_manifest("leak-free")
+    manifest = read_manifest(PATIENTS)
     position = {record: i for i, record in enumerate(real[0])}
     scans = real[1][[position[e.record] for e in manifest.entries]]
-    test, others = manifest.find_positions("test"), manifest.find_positions("train", "val")
-    known = compute_thumbnails(scans[others])
+
+    def find(*folds: str) -> list[int]:
+        found = manifest.find_positions(*folds)
+        return [i for i in found if manifest.entries[i].source in GROUPED]
+
+    test, known = find("test"), compute_thumbnails(scans[find("train", "val")])
     for view in (scans[test], scans[test][:, :, ::-1]):
         for k in range(4):
             turned_scans = np.ascontiguousarray(np.rot90(view, k, axes=(1, 2)))
@@ -309,7 +296,6 @@ def test_no_test_scan_has_a_copy_in_another_fold(real):
 
 @pytest.mark.data
 @pytest.mark.slow
-def test_the_committed_manifests_follow_from_the_files(data_root, real):
+def test_the_paper_s_manifest_follows_from_the_files(data_root, real):
     records, scans = real
-    built = build_manifests(records, hash_files(data_root, records), scans)
-    assert built == [read_manifest(m.protocol) for m in built]
+    assert build_paper(records, hash_files(data_root, records), scans) == read_manifest(PAPER)

@@ -198,9 +198,6 @@ def test_the_command_writes_the_manifests_of_all_protocols(four_sources, tmp_pat
     }
     assert {name: len(m.entries) for name, m in written.items()} == {
         "paper": 4,
-        "leak-free": 4,
-        "multi-source": 12,
-        "second-source": 8,
         "patients": 19,
     }
     patients = {e.patient for e in written["patients"].entries}

@@ -64,7 +64,7 @@ def federate(world: Path, tmp_path: Path) -> Callable[..., int]:
     def run(preset: Path, out: str = "out", *options: str) -> int:
         from train.__main__ import main
 
-        arguments = ["--preset", str(preset), "--protocol", "leak-free", "--threads", "1"]
+        arguments = ["--preset", str(preset), "--protocol", "paper", "--threads", "1"]
         arguments += ["--data", str(world / "data"), "--cache", str(world / "cache")]
         return main(["federated", *options, *arguments, "--out", str(tmp_path / out)])
 

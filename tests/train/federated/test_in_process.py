@@ -29,7 +29,7 @@ def result(out: Path) -> dict:
 
 
 def experts(out: Path, preset: Path, which: str = "last") -> dict[str, torch.Tensor]:
-    tensors, _ = read(out / "mixture" / STATE, read_experiment(str(preset), "leak-free", 0).digest)
+    tensors, _ = read(out / "mixture" / STATE, read_experiment(str(preset), "paper", 0).digest)
     return {n.removeprefix(f"{which}/"): t for n, t in tensors.items() if n.startswith(which)}
 
 
@@ -180,7 +180,7 @@ def test_every_strategy_runs_and_moves_the_experts(preset, federate, tmp_path, s
     assert federate(path) == 0
     first = result(tmp_path / "out")["rounds"][0]
     assert first["trained"] == [0, 1, 2] and not first["failures"]
-    start = read_experiment(str(path), "leak-free", 0)
+    start = read_experiment(str(path), "paper", 0)
     before = start.select_shared(start.build_model())
     after = experts(tmp_path / "out", path)
     assert after.keys() == before.keys()
@@ -320,12 +320,12 @@ def settings(world, tmp_path, preset) -> dict:
         "state": str(tmp_path),
         "phase": "mixture",
     }
-    return {"preset": str(preset()), "protocol": "leak-free", "seed": 0, **places}
+    return {"preset": str(preset()), "protocol": "paper", "seed": 0, **places}
 
 
 def test_clients_of_another_experiment_or_with_a_taken_number_are_refused(settings, capsys):
     client_app.clear_cache()
-    experiment = read_experiment(settings["preset"], "leak-free", 0)
+    experiment = read_experiment(settings["preset"], "paper", 0)
     other = InProcessGrid(client_app.app, {**settings, "seed": 1}, [{"partition-id": 0}])
     assert ClientRegistry(other, experiment, LiveTable()).present(0) == {}
     assert "client 0 has another preset, protocol or seed" in capsys.readouterr().err
@@ -347,7 +347,7 @@ def test_a_hospital_s_policy_has_the_last_word(settings, tmp_path):
     client_app.clear_cache()
     node = {"partition-id": 0, "policy": str(tmp_path / "policy.toml")}
     grid = InProcessGrid(client_app.app, settings, [node])
-    experiment = read_experiment(settings["preset"], "leak-free", 0)
+    experiment = read_experiment(settings["preset"], "paper", 0)
     asked = {
         "arrays": pack(experiment.select_shared(experiment.build_model())),
         "config": ConfigRecord({"round": 1, "best": 0, "joined": [], "from": 0.0, "to": 1.0}),

@@ -45,14 +45,14 @@ def clients(out: Path, name: str) -> list[Path]:
 
 def _places(preset: Path, states: Path, world: Path, weights: Path) -> list[str]:
     """Return the options of `train export`."""
-    given = {"preset": preset, "protocol": "leak-free", "state": states, "out": weights,
+    given = {"preset": preset, "protocol": "paper", "state": states, "out": weights,
              "data": world / "data", "cache": world / "cache"}  # fmt: skip
     return [word for name, value in given.items() for word in (f"--{name}", str(value))]
 
 
 @pytest.fixture(scope="module")
 def corpus(world: Path):
-    return load_corpus("leak-free", world / "data", world / "cache", world / "manifests")
+    return load_corpus("paper", world / "data", world / "cache", world / "manifests")
 
 
 # --- phases --------------------------------------------------------------------------------------
@@ -69,7 +69,7 @@ def test_all_phases_are_learned_together_and_each_hospital_ends_with_a_whole_sys
         facts = result(tmp_path / "out", phase)
         assert facts["phase"] == phase and set(facts["final"]["clients"]) == {"0", "1"}
         assert not facts["final"]["failures"]
-    experiment = read_experiment(str(path), "leak-free", 0)
+    experiment = read_experiment(str(path), "paper", 0)
     hospitals = [
         Hospital(experiment, corpus, client, tmp_path / "out" / "clients") for client in (0, 1)
     ]
@@ -177,14 +177,14 @@ def test_the_smoothed_classifier_is_learned_together_and_added_to_weights(
 
 def test_what_is_beside_the_system_leaves_its_phases_names_alone():
     """States written before there was a smoothed classifier can be resumed."""
-    preset = read_preset("federated+go-on")
+    preset = read_preset("sites+go-on")
     other = replace(preset, smoothed=replace(preset.smoothed, shape=SmoothedConfig(sigma=0.5)))
     rounds = replace(other.federated.rounds, smoothed=7)
     other = replace(other, federated=replace(other.federated, rounds=rounds))
     for phase in FILES:
-        pair = [Experiment(p, "multi-source", 0, phase) for p in (preset, other)]
+        pair = [Experiment(p, "patients", 0, phase) for p in (preset, other)]
         assert pair[0].digest == pair[1].digest and pair[0].family == pair[1].family
-    pair = [Experiment(p, "multi-source", 0, "smoothed") for p in (preset, other)]
+    pair = [Experiment(p, "patients", 0, "smoothed") for p in (preset, other)]
     assert pair[0].digest != pair[1].digest and pair[0].is_all_shared
 
 
@@ -262,7 +262,7 @@ def test_with_momentum_resuming_equals_never_stopping(federate, preset, tmp_path
 @pytest.mark.slow
 def test_with_an_average_the_mean_over_rounds_is_what_is_kept(federate, preset, tmp_path):
     path = preset("num_rounds = 1", strategy="average = 0.75")
-    experiment = read_experiment(str(path), "leak-free", 0)
+    experiment = read_experiment(str(path), "paper", 0)
     assert federate(path) == 0
     first, _ = read(tmp_path / "out/mixture/server.safetensors", experiment.digest)
     names = experiment.select_shared(experiment.build_model())
@@ -284,7 +284,7 @@ def test_with_an_average_the_mean_over_rounds_is_what_is_kept(federate, preset, 
 def test_averaging_rounds_does_not_change_the_experiment(preset):
     """Averaging is a setting of the server alone."""
     digests = {
-        read_experiment(str(preset("num_rounds = 1", strategy=s)), "leak-free", 0).digest
+        read_experiment(str(preset("num_rounds = 1", strategy=s)), "paper", 0).digest
         for s in ("", "average = 0.75")
     }
     assert len(digests) == 1

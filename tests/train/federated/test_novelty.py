@@ -170,7 +170,7 @@ def test_a_head_belongs_to_its_autoencoder(learned, federate, tmp_path):
     path = learned()
     assert federate(path, "out", "novelty") == 0
     path.write_text(path.read_text().replace("[mae.fit]", "[mae.fit]\nlr = 0.01"))
-    own = replace(read_experiment(str(path), "leak-free", 0), phase="novelty")
+    own = replace(read_experiment(str(path), "paper", 0), phase="novelty")
     with pytest.raises(StateError, match="other settings"):
         ClientState(tmp_path / "out" / "clients", own, 0).read_finished(own)
 

@@ -9,8 +9,8 @@ from train.federated.experiment import Experiment, read_experiment
 
 
 def test_the_preset_that_ships_is_reduced_and_says_so():
-    config = read_preset("federated").federated
-    assert (config.partition.num_clients, config.num_rounds, config.local_epochs) == (10, 120, 1)
+    config = read_preset("sites").federated
+    assert (config.partition.num_clients, config.num_rounds, config.local_epochs) == (10, 400, 1)
 
 
 def test_without_words_the_paper_s_numbers_hold(tmp_path):
@@ -74,9 +74,9 @@ def test_the_command_ends_in_one_sentence(preset, federate, capsys):
 
 
 def test_an_experiment_is_its_settings_without_the_number_of_rounds(preset):
-    first = read_experiment(str(preset("num_rounds = 1")), "leak-free", 0)
-    longer = read_experiment(str(preset("num_rounds = 5")), "leak-free", 0)
-    other = read_experiment(str(preset("calm_rounds = 1")), "leak-free", 0)
+    first = read_experiment(str(preset("num_rounds = 1")), "paper", 0)
+    longer = read_experiment(str(preset("num_rounds = 5")), "paper", 0)
+    other = read_experiment(str(preset("calm_rounds = 1")), "paper", 0)
     assert first.digest == longer.digest != other.digest
-    assert Experiment(first.preset, "paper", 0).digest != first.digest
-    assert Experiment(first.preset, "leak-free", 1).digest != first.digest
+    assert Experiment(first.preset, "patients", 0).digest != first.digest
+    assert Experiment(first.preset, "paper", 1).digest != first.digest

@@ -26,7 +26,7 @@ PLACE = PARTS[FILE]
 
 @pytest.fixture
 def experiment(preset) -> Experiment:
-    return read_experiment(str(preset("num_rounds = 2")), "leak-free", 0)
+    return read_experiment(str(preset("num_rounds = 2")), "paper", 0)
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def weights(experiment: Experiment, tmp_path: Path) -> Path:
 
 def save_weights(folder: Path, tensors: dict[str, torch.Tensor]) -> Path:
     checkpoint.save(folder / FILE, tensors, {}, half=True)
-    write_manifest(folder, [FILE], preset="tiny", protocol="leak-free", commit="none")
+    write_manifest(folder, [FILE], preset="tiny", protocol="paper", commit="none")
     return folder
 
 
@@ -67,7 +67,7 @@ def test_a_tensor_that_the_weights_leave_out_starts_fresh(experiment, weights, t
 
 @pytest.fixture(scope="module")
 def corpus(world: Path) -> Corpus:
-    return load_corpus("leak-free", world / "data", world / "cache", world / "manifests")
+    return load_corpus("paper", world / "data", world / "cache", world / "manifests")
 
 
 # --- what each hospital keeps --------------------------------------------------------------------
@@ -81,7 +81,7 @@ def own_attention(experiment: Experiment, weights: Path) -> dict[str, torch.Tens
     file = system_file_name(2)
     config = {"info": {"hospital": 2, "federated": asdict(experiment.config.partition)}}
     checkpoint.save(weights / file, {f"{PLACE}.{n}": t for n, t in own.items()}, config)
-    write_manifest(weights, [FILE, file], preset="tiny", protocol="leak-free", commit="none")
+    write_manifest(weights, [FILE, file], preset="tiny", protocol="paper", commit="none")
     return own
 
 
@@ -122,7 +122,7 @@ def test_its_first_round_starts_from_it_and_a_later_one_does_not(
 def test_what_another_hospital_kept_is_refused(experiment, weights, own_attention, change):
     file, protocol, message = (
         system_file_name(2),
-        "leak-free",
+        "paper",
         "another attention than preset 'tiny'",
     )
     state = {f"{PLACE}.{n}": t for n, t in own_attention.items()}
@@ -136,7 +136,7 @@ def test_what_another_hospital_kept_is_refused(experiment, weights, own_attentio
     elif change == "hospital":
         message = "belongs to another hospital"
     else:
-        protocol, message = "paper", "trained on protocol 'paper'"
+        protocol, message = "patients", "trained on protocol 'patients'"
     info = {"hospital": 1 if change == "hospital" else 2, "federated": partition}
     checkpoint.save(weights / file, state, {"info": info})
     write_manifest(weights, [FILE, file], preset="tiny", protocol=protocol, commit="none")
@@ -209,8 +209,8 @@ def test_another_network_is_refused(experiment, weights, tmp_path, change):
 
 
 def test_weights_of_another_split_are_refused(experiment, weights, tmp_path):
-    write_manifest(weights, [FILE], preset="tiny", protocol="paper", commit="none")
-    with pytest.raises(WeightsError, match="trained on protocol 'paper'"):
+    write_manifest(weights, [FILE], preset="tiny", protocol="patients", commit="none")
+    with pytest.raises(WeightsError, match="trained on protocol 'patients'"):
         RunState(experiment, tmp_path / "out", resume=False, start=weights)
 
 
