@@ -32,9 +32,9 @@ The paper uses the mean alone (FedAvg, Eq. 23).</li>
 FURTHER_LIMITS = """
 <h3>Further limits</h3>
 <ul>
-<li>Training and test scans share patients: the splits keep near-duplicates apart, but most known
-patients have slices in more than one part. The figures are optimistic for new patients.</li>
-<li>The data are single slices of two public collections of uneven quality. Other scanners,
+<li>No known patient is in both training and test scans. The patients of Br35H and of part of the
+Brain Tumor MRI Dataset are not known: there only near-duplicates are kept apart.</li>
+<li>The data are single slices of four public collections of uneven quality. Other scanners,
 sequences, ages and diseases are not covered.</li>
 <li>“Attack suspected” means that a scan is unusual for these collections. Image noise also raises
 the score.</li>
@@ -46,9 +46,10 @@ elsewhere. They are model outputs, not a diagnosis.</li>
 <li>Nothing was trained or measured on a GPU.</li>
 </ul>"""
 CARD = """
-<p>Trained on Br35H and the Brain Tumor MRI Dataset: 8,812 slices, split by groups of
-near-duplicates over both, 20 % of the groups for testing and 10 % for validation. The others were
-divided among ten simulated hospitals, which trained every network together and shared no scan. Each
+<p>Trained on slices of Br35H, the Brain Tumor MRI Dataset, TCGA-LGG and IXI, split by patient, or
+by groups of near-duplicates where no patient is known: a fifth for testing, a tenth for validation.
+The others were divided by site among ten simulated hospitals, which trained every network together
+and shared no scan. Each
 round the server averages the hospitals' networks, weighted by number of scans, and adds server
 momentum (FedAvgM). Attention, batch-norm statistics, the detector's threshold, temperatures and
 operating points are each hospital's own, fitted on its own scans. The tables above are of
@@ -70,6 +71,9 @@ see the page there for its terms.</li>
 <li>Brain Tumor MRI Dataset, Masoud Nickparvar, on Kaggle: a collection of figshare (Jun Cheng,
 2017, <cite>brain tumor dataset</cite>, 1512427), SARTAJ and Br35H; see the pages there for their
 terms.</li>
+<li>TCGA-LGG: lower-grade glioma of The Cancer Genome Atlas; see The Cancer Imaging Archive for its
+terms.</li>
+<li>IXI: healthy adults, CC BY-SA 3.0.</li>
 </ul>
 <p>Check the terms of each source before you use the data or the weights for anything but research
 and teaching.</p>"""
@@ -87,7 +91,8 @@ def render_about() -> str:
     figures = (
         f"{results.render_robustness()}<p>{results.render_speed()} "
         "Accuracy is at the operating point "
-        "chosen on validation scans; intervals are 95 % and resample groups of near-duplicates.</p>"
+        "chosen on validation scans; intervals are 95 % and resample patients, or groups of "
+        "near-duplicates.</p>"
         f"{results.render_attack_suite()}{results.render_detection()}"
         f"<details><summary>Source of the figures</summary>"
         f"{results.render_provenance()}</details>"

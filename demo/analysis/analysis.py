@@ -11,7 +11,7 @@ from torch import Tensor
 from core.attacks import Step
 from core.diagnosis import Diagnosis
 from demo.analysis.attack import AttackSettings
-from demo.analysis.explanation import CleanScores, HeatMaps
+from demo.analysis.explanation import CleanScores
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,6 @@ class Analysis:
     doubts: tuple[str, ...] = ()  # about the file, one sentence each
     clean_scores: CleanScores | None = None
     # by the reading's name
-    heat_maps: Mapping[str, HeatMaps] = field(default_factory=dict)
     elsewhere: Mapping[str, tuple[HospitalReading, ...]] = field(default_factory=dict)
 
     @property

@@ -1,4 +1,4 @@
-"""Explanation of one reading: the distribution of clean scans' scores, and Grad-CAM maps."""
+"""Explanation of one reading: the distribution of clean scans' scores, and Grad-CAM."""
 
 from __future__ import annotations
 
@@ -26,17 +26,11 @@ class CleanScores:
 
 
 @dataclass(frozen=True)
-class HeatMaps:
-    """Grad-CAM on the purified scan of one reading."""
+class HeatMap:
+    """Grad-CAM of the mixture on the purified scan of one reading."""
 
-    label: int  # the class that the maps explain: the defended output
-    mixture: Tensor  # (H, W) non-negative, log-odds
-    experts: Tensor  # (K, H, W) the same unit
-
-    @property
-    def top(self) -> float:
-        """Highest value of all maps, to which the colours of one reading are scaled."""
-        return max(float(self.mixture.max()), float(self.experts.max()), 1e-9)
+    label: int  # the class that the map explains: the defended output
+    share: Tensor  # (H, W) of the highest value, in [0, 1]
 
 
 def collect_clean_scores(system: MedFedPure, name: str) -> CleanScores:
@@ -46,10 +40,10 @@ def collect_clean_scores(system: MedFedPure, name: str) -> CleanScores:
     return CleanScores(values, shares, 1 - float(system.detector.confidence(tau, name)))
 
 
-def compute_heat_maps(system: MedFedPure, diagnosis: Diagnosis) -> HeatMaps:
+def compute_heat_map(system: MedFedPure, diagnosis: Diagnosis) -> HeatMap:
     """Compute Grad-CAM of a reading of this system; takes about as long as its classification."""
     label = int(diagnosis.is_tumour)
     x = diagnosis.purified[None].to(system.device)
     y = torch.tensor([label], device=x.device)
-    cams = grad_cam(system.classifier.model, x, y)
-    return HeatMaps(label, cams.mixture[0].cpu(), cams.experts[0].cpu())
+    values = grad_cam(system.classifier.model, x, y).mixture[0].cpu()
+    return HeatMap(label, values / values.max().clamp_min(1e-9))

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from demo.analysis.analysis import Analysis
 from demo.analysis.attack import AttackSettings, iterate_attack
-from demo.analysis.explanation import collect_clean_scores, compute_heat_maps
+from demo.analysis.explanation import collect_clean_scores
 from demo.analysis.staged_reading import STAGES, stream_reading
 from demo.explore import results_view, viewer
 from demo.explore.progress_strip import Stages
@@ -121,10 +121,7 @@ def _iterate_steps(
         stages, current = yield from _run_attack(system, current, stages)
     yield stages.set("Explaining.", "done"), current
     scores = collect_clean_scores(system, detector.score)
-    heat_maps = {  # in place of a tumour map, where the network makes none
-        name: compute_heat_maps(system, d) for name, d in current.readings if d.tumour_map is None
-    }
-    yield stages, replace(current, clean_scores=scores, heat_maps=heat_maps)
+    yield stages, replace(current, clean_scores=scores)
 
 
 def _run_attack(

@@ -54,25 +54,8 @@ def render_explanation(analysis: Analysis) -> str:
     scores = [(f"{name} scan", d) for name, d in analysis.readings]
     return (
         '<section class="mf-decision" aria-label="Explanation of the output">'
-        f"{_render_heat_maps(analysis)}"
         '<div class="mf-card"><h3>The score among scores of clean scans</h3>'
         f"{explanation.render_scores(scores, analysis.clean_scores)}</div></section>"
-    )
-
-
-def _render_heat_maps(a: Analysis) -> str:
-    """Render Grad-CAM of each reading; empty where tumour maps take its place."""
-    if not a.heat_maps:
-        return ""
-    maps = "".join(
-        explanation.render_maps(f"{name.capitalize()} scan", d, a.heat_maps[name])
-        if d.can_judge
-        else f"<h4>{name.capitalize()} scan</h4><p>{wording.describe_refusal(name)[1]}</p>"
-        for name, d in a.readings
-    )
-    return (
-        f'<div class="mf-card mf-cams"><h3>Grad-CAM: regions that raised the output</h3>{maps}'
-        f"{explanation.render_colour_bar()}</div>"
     )
 
 

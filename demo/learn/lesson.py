@@ -12,7 +12,7 @@ from torch import Tensor
 from core.attacks import Step
 from core.diffusion import seeded_noise, to_model, to_pixels
 from demo.analysis.attack import AttackSettings, iterate_attack
-from demo.analysis.explanation import CleanScores, HeatMaps, collect_clean_scores, compute_heat_maps
+from demo.analysis.explanation import CleanScores, HeatMap, collect_clean_scores, compute_heat_map
 
 if TYPE_CHECKING:
     from core.diagnosis import Diagnosis
@@ -34,7 +34,7 @@ class Lesson:
     steps: tuple[Step, ...] = ()
     attacked: Diagnosis | None = None
     clean_scores: CleanScores | None = None  # of the detector, once `attacked` is there
-    heat_maps: HeatMaps | None = None  # of `clean`, once they were asked for
+    heat_map: HeatMap | None = None  # of `clean`, once they were asked for
 
     @property
     def is_attacked(self) -> bool:
@@ -90,9 +90,9 @@ def detect(system: MedFedPure, lesson: Lesson) -> Lesson:
 
 def map_heat(system: MedFedPure, lesson: Lesson) -> Lesson:
     """Step 6: compute Grad-CAM of the clean scan's reading."""
-    if lesson.heat_maps is not None or lesson.clean is None:
+    if lesson.heat_map is not None or lesson.clean is None:
         return lesson
-    return replace(lesson, heat_maps=compute_heat_maps(system, lesson.clean))
+    return replace(lesson, heat_map=compute_heat_map(system, lesson.clean))
 
 
 def purify(system: MedFedPure, lesson: Lesson, t_star: int) -> tuple[Lesson, Purification]:

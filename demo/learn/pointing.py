@@ -12,7 +12,7 @@ RESULTS = Path(__file__).parents[2] / "results"
 NOT_MEASURED = "not yet measured"
 # of each kind of map: its name in the result file of the bench command `explanations`
 MAPS = {"Grad-CAM": "Grad-CAM", "Tumour map": "tumour map"}
-FILE, EARLIER_FILE = "explanations-patients.json", "looks-multi-source.json"
+FILE = "explanations-patients.json"
 
 
 @dataclass(frozen=True)
@@ -26,26 +26,13 @@ class Pointing:
 
 
 def read_pointing(name: str, folder: Path = RESULTS) -> Pointing | None:
-    """Read the figures of one kind of map on clean scans; None if they were not measured.
-
-    Those of Grad-CAM come from the earlier command `looks` until they are measured again.
-    """
-    rows = _read_rows(folder / FILE)
+    """Read the figures of one kind of map on clean scans; None if they were not measured."""
     try:
+        rows = json.loads((folder / FILE).read_text(encoding="utf-8"))["rows"]
         mean = rows["clean"]["maps"][name]["mean"]
-        values = (mean[key]["value"] for key in ("pointing", "energy", "chance"))
-        share, inside, chance = values
+        share, inside, chance = (mean[key]["value"] for key in ("pointing", "energy", "chance"))
         return Pointing(share, _pair(mean["pointing"].get("interval")), inside, chance)
-    except (KeyError, TypeError, ValueError, AttributeError):
-        pass
-    if name != "Grad-CAM":
-        return None
-    try:
-        found = _read_rows(folder / EARLIER_FILE)["pointing"]
-        hits = found["pointing"]
-        interval = _pair(hits["interval_by_group"])
-        return Pointing(hits["k"] / hits["n"], interval, found["energy_inside"], found["by_chance"])
-    except (KeyError, TypeError, ValueError):
+    except (OSError, KeyError, TypeError, ValueError, AttributeError):
         return None
 
 
@@ -69,14 +56,6 @@ def render_pointing(folder: Path = RESULTS) -> str:
         '<table><thead><tr><th scope="col">map</th><th scope="col">highest point in the tumour</th>'
         f'<th scope="col">energy in the tumour</th></tr></thead><tbody>{rows}</tbody></table></div>'
     )
-
-
-def _read_rows(path: Path) -> Any:
-    """Return the rows of a result file, or None if it is missing or no JSON."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))["rows"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
 
 
 def _pair(interval: Any) -> tuple[float, float] | None:

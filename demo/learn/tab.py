@@ -224,7 +224,7 @@ def _vote(system: MedFedPure, current: Lesson) -> Iterator[tuple[Lesson, str]]:
 
 def _map_heat(system: MedFedPure, current: Lesson) -> Iterator[tuple[Lesson, str]]:
     current = lesson.map_heat(system, current)
-    yield current, views.render_heat_maps(current)
+    yield current, views.render_heat_map(current)
 
 
 def _show_step(current: Lesson | None, index: float) -> str:

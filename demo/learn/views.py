@@ -139,16 +139,16 @@ def render_mixture(lesson: Lesson, sides: tuple[int, ...]) -> str:
     )
 
 
-def render_heat_maps(lesson: Lesson) -> str:
+def render_heat_map(lesson: Lesson) -> str:
     """Step 6: render Grad-CAM beside the tumour map of the clean scan, and how well each points."""
-    d, heat = lesson.clean, lesson.heat_maps
+    d, heat = lesson.clean, lesson.heat_map
     if d is None or heat is None:
         return ""
-    overlay = images.encode_overlay(d.purified, heat.mixture / heat.top)
+    overlay = images.encode_overlay(d.purified, heat.share)
     shown = render_picture(d.purified, "purified scan", "input of the experts")
     raised = f"regions that raised “{wording.CLASSES[heat.label]}”"
     shown += render_figure(overlay, "Grad-CAM", raised)
-    said = "The network of these weights makes no tumour map."
+    said = ""
     if d.tumour_map is not None:
         tinted = images.encode_tumour_map(d.purified, d.tumour_map, THRESHOLD)
         shown += render_figure(tinted, "tumour map", "cells that it takes for tumour")

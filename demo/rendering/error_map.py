@@ -8,7 +8,7 @@ from pathlib import Path
 
 from demo.rendering.wording import ERROR_CAPTION
 
-RESULTS = Path(__file__).parents[2] / "results" / "detection-multi-source.json"
+RESULTS = Path(__file__).parents[2] / "results" / "detection-patients.json"
 ATTACK = "plain, eps 0.015"
 NEARLY_CHANCE = 0.55  # AUROC; .5 is chance
 

@@ -1,23 +1,19 @@
-"""Explanation of one reading as HTML: expert votes, Grad-CAM and the detector's score."""
+"""Explanation of one reading as HTML: expert votes and the detector's score."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from html import escape
 
-import numpy as np
-
 from core.diagnosis import Diagnosis
-from demo.analysis.explanation import CleanScores, HeatMaps
-from demo.rendering import images, wording
+from demo.analysis.explanation import CleanScores
+from demo.rendering import wording
 from demo.rendering.charts import Mark, draw_histogram
 from demo.rendering.html import render_meter
 
-CAM_BAR = images.build_gradient(images.apply_cividis(np.linspace(0, 1, 17)))
 ROUGH_NOTE = (
     "A rough histogram: eleven rounded quantiles of the clean validation scans, not their scores."
 )
-CAM_NOTE = "Shows what the model used, not where a disease is. Coarse: 4 to 7 cells a side."
 
 
 def render_votes(named: Sequence[tuple[str, Diagnosis]], sides: Sequence[int]) -> str:
@@ -39,24 +35,6 @@ def render_votes(named: Sequence[tuple[str, Diagnosis]], sides: Sequence[int]) -
         f'{heads}</tr></thead><tbody>{rows}<tr class="mf-sum"><th scope="row">Mixture</th>'
         f"{totals}</tr></tbody></table>"
     )
-
-
-def render_maps(title: str, d: Diagnosis, e: HeatMaps) -> str:
-    """Render the purified scan, and Grad-CAM of mixture and experts over it."""
-    what = wording.CLASSES[e.label]
-    shown = [
-        (images.encode_scan(d.purified), "purified scan", "input of the experts"),
-        (images.encode_overlay(d.purified, e.mixture / e.top), "mixture", f"for “{what}”"),
-    ]
-    for k, (cam, weight) in enumerate(zip(e.experts, d.attention.tolist(), strict=True), start=1):
-        url = images.encode_overlay(d.purified, cam / e.top)
-        shown.append((url, f"expert {k}", f"weight {weight:.2f}"))
-    figure = "".join(
-        f'<figure><img src="{url}" alt="{escape(f"{title}: {name}, {note}")}">'
-        f"<figcaption>{escape(name)}<small>{escape(note)}</small></figcaption></figure>"
-        for url, name, note in shown
-    )
-    return f'<h4>{escape(title)}</h4><div class="mf-strip">{figure}</div>'
 
 
 def render_scores(named: list[tuple[str, Diagnosis]], e: CleanScores) -> str:
@@ -100,12 +78,3 @@ def _say(d: Diagnosis, tumour: float) -> str:
         return wording.NO_JUDGEMENT
     says = f"{wording.name_class(tumour)} {wording.format_confidence(tumour)}"
     return f'<span class="mf-says">{escape(says)}</span>'
-
-
-def render_colour_bar() -> str:
-    """Render the colour bar of all maps of one scan."""
-    return (
-        f'<div class="mf-bar" style="background:{CAM_BAR}"></div><div class="mf-ticks">'
-        "<span>did not raise it</span><span>most, in this scan</span></div>"
-        f'<p class="mf-note">{CAM_NOTE}</p>'
-    )

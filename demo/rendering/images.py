@@ -98,12 +98,6 @@ def apply_diverging(share: np.ndarray) -> np.ndarray:
     return (colour * size).round().astype(np.uint8)
 
 
-def build_gradient(colours: np.ndarray) -> str:
-    """Build a CSS gradient through RGB colours (N, 3), left to right."""
-    stops = ", ".join(f"rgb({r},{g},{b})" for r, g, b in colours.tolist())
-    return f"linear-gradient(to right, {stops})"
-
-
 def _encode_colours(rgb: np.ndarray) -> str:
     buffer = io.BytesIO()
     Image.fromarray(rgb).save(buffer, format="PNG", compress_level=1)  # three times as fast

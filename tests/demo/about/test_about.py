@@ -40,7 +40,7 @@ def test_adaptive_attacks_are_shown_too(tmp_path: Path) -> None:
         "detection": {"A9 (1)": {"auroc": 0.75}, "A9 (2)": {"auroc": 0.5}},
     }
     content = {"standings": {"defence": defence}}
-    (tmp_path / "ladder-multi-source.json").write_text(json.dumps(content))
+    (tmp_path / "ladder-patients.json").write_text(json.dumps(content))
     html = results.render_attack_suite(tmp_path)
     assert cells(html)[4:] == ["50.0 % [25.0 to 75.0] 2/4", "25.0 % [25.0 to 75.0] 1/4"]
     assert set(cells(html)[:4]) == {DASH}  # of the others nothing is known
@@ -49,9 +49,25 @@ def test_adaptive_attacks_are_shown_too(tmp_path: Path) -> None:
     assert "the full pipeline on 1 of 4. Of 3 scans" in results.render_main_limits(tmp_path)
 
 
+def test_the_limits_say_what_the_files_say(tmp_path: Path) -> None:
+    mean = {"pointing": {"value": 0.5}, "energy": {"value": 0.25}, "chance": {"value": 0.125}}
+    rows = {
+        "clean": {"maps": {"tumour map": {"mean": mean}}},
+        "apgd": {"maps": {"tumour map": {"mean": {"pointing": {"value": 0.375}}}}},
+    }
+    (tmp_path / "explanations-patients.json").write_text(json.dumps({"rows": rows}))
+    block = {"sources": {"br35h": {"balanced": {"value": 0.75}}}}
+    rows = {"first": {"clean": block}, "second": {}}
+    (tmp_path / "mixtures-without-br35h.json").write_text(json.dumps({"rows": rows}))
+    html = results.render_main_limits(tmp_path)
+    assert f"left out: 75.0 % (Br35H), {DASH} (Brain Tumor MRI), {DASH} (TCGA-LGG)." in html
+    assert "tumour for 50.0 % of the tumours, under attack for 37.5 %, and 25.0 % of its" in html
+    assert "chance would put 12.5 %" in html
+
+
 def test_a_missing_or_broken_file_shows_a_dash(tmp_path: Path) -> None:
-    (tmp_path / "detection-multi-source.json").write_text("{")
-    (tmp_path / "latency-multi-source.json").write_text("[1]")
+    (tmp_path / "detection-patients.json").write_text("{")
+    (tmp_path / "latency-patients.json").write_text("[1]")
     assert set(cells(results.render_robustness(tmp_path))) == {*results.ROWS.values(), DASH, ""}
     assert set(cells(results.render_detection(tmp_path))) == {DASH}
     assert set(cells(results.render_attack_suite(tmp_path))) == {DASH}

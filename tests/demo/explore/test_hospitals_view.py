@@ -270,10 +270,6 @@ def test_reading_attack_and_explanation_are_the_chosen_hospital_s(
         *_, last = iterate_attack(system, scan, settings)
         assert torch.equal(analysis.attacked_scan, last.x_adv[0])
         assert f"read as hospital {number} (simulated)" in results[-1]
-        weighed = torch.einsum("k,khw->hw", alone.attention, analysis.heat_maps["clean"].experts)
-        torch.testing.assert_close(
-            analysis.heat_maps["clean"].mixture, weighed, atol=1e-4, rtol=1e-3
-        )
     for one, other in itertools.combinations(found.values(), 2):
         assert not torch.equal(one.attacked_scan, other.attacked_scan)
     nobody = explore._analyse(RequestGeneration(), "a key", False, 9, "fused", "floor", *VALUES)

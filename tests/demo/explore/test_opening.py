@@ -51,7 +51,7 @@ def test_a_visitor_finds_the_example_then_its_finished_analysis(
     series = explore.series_cache.get(key)
     assert (series.get_levels() == SAMPLES[1].levels).all()  # the first is a known failure
     _, view, results, decision, analysis = last[-6:-1]
-    assert last[-1] is analysis and set(analysis.heat_maps) == {"clean", "attacked"}
+    assert last[-1] is analysis and analysis.attacked and analysis.clean_scores
     alone = system.read(series.get_scan(), 0)
     assert analysis.clean.tumour_probability == pytest.approx(alone.tumour_probability, abs=1e-5)
     assert {"scan", "attacked", "clean_error", "attacked_purified"} <= view.keys()

@@ -140,7 +140,7 @@ def test_what_is_not_computed_is_not_shown(scan: Tensor) -> None:
         views.render_detection(bare)
         == ""
         == views.render_mixture(bare, ())
-        == views.render_heat_maps(bare)
+        == views.render_heat_map(bare)
     )
 
 
@@ -153,9 +153,9 @@ def test_grad_cam_is_compared_with_the_tumour_map(
 ) -> None:
     for own, count in ((system, 2), (mapping_system, 3)):
         compared = lesson.map_heat(own, lesson.read_clean(own, scan, tumour=True))
-        html = views.render_heat_maps(compared)
+        html = views.render_heat_map(compared)
         assert html.count("<img") == count
-        assert ("makes no tumour map" in html) == (own is system)
+        assert ("The tumour map." in html) == (own is mapping_system)
         assert lesson.map_heat(own, compared) is compared  # nothing is computed twice
 
 

@@ -14,10 +14,11 @@ from torch import Tensor
 
 from core.attacks import Step
 from core.detector import SCORES
+from core.gradcam import grad_cam
 from core.pipeline import MedFedPure
 from demo.analysis.analysis import Analysis
 from demo.analysis.attack import AttackSettings
-from demo.analysis.explanation import collect_clean_scores, compute_heat_maps
+from demo.analysis.explanation import collect_clean_scores, compute_heat_map
 from demo.explore import results_view
 from demo.rendering import images
 from demo.rendering.charts import Mark, draw_curve, draw_histogram
@@ -35,7 +36,6 @@ EndsAt = Callable[[Tensor], tuple[Step, ...]]
 def analysis(system: MedFedPure, scan: Tensor, ends_at: EndsAt) -> Analysis:
     attacked = ((scan * 255 + 3).clamp(max=255).round() / 255).float()
     clean, after = system.read(scan), system.read(attacked)
-    known = {"clean": clean, "attacked": after}
     return Analysis(
         scan,
         AttackSettings(),
@@ -44,7 +44,6 @@ def analysis(system: MedFedPure, scan: Tensor, ends_at: EndsAt) -> Analysis:
         after,
         12.0,
         clean_scores=collect_clean_scores(system, clean.score_name),
-        heat_maps={name: compute_heat_maps(system, d) for name, d in known.items()},
         sides=system.config.moe.sides,
     )
 
@@ -59,22 +58,18 @@ def bars(svg: str, kind: str) -> list[tuple[float, float, float]]:
 
 def test_each_reading_is_explained(analysis: Analysis) -> None:
     html = results_view.render_explanation(analysis)
-    assert html.count("<img") == 2 * (2 + 3)  # purified, mixture, experts
-    assert "not where a disease is" in html and "file:" not in html
+    assert html.count("<li>") == 2 + 2  # of the histogram, and of each reading
+    assert "Grad-CAM" not in html and "<img" not in html and "file:" not in html
     only = results_view.render_explanation(replace(analysis, attacked=None))
-    assert only.count("<img") == 5 and "Attacked scan" not in only
+    assert only.count("<li>") == 2 + 1 and "Attacked scan" not in only
     assert results_view.render_explanation(replace(analysis, clean_scores=None)) == ""
-    mapped = results_view.render_explanation(replace(analysis, heat_maps={}))
-    assert "Grad-CAM" not in mapped and "<img" not in mapped and "clean scans" in mapped
     page = results_view.render(analysis)
     assert page.count(">Expert 1<") == page.count(">Expert 3<") == 2  # shares, and votes
 
 
-def test_where_it_cannot_judge_no_map_and_no_vote_is_shown(analysis: Analysis) -> None:
+def test_where_it_cannot_judge_no_vote_is_shown(analysis: Analysis) -> None:
     assert analysis.clean
     far = replace(analysis.clean, novelty=analysis.clean.novelty_limit + 1)
-    html = results_view.render_explanation(replace(analysis, clean=far))
-    assert html.count("<img") == 2 + 3 and "Clean scan: cannot judge" in html
     table = render_votes([("Clean", far)], (112, 56, 28))
     assert "tumour" not in table and "cannot judge" in table
 
@@ -93,15 +88,16 @@ def test_votes_and_weights_are_the_readings_own(analysis: Analysis) -> None:
     assert "<Clean>" not in html and "112 x 112" in html
 
 
-def test_the_maps_explain_the_output(system: MedFedPure, analysis: Analysis) -> None:
-    d, e = analysis.clean, analysis.heat_maps["clean"]
+def test_grad_cam_explains_the_output(system: MedFedPure, analysis: Analysis) -> None:
+    d = analysis.clean
     assert d is not None
+    e = compute_heat_map(system, d)
     assert e.label == int(d.is_tumour)
-    weighed = torch.einsum("k,khw->hw", d.attention, e.experts)
-    torch.testing.assert_close(e.mixture, weighed, atol=1e-4, rtol=1e-3)
-    turned = compute_heat_maps(system, replace(d, tumour_probability=1 - d.tumour_probability))
+    values = grad_cam(system.classifier.model, d.purified[None], torch.tensor([e.label])).mixture[0]
+    torch.testing.assert_close(e.share, values / values.max())
+    turned = compute_heat_map(system, replace(d, tumour_probability=1 - d.tumour_probability))
     assert turned.label == 1 - e.label
-    assert not torch.allclose(turned.mixture, e.mixture)
+    assert not torch.allclose(turned.share, e.share)
 
 
 def test_an_overlay_hides_nothing_where_the_map_is_zero(scan: Tensor) -> None:
