@@ -232,7 +232,7 @@ def table(results: md.Results) -> str:
         text = f"**{protocol}**\n\n{md.table(head, attacked)}"
         text += f"\n\n{md.table(['scans', 'paper: flagged, %', 'fused: flagged, %'], alarms)}"
         n = next(row["n"] for row in result["rows"].values() if "n" in row)
-        text += f"\n\nn = {n}; intervals by near-duplicate group. Flagged: above the threshold "
+        text += f"\n\nn = {n}; intervals by patient or group. Flagged: above the threshold "
         text += "that 5 % of clean validation scans exceed; FPR on these very scans. "
         if notes:
             text += f"Feature with the largest share in the fused score: {'; '.join(notes)}. "

@@ -38,7 +38,7 @@ def read_scores(results: Results) -> list[Scores]:
 
 
 def render_headline(results: Results) -> str:
-    """Renders accuracy with 95 % intervals by near-duplicate group; equal scans in a column."""
+    """Renders accuracy with 95 % intervals by patient or group; equal scans in a column."""
     scores = read_scores(results)
     n = scores[0].clean["n"]
     worst_n = next(s.worst["n"] for s in scores if s.worst)
@@ -46,10 +46,11 @@ def render_headline(results: Results) -> str:
             f"worst case of all attacks, n = {worst_n}"]  # fmt: skip
     lines = [[s.name, *(_cell(block) for block in (s.clean, s.pgd, s.worst))] for s in scores]
     note = (
-        "Accuracy in %; in brackets the 95 % interval, resampling groups of near-duplicates; "
-        "eps = 0.015 (L∞). In a column every system reads the same scans. Worst case: a scan "
-        "counts as correct if no attack of the suite succeeds, adaptive attacks on the whole "
-        f"system among them; {worst_n} of the {n} scans."
+        "Accuracy in %; in brackets the 95 % interval, resampling patients, or groups of "
+        "near-duplicates where no patient is known; eps = 0.015 (L∞). In a column every system "
+        "reads the same scans. Worst case: a scan counts as correct if no attack "
+        "of the suite succeeds, adaptive attacks on the whole system among them; "
+        f"{worst_n} of the {n} scans."
     )
     return f"{table(head, lines)}\n\n{note}"
 

@@ -28,7 +28,7 @@ def render_attack_suite(results: md.Results) -> str:
                 "worst case, 8 bits, %", "p", "pending attacks"]  # fmt: skip
         parts.append(
             f"**{protocol}**\n\n{md.table(head, lines)}\n\nWorst case: share of scans that are "
-            "correct after every attack. 95 % intervals by scan and by near-duplicate group. p: "
+            "correct after every attack. 95 % intervals by scan and by patient or group. p: "
             "McNemar's exact test of the worst case against the full pipeline. Pending attacks can "
             f"only lower the worst case. {md.source(result)}"
         )
@@ -95,7 +95,7 @@ def render_attack_suite_detection(results: md.Results) -> str:
                     "clean"
                 )
     note = (
-        "Attacked scans in 8 bits. Intervals by near-duplicate group. Worst case: each scan's "
+        "Attacked scans in 8 bits. Intervals by patient or group. Worst case: each scan's "
         "lowest score over all attacks. τ was set on validation scans."
     )
     if undetected:
@@ -134,7 +134,7 @@ def render_robustness(results: md.Results) -> str:
         for system in systems:
             cells = [_with_classes(row["systems"].get(system)) for row in rows.values()]
             lines.append([SYSTEM_TITLES[system], *cells])
-        head = ["accuracy, % [95 % by scan; by near-duplicate group]; tumour / no tumour"]
+        head = ["accuracy, % [95 % by scan; by patient or group]; tumour / no tumour"]
         head += _titles(rows)
         parts.append(f"**{protocol}**\n\n{md.table(head, lines)}\n\n{md.source(result)}")
     return "\n\n".join(parts)
