@@ -18,9 +18,11 @@ from bench.robustness.evaluate import evaluate
 from bench.robustness.systems import ALL_SCANS_SYSTEMS, System, build_systems, read_together
 from bench.summaries import Reading, check_numbers, group_rows, join_readings
 from bench.unseen.figures import Facts, Figures, share_by_unit, summarize_system
+from bench.unseen.hospitals import find_readers
 from bench.unseen.overlap import count_overlap, find_used_units, open_any_system
 from bench.unseen.sizes import LIMITS, measure_sizes
 from bench.unseen.tables import ALL, NEVER, SYSTEMS, TABLES
+from core import weights
 from core.attacks.threat_models import PAPER_EPS
 from core.pipeline import MedFedPure
 from train.data.dataset import Batch, ScanDataset, space_evenly
@@ -56,13 +58,14 @@ def run(args: argparse.Namespace) -> None:
     store = options.open_results(args, system)
     test = options.open_fold(args)
     sizes = measure_sizes(test, options.root_of(args))
-    measure(store, system.pipeline, test, sizes, trained, args.attacked, args.batch_size)
+    systems = {n: s.to(options.device_of(args)) for n, s in weights.load_all(args.weights).items()}
+    measure(store, systems, test, sizes, trained, args.attacked, args.batch_size)
     store.close()
 
 
 def measure(
     store: ResultFile,
-    pipeline: MedFedPure,
+    systems: weights.Systems,
     test: ScanDataset,
     sizes: Mapping[int, float],
     trained: Manifest,
@@ -73,7 +76,7 @@ def measure(
 
     Args:
         store: the result file.
-        pipeline: the system.
+        systems: of each hospital, each of which reads its own patients (see `find_readers`).
         test: the scans, with their manifest.
         sizes: sizes of tumours by row, as shares of the head.
         trained: the split that trained the weights.
@@ -83,16 +86,19 @@ def measure(
     if test.manifest is None:
         raise ValueError("the scans have no manifest that names their patients")
     scopes = find_scopes(test, find_used_units(test.manifest, trained))
-    facts = Facts.of(test, sizes)
+    facts, readers = Facts.of(test, sizes), find_readers(systems, test, trained)
 
     def row(attack: Attack, some: Scopes) -> Figures:
         read = sorted(set().union(*some.values()))
-        answers = read_scans(pipeline, test.pick(read), attack, batch_size)
+        answers = read_at_hospitals(
+            systems, [readers[i] for i in read], test.pick(read), attack, batch_size
+        )
         place = {row: i for i, row in enumerate(read)}
         return {
             "meaning": attack.meaning,
             "attack": attack.algorithm and vars(attack.algorithm(Attacker(PAPER_EPS))),
             "n": len(read),
+            "hospitals": sorted({reader for i in read if (reader := readers[i]) is not None}),
             "size_limits": LIMITS,
             "scopes": {
                 name: summarize(answers, [place[i] for i in rows], facts.pick(rows))
@@ -128,6 +134,27 @@ def thin_by_source(scopes: Scopes, sources: Sequence[str], limit: int) -> Scopes
         chosen = (part[i] for part in parts for i in space_evenly(len(part), limit))
         thin[name] = sorted(rows[i] for i in chosen)
     return thin
+
+
+def read_at_hospitals(
+    systems: weights.Systems,
+    readers: Sequence[int | None],
+    fold: ScanDataset,
+    attack: Attack,
+    batch_size: int,
+) -> Answers:
+    """Read every scan with the system of its reader, in the order of the scans."""
+    parts, order = [], []
+    for reader in dict.fromkeys(readers):
+        rows = [i for i, other in enumerate(readers) if other == reader]
+        parts.append(read_scans(systems[reader], fold.pick(rows), attack, batch_size))
+        order += rows
+    back = torch.tensor(order).argsort()
+    return Answers(
+        {n: torch.cat([part.log_odds[n] for part in parts])[back] for n in parts[0].log_odds},
+        torch.cat([part.flagged for part in parts])[back],
+        torch.cat([part.refused for part in parts])[back],
+    )
 
 
 def read_scans(pipeline: MedFedPure, fold: ScanDataset, attack: Attack, batch_size: int) -> Answers:

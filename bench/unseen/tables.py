@@ -41,7 +41,8 @@ def render_sources(results: md.Results) -> str:
         parts_of_it = [s for s in result["rows"][CLEAN.key]["scopes"] if s.startswith(f"{NEVER},")]
         tables = [_render_scope(result, s, list(overlap)) for s in (NEVER, *parts_of_it)]
         tables += [_render_scope(result, ALL, shared)] if shared else []
-        parts += [f"**{protocol}**", _render_overlap(overlap), *tables, md.source(result)]
+        parts += [f"**{protocol}**", _render_overlap(overlap), *tables]
+        parts.append(" ".join([*_name_readers(result), md.source(result)]))
     return "\n\n".join(parts)
 
 
@@ -108,6 +109,15 @@ def render_units(results: md.Results) -> str:
                     lines.append([*cells, str(block["patients"]), _count(found), *_figures(found)])
     head = ["protocol", "source", "", "system", "known patients", "units with + without tumour"]
     return md.table([*head, *FIGURE_HEAD], lines)
+
+
+def _name_readers(result: md.Result) -> list[str]:
+    hospitals = result["rows"][CLEAN.key]["hospitals"]
+    if len(hospitals) < 2:
+        return []
+    return [
+        f"Each scan is read by the one of {len(hospitals)} hospitals whose patients are like it."
+    ]
 
 
 def _render_overlap(overlap: md.Result) -> str:

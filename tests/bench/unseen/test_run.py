@@ -78,7 +78,7 @@ def test_scans_that_trained_the_weights_are_told_apart(
     lone = both.entries[rows[0]]
     trained = Manifest("without-br35h", (replace(lone, fold="train"),))
     shares = {i: 0.01 for i in range(len(both)) if both.labels[i]}
-    measure(store, pipeline, both, shares, trained, 2, batch_size=8)
+    measure(store, {None: pipeline}, both, shares, trained, 2, batch_size=8)
     found = store.content["rows"]
     twins = sum(both.groups[i] == lone.group for i in rows)
     assert found["overlap"]["sources"]["br35h"]["left"] == len(rows) - twins > 0
@@ -95,6 +95,9 @@ def test_scans_that_trained_the_weights_are_told_apart(
     tables = {name: render(results) for name, render in TABLES.items()}
     counts = f"| br35h | {len(rows)} | 1 | {twins - 1} | {len(rows) - twins} |"
     assert counts in tables["unseen"]
+    assert found["clean"]["hospitals"] == [] and "hospitals whose" not in tables["unseen"]
+    found["clean"]["hospitals"] = [1, 5, 9]
+    assert "read by the one of 3 hospitals whose patients" in TABLES["unseen"](results)
     head, every = tables["unseen"].split("| all scans |")
     assert "| brain-tumor-mri | clean | full pipeline" in head
     assert "| br35h | clean | full pipeline | 4 + 4;" in every
