@@ -28,7 +28,8 @@ class StrategyConfig:
     dp_noise * dp_clip / clients. With `secagg` the server sees only sums of updates; each value of
     an update must lie within `secagg_range`. `momentum` is the server's (FedAvgM, Hsu et al. 2019).
     With `average` above 0 the exponential mean over rounds is validated and stored, a new round's
-    share being 1 - average (as SWA, Izmailov et al. 2018).
+    share being 1 - average (as SWA, Izmailov et al. 2018). With `equal` each client counts alike in
+    the mean, not by its number of scans.
     """
 
     name: str = "fedavg"
@@ -39,6 +40,7 @@ class StrategyConfig:
     dp_noise: float = 0.0
     momentum: float = 0.0
     average: float = 0.0
+    equal: bool = False
     secagg: bool = False
     secagg_range: float = 1.0
 
@@ -68,6 +70,11 @@ class StrategyConfig:
         if self.secagg and self.name not in MEAN_STRATEGIES:
             raise ValueError(
                 f"secagg shows the server a sum alone, {self.name} compares the clients"
+            )
+        if self.equal and (self.secagg or not self.is_mean):
+            raise ValueError(
+                "equal is for a mean that the server computes: fedavg or fedprox, without dp_clip "
+                "(whose clients count alike already) and secagg"
             )
         if self.secagg and self.dp_clip:
             raise ValueError("dp_clip needs single updates, which secagg conceals")

@@ -96,12 +96,14 @@ class Experiment:
     def digest(self) -> str:
         """Names the experiment: equal on two machines if, and only if, they can train together.
 
-        Rounds, timeout and the mean over rounds are left out: the server alone decides them.
+        Rounds, timeout, the mean over rounds and whether clients count alike are left out: the
+        server alone decides them.
         """
         federated = asdict(self.config)
         for name in ("num_rounds", "rounds", "timeout"):
             del federated[name]
-        del federated["strategy"]["average"]
+        for name in ("average", "equal"):
+            del federated["strategy"][name]
         settings = asdict(self.step.settings(self.preset))
         facts: dict[str, Any] = {
             "family": self.family,

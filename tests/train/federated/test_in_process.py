@@ -81,6 +81,21 @@ def test_experts_are_averaged_by_sample_count_and_nothing_personal_leaves(
     assert set(first["summary"]) == {"clean", "pgd", "nll", "score"}
 
 
+def test_with_equal_hospitals_the_mean_takes_no_account_of_their_scans(
+    preset, federate, wire, tmp_path
+):
+    path = preset(clients='2\nkind = "dirichlet"\nconcentration = 5.0', strategy="equal = true")
+    assert federate(path) == 0
+    shared = experts(tmp_path / "out", path)
+    replies = [m for m in wire if m.metadata.reply_to_message_id]
+    trained = [m.content for m in replies if m.metadata.message_type == "train"]
+    counts = {c.metric_records["metrics"]["num-examples"] for c in trained}
+    sent = [unpack(c.array_records["arrays"], shared, "it") for c in trained]
+    assert len(sent) == len(counts) == 2
+    for name, mean in shared.items():
+        assert torch.allclose(mean, sum(own[name] for own in sent) / 2, atol=1e-6)
+
+
 def test_attention_stays_on_each_client_s_disk_and_differs(preset, trained, tmp_path):
     trained(preset("num_rounds = 2"))
     own = sorted((tmp_path / "out" / "clients").rglob("client-*/mixture-round-00002.safetensors"))

@@ -53,6 +53,8 @@ def test_without_words_the_paper_s_numbers_hold(tmp_path):
         ('batch_norm = "local"', 'dp_clip = 1.0\nname = "krum"', "krum takes none"),
         ("min_clients = 3", 'secagg = true\nname = "fedmedian"', "fedmedian compares"),
         ("", "secagg = true", "secagg of two clients"),
+        ("min_clients = 3", "secagg = true\nequal = true", "equal is for a mean"),
+        ("min_clients = 3", 'name = "fedmedian"\nequal = true', "equal is for a mean"),
         (
             "min_clients = 3",
             "secagg = true\ndp_clip = 1.0",

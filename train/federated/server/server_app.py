@@ -182,7 +182,7 @@ class Server:
                     self.table.show_reply(client, str(error))
                     return str(error)
                 if mean is not None:
-                    mean.add(tensors, self.registry.scans[client])
+                    mean.add(tensors, 1 if settings.equal else self.registry.scans[client])
                     del reply.content["arrays"]
             self._show(client, reply)
             return None

@@ -40,7 +40,7 @@ class RunningMean:
         self._count = 0
 
     def add(self, tensors: Mapping[str, Tensor], count: int) -> None:
-        """Add a client's tensors, weighted by its `count` training scans."""
+        """Add a client's tensors with weight `count`, such as its number of training scans."""
         for name, value in tensors.items():
             weighted = value.double() * count
             self._sums[name] = self._sums[name] + weighted if self._count else weighted
