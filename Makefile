@@ -38,7 +38,7 @@ parity: $(PARITY)/.installed
 	$(PARITY)/bin/python -m pytest tests/parity $(ARGS)
 
 federation: $(VENV)/.installed-dev
-	$(VENV)/bin/python -m train federated --preset loopback --runtime deployment $(ARGS)
+	$(VENV)/bin/python -m train federated --preset loopback --protocol paper --runtime deployment $(ARGS)
 
 space: $(VENV)/.installed
 	$(VENV)/bin/python -m tools.build_space build/space --run

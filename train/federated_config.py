@@ -176,9 +176,9 @@ class FederatedConfig:
 
     def _check_strategy(self) -> None:
         s, fewest = self.strategy, self.min_clients
-        if self.share == "none" and (s.name != "fedavg" or s.dp_clip or s.secagg):
+        if self.share == "none" and (s.name != "fedavg" or s.dp_clip or s.secagg or s.equal):
             raise ValueError(
-                "share none sends nothing: set strategy fedavg, without dp_clip and secagg"
+                "share none sends nothing: set strategy fedavg, without dp_clip, secagg and equal"
             )
         if s.name == "fedmedian" and fewest < 3:
             raise ValueError(f"fedmedian of two is their mean: min_clients {fewest} is below 3")

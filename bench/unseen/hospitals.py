@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from core.weights import Systems
 from train.data.dataset import ScanDataset
 from train.data.partition import PartitionConfig, assign, list_rows
-from train.data.scanner_shift import ScannerConfig
 from train.data.split import Manifest
 
 
@@ -16,17 +12,14 @@ def find_readers(systems: Systems, test: ScanDataset, trained: Manifest) -> list
     """Return the key in `systems` of the hospital that reads each scan of `test`.
 
     That is the hospital whose patients are like the scan's: the partition of the training scans
-    deals the test scans as well. The first system reads all scans where there is one alone, or
-    where the weights were trained on another split than the one `test` is of.
+    deals the test scans as well. The first system reads scans whose hospital is not in `systems`,
+    and all scans where the weights were trained on another split than the one `test` is of.
     """
     first = next(iter(systems))
     if len(systems) == 1 or test.manifest is None or test.manifest.sha256 != trained.sha256:
         return [first] * len(test)
-    config = _read_partition(systems[first].info["federated"])
+    config = PartitionConfig.from_dict(systems[first].info["federated"])
     owners = assign(list_rows(trained), config)
     homes = {entry.sha256: owner + 1 for entry, owner in zip(trained.entries, owners, strict=True)}
-    return [homes[entry.sha256] for entry in test.entries]
-
-
-def _read_partition(values: Mapping[str, Any]) -> PartitionConfig:
-    return PartitionConfig(**{**values, "scanner": ScannerConfig(**values["scanner"])})
+    readers = [homes[entry.sha256] for entry in test.entries]
+    return [reader if reader in systems else first for reader in readers]

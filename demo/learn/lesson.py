@@ -34,7 +34,7 @@ class Lesson:
     steps: tuple[Step, ...] = ()
     attacked: Diagnosis | None = None
     clean_scores: CleanScores | None = None  # of the detector, once `attacked` is there
-    heat_map: HeatMap | None = None  # of `clean`, once they were asked for
+    heat_map: HeatMap | None = None  # of `clean`, once it was asked for
 
     @property
     def is_attacked(self) -> bool:

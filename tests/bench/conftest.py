@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
-from functools import cache
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -117,22 +116,12 @@ def store(tmp_path: Path) -> ResultFile:
 
 
 @pytest.fixture(scope="session")
-def weights_of(pipeline, data, tmp_path_factory) -> Callable[[str], Path]:
-    """Makes the tiny system a weights folder that names a protocol's split."""
-
-    @cache
-    def make(protocol: str) -> Path:
-        folder = tmp_path_factory.mktemp("weights")
-        split = read_manifest(protocol, data[1]).sha256
-        for name, place in PARTS.items():
-            save_part(pipeline.get_submodule(place), folder, name, {}, split)
-        save_system_file(pipeline, folder, split)
-        write_manifest(folder, [*PARTS, SYSTEM], preset="tiny", protocol=protocol, commit="none")
-        return folder
-
-    return make
-
-
-@pytest.fixture(scope="session")
-def weights(weights_of) -> Path:
-    return weights_of("paper")
+def weights(pipeline, data, tmp_path_factory) -> Path:
+    """The tiny system as a folder of weights of protocol `paper`."""
+    folder = tmp_path_factory.mktemp("weights")
+    split = read_manifest("paper", data[1]).sha256
+    for name, place in PARTS.items():
+        save_part(pipeline.get_submodule(place), folder, name, {}, split)
+    save_system_file(pipeline, folder, split)
+    write_manifest(folder, [*PARTS, SYSTEM], preset="tiny", protocol="paper", commit="none")
+    return folder

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import zlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -74,6 +74,11 @@ class PartitionConfig:
         if self.max_scans and self.max_scans < max(self.min_scans, 10):
             raise ValueError(f"max_scans must be 0, or 10 and min_scans or more, got {self}")
 
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> PartitionConfig:
+        """Return the settings that `dataclasses.asdict` made `values` of."""
+        return cls(**{**values, "scanner": ScannerConfig(**values["scanner"])})
+
     def name_client(self, client: int) -> str:
         """Name a client by its number, and by its hospital where that is a site."""
         return list(HOSPITALS)[client] if self.kind == "site" else f"client {client}"
@@ -115,7 +120,7 @@ def assign(rows: Sequence[Row], config: PartitionConfig) -> list[int]:
     homes = _place_groups(rows)
     problem = ""
     for draw in range(MAX_DRAWS if config.kind == "dirichlet" else 1):
-        shares = _compute_shares(homes, rows, config, draw)
+        shares = _compute_shares(homes, config, draw)
         owner: dict[int, int] = {}
         for home, groups in homes.items():
             owner |= _deal(groups, shares[home[1:]], _make_generator(config.seed, draw, *home))
@@ -169,7 +174,8 @@ def _place_at_sites(rows: Sequence[Row]) -> list[Row]:
     if (found := {row.site for row in rows}) != set(sites):
         raise DataError(
             f"a partition by site needs scans of {', '.join(sites)}, as protocol 'patients' has "
-            f"them, found {', '.join(sorted(found - {''})) or 'none'}"
+            f"them, found {', '.join(sorted(found - {''})) or 'none'}: add "
+            "them, or take a preset of another partition, such as sites+iid"
         )
     votes: dict[tuple[int, str], Counter[str]] = {}
     for row in rows:
@@ -198,10 +204,7 @@ def _place_groups(rows: Sequence[Row]) -> dict[tuple[str, str, int], dict[int, i
 
 
 def _compute_shares(
-    homes: dict[tuple[str, str, int], dict[int, int]],
-    rows: Sequence[Row],
-    config: PartitionConfig,
-    draw: int,
+    homes: dict[tuple[str, str, int], dict[int, int]], config: PartitionConfig, draw: int
 ) -> dict[tuple[str, int], np.ndarray]:
     """Return (source, label) -> each client's share (num_clients,) of its scans."""
     n, cells = config.num_clients, sorted({home[1:] for home in homes})

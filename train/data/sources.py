@@ -74,7 +74,7 @@ def check_sources(root: str | Path, sources: Sequence[str], purpose: str, option
         )
 
 
-def find_records(root: str | Path, sources: Sequence[str] = (BR35H, COLLECTION)) -> list[Record]:
+def find_records(root: str | Path, sources: Sequence[str]) -> list[Record]:
     """List the labelled scans of the named sources under `root`, sorted by file.
 
     Patients of the brain-tumour collection are known if its table is there.

@@ -46,6 +46,7 @@ from train.data.source_tables import COLUMNS, IXI, TCGA
 from train.data.sources import ALL_SOURCES, find_records, hash_files
 from train.data.split import FOLDS, Entry, Manifest
 from train.data.split_patients import find_site
+from train.federated.experiment import read_experiment
 from train.federated.runtime import run as engines
 from train.federated.serialization import pack
 from train.recipes import FILES
@@ -271,6 +272,18 @@ def test_payload_adds_up(places):
     for phase in row["phases"].values():
         assert phase["tensors"] < phase["packed"] == phase["up_per_round"]
         assert phase["down_per_round"] == 2 * phase["packed"]  # each round is validated
+        assert phase["total_per_client"] == phase["packed"] * (3 * phase["rounds"] + 1)
+
+
+def test_payload_is_that_of_a_client_who_is_asked_in_some_rounds(places):
+    config = read_experiment("sites", "patients", 0).config
+    assert config.fraction == 0.3
+    mixture, *_, solved = measure_payload(FederationFixture(places))["phases"].values()
+    assert mixture["up_per_round"] == pytest.approx(0.3 * mixture["packed"])
+    asked, validated = 0.3 * mixture["rounds"], mixture["rounds"] // config.eval_every
+    total = mixture["packed"] * (2 * asked + validated + 1)
+    assert mixture["total_per_client"] == pytest.approx(total)
+    assert solved["rounds"] == 1 and solved["up_per_round"] == solved["packed"]
 
 
 @pytest.mark.slow

@@ -84,10 +84,10 @@ def test_answers_keep_the_order_of_the_scans(
         return Answers({"defence": system * sums}, alarms, ~alarms)
 
     monkeypatch.setattr(run, "read_scans", read)
-    four, readers = test_fold.thin(4), [2, 1, 2, 1]
+    four, readers = test_fold.thin(4), [2, 1, 1, 2]
     systems: Any = {1: 1, 2: 2}
     answers = read_at_hospitals(systems, readers, four, CLEAN, 2)
     expected = [n * float(scan.sum()) for n, scan in zip(readers, four.scans, strict=True)]
     assert answers.log_odds["defence"].tolist() == expected
-    assert answers.flagged.tolist() == [True, False, True, False]
-    assert answers.refused.tolist() == [False, True, False, True]
+    assert answers.flagged.tolist() == [True, False, False, True]
+    assert answers.refused.tolist() == [False, True, True, False]

@@ -23,9 +23,11 @@ from train.data.sources import (
     load_scans,
 )
 
+BOTH = (BR35H, COLLECTION)
+
 
 def test_records_are_sorted_labelled_and_keep_their_subtype(brain_folder):
-    records = find_records(brain_folder(2))
+    records = find_records(brain_folder(2), BOTH)
     assert [r.file for r in records] == sorted(r.file for r in records)
     assert Counter((r.source, r.subtype, r.label) for r in records) == {
         (BR35H, "tumour", 1): 2,
@@ -52,28 +54,28 @@ def test_other_files_and_unlabelled_folders_are_no_records(brain_folder):
 
 def test_a_missing_root_is_named(tmp_path):
     with pytest.raises(DataError, match=r"no data folder at .*nowhere"):
-        find_records(tmp_path / "nowhere")
+        find_records(tmp_path / "nowhere", BOTH)
     with pytest.raises(DataError, match=r"no data folder at .*nowhere"):
         find_class_records(tmp_path / "nowhere")
 
 
 def test_an_empty_root_is_named(tmp_path):
     with pytest.raises(DataError, match=r"no folder .*br35h"):
-        find_records(tmp_path)
+        find_records(tmp_path, BOTH)
 
 
 def test_a_lacking_class_is_named(brain_folder):
     root = brain_folder(1)
     shutil.rmtree(root / COLLECTION / "glioma")
     with pytest.raises(DataError, match=r"no folder .*glioma"):
-        find_records(root)
+        find_records(root, BOTH)
 
 
 def test_an_empty_class_is_named(brain_folder):
     root = brain_folder(1)
     (root / BR35H / "no" / "0.png").unlink()
     with pytest.raises(DataError, match=r"no pictures in .*no"):
-        find_records(root)
+        find_records(root, BOTH)
 
 
 def test_an_unknown_source_names_the_known_ones(tmp_path):
@@ -111,7 +113,7 @@ def test_an_image_folder_needs_two_classes(tmp_path):
 
 def test_scans_are_the_canonical_ones(brain_folder):
     root = brain_folder(1)
-    records = find_records(root)
+    records = find_records(root, BOTH)
     scans = load_scans(root, records)
     assert scans.shape == (6, 224, 224)
     assert scans.dtype == np.uint8
@@ -121,7 +123,7 @@ def test_scans_are_the_canonical_ones(brain_folder):
 
 def test_the_cache_is_used_and_a_changed_folder_decoded_anew(brain_folder, tmp_path, monkeypatch):
     root, cache = brain_folder(1), tmp_path / "cache"
-    records = find_records(root)
+    records = find_records(root, BOTH)
     first = load_scans(root, records, cache)
     with monkeypatch.context() as patch:
         patch.setattr(sources, "_decode_all", lambda *_: pytest.fail("decoded again"))
@@ -140,14 +142,14 @@ def test_a_full_disk_leaves_no_half_cache(brain_folder, tmp_path, monkeypatch):
 
     monkeypatch.setattr(sources.np, "save", full)
     with pytest.raises(OSError, match="No space left"):
-        load_scans(root, find_records(root), cache)
+        load_scans(root, find_records(root, BOTH), cache)
     assert list(cache.iterdir()) == []
 
 
 @pytest.mark.slow
 def test_several_processes_decode_in_order(brain_folder, monkeypatch):
     root = brain_folder(1)
-    records = find_records(root)
+    records = find_records(root, BOTH)
     alone = load_scans(root, records)
     monkeypatch.setattr(sources, "MIN_PARALLEL_FILES", 1)
     assert np.array_equal(load_scans(root, records), alone)
@@ -155,7 +157,7 @@ def test_several_processes_decode_in_order(brain_folder, monkeypatch):
 
 def test_a_damaged_picture_is_named(brain_folder):
     root = brain_folder(1)
-    records = find_records(root)
+    records = find_records(root, BOTH)
     (root / records[2].file).write_bytes(b"rubbish")
     with pytest.raises(DataError, match=f"{records[2].file}: The file is not a picture"):
         load_scans(root, records)
@@ -163,7 +165,7 @@ def test_a_damaged_picture_is_named(brain_folder):
 
 def test_a_missing_picture_is_named(brain_folder, tmp_path):
     root = brain_folder(1)
-    records = find_records(root)
+    records = find_records(root, BOTH)
     (root / records[2].file).unlink()
     with pytest.raises(DataError, match=f"1 files are missing .* {records[2].file}"):
         load_scans(root, records, tmp_path / "cache")
@@ -178,7 +180,7 @@ def test_no_records(tmp_path):
 
 def test_file_sha256(brain_folder):
     root = brain_folder(1)
-    records = find_records(root)
+    records = find_records(root, BOTH)
     content = (root / records[0].file).read_bytes()
     assert hash_files(root, records)[0] == hashlib.sha256(content).hexdigest()
 
@@ -192,7 +194,7 @@ def test_the_environment_names_the_default_folder(monkeypatch, tmp_path):
 
 @pytest.mark.data
 def test_the_real_collection_is_complete(data_root):
-    records = find_records(data_root)
+    records = find_records(data_root, BOTH)
     assert Counter((r.source, r.subtype) for r in records) == {
         (BR35H, "tumour"): 1500,
         (BR35H, "no tumour"): 1500,

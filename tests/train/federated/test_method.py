@@ -285,7 +285,7 @@ def test_averaging_rounds_does_not_change_the_experiment(preset):
     """Averaging is a setting of the server alone."""
     digests = {
         read_experiment(str(preset("num_rounds = 1", strategy=s)), "paper", 0).digest
-        for s in ("", "average = 0.75")
+        for s in ("", "average = 0.75", "equal = true")
     }
     assert len(digests) == 1
 
