@@ -83,7 +83,7 @@ def draw_robust_accuracy(figure: Any, data: Data) -> None:
     width = 0.26
     colours = (BLUE, ORANGE, GREY)
     for i, (colour, (name, blocks)) in enumerate(zip(colours, data["series"].items(), strict=True)):
-        n = next(b[3] for b in blocks if b)
+        n = next((b[3] for b in blocks if b), None)
         for j, block in enumerate(blocks):
             place = j + (i - 1) * width
             if block is None:

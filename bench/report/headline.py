@@ -25,12 +25,11 @@ class Scores(NamedTuple):
 
 
 def read_scores(results: Results) -> list[Scores]:
-    """Returns the four systems' scores. Raises KeyError, naming the file, where one is missing."""
-    for stem in (READINGS, SUITE):
-        if stem not in results:
-            raise KeyError(f"{stem}.json")
+    """Returns the four systems' scores. Raises KeyError, naming the file, where it is missing."""
+    if READINGS not in results:
+        raise KeyError(f"{READINGS}.json")
     clean, pgd = (results[READINGS]["rows"][row]["systems"] for row in ("clean", "A0"))
-    worst = results[SUITE]["standings"]
+    worst = results[SUITE]["standings"] if SUITE in results else {}
     return [
         Scores(name, clean[key], pgd[key], worst[key]["worst"] if key in worst else None)
         for key, name in SYSTEMS.items()
@@ -41,17 +40,24 @@ def render_headline(results: Results) -> str:
     """Renders accuracy with 95 % intervals by patient or group; equal scans in a column."""
     scores = read_scores(results)
     n = scores[0].clean["n"]
-    worst_n = next(s.worst["n"] for s in scores if s.worst)
-    head = ["system", f"clean, n = {n}", f"PGD-7 on the classifier, n = {n}",
-            f"worst case of all attacks, n = {worst_n}"]  # fmt: skip
+    worst_n = next((s.worst["n"] for s in scores if s.worst), None)
+    head = [
+        "system",
+        f"clean, n = {n}",
+        f"PGD-7 on the classifier, n = {n}",
+        f"worst case of all attacks, n = {worst_n}" if worst_n else "worst case of all attacks",
+    ]
     lines = [[s.name, *(_cell(block) for block in (s.clean, s.pgd, s.worst))] for s in scores]
     note = (
         "Accuracy in %; in brackets the 95 % interval, resampling patients, or groups of "
         "near-duplicates where no patient is known; eps = 0.015 (L∞). In a column every system "
-        "reads the same scans. Worst case: a scan counts as correct if no attack "
-        "of the suite succeeds, adaptive attacks on the whole system among them; "
-        f"{worst_n} of the {n} scans."
+        "reads the same scans."
     )
+    if worst_n:
+        note += (
+            " Worst case: a scan counts as correct if no attack of the suite succeeds, adaptive "
+            f"attacks on the whole system among them; {worst_n} of the {n} scans."
+        )
     return f"{table(head, lines)}\n\n{note}"
 
 

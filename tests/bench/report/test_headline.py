@@ -31,8 +31,14 @@ def test_what_was_not_measured_is_said(results):
     assert line.endswith("| not measured |")
 
 
-@pytest.mark.parametrize("stem", [READINGS, SUITE])
-def test_a_missing_file_is_named(results, stem):
-    del results[stem]
-    with pytest.raises(KeyError, match=rf"{stem}\.json"):
+def test_without_the_attack_suite_its_column_is_not_measured(results):
+    del results[SUITE]
+    lines = render_headline(results).splitlines()
+    assert lines[0].endswith("| worst case of all attacks |") and "Worst case" not in lines[-1]
+    assert all(line.endswith("| not measured |") for line in lines[2:6])
+
+
+def test_a_missing_file_is_named(results):
+    del results[READINGS]
+    with pytest.raises(KeyError, match=rf"{READINGS}\.json"):
         render_headline(results)
