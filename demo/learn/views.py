@@ -148,7 +148,7 @@ def render_heat_map(lesson: Lesson) -> str:
     shown = render_picture(d.purified, "purified scan", "input of the experts")
     raised = f"regions that raised “{wording.CLASSES[heat.label]}”"
     shown += render_figure(overlay, "Grad-CAM", raised)
-    said = ""
+    said = "The network of these weights makes no tumour map."
     if d.tumour_map is not None:
         tinted = images.encode_tumour_map(d.purified, d.tumour_map, THRESHOLD)
         shown += render_figure(tinted, "tumour map", "cells that it takes for tumour")
