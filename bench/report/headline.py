@@ -45,7 +45,7 @@ def render_headline(results: Results) -> str:
         "system",
         f"clean, n = {n}",
         f"PGD-7 on the classifier, n = {n}",
-        f"worst case of all attacks, n = {worst_n}" if worst_n else "worst case of all attacks",
+        "worst case of all attacks" + (f", n = {worst_n}" if worst_n else ""),
     ]
     lines = [[s.name, *(_cell(block) for block in (s.clean, s.pgd, s.worst))] for s in scores]
     note = (

@@ -26,6 +26,10 @@ SUITE_SYSTEMS = {
 }
 DETECTOR_AWARE = {"A9 (2)": "without gradient signs", "A9 (1)": "with gradient signs"}
 LEFT_OUT = {"br35h": "Br35H", "brain-tumor-mri": "Brain Tumor MRI", "tcga-lgg": "TCGA-LGG"}
+UNKNOWN_WORST = "How often has not been measured yet on the weights that ship."
+UNKNOWN_ELSEWHERE = (
+    "How well it reads a source that its training left out has not been measured yet"
+)
 
 
 def render_robustness(folder: Path = RESULTS) -> str:
@@ -62,12 +66,6 @@ def render_attack_suite(folder: Path = RESULTS) -> str:
         f"{_describe_undetected(standings)} AUROC of the detector under detector-aware attacks: "
         f"{', '.join(areas)} (.5 is chance).</p>"
     )
-
-
-UNKNOWN_WORST = "How often has not been measured yet on the weights that ship."
-UNKNOWN_ELSEWHERE = (
-    "How well it reads a source that its training left out has not been measured yet"
-)
 
 
 def render_main_limits(folder: Path = RESULTS) -> str:

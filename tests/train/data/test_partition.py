@@ -289,7 +289,9 @@ def test_at_a_hospital_the_sites_share_the_weight(patients, sites):
 def test_by_site_needs_ten_clients_and_the_sites():
     with pytest.raises(ValueError, match=r"has 10 hospitals: num_clients must be 10, got 3"):
         PartitionConfig(kind="site", num_clients=3)
-    with pytest.raises(DataError, match=r"needs scans of tcga-lgg/DU, .* found br35h: add them"):
+    with pytest.raises(
+        DataError, match=r"needs scans of tcga-lgg/DU, .* found br35h: add them, or .* sites\+iid$"
+    ):
         assign(list_rows(read_manifest("paper")), SITE)
     with pytest.raises(DataError, match=r"as protocol 'patients' has them, found none"):
         assign(list_rows(small_corpus()), SITE)
