@@ -4,13 +4,15 @@ Runs where the folders are, one hospital after another, without a server. Each h
 on its own scans: temperatures and operating points, the detector's fusion, tau. The smoothed
 classifier is the same at all hospitals and is added where they have trained it. With --merge-norm
 all hospitals normalise by their statistics together, in which each counts alike: it suits scans of
-other hospitals. With --recalibrate, exported weights are calibrated again.
+other hospitals. With --start, phases that were not trained further are those of the weights that
+the federation started from. With --recalibrate, exported weights are calibrated again.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Container, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +21,7 @@ from torch import Tensor
 
 from core import checkpoint
 from core.checkpoint import WeightsError
+from core.pipeline import MedFedPure
 from core.weights import PARTS, save_part, system_file_name
 from train.config import PresetError, list_presets
 from train.data.corpus import PROTOCOLS, Corpus, load_corpus
@@ -32,6 +35,7 @@ from train.federated.experiment import Experiment, read_experiment
 from train.federated.hospital_weights import save_hospital, save_shared
 from train.federated.recalibrate import calibrate_own, recalibrate
 from train.federated.state_file import StateError
+from train.federated.warm_start import load_personal_start
 from train.phases import smoothing
 from train.progress import Progress
 from train.provenance import find_commit
@@ -46,7 +50,7 @@ def main(argv: list[str]) -> int:
     """
     parser = _build_parser()
     args = parser.parse_args(argv)
-    for name in ("smoothed", "merge_norm"):
+    for name in ("smoothed", "merge_norm", "start"):
         if getattr(args, name) and not args.state:
             parser.error(f"--{name.replace('_', '-')} needs --state")
     if args.merge_norm and (args.client or args.whole):
@@ -69,7 +73,7 @@ def main(argv: list[str]) -> int:
         else:
             export(
                 experiment, corpus, clients, args.state, args.out,
-                whole=args.whole, merge_norm=args.merge_norm,
+                whole=args.whole, merge_norm=args.merge_norm, start=args.start,
             )  # fmt: skip
     except (DataError, PresetError, StateError, WeightsError, ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
@@ -90,26 +94,32 @@ def export(
     *,
     whole: bool = False,
     merge_norm: bool = False,
+    start: Path | None = None,
 ) -> None:
     """Write the clients' shared parts once, and client c's personal tensors as hospital c + 1.
 
     With `merge_norm` the normalisation statistics are those of all clients together and shared.
+    Phases that the clients have not finished are those of the weights in `start`.
 
     Raises:
-        StateError: a client has not finished all phases.
+        StateError: a client has not finished all phases, and there is no `start`.
         ValueError: two clients differ in a shared tensor.
+        WeightsError: `start` holds weights of another split, network or federation.
     """
     out.mkdir(parents=True, exist_ok=True)
     log = Progress("export", out / "log.jsonl")
-    merged = _merge_norms(experiment, states) if merge_norm else {}
-    shared = {f: n | set(merged.get(f, ())) for f, n in _list_shared(experiment).items()}
+    kept = _list_kept(experiment, states, clients, start) if start else {}
+    merged = _merge_norms(experiment, states, kept) if merge_norm else {}
+    shared = {f: n | set(merged.get(f, ())) for f, n in _list_shared(experiment).items()} | kept
     for client in clients:
         own = corpus if whole else select_client_corpus(corpus, experiment.config.partition, client)
-        hospital = Hospital(experiment, own, client, states)
+        before = load_personal_start(experiment, start, client) if start else None
+        hospital = Hospital(experiment, own, client, states, start=before)
         log.report(f"hospital {client + 1} calibrates on its own {len(own.train)} scans")
         system = hospital.build_system()
         for file, statistics in merged.items():
             system.get_submodule(PARTS[file]).load_state_dict(statistics, strict=False)
+        _round_shared(system, shared)  # calibrated as it will be stored
         calibrate_own(system, hospital.experiment, hospital.corpus, hospital.client, log)
         if client == clients[0]:
             save_shared(
@@ -121,6 +131,8 @@ def export(
         save_hospital(system, out, client + 1, corpus.split_sha256)
         names = {*FILES.values(), *extra, *_read_listed(out), system_file_name(client + 1)}
         _write_manifest(out, names, experiment, corpus)
+        if start:
+            _keep_files(start, out, {*kept, *({smoothing.PHASE.file} - extra)})
 
 
 def add_smoothed(
@@ -183,10 +195,51 @@ def _list_shared(experiment: Experiment) -> dict[str, set[str]]:
     return {FILES[e.phase]: set(e.select_shared(e.build_model())) for e in phases}
 
 
-def _merge_norms(experiment: Experiment, states: Path) -> dict[str, dict[str, Tensor]]:
-    """Return the normalisation statistics of each file, merged from all hospitals alike."""
+def _list_kept(
+    experiment: Experiment, states: Path, clients: range | list[int], start: Path
+) -> dict[str, set[str]]:
+    """Return the names of the tensors in the files of `start` whose phase no client has finished.
+
+    Raises:
+        StateError: they have not finished any.
+        WeightsError: a file is missing or damaged.
+    """
+    local = [ClientState(states, experiment, client) for client in clients]
+    phases = list_phases(experiment.preset)
+    kept = [p for p in phases if not any(state.has_finished(p) for state in local)]
+    if kept == phases:
+        raise StateError(f"no client has finished a phase in {states}: nothing to add to {start}")
+    return {FILES[p]: set(checkpoint.load_verified(FILES[p], start).state_dict) for p in kept}
+
+
+def _round_shared(system: MedFedPure, shared: Mapping[str, Container[str]]) -> None:
+    """Round the shared tensors of each file to the half precision that they are stored in."""
+    for file, place in PARTS.items():
+        for name, tensor in system.get_submodule(place).state_dict().items():
+            if name in shared.get(file, {name}) and tensor.is_floating_point():
+                tensor.copy_(tensor.half())
+
+
+def _keep_files(start: Path, out: Path, files: set[str]) -> None:
+    """Copy files of `start` with their lines in the manifest, where it has them."""
+    lines = checkpoint.read_manifest(start)
+    for file in sorted(files & set(lines)):
+        checkpoint.load_verified(file, start)
+        checkpoint.write_atomic(out / file, (start / file).read_bytes())
+        line = lines[file]
+        checkpoint.write_manifest(
+            out, [file], preset=line.preset, protocol=line.protocol, commit=line.commit, keep=True
+        )
+
+
+def _merge_norms(
+    experiment: Experiment, states: Path, kept: Container[str]
+) -> dict[str, dict[str, Tensor]]:
+    """Return the normalisation statistics of each file not in `kept`, from all hospitals alike."""
     merged = {}
     for phase in list_phases(experiment.preset):
+        if FILES[phase] in kept:
+            continue
         own = replace(experiment, phase=phase)
         clients = [
             ClientState(states, own, client).read_finished(own)
@@ -219,6 +272,12 @@ def _build_parser() -> argparse.ArgumentParser:
         action="append",
         metavar="N",
         help="a client's number, from 0; repeat for several (default: all)",
+    )
+    parser.add_argument(
+        "--start",
+        type=Path,
+        metavar="DIR",
+        help="weights that the federation started from: their parts where a phase was not trained",
     )
     parser.add_argument(
         "--whole", action="store_true", help="all scans in the data folder are the client's own"

@@ -35,6 +35,11 @@ def select_personal(model: nn.Module, share: str, batch_norm: str) -> dict[str, 
     return {name: value for name, value in model.state_dict().items() if name not in shared}
 
 
+def is_statistic(name: str) -> bool:
+    """Return True if a tensor's name is that of batch-norm's statistics or of their counter."""
+    return name.split(".")[-1] in (*STATISTICS, COUNTER)
+
+
 def _find_unshared_norms(model: nn.Module, batch_norm: str) -> set[str]:
     return {
         f"{place}.{name}"

@@ -14,6 +14,7 @@ from core.checkpoint import WeightsError
 from core.weights import PARTS, load_system_file, system_file_name
 from train.data import split
 from train.federated.experiment import Experiment
+from train.federated.shared_parameters import is_statistic
 from train.federated.state_file import StateError
 from train.recipes import ALL_FILES
 
@@ -23,13 +24,15 @@ def load_shared_start(
 ) -> tuple[dict[str, Tensor], str]:
     """Load the phase's shared tensors from a folder of weights, and the file's sha256.
 
-    Tensors that the file does not hold, such as unshared statistics, come from `fresh`.
+    Tensors that the file does not hold come from `fresh`. Statistics in it that the hospitals do
+    not share (`export --merge-norm`) are left: each hospital measures its own.
 
     Raises:
         WeightsError: `folder` holds no such network, or one of another split.
     """
     file = ALL_FILES[experiment.phase]
     loaded = checkpoint.load_verified(file, folder).state_dict
+    loaded = {n: t for n, t in loaded.items() if n in fresh or not is_statistic(n)}
     _check_protocol(experiment, folder, file)
     shapes = {n: tuple(t.shape) for n, t in fresh.items()}
     if not loaded or any(shapes.get(n) != tuple(t.shape) for n, t in loaded.items()):
@@ -41,10 +44,14 @@ def load_shared_start(
 
 
 class WarmStart(NamedTuple):
-    """A hospital's personal tensors to start from, and the sha256 of the networks' file."""
+    """A hospital's personal tensors to start from, and the sha256 of the networks' file.
+
+    Where `folder` is given its weights stand in for phases that the hospital has not finished.
+    """
 
     personal: dict[str, Tensor]
     sha256: str
+    folder: Path | None = None
 
     def check(self, theirs: str, client: int) -> None:
         """Raise StateError if the federation starts from another file than this hospital."""
@@ -59,6 +66,7 @@ def load_personal_start(experiment: Experiment, folder: Path, client: int) -> Wa
     """Load the phase's personal tensors of client number `client` from a folder of weights.
 
     Empty if the folder has no file of that hospital, or the phase has no personal tensors.
+    Statistics may be missing: the hospital measures them.
 
     Raises:
         WeightsError: the file is another hospital's, of another split, network or federation.
@@ -67,7 +75,7 @@ def load_personal_start(experiment: Experiment, folder: Path, client: int) -> Wa
     files = checkpoint.read_manifest(folder)
     sha256 = files[phase].sha256 if phase in files else ""
     if phase not in PARTS or file not in files:
-        return WarmStart({}, sha256)
+        return WarmStart({}, sha256, folder if file in files else None)
     place = f"{PARTS[phase]}."
     loaded = load_system_file(folder, client + 1)
     _check_protocol(experiment, folder, file)
@@ -80,11 +88,12 @@ def load_personal_start(experiment: Experiment, folder: Path, client: int) -> Wa
         )
     state = {n[len(place) :]: t for n, t in loaded.state_dict.items() if n.startswith(place)}
     fresh = experiment.select_personal(experiment.build_model())
-    if {n: t.shape for n, t in state.items()} != {n: t.shape for n, t in fresh.items()}:
+    shapes = {n: t.shape for n, t in fresh.items() if n in state or not is_statistic(n)}
+    if {n: t.shape for n, t in state.items()} != shapes:
         raise WeightsError(
             f"{folder / file} holds another attention than preset {experiment.preset.name!r} trains"
         )
-    return WarmStart(state, sha256)
+    return WarmStart(state, sha256, folder)
 
 
 def _check_protocol(experiment: Experiment, folder: Path, file: str) -> None:

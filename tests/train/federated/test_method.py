@@ -20,12 +20,14 @@ from train.__main__ import main
 from train.calibration.thresholds import store_thresholds
 from train.config import read_preset
 from train.data.corpus import load_corpus
+from train.federated import export
 from train.federated.client import adversarial_cache
 from train.federated.client.adversarial_cache import attack_training_scans
 from train.federated.client.batch_norm import measure_statistics
 from train.federated.client.hospital import Hospital
 from train.federated.client.purify_training_scans import purify_training_scans
 from train.federated.experiment import Experiment, read_experiment
+from train.federated.recalibrate import calibrate_own
 from train.federated.server.adv_propagation import propagate_shares
 from train.federated.server.run_state import RESULT, STATE, RunState
 from train.federated.shared_parameters import COUNTER, STATISTICS
@@ -60,7 +62,7 @@ def corpus(world: Path):
 
 @pytest.mark.slow
 def test_all_phases_are_learned_together_and_each_hospital_ends_with_a_whole_system(
-    federate, world, tmp_path, corpus, capsys
+    federate, world, tmp_path, corpus, capsys, monkeypatch
 ):
     path = tmp_path / "whole.toml"
     path.write_text(WHOLE)
@@ -103,6 +105,7 @@ def test_all_phases_are_learned_together_and_each_hospital_ends_with_a_whole_sys
         names = checkpoint.load(weights / file).state_dict
         assert names and not any(is_personal(n) or n.endswith(own) for n in names)
     _merge_norms(path, world, tmp_path, first, second, capsys)
+    _go_on(path, world, tmp_path, federate, monkeypatch, capsys)
     _calibrate_anew(path, world, weights, tmp_path / "anew", capsys)
 
 
@@ -126,6 +129,34 @@ def _merge_norms(path: Path, world: Path, folder: Path, first, second, capsys) -
         assert ((systems[0][name] >= low - 1e-2) & (systems[0][name] <= high + 1e-2)).all()
     held = checkpoint.load(out / "hospital-01.safetensors").state_dict
     assert not any(n.endswith(STATISTICS) for n in held)
+
+
+def _go_on(path: Path, world: Path, folder: Path, federate, monkeypatch, capsys) -> None:
+    """Train the mixture further from weights with merged statistics: the other parts are kept."""
+    start, out = folder / "merged", folder / "further"
+    assert federate(path, "on", "mixture", "--start", str(start)) == 0
+    places = _places(path, folder / "on/clients", world, out)
+    assert main(["export", *places, "--merge-norm"]) == 2
+    assert "has no finished 'plain'" in capsys.readouterr().err
+    seen = []
+
+    def calibrate(system, *given) -> None:
+        calibrate_own(system, *given)
+        seen.append({n: t.clone() for n, t in system.state_dict().items()})
+
+    places += ["--start", str(start)]
+    with monkeypatch.context() as patch:
+        patch.setattr(export, "calibrate_own", calibrate)
+        assert main(["export", *places, "--merge-norm"]) == 0
+    before, after = (checkpoint.read_manifest(f) for f in (start, out))
+    for file in FILES.values():
+        assert (before[file] == after[file]) == (file != FILES["mixture"])
+    for number, calibrated in enumerate(seen, 1):  # nothing was rounded after the calibration
+        stored = load(out, "cpu", hospital=number).state_dict()
+        assert all(torch.equal(stored[n], t) for n, t in calibrated.items() if COUNTER not in n)
+    places[places.index("--state") + 1] = str(folder / "nothing")
+    assert main(["export", *places]) == 2
+    assert "no client has finished a phase" in capsys.readouterr().err
 
 
 def _calibrate_anew(path: Path, world: Path, weights: Path, out: Path, capsys) -> None:

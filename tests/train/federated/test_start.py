@@ -17,6 +17,7 @@ from train.data.corpus import Corpus, load_corpus
 from train.federated.client.hospital import Hospital
 from train.federated.experiment import Experiment, read_experiment
 from train.federated.server.run_state import RESULT, STATE, RunState
+from train.federated.shared_parameters import COUNTER, STATISTICS
 from train.federated.state_file import StateError
 from train.federated.warm_start import WarmStart, load_personal_start
 
@@ -65,6 +66,15 @@ def test_a_tensor_that_the_weights_leave_out_starts_fresh(experiment, weights, t
     )
 
 
+def test_statistics_of_all_hospitals_in_the_weights_are_no_start(experiment, weights, tmp_path):
+    model = experiment.build_model().state_dict()
+    merged = {n: torch.full_like(t, 0.5) for n, t in model.items() if n.endswith(STATISTICS)}
+    held = checkpoint.load(weights / FILE).state_dict
+    folder = save_weights(tmp_path / "w", {**held, **merged})
+    state = RunState(experiment, tmp_path / "o", resume=False, start=folder)
+    assert merged and state.shared.keys() == held.keys()
+
+
 @pytest.fixture(scope="module")
 def corpus(world: Path) -> Corpus:
     return load_corpus("paper", world / "data", world / "cache", world / "manifests")
@@ -91,6 +101,19 @@ def test_a_hospital_finds_its_own_attention_and_no_other_s(experiment, weights, 
     assert all(torch.equal(own[n], own_attention[n]) for n in own_attention)
     nothing = load_personal_start(experiment, weights, 0)
     assert not nothing.personal and nothing.sha256 == checkpoint.read_manifest(weights)[FILE].sha256
+
+
+def test_a_hospital_measures_the_statistics_that_its_file_does_not_hold(
+    experiment, weights, own_attention
+):
+    file = system_file_name(2)
+    held = checkpoint.load(weights / file)
+    left = {n: t for n, t in held.state_dict.items() if not n.endswith((*STATISTICS, COUNTER))}
+    assert len(left) < len(held.state_dict)
+    checkpoint.save(weights / file, left, held.config)
+    write_manifest(weights, [FILE, file], preset="tiny", protocol="paper", commit="none")
+    own = load_personal_start(experiment, weights, 1).personal
+    assert {f"{PLACE}.{n}" for n in own} == set(left)
 
 
 def test_its_first_round_starts_from_it_and_a_later_one_does_not(

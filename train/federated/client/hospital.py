@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from core.moe import ClientGate, MixtureOfExperts
 from core.novelty import Novelty
 from core.pipeline import MedFedPure, build
-from core.weights import PARTS
+from core.weights import PARTS, load
 from train.config import Preset, check_fit
 from train.data.corpus import Corpus
 from train.data.dataset import ScanDataset
@@ -153,14 +153,21 @@ class Hospital:
     def build_system(self, files: Iterable[str] = tuple(FILES.values())) -> MedFedPure:
         """Return the system with this hospital's finished parts; parts not named are untrained.
 
+        A part whose phase is not finished is that of the weights that the hospital starts from.
+
         Raises:
-            StateError: this hospital has not finished a part's phase.
+            StateError: this hospital has not finished a part's phase and starts from no weights.
+            WeightsError: it is not in these weights.
         """
-        preset = self.experiment.preset
+        preset, folder = self.experiment.preset, self.start.folder
         system = build(preset.system).to(self.device)
+        before = load(folder, self.device, hospital=self.client + 1) if folder else None
         for phase in list_phases(preset):
             if (file := FILES[phase]) in files:
-                state = self.local_state.read_finished(replace(self.experiment, phase=phase))
+                if before is None or self.local_state.has_finished(phase):
+                    state = self.local_state.read_finished(replace(self.experiment, phase=phase))
+                else:
+                    state = before.get_submodule(PARTS[file]).state_dict()
                 system.get_submodule(PARTS[file]).load_state_dict(state)
         return system
 
