@@ -31,26 +31,28 @@ def find_process(client: int) -> int | None:
     return None
 
 
-def is_at_work(node: int) -> bool:
-    """Return True if a node has taken a message: a process of its group answers it."""
+def find_workers(node: int) -> set[int]:
+    """Find the processes of a node's group that answer a message: one for each that it takes."""
+    found = set()
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             is_app = b"flwr-clientapp" in (folder / "cmdline").read_bytes()
             if is_app and os.getpgid(int(folder.name)) == node:
-                return True
+                found.add(int(folder.name))
         except OSError:
             continue  # it has ended
-    return False
+    return found
 
 
 def kill_and_start_again(log: Path, codes: list[int]) -> None:
     """Kill the node with its children as it trains in the second round, and start it again."""
     while not log.is_file() or not log.read_text():
-        time.sleep(0.2)
+        time.sleep(0.05)
     pid = find_process(CLIENT)
     assert pid
-    while not is_at_work(pid):  # a message that it has not taken would wait for it
-        time.sleep(0.1)
+    before = find_workers(pid)  # that of the first round's last message may still be there
+    while not find_workers(pid) - before:  # a message that it has not taken would wait for it
+        time.sleep(0.05)
     words = Path(f"/proc/{pid}/cmdline").read_bytes().decode().split("\0")[:-1]
     pairs = Path(f"/proc/{pid}/environ").read_bytes().decode().split("\0")
     environment = dict(pair.split("=", 1) for pair in pairs if pair)
