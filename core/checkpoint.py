@@ -142,14 +142,44 @@ def read_manifest(folder: str | Path = WEIGHTS) -> dict[str, FileInfo]:
     Raises:
         WeightsError: the manifest is missing or damaged.
     """
+    return _read_manifest(folder)[0]
+
+
+def read_default(folder: str | Path = WEIGHTS) -> int | None:
+    """Read the number of the hospital that reads where none is named; None: the first.
+
+    Raises:
+        WeightsError: the manifest is missing or damaged.
+    """
+    return _read_manifest(folder)[1]
+
+
+def write_default(folder: str | Path, hospital: int) -> None:
+    """Write into the manifest which hospital reads where none is named.
+
+    Raises:
+        WeightsError: the manifest is missing or damaged.
+    """
+    _write_manifest(folder, read_manifest(folder), hospital)
+
+
+def _read_manifest(folder: str | Path) -> tuple[dict[str, FileInfo], int | None]:
     path = Path(folder) / MANIFEST
     if not path.is_file():
         raise WeightsError(f"There are no weights in {folder}: {MANIFEST} is missing.")
     try:
-        files = json.loads(path.read_text(encoding="utf-8"))["files"]
-        return {name: FileInfo(**info) for name, info in files.items()}
+        content = json.loads(path.read_text(encoding="utf-8"))
+        files = {name: FileInfo(**info) for name, info in content["files"].items()}
+        default = content.get("default_hospital")
+        return files, None if default is None else int(default)
     except (ValueError, KeyError, TypeError, AttributeError):
         raise WeightsError(f"The weights manifest {path} is damaged: restore it.") from None
+
+
+def _write_manifest(folder: str | Path, files: dict[str, FileInfo], default: int | None) -> None:
+    content: dict[str, Any] = {} if default is None else {"default_hospital": default}
+    content["files"] = {name: asdict(files[name]) for name in sorted(files)}
+    write_atomic(Path(folder) / MANIFEST, (json.dumps(content, indent=2) + "\n").encode())
 
 
 def write_manifest(
@@ -163,13 +193,14 @@ def write_manifest(
 ) -> None:
     """List the weights files `names` of a folder in its manifest.
 
-    It replaces the previous one, or with `keep` leaves the lines of other files as they are.
+    It replaces the previous one, or with `keep` leaves the lines of other files, and the hospital
+    that reads by default, as they are.
 
     Raises:
         WeightsError: a file is missing or is no whole weights file.
     """
     has_some = keep and (Path(folder) / MANIFEST).is_file()
-    files = read_manifest(folder) if has_some else {}
+    files, default = _read_manifest(folder) if has_some else ({}, None)
     for name in sorted(names):
         checkpoint = load(Path(folder) / name)
         data = (Path(folder) / name).read_bytes()
@@ -182,8 +213,7 @@ def write_manifest(
             protocol=protocol,
             commit=commit,
         )
-    text = json.dumps({"files": {name: asdict(files[name]) for name in sorted(files)}}, indent=2)
-    write_atomic(Path(folder) / MANIFEST, (text + "\n").encode())
+    _write_manifest(folder, files, default)
 
 
 def write_atomic(path: str | Path, data: bytes) -> None:

@@ -47,7 +47,8 @@ def load(
     Args:
         folder: where the weights are.
         device: by default the first CUDA device where there is one, else the CPU.
-        hospital: number of the hospital in federated weights; by default the first.
+        hospital: number of the hospital in federated weights; by default the one that their
+            manifest names, else the first.
             `info` then holds its number as 'hospital' and all numbers as 'hospitals'.
         score: the detector's score that decides, of `core.detector.SCORES`; by default the
             weights' own.
@@ -61,7 +62,8 @@ def load(
     folder = WEIGHTS if folder is None else Path(folder)
     found = (re.fullmatch(r"hospital-(\d\d)\..*", n) for n in checkpoint.read_manifest(folder))
     numbers = sorted(int(match[1]) for match in found if match)
-    number = choose_hospital(hospital, numbers)
+    default = checkpoint.read_default(folder)
+    number = choose_hospital(hospital, sorted(numbers, key=lambda n: n != default))
     try:
         stored = load_system_file(folder, number)
         _check_version(stored, number)
@@ -82,6 +84,7 @@ def load(
 def load_all(folder: str | Path | None = None, device: str | torch.device | None = None) -> Systems:
     """Load the system of every hospital; under None where the weights know no hospitals.
 
+    The one that reads by default comes first.
     Modules that hold nothing of a hospital's own are the same objects in all systems.
 
     Raises:
@@ -89,7 +92,8 @@ def load_all(folder: str | Path | None = None, device: str | torch.device | None
     """
     folder = WEIGHTS if folder is None else Path(folder)
     first = load(folder, device)
-    number, *others = first.info.get("hospitals", [None])
+    number = first.info.get("hospital")
+    others = [n for n in first.info.get("hospitals", []) if n != number]
     systems, like = {number: first}, load_system_file(folder, number)
     modules = {f"{place}.": m for place, m in first.named_modules()}
     shared = {
@@ -120,7 +124,7 @@ def choose_hospital(hospital: int | None, numbers: Sequence[int]) -> int | None:
     if hospital is None:
         return numbers[0] if numbers else None
     if hospital not in numbers:
-        there = f"hospitals {', '.join(map(str, numbers))}" if numbers else "no hospitals"
+        there = f"hospitals {', '.join(map(str, sorted(numbers)))}" if numbers else "no hospitals"
         raise WeightsError(f"There is no hospital {hospital}: these weights have {there}.")
     return hospital
 

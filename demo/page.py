@@ -39,7 +39,7 @@ class Resources:
 
     @property
     def system(self) -> MedFedPure | None:
-        """System of the first hospital, which every tab but Explore uses."""
+        """System of the hospital that reads by default, which every tab but Explore uses."""
         return next(iter(self.systems.values()), None)
 
 
@@ -67,8 +67,8 @@ def build(
 
     Args:
         systems: the systems that read scans, by hospital; by default those that ship. Explore
-            offers the choice, the other tabs use the first. Without valid weights the page says so
-            and analyses nothing.
+            offers the choice, the other tabs use the first. Without valid weights the page says
+            so and analyses nothing.
         samples: the example scans; by default those that ship with the page.
         is_public: True if strangers can open the page; the header then warns against uploads
             of patient data.

@@ -23,7 +23,8 @@ class HospitalReader:
 
     def __init__(self, systems: Systems, analysis: Analysis, generation: int = 0) -> None:
         self.analysis, self.generation = analysis, generation
-        self.systems = {n: system for n, system in systems.items() if n is not None}
+        numbers = sorted(n for n in systems if n is not None)
+        self.systems = {n: systems[n] for n in numbers}
         self.readings: dict[str, tuple[HospitalReading, ...]] = {}  # by the scan's name
         self._known: list[Any] = []  # results of the parts that all hospitals share
 

@@ -35,7 +35,7 @@ class BatchTab:
     Each scan is an event of its own at the end of the queue, so that other visitors are served in
     between. The event that reads a scan changes the state `turn`, whose change event reads the next
     one (Gradio notices a change of state only from an event that was itself queued). All scans are
-    read with one system: of federated weights the first hospital's.
+    read with one system: of federated weights the default hospital's.
     """
 
     def __init__(self, system: MedFedPure | None, problem: str, uploads: UploadStore) -> None:

@@ -134,7 +134,7 @@ class Controls:
         self.hospital: gr.Dropdown | gr.State = gr.State(first)
         if len(numbers) > 1:
             self.hospital = gr.Dropdown(
-                [(wording.name_hospital(n), n) for n in numbers if n is not None],
+                [(wording.name_hospital(n), n) for n in sorted(n for n in numbers if n)],
                 value=first,
                 label="Read as",
                 filterable=False,

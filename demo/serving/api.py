@@ -56,7 +56,7 @@ The object holds exactly these keys:
 - slices (integer): number of slices in the file
 - notes (array): notes on how the file was read, as sentences
 - doubts (array): those of the notes that make the picture worth doubting
-Federated weights hold one system per hospital: `hospital` chooses one, by default the first.
+Federated weights hold one system per hospital: `hospital` chooses one, by default the weights' own.
 A file that cannot be read gives an error message of one sentence."""
 
 
@@ -102,7 +102,7 @@ class Api:
             any_picture: also read colour pictures, which are refused otherwise
             seed: seed of the purifier's noise, 0 or more
             slice: slice of a volume, from 1; 0 for the middle slice
-            hospital: hospital whose system reads, if there are several, from 1; 0 for the first
+            hospital: hospital whose system reads, if there are several, from 1; 0 for the default
             with_map: also return the tumour map's cells
         """
         upload = self.uploads.decode(scan["path"]) if scan else None

@@ -80,6 +80,26 @@ def test_each_hospital_answers_as_from_its_file_alone(
     assert load(folder, "cpu").info["hospital"] == 1
 
 
+def test_the_weights_say_which_hospital_reads_by_default(folder: Path) -> None:
+    checkpoint.write_default(folder, 3)
+    assert load(folder, "cpu").info["hospital"] == 3
+    systems = load_all(folder, "cpu")
+    assert list(systems) == [3, 1, 2]
+    assert all(system.info["hospital"] == number for number, system in systems.items())
+    lines = checkpoint.read_manifest(folder)
+    names = [system_file_name(2)]
+    checkpoint.write_manifest(folder, names, preset="", protocol="", commit="", keep=True)
+    assert checkpoint.read_default(folder) == 3
+    assert checkpoint.read_manifest(folder).keys() == lines.keys()
+    with pytest.raises(WeightsError, match="no hospital 9: these weights have hospitals 1, 2, 3"):
+        load(folder, hospital=9)
+    (folder / system_file_name(3)).unlink()  # it was withdrawn
+    listed = [path.name for path in folder.glob("*.safetensors")]
+    checkpoint.write_manifest(folder, listed, preset="tiny", protocol="none", commit="none")
+    checkpoint.write_default(folder, 3)
+    assert load(folder, "cpu").info["hospital"] == 1
+
+
 def test_what_is_shared_is_in_memory_once_and_nothing_personal_is(systems: Systems) -> None:
     first, *others = systems.values()
     for other in others:

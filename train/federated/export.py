@@ -75,6 +75,8 @@ def main(argv: list[str]) -> int:
                 experiment, corpus, clients, args.state, args.out,
                 whole=args.whole, merge_norm=args.merge_norm, start=args.start,
             )  # fmt: skip
+        if args.default:
+            set_default(args.out, args.default)
     except (DataError, PresetError, StateError, WeightsError, ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -133,6 +135,18 @@ def export(
         _write_manifest(out, names, experiment, corpus)
         if start:
             _keep_files(start, out, {*kept, *({smoothing.PHASE.file} - extra)})
+
+
+def set_default(out: Path, hospital: int) -> None:
+    """Let a hospital of the weights in `out` read where none is named.
+
+    Raises:
+        WeightsError: there is no such hospital.
+    """
+    files = checkpoint.read_manifest(out)
+    if system_file_name(hospital) not in files:
+        raise WeightsError(f"There is no hospital {hospital} in {out} to read by default.")
+    checkpoint.write_default(out, hospital)
 
 
 def add_smoothed(
@@ -291,6 +305,9 @@ def _build_parser() -> argparse.ArgumentParser:
         "--merge-norm",
         action="store_true",
         help="one normalisation for all hospitals, by the statistics of all of them, each alike",
+    )
+    parser.add_argument(
+        "--default", type=int, metavar="N", help="hospital that reads where none is named, from 1"
     )
     parser.add_argument("--data", type=Path, help="data folder (default: MEDFEDPURE_DATA)")
     parser.add_argument("--cache", type=Path, default=Path(".cache"), help="default: .cache")

@@ -144,7 +144,7 @@ def _go_on(path: Path, world: Path, folder: Path, federate, monkeypatch, capsys)
         calibrate_own(system, *given)
         seen.append({n: t.clone() for n, t in system.state_dict().items()})
 
-    places += ["--start", str(start)]
+    places += ["--start", str(start), "--default", "2"]
     with monkeypatch.context() as patch:
         patch.setattr(export, "calibrate_own", calibrate)
         assert main(["export", *places, "--merge-norm"]) == 0
@@ -154,6 +154,10 @@ def _go_on(path: Path, world: Path, folder: Path, federate, monkeypatch, capsys)
     for number, calibrated in enumerate(seen, 1):  # nothing was rounded after the calibration
         stored = load(out, "cpu", hospital=number).state_dict()
         assert all(torch.equal(stored[n], t) for n, t in calibrated.items() if COUNTER not in n)
+    assert load(out, "cpu").info["hospital"] == 2
+    places[-1] = "5"
+    assert main(["export", *places]) == 2
+    assert "no hospital 5 in" in capsys.readouterr().err
     places[places.index("--state") + 1] = str(folder / "nothing")
     assert main(["export", *places]) == 2
     assert "no client has finished a phase" in capsys.readouterr().err
