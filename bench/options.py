@@ -112,7 +112,11 @@ def open_system(args: argparse.Namespace, hospital: int | None = None) -> OpenSy
     manifest = read_manifest(args.protocol, args.manifests)
     facts = weights_facts(args.weights, manifest)
     pipeline = load(args.weights, hospital=hospital).to(device_of(args))
-    identity = {"protocol": args.protocol, "manifest_sha256": manifest.sha256}
+    identity = {
+        "protocol": args.protocol,
+        "manifest_sha256": manifest.sha256,
+        "hospital": pipeline.info.get("hospital"),
+    }
     return OpenSystem(pipeline, {**identity, "weights": facts.pop("sha256")}, facts)
 
 

@@ -171,7 +171,9 @@ def _read_manifest(folder: str | Path) -> tuple[dict[str, FileInfo], int | None]
         content = json.loads(path.read_text(encoding="utf-8"))
         files = {name: FileInfo(**info) for name, info in content["files"].items()}
         default = content.get("default_hospital")
-        return files, None if default is None else int(default)
+        if default is not None and type(default) is not int:
+            raise TypeError
+        return files, default
     except (ValueError, KeyError, TypeError, AttributeError):
         raise WeightsError(f"The weights manifest {path} is damaged: restore it.") from None
 
@@ -237,15 +239,24 @@ def write_atomic(path: str | Path, data: bytes) -> None:
         raise
 
 
+def halve(name: str, tensor: Tensor) -> Tensor:
+    """Return a floating tensor in half precision, any other as it is.
+
+    Raises:
+        ValueError: it holds a value that half precision cannot keep.
+    """
+    if not tensor.is_floating_point():
+        return tensor
+    halved = tensor.half()
+    if not torch.equal(halved.isfinite(), tensor.isfinite()):
+        raise ValueError(f"{name} holds values beyond 65504, which half precision cannot keep")
+    return halved
+
+
 def _prepare_tensor(name: str, tensor: Tensor, half: bool) -> Tensor:
     """Copy to contiguous CPU memory: safetensors refuses tensors that share memory."""
     copy = tensor.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
-    if not half or not copy.is_floating_point():
-        return copy
-    halved = copy.half()
-    if not torch.equal(halved.isfinite(), copy.isfinite()):
-        raise ValueError(f"{name} holds values beyond 65504, which half precision cannot keep")
-    return halved
+    return halve(name, copy) if half else copy
 
 
 def _parse(name: str, data: bytes) -> Checkpoint:

@@ -140,7 +140,10 @@ def _build_parser() -> argparse.ArgumentParser:
         help="weights to begin with, which are not changed (default: the published ones)",
     )  # fmt: skip
     parser.add_argument(
-        "--hospital", type=int, metavar="N", help="hospital to begin with (default: the first)"
+        "--hospital",
+        type=int,
+        metavar="N",
+        help="hospital to begin with (default: the weights' own)",
     )
     parser.add_argument(
         "--prevalence", type=_parse_prevalence, metavar="P",

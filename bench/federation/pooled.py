@@ -82,7 +82,13 @@ def run(args: argparse.Namespace) -> None:
         {"manifest_sha256": manifest.sha256, "weights": hashes, "settings": settings},
         {"weights_facts": facts, "machine": machine}, args.fresh,
     )  # fmt: skip
-    measure(store, list(own.values()), load(args.pooled), scans, args.attack_eps)
+    measure(
+        store,
+        [own[n] for n in sorted(own, key=lambda n: n or 0)],
+        load(args.pooled),
+        scans,
+        args.attack_eps,
+    )
     store.close()
 
 

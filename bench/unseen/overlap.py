@@ -53,13 +53,13 @@ def open_any_system(args: argparse.Namespace) -> tuple[OpenSystem, Manifest]:
     """
     tested = read_manifest(args.protocol, args.manifests)
     trained = find_split(args.weights, args.manifests)
-    facts = describe_weights(args.weights)
+    facts, pipeline = describe_weights(args.weights), load(args.weights).to(device_of(args))
     identity = {
         "protocol": args.protocol,
         "manifest_sha256": tested.sha256,
         "weights": facts.pop("sha256"),
+        "hospital": pipeline.info.get("hospital"),
     }
-    pipeline = load(args.weights).to(device_of(args))
     return OpenSystem(pipeline, identity, facts), trained
 
 

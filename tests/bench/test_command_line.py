@@ -248,7 +248,16 @@ def test_a_command_is_one_line(monkeypatch, capsys):
     assert "counted to 5" in text
 
 
-IDENTITY = ("protocol", "manifest_sha256", "split_sha256", "weights", "lent", "timed_on", "preset")
+IDENTITY = (
+    "protocol",
+    "manifest_sha256",
+    "split_sha256",
+    "weights",
+    "lent",
+    "timed_on",
+    "preset",
+    "hospital",
+)
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "results").glob("*.json")), ids=lambda p: p.stem)

@@ -33,6 +33,7 @@ from train.federated.client.hospital import Hospital
 from train.federated.client.local_state import ClientState
 from train.federated.experiment import Experiment, read_experiment
 from train.federated.hospital_weights import save_hospital, save_shared
+from train.federated.kept_parts import KeptParts
 from train.federated.recalibrate import calibrate_own, recalibrate
 from train.federated.state_file import StateError
 from train.federated.warm_start import load_personal_start
@@ -50,9 +51,11 @@ def main(argv: list[str]) -> int:
     """
     parser = _build_parser()
     args = parser.parse_args(argv)
-    for name in ("smoothed", "merge_norm", "start"):
+    for name in ("smoothed", "merge_norm", "start", "default"):
         if getattr(args, name) and not args.state:
             parser.error(f"--{name.replace('_', '-')} needs --state")
+    if args.smoothed and (args.merge_norm or args.start or args.default):
+        parser.error("--smoothed adds one file: --merge-norm, --start and --default do not apply")
     if args.merge_norm and (args.client or args.whole):
         parser.error("--merge-norm needs the state folders of all hospitals in one place")
     if args.threads:
@@ -74,9 +77,8 @@ def main(argv: list[str]) -> int:
             export(
                 experiment, corpus, clients, args.state, args.out,
                 whole=args.whole, merge_norm=args.merge_norm, start=args.start,
+                default=args.default,
             )  # fmt: skip
-        if args.default:
-            set_default(args.out, args.default)
     except (DataError, PresetError, StateError, WeightsError, ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -97,22 +99,34 @@ def export(
     whole: bool = False,
     merge_norm: bool = False,
     start: Path | None = None,
+    default: int | None = None,
 ) -> None:
     """Write the clients' shared parts once, and client c's personal tensors as hospital c + 1.
 
     With `merge_norm` the normalisation statistics are those of all clients together and shared.
-    Phases that the clients have not finished are those of the weights in `start`.
+    Phases that the clients have not begun are those of the weights in `start`. Hospital `default`
+    reads where none is named; without it that stays as it is in `out`.
 
     Raises:
         StateError: a client has not finished all phases, and there is no `start`.
-        ValueError: two clients differ in a shared tensor.
+        ValueError: two clients differ in a shared tensor, or there is no hospital `default`.
         WeightsError: `start` holds weights of another split, network or federation.
     """
+    listed = _read_listed(out)
+    if default is None:
+        default = checkpoint.read_default(out) if listed else None
+    elif default - 1 not in clients and system_file_name(default) not in listed:
+        raise ValueError(f"there is no hospital {default} that could read by default")
+    if start and start.resolve() == out.resolve():
+        raise ValueError(f"{out} holds the weights to start from: name another --out")
+    kept = KeptParts(start, experiment, clients, states, corpus.split_sha256)
+    merged = _merge_norms(experiment, states, kept.names) if merge_norm else {}
+    shared = {f: n | set(merged.get(f, ())) for f, n in _list_shared(experiment).items()}
+    shared |= kept.names
     out.mkdir(parents=True, exist_ok=True)
     log = Progress("export", out / "log.jsonl")
-    kept = _list_kept(experiment, states, clients, start) if start else {}
-    merged = _merge_norms(experiment, states, kept) if merge_norm else {}
-    shared = {f: n | set(merged.get(f, ())) for f, n in _list_shared(experiment).items()} | kept
+    if kept.names:
+        log.report(f"kept from {start}: {', '.join(kept.names)}")
     for client in clients:
         own = corpus if whole else select_client_corpus(corpus, experiment.config.partition, client)
         before = load_personal_start(experiment, start, client) if start else None
@@ -133,20 +147,9 @@ def export(
         save_hospital(system, out, client + 1, corpus.split_sha256)
         names = {*FILES.values(), *extra, *_read_listed(out), system_file_name(client + 1)}
         _write_manifest(out, names, experiment, corpus)
-        if start:
-            _keep_files(start, out, {*kept, *({smoothing.PHASE.file} - extra)})
-
-
-def set_default(out: Path, hospital: int) -> None:
-    """Let a hospital of the weights in `out` read where none is named.
-
-    Raises:
-        WeightsError: there is no such hospital.
-    """
-    files = checkpoint.read_manifest(out)
-    if system_file_name(hospital) not in files:
-        raise WeightsError(f"There is no hospital {hospital} in {out} to read by default.")
-    checkpoint.write_default(out, hospital)
+        kept.copy(out, extra)
+        if default is not None:
+            checkpoint.write_default(out, default)
 
 
 def add_smoothed(
@@ -209,41 +212,12 @@ def _list_shared(experiment: Experiment) -> dict[str, set[str]]:
     return {FILES[e.phase]: set(e.select_shared(e.build_model())) for e in phases}
 
 
-def _list_kept(
-    experiment: Experiment, states: Path, clients: range | list[int], start: Path
-) -> dict[str, set[str]]:
-    """Return the names of the tensors in the files of `start` whose phase no client has finished.
-
-    Raises:
-        StateError: they have not finished any.
-        WeightsError: a file is missing or damaged.
-    """
-    local = [ClientState(states, experiment, client) for client in clients]
-    phases = list_phases(experiment.preset)
-    kept = [p for p in phases if not any(state.has_finished(p) for state in local)]
-    if kept == phases:
-        raise StateError(f"no client has finished a phase in {states}: nothing to add to {start}")
-    return {FILES[p]: set(checkpoint.load_verified(FILES[p], start).state_dict) for p in kept}
-
-
 def _round_shared(system: MedFedPure, shared: Mapping[str, Container[str]]) -> None:
     """Round the shared tensors of each file to the half precision that they are stored in."""
     for file, place in PARTS.items():
         for name, tensor in system.get_submodule(place).state_dict().items():
-            if name in shared.get(file, {name}) and tensor.is_floating_point():
-                tensor.copy_(tensor.half())
-
-
-def _keep_files(start: Path, out: Path, files: set[str]) -> None:
-    """Copy files of `start` with their lines in the manifest, where it has them."""
-    lines = checkpoint.read_manifest(start)
-    for file in sorted(files & set(lines)):
-        checkpoint.load_verified(file, start)
-        checkpoint.write_atomic(out / file, (start / file).read_bytes())
-        line = lines[file]
-        checkpoint.write_manifest(
-            out, [file], preset=line.preset, protocol=line.protocol, commit=line.commit, keep=True
-        )
+            if name in shared.get(file, {name}):
+                tensor.copy_(checkpoint.halve(name, tensor))
 
 
 def _merge_norms(

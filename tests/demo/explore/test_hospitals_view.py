@@ -24,7 +24,7 @@ from core import __main__ as command_line
 from core import checkpoint
 from core.pipeline import MedFedPure
 from core.scan import to_png, to_uint8
-from core.weights import Systems, load_all
+from core.weights import Systems, choose_hospital, load_all
 from demo import repeat
 from demo.analysis.analysis import Analysis
 from demo.analysis.attack import AttackSettings, iterate_attack
@@ -35,6 +35,7 @@ from demo.explore import analyse, hospitals_view, slices
 from demo.explore.analyse import AnalysisView
 from demo.explore.attack_trajectory import AttackSteps
 from demo.explore.cancellation import RequestGeneration
+from demo.explore.controls import Controls
 from demo.explore.hospitals_view import HospitalsSection
 from demo.explore.progress_strip import Stages
 from demo.explore.series import build_series
@@ -230,6 +231,18 @@ def test_what_was_read_everywhere_is_shown_at_once(
     assert section.show(None) == (hospitals_view.render_empty(), None)
     section.systems = {}
     assert section.show(done) == ("", None)
+
+
+def test_another_default_is_chosen_first_and_the_rows_stay_in_order(
+    systems: Systems, done: Analysis
+) -> None:
+    listed = {number: systems[number] for number in (3, 1, 2)}
+    assert [*HospitalReader(listed, done).systems] == NUMBERS
+    controls = object.__new__(Controls)
+    controls._build_defence(listed[3].config, [*listed])
+    assert isinstance(controls.hospital, gr.Dropdown) and controls.hospital.value == 3
+    assert [number for _, number in controls.hospital.choices] == NUMBERS
+    assert choose_hospital(None, [*listed]) == 3
 
 
 def test_the_papers_options_hold_at_every_hospital(systems: Systems, scan: Tensor) -> None:

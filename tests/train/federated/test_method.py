@@ -155,12 +155,16 @@ def _go_on(path: Path, world: Path, folder: Path, federate, monkeypatch, capsys)
         stored = load(out, "cpu", hospital=number).state_dict()
         assert all(torch.equal(stored[n], t) for n, t in calibrated.items() if COUNTER not in n)
     assert load(out, "cpu").info["hospital"] == 2
-    places[-1] = "5"
-    assert main(["export", *places]) == 2
-    assert "no hospital 5 in" in capsys.readouterr().err
-    places[places.index("--state") + 1] = str(folder / "nothing")
-    assert main(["export", *places]) == 2
-    assert "no client has finished a phase" in capsys.readouterr().err
+    for option, value, sentence in (
+        ("--default", "5", "there is no hospital 5"),
+        ("--out", str(start), "holds the weights to start from"),
+    ):
+        assert main(["export", *places, option, value]) == 2
+        assert sentence in capsys.readouterr().err
+    assert main(["export", *places[:-2], "--merge-norm"]) == 0  # it still reads by default
+    assert load(out, "cpu").info["hospital"] == 2
+    with pytest.raises(SystemExit):
+        main(["export", *places, "--smoothed"])
 
 
 def _calibrate_anew(path: Path, world: Path, weights: Path, out: Path, capsys) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import torch
 from core import checkpoint
 from core.checkpoint import WeightsError, write_manifest
 from core.weights import PARTS, system_file_name
+from tests.hospitals import write
 from train.data.corpus import Corpus, load_corpus
 from train.federated.client.hospital import Hospital
 from train.federated.experiment import Experiment, read_experiment
@@ -93,6 +95,17 @@ def own_attention(experiment: Experiment, weights: Path) -> dict[str, torch.Tens
     checkpoint.save(weights / file, {f"{PLACE}.{n}": t for n, t in own.items()}, config)
     write_manifest(weights, [FILE, file], preset="tiny", protocol="paper", commit="none")
     return own
+
+
+def test_parts_of_another_network_are_refused(experiment, corpus, tiny_system, tmp_path):
+    write(copy.deepcopy(tiny_system), tmp_path / "weights")
+    start = WarmStart({}, "", tmp_path / "weights")
+    hospital = Hospital(experiment, corpus, 1, tmp_path / "states", start=start)
+    system = experiment.preset.system
+    other = replace(system, plain=replace(system.plain, hidden=9))
+    hospital.experiment = replace(experiment, preset=experiment.preset.override(system=other))
+    with pytest.raises(WeightsError, match=r"plain\.safetensors holds another network than preset"):
+        hospital.build_system(["plain.safetensors"])
 
 
 def test_a_hospital_finds_its_own_attention_and_no_other_s(experiment, weights, own_attention):

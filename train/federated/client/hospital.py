@@ -12,6 +12,7 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
+from core.checkpoint import WeightsError
 from core.moe import ClientGate, MixtureOfExperts
 from core.novelty import Novelty
 from core.pipeline import MedFedPure, build
@@ -153,22 +154,29 @@ class Hospital:
     def build_system(self, files: Iterable[str] = tuple(FILES.values())) -> MedFedPure:
         """Return the system with this hospital's finished parts; parts not named are untrained.
 
-        A part whose phase is not finished is that of the weights that the hospital starts from.
+        A part whose phase has not begun is that of the weights that the hospital starts from.
 
         Raises:
-            StateError: this hospital has not finished a part's phase and starts from no weights.
-            WeightsError: it is not in these weights.
+            StateError: this hospital has not finished a part's phase.
+            WeightsError: the weights that it starts from hold another network.
         """
-        preset, folder = self.experiment.preset, self.start.folder
+        preset, folder, before = self.experiment.preset, self.start.folder, None
         system = build(preset.system).to(self.device)
-        before = load(folder, self.device, hospital=self.client + 1) if folder else None
         for phase in list_phases(preset):
-            if (file := FILES[phase]) in files:
-                if before is None or self.local_state.has_finished(phase):
-                    state = self.local_state.read_finished(replace(self.experiment, phase=phase))
-                else:
-                    state = before.get_submodule(PARTS[file]).state_dict()
-                system.get_submodule(PARTS[file]).load_state_dict(state)
+            if (file := FILES[phase]) not in files:
+                continue
+            part = system.get_submodule(PARTS[file])
+            if folder is None or self.local_state.has_begun(phase):
+                state = self.local_state.read_finished(replace(self.experiment, phase=phase))
+                part.load_state_dict(state)
+                continue
+            before = before or load(folder, self.device, hospital=self.client + 1)
+            try:
+                part.load_state_dict(before.get_submodule(PARTS[file]).state_dict())
+            except (AttributeError, RuntimeError):
+                raise WeightsError(
+                    f"{folder / file} holds another network than preset {preset.name!r} trains"
+                ) from None
         return system
 
     @cached_property

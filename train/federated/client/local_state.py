@@ -69,12 +69,19 @@ class ClientState:
             StateError: this client has not finished the phase, or the file is damaged or was
                 written with other settings.
         """
-        path = self._get_finished_file(experiment.phase)
-        if not path.is_file():
+        self.check_finished(experiment.phase)
+        return self._read_own(self._get_finished_file(experiment.phase), experiment.digest)
+
+    def check_finished(self, phase: str) -> None:
+        """Raise StateError if this client has not finished a phase of the same family."""
+        if not self.has_finished(phase):
             raise StateError(
-                f"client {self.client} has no finished {experiment.phase!r}: train that phase first"
+                f"client {self.client} has no finished {phase!r}: train that phase first"
             )
-        return self._read_own(path, experiment.digest)
+
+    def has_begun(self, phase: str) -> bool:
+        """Return True if this client has trained in that phase of the same family."""
+        return self.has_finished(phase) or any(self.folder.glob(f"{phase}-round-*"))
 
     def has_finished(self, phase: str) -> bool:
         """Return True if this client has finished that phase of the same family."""
