@@ -3,9 +3,10 @@
 Runs where the folders are, one hospital after another, without a server. Each hospital calibrates
 on its own scans: temperatures and operating points, the detector's fusion, tau. The smoothed
 classifier is the same at all hospitals and is added where they have trained it. With --merge-norm
-all hospitals normalise by their statistics together, in which each counts alike: it suits scans of
-other hospitals. With --start, phases that were not trained further are those of the weights that
-the federation started from. With --recalibrate, exported weights are calibrated again.
+a share of a hospital's normalisation statistics is that of all hospitals together, in which each
+counts alike: it suits scans of other hospitals. With --start, phases that were not trained further
+are those of the weights that the federation started from. With --recalibrate, exported weights are
+calibrated again.
 """
 
 from __future__ import annotations
@@ -17,7 +18,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from core import checkpoint
 from core.checkpoint import WeightsError
@@ -28,12 +28,12 @@ from train.data.corpus import PROTOCOLS, Corpus, load_corpus
 from train.data.errors import DataError
 from train.data.partition import select_client_corpus
 from train.data.sources import find_data_root
-from train.federated.client.batch_norm import merge_statistics
 from train.federated.client.hospital import Hospital
 from train.federated.client.local_state import ClientState
 from train.federated.experiment import Experiment, read_experiment
 from train.federated.hospital_weights import save_hospital, save_shared
 from train.federated.kept_parts import KeptParts
+from train.federated.norms import Norms, read_norms
 from train.federated.recalibrate import calibrate_own, recalibrate
 from train.federated.state_file import StateError
 from train.federated.warm_start import load_personal_start
@@ -51,12 +51,13 @@ def main(argv: list[str]) -> int:
     """
     parser = _build_parser()
     args = parser.parse_args(argv)
-    for name in ("smoothed", "merge_norm", "start", "default"):
+    for name in ("smoothed", "start"):
         if getattr(args, name) and not args.state:
             parser.error(f"--{name.replace('_', '-')} needs --state")
-    if args.smoothed and (args.merge_norm or args.start or args.default):
+    has_share = args.merge_norm is not None
+    if args.smoothed and (has_share or args.start or args.default):
         parser.error("--smoothed adds one file: --merge-norm, --start and --default do not apply")
-    if args.merge_norm and (args.client or args.whole):
+    if has_share and (args.client or args.whole):
         parser.error("--merge-norm needs the state folders of all hospitals in one place")
     if args.threads:
         torch.set_num_threads(args.threads)
@@ -69,8 +70,9 @@ def main(argv: list[str]) -> int:
         clients = args.client or range(experiment.config.partition.num_clients)
         if args.recalibrate:
             recalibrate(
-                experiment, corpus, args.client, args.recalibrate, args.out, whole=args.whole
-            )
+                experiment, corpus, args.client, args.recalibrate, args.out,
+                whole=args.whole, merge_norm=args.merge_norm, default=args.default,
+            )  # fmt: skip
         elif args.smoothed:
             add_smoothed(experiment, corpus, clients[0], args.state, args.out)
         else:
@@ -97,13 +99,13 @@ def export(
     out: Path,
     *,
     whole: bool = False,
-    merge_norm: bool = False,
+    merge_norm: float | None = None,
     start: Path | None = None,
     default: int | None = None,
 ) -> None:
     """Write the clients' shared parts once, and client c's personal tensors as hospital c + 1.
 
-    With `merge_norm` the normalisation statistics are those of all clients together and shared.
+    A share `merge_norm` of the normalisation statistics is that of all clients together.
     Phases that the clients have not begun are those of the weights in `start`. Hospital `default`
     reads where none is named; without it that stays as it is in `out`.
 
@@ -120,9 +122,11 @@ def export(
     if start and start.resolve() == out.resolve():
         raise ValueError(f"{out} holds the weights to start from: name another --out")
     kept = KeptParts(start, experiment, clients, states, corpus.split_sha256)
-    merged = _merge_norms(experiment, states, kept.names) if merge_norm else {}
-    shared = {f: n | set(merged.get(f, ())) for f, n in _list_shared(experiment).items()}
-    shared |= kept.names
+    norms = Norms({}, 0.0)
+    if merge_norm is not None:
+        norms = read_norms(experiment, states, kept.names, merge_norm)
+    same = norms.list_shared()
+    shared = {f: n | same.get(f, set()) for f, n in _list_shared(experiment).items()} | kept.names
     out.mkdir(parents=True, exist_ok=True)
     log = Progress("export", out / "log.jsonl")
     if kept.names:
@@ -133,8 +137,7 @@ def export(
         hospital = Hospital(experiment, own, client, states, start=before)
         log.report(f"hospital {client + 1} calibrates on its own {len(own.train)} scans")
         system = hospital.build_system()
-        for file, statistics in merged.items():
-            system.get_submodule(PARTS[file]).load_state_dict(statistics, strict=False)
+        norms.apply(system, client)
         _round_shared(system, shared)  # calibrated as it will be stored
         calibrate_own(system, hospital.experiment, hospital.corpus, hospital.client, log)
         if client == clients[0]:
@@ -220,24 +223,6 @@ def _round_shared(system: MedFedPure, shared: Mapping[str, Container[str]]) -> N
                 tensor.copy_(checkpoint.halve(name, tensor))
 
 
-def _merge_norms(
-    experiment: Experiment, states: Path, kept: Container[str]
-) -> dict[str, dict[str, Tensor]]:
-    """Return the normalisation statistics of each file not in `kept`, from all hospitals alike."""
-    merged = {}
-    for phase in list_phases(experiment.preset):
-        if FILES[phase] in kept:
-            continue
-        own = replace(experiment, phase=phase)
-        clients = [
-            ClientState(states, own, client).read_finished(own)
-            for client in range(experiment.config.partition.num_clients)
-        ]
-        if statistics := merge_statistics(clients):
-            merged[FILES[phase]] = statistics
-    return merged
-
-
 def _build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m train export",
@@ -277,8 +262,10 @@ def _build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--merge-norm",
-        action="store_true",
-        help="one normalisation for all hospitals, by the statistics of all of them, each alike",
+        type=float,
+        metavar="SHARE",
+        help="share of all hospitals together, each alike, in a hospital's normalisation "
+        "statistics: 0 its own, 1 the same for all; with --recalibrate they are measured anew",
     )
     parser.add_argument(
         "--default", type=int, metavar="N", help="hospital that reads where none is named, from 1"

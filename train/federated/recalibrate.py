@@ -8,12 +8,14 @@ from pathlib import Path
 from core import checkpoint
 from core.checkpoint import MANIFEST, WeightsError, write_atomic
 from core.pipeline import MedFedPure
-from core.weights import load, load_system_file, system_file_name
+from core.weights import PARTS, load, load_system_file, system_file_name
 from train.calibration.calibrate import calibrate
 from train.data.corpus import Corpus
 from train.data.partition import select_client_corpus
 from train.federated.experiment import Experiment
 from train.federated.hospital_weights import save_hospital
+from train.federated.norms import Norms, measure_norms
+from train.federated.shared_parameters import is_statistic
 from train.progress import Progress
 from train.provenance import find_commit
 
@@ -36,10 +38,14 @@ def recalibrate(
     out: Path,
     *,
     whole: bool = False,
+    merge_norm: float | None = None,
+    default: int | None = None,
 ) -> None:
     """Write the hospitals' weights in `weights` to `out`, recalibrated on their own scans.
 
-    By default all hospitals. `weights` is not changed.
+    By default all hospitals. `weights` is not changed. With `merge_norm` all hospitals measure
+    their normalisation statistics anew; that share of them is of all together. Hospital `default`
+    reads where none is named; without it that stays as it is.
 
     Raises:
         WeightsError: these are not weights of hospitals, or not of the experiment's preset, seed,
@@ -49,30 +55,67 @@ def recalibrate(
         clients = [number - 1 for number in load(weights, "cpu").info.get("hospitals", [])]
         if not clients:
             raise WeightsError(f"The weights in {weights} are not weights of hospitals.")
+    if default is not None and default - 1 not in clients:
+        raise WeightsError(f"there is no hospital {default} that could read by default")
     wanted = {**_describe_origin(experiment, corpus), "split_sha256": corpus.split_sha256}
     for client in clients:  # check all before the first calibration, which takes minutes
         system_file = load_system_file(weights, client + 1)
         info = {**system_file.config["info"], "split_sha256": system_file.split_sha256}
         if differ := sorted(key for key in wanted if info.get(key) != wanted[key]):
             raise WeightsError(f"{system_file_name(client + 1)} has another {', '.join(differ)}.")
-    _copy_shared(weights, out)
+    norms = Norms({}, 0.0)
+    if merge_norm is not None:
+        norms = measure_norms(experiment, corpus, weights, merge_norm)
+    _copy_shared(weights, out, norms)
     log, partition = Progress("recalibrate", out / "log.jsonl"), experiment.config.partition
     for client in clients:
         own = corpus if whole else select_client_corpus(corpus, partition, client)
         log.report(f"hospital {client + 1} calibrates on its own {len(own.train)} scans")
         system = load(weights, hospital=client + 1)
+        norms.apply(system, client)
+        if client == clients[0] and norms.own:
+            _save_parts(system, norms, weights, out, experiment, corpus)
         calibrate_own(system, experiment, own, client, log)
         save_hospital(system, out, client + 1, corpus.split_sha256)
         checkpoint.write_manifest(
             out, [system_file_name(client + 1)], preset=experiment.preset.name,
             protocol=corpus.protocol, commit=find_commit(), keep=True,
         )  # fmt: skip
+        if default is not None:
+            checkpoint.write_default(out, default)
 
 
-def _copy_shared(weights: Path, out: Path) -> None:
-    """Copy the shared parts and the manifest, unless `out` holds them already."""
+def _save_parts(
+    system: MedFedPure,
+    norms: Norms,
+    weights: Path,
+    out: Path,
+    experiment: Experiment,
+    corpus: Corpus,
+) -> None:
+    """Write the parts with new statistics, which the files hold where they are the same for all."""
+    for file in norms.own:
+        stored, same = checkpoint.load(weights / file), norms.list_shared().get(file, set())
+        part = system.get_submodule(PARTS[file]).state_dict()
+        names = {n for n in stored.state_dict if not is_statistic(n)} | same
+        state = {n: part[n] for n in part if n in names}
+        checkpoint.save(
+            out / file, state, stored.config, split_sha256=stored.split_sha256, half=True
+        )
+    checkpoint.write_manifest(
+        out, norms.own, preset=experiment.preset.name, protocol=corpus.protocol,
+        commit=find_commit(), keep=True,
+    )  # fmt: skip
+
+
+def _copy_shared(weights: Path, out: Path, norms: Norms) -> None:
+    """Copy the shared parts without new statistics, and the manifest, unless `out` has them."""
     files = checkpoint.read_manifest(weights)
-    shared = {name: info for name, info in files.items() if not name.startswith("hospital-")}
+    shared = {
+        name: info
+        for name, info in files.items()
+        if not name.startswith("hospital-") and name not in norms.own
+    }
     if (out / MANIFEST).is_file():
         existing = checkpoint.read_manifest(out)
         if any(

@@ -114,9 +114,9 @@ def _merge_norms(path: Path, world: Path, folder: Path, first, second, capsys) -
     out = folder / "merged"
     places = _places(path, folder / "out/clients", world, out)
     with pytest.raises(SystemExit):
-        main(["export", *places, "--merge-norm", "--client", "1"])
+        main(["export", *places, "--merge-norm", "1", "--client", "1"])
     assert "all hospitals in one place" in capsys.readouterr().err
-    assert main(["export", *places, "--merge-norm"]) == 0
+    assert main(["export", *places, "--merge-norm", "1"]) == 0
     systems = [load(out, "cpu", hospital=number).state_dict() for number in (1, 2)]
     names = [n for n in first if n.startswith("classifier.") and n.endswith("running_mean")]
     assert names and any(not torch.equal(first[n], second[n]) for n in names)
@@ -129,6 +129,35 @@ def _merge_norms(path: Path, world: Path, folder: Path, first, second, capsys) -
         assert ((systems[0][name] >= low - 1e-2) & (systems[0][name] <= high + 1e-2)).all()
     held = checkpoint.load(out / "hospital-01.safetensors").state_dict
     assert not any(n.endswith(STATISTICS) for n in held)
+    _mix_norms(path, world, folder, first, systems[0], capsys)
+
+
+def _mix_norms(path: Path, world: Path, folder: Path, first, merged, capsys) -> None:
+    """Measure each hospital's statistics anew for exported weights: a share is that of all."""
+    found = {}
+    for share in ("0", "0.25"):
+        out = folder / f"mixed-{share}"
+        places = _places(path, folder / "merged", world, out)
+        places[places.index("--state")] = "--recalibrate"
+        assert main(["export", *places, "--merge-norm", share, "--default", "2"]) == 0
+        system = load(out, "cpu", hospital=1)
+        assert load(out, "cpu").info["hospital"] == 2
+        found[share] = system.state_dict()
+        held = checkpoint.load(out / "hospital-01.safetensors").state_dict
+        for file in ("classifier.safetensors", "plain.safetensors"):
+            names = [n for n in checkpoint.load(out / file).state_dict if n.endswith(STATISTICS)]
+            assert not names and any(
+                n.startswith(PARTS[file]) and n.endswith(STATISTICS) for n in held
+            )
+    names = [n for n in first if n.startswith("classifier.") and n.endswith("running_mean")]
+    for name in names:  # the merged weights are those of the states, in half precision
+        torch.testing.assert_close(found["0"][name], first[name], atol=0.02, rtol=0.02)
+        between = 0.75 * found["0"][name] + 0.25 * merged[name]
+        torch.testing.assert_close(found["0.25"][name], between, atol=0.02, rtol=0.02)
+    assert main(["export", *places, "--merge-norm", "1.5"]) == 2
+    assert "share of all hospitals must be in [0, 1], got 1.5" in capsys.readouterr().err
+    assert main(["export", *places, "--default", "7"]) == 2
+    assert "no hospital 7 that could read" in capsys.readouterr().err
 
 
 def _go_on(path: Path, world: Path, folder: Path, federate, monkeypatch, capsys) -> None:
@@ -136,7 +165,7 @@ def _go_on(path: Path, world: Path, folder: Path, federate, monkeypatch, capsys)
     start, out = folder / "merged", folder / "further"
     assert federate(path, "on", "mixture", "--start", str(start)) == 0
     places = _places(path, folder / "on/clients", world, out)
-    assert main(["export", *places, "--merge-norm"]) == 2
+    assert main(["export", *places, "--merge-norm", "1"]) == 2
     assert "has no finished 'plain'" in capsys.readouterr().err
     seen = []
 
@@ -147,7 +176,7 @@ def _go_on(path: Path, world: Path, folder: Path, federate, monkeypatch, capsys)
     places += ["--start", str(start), "--default", "2"]
     with monkeypatch.context() as patch:
         patch.setattr(export, "calibrate_own", calibrate)
-        assert main(["export", *places, "--merge-norm"]) == 0
+        assert main(["export", *places, "--merge-norm", "1"]) == 0
     before, after = (checkpoint.read_manifest(f) for f in (start, out))
     for file in FILES.values():
         assert (before[file] == after[file]) == (file != FILES["mixture"])
@@ -161,7 +190,7 @@ def _go_on(path: Path, world: Path, folder: Path, federate, monkeypatch, capsys)
     ):
         assert main(["export", *places, option, value]) == 2
         assert sentence in capsys.readouterr().err
-    assert main(["export", *places[:-2], "--merge-norm"]) == 0  # it still reads by default
+    assert main(["export", *places[:-2], "--merge-norm", "1"]) == 0  # it still reads by default
     assert load(out, "cpu").info["hospital"] == 2
     with pytest.raises(SystemExit):
         main(["export", *places, "--smoothed"])

@@ -41,24 +41,33 @@ def measure_statistics(model: nn.Module, data: ScanDataset, device: torch.device
     model.train(was_training)
 
 
-def merge_statistics(states: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
-    """Return the statistics of as many scans of each client together, from those of each.
+def select_statistics(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the running means and variances of a network's tensors."""
+    return {name: t for name, t in state.items() if name.split(".")[-1] in STATISTICS}
+
+
+def merge_statistics(
+    states: Sequence[Mapping[str, Tensor]], weights: Sequence[float] | None = None
+) -> dict[str, Tensor]:
+    """Return the statistics of several clients' scans together, from those of each.
 
     The mean is the mean of the clients' means m; the variance is that of the mixture: the mean of
     v + m^2, less the square of the mean.
 
     Args:
         states: the clients' networks, by name of the tensor.
+        weights: the clients' shares, of sum 1; by default all count alike.
     """
+    shares = torch.tensor(weights or [1 / len(states)] * len(states), dtype=torch.float64)
     merged = {}
     for name in states[0]:
         if name.split(".")[-1] != MEAN:
             continue
         other = f"{name.removesuffix(MEAN)}{VARIANCE}"
-        means = torch.stack([state[name].double() for state in states])
-        squares = torch.stack([state[other].double() for state in states]) + means.square()
-        mean = means.mean(0)
+        means = torch.stack([state[name].double().cpu() for state in states])
+        squares = torch.stack([state[other].double().cpu() for state in states]) + means.square()
+        mean = torch.tensordot(shares, means, 1)
         merged[name] = mean.to(states[0][name])
-        variance = squares.mean(0) - mean.square()
+        variance = torch.tensordot(shares, squares, 1) - mean.square()
         merged[other] = variance.clamp_min(0).to(states[0][other])
     return merged
