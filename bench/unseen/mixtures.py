@@ -176,7 +176,11 @@ def from_bits(text: str) -> Tensor:
 
 
 def render_left_out(results: md.Results) -> str:
-    """Renders what sites without labels and refusals bring where training left a source out."""
+    """Renders what sites without labels and refusals bring where training left a source out.
+
+    Raises:
+        KeyError: no result has left a source out; it names the missing files.
+    """
     lines = [
         line
         for protocol, result in md.results_of(results, "mixtures", PROTOCOLS).items()
@@ -184,6 +188,9 @@ def render_left_out(results: md.Results) -> str:
         for source, site in row.get("left_out", {}).items()  # rows of earlier versions have none
         for line in render_site([protocol, name, f"{source}, {site['n']}"], site)
     ]
+    if not lines:
+        left_out = (f"mixtures-{p}.json" for p in PROTOCOLS if p.startswith("without-"))
+        raise KeyError(" or ".join(left_out))
     return render_table(["protocol", "mixture", "source, scans"], lines)
 
 

@@ -88,6 +88,8 @@ def test_a_source_left_out_gets_an_operating_point_without_labels() -> None:
     assert row["after"]["confidence"]["curve"][0] == pytest.approx((4 / 6 + 1) / 2)
     result = {"rows": {"masks": {"left_out": found}}, "warnings": []}
     text = mixtures.render_left_out({"mixtures-without-tcga-lgg": result})
+    with pytest.raises(KeyError, match=r"mixtures-without-br35h\.json or .*-tcga-lgg\.json"):
+        mixtures.render_left_out({"mixtures-patients": {"rows": {"pooled": {}}, "warnings": []}})
     first = "| without-tcga-lgg | masks | tcga-lgg, 10 |"
     assert f"{first} before | confidence | 50" in text
     assert f"{first} after | confidence | 83.3" in text

@@ -25,7 +25,8 @@ class RunState:
 
     Raises:
         StateError: `out` holds rounds already and `resume` is off, or they belong to another
-            experiment or started from other weights.
+            experiment or started from other weights; or statistics that are to be fixed have no
+            weights to come from.
         WeightsError: `start` holds no such network.
     """
 
@@ -35,6 +36,8 @@ class RunState:
         self.experiment, self.out = experiment, out
         self.shared = experiment.select_shared(experiment.build_model())
         self.start = ""  # sha256 of the file that the first round starts from
+        if experiment.config.batch_norm == "fixed" and not start:
+            raise StateError("batch_norm fixed needs weights that hold the statistics: --start")
         if start:
             self.shared, self.start = load_shared_start(experiment, Path(start), self.shared)
         self.best = self.mean = self.shared
