@@ -218,7 +218,7 @@ def _build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--weights", metavar="DIR", help="folder (default: the published weights)")
     parser.add_argument(
-        "--hospital", type=int, metavar="N", help="number in federated weights (default: they say)"
+        "--hospital", type=int, metavar="N", help="number in federated weights (default: their own)"
     )
     parser.add_argument(
         "--score", choices=SCORES, help="detector score that decides (default: as in the weights)"
