@@ -4,7 +4,8 @@ Runs where the folders are, one hospital after another, without a server. Each h
 on its own scans: temperatures and operating points, the detector's fusion, tau. The smoothed
 classifier is the same at all hospitals and is added where they have trained it. With --merge-norm
 a share of a hospital's normalisation statistics is that of all hospitals together, in which each
-counts alike: it suits scans of other hospitals. With --start, phases that were not trained further
+counts alike; the hospital of --default, which reads scans from elsewhere, takes those of all. With
+--start, phases that were not trained further
 are those of the weights that the federation started from. With --recalibrate, exported weights are
 calibrated again.
 """
@@ -105,9 +106,9 @@ def export(
 ) -> None:
     """Write the clients' shared parts once, and client c's personal tensors as hospital c + 1.
 
-    A share `merge_norm` of the normalisation statistics is that of all clients together.
-    Phases that the clients have not begun are those of the weights in `start`. Hospital `default`
-    reads where none is named; without it that stays as it is in `out`.
+    A share `merge_norm` of the normalisation statistics is that of all clients together, at
+    hospital `default` all of them. That one reads where none is named; without it that stays as it
+    is in `out`. Phases that the clients have not begun are those of the weights in `start`.
 
     Raises:
         StateError: a client has not finished all phases, and there is no `start`.
@@ -124,7 +125,8 @@ def export(
     kept = KeptParts(start, experiment, clients, states, corpus.split_sha256)
     norms = Norms({}, 0.0)
     if merge_norm is not None:
-        norms = read_norms(experiment, states, kept.names, merge_norm)
+        reader = None if default is None else default - 1
+        norms = read_norms(experiment, states, kept.names, merge_norm, reader)
     same = norms.list_shared()
     shared = {f: n | same.get(f, set()) for f, n in _list_shared(experiment).items()} | kept.names
     out.mkdir(parents=True, exist_ok=True)
@@ -265,7 +267,8 @@ def _build_parser() -> argparse.ArgumentParser:
         type=float,
         metavar="SHARE",
         help="share of all hospitals together, each alike, in a hospital's normalisation "
-        "statistics: 0 its own, 1 the same for all; with --recalibrate they are measured anew",
+        "statistics: 0 its own, 1 the same for all, which hospital --default always has; with "
+        "--recalibrate they are measured anew",
     )
     parser.add_argument(
         "--default", type=int, metavar="N", help="hospital that reads where none is named, from 1"

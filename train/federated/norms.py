@@ -1,7 +1,8 @@
 """Normalisation statistics of exported hospitals: each one's own, mixed with those of all together.
 
 A network that was trained with a hospital's own statistics reads that hospital's scans best with
-them, and scans of other hospitals with statistics of several.
+them, and scans of other hospitals with statistics of several. The hospital that reads by default
+reads scans from elsewhere: it takes those of all.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ class Norms:
 
     own: Mapping[str, list[Statistics]]  # file -> of each client
     share: float  # of all clients together, each counting alike; the rest is the client's own
+    default: int | None = None  # client that reads scans from elsewhere: with those of all
 
     def __post_init__(self) -> None:
         if not 0 <= self.share <= 1:
@@ -46,9 +48,10 @@ class Norms:
 
     def apply(self, system: MedFedPure, client: int) -> None:
         """Set the statistics of client `client` in its system, in place."""
+        share = 1.0 if client == self.default else self.share
         for file, own in self.own.items():
             together = merge_statistics(own)
-            mixed = merge_statistics([own[client], together], [1 - self.share, self.share])
+            mixed = merge_statistics([own[client], together], [1 - share, share])
             if self.share == 1:  # stored with the shared parts, in half precision
                 mixed = {name: halve(name, tensor).float() for name, tensor in mixed.items()}
             system.get_submodule(PARTS[file]).load_state_dict(mixed, strict=False)
@@ -60,7 +63,13 @@ class Norms:
         return {file: set(own[0]) for file, own in self.own.items()}
 
 
-def read_norms(experiment: Experiment, states: Path, kept: Container[str], share: float) -> Norms:
+def read_norms(
+    experiment: Experiment,
+    states: Path,
+    kept: Container[str],
+    share: float,
+    default: int | None = None,
+) -> Norms:
     """Read the statistics of all clients from their state folders, but of files in `kept`.
 
     Raises:
@@ -77,11 +86,17 @@ def read_norms(experiment: Experiment, states: Path, kept: Container[str], share
         ]
         if clients[0]:
             found[FILES[phase]] = clients
-    return Norms(found, share)
+    return Norms(found, share, default)
 
 
 @torch.no_grad()
-def measure_norms(experiment: Experiment, corpus: Corpus, weights: Path, share: float) -> Norms:
+def measure_norms(
+    experiment: Experiment,
+    corpus: Corpus,
+    weights: Path,
+    share: float,
+    default: int | None = None,
+) -> Norms:
     """Measure the statistics of exported weights anew, on each client's own training scans.
 
     Raises:
@@ -98,4 +113,4 @@ def measure_norms(experiment: Experiment, corpus: Corpus, weights: Path, share: 
                 measure_statistics(part, scans, device)
                 state = {n: t.clone() for n, t in part.state_dict().items()}
                 found.setdefault(file, []).append(select_statistics(state))
-    return Norms(found, share)
+    return Norms(found, share, default)

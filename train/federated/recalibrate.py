@@ -44,8 +44,8 @@ def recalibrate(
     """Write the hospitals' weights in `weights` to `out`, recalibrated on their own scans.
 
     By default all hospitals. `weights` is not changed. With `merge_norm` all hospitals measure
-    their normalisation statistics anew; that share of them is of all together. Hospital `default`
-    reads where none is named; without it that stays as it is.
+    their normalisation statistics anew; that share of them is of all together, at hospital
+    `default` all. That one reads where none is named; without it that stays as it is.
 
     Raises:
         WeightsError: these are not weights of hospitals, or not of the experiment's preset, seed,
@@ -63,9 +63,12 @@ def recalibrate(
         info = {**system_file.config["info"], "split_sha256": system_file.split_sha256}
         if differ := sorted(key for key in wanted if info.get(key) != wanted[key]):
             raise WeightsError(f"{system_file_name(client + 1)} has another {', '.join(differ)}.")
+    if default is None:
+        default = checkpoint.read_default(weights)
     norms = Norms({}, 0.0)
     if merge_norm is not None:
-        norms = measure_norms(experiment, corpus, weights, merge_norm)
+        reader = None if default is None else default - 1
+        norms = measure_norms(experiment, corpus, weights, merge_norm, reader)
     _copy_shared(weights, out, norms)
     log, partition = Progress("recalibrate", out / "log.jsonl"), experiment.config.partition
     for client in clients:

@@ -141,7 +141,9 @@ def _mix_norms(path: Path, world: Path, folder: Path, first, merged, capsys) -> 
         places[places.index("--state")] = "--recalibrate"
         assert main(["export", *places, "--merge-norm", share, "--default", "2"]) == 0
         system = load(out, "cpu", hospital=1)
-        assert load(out, "cpu").info["hospital"] == 2
+        of_default = load(out, "cpu")  # reads scans from elsewhere: with the statistics of all
+        assert of_default.info["hospital"] == 2
+        of_default = of_default.state_dict()
         found[share] = system.state_dict()
         held = checkpoint.load(out / "hospital-01.safetensors").state_dict
         for file in ("classifier.safetensors", "plain.safetensors"):
@@ -154,6 +156,7 @@ def _mix_norms(path: Path, world: Path, folder: Path, first, merged, capsys) -> 
         torch.testing.assert_close(found["0"][name], first[name], atol=0.02, rtol=0.02)
         between = 0.75 * found["0"][name] + 0.25 * merged[name]
         torch.testing.assert_close(found["0.25"][name], between, atol=0.02, rtol=0.02)
+        torch.testing.assert_close(of_default[name], merged[name], atol=0.02, rtol=0.02)
     assert main(["export", *places, "--merge-norm", "1.5"]) == 2
     assert "share of all hospitals must be in [0, 1], got 1.5" in capsys.readouterr().err
     assert main(["export", *places, "--default", "7"]) == 2
