@@ -15,7 +15,7 @@ DASH = "\N{EN DASH}"
 PROTOCOLS = {
     "paper": "Br35H, random split as published, with near-duplicates of test scans in the training "
     "data; pooled training",
-    "patients": "four sources, split by patient; shipped weights, hospital 1 (TCGA-DU)",
+    "patients": "four sources, split by patient; shipped weights, read as hospital 7",
 }
 ROWS = {"clean": "clean", "A0": "PGD-7, eps .015", "A0-8bit": "PGD-7, quantized to 8 bits"}
 SYSTEMS = {"undefended": "without defence", "defence": "with defence"}
