@@ -14,7 +14,7 @@ from train.phases import PHASES
 
 STRATEGIES = ("fedavg", "fedprox", "fedmedian", "trimmed", "krum")
 MEAN_STRATEGIES = ("fedavg", "fedprox")  # plain weighted means: fit for secagg and DP noise
-BATCH_NORM_MODES = ("shared", "silo", "local", "fixed")
+BATCH_NORM_MODES = ("shared", "silo", "local")
 SHARE_MODES = ("experts", "all", "none")
 
 
@@ -110,9 +110,7 @@ class FederatedConfig:
     Sent to the server: with `share` 'experts' all but the attention (the paper), with 'all' the
     attention too (FedAvg), with 'none' nothing (local training). With `batch_norm` 'silo' a client
     keeps its normalisation statistics, measured anew for the weights that it receives (SiloBN,
-    Andreux et al. 2020); with 'local' also the normalisation weights (FedBN, Li et al. 2021). With
-    'fixed' all normalise by the statistics in the weights that the federation starts from, in
-    training as in reading (FixBN, Zhong et al. 2023).
+    Andreux et al. 2020); with 'local' also the normalisation weights (FedBN, Li et al. 2021).
 
     Attacks in training: each batch is attacked anew, or with `refresh_every` above 0 a client's
     share of scans once in that many rounds (pFedDef's Q). `resources` are the largest shares that

@@ -4,10 +4,10 @@ Runs where the folders are, one hospital after another, without a server. Each h
 on its own scans: temperatures and operating points, the detector's fusion, tau. The smoothed
 classifier is the same at all hospitals and is added where they have trained it. With --merge-norm
 a share of a hospital's normalisation statistics is that of all hospitals together, in which each
-counts alike; the hospital of --default, which reads scans from elsewhere, takes those of all. With
---start, phases that were not trained further
-are those of the weights that the federation started from. With --recalibrate, exported weights are
-calibrated again.
+counts alike; the hospital that reads by default (--default, or the first) reads scans from
+elsewhere and takes those of all. With --start, phases that were not trained further are those of
+the weights that the federation started from. With --recalibrate, exported weights are calibrated
+again.
 """
 
 from __future__ import annotations
@@ -56,10 +56,12 @@ def main(argv: list[str]) -> int:
         if getattr(args, name) and not args.state:
             parser.error(f"--{name.replace('_', '-')} needs --state")
     has_share = args.merge_norm is not None
-    if args.smoothed and (has_share or args.start or args.default):
+    if args.smoothed and (has_share or args.start or args.default is not None):
         parser.error("--smoothed adds one file: --merge-norm, --start and --default do not apply")
     if has_share and (args.client or args.whole):
-        parser.error("--merge-norm needs the state folders of all hospitals in one place")
+        parser.error("--merge-norm is for all hospitals, each with its own scans")
+    if has_share and not 0 <= args.merge_norm <= 1:
+        parser.error(f"--merge-norm must be in [0, 1], got {args.merge_norm:g}")
     if args.threads:
         torch.set_num_threads(args.threads)
     try:
@@ -111,8 +113,9 @@ def export(
     is in `out`. Phases that the clients have not begun are those of the weights in `start`.
 
     Raises:
-        StateError: a client has not finished all phases, and there is no `start`.
-        ValueError: two clients differ in a shared tensor, or there is no hospital `default`.
+        StateError: a client has not finished a phase, or with `start` one that it began.
+        ValueError: two clients differ in a shared tensor, there is no hospital `default`, or `out`
+            holds other hospitals whose statistics are stored elsewhere.
         WeightsError: `start` holds weights of another split, network or federation.
     """
     listed = _read_listed(out)
@@ -125,10 +128,14 @@ def export(
     kept = KeptParts(start, experiment, clients, states, corpus.split_sha256)
     norms = Norms({}, 0.0)
     if merge_norm is not None:
-        reader = None if default is None else default - 1
-        norms = read_norms(experiment, states, kept.names, merge_norm, reader)
+        norms = read_norms(experiment, states, kept.names, merge_norm, (default or 1) - 1)
     same = norms.list_shared()
     shared = {f: n | same.get(f, set()) for f, n in _list_shared(experiment).items()} | kept.names
+    written = {system_file_name(client + 1) for client in clients}
+    if {n for n in listed if n.startswith("hospital-")} - written and any(
+        set(checkpoint.load(out / file).state_dict) != names for file, names in shared.items()
+    ):
+        raise ValueError(f"{out} was written with another --merge-norm: name another --out")
     out.mkdir(parents=True, exist_ok=True)
     log = Progress("export", out / "log.jsonl")
     if kept.names:
@@ -267,11 +274,14 @@ def _build_parser() -> argparse.ArgumentParser:
         type=float,
         metavar="SHARE",
         help="share of all hospitals together, each alike, in a hospital's normalisation "
-        "statistics: 0 its own, 1 the same for all, which hospital --default always has; with "
-        "--recalibrate they are measured anew",
+        "statistics: 0 its own, 1 the same for all, which the hospital that reads by default has; "
+        "with --recalibrate they are measured anew",
     )
     parser.add_argument(
-        "--default", type=int, metavar="N", help="hospital that reads where none is named, from 1"
+        "--default",
+        type=int,
+        metavar="N",
+        help="hospital that reads where none is named, from 1 (default: the first)",
     )
     parser.add_argument("--data", type=Path, help="data folder (default: MEDFEDPURE_DATA)")
     parser.add_argument("--cache", type=Path, default=Path(".cache"), help="default: .cache")

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from core.checkpoint import halve
+from core.checkpoint import WeightsError, halve
 from core.pipeline import MedFedPure
 from core.weights import PARTS, load_all
 from train.data.corpus import Corpus
@@ -40,7 +40,7 @@ class Norms:
 
     own: Mapping[str, list[Statistics]]  # file -> of each client
     share: float  # of all clients together, each counting alike; the rest is the client's own
-    default: int | None = None  # client that reads scans from elsewhere: with those of all
+    reader: int = 0  # client that reads by default: all of its statistics are those of all
 
     def __post_init__(self) -> None:
         if not 0 <= self.share <= 1:
@@ -48,10 +48,11 @@ class Norms:
 
     def apply(self, system: MedFedPure, client: int) -> None:
         """Set the statistics of client `client` in its system, in place."""
-        share = 1.0 if client == self.default else self.share
+        share = 1.0 if client == self.reader else self.share
         for file, own in self.own.items():
-            together = merge_statistics(own)
-            mixed = merge_statistics([own[client], together], [1 - share, share])
+            parts = [share / len(own)] * len(own)
+            parts[client] += 1 - share
+            mixed = merge_statistics(own, parts)
             if self.share == 1:  # stored with the shared parts, in half precision
                 mixed = {name: halve(name, tensor).float() for name, tensor in mixed.items()}
             system.get_submodule(PARTS[file]).load_state_dict(mixed, strict=False)
@@ -64,17 +65,16 @@ class Norms:
 
 
 def read_norms(
-    experiment: Experiment,
-    states: Path,
-    kept: Container[str],
-    share: float,
-    default: int | None = None,
+    experiment: Experiment, states: Path, kept: Container[str], share: float, reader: int
 ) -> Norms:
     """Read the statistics of all clients from their state folders, but of files in `kept`.
 
     Raises:
         StateError: a client has not finished a phase.
+        ValueError: the clients do not share their networks.
     """
+    if experiment.config.share == "none":
+        raise ValueError("statistics can be merged only of networks that the hospitals share")
     found = {}
     for phase in list_phases(experiment.preset):
         if FILES[phase] in kept:
@@ -86,31 +86,31 @@ def read_norms(
         ]
         if clients[0]:
             found[FILES[phase]] = clients
-    return Norms(found, share, default)
+    return Norms(found, share, reader)
 
 
 @torch.no_grad()
 def measure_norms(
-    experiment: Experiment,
-    corpus: Corpus,
-    weights: Path,
-    share: float,
-    default: int | None = None,
+    experiment: Experiment, corpus: Corpus, weights: Path, share: float, reader: int
 ) -> Norms:
     """Measure the statistics of exported weights anew, on each client's own training scans.
 
     Raises:
-        WeightsError: there are no weights of hospitals.
+        WeightsError: the weights lack a hospital.
     """
     found: dict[str, list[Statistics]] = {}
     device = pick_device()
-    for number, system in sorted(load_all(weights, device).items(), key=lambda pair: pair[0] or 0):
-        own = select_client_corpus(corpus, experiment.config.partition, (number or 1) - 1)
+    systems = load_all(weights, device)
+    clients = range(experiment.config.partition.num_clients)
+    if lacking := [client + 1 for client in clients if client + 1 not in systems]:
+        raise WeightsError(f"{weights} lacks hospital {lacking[0]}: statistics of all need it")
+    for client in clients:
+        own = select_client_corpus(corpus, experiment.config.partition, client)
         scans = own.train.thin(BN_SCANS_EVAL, truncate=True)
         for file, place in PARTS.items():
-            part = system.get_submodule(place)
+            part = systems[client + 1].get_submodule(place)
             if any(isinstance(module, _BatchNorm) for module in part.modules()):
                 measure_statistics(part, scans, device)
                 state = {n: t.clone() for n, t in part.state_dict().items()}
                 found.setdefault(file, []).append(select_statistics(state))
-    return Norms(found, share, default)
+    return Norms(found, share, reader)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict
 from pathlib import Path
 
+import torch
+
 from core import checkpoint
 from core.checkpoint import MANIFEST, WeightsError, write_atomic
 from core.pipeline import MedFedPure
@@ -43,19 +45,25 @@ def recalibrate(
 ) -> None:
     """Write the hospitals' weights in `weights` to `out`, recalibrated on their own scans.
 
-    By default all hospitals. `weights` is not changed. With `merge_norm` all hospitals measure
-    their normalisation statistics anew; that share of them is of all together, at hospital
-    `default` all. That one reads where none is named; without it that stays as it is.
+    By default all hospitals. With `merge_norm` all hospitals measure their normalisation statistics
+    anew; that share of them is of all together, at the hospital that reads where none is named all
+    of them. That is hospital `default`, or the one that the weights name.
 
     Raises:
         WeightsError: these are not weights of hospitals, or not of the experiment's preset, seed,
-            partition and split; or `out` holds other weights.
+            partition and split, or there is no hospital `default`; or `out` holds other weights,
+            or with `merge_norm` these.
     """
+    if merge_norm is not None and out.resolve() == weights.resolve():
+        raise WeightsError(f"{out} holds the weights to recalibrate: name another --out")
+    known = load(weights, "cpu").info.get("hospitals", [])
+    if not known:
+        raise WeightsError(f"The weights in {weights} are not weights of hospitals.")
     if clients is None:
-        clients = [number - 1 for number in load(weights, "cpu").info.get("hospitals", [])]
-        if not clients:
-            raise WeightsError(f"The weights in {weights} are not weights of hospitals.")
-    if default is not None and default - 1 not in clients:
+        clients = [number - 1 for number in known]
+    if default is None:
+        default = checkpoint.read_default(weights)
+    elif default not in known:
         raise WeightsError(f"there is no hospital {default} that could read by default")
     wanted = {**_describe_origin(experiment, corpus), "split_sha256": corpus.split_sha256}
     for client in clients:  # check all before the first calibration, which takes minutes
@@ -63,12 +71,9 @@ def recalibrate(
         info = {**system_file.config["info"], "split_sha256": system_file.split_sha256}
         if differ := sorted(key for key in wanted if info.get(key) != wanted[key]):
             raise WeightsError(f"{system_file_name(client + 1)} has another {', '.join(differ)}.")
-    if default is None:
-        default = checkpoint.read_default(weights)
     norms = Norms({}, 0.0)
     if merge_norm is not None:
-        reader = None if default is None else default - 1
-        norms = measure_norms(experiment, corpus, weights, merge_norm, reader)
+        norms = measure_norms(experiment, corpus, weights, merge_norm, (default or 1) - 1)
     _copy_shared(weights, out, norms)
     log, partition = Progress("recalibrate", out / "log.jsonl"), experiment.config.partition
     for client in clients:
@@ -114,15 +119,14 @@ def _save_parts(
 def _copy_shared(weights: Path, out: Path, norms: Norms) -> None:
     """Copy the shared parts without new statistics, and the manifest, unless `out` has them."""
     files = checkpoint.read_manifest(weights)
-    shared = {
-        name: info
-        for name, info in files.items()
-        if not name.startswith("hospital-") and name not in norms.own
-    }
+    parts = {name for name in files if not name.startswith("hospital-")}
+    shared = parts - set(norms.own)
     if (out / MANIFEST).is_file():
         existing = checkpoint.read_manifest(out)
-        if any(
-            name not in existing or existing[name].sha256 != shared[name].sha256 for name in shared
+        if (
+            not parts <= set(existing)
+            or any(existing[name].sha256 != files[name].sha256 for name in shared)
+            or any(_differ(weights / name, out / name) for name in norms.own)
         ):
             raise WeightsError(f"{out} holds other weights: name another --out.")
         return
@@ -130,6 +134,17 @@ def _copy_shared(weights: Path, out: Path, norms: Norms) -> None:
         checkpoint.load_verified(name, weights)
         write_atomic(out / name, (weights / name).read_bytes())
     write_atomic(out / MANIFEST, (weights / MANIFEST).read_bytes())
+
+
+def _differ(first: Path, second: Path) -> bool:
+    """Return whether two files of one part differ in more than statistics."""
+    states = [
+        {n: t for n, t in checkpoint.load(path).state_dict.items() if not is_statistic(n)}
+        for path in (first, second)
+    ]
+    return states[0].keys() != states[1].keys() or any(
+        not torch.equal(tensor, states[1][name]) for name, tensor in states[0].items()
+    )
 
 
 def _describe_origin(experiment: Experiment, corpus: Corpus) -> dict[str, object]:

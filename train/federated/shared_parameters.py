@@ -44,6 +44,6 @@ def _find_unshared_norms(model: nn.Module, batch_norm: str) -> set[str]:
     return {
         f"{place}.{name}"
         for place, module in model.named_modules()
-        if isinstance(module, _BatchNorm) and batch_norm in ("silo", "local")
+        if isinstance(module, _BatchNorm) and batch_norm != "shared"
         for name in (module.state_dict() if batch_norm == "local" else STATISTICS)
     }

@@ -161,7 +161,6 @@ def _attack_batch(
     delta = noise_in_ball(x, config.adv_eps, "linf", seeds)
     alpha = (1.25 if config.adv_steps == 1 else 2.0 / config.adv_steps) * config.adv_eps
 
-    modes = [(module, module.training) for module in model.modules()]
     model.eval()  # attack the model that will be deployed, and leave its running statistics alone
     for _ in range(config.adv_steps):
         hit = (x + delta).clamp(0, 1).requires_grad_()
@@ -171,8 +170,7 @@ def _attack_batch(
             goal = goal + config.map_attack * len(x) * _compute_map_loss(output, part)
         (grad,) = torch.autograd.grad(goal, hit)
         delta = project(delta + alpha * grad.sign(), config.adv_eps, "linf")
-    for module, is_training in modes:  # batch normalisation may be fixed
-        module.training = is_training
+    model.train()
     return torch.cat([(x + delta).clamp(0, 1), clean])
 
 

@@ -115,7 +115,7 @@ def _merge_norms(path: Path, world: Path, folder: Path, first, second, capsys) -
     places = _places(path, folder / "out/clients", world, out)
     with pytest.raises(SystemExit):
         main(["export", *places, "--merge-norm", "1", "--client", "1"])
-    assert "all hospitals in one place" in capsys.readouterr().err
+    assert "for all hospitals, each with its own scans" in capsys.readouterr().err
     assert main(["export", *places, "--merge-norm", "1"]) == 0
     systems = [load(out, "cpu", hospital=number).state_dict() for number in (1, 2)]
     names = [n for n in first if n.startswith("classifier.") and n.endswith("running_mean")]
@@ -157,8 +157,19 @@ def _mix_norms(path: Path, world: Path, folder: Path, first, merged, capsys) -> 
         between = 0.75 * found["0"][name] + 0.25 * merged[name]
         torch.testing.assert_close(found["0.25"][name], between, atol=0.02, rtol=0.02)
         torch.testing.assert_close(of_default[name], merged[name], atol=0.02, rtol=0.02)
-    assert main(["export", *places, "--merge-norm", "1.5"]) == 2
-    assert "share of all hospitals must be in [0, 1], got 1.5" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["export", *places, "--merge-norm", "1.5"])
+    assert "--merge-norm must be in [0, 1], got 1.5" in capsys.readouterr().err
+    kept = {f.name: f.read_bytes() for f in (*out.iterdir(), *(folder / "merged").iterdir())}
+    places[places.index("--recalibrate") + 1] = str(out)
+    assert main(["export", *places, "--merge-norm", "1"]) == 2
+    assert "holds the weights to recalibrate: name another --out" in capsys.readouterr().err
+    one = _places(path, folder / "out/clients", world, folder / "merged")
+    assert main(["export", *one, "--client", "0"]) == 2
+    assert "was written with another --merge-norm" in capsys.readouterr().err
+    assert kept == {
+        f.name: f.read_bytes() for f in (*out.iterdir(), *(folder / "merged").iterdir())
+    }
     assert main(["export", *places, "--default", "7"]) == 2
     assert "no hospital 7 that could read" in capsys.readouterr().err
 

@@ -77,25 +77,6 @@ def test_statistics_of_all_hospitals_in_the_weights_are_no_start(experiment, wei
     assert merged and state.shared.keys() == held.keys()
 
 
-def test_fixed_statistics_come_from_the_weights_and_stay(preset, corpus, tmp_path):
-    path = preset('num_rounds = 2\nbatch_norm = "fixed"')
-    experiment = read_experiment(str(path), "paper", 0)
-    with pytest.raises(StateError, match="needs weights that hold the statistics: --start"):
-        RunState(experiment, tmp_path / "o", resume=False)
-    shared = experiment.select_shared(experiment.build_model())
-    held = {n: t + 0.25 if n.endswith(STATISTICS) else t for n, t in shared.items()}
-    folder = save_weights(tmp_path / "w", held)
-    state = RunState(experiment, tmp_path / "o", resume=False, start=folder)
-    names = [n for n in state.shared if n.endswith(STATISTICS)]
-    assert names and all(torch.equal(state.shared[n], held[n]) for n in names)
-    start = load_personal_start(experiment, folder, 0)
-    hospital = Hospital(experiment, corpus, 0, tmp_path / "states", start=start)
-    trained, _ = hospital.train(state.shared, 1, has_joined=False)
-    assert all(torch.equal(trained[n], held[n]) for n in names)
-    assert any(not torch.equal(t, state.shared[n]) for n, t in trained.items())
-    hospital.evaluate(trained, 1)
-
-
 @pytest.fixture(scope="module")
 def corpus(world: Path) -> Corpus:
     return load_corpus("paper", world / "data", world / "cache", world / "manifests")

@@ -13,9 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from train.data.dataset import Sample, ScanDataset, batches
+from train.data.dataset import ScanDataset, batches
 from train.federated.shared_parameters import STATISTICS
-from train.trainer import LossFn
 
 MEAN, VARIANCE = STATISTICS
 BN_SCANS_TRAIN, BN_SCANS_EVAL = 32, 256  # before training, whose batches follow; before evaluation
@@ -40,18 +39,6 @@ def measure_statistics(model: nn.Module, data: ScanDataset, device: torch.device
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
     model.train(was_training)
-
-
-def fix_statistics(loss_fn: LossFn) -> LossFn:
-    """Return the loss of a network that normalises by its running statistics, which stay."""
-
-    def loss(model: nn.Module, sample: Sample, generator: torch.Generator) -> Tensor:
-        for module in model.modules():
-            if isinstance(module, _BatchNorm):
-                module.eval()
-        return loss_fn(model, sample, generator)
-
-    return loss
 
 
 def select_statistics(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -262,16 +262,13 @@ class Hospital:
         span: tuple[float, float],
     ) -> float:
         """Train in place; return the last epoch's mean loss."""
-        loss_fn = recipe.loss
-        if self.experiment.config.batch_norm == "fixed":
-            loss_fn = batch_norm.fix_statistics(loss_fn)
         config: FitConfig = replace(
             recipe.fit, epochs=epochs, ema=0.0, patience=0, seed=self._compute_seed(round_index)
         )
         history = fit(
             model,
             data,
-            loss_fn,
+            recipe.loss,
             config,
             validate=lambda _: {"score": 0.0},  # the last epoch is what the server averages
             report=lambda _: None,

@@ -25,8 +25,7 @@ class RunState:
 
     Raises:
         StateError: `out` holds rounds already and `resume` is off, or they belong to another
-            experiment or started from other weights; or statistics that are to be fixed have no
-            weights to come from.
+            experiment or started from other weights.
         WeightsError: `start` holds no such network.
     """
 
@@ -36,8 +35,6 @@ class RunState:
         self.experiment, self.out = experiment, out
         self.shared = experiment.select_shared(experiment.build_model())
         self.start = ""  # sha256 of the file that the first round starts from
-        if experiment.config.batch_norm == "fixed" and not start:
-            raise StateError("batch_norm fixed needs weights that hold the statistics: --start")
         if start:
             self.shared, self.start = load_shared_start(experiment, Path(start), self.shared)
         self.best = self.mean = self.shared
