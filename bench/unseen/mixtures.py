@@ -1,7 +1,8 @@
 """The command `mixtures`: mixtures from training folders, compared on the same scans.
 
-A mixture is calibrated on the protocol's validation scans, then read alone, without detector and
-purifier. Worst case: right on the clean scan, after PGD-7 and after APGD on the cross-entropy. Of a
+A mixture from a training folder is calibrated on the protocol's validation scans; of exported
+weights each scan is read at its own hospital, with the calibration there. Detector and purifier are
+left out. Worst case: right on the clean scan, after PGD-7 and after APGD on the cross-entropy. Of a
 source that the protocol leaves out, the operating point is set without labels as well, and the
 least confident answers are refused, as `coverage` does it.
 """
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,9 +30,10 @@ from bench.robustness.survivors import mark_survivors
 from bench.summaries import group_rows, share_by_label
 from bench.unseen.coverage import measure_site, render_site, render_table
 from bench.unseen.figures import Facts, average_balanced_accuracy, summarize_system
+from bench.unseen.hospitals import find_readers
 from bench.unseen.run import thin_by_source
 from bench.unseen.tables import render_percent
-from core import checkpoint, metrics
+from core import checkpoint, metrics, weights
 from core.attacks import paper_attack
 from core.attacks.threat_models import PAPER_EPS
 from core.classifier import Calibrated
@@ -44,6 +47,7 @@ HELP = (
 )
 FILE = "classifier.safetensors"
 SCOPE = "attacked"
+Classifiers = Mapping[int | None, Calibrated]  # by hospital
 MIN_SCANS = 20  # of a source left out, half of which set its operating point
 
 
@@ -53,7 +57,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--protocol", default="patients", choices=list(PROTOCOLS), help="split to test on")
     add(
         "--run", action="append", required=True, type=parse_run, metavar="NAME=DIR", dest="trained",
-        help="a name and the folder that `train mixture` wrote; repeat it, the first is the base",
+        help="a name and the folder that `train mixture` wrote, or one of weights; repeat it, the "
+        "first is the base",
     )  # fmt: skip
     add(
         "--attacked", type=int, default=150,
@@ -89,11 +94,22 @@ def run(args: argparse.Namespace) -> None:
                 f"{folder / FILE} was trained on another split than {args.protocol!r}: its "
                 "training scans may be test scans here"
             )
-        classifier = build_classifier(part.config, part.state_dict, validation, device)
+        classifiers: Classifiers
+        if (folder / checkpoint.MANIFEST).is_file():
+            systems = weights.load_all(folder, device)
+            classifiers = {number: system.classifier for number, system in systems.items()}
+            readers = find_readers(systems, fold, manifest)
+            file = folder / checkpoint.MANIFEST
+        else:
+            config, state = part.config, part.state_dict
+            classifiers = {None: build_classifier(config, state, validation, device)}
+            readers, file = [None] * len(fold), folder / FILE
         store.row(
             name,
-            lambda c=classifier: measure(c, fold, args.attacked, args.batch_size, device),
-            classifier=hashlib.sha256((folder / FILE).read_bytes()).hexdigest(),
+            lambda c=classifiers, r=readers: measure(
+                c, r, fold, args.attacked, args.batch_size, device
+            ),
+            classifier=hashlib.sha256(file.read_bytes()).hexdigest(),
         )
     store.close()
 
@@ -115,15 +131,30 @@ def build_classifier(
 
 
 def measure(
-    classifier: Calibrated, fold: ScanDataset, attacked: int, batch_size: int, device: torch.device
+    classifiers: Classifiers,
+    readers: Sequence[int | None],
+    fold: ScanDataset,
+    attacked: int,
+    batch_size: int,
+    device: torch.device,
 ) -> dict[str, Any]:
-    """Measure all scans clean and some of each source in the worst case; bits are by scan."""
+    """Measure all scans clean and some of each source in the worst case; bits are by scan.
+
+    `classifiers[readers[i]]` reads scan i.
+    """
     facts = Facts.of(fold, {})
-    log_odds = read_clean(classifier, fold, batch_size, device)
+    log_odds = read_each(
+        classifiers, readers, fold, lambda c, part: read_clean(c, part, batch_size, device)
+    )
     rows = list(thin_by_source({SCOPE: range(len(fold))}, fold.sources, attacked)[SCOPE])
     some = facts.pick(rows)
     attacks = (paper_attack(eight_bit=True), replace(Attacker(PAPER_EPS).apgd(), eight_bit=True))
-    right = mark_survivors(classifier, fold.pick(rows), attacks, batch_size)
+    right = read_each(
+        classifiers,
+        [readers[i] for i in rows],
+        fold.pick(rows),
+        lambda c, part: mark_survivors(c, part, attacks, batch_size),
+    )
     signed = torch.where(right == (some.y == 1), 1.0, -1.0)  # as if the answer were its log-odds
     return {
         "clean": summarize_system(log_odds, facts),
@@ -151,6 +182,21 @@ def measure_left_out(log_odds: Tensor, fold: ScanDataset) -> dict[str, Any]:
         if len(rows) >= MIN_SCANS and 0 < int(fold.labels[rows].sum()) < len(rows):
             found[source] = measure_site(log_odds[rows], None, fold.pick(rows))
     return found
+
+
+def read_each(
+    classifiers: Classifiers,
+    readers: Sequence[int | None],
+    fold: ScanDataset,
+    read: Callable[[Calibrated, ScanDataset], Tensor],
+) -> Tensor:
+    """Return what `read` tells of every scan (N,), of `classifiers[readers[i]]` for scan i."""
+    parts, order = [], []
+    for reader in dict.fromkeys(readers):
+        rows = [i for i, other in enumerate(readers) if other == reader]
+        parts.append(read(classifiers[reader], fold.pick(rows)))
+        order += rows
+    return torch.cat(parts)[torch.tensor(order).argsort()]
 
 
 @torch.no_grad()

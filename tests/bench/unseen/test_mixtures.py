@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -33,6 +34,11 @@ class ByBrightness(MixtureOfExperts):
         return torch.stack([-margin, margin], 1).log_softmax(1)
 
 
+def measure(fold: ScanDataset, attacked: int) -> dict[str, Any]:
+    alone = {None: Calibrated(ByBrightness()).eval()}
+    return mixtures.measure(alone, [None] * len(fold), fold, attacked, 4, CPU)
+
+
 def build_fold(levels: list[int], labels: list[int], source: str = "br35h") -> ScanDataset:
     kinds = ["no tumour", "tumour"]
     entries = tuple(
@@ -50,7 +56,7 @@ def build_fold(levels: list[int], labels: list[int], source: str = "br35h") -> S
 def test_scans_near_the_border_fall_to_attacks() -> None:
     # one half is level 127.5; eps .015 moves the mean by 3.8 levels
     fold = build_fold([60, 126, 140, 126, 129, 200], [0, 0, 0, 1, 1, 1])
-    row = mixtures.measure(Calibrated(ByBrightness()).eval(), fold, 10, 4, CPU)
+    row = measure(fold, 10)
     assert row["right"] == "110011" and row["worst_bits"] == "100001"
     assert row["clean"]["mean_balanced"]["value"] == pytest.approx(2 / 3)
     assert row["worst"]["value"] == pytest.approx(1 / 3)
@@ -60,9 +66,21 @@ def test_scans_near_the_border_fall_to_attacks() -> None:
     }  # fmt: skip
 
 
+def test_each_scan_is_read_at_its_own_hospital() -> None:
+    class Opposite(ByBrightness):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(1 - x)
+
+    fold = build_fold([60, 200, 60, 200], [0, 0, 1, 1])
+    at = {1: Calibrated(ByBrightness()).eval(), 2: Calibrated(Opposite()).eval()}
+    row = mixtures.measure(at, [1, 2, 2, 1], fold, 4, 4, CPU)
+    assert row["right"] == row["worst_bits"] == "1111"
+    assert mixtures.measure(at, [1, 1, 2, 2], fold, 4, 4, CPU)["right"] == "1010"
+
+
 def test_attacked_scans_are_limited_by_source() -> None:
     fold = build_fold([60] * 6 + [200] * 6, [0] * 6 + [1] * 6)
-    row = mixtures.measure(Calibrated(ByBrightness()).eval(), fold, 4, 4, CPU)
+    row = measure(fold, 4)
     assert row["attacked"] == 4 and row["worst_bits"] == "1111" and len(row["right"]) == 12
 
 
@@ -124,7 +142,7 @@ def test_a_run_needs_name_and_folder(text: str) -> None:
 
 def test_the_table_compares_with_the_first_row() -> None:
     fold = build_fold([60, 126, 140, 126, 129, 200], [0, 0, 0, 1, 1, 1])
-    base = mixtures.measure(Calibrated(ByBrightness()).eval(), fold, 10, 4, CPU)
+    base = measure(fold, 10)
     better = {**base, "worst_bits": "110111"}
     provenance = {
         "date": "2026-11-29", "commit": "c" * 40,
