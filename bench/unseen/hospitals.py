@@ -19,7 +19,11 @@ def find_readers(systems: Systems, test: ScanDataset, trained: Manifest) -> list
     if len(systems) == 1 or test.manifest is None or test.manifest.sha256 != trained.sha256:
         return [first] * len(test)
     config = PartitionConfig.from_dict(systems[first].info["federated"])
+    return [reader if reader in systems else first for reader in deal(config, test, trained)]
+
+
+def deal(config: PartitionConfig, test: ScanDataset, trained: Manifest) -> list[int]:
+    """Return the number of the hospital that each scan of `test` falls to, from 1."""
     owners = assign(list_rows(trained), config)
     homes = {entry.sha256: owner + 1 for entry, owner in zip(trained.entries, owners, strict=True)}
-    readers = [homes[entry.sha256] for entry in test.entries]
-    return [reader if reader in systems else first for reader in readers]
+    return [homes[entry.sha256] for entry in test.entries]

@@ -1,18 +1,20 @@
 """The command `mixtures`: mixtures from training folders, compared on the same scans.
 
-A mixture from a training folder is calibrated on the protocol's validation scans; of exported
-weights each scan is read at its own hospital, with the calibration there. Detector and purifier are
-left out. Worst case: right on the clean scan, after PGD-7 and after APGD on the cross-entropy. Of a
-source that the protocol leaves out, the operating point is set without labels as well, and the
-least confident answers are refused, as `coverage` does it.
+A mixture of `train mixture` is calibrated on the protocol's validation scans. Of a federation each
+scan is read at its own hospital: of exported weights with the calibration there, of a folder of
+`train federated` with its own statistics of normalisation and a calibration on its own validation
+scans. Detector and purifier are left out. Worst case: right on the clean scan, after PGD-7 and
+after APGD on the cross-entropy. Of a source that the protocol leaves out, the operating point is
+set without labels as well, and the least confident answers are refused, as `coverage` does it.
 """
 
 from __future__ import annotations
 
 import argparse
 import hashlib
+import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +32,7 @@ from bench.robustness.survivors import mark_survivors
 from bench.summaries import group_rows, share_by_label
 from bench.unseen.coverage import measure_site, render_site, render_table
 from bench.unseen.figures import Facts, average_balanced_accuracy, summarize_system
-from bench.unseen.hospitals import find_readers
+from bench.unseen.hospitals import deal, find_readers
 from bench.unseen.run import thin_by_source
 from bench.unseen.tables import render_percent
 from core import checkpoint, metrics, weights
@@ -39,13 +41,18 @@ from core.attacks.threat_models import PAPER_EPS
 from core.classifier import Calibrated
 from core.moe import MixtureOfExperts, MoEConfig
 from train.calibration.calibrate import set_operating_point
+from train.data.corpus import Corpus, load_corpus
 from train.data.dataset import ScanDataset
-from train.data.split import PROTOCOLS, read_manifest
+from train.data.partition import select_client_corpus
+from train.data.split import PROTOCOLS, Manifest, read_manifest
+from train.federated.client.local_state import ClientState
+from train.federated.experiment import Experiment, read_experiment
+from train.federated.state_file import StateError
 
 HELP = (
     "mixtures of `train mixture` by source, clean, attacked, and where training left a source out"
 )
-FILE = "classifier.safetensors"
+FILE, RUN = "classifier.safetensors", "mixture/federated.json"
 SCOPE = "attacked"
 Classifiers = Mapping[int | None, Calibrated]  # by hospital
 MIN_SCANS = 20  # of a source left out, half of which set its operating point
@@ -57,8 +64,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--protocol", default="patients", choices=list(PROTOCOLS), help="split to test on")
     add(
         "--run", action="append", required=True, type=parse_run, metavar="NAME=DIR", dest="trained",
-        help="a name and the folder that `train mixture` wrote, or one of weights; repeat it, the "
-        "first is the base",
+        help="a name and the folder of `train mixture`, `train federated mixture` or of weights; "
+        "repeat it, the first is the base",
     )  # fmt: skip
     add(
         "--attacked", type=int, default=150,
@@ -88,22 +95,24 @@ def run(args: argparse.Namespace) -> None:
     )
     fold, validation = options.open_fold(args), options.open_validation(args)
     for name, folder in args.trained:
-        part = checkpoint.load(folder / FILE)
-        if part.split_sha256 != manifest.sha256:
-            raise checkpoint.WeightsError(
-                f"{folder / FILE} was trained on another split than {args.protocol!r}: its "
-                "training scans may be test scans here"
-            )
         classifiers: Classifiers
-        if (folder / checkpoint.MANIFEST).is_file():
+        readers: list[int | None]
+        if (folder / RUN).is_file():
+            file = folder / RUN
+            corpus = load_corpus(args.protocol, options.root_of(args), args.cache, args.manifests)
+            experiment, classifiers = read_federation(folder, corpus, device)
+            readers = [*deal(experiment.config.partition, fold, manifest)]
+        elif (folder / checkpoint.MANIFEST).is_file():
+            file = folder / checkpoint.MANIFEST
             systems = weights.load_all(folder, device)
+            _check_split(folder / FILE, manifest)
             classifiers = {number: system.classifier for number, system in systems.items()}
             readers = find_readers(systems, fold, manifest)
-            file = folder / checkpoint.MANIFEST
         else:
-            config, state = part.config, part.state_dict
-            classifiers = {None: build_classifier(config, state, validation, device)}
-            readers, file = [None] * len(fold), folder / FILE
+            file = folder / FILE
+            part = _check_split(file, manifest)
+            classifiers = {None: build_classifier(part.config, part.state_dict, validation, device)}
+            readers = [None] * len(fold)
         store.row(
             name,
             lambda c=classifiers, r=readers: measure(
@@ -112,6 +121,37 @@ def run(args: argparse.Namespace) -> None:
             classifier=hashlib.sha256(file.read_bytes()).hexdigest(),
         )
     store.close()
+
+
+def _check_split(file: Path, manifest: Manifest) -> checkpoint.Checkpoint:
+    part = checkpoint.load(file)
+    if part.split_sha256 != manifest.sha256:
+        raise checkpoint.WeightsError(
+            f"{file} was trained on another split than {manifest.protocol!r}: its training scans "
+            "may be test scans here"
+        )
+    return part
+
+
+def read_federation(
+    folder: Path, corpus: Corpus, device: torch.device
+) -> tuple[Experiment, Classifiers]:
+    """Read every hospital's mixture from a folder of `train federated mixture`, calibrated.
+
+    Raises:
+        StateError: a hospital has not finished it, or it is of another protocol.
+        PresetError: its preset is not known here.
+    """
+    facts = json.loads((folder / RUN).read_text(encoding="utf-8"))
+    if facts["protocol"] != corpus.protocol:
+        raise StateError(f"{folder} was trained on {facts['protocol']!r}, not {corpus.protocol!r}")
+    experiment = read_experiment(facts["preset"], facts["protocol"], facts["seed"])
+    config, classifiers = asdict(experiment.preset.system.moe), dict[int | None, Calibrated]()
+    for client in range(experiment.config.partition.num_clients):
+        state = ClientState(folder / "clients", experiment, client).read_finished(experiment)
+        own = select_client_corpus(corpus, experiment.config.partition, client).val
+        classifiers[client + 1] = build_classifier(config, state, own, device)
+    return experiment, classifiers
 
 
 def build_classifier(

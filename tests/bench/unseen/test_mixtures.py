@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,13 @@ from bench.unseen import mixtures
 from core import checkpoint, metrics
 from core.classifier import Calibrated
 from core.moe import MixtureOfExperts, MoEConfig
+from tests.networks import NETWORKS, TWO_HOSPITALS
+from train.data.corpus import load_corpus
 from train.data.dataset import ScanDataset
 from train.data.split import Entry
+from train.federated.client.local_state import ClientState
+from train.federated.experiment import read_experiment
+from train.federated.state_file import StateError
 
 CPU = torch.device("cpu")
 TINY = MoEConfig(sides=(14,), channels=(4, 4, 4, 4), hidden=4, attention_hidden=4, map_width=4)
@@ -131,6 +137,34 @@ def test_a_mixture_is_rebuilt_and_calibrated(tmp_path: Path) -> None:
     x, _ = validation.batch([0, 1], CPU)
     torch.testing.assert_close(classifier.model(x), model(x), atol=2e-3, rtol=1e-2)
     assert float(classifier.temperature) != 1
+
+
+def test_a_federation_is_read_from_its_hospitals_folders(world: Path, tmp_path: Path) -> None:
+    preset = tmp_path / "two.toml"
+    preset.write_text('extends = "smoke"' + NETWORKS + TWO_HOSPITALS)
+    experiment = read_experiment(str(preset), "paper", 0)
+    corpus = load_corpus("paper", world / "data", world / "cache", world / "manifests")
+    run = tmp_path / mixtures.RUN
+    run.parent.mkdir()
+    facts = {"preset": str(preset), "protocol": "paper", "seed": 0}
+    run.write_text(json.dumps(facts))
+    with pytest.raises(StateError, match="client 0 has no finished 'mixture'"):
+        mixtures.read_federation(tmp_path, corpus, CPU)
+    models = []
+    for client in (0, 1):
+        models.append(experiment.build_model())
+        with torch.no_grad():
+            next(models[-1].parameters()).add_(client)
+        folder = ClientState(tmp_path / "clients", experiment, client)
+        folder.write_finished(models[-1].state_dict())
+    found, classifiers = mixtures.read_federation(tmp_path, corpus, CPU)
+    assert found == experiment and list(classifiers) == [1, 2]
+    for classifier, model in zip(classifiers.values(), models, strict=True):
+        state, own = model.state_dict(), classifier.model.state_dict()
+        assert all(torch.equal(own[name], tensor) for name, tensor in state.items())
+    run.write_text(json.dumps({**facts, "protocol": "patients"}))
+    with pytest.raises(StateError, match="was trained on 'patients', not 'paper'"):
+        mixtures.read_federation(tmp_path, corpus, CPU)
 
 
 @pytest.mark.parametrize("text", ["labels", "=runs/a", "labels="])
