@@ -18,7 +18,7 @@ from bench.components import (
     purifier,
 )
 from bench.explanations import run as explanations
-from bench.federation import comparison, pooled
+from bench.federation import comparison
 from bench.federation import run as federation
 from bench.labels import run as labels
 from bench.markdown import Renderer
@@ -43,7 +43,6 @@ MEASUREMENTS: dict[str, ModuleType] = {
     "latency": latency,
     "demo": load_test,
     "tables": comparison,
-    "pooled": pooled,
     "federation": federation,
 }
 

@@ -55,6 +55,7 @@ HELP = (
 FILE, RUN = "classifier.safetensors", "mixture/federated.json"
 SCOPE = "attacked"
 Classifiers = Mapping[int | None, Calibrated]  # by hospital
+LEFT_OUT = [protocol for protocol in PROTOCOLS if protocol.startswith("without-")]
 MIN_SCANS = 20  # of a source left out, half of which set its operating point
 
 
@@ -275,15 +276,24 @@ def render_left_out(results: md.Results) -> str:
         for line in render_site([protocol, name, f"{source}, {site['n']}"], site)
     ]
     if not lines:
-        left_out = (f"mixtures-{p}.json" for p in PROTOCOLS if p.startswith("without-"))
-        raise KeyError(" or ".join(left_out))
+        raise KeyError(" or ".join(f"mixtures-{protocol}.json" for protocol in LEFT_OUT))
     return render_table(["protocol", "mixture", "source, scans"], lines)
 
 
+def render_trainings(results: md.Results) -> str:
+    """Renders the mixtures of the protocols that leave no source out."""
+    return _render_mixtures(results, [p for p in PROTOCOLS if p not in LEFT_OUT])
+
+
 def render_mixtures(results: md.Results) -> str:
+    """Renders the mixtures of the protocols that leave a source out."""
+    return _render_mixtures(results, LEFT_OUT)
+
+
+def _render_mixtures(results: md.Results, protocols: Sequence[str]) -> str:
     """Renders every mixture of each protocol, and its worst case against the first one's."""
     parts = []
-    for protocol, result in md.results_of(results, "mixtures", PROTOCOLS).items():
+    for protocol, result in md.results_of(results, "mixtures", protocols).items():
         rows = result["rows"]
         base = next(iter(rows))
         lines = [_render(name, row, rows[base]) for name, row in rows.items()]
@@ -340,4 +350,8 @@ def _render_mean(mean: dict[str, Any]) -> str:
     return render_percent(mean if mean["sources"] else None)
 
 
-TABLES: dict[str, md.Renderer] = {"mixtures": render_mixtures, "left-out": render_left_out}
+TABLES: dict[str, md.Renderer] = {
+    "trainings": render_trainings,
+    "mixtures": render_mixtures,
+    "left-out": render_left_out,
+}

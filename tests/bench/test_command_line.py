@@ -270,18 +270,17 @@ def test_committed_results_are_recognised(path):
         pytest.skip("measured on a split that is gone")
     if command == "robustness" and "lite_limit" in settings:
         pytest.skip("measured when the command had another option")
-    names = {"eps": "attack-eps"} if command == "pooled" else {}
-    required = {"pooled": ["--pooled", "x"], "mixtures": ["--run", "x=y"]}
+    required = {"mixtures": ["--run", "x=y"]}
     words = [command, *required.get(command, [])]
     for name, value in settings.items():
         if value is not None:
             text = ",".join(value) if isinstance(value, list) else str(value)
-            words += [f"--{names.get(name, name).replace('_', '-')}", text]
+            words += [f"--{name.replace('_', '-')}", text]
     args = build_parser().parse_args(words)
     found = options.settings_of(args)
     if command == "robustness" and args.budget:
         del found["systems"]
-    if command not in ("pooled", "demo", "mixtures"):  # which write down their own
+    if command not in ("demo", "mixtures"):  # which write down their own
         assert found == settings
     identity = {name: facts[name] for name in IDENTITY if name in facts}
     assert key_of({**identity, "settings": settings}) == result["key"]

@@ -184,7 +184,9 @@ def test_the_table_compares_with_the_first_row() -> None:
     }  # fmt: skip
     rows = {"labels": base, "masks": better}
     result = {"provenance": provenance, "rows": rows, "warnings": []}
-    text = mixtures.render_mixtures({"mixtures-patients": result})
+    text = mixtures.render_trainings({"mixtures-patients": result})
+    left_out = mixtures.render_mixtures({"mixtures-without-br35h": result})
+    assert left_out == text.replace("patients", "without-br35h")
     _, _, p = metrics.mcnemar(mixtures.from_bits("110111"), mixtures.from_bits("100001"))
     assert f"; +3 -0 of 6 scans (p = {p:.2g} by scan) |" in text
     drawn = mixtures.draw_difference(
