@@ -1,9 +1,10 @@
-"""Transplants: tumours put into other, healthy scans, and healthy tissue likewise.
+"""Transplants: tumours put into healthy scans, healthy tissue likewise, and tumours covered.
 
 A source that holds tumours of one style and healthy scans of another teaches the style. A tumour
 with its mask is moved into a healthy scan, where the levels around it fit, or only its shape, in
 which the tissue turns brighter or darker; as many scans get a piece of healthy tissue in the same
-way and keep their label, so that a seam says nothing.
+way and keep their label, so that a seam says nothing. A covered tumour is the reverse: tissue of
+the same scan lies over it and the label is 'no tumour'; in as many scans it lies beside the tumour.
 """
 
 from __future__ import annotations
@@ -23,15 +24,17 @@ MIN_AREA, MAX_AREA = 0.002, 0.10  # of the picture, of what is moved
 MIN_INSIDE = 0.95  # share of it that must lie in the head
 RIM = 4  # pixels of 112 that the surroundings reach, and that the edge of the head is kept free
 MIN_SPREAD = 0.02  # standard deviation of the surroundings, at least
+TRIES = 4  # places that are tried for the tissue that covers
 MIN_SHADE, MAX_SHADE = 1.5, 4.0  # change of the tissue in a moved shape, in these
 
 
 @dataclass(frozen=True)
 class TransplantConfig:
-    """Shares of the batch: with a tumour moved into it, with healthy tissue moved into it."""
+    """Shares of the batch: with a tumour or healthy tissue moved into it, with a tumour covered."""
 
     tumour: float = 0.0
     healthy: float = 0.0
+    covered: float = 0.0  # and as many with tissue of the same size covered
     reverse: float = 0.3  # share of what is moved that is dark instead of bright, or reversed
     shade: float = 0.5  # share of the moved tumours of which only the shape is
 
@@ -39,8 +42,9 @@ class TransplantConfig:
 def transplant(sample: Sample, config: TransplantConfig, generator: torch.Generator) -> Sample:
     """Return the batch with tumours and healthy tissue moved into some of its healthy scans.
 
-    Scans (B, 1, H, W), masks of the same size, and `is_outlined` must be known. What does not fit
-    where it was to be put is left out; without a tumour to move nothing changes.
+    In some of its scans with a tumour that is covered, in others tissue beside it. Scans
+    (B, 1, H, W), masks of the same size, and `is_outlined` must be known. What does not fit where
+    it was to be put is left out; without a tumour to move nothing changes.
     """
     x, y, masks, is_outlined = (t.clone() for t in sample if t is not None)
     g, area = generator, masks.mean((1, 2, 3))
@@ -64,6 +68,15 @@ def transplant(sample: Sample, config: TransplantConfig, generator: torch.Genera
         moved = _move(pieces, shapes, x[hosts_of_none], replace(config, shade=0.0), g)
         fits = moved.fits & _is_inside(shapes, _find_deep(pieces))  # no skull into a brain
         x[hosts_of_none[fits]] = moved.x[fits]
+    donors = donors[torch.randperm(len(donors), generator=g).to(x.device)]
+    count = min(round(config.covered * len(x)), len(donors) // 2)
+    for rows, beside in ((donors[:count], False), (donors[count : 2 * count], True)):
+        if len(rows):
+            moved = _cover(x[rows], masks[rows], beside, g)
+            rows = rows[moved.fits]
+            x[rows] = moved.x[moved.fits]
+            if not beside:
+                y[rows], masks[rows] = 0, 0.0
     return Sample(x, y, masks, is_outlined)
 
 
@@ -80,9 +93,7 @@ def _move(
     n, rim, deep = len(host), _find_rim(host), _find_deep(host)
     place = _draw_places(deep, g)
     theta = _draw_transforms(_find_centres(shape), place, g)
-    grid = F.affine_grid(theta, list(host.shape), align_corners=False)
-    piece = F.grid_sample(donor, grid, mode="bilinear", align_corners=False)
-    shape = F.grid_sample(shape, grid, mode="bilinear", align_corners=False)
+    piece, shape = _sample(donor, theta), _sample(shape, theta)
     area = shape.mean((1, 2, 3))
     fits = (area > MIN_AREA) & (area < MAX_AREA) & _is_inside(shape, deep)
     ring = (F.max_pool2d(shape, 2 * rim + 1, 1, rim) - shape).clamp_min(0)
@@ -96,6 +107,35 @@ def _move(
     fitted = torch.where(is_shaded, shaded, fitted)
     soft = F.avg_pool2d(shape, 3, 1, 1)
     return _Moved((host + soft * (fitted - host)).clamp(0, 1), shape, fits)
+
+
+def _cover(x: Tensor, masks: Tensor, beside: bool, g: torch.Generator) -> _Moved:
+    """Cover each scan's tumour, or the same shape `beside` it, with the scan's own other tissue."""
+    rim, done = _find_rim(x), torch.zeros(len(x), dtype=torch.bool, device=x.device)
+    near = F.max_pool2d(masks, 2 * (rim // 2) + 1, 1, rim // 2)  # the tumour with its edge
+    free = _find_deep(x) * (1 - near)
+    covered, shapes = x.clone(), near.clone()
+    for _ in range(TRIES):
+        shape, fits = near, ~done
+        if beside:
+            theta = _draw_transforms(_find_centres(near), _draw_places(free, g), g)
+            shape = _sample(near, theta)
+            fits = fits & _is_inside(shape, free)
+        theta = _draw_transforms(_draw_places(free, g), _find_centres(shape), g)
+        piece = _sample(x, theta)
+        fits = fits & _is_inside(shape, _sample(free, theta))
+        ring = (F.max_pool2d(shape, 2 * rim + 1, 1, rim) - shape).clamp_min(0)
+        (mean, spread), (own_mean, own_spread) = _measure(x, ring), _measure(piece, ring)
+        fitted = mean + (piece - own_mean) * (spread / own_spread).clamp(0.5, 2)
+        soft = F.avg_pool2d(shape, 3, 1, 1)
+        covered[fits] = (x + soft * (fitted - x)).clamp(0, 1)[fits]
+        shapes[fits], done = shape[fits], done | fits
+    return _Moved(covered, shapes, done)
+
+
+def _sample(values: Tensor, theta: Tensor) -> Tensor:
+    grid = F.affine_grid(theta, list(values.shape), align_corners=False)
+    return F.grid_sample(values, grid, mode="bilinear", align_corners=False)
 
 
 def _find_rim(x: Tensor) -> int:

@@ -78,7 +78,8 @@ class ClassifierPhase:
     augment: AugmentConfig = field(default_factory=AugmentConfig)
 
     def __post_init__(self) -> None:
-        if (self.transplants.tumour or self.transplants.healthy) and not self.loss.map_loss:
+        moves = self.transplants
+        if (moves.tumour or moves.healthy or moves.covered) and not self.loss.map_loss:
             raise ValueError("transplants need tumour masks: set map_loss above 0")
 
 
