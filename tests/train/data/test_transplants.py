@@ -133,3 +133,38 @@ def test_a_tumour_stays_in_the_head() -> None:
     out = transplant(sample, ALL_SICK, draw(4))
     outside = sample.x[8] == 0
     assert float(out.masks[8:][outside.expand(8, -1, -1, -1)].max()) < 0.05
+
+
+def test_a_covered_tumour_is_gone_with_its_label_and_mask() -> None:
+    sample = build_sample(32)
+    out = transplant(sample, TransplantConfig(covered=0.5), draw())
+    covered = (out.y == 0) & (sample.y == 1)
+    assert int(covered.sum()) >= 5 and torch.equal(out.x[16:], sample.x[16:])
+    assert (out.masks[covered] == 0).all() and out.is_outlined[covered].all()
+    for row in torch.nonzero(covered)[:, 0].tolist():
+        inside = sample.masks[row] > 0.5
+        assert out.x[row][inside].max() < 0.6  # the tumour's level is 0.8, its surroundings' 0.46
+        near = torch.nn.functional.max_pool2d(sample.masks[row], 9, 1, 4) > 0
+        assert torch.equal(out.x[row][~near], sample.x[row][~near])
+
+
+def test_as_many_scans_are_covered_beside_their_tumour() -> None:
+    sample = build_sample(32)
+    out = transplant(sample, TransplantConfig(covered=0.25), draw())
+    changed = (out.x != sample.x).flatten(1).any(1)
+    beside = changed & (out.y == 1)
+    assert int(beside.sum()) >= 4
+    for row in torch.nonzero(beside)[:, 0].tolist():
+        inside = sample.masks[row] > 0.5
+        kept = out.x[row][inside] == sample.x[row][inside]
+        assert kept.float().mean() > 0.9  # its rim may be touched
+        assert torch.equal(out.masks[row], sample.masks[row])
+
+
+def test_a_tumour_without_room_beside_it_stays() -> None:
+    sample = build_sample()
+    sample.masks[:8, :, 40:72, 20:52] = 1  # 9 % of the picture, a quarter of the head
+    sample.x[:8] *= sample.masks[:8]
+    out = transplant(sample, TransplantConfig(covered=0.5), draw())
+    for a, b in zip(out, sample, strict=True):
+        assert torch.equal(a, b)
