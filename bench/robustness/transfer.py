@@ -30,14 +30,16 @@ def evaluate_transfer(
     victim: ClientModel,
     data: ScanDataset,
     lanes: ParallelBatches,
-    eps: float = 0.0,
 ) -> Tensor:
-    """Return whether `victim` reads scans correctly after an attack on `source`, bool (N,)."""
+    """Return whether `victim` reads scans correctly after an attack on `source`, bool (N,).
+
+    The attack is one that has its own radius.
+    """
 
     def generate(scans: Batch) -> Iterator[Tensor]:
         x, y, seeds = scans
         whole = (lambda z: source.logits(z, seeds)) if attack.knows == DEFENCE else source.classify
-        yield attack.algorithm(Attacker(eps))(whole, x, y, seeds) if attack.algorithm else x
+        yield attack.algorithm(Attacker(0.0))(whole, x, y, seeds) if attack.algorithm else x
 
     @torch.no_grad()
     def read(scans: Batch, tries: list[Tensor]) -> Tensor:

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
 from core.weights import Systems
 from train.data.dataset import ScanDataset
 from train.data.partition import PartitionConfig, assign, list_rows
 from train.data.split import Manifest
+
+Reader = int | None  # a hospital's number; None where there are none
 
 
 def find_readers(systems: Systems, test: ScanDataset, trained: Manifest) -> list[int | None]:
@@ -20,6 +27,14 @@ def find_readers(systems: Systems, test: ScanDataset, trained: Manifest) -> list
         return [first] * len(test)
     config = PartitionConfig.from_dict(systems[first].info["federated"])
     return [reader if reader in systems else first for reader in deal(config, test, trained)]
+
+
+def group_by_reader(readers: Sequence[Reader]) -> tuple[dict[Reader, list[int]], Tensor]:
+    """Return the rows of each reader, and the order (N,) that sorts their joined results by row."""
+    rows: dict[Reader, list[int]] = {reader: [] for reader in readers}
+    for i, reader in enumerate(readers):
+        rows[reader].append(i)
+    return rows, torch.tensor([i for own in rows.values() for i in own]).argsort()
 
 
 def deal(config: PartitionConfig, test: ScanDataset, trained: Manifest) -> list[int]:

@@ -32,7 +32,7 @@ from bench.robustness.survivors import mark_survivors
 from bench.summaries import group_rows, share_by_label
 from bench.unseen.coverage import measure_site, render_site, render_table
 from bench.unseen.figures import Facts, average_balanced_accuracy, summarize_system
-from bench.unseen.hospitals import deal, find_readers
+from bench.unseen.hospitals import Reader, deal, find_readers, group_by_reader
 from bench.unseen.run import thin_by_source
 from bench.unseen.tables import render_percent
 from core import checkpoint, metrics, weights
@@ -54,7 +54,7 @@ HELP = (
 )
 FILE, RUN = "classifier.safetensors", "mixture/federated.json"
 SCOPE = "attacked"
-Classifiers = Mapping[int | None, Calibrated]  # by hospital
+Classifiers = Mapping[Reader, Calibrated]
 LEFT_OUT = [protocol for protocol in PROTOCOLS if protocol.startswith("without-")]
 MIN_SCANS = 20  # of a source left out, half of which set its operating point
 
@@ -96,35 +96,33 @@ def run(args: argparse.Namespace) -> None:
     )
     fold, validation = options.open_fold(args), options.open_validation(args)
     for name, folder in args.trained:
+        trained = next((f for f in (RUN, checkpoint.MANIFEST) if (folder / f).is_file()), FILE)
         classifiers: Classifiers
-        readers: list[int | None]
-        if (folder / RUN).is_file():
-            file = folder / RUN
+        readers: list[Reader]
+        if trained == RUN:
             corpus = load_corpus(args.protocol, options.root_of(args), args.cache, args.manifests)
             experiment, classifiers = read_federation(folder, corpus, device)
             readers = [*deal(experiment.config.partition, fold, manifest)]
-        elif (folder / checkpoint.MANIFEST).is_file():
-            file = folder / checkpoint.MANIFEST
-            systems = weights.load_all(folder, device)
-            _check_split(folder / FILE, manifest)
-            classifiers = {number: system.classifier for number, system in systems.items()}
-            readers = find_readers(systems, fold, manifest)
         else:
-            file = folder / FILE
-            part = _check_split(file, manifest)
-            classifiers = {None: build_classifier(part.config, part.state_dict, validation, device)}
-            readers = [None] * len(fold)
+            part = _load_part(folder / FILE, manifest)
+            if trained == FILE:
+                only = build_classifier(part.config, part.state_dict, validation, device)
+                classifiers, readers = {None: only}, [None] * len(fold)
+            else:
+                systems = weights.load_all(folder, device)
+                classifiers = {number: system.classifier for number, system in systems.items()}
+                readers = find_readers(systems, fold, manifest)
         store.row(
             name,
             lambda c=classifiers, r=readers: measure(
                 c, r, fold, args.attacked, args.batch_size, device
             ),
-            classifier=hashlib.sha256(file.read_bytes()).hexdigest(),
+            classifier=hashlib.sha256((folder / trained).read_bytes()).hexdigest(),
         )
     store.close()
 
 
-def _check_split(file: Path, manifest: Manifest) -> checkpoint.Checkpoint:
+def _load_part(file: Path, manifest: Manifest) -> checkpoint.Checkpoint:
     part = checkpoint.load(file)
     if part.split_sha256 != manifest.sha256:
         raise checkpoint.WeightsError(
@@ -147,7 +145,7 @@ def read_federation(
     if facts["protocol"] != corpus.protocol:
         raise StateError(f"{folder} was trained on {facts['protocol']!r}, not {corpus.protocol!r}")
     experiment = read_experiment(facts["preset"], facts["protocol"], facts["seed"])
-    config, classifiers = asdict(experiment.preset.system.moe), dict[int | None, Calibrated]()
+    config, classifiers = asdict(experiment.preset.system.moe), dict[Reader, Calibrated]()
     for client in range(experiment.config.partition.num_clients):
         state = ClientState(folder / "clients", experiment, client).read_finished(experiment)
         own = select_client_corpus(corpus, experiment.config.partition, client).val
@@ -173,7 +171,7 @@ def build_classifier(
 
 def measure(
     classifiers: Classifiers,
-    readers: Sequence[int | None],
+    readers: Sequence[Reader],
     fold: ScanDataset,
     attacked: int,
     batch_size: int,
@@ -227,17 +225,14 @@ def measure_left_out(log_odds: Tensor, fold: ScanDataset) -> dict[str, Any]:
 
 def read_each(
     classifiers: Classifiers,
-    readers: Sequence[int | None],
+    readers: Sequence[Reader],
     fold: ScanDataset,
     read: Callable[[Calibrated, ScanDataset], Tensor],
 ) -> Tensor:
     """Return what `read` tells of every scan (N,), of `classifiers[readers[i]]` for scan i."""
-    parts, order = [], []
-    for reader in dict.fromkeys(readers):
-        rows = [i for i, other in enumerate(readers) if other == reader]
-        parts.append(read(classifiers[reader], fold.pick(rows)))
-        order += rows
-    return torch.cat(parts)[torch.tensor(order).argsort()]
+    groups, back = group_by_reader(readers)
+    parts = [read(classifiers[reader], fold.pick(rows)) for reader, rows in groups.items()]
+    return torch.cat(parts)[back]
 
 
 @torch.no_grad()

@@ -18,7 +18,7 @@ from bench.robustness.evaluate import evaluate
 from bench.robustness.systems import ALL_SCANS_SYSTEMS, System, build_systems, read_together
 from bench.summaries import Reading, check_numbers, group_rows, join_readings
 from bench.unseen.figures import Facts, Figures, share_by_unit, summarize_system
-from bench.unseen.hospitals import find_readers
+from bench.unseen.hospitals import find_readers, group_by_reader
 from bench.unseen.overlap import count_overlap, find_used_units, open_any_system
 from bench.unseen.sizes import LIMITS, measure_sizes
 from bench.unseen.tables import ALL, NEVER, SYSTEMS, TABLES
@@ -144,12 +144,11 @@ def read_at_hospitals(
     batch_size: int,
 ) -> Answers:
     """Read every scan with the system of its reader, in the order of the scans."""
-    parts, order = [], []
-    for reader in dict.fromkeys(readers):
-        rows = [i for i, other in enumerate(readers) if other == reader]
-        parts.append(read_scans(systems[reader], fold.pick(rows), attack, batch_size))
-        order += rows
-    back = torch.tensor(order).argsort()
+    groups, back = group_by_reader(readers)
+    parts = [
+        read_scans(systems[reader], fold.pick(rows), attack, batch_size)
+        for reader, rows in groups.items()
+    ]
     return Answers(
         {n: torch.cat([part.log_odds[n] for part in parts])[back] for n in parts[0].log_odds},
         torch.cat([part.flagged for part in parts])[back],

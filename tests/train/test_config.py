@@ -38,9 +38,8 @@ def test_every_preset_parses_under_its_own_name(name):
 
 @pytest.mark.parametrize("method", list_methods())
 def test_every_method_can_override_the_federation(method):
-    base = (
-        "sites" if method in ("covered", "iid", "labels", "transplants") else "federation-bench"
-    )  # which has these
+    own = ("covered", "iid", "labels", "transplants")
+    base = "sites" if method in own else "federation-bench"  # which has these
     changed, plain = read_preset(f"{base}+{method}"), read_preset(base)
     assert changed.name == f"{base}+{method}"
     assert replace(changed, name="") != replace(plain, name="")

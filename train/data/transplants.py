@@ -72,9 +72,9 @@ def transplant(sample: Sample, config: TransplantConfig, generator: torch.Genera
     count = min(round(config.covered * len(x)), len(donors) // 2)
     for rows, beside in ((donors[:count], False), (donors[count : 2 * count], True)):
         if len(rows):
-            moved = _cover(x[rows], masks[rows], beside, g)
-            rows = rows[moved.fits]
-            x[rows] = moved.x[moved.fits]
+            covered, fits = _cover(x[rows], masks[rows], beside, g)
+            rows = rows[fits]
+            x[rows] = covered[fits]
             if not beside:
                 y[rows], masks[rows] = 0, 0.0
     return Sample(x, y, masks, is_outlined)
@@ -90,31 +90,32 @@ def _move(
     donor: Tensor, shape: Tensor, host: Tensor, config: TransplantConfig, g: torch.Generator
 ) -> _Moved:
     """Move each donor's region `shape` to a place in its host's head, turned and resized."""
-    n, rim, deep = len(host), _find_rim(host), _find_deep(host)
+    n, deep = len(host), _find_deep(host)
     place = _draw_places(deep, g)
     theta = _draw_transforms(_find_centres(shape), place, g)
     piece, shape = _sample(donor, theta), _sample(shape, theta)
     area = shape.mean((1, 2, 3))
     fits = (area > MIN_AREA) & (area < MAX_AREA) & _is_inside(shape, deep)
-    ring = (F.max_pool2d(shape, 2 * rim + 1, 1, rim) - shape).clamp_min(0)
-    (mean, spread), (own_mean, own_spread) = _measure(host, ring), _measure(piece, ring)
     sign = torch.where(torch.rand(n, generator=g) < config.reverse, -1.0, 1.0)
     contrast = (sign * torch.exp(_draw_unit(n, g) * math.log(1.5))).view(-1, 1, 1, 1).to(host)
-    fitted = mean + (piece - own_mean) * contrast * (spread / own_spread).clamp(0.5, 2)
+    fitted, spread = _fit_levels(piece, host, shape, contrast)
     depth = sign * (MIN_SHADE + (MAX_SHADE - MIN_SHADE) * torch.rand(n, generator=g))
     shaded = host + depth.view(-1, 1, 1, 1).to(host) * spread
     is_shaded = (torch.rand(n, generator=g) < config.shade).view(-1, 1, 1, 1).to(host.device)
     fitted = torch.where(is_shaded, shaded, fitted)
-    soft = F.avg_pool2d(shape, 3, 1, 1)
-    return _Moved((host + soft * (fitted - host)).clamp(0, 1), shape, fits)
+    return _Moved(_blend(fitted, host, shape), shape, fits)
 
 
-def _cover(x: Tensor, masks: Tensor, beside: bool, g: torch.Generator) -> _Moved:
-    """Cover each scan's tumour, or the same shape `beside` it, with the scan's own other tissue."""
+def _cover(x: Tensor, masks: Tensor, beside: bool, g: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Cover each scan's tumour, or the same shape `beside` it, with the scan's own other tissue.
+
+    Returns:
+        The scans (N, 1, H, W), and where a place was found, bool (N,); the others stay as they are.
+    """
     rim, done = _find_rim(x), torch.zeros(len(x), dtype=torch.bool, device=x.device)
     near = F.max_pool2d(masks, 2 * (rim // 2) + 1, 1, rim // 2)  # the tumour with its edge
     free = _find_deep(x) * (1 - near)
-    covered, shapes = x.clone(), near.clone()
+    covered = x.clone()
     for _ in range(TRIES):
         shape, fits = near, ~done
         if beside:
@@ -124,13 +125,24 @@ def _cover(x: Tensor, masks: Tensor, beside: bool, g: torch.Generator) -> _Moved
         theta = _draw_transforms(_draw_places(free, g), _find_centres(shape), g)
         piece = _sample(x, theta)
         fits = fits & _is_inside(shape, _sample(free, theta))
-        ring = (F.max_pool2d(shape, 2 * rim + 1, 1, rim) - shape).clamp_min(0)
-        (mean, spread), (own_mean, own_spread) = _measure(x, ring), _measure(piece, ring)
-        fitted = mean + (piece - own_mean) * (spread / own_spread).clamp(0.5, 2)
-        soft = F.avg_pool2d(shape, 3, 1, 1)
-        covered[fits] = (x + soft * (fitted - x)).clamp(0, 1)[fits]
-        shapes[fits], done = shape[fits], done | fits
-    return _Moved(covered, shapes, done)
+        fitted, _ = _fit_levels(piece, x, shape)
+        covered[fits], done = _blend(fitted, x, shape)[fits], done | fits
+    return covered, done
+
+
+def _fit_levels(
+    piece: Tensor, host: Tensor, shape: Tensor, contrast: Tensor | float = 1.0
+) -> tuple[Tensor, Tensor]:
+    """Give tissue the levels around its place; return it and the spread (N, 1, 1, 1) there."""
+    rim = _find_rim(host)
+    ring = (F.max_pool2d(shape, 2 * rim + 1, 1, rim) - shape).clamp_min(0)
+    (mean, spread), (own_mean, own_spread) = _measure(host, ring), _measure(piece, ring)
+    return mean + (piece - own_mean) * contrast * (spread / own_spread).clamp(0.5, 2), spread
+
+
+def _blend(piece: Tensor, host: Tensor, shape: Tensor) -> Tensor:
+    """Lay tissue over scans where the shape is, with soft edges."""
+    return (host + F.avg_pool2d(shape, 3, 1, 1) * (piece - host)).clamp(0, 1)
 
 
 def _sample(values: Tensor, theta: Tensor) -> Tensor:

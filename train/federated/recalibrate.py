@@ -56,14 +56,13 @@ def recalibrate(
     """
     if merge_norm is not None and out.resolve() == weights.resolve():
         raise WeightsError(f"{out} holds the weights to recalibrate: name another --out")
-    known = load(weights, "cpu").info.get("hospitals", [])
-    if not known:
-        raise WeightsError(f"The weights in {weights} are not weights of hospitals.")
     if clients is None:
-        clients = [number - 1 for number in known]
+        clients = [number - 1 for number in load(weights, "cpu").info.get("hospitals", [])]
+        if not clients:
+            raise WeightsError(f"The weights in {weights} are not weights of hospitals.")
     if default is None:
         default = checkpoint.read_default(weights)
-    elif default not in known:
+    elif system_file_name(default) not in checkpoint.read_manifest(weights):
         raise WeightsError(f"there is no hospital {default} that could read by default")
     wanted = {**_describe_origin(experiment, corpus), "split_sha256": corpus.split_sha256}
     for client in clients:  # check all before the first calibration, which takes minutes
