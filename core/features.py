@@ -34,7 +34,7 @@ MIN_ENERGY = 1e-7  # energies below a hundredth of an 8-bit level squared are ta
 
 
 class Parts(NamedTuple):
-    """Local values that the measurements of B scans are made of."""
+    """Values that the measurements of B scans are made of, and both classifiers' answers."""
 
     white: Tensor  # (B, L) whitened fine-band energy of the residual, of each patch
     fine: Tensor  # (B, L) fine-band energy
@@ -42,6 +42,8 @@ class Parts(NamedTuple):
     plain: Tensor  # (B, C, H, W) of `multiply_with_gradient`, plain classifier
     trained: Tensor  # the same, trained mixture
     maps: Tensor  # (B, D, h, w) last maps of the steganalysis network
+    plain_logits: Tensor  # (B, classes) of the plain classifier, without gradient
+    trained_logits: Tensor  # the same of the trained mixture
 
 
 class Measurements:
@@ -68,8 +70,8 @@ class Measurements:
         white = ((log_band_energy(residual, patch_size) - clean_mean) / clean_std).flatten(1)
         fine = patch_mean(high_pass(x).square(), patch_size).flatten(1)
         noise = self._estimate_noise(x, patch_size)
-        plain = multiply_with_gradient(x, self.plain)
-        trained = multiply_with_gradient(x, self.trained)
+        plain, plain_logits = multiply_with_gradient(x, self.plain)
+        trained, trained_logits = multiply_with_gradient(x, self.trained)
         maps = self.residual_net.maps(x)
         columns = [
             white.mean(1),
@@ -81,7 +83,8 @@ class Measurements:
             correlate(trained).log1p(),
             self.residual_net.judge(maps),
         ]
-        return torch.stack(columns, dim=1), Parts(white, fine, noise, plain, trained, maps)
+        parts = Parts(white, fine, noise, plain, trained, maps, plain_logits, trained_logits)
+        return torch.stack(columns, dim=1), parts
 
     def locate(self, parts: Parts, centre: Tensor, spread: Tensor, patch_size: int) -> Tensor:
         """Return how many standard deviations each patch is above usual, (B, F, H / p, W / p).
@@ -112,21 +115,25 @@ class Measurements:
         return patch_mean(self.noise_pred(as_is, t).square(), patch_size).flatten(1)
 
 
-def multiply_with_gradient(x: Tensor, classify: Callable[[Tensor], Tensor]) -> Tensor:
+def multiply_with_gradient(
+    x: Tensor, classify: Callable[[Tensor], Tensor]
+) -> tuple[Tensor, Tensor]:
     """Multiply scans (B, C, H, W) with the signs of the gradient of `classify`, pixel by pixel.
 
-    The factors are the fine bands of the scan and of the signs of the log-odds' gradient, and one
-    over the scan's local energy, which whitens both. The signs are constants for differentiation,
-    as they are almost everywhere.
+    Returns the products and the logits (B, classes), which the gradient needs anyway. The factors
+    are the fine bands of the scan and of the signs of the log-odds' gradient, and one over the
+    scan's local energy, which whitens both. The signs are constants for differentiation, as they
+    are almost everywhere.
     """
     exact = torch.autocast(x.device.type, enabled=False)  # signs of small numbers: no rounding
     with torch.inference_mode(mode=False), torch.enable_grad(), exact:
         z = x.detach().clone().requires_grad_()
         # a copy: PyTorch's counter of operations cannot stand a leaf among a module's inputs
-        signs = torch.autograd.grad(log_odds(classify(z.clone())).sum(), z)[0].sign()
+        logits = classify(z.clone())
+        signs = torch.autograd.grad(log_odds(logits).sum(), z)[0].sign()
     band = high_pass(x)
     # what is finer than a level of 8 bits is rounding
-    return band * high_pass(signs) / (blur(band.square()) + 1 / 255**2)
+    return band * high_pass(signs) / (blur(band.square()) + 1 / 255**2), logits.detach()
 
 
 def correlate(product: Tensor) -> Tensor:

@@ -179,8 +179,8 @@ class MedFedPure(nn.Module):
         defended = self.classifier.calibrate(output.logits).exp()[:, 1]
         experts = self.classifier.calibrate(output.expert_logits).exp()[:, :, 1]
         explanation = explain(self.classifier, output)
-        unpurified = self.classifier_logits(x).exp()[:, 1]
-        undefended = self.plain_logits(x).exp()[:, 1]
+        unpurified = detection.parts.trained_logits.exp()[:, 1]
+        undefended = detection.parts.plain_logits.exp()[:, 1]
         clock.lap("classify")
         confidence = self.detector.confidence(score)
         contributions = self.detector.explain(detection.features)

@@ -85,7 +85,7 @@ def test_a_map_counts_as_its_weight_times_deviations_up_to_eight(
 def test_a_matchs_map_is_the_match_of_each_patch_for_or_against_the_whole(
     system: MedFedPure, phantoms: Tensor
 ) -> None:
-    product = multiply_with_gradient(phantoms, system.plain_logits)
+    product, _ = multiply_with_gradient(phantoms, system.plain_logits)
     found = system.detector.locate(system.detector(phantoms).parts)[:, PLAIN]
     for i in range(4):
         whole = product[i].sum().sign()
