@@ -14,9 +14,10 @@ import torch
 
 from core.checkpoint import WEIGHTS, WeightsError
 from core.scan import NotAnMRIError, ScanError, read_scan, to_uint8
+from core.site.doubts import ASSUMED
 from core.site.operating_point import GRID, TOLERANCE, SiteError
 from core.weights import load
-from train.calibration.site import ASSUMED, Answers, SiteFigures, adapt, check_free, write_site
+from train.calibration.site import Answers, SiteFigures, adapt, check_free, write_site
 from train.data.dataset import space_evenly
 
 MAX_SCANS = 1000  # more set no better operating point

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from core.site.operating_point import SiteError
 
+ASSUMED = 0.5  # prevalence where none is named
 MIN_SCANS = 50
 MAX_REFUSED = 0.5  # share of scans that the system cannot judge
 MAX_ONE_SIDED = 0.95  # share of scans with one answer
@@ -42,3 +43,11 @@ def describe_doubt(log_odds: Tensor) -> str:
         answer = "tumour" if share > 0.5 else "no tumour"
         return f"nearly all scans are read as '{answer}'"
     return "all scans are read nearly alike" if high - low < MIN_SPREAD else ""
+
+
+def ask_prevalence(doubt: str, how: str) -> str:
+    """Say why no prevalence is assumed for scans in doubt, and how to name one."""
+    return (
+        f"The scans may hold one class, as {doubt}: if they hold both, name the share with a "
+        f"tumour {how}."
+    )

@@ -23,7 +23,8 @@ SLICES = [("the middle slice", False), ("each slice", True)]
 NAME = "medfedpure-batch"
 ADAPT_INFO = (
     f"From {MIN_SCANS} or more scans that are read and not attacked, without labels; for this "
-    "session only, no scan is stored."
+    "session only, no scan is stored. Choose scans with and without a tumour: if they hold one "
+    "class and are read as two, this cannot be seen."
 )
 BUSY_MESSAGE = "The batch is being read: wait until it is done, or press Stop."
 NO_TABLE_MESSAGE = "There is no table yet: drop files first."

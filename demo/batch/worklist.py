@@ -12,6 +12,8 @@ import numpy as np
 
 from core.pipeline import MedFedPure
 from core.scan import ScanError, to_uint8
+from core.site.doubts import ASSUMED, ask_prevalence
+from core.site.operating_point import SiteError
 from demo.batch.reading import Reading, read_levels
 from demo.batch.site import Shifts, Site, find_shifts, measure_site, set_threshold
 from demo.rendering.wording import RESEARCH
@@ -52,7 +54,7 @@ class Worklist:
     began: float = 0.0  # on the monotonic clock, when reading was started
     done: int = 0  # scans read since
     site: Site | None = None  # that the batch is adapted to
-    prevalence: float = 0.5  # assumed share of its scans with a tumour
+    prevalence: float = ASSUMED  # assumed share of its scans with a tumour
 
     def add(self, name: str, upload: Upload) -> None:
         """Add a file's slices, or its middle slice if there is no room for all."""
@@ -123,9 +125,13 @@ class Worklist:
         Scans that the site's threshold purifies to another depth wait to be read again.
 
         Raises:
-            SiteError: the readings do not allow it; they stay as they are.
+            SiteError: the readings do not allow it, or look like one class while one half is
+                assumed; they stay as they are.
         """
-        self.site, self.prevalence = measure_site(system, self._list_readings()), prevalence
+        site = measure_site(system, self._list_readings())
+        if site.doubt and prevalence == ASSUMED:
+            raise SiteError(ask_prevalence(site.doubt, "by the slider, then adapt"))
+        self.site, self.prevalence = site, prevalence
         self._set_thresholds(_fit(system, self.site))
 
     def restore(self, system: MedFedPure) -> None:

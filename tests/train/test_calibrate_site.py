@@ -151,12 +151,23 @@ def test_a_prevalence_out_of_range_is_refused(run: Run, scans: Path, text: str, 
     assert capsys.readouterr().err.endswith(words)
 
 
-def test_an_occupied_folder_is_refused_before_the_scans_are_read(run: Run, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["manifest.json", "classifier.safetensors"])
+def test_an_occupied_folder_is_refused_before_the_scans_are_read(
+    run: Run, tmp_path: Path, name: str
+) -> None:
     (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "manifest.json").write_text("{}")
+    (tmp_path / "out" / name).write_text("{}")
     code, said, told = run(tmp_path / "nowhere")
     assert code == 2 and said == ""
     assert told == f"error: {tmp_path}/out holds weights already: name another folder with --out.\n"
+    assert (tmp_path / "out" / name).read_text() == "{}"
+
+
+def test_a_file_in_place_of_the_folder_is_refused_at_once(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("a report")
+    code, _, told = run(tmp_path / "nowhere")
+    assert code == 2 and told == f"error: {tmp_path}/out is no folder: name one with --out.\n"
+    assert (tmp_path / "out").read_text() == "a report"
 
 
 def test_of_many_files_evenly_spaced_ones_are_read(scans: Path, monkeypatch) -> None:

@@ -19,7 +19,7 @@ from core.checkpoint import MANIFEST, WeightsError, write_atomic
 from core.detector import SCORES
 from core.pipeline import BATCH_SIZE, MedFedPure
 from core.scan import from_uint8
-from core.site.doubts import check_scans, describe_doubt
+from core.site.doubts import ASSUMED, ask_prevalence, check_scans, describe_doubt
 from core.site.operating_point import (
     SiteError,
     find_shift,
@@ -31,7 +31,6 @@ from train.calibration.thresholds import store_clean
 from train.federated.hospital_weights import MAX_HOSPITALS, save_hospital
 from train.provenance import find_commit
 
-ASSUMED = 0.5  # prevalence where none is named
 PREVALENCES = (0.3, 0.5, 0.7)
 
 
@@ -79,10 +78,7 @@ def adapt(system: MedFedPure, scans: np.ndarray, prevalence: float | None) -> Si
     before, _ = _classify(system, kept, scores[row])
     doubt = describe_doubt(before)
     if doubt and prevalence is None:
-        raise SiteError(
-            f"The scans may hold one class, as {doubt}: if they hold both, name the share with a "
-            "tumour with --prevalence."
-        )
+        raise SiteError(ask_prevalence(doubt, "with --prevalence"))
     alarms = int((scores[row] > system.tau).sum())
     for name, values in zip(SCORES, scores, strict=True):
         store_clean(system.detector, name, values)
@@ -107,8 +103,10 @@ def adapt(system: MedFedPure, scans: np.ndarray, prevalence: float | None) -> Si
 
 
 def check_free(out: Path) -> None:
-    """Raise WeightsError if the folder `out` holds weights already."""
-    if (out / MANIFEST).is_file():
+    """Raise WeightsError if `out` is no folder, or holds weights already."""
+    if out.exists() and not out.is_dir():
+        raise WeightsError(f"{out} is no folder: name one with --out.")
+    if (out / MANIFEST).is_file() or any(out.glob("*.safetensors")):
         raise WeightsError(f"{out} holds weights already: name another folder with --out.")
 
 

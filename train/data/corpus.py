@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from train.data.errors import DataError
 from train.data.masks import MaskArray, load_mask_array
 from train.data.sources import (
     ALL_SOURCES,
+    TABLE_SOURCES,
     Record,
     check_sources,
     find_class_records,
@@ -25,6 +26,7 @@ from train.data.sources import (
     load_scans,
 )
 from train.data.split import (
+    Entry,
     Manifest,
     check_files,
     choose_fold,
@@ -177,6 +179,7 @@ def _build_dataset(
 ) -> ScanDataset:
     row_of = {r.file: i for i, r in enumerate(records)}
     entries = tuple(manifest.entries[i] for i in positions)
+    _check_tables(manifest, entries, {r.file: r.label for r in records})
     rows = [row_of[e.file] for e in entries]
     labels = [records[i].label for i in rows]
     return ScanDataset(
@@ -190,6 +193,21 @@ def _build_dataset(
         None if masks is None else masks.masks[rows],
         None if masks is None else masks.is_outlined[rows],
     )
+
+
+def _check_tables(manifest: Manifest, entries: Sequence[Entry], labels: Mapping[str, int]) -> None:
+    """Raise DataError if the sources' tables lack files of the manifest or label them otherwise."""
+    for entry in entries:
+        if entry.file not in labels:
+            raise DataError(
+                f"the table of source {entry.source!r} has no line for {entry.file}, which the "
+                f"manifest of {manifest.protocol!r} names"
+            )
+        if entry.source in TABLE_SOURCES and labels[entry.file] != entry.record.label:
+            raise DataError(
+                f"the table of source {entry.source!r} labels {entry.file} otherwise than the "
+                f"manifest of {manifest.protocol!r}"
+            )
 
 
 def _load_cifar(root: Path, cache: Path | None) -> Corpus:

@@ -42,7 +42,10 @@ def read_table(root: str | Path, source: str) -> list[Line]:
     path = Path(root) / f"{source}.csv"
     if not path.is_file():
         raise DataError(f"no table {path}, which source {source!r} needs")
-    return list(_read_lines(path, COLUMNS[source]))
+    try:
+        return list(_read_lines(path, COLUMNS[source]))
+    except (UnicodeDecodeError, csv.Error):
+        raise DataError(f"{path} is no CSV table in UTF-8") from None
 
 
 def _read_lines(path: Path, columns: tuple[str, ...]) -> Iterator[Line]:

@@ -66,6 +66,12 @@ def finish(work: Worklist, system: MedFedPure) -> Worklist:
     return work
 
 
+def adapt(work: Worklist, system: MedFedPure) -> None:
+    """Adapt scans that are all read as tumours: the share is named, then moved to one half."""
+    work.adapt(system, 0.45)
+    work.prevalence = 0.5
+
+
 def results(work: Worklist) -> list[Reading]:
     found = [result for _, result in work.list_rows(each=False)]
     assert all(isinstance(result, Reading) for result in found)
@@ -75,7 +81,7 @@ def results(work: Worklist) -> list[Reading]:
 @pytest.mark.usefixtures("few")
 def test_the_numbers_are_those_of_an_adapted_system(wide: MedFedPure, work: Worklist) -> None:
     before = results(work)
-    work.adapt(wide, 0.5)
+    adapt(work, wide)
     assert len(work.list_waiting(False)) > 0  # no longer purified as deeply: to be read again
     finish(work, wide)
     found = results(work)
@@ -102,7 +108,7 @@ def test_the_numbers_are_those_of_an_adapted_system(wide: MedFedPure, work: Work
 
 @pytest.mark.usefixtures("few")
 def test_another_prevalence_needs_no_reading(wide: MedFedPure, work: Worklist) -> None:
-    work.adapt(wide, 0.5)
+    adapt(work, wide)
     finish(work, wide)
     counts = {}
     for prevalence in (0.3, 0.5, 0.7):
@@ -115,7 +121,7 @@ def test_another_prevalence_needs_no_reading(wide: MedFedPure, work: Worklist) -
 @pytest.mark.usefixtures("few")
 def test_it_can_be_undone(wide: MedFedPure, work: Worklist) -> None:
     before = results(work)
-    work.adapt(wide, 0.5)
+    adapt(work, wide)
     finish(work, wide)
     assert results(work) != before
     work.restore(wide)
@@ -123,6 +129,18 @@ def test_it_can_be_undone(wide: MedFedPure, work: Worklist) -> None:
     for a, b in zip(results(work), before, strict=True):
         assert replace(a, ms=0) == replace(b, ms=0)
     assert table.describe_site(work) == ""
+
+
+@pytest.mark.usefixtures("few")
+def test_scans_that_look_like_one_class_need_a_named_share(
+    wide: MedFedPure, work: Worklist
+) -> None:
+    before = results(work)
+    told = adapt_batch(wide, work, True, 50)
+    assert "may hold one class, as nearly all scans are read as" in told
+    assert "name the share with a tumour by the slider, then adapt." in told
+    assert results(work) == before and work.site is None
+    assert adapt_batch(wide, work, True, 45) == "" and work.site is not None
 
 
 def test_too_few_scans_change_nothing(wide: MedFedPure, work: Worklist) -> None:
@@ -135,7 +153,7 @@ def test_too_few_scans_change_nothing(wide: MedFedPure, work: Worklist) -> None:
 @pytest.mark.usefixtures("few")
 def test_files_carry_the_adaptation_and_clearing_ends_it(wide: MedFedPure, work: Worklist) -> None:
     assert {line["site_shift"] for line in read_csv(work)} == {""}
-    work.adapt(wide, 0.5)
+    adapt(work, wide)
     finish(work, wide)
     lines = read_csv(work)
     assert {float(line["site_shift"]) for line in lines} == {work.find_shifts().defended}

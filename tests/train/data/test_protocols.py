@@ -13,7 +13,7 @@ from train.__main__ import PROTOCOL_HELP, main
 from train.data import corpus, split
 from train.data.corpus import load_corpus, load_fold
 from train.data.errors import DataError
-from train.data.source_tables import COLLECTION, TCGA
+from train.data.source_tables import COLLECTION, IXI, TCGA
 from train.data.sources import ALL_SOURCES, BR35H, find_records
 from train.data.split import (
     ASIDE,
@@ -204,6 +204,28 @@ def test_the_command_names_a_missing_source(four_sources, manifests, tmp_path, m
     assert main(["plain", "--preset", "smoke", "--protocol", PATIENTS, *places]) == 2
     error = capsys.readouterr().err
     assert re.fullmatch(r"error: protocol .* has no tcga-lgg: .* --sources br35h,\S+,ixi\n", error)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda lines: lines[:-1], r"the table of source 'ixi' has no line for ixi/IXI2_axial_040"),
+        (
+            lambda lines: [*lines[:-1], lines[-1][:-1] + "1"],
+            "'ixi' labels ixi/IXI2_axial_040.png ot",
+        ),
+    ],
+)
+def test_a_table_unlike_the_manifest_trains_nothing(
+    four_sources, manifests, tmp_path, monkeypatch, capsys, change, message
+):
+    monkeypatch.setattr(split, "MANIFESTS", manifests)
+    table = four_sources / f"{IXI}.csv"
+    table.write_text("\n".join(change(table.read_text().splitlines())) + "\n")
+    places = ["--data", str(four_sources), "--cache", str(tmp_path), "--out", str(tmp_path / "o")]
+    assert main(["plain", "--preset", "smoke", "--protocol", PATIENTS, *places]) == 2
+    assert re.match(f"error: .*{message}", capsys.readouterr().err)
+    assert not (tmp_path / "o").exists()
 
 
 @pytest.mark.data

@@ -91,6 +91,14 @@ def test_a_line_that_cannot_be_read_is_named(tables, lines, message):
         read_table(tables, IXI)
 
 
+@pytest.mark.parametrize("source", TABLES)
+def test_a_table_in_another_encoding_is_named(tables, source):
+    with (tables / f"{source}.csv").open("ab") as file:
+        file.write("Müller".encode("latin-1"))
+    with pytest.raises(DataError, match=rf"{source}.csv is no CSV table in UTF-8"):
+        read_table(tables, source)
+
+
 @pytest.mark.data
 def test_the_real_tables_are_complete(data_root):
     records = find_records(data_root, ALL_SOURCES)
