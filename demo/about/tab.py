@@ -47,16 +47,16 @@ elsewhere. They are model outputs, not a diagnosis.</li>
 </ul>"""
 CARD = """
 <p>Trained on slices of Br35H, the Brain Tumor MRI Dataset, TCGA-LGG and IXI, split by patient, or
-by groups of near-duplicates where no patient is known: a fifth for testing, a tenth for validation.
-The others were divided by site among ten simulated hospitals, which trained every network together
-and shared no scan. Each
-round the server averages the hospitals' networks, weighted by number of scans, and adds server
-momentum (FedAvgM). Attention, the detector's threshold, temperatures and operating points are each
-hospital's own, fitted on its own scans. Its batch-norm statistics are for three quarters its own,
-for one quarter those of all hospitals together. Hospital 7 (part of the Brain Tumor MRI Dataset)
-reads scans from elsewhere, with the statistics of all; the tables above are its own. Shared weights
-are stored in half precision, all as safetensors, never pickled; a file whose sha256 differs from
-the manifest is refused.</p>"""
+by groups of near-duplicates where no patient is known: a fifth for testing, a tenth for
+validation. The others were divided by site among ten simulated hospitals, which trained every
+network together and shared no scan. Each round the server averages the hospitals' networks,
+weighted by number of scans, and adds server momentum (FedAvgM). Attention, the detector's
+threshold, temperatures and operating points are each hospital's own, fitted on its own scans. Its
+batch-norm statistics are for three quarters its own, for one quarter those of all hospitals
+together. Hospital 7 (part of the Brain Tumor MRI Dataset) reads scans from elsewhere, with the
+statistics of all; above, the figures of <b>patients</b> are its own. Shared weights are stored in
+half precision, all as safetensors, never pickled; a file whose sha256 differs from the manifest
+is refused.</p>"""
 CITATION = """
 <p>Please cite the paper for the method: M. Karami, M. R. Nemati, A. Kazemi, A. Mikaeili Barzili,
 H. Azadegan, B. Moshiri: <cite>MedFedPure: A Medical Federated Framework with MAE-based Detection

@@ -56,13 +56,26 @@ def test_the_limits_say_what_the_files_say(tmp_path: Path) -> None:
     rows = {
         "clean": {"maps": {"tumour map": {"mean": mean}}},
         "apgd": {"maps": {"tumour map": {"mean": {"pointing": {"value": 0.375}}}}},
+        "deletion: clean": {
+            "mask": {"mean": {"value": 0.625}, "sources": {"brain-tumor-mri": {"k": 1, "n": 8}}}
+        },
     }
     (tmp_path / "explanations-patients.json").write_text(json.dumps({"rows": rows}))
     block = {"sources": {"br35h": {"balanced": {"value": 0.75}}}}
     rows = {"first": {"clean": block}, "second": {}}
     (tmp_path / "mixtures-without-br35h.json").write_text(json.dumps({"rows": rows}))
+    source = {"tcga-lgg": {"specificity": {"value": 0.875}}}
+    system = {"mean_balanced": {"value": 0.9}, "sources": source}
+    rows = {"clean": {"scopes": {"all": {"systems": {"defence": system}}}}}
+    (tmp_path / "unseen-patients.json").write_text(json.dumps({"rows": rows}))
     html = results.render_main_limits(tmp_path)
-    assert f"left out: 75.0 % (Br35H), {DASH} (Brain Tumor MRI), {DASH} (TCGA-LGG)." in html
+    assert "left out: 75.0 % (Br35H); not measured: Brain Tumor MRI, TCGA-LGG." in html
+    assert (
+        "the whole system has 90.0 %; of TCGA-LGG's slices without a tumour it calls 12.5 %" in html
+    )
+    assert "removed from a scan, 62.5 % of the answers turn" in html and "Dataset 1 of 8:" in html
+    elsewhere, reasons, attacks = (html.index(t) for t in ("another hospital", "alone", "evade it"))
+    assert elsewhere < reasons < attacks  # the worst first
     assert "tumour for 50.0 % of the tumours, under attack for 37.5 %, and 25.0 % of its" in html
     assert "chance would put 12.5 %" in html
 
@@ -73,6 +86,7 @@ def test_a_missing_or_broken_file_shows_a_dash(tmp_path: Path) -> None:
     assert set(cells(results.render_robustness(tmp_path))) == {*results.ROWS.values(), DASH, ""}
     assert set(cells(results.render_detection(tmp_path))) == {DASH}
     assert set(cells(results.render_attack_suite(tmp_path))) == {DASH}
+    assert results.UNKNOWN_WORST in results.render_attack_suite(tmp_path)
     assert set(cells(results.render_provenance(tmp_path))) == {DASH}
     assert set(cells(results.render_weights(tmp_path))) == {DASH}
     assert results.render_speed(tmp_path).count(DASH) == 4
