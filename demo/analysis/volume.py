@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+import torch
+from torch import Tensor
+
 from core.diagnosis import Diagnosis
+from core.pipeline import BATCH_SIZE, MedFedPure
+from core.scan import ScanError, Volume
 from demo.analysis.regions import find_regions
 
 NEIGHBOURS = 3  # slices whose mean decides: a tumour reaches through several, a mistake often not
@@ -44,6 +49,28 @@ class VolumeAnswer:
     tumour_probability: float
     slices: tuple[int, ...]  # judged, from 0
     apart: int  # judged slices too far from others for the rule
+
+
+def read_slices(
+    system: MedFedPure, volume: Volume, seed: int = 0
+) -> Iterator[dict[int, SliceReading | None]]:
+    """Read the slices in batches; yield each batch's readings by index from 0, None where blank.
+
+    Every slice is purified with noise of the same seed.
+    """
+    for start in range(0, len(volume), BATCH_SIZE):
+        readings: dict[int, SliceReading | None] = {}
+        scans: dict[int, Tensor] = {}
+        for index in range(start, min(start + BATCH_SIZE, len(volume))):
+            readings[index] = None
+            try:
+                scans[index] = volume.slice(index)
+            except ScanError:
+                continue  # blank, as the outermost slices of a head often are
+        if scans:
+            found = system.read_batch(torch.stack(tuple(scans.values())), [seed] * len(scans))
+            readings |= dict(zip(scans, map(SliceReading.of, found), strict=True))
+        yield readings
 
 
 def answer_volume(readings: Mapping[int, SliceReading | None]) -> VolumeAnswer | None:

@@ -5,11 +5,15 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from core.diagnosis import Diagnosis
+from core.pipeline import BATCH_SIZE, MedFedPure
+from core.scan import Volume
 from demo.analysis.regions import find_regions
-from demo.analysis.volume import SliceReading, answer_volume
+from demo.analysis.volume import SliceReading, answer_volume, read_slices
+from demo.phantom import draw_phantom
 
 
 def make(*log_odds: float | None) -> dict[int, SliceReading | None]:
@@ -86,3 +90,22 @@ def test_a_slice_is_summarised(mapped: Diagnosis) -> None:
     regions = find_regions(mapped)
     assert regions is not None and found.area == regions.head_share
     assert SliceReading.of(replace(mapped, tumour_map=None)).area is None
+
+
+def test_batches_of_slices_are_read_as_slices_alone(mapping_system: MedFedPure) -> None:
+    heads = [draw_phantom(n, n % 2 == 1)[0].numpy() * 255 for n in range(BATCH_SIZE + 2)]
+    heads[1] = np.zeros_like(heads[1])
+    volume = Volume(np.stack(heads), (0.0, 255.0), "DICOM")
+    parts = list(read_slices(mapping_system, volume, seed=5))
+    assert [list(part) for part in parts] == [
+        [*range(BATCH_SIZE)],
+        [BATCH_SIZE, BATCH_SIZE + 1],
+    ]
+    assert parts[0][1] is None  # blank
+    for number in (0, BATCH_SIZE):
+        found = parts[number // BATCH_SIZE][number]
+        alone = mapping_system.read(volume.slice(number), 5)
+        other = mapping_system.read(volume.slice(number), 6)
+        assert found is not None
+        assert found.tumour_probability == pytest.approx(alone.tumour_probability, abs=1e-6)
+        assert found.tumour_probability != pytest.approx(other.tumour_probability, abs=1e-6)

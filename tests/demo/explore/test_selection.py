@@ -17,6 +17,7 @@ from demo.analysis.volume import SliceReading, VolumeAnswer, answer_volume
 from demo.explore import selection, slices
 from demo.explore.series import Series, build_series
 from demo.phantom import draw_phantom
+from demo.rendering.volume_answer import describe_answer
 from demo.serving.uploads import Upload, decode_upload
 
 
@@ -170,44 +171,15 @@ def judge(*log_odds: float | None) -> Series:
     return series
 
 
-def test_the_answer_says_what_it_rests_on() -> None:
-    assert slices.describe_answer(judge(None, 0.0, None)) == (
-        "Answer for the volume, with defence: tumour 50 % (by slice 2). Most slices, 2 of 3, "
-        "cannot be judged. The rule: the answer of the slice that is judged; not measured on "
-        "whole volumes."
-    )
-    assert slices.describe_answer(judge(-2.0, None, -2.0, -2.0, -4.0)) == (
-        "Answer for the volume, with defence: no tumour 88 % (by slices 1, 3 and 4); 0 of 4 slices "
-        "say tumour by themselves. The rule: the highest mean of the log-odds over 3 slices in a "
-        "row, where up to 2 that are blank or cannot be judged are passed over; not measured on "
-        "whole volumes."
-    )
-
-
-def test_the_answer_says_over_how_many_slices_it_is() -> None:
-    far = (None,) * 3
-    assert slices.describe_answer(judge(-9.0, *far, 1.0, 1.0, *far, 9.0)) == (
-        "Answer for the volume, with defence: tumour 73 % (by slices 5 and 6); 3 of 4 slices say "
-        "tumour by themselves. Most slices, 6 of 10, cannot be judged. The rule: the highest mean "
-        "of the log-odds over 2 slices in a row, where up to 2 that are blank or cannot be judged "
-        "are passed over (2 judged too far from others); not measured on whole volumes."
-    )
-    assert slices.describe_answer(judge(-1.0, *far, 0.0)) == (
-        "Answer for the volume, with defence: tumour 50 % (by slice 5); 1 of 2 slices say tumour "
-        "by themselves. Most slices, 3 of 5, cannot be judged. The rule: the highest log-odds of "
-        "one slice, as no two that can be judged are neighbours; not measured on whole volumes."
-    )
-
-
 def test_the_shown_slice_is_one_that_the_answer_rests_on() -> None:
     series = judge(6.0, -6.0, -6.0, 3.0, 4.0, 3.0)
-    series.answer = slices.describe_answer(series)
+    series.answer = describe_answer(series.readings)
     assert "(by slices 4, 5 and 6)" in series.answer and series.get_slider_value()["best"] == 4
 
 
 def test_a_scoring_that_begins_meanwhile_mixes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     series = judge(-6.0, 3.0, 4.0, 3.0)
-    series.answer = slices.describe_answer(series)
+    series.answer = describe_answer(series.readings)
 
     def begin(readings: Mapping[int, SliceReading | None]) -> VolumeAnswer | None:
         series.readings.clear()  # as another thread may at any time
