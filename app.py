@@ -2,7 +2,7 @@
 
 python app.py                 # http://127.0.0.1:7860
 python app.py --host 0.0.0.0  # reachable from other machines on the network
-python app.py --mcp           # also a tool for language models
+python app.py --mcp           # also tools for language models
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--mcp",
         action="store_true",
-        help="also offer the endpoint `read` to language models (MCP; needs the extra 'mcp')",
+        help="also offer the endpoints to language models (MCP; needs the extra 'mcp')",
     )
     args = parser.parse_args(argv)
     if args.mcp and importlib.util.find_spec("mcp") is None:

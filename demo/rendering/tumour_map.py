@@ -37,11 +37,11 @@ def summarize_map(d: Diagnosis) -> dict[str, Any]:
     }
 
 
-def list_cells(d: Diagnosis) -> list[list[float]]:
-    """Return the tumour map as rows of probabilities to three decimals; empty without a map."""
-    if d.tumour_map is None:
+def list_cells(cells: Tensor | None) -> list[list[float]]:
+    """Return a map's cells (h, w) as rows of probabilities to three decimals; empty without one."""
+    if cells is None:
         return []
-    rows: list[list[float]] = d.tumour_map.double().tolist()
+    rows: list[list[float]] = cells.double().tolist()
     return [[round(p, 3) for p in row] for row in rows]
 
 

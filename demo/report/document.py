@@ -157,7 +157,7 @@ def repeat_analysis(system: MedFedPure, report: Mapping[str, Any]) -> Analysis:
 
 
 def _describe_reading(d: Diagnosis) -> dict[str, Any]:
-    return d.to_dict() | summarize_map(d) | {"tumour_map": list_cells(d)}
+    return d.to_dict() | summarize_map(d) | {"tumour_map": list_cells(d.tumour_map)}
 
 
 def _encode_picture(scan: Tensor) -> dict[str, str]:

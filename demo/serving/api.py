@@ -1,7 +1,8 @@
-"""Public endpoint for programs: one scan in, one JSON object out."""
+"""Public endpoints for programs: one file in, one JSON object out."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import gradio as gr
@@ -12,7 +13,8 @@ from core.weights import Systems, choose_hospital
 from demo.analysis.attack import AttackSettings
 from demo.rendering.tumour_map import list_cells, summarize_map
 from demo.serving.events import ON_CPU
-from demo.serving.uploads import Upload, UploadStore
+from demo.serving.uploads import Upload, UploadStore, describe_file, open_volume
+from demo.serving.volume_api import VOLUME_DESCRIPTION, read_whole
 
 API_DESCRIPTION = """Reads one brain MRI slice with the full pipeline and returns one JSON object.
 Research and teaching only - not for clinical use: model outputs, not a diagnosis.
@@ -49,6 +51,7 @@ The object holds exactly these keys:
   null where `where` is empty
 - tumour_map (array): 56 rows of 56 probabilities of a tumour, one for each cell of 4 x 4 pixels,
   from the upper left corner; empty unless `with_map` asks for it
+- expert_maps (array): the same of each expert, weighted by whose attention they are the tumour map
 - timings_ms (object): milliseconds of detect, purify, classify, total
 - seed (integer): seed of the purifier's noise; equal scans and seeds give equal numbers
 - kind (string): picture, DICOM or NIfTI
@@ -61,27 +64,38 @@ A file that cannot be read gives an error message of one sentence."""
 
 
 class Api:
-    """The endpoint `read`; its widgets are hidden."""
+    """The endpoints `read` and `read_volume`; their widgets are hidden."""
 
     def __init__(self, systems: Systems, problem: str, uploads: UploadStore) -> None:
         self.systems, self.problem, self.uploads = systems, problem, uploads
         with gr.Row(visible=False):
-            inputs = [
+            common = [
                 gr.File(label="scan"),
                 gr.Checkbox(False, label="any_picture"),
                 gr.Number(0, precision=0, label="seed"),
-                gr.Number(0, precision=0, label="slice"),
             ]
-            if len(systems) > 1:
-                inputs.append(gr.Number(0, precision=0, label="hospital"))
-            # the last, as calls may name inputs by their place
-            inputs.append(gr.Checkbox(False, label="with_map"))
+            hospital = [gr.Number(0, precision=0, label="hospital")] if len(systems) > 1 else []
+            # calls may name inputs by their place, so that a new one is the last
             gr.Button().click(
-                self.read if len(systems) > 1 else self.read_alone,
-                inputs,
+                self.read if hospital else self.read_alone,
+                [
+                    *common,
+                    gr.Number(0, precision=0, label="slice"),
+                    *hospital,
+                    gr.Checkbox(False, label="with_map"),
+                ],
                 gr.JSON(label="diagnosis"),
                 api_name="read",
                 api_description=API_DESCRIPTION,
+                preprocess=False,
+                **ON_CPU,
+            )
+            gr.Button().click(
+                self.read_volume,
+                [*common, *hospital],
+                gr.JSON(label="answer"),
+                api_name="read_volume",
+                api_description=VOLUME_DESCRIPTION,
                 preprocess=False,
                 **ON_CPU,
             )
@@ -103,19 +117,15 @@ class Api:
             seed: seed of the purifier's noise, 0 or more
             slice: slice of a volume, from 1; 0 for the middle slice
             hospital: hospital whose system reads, if there are several, from 1; 0 for the default
-            with_map: also return the tumour map's cells
+            with_map: also return the cells of the tumour map, and of each expert's
         """
-        upload = self.uploads.decode(scan["path"]) if scan else None
-        if not self.systems:
-            raise gr.Error(self.problem, print_exception=False)
-        try:
-            numbers = [number for number in self.systems if number is not None]
-            system = self.systems[choose_hospital(int(hospital) or None, numbers)]
-            return read_once(
+        return self._answer(
+            scan,
+            hospital,
+            lambda system, upload: read_once(
                 system, upload, bool(any_picture), int(seed), int(slice), bool(with_map)
-            )
-        except (TypeError, ValueError) as error:
-            raise gr.Error(str(error), print_exception=False) from None
+            ),
+        )
 
     def read_alone(
         self,
@@ -132,9 +142,42 @@ class Api:
             any_picture: also read colour pictures, which are refused otherwise
             seed: seed of the purifier's noise, 0 or more
             slice: slice of a volume, from 1; 0 for the middle slice
-            with_map: also return the tumour map's cells
+            with_map: also return the cells of the tumour map, and of each expert's
         """
         return self.read(scan, any_picture, seed, slice, with_map=with_map)
+
+    def read_volume(
+        self, scan: dict[str, Any] | None, any_picture: bool, seed: float, hospital: float = 0
+    ) -> dict[str, Any]:
+        """Answer one call for all slices; `VOLUME_DESCRIPTION` documents the answer.
+
+        Args:
+            scan: picture, DICOM or NIfTI file, or zip of DICOM slices
+            any_picture: also read colour pictures, which are refused otherwise
+            seed: seed of the purifier's noise, the same for every slice, 0 or more
+            hospital: hospital whose system reads, if there are several, from 1; 0 for the default
+        """
+        return self._answer(
+            scan,
+            hospital,
+            lambda system, upload: read_whole(system, upload, bool(any_picture), int(seed)),
+        )
+
+    def _answer(
+        self,
+        scan: dict[str, Any] | None,
+        hospital: float,
+        read: Callable[[MedFedPure, Upload | None], dict[str, Any]],
+    ) -> dict[str, Any]:
+        """Decode the file, delete it, and read it with a hospital's system."""
+        upload = self.uploads.decode(scan["path"]) if scan else None
+        if not self.systems:
+            raise gr.Error(self.problem, print_exception=False)
+        try:
+            numbers = [number for number in self.systems if number is not None]
+            return read(self.systems[choose_hospital(int(hospital) or None, numbers)], upload)
+        except (TypeError, ValueError) as error:
+            raise gr.Error(str(error), print_exception=False) from None
 
 
 def read_once(
@@ -150,22 +193,15 @@ def read_once(
     Raises:
         ValueError: no file, a file that cannot be read, no such slice, or a seed below 0.
     """
-    if upload is None:
-        raise ScanError("Send one file.")
-    volume = upload.volume
-    if volume is None or (upload.is_colour and not any_picture):
-        raise ScanError(upload.refusal)
+    volume = open_volume(upload, any_picture=any_picture)
     number = number or len(volume) // 2 + 1
     if not 1 <= number <= len(volume):
         raise ScanError(f"There is no slice {number}: the file has {len(volume)}.")
     settings = AttackSettings(kind="none", seed=seed)
     diagnosis = system.read(volume.slice(number - 1), settings.seed)
-    about = {
-        "kind": volume.kind,
-        "slice": number,
-        "slices": len(volume),
-        "notes": [str(note) for note in volume.notes],
-        "doubts": list(volume.doubts),
-    }
-    cells = list_cells(diagnosis) if with_map else []
-    return diagnosis.to_dict() | summarize_map(diagnosis) | {"tumour_map": cells} | about
+    answer = diagnosis.to_dict() | summarize_map(diagnosis) | {"slice": number}
+    answer |= {"tumour_map": [], "expert_maps": []}
+    if with_map and diagnosis.expert_maps is not None:
+        answer["tumour_map"] = list_cells(diagnosis.tumour_map)
+        answer["expert_maps"] = [list_cells(cells) for cells in diagnosis.expert_maps]
+    return answer | describe_file(volume)

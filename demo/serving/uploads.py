@@ -8,6 +8,7 @@ import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -41,6 +42,29 @@ class Upload:
     refusal: str = ""  # one sentence for the visitor; empty where the scan is accepted
     is_colour: bool = False  # a colour picture, read only on request
     volume: Volume | None = None  # all slices, if the file can be opened
+
+
+def open_volume(upload: Upload | None, *, any_picture: bool = False) -> Volume:
+    """Return the slices of a program's upload.
+
+    Raises:
+        ScanError: no file, a file that cannot be read, or a colour picture without `any_picture`.
+    """
+    if upload is None:
+        raise ScanError("Send one file.")
+    if upload.volume is None or (upload.is_colour and not any_picture):
+        raise ScanError(upload.refusal)
+    return upload.volume
+
+
+def describe_file(volume: Volume) -> dict[str, Any]:
+    """Return, for JSON, kind and number of slices of a file, and notes on how it was read."""
+    return {
+        "kind": volume.kind,
+        "slices": len(volume),
+        "notes": [str(note) for note in volume.notes],
+        "doubts": list(volume.doubts),
+    }
 
 
 def decode_upload(data: bytes | Sequence[bytes]) -> Upload:

@@ -50,10 +50,14 @@ def test_there_is_a_choice_with_several_hospitals_alone(served: Served, federati
 
 def test_programs_may_choose_where_there_is_a_choice(federation: Served) -> None:
     with urllib.request.urlopen(f"{federation.url}/gradio_api/info", timeout=30) as reply:
-        parameters = json.load(reply)["named_endpoints"]["/read"]["parameters"]
-    found = {p["parameter_name"]: p["parameter_default"] for p in parameters}
-    assert list(found) == ["scan", "any_picture", "seed", "slice", "hospital", "with_map"]
-    assert found["hospital"] == 0
+        endpoints = json.load(reply)["named_endpoints"]
+    common = ["scan", "any_picture", "seed"]
+    for name, inputs in {
+        "/read": [*common, "slice", "hospital", "with_map"],
+        "/read_volume": [*common, "hospital"],
+    }.items():
+        found = {p["parameter_name"]: p["parameter_default"] for p in endpoints[name]["parameters"]}
+        assert list(found) == inputs and found["hospital"] == 0
 
 
 def test_read_as_another_hospital(

@@ -108,7 +108,7 @@ def test_two_visitors_get_their_own_results(served: Served, visit: Callable[[str
 
 def test_the_api_is_one_documented_call(served: Served, scan: Tensor, tmp_path: Path) -> None:
     with urllib.request.urlopen(f"{served.url}/gradio_api/info", timeout=10) as reply:
-        assert list(json.load(reply)["named_endpoints"]) == ["/read"]
+        assert list(json.load(reply)["named_endpoints"]) == ["/read", "/read_volume"]
     with ThreadPoolExecutor(4) as pool:  # the same file four times at once
         answers = list(
             pool.map(lambda seed: call_api(served, to_png(scan), False, seed), [0, 0, 1, 1])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import re
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,9 +23,10 @@ from demo.phantom import draw_phantom
 from demo.serving.api import API_DESCRIPTION, read_once
 from demo.serving.uploads import decode_upload
 from tests.demo.browser.browsing import Served, call_api
+from tests.demo.serving.schema import check_schema, list_keys
 from tests.small_system import small_config
 
-# what the README shows, word for word
+# what docs/api.md shows, word for word
 EXAMPLE = """
 from gradio_client import Client, handle_file
 
@@ -37,18 +37,16 @@ print(reading["can_judge"], reading["tumour_probability"], reading["flagged"])
 for number in range(1, 4):  # of a DICOM series, a NIfTI volume or a zip
     reading = client.predict(handle_file("volume.nii.gz"), slice=number, api_name="/read")
     print(reading["slice"], "of", reading["slices"], reading["score"])
+
+whole = client.predict(handle_file("volume.nii.gz"), api_name="/read_volume")
+print(whole["tumour_probability"], "by slices", whole["answer_slices"], whole["answer"])
 """
-TYPES = {
-    "number": (int, float), "number or null": (int, float, type(None)), "integer": int,
-    "integer or null": (int, type(None)),
-    "boolean": bool, "string": str, "object": dict, "array": list | tuple,
-}  # fmt: skip
 NUMBERS = ("tumour_probability", "tumour_probability_undefended", "score", "attention")
 
 
 def documented() -> dict[str, str]:
     """Return the schema in the endpoint's description: key to type."""
-    return dict(re.findall(r"^- (\w+) \(([\w ]+)\): ", API_DESCRIPTION, re.MULTILINE))
+    return list_keys(API_DESCRIPTION)
 
 
 @pytest.fixture(scope="module")
@@ -76,15 +74,11 @@ def client(served: Served) -> Iterator[Any]:
 
 
 def test_the_description_is_the_output(tiny_system: MedFedPure, volume: bytes) -> None:
-    answer = read_once(tiny_system, decode_upload(volume), False, 0)
-    schema = documented()
-    assert sorted(answer) == sorted(schema)
+    answer = read_once(tiny_system, decode_upload(volume), False, 0, with_map=True)
+    check_schema(answer, documented())
     assert answer["where"] == ""  # its network makes no map
+    assert answer["tumour_map"] == answer["expert_maps"] == []
     assert answer["tumour_area"] is None and answer["tumour_regions"] is None
-    for key, kind in schema.items():
-        assert isinstance(answer[key], TYPES[kind]), key
-        assert isinstance(answer[key], bool) == (kind == "boolean"), key
-    assert json.loads(json.dumps(answer)).keys() == answer.keys()
 
 
 def test_the_tumour_map_is_sent_on_request(mapping_system: MedFedPure, volume: bytes) -> None:
@@ -92,8 +86,10 @@ def test_the_tumour_map_is_sent_on_request(mapping_system: MedFedPure, volume: b
     assert cells is not None
     short = read_once(mapping_system, decode_upload(volume), False, 0)
     full = read_once(mapping_system, decode_upload(volume), False, 0, with_map=True)
-    assert short["tumour_map"] == [] and short.keys() == full.keys()
+    assert short["tumour_map"] == short["expert_maps"] == [] and short.keys() == full.keys()
     torch.testing.assert_close(torch.tensor(full["tumour_map"]), cells, atol=6e-4, rtol=0)
+    mixed = torch.tensor(full["attention"]) @ torch.tensor(full["expert_maps"]).flatten(1)
+    torch.testing.assert_close(mixed.view(56, 56), cells, atol=6e-4, rtol=0)
     assert full["where"].startswith("Nowhere above 50 %") == (full["tumour_regions"] == 0)
     assert ("% of the head" in full["where"]) == (full["tumour_area"] > 0)
     assert len(json.dumps(full["tumour_map"])) < 30_000
@@ -138,11 +134,12 @@ def test_the_example_of_the_readme_runs(
     alone = local_system.read(draw_phantom(1, True))
     printed = [line.split() for line in lines if line.startswith("True")]
     assert float(printed[0][1]) == pytest.approx(alone.tumour_probability, abs=1e-4)
-    slices = [line.split() for line in lines if " of " in line]
+    slices = [line.split() for line in lines if line[1:5] == " of "]
     assert [line[:3] for line in slices] == [[f"{n}", "of", "3"] for n in (1, 2, 3)]
     for number, line in enumerate(slices):
         score = local_system.read(read_volume(volume).slice(number)).score
         assert float(line[3]) == pytest.approx(score, rel=1e-3)
+    assert "by slices [1, 2, 3] Answer for the volume, with defence: " in lines[-1]
     space["client"].close()
 
 
@@ -210,12 +207,13 @@ def test_a_refusal_reaches_the_caller_and_nothing_else(
 def test_the_endpoint_is_described_where_clients_look(served: Served) -> None:
     with urllib.request.urlopen(f"{served.url}/gradio_api/info", timeout=30) as reply:
         endpoints = json.load(reply)["named_endpoints"]
-    assert list(endpoints) == ["/read"]
-    parameters = endpoints["/read"]["parameters"]
-    assert {p["parameter_name"]: p["parameter_default"] for p in parameters} == {
-        "scan": None, "any_picture": False, "seed": 0, "slice": 0, "with_map": False
-    }  # fmt: skip
-    assert "not for clinical use" in endpoints["/read"]["description"]
+    common = {"scan": None, "any_picture": False, "seed": 0}
+    expected = {"/read": common | {"slice": 0, "with_map": False}, "/read_volume": common}
+    assert list(endpoints) == list(expected)
+    for name, inputs in expected.items():
+        found = endpoints[name]["parameters"]
+        assert {p["parameter_name"]: p["parameter_default"] for p in found} == inputs
+        assert "not for clinical use" in endpoints[name]["description"]
 
 
 def test_mcp_without_its_package_is_a_sentence(
@@ -232,7 +230,7 @@ def test_mcp_without_its_package_is_a_sentence(
     assert app.parse_arguments([]).mcp is False
 
 
-def test_a_language_model_finds_one_tool_and_reads_with_it(
+def test_a_language_model_finds_the_tools_and_reads_with_them(
     tmp_path: Path, local_system: MedFedPure
 ) -> None:
     pytest.importorskip("mcp", reason="the extra 'mcp' is not installed")
@@ -255,20 +253,20 @@ def test_a_language_model_finds_one_tool_and_reads_with_it(
             await session.initialize()
             found["tools"] = (await session.list_tools()).tools
             question = {"scan": f"data:image/png;base64,{png}", "seed": 3}
-            found["answer"] = await session.call_tool("read", question)
+            for name in ("read", "read_volume"):
+                found[name] = await session.call_tool(name, question)
 
     try:
         anyio.run(talk)
-        (tool,) = found["tools"]
-        assert tool.name == "read" and "not for clinical use" in tool.description
-        assert set(tool.inputSchema["properties"]) == {
-            "scan",
-            "any_picture",
-            "seed",
-            "slice",
-            "with_map",
-        }
-        answer = ast.literal_eval(found["answer"].content[0].text)
+        common = {"scan", "any_picture", "seed"}
+        assert {tool.name: set(tool.inputSchema["properties"]) for tool in found["tools"]} == {
+            "read": common | {"slice", "with_map"}, "read_volume": common
+        }  # fmt: skip
+        assert all("not for clinical use" in tool.description for tool in found["tools"])
+        answer, whole = (
+            ast.literal_eval(found[name].content[0].text) for name in ("read", "read_volume")
+        )
+        assert whole["tumour_probability"] == answer["tumour_probability"]
         alone = local_system.read(draw_phantom(1, True), 3)
         assert answer["score"] == pytest.approx(alone.score, rel=1e-3) and answer["seed"] == 3
         folder = server.folder
