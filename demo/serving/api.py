@@ -146,6 +146,8 @@ class Api:
         """
         return self.read(scan, any_picture, seed, slice, with_map=with_map)
 
+    read_alone.__name__ = "read"  # Gradio names an MCP tool after its function
+
     def read_volume(
         self, scan: dict[str, Any] | None, any_picture: bool, seed: float, hospital: float = 0
     ) -> dict[str, Any]:
