@@ -14,6 +14,7 @@ from demo.batch.table import (
     format_area,
     format_defended,
     format_output,
+    list_entries,
     summarize,
 )
 from demo.batch.worklist import Scan, Worklist
@@ -23,6 +24,7 @@ from demo.report.page import LEFT, MUTED_COLOR, TOP, WARNING_COLOR, Page, to_pdf
 
 TITLE = "MedFedPure: batch"
 ROWS = 48  # per page
+MAX_LINE = 125  # characters of small text, right of the numbers
 COLUMNS = (
     0.0,
     0.4,
@@ -49,7 +51,9 @@ def draw_pages(work: Worklist, each: bool, info: Mapping[str, Any]) -> list[Page
         each: all slices of a volume, or only its middle slice.
         info: the system's `info`.
     """
-    rows = work.list_rows(each)
+    rows: list[tuple[Scan, Reading | str | None] | str] = []
+    for scan, result, answer in list_entries(work, each):
+        rows += [(scan, result), *textwrap.wrap(answer, MAX_LINE)]
     parts = [rows[at : at + ROWS] for at in range(0, len(rows), ROWS)] or [[]]
     made = f"Model output, made {datetime.now(UTC).isoformat(timespec='seconds')}"
     made += wording.describe_hospital(info.get("hospital"))
@@ -61,8 +65,12 @@ def draw_pages(work: Worklist, each: bool, info: Mapping[str, Any]) -> list[Page
         for at, head in zip(COLUMNS, HEADS, strict=True):
             page.draw_text(LEFT + at, TOP + 0.05, head, size=7.5, weight="bold")
         page.draw_rule(TOP + 0.17)
-        for line, (scan, result) in enumerate(part):
-            _draw_row(page, TOP + 0.28 + 0.19 * line, scan, result)
+        for line, row in enumerate(part):
+            top = TOP + 0.28 + 0.19 * line
+            if isinstance(row, str):
+                page.draw_text(LEFT + COLUMNS[2], top, row, size=6.5)
+            else:
+                _draw_row(page, top, *row)
     seed = {"purifier's noise": 0}
     top = pages[-1].draw_paragraph(LEFT, TOP, describe_site(work)) if work.site else TOP
     top = pages[-1].draw_table(top, "Seed", seed)
@@ -78,7 +86,7 @@ def _draw_row(page: Page, top: float, scan: Scan, result: Reading | str | None) 
     if scan.slices > 1:
         page.draw_text(LEFT + COLUMNS[1], top, f"{scan.slice} of {scan.slices}", size=8)
     if not isinstance(result, Reading):
-        words = textwrap.shorten(result or "not read", 125, placeholder=" ...")
+        words = textwrap.shorten(result or "not read", MAX_LINE, placeholder=" ...")
         page.draw_text(
             LEFT + COLUMNS[2], top, words, size=6.5, color=WARNING_COLOR if result else MUTED_COLOR
         )

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, fields
+from typing import Any
 
 import numpy as np
 
 from core.pipeline import MedFedPure
 from core.scan import from_uint8
+from demo.analysis.volume import SliceReading
 from demo.rendering.tumour_map import summarize_map
 from demo.report.document import hash_levels
 
 
 @dataclass(frozen=True)
 class Reading:
-    """Outputs for one scan; the field names are columns of the CSV."""
+    """Outputs for one scan; the field names are columns of the CSV, but for `expert_shares`."""
 
     score_name: str
     score: float
@@ -24,6 +27,9 @@ class Reading:
     tumour_probability_undefended: float
     tumour_probability: float
     can_judge: bool
+    expert_shares: tuple[float, ...]  # of the log-odds of `tumour_probability`, a column each
+    operating_point: float  # plus the shares: the log-odds
+    overall_share: float  # part of the shares' sum that no tumour map holds
     tumour_regions: int | None  # of the tumour map; None: no map, or it cannot judge
     tumour_area: float | None  # share of the head that they cover; None with `tumour_regions`
     where: str  # in words; empty with them
@@ -32,11 +38,41 @@ class Reading:
     scan_sha256: str
 
     @property
+    def log_odds(self) -> float:
+        """Log-odds of a tumour, with defence."""
+        return sum(self.expert_shares) + self.operating_point
+
+    @property
     def differs(self) -> bool:
         """True if the classes without and with defence differ."""
         return self.can_judge and (self.tumour_probability_undefended >= 0.5) != (
             self.tumour_probability >= 0.5
         )
+
+    def to_slice(self) -> SliceReading:
+        """Return the outputs as those for a slice of a volume."""
+        return SliceReading(
+            self.score, self.flagged, self.can_judge, self.log_odds, self.tumour_area
+        )
+
+    def to_columns(self) -> dict[str, Any]:
+        """Return the values of the CSV by column."""
+        values = asdict(self)
+        shares = enumerate(values.pop("expert_shares"), 1)
+        return values | {_name_share(k): share for k, share in shares}
+
+
+def list_columns(experts: int) -> Iterator[str]:
+    """Yield the columns of the CSV that a reading fills, of a mixture of so many experts."""
+    for field in fields(Reading):
+        if field.name == "expert_shares":
+            yield from map(_name_share, range(1, experts + 1))
+        else:
+            yield field.name
+
+
+def _name_share(expert: int) -> str:
+    return f"expert_{expert}_share"
 
 
 def read_levels(system: MedFedPure, levels: np.ndarray, seed: int) -> Reading | str:
@@ -49,6 +85,7 @@ def read_levels(system: MedFedPure, levels: np.ndarray, seed: int) -> Reading | 
     return Reading(
         d.score_name, d.score, d.tau, d.flagged, d.t_star,
         d.tumour_probability_undefended, d.tumour_probability, d.can_judge,
+        tuple(d.expert_shares.tolist()), d.operating_point, d.overall_share,
         found["tumour_regions"], found["tumour_area"], found["where"],
         d.timings_ms["total"], d.seed, hash_levels(levels),
     )  # fmt: skip

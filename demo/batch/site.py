@@ -41,6 +41,7 @@ class Shifts:
             return reading
         return replace(
             reading,
+            operating_point=reading.operating_point + self.defended,
             tumour_probability=_shift(reading.tumour_probability, self.defended),
             tumour_probability_undefended=_shift(
                 reading.tumour_probability_undefended, self.undefended

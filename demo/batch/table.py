@@ -9,6 +9,7 @@ from demo.batch.worklist import Scan, Worklist
 from demo.rendering import wording
 from demo.rendering.html import render_placeholder
 from demo.rendering.tumour_map import OUTSIDE
+from demo.rendering.volume_answer import describe_answer
 
 EMPTY_MESSAGE = "Drop several files here: each becomes a row, numbered in the order of arrival."
 HEADS = (
@@ -21,15 +22,29 @@ def render(work: Worklist, each: bool) -> str:
     """Render progress and table."""
     if not work.scans:
         return render_placeholder(EMPTY_MESSAGE)
-    rows = work.list_rows(each)
+    rows = list_entries(work, each)
     heads = "".join(f'<th scope="col">{escape(head)}</th>' for head in HEADS)
-    reading = next((s for s, result in rows if result is None), None) if work.running else None
-    body = "".join(_render_row(work, scan, result, scan is reading) for scan, result in rows)
+    reading = next((s for s, result, _ in rows if result is None), None) if work.running else None
+    body = "".join(
+        _render_row(work, scan, result, scan is reading) + _render_answer(scan, answer)
+        for scan, result, answer in rows
+    )
     return (
         f'{_render_progress(work, each)}<div class="mf-scroll" role="region" tabindex="0" '
         f'aria-label="Table of the batch"><table class="mf-batch"><thead><tr>{heads}</tr></thead>'
         f"<tbody>{body}</tbody></table></div>"
     )
+
+
+def list_entries(work: Worklist, each: bool) -> list[tuple[Scan, Reading | str | None, str]]:
+    """Return the rows; a file's last one with the answer for its volume, if all slices are read."""
+    rows = work.list_rows(each)
+    last = {scan.file: scan for scan, _ in rows}
+    answers = {file: describe_answer(of) for file, of in work.list_volumes().items()}
+    return [
+        (scan, result, answers.get(scan.file, "") if scan is last[scan.file] else "")
+        for scan, result in rows
+    ]
 
 
 def summarize(work: Worklist, each: bool) -> str:
@@ -97,6 +112,14 @@ def _render_row(work: Worklist, scan: Scan, result: Reading | str | None, is_nex
         f"<td>{format_area(result)}<small>{escape(result.where)}</small></td>"
         f"<td>{result.ms:.0f} ms</td></tr>"
     )
+
+
+def _render_answer(scan: Scan, answer: str) -> str:
+    """Render the answer for a volume as a row of its own; empty without one."""
+    if not answer:
+        return ""
+    head = f'<th scope="row">{scan.file}</th><td>all {scan.slices}</td>'
+    return f'<tr class="mf-volume">{head}<td colspan="7">{escape(answer)}</td></tr>'
 
 
 def format_area(result: Reading) -> str:

@@ -6,7 +6,7 @@ import csv
 import io
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -14,7 +14,8 @@ from core.pipeline import MedFedPure
 from core.scan import ScanError, to_uint8
 from core.site.doubts import ASSUMED, ask_prevalence
 from core.site.operating_point import SiteError
-from demo.batch.reading import Reading, read_levels
+from demo.analysis.volume import SliceReading, answer_volume
+from demo.batch.reading import Reading, list_columns, read_levels
 from demo.batch.site import Shifts, Site, find_shifts, measure_site, set_threshold
 from demo.rendering.wording import RESEARCH
 from demo.serving.uploads import Upload
@@ -34,12 +35,6 @@ class Scan:
     levels: np.ndarray | None = None  # (1, 224, 224) uint8
     refusal: str = ""
     doubts: tuple[str, ...] = ()  # about the file, one sentence each
-
-
-COLUMNS = (
-    "file", "slice", "slices", "status", *(f.name for f in fields(Reading)), "site_shift",
-    "refusal", "doubts", "notice",
-)  # fmt: skip
 
 
 @dataclass
@@ -88,6 +83,25 @@ class Worklist:
             moved = shifts.move(found) if isinstance(found, Reading) else found
             rows.append((scan, scan.refusal or moved))
         return rows
+
+    def list_volumes(self) -> dict[int, dict[int, SliceReading | None]]:
+        """Return the readings of each file of several slices that are all read.
+
+        By file and slice, the slices from 0; None where blank. They are at the operating point of
+        the site that the batch is adapted to.
+        """
+        files: dict[int, list[tuple[Scan, Reading | str | None]]] = {}
+        for scan, result in self.list_rows(each=True):
+            files.setdefault(scan.file, []).append((scan, result))
+        return {
+            file: {
+                scan.slice - 1: result.to_slice() if isinstance(result, Reading) else None
+                for scan, result in rows
+            }
+            for file, rows in files.items()
+            if 1 < rows[0][0].slices == len(rows)
+            and all(isinstance(result, Reading) or scan.refusal for scan, result in rows)
+        }
 
     def list_waiting(self, each: bool) -> list[Scan]:
         """Return the scans that are still to be read."""
@@ -168,13 +182,19 @@ class Worklist:
     def to_csv(self, each: bool) -> bytes:
         """Return one line per row, without file names; rows not read are marked."""
         text = io.StringIO(newline="")
-        writer = csv.DictWriter(text, COLUMNS, restval="")
+        experts = max((len(r.expert_shares) for r in self._list_readings()), default=0)
+        columns = (
+            "file", "slice", "slices", "status", *list_columns(experts), "site_shift",
+            "volume_tumour_probability", "volume_slices", "refusal", "doubts", "notice",
+        )  # fmt: skip
+        writer = csv.DictWriter(text, columns, restval="")
         writer.writeheader()
         writer.writerows(self._build_lines(each))
         return text.getvalue().encode()
 
     def _build_lines(self, each: bool) -> Iterator[dict[str, object]]:
         shift = "" if self.site is None else self.find_shifts().defended
+        answers = {file: answer_volume(of) for file, of in self.list_volumes().items()}
         for scan, result in self.list_rows(each):
             line: dict[str, object] = {
                 "file": scan.file,
@@ -182,9 +202,12 @@ class Worklist:
                 "slices": scan.slices or "",
             }
             if isinstance(result, Reading):
-                line |= {"status": "read", **asdict(result), "site_shift": shift}
+                line |= {"status": "read", **result.to_columns(), "site_shift": shift}
             else:
                 line |= {"status": "refused" if result else "not read", "refusal": result or ""}
+            if answer := answers.get(scan.file):
+                line["volume_tumour_probability"] = answer.tumour_probability
+                line["volume_slices"] = " ".join(str(n + 1) for n in answer.slices)
             yield {**line, "doubts": " ".join(scan.doubts), "notice": RESEARCH}
 
 

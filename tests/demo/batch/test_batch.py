@@ -3,11 +3,13 @@ from __future__ import annotations
 import csv
 import io
 import re
+import textwrap
 from pathlib import Path
 
 import nibabel
 import numpy as np
 import pytest
+import torch
 from dicom_maker import build_data_set, encode_native
 from matplotlib.text import Text
 
@@ -16,12 +18,14 @@ from core.diagnosis import Diagnosis
 from core.pipeline import MedFedPure
 from core.scan import from_uint8, to_png
 from demo.analysis.regions import find_regions
+from demo.analysis.volume import answer_volume, read_slices
 from demo.batch import pdf, table, worklist
 from demo.batch.reading import Reading
-from demo.batch.worklist import COLUMNS, Worklist
+from demo.batch.worklist import Worklist
 from demo.phantom import draw_phantom
 from demo.rendering import wording
 from demo.rendering.tumour_map import describe_where
+from demo.rendering.volume_answer import describe_answer
 from demo.serving.uploads import decode_upload
 
 
@@ -174,7 +178,14 @@ def test_the_csv_holds_all_but_names(tiny_system: MedFedPure, work: Worklist) ->
     assert work.start(True) and work.step(tiny_system, True)
     data = work.to_csv(each=True).decode()
     rows = list(csv.DictReader(io.StringIO(data)))
-    assert tuple(rows[0]) == COLUMNS and "Jane" not in data
+    assert list(rows[0]) == [
+        "file", "slice", "slices", "status", "score_name", "score", "tau", "flagged", "t_star",
+        "tumour_probability_undefended", "tumour_probability", "can_judge", "expert_1_share",
+        "expert_2_share", "operating_point", "overall_share", "tumour_regions",
+        "tumour_area", "where", "ms", "seed", "scan_sha256", "site_shift",
+        "volume_tumour_probability", "volume_slices", "refusal", "doubts", "notice",
+    ]  # fmt: skip
+    assert "Jane" not in data
     assert [row["status"] for row in rows] == [
         "read", "refused", "not read", "refused", "not read", "not read", "not read"
     ]  # fmt: skip
@@ -260,10 +271,81 @@ def test_the_tumour_map_has_its_columns(
     )
 
 
+def read_csv(work: Worklist, each: bool) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(work.to_csv(each).decode())))
+
+
+def test_the_shares_of_the_csv_add_up_to_the_log_odds(mapping_system: MedFedPure) -> None:
+    work = fill_worklist(*[to_png(draw_phantom(n, n == 1)) for n in range(2)])
+    run(mapping_system, work)
+    for n, line in enumerate(read_csv(work, False)):
+        d = mapping_system.read(draw_phantom(n, n == 1))
+        shares = [float(line[f"expert_{k}_share"]) for k in (1, 2, 3)]
+        assert shares == pytest.approx(d.expert_shares.tolist(), abs=1e-6)
+        assert float(line["overall_share"]) == pytest.approx(d.overall_share, abs=1e-6)
+        odds = torch.tensor(float(line["tumour_probability"])).logit()
+        assert sum(shares) + float(line["operating_point"]) == pytest.approx(float(odds), abs=1e-4)
+
+
+def test_a_volume_has_an_answer_once_all_its_slices_are_read(mapping_system: MedFedPure) -> None:
+    work = fill_worklist(to_png(draw_phantom(1, True)), volume(5))
+    *before, done = run(mapping_system, work, each=True)
+    assert all("mf-volume" not in html for html in before)
+    readings = {n: r for part in read_slices(mapping_system, decode_upload(volume(5)).volume)
+                for n, r in part.items()}  # fmt: skip
+    answer = answer_volume(readings)
+    assert answer is not None and len(answer.slices) == 3
+    picture, *lines = read_csv(work, True)
+    assert picture["volume_tumour_probability"] == picture["volume_slices"] == ""
+    assert len(lines) == 5 and lines[0]["status"] == "refused"  # blank
+    for line in lines:
+        probability = float(line["volume_tumour_probability"])
+        assert probability == pytest.approx(answer.tumour_probability, abs=1e-5)
+        assert line["volume_slices"] == " ".join(str(n + 1) for n in answer.slices)
+    (row,) = re.findall(r'<tr class="mf-volume">(.*?)</tr>', done)
+    assert "<td>all 5</td>" in row and describe_answer(readings) in row
+    assert done.endswith(f"{row}</tr></tbody></table></div>")
+    middle = table.render(work, False)  # the answer stays where the middle slice alone is shown
+    assert row in middle and [line["slice"] for line in read_csv(work, False)] == ["1", "3"]
+    assert read_csv(work, False)[1]["volume_slices"] == lines[0]["volume_slices"]
+
+
+def test_a_volume_of_which_a_slice_is_missing_has_no_answer(
+    mapping_system: MedFedPure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work = fill_worklist(volume(4))
+    run(mapping_system, work)  # the middle slice
+    assert work.list_volumes() == {}
+    run(mapping_system, work, each=True)
+    assert list(work.list_volumes()) == [1]
+    work.readings[1, 2] = "The reading failed: out of memory"
+    assert work.list_volumes() == {} and "mf-volume" not in table.render(work, True)
+    assert {line["volume_slices"] for line in read_csv(work, True)} == {""}
+    monkeypatch.setattr(worklist, "MAX_SCANS", 2)
+    work = fill_worklist(volume(4))  # no room but for its middle slice
+    run(mapping_system, work, each=True)
+    assert len(work.readings) == 1 and work.list_volumes() == {}
+
+
+def test_the_pdf_has_the_answer_below_the_slices(mapping_system: MedFedPure) -> None:
+    work = fill_worklist(volume(4), to_png(draw_phantom(1, True)))
+    run(mapping_system, work, each=True)
+    page = pdf.draw_pages(work, True, {})[0]
+    texts = [t for t in page.figure.findobj(Text) if t.get_text()]
+    (sentence,) = [answer for _, _, answer in table.list_entries(work, True) if answer]
+    lines = textwrap.wrap(sentence, pdf.MAX_LINE)
+    tops = {t.get_text(): t.get_position()[1] for t in texts}
+    (slice_4,) = [tops[text] for text in tops if text == "4 of 4"]
+    (file_2,) = [tops[text] for text in tops if text == "2"]
+    assert len(lines) > 1 and slice_4 < tops[lines[0]] < tops[lines[-1]] < file_2
+
+
 @pytest.mark.parametrize(
     ("count", "area", "words"),
     [(0, 0.0, "none"), (2, 0.0, "outside the head"), (1, 0.004, "< 1 %"), (1, 0.3, "30 %")],
 )
 def test_none_is_said_where_the_map_marks_no_region(count: int, area: float, words: str) -> None:
-    reading = Reading("fused", 0.0, 1.0, False, 20, 0.9, 0.9, True, count, area, "", 1.0, 0, "")
+    reading = Reading(
+        "fused", 0.0, 1.0, False, 20, 0.9, 0.9, True, (), 2.2, 0.0, count, area, "", 1.0, 0, ""
+    )
     assert table.format_area(reading) == words

@@ -5,23 +5,26 @@ from __future__ import annotations
 import copy
 import csv
 import io
+import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from matplotlib.text import Text
 
 from core.detector import Detector, find_threshold
 from core.pipeline import MedFedPure
-from core.scan import from_uint8, to_png
+from core.scan import Volume, from_uint8, to_png
 from core.site.doubts import MIN_SCANS
 from core.site.operating_point import SiteError, find_shift, shift_log_odds
+from demo.analysis.volume import answer_volume, read_slices
 from demo.batch import pdf, site, table
 from demo.batch.reading import Reading
 from demo.batch.tab import BUSY_MESSAGE, adapt_batch
 from demo.batch.worklist import Worklist
 from demo.phantom import draw_phantom
-from demo.serving.uploads import decode_upload
+from demo.serving.uploads import Upload, decode_upload
 
 COUNT = 12  # scans that are really read; the limit is lowered to that
 
@@ -56,7 +59,12 @@ def read_once(wide: MedFedPure) -> Worklist:
 
 @pytest.fixture
 def work(read_once: Worklist) -> Worklist:
-    return replace(read_once, readings=dict(read_once.readings), scans=list(read_once.scans))
+    return replace(
+        read_once,
+        readings=dict(read_once.readings),
+        scans=list(read_once.scans),
+        names=list(read_once.names),
+    )
 
 
 def finish(work: Worklist, system: MedFedPure) -> Worklist:
@@ -95,7 +103,7 @@ def test_the_numbers_are_those_of_an_adapted_system(wide: MedFedPure, work: Work
     for (scan, _), reading in zip(work.list_rows(False), found, strict=True):
         assert scan.levels is not None
         alone = adapted.read(from_uint8(scan.levels), 0)
-        for name in ("tau", "flagged", "t_star"):
+        for name in ("tau", "flagged", "t_star", "operating_point"):
             assert getattr(reading, name) == pytest.approx(getattr(alone, name), rel=1e-5)
         for name in ("tumour_probability", "tumour_probability_undefended"):
             assert getattr(reading, name) == pytest.approx(getattr(alone, name), abs=1e-3)
@@ -167,8 +175,41 @@ def test_files_carry_the_adaptation_and_clearing_ends_it(wide: MedFedPure, work:
     assert work.site is None
 
 
-def read_csv(work: Worklist) -> list[dict[str, str]]:
-    return list(csv.DictReader(io.StringIO(work.to_csv(each=False).decode())))
+def read_csv(work: Worklist, each: bool = False) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(work.to_csv(each).decode())))
+
+
+@pytest.mark.usefixtures("few")
+def test_a_volume_is_answered_at_the_site_s_operating_point(
+    wide: MedFedPure, work: Worklist
+) -> None:
+    heads = np.stack([draw_phantom(n, n % 2 == 0)[0].numpy() * 255 for n in range(3)])
+    volume = Volume(heads, (0.0, 255.0), "DICOM")
+    work.add("Jane Doe.nii", Upload(None, volume=volume))
+    work.start(True)
+    while work.step(wide, True):
+        pass
+    before = answer_volume(work.list_volumes()[COUNT + 1])
+    work.adapt(wide, 0.5)
+    assert work.list_volumes() == {}  # no longer purified as deeply: to be read again
+    work.start(True)
+    while work.step(wide, True):
+        pass
+    shift = work.find_shifts().defended
+    lines = [line for line in read_csv(work, each=True) if line["slices"] == "3"]
+    adapted = copy.deepcopy(wide).with_tau(float(lines[0]["tau"]))
+    shift_log_odds(adapted.classifier, shift)
+    (part,) = read_slices(adapted, volume)
+    expected = answer_volume(part)
+    assert before is not None and expected is not None
+    assert before.tumour_probability > expected.tumour_probability + 0.01
+    for line in lines:
+        found = float(line["volume_tumour_probability"])
+        assert found == pytest.approx(expected.tumour_probability, abs=1e-3)
+        odds = sum(float(line[f"expert_{k}_share"]) for k in (1, 2))
+        odds += float(line["operating_point"])  # the shift is in it
+        found = float(line["tumour_probability"])
+        assert found == pytest.approx(1 / (1 + math.exp(-odds)), abs=1e-4)
 
 
 @pytest.mark.usefixtures("few")
@@ -204,7 +245,9 @@ def test_the_tab_adapts_and_undoes(wide: MedFedPure, work: Worklist) -> None:
 
 
 def test_no_point_is_moved_while_too_few_are_read_again() -> None:
-    reading = Reading("fused", 0.0, 1.0, False, 20, 0.9, 0.9, True, None, None, "", 1.0, 0, "")
+    reading = Reading(
+        "fused", 0.0, 1.0, False, 20, 0.9, 0.9, True, (), 2.2, 0.0, None, None, "", 1.0, 0, ""
+    )
     assert site.find_shifts([reading] * (MIN_SCANS - 1), 0.5) == site.Shifts()
     odds = torch.full((MIN_SCANS,), 0.9, dtype=torch.float64).logit()
     assert site.find_shifts([reading] * MIN_SCANS, 0.5).defended == find_shift(odds, 0.5)
