@@ -40,6 +40,7 @@ class Analysis:
     info: dict[str, Any] = field(default_factory=dict)  # of the system, with its options
     sides: tuple[int, ...] = ()  # of each expert's input, in pixels
     doubts: tuple[str, ...] = ()  # about the file, one sentence each
+    volume_answer: str = ""  # of all slices of the file, none attacked; empty unless all are read
     clean_scores: CleanScores | None = None
     # by the reading's name
     elsewhere: Mapping[str, tuple[HospitalReading, ...]] = field(default_factory=dict)

@@ -51,6 +51,7 @@ def analyse(
     settings: AttackSettings,
     doubts: tuple[str, ...] = (),
     done: str = "",
+    volume_answer: str = "",
 ) -> Iterator[AnalysisView]:
     """Read the clean scan, attack it, read the attacked one; then explain both readings.
 
@@ -61,13 +62,15 @@ def analyse(
         settings: the attack.
         doubts: about the file, one sentence each.
         done: line under the stages at the end, if not the usual one.
+        volume_answer: sentence for all slices of the file, if the same system has read them.
 
     Yields:
         The analysis so far, after each change; the pictures and results where they are new.
     """
     stages, shown = Stages(), (0, False)
     maps: viewer.View = {}  # of each reading, described once
-    steps = _iterate_steps(system, scan, settings, stages, doubts)
+    current = Analysis(scan, settings, doubts=doubts, volume_answer=volume_answer)
+    steps = _iterate_steps(system, current, stages)
     try:
         for stages, analysis in steps:
             parts = len(analysis.readings), analysis.clean_scores is not None
@@ -99,17 +102,11 @@ def _build_analysis_view(stages: Stages, view: viewer.View, analysis: Analysis) 
     )
 
 
-def _iterate_steps(
-    system: MedFedPure,
-    scan: Tensor,
-    settings: AttackSettings,
-    stages: Stages,
-    doubts: tuple[str, ...],
-) -> Iterator[Progress]:
+def _iterate_steps(system: MedFedPure, current: Analysis, stages: Stages) -> Iterator[Progress]:
     detector, purifier = system.config.detector, system.config.purifier
     info = {**system.info, "score": detector.score, "policy": purifier.policy}
-    sides = system.config.moe.sides
-    current = Analysis(scan, settings, info=info, sides=sides, doubts=doubts)
+    settings = current.settings
+    current = replace(current, info=info, sides=system.config.moe.sides)
     stages = stages.set("", "done", "load", load="224 x 224 px")
     reads = _read_scan(system, current.scan, settings.seed, stages, "clean")
     for stages, clean in reads:

@@ -28,6 +28,7 @@ class Series:
     tau: float = 0.0  # of the system that scored
     summary: str = ""  # of the readings
     answer: str = ""  # for the volume, once all slices are read
+    read_with: tuple[int | None, str, str] | None = None  # hospital, score and policy of readings
     key: str = field(default_factory=lambda: secrets.token_urlsafe(12))
 
     def __post_init__(self) -> None:

@@ -228,7 +228,7 @@ class ExploreTab:
         series = self.series_cache.get(token)
         shown = selection.view_selection(series, insists=insists)
         system = self.systems.get(hospital)
-        if system is None or shown.scan is None:
+        if system is None or series is None or shown.scan is None:
             sentence = self.problem or (
                 selection.EXPIRED_MESSAGE if token and series is None else selection.START_HINT
             )
@@ -241,8 +241,11 @@ class ExploreTab:
         else:
             yield self._show_nothing(shown.view, "The scan is being read.")
             system = system.with_options(score, policy)
+            answer = series.answer if series.read_with == (hospital, score, policy) else ""
             sent_at = 0.0
-            for step in analyse.analyse(system, shown.scan, shown.view, settings, shown.doubts):
+            for step in analyse.analyse(
+                system, shown.scan, shown.view, settings, shown.doubts, volume_answer=answer
+            ):
                 if generation.reading != started:
                     yield DROPPED_STEP
                     return
@@ -270,6 +273,7 @@ class ExploreTab:
         if system is None or series is None:
             yield {}
             return
+        series.read_with = hospital, score, policy
         for _ in slices.read_slices(system.with_options(score, policy), series):
             if generation.series != started:
                 yield gr.skip()

@@ -73,6 +73,7 @@ def describe_analysis(a: Analysis) -> dict[str, Any]:
         "attacked": _describe_reading(a.attacked) if a.attacked else None,
         "system": a.info,
         "doubts": list(a.doubts),
+        "volume_answer": a.volume_answer or None,
     } | ({"at_each_hospital": elsewhere} if elsewhere else {})
 
 

@@ -25,6 +25,7 @@ from demo.report.page import LEFT, MUTED_COLOR, RIGHT, SIDE, TOP, Page, can_fit,
 
 TITLE = "MedFedPure: one scan"
 NO_ADVICE = "not a diagnosis and no advice"
+WHOLE = "All slices of the file, not attacked."
 MAX_MAP_LINE = 48  # of small text, in the column of the outputs with defence
 MAX_LINE = 105  # characters
 MAX_SMALL_LINE = 110  # of small text, right of the names
@@ -193,7 +194,8 @@ def _draw_outputs(page: Page, top: float, a: Analysis) -> float:
 
 
 def _draw_verdicts(page: Page, top: float, a: Analysis) -> float:
-    for tone, words in collect_verdicts(a):
+    whole = [("note", f"{WHOLE} {a.volume_answer}")] if a.volume_answer else []
+    for tone, words in [*collect_verdicts(a), *whole]:
         mark = {"good": "+", "bad": "!", "note": "-"}[tone]
         for line in textwrap.wrap(f"{mark}  {words}", MAX_LINE, subsequent_indent="   "):
             top += 0.22

@@ -4,21 +4,23 @@ import functools
 import re
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from core.diagnosis import Diagnosis
 from core.pipeline import MedFedPure
-from core.scan import to_uint8
+from core.scan import Volume, to_uint8
 from demo.analysis.attack import AttackSettings
 from demo.analysis.staged_reading import stream_reading
 from demo.explore import analyse
 from demo.explore.analyse import AnalysisView
 from demo.explore.cancellation import RequestGeneration
 from demo.explore.progress_strip import Stages
-from demo.explore.series import build_series
+from demo.explore.series import Series, build_series
 from demo.explore.tab import DROPPED_STEP, ExploreTab
+from demo.phantom import draw_phantom
 from demo.rendering import wording
 from demo.rendering.tumour_map import build_map_layers
 
@@ -85,6 +87,35 @@ def test_what_came_too_late_changes_nothing_on_the_page(system: MedFedPure, scan
     assert "mf-running" in next(running)[0]
     generation.end()
     assert list(running) == [DROPPED_STEP] and not generation.is_finished
+
+
+def test_the_answer_for_the_volume_goes_with_the_analysis_of_a_slice(
+    tiny_system: MedFedPure, scan: Tensor
+) -> None:
+    """If the same system has read all slices, by the same score and policy."""
+    data = np.stack([to_uint8(scan)[0], to_uint8(draw_phantom(2, False))[0]]).astype(np.float32)
+    series = Series(Volume(data, (0.0, 255.0), "DICOM"))
+    explore = object.__new__(ExploreTab)
+    explore.systems = {None: tiny_system}
+    explore.series_cache = {"a key": series}  # type: ignore[assignment]
+    explore.problem, explore.idle = "", Stages()
+
+    def find_answer(policy: str) -> str:
+        values = ("none", "linf", 0.015, 0.003, 5, "plain", "unknown", 0)
+        steps = explore._analyse(
+            RequestGeneration(), "a key", False, None, "fused", policy, *values
+        )
+        *_, (*_, analysis) = steps
+        assert analysis.clean is not None
+        return str(analysis.volume_answer)
+
+    assert find_answer("floor") == ""
+    reading = explore._score(RequestGeneration(), "a key", None, "fused", "floor")
+    next(reading)
+    assert find_answer("floor") == ""  # not all slices are read
+    list(reading)
+    assert find_answer("floor") == series.answer != ""
+    assert find_answer("paper") == ""
 
 
 def test_without_an_attack_the_clean_scan_is_read_alone(system: MedFedPure, scan: Tensor) -> None:

@@ -26,11 +26,13 @@ from core.weights import load
 from demo import repeat
 from demo.analysis.analysis import Analysis
 from demo.analysis.attack import AttackSettings
+from demo.analysis.volume import SliceReading
 from demo.explore import analyse
 from demo.rendering import images, wording
 from demo.rendering.flag_reasons import MEASUREMENTS, describe_reason
 from demo.rendering.shares import describe_shares
 from demo.rendering.tumour_map import describe_where
+from demo.rendering.volume_answer import describe_answer
 from demo.report import document, pdf
 from demo.report.buttons import NO_ANALYSIS_MESSAGE, _make_pdf, _make_png
 from demo.report.download import GeneratedFile
@@ -102,6 +104,19 @@ def test_doubts_about_the_file_are_reported(done: Analysis) -> None:
     lines = words(pdf.draw_pages(doubtful)[0])
     (start,) = (n for n, line in enumerate(lines) if line.startswith("-  The file says it is CT"))
     assert len(lines[start]) <= pdf.MAX_LINE and "trained on MR only." in lines[start + 1]
+
+
+def test_the_answer_for_the_volume_is_reported(done: Analysis) -> None:
+    assert json.loads(document.to_json(done))["volume_answer"] is None
+    assert not any(line.startswith(f"-  {pdf.WHOLE}") for line in words(pdf.draw_pages(done)[0]))
+    readings = {n: SliceReading(0.0, False, True, n - 3.0, None) for n in range(6)}
+    answer = describe_answer(readings)
+    whole = replace(done, volume_answer=answer)
+    assert json.loads(document.to_json(whole))["volume_answer"] == answer
+    lines = words(pdf.draw_pages(whole)[0])
+    (start,) = (n for n, line in enumerate(lines) if line.startswith(f"-  {pdf.WHOLE}"))
+    said = " ".join(line.strip() for line in lines[start:])
+    assert said.startswith(f"-  {pdf.WHOLE} {answer}") and "(by slices 4, 5 and 6)" in answer
 
 
 @pytest.mark.parametrize("options", [{"score": "paper", "policy": "paper"}])
