@@ -190,7 +190,7 @@ def test_a_volume_is_answered_at_the_site_s_operating_point(
     while work.step(wide, True):
         pass
     before = answer_volume(work.list_volumes()[COUNT + 1])
-    work.adapt(wide, 0.5)
+    adapt(work, wide)
     assert work.list_volumes() == {}  # no longer purified as deeply: to be read again
     work.start(True)
     while work.step(wide, True):
