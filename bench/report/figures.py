@@ -117,6 +117,8 @@ def read_accuracy_by_eps(results: Results) -> Data:
         n = curve[0]["n"] if curve else 0
         points = [_read_clean(rows[f"clean: {system}"], n)] if curve else []
         data[system] = points + [[r["eps"], r["accuracy"], *r["interval"], r["n"]] for r in curve]
+    if not all(data.values()):
+        raise KeyError("curve")  # not measured yet
     return data
 
 

@@ -40,6 +40,8 @@ def test_adaptive_attacks_are_shown_too(tmp_path: Path) -> None:
         "worst": {**block, "accuracy": 0.25, "k": 1},
         "unnoticed": {"attacked": {"misread": 3, "unnoticed": 2}},
         "detection": {"A9 (1)": {"auroc": 0.75}, "A9 (2)": {"auroc": 0.5}},
+        "rows": ["clean", "A0", "A9"],
+        "to_come": ["A1", "A9b"],
     }
     content = {"standings": {"defence": defence}}
     (tmp_path / "ladder-patients.json").write_text(json.dumps(content))
@@ -48,6 +50,7 @@ def test_adaptive_attacks_are_shown_too(tmp_path: Path) -> None:
     assert set(cells(html)[:4]) == {DASH}  # of the others nothing is known
     assert "Of 3 scans" in html and "2 raise no alarm" in html
     assert "0.500 without gradient signs, 0.750 with gradient signs" in html
+    assert "misread: PGD-7, detector-aware. Not run yet, and able to lower it: PGD with re" in html
     assert "the full pipeline on 1 of 4. Of 3 scans" in results.render_main_limits(tmp_path)
 
 
