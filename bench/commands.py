@@ -24,11 +24,13 @@ from bench.labels import run as labels
 from bench.markdown import Renderer
 from bench.report.headline import render_headline
 from bench.robustness import run as robustness
+from bench.stability import run as stability
 from bench.unseen import coverage, mixtures
 from bench.unseen import run as unseen
 
 MEASUREMENTS: dict[str, ModuleType] = {
     "robustness": robustness,
+    "stability": stability,
     "detection": detector,
     "purifier": purifier,
     "mae": autoencoder,

@@ -21,12 +21,17 @@ from core.detector import SCORES
 from core.pipeline import BATCH_SIZE, MedFedPure
 from core.purifier import POLICIES
 from core.scan import ScanError, Volume, read_volume
+from core.stability import StabilityConfig
 from core.weights import load
 
 FIELDS = (
     "can_judge",
     "tumour_probability",
     "tumour_probability_undefended",
+    "stable",
+    "stable_radius",
+    "stability_radius",
+    "flip_distance",
     "flagged",
     "score",
     "tau",
@@ -48,7 +53,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ValueError as error:
         parser.error(str(error))
     try:
-        system = load(args.weights, hospital=args.hospital, score=args.score, policy=args.policy)
+        system = load(
+            args.weights, hospital=args.hospital, score=args.score, policy=args.policy, d=args.d
+        )
     except WeightsError as error:
         print(error, file=sys.stderr)
         return 2
@@ -167,11 +174,22 @@ def _format_line(line: dict[str, Any]) -> str:
     doubts = "".join(f"; doubtful: {doubt}" for doubt in line["doubts"])
     notes = "".join(f"; {note}" for note in line.get("notes", ()) if note not in line["doubts"])
     return (
-        f"{name}: {output}, "
+        f"{name}: {output}, {describe_stability(line)}"
         f"{'flagged' if line['flagged'] else 'not flagged'} "
         f"(score {line['score']:.4g}, tau {line['tau']:.4g}), t_star {line['t_star']}, "
         f"{line['timings_ms']['total']:.0f} ms{doubts}{notes}"
     )
+
+
+def describe_stability(line: dict[str, Any]) -> str:
+    """Describe the stability of an answer, with a comma after it; empty where it cannot judge."""
+    if not line["can_judge"]:
+        return ""
+    if line["stable"] is None:
+        return "stability not tried (too slow), "
+    if line["stable"]:
+        return f"stable up to {line['stable_radius']:g}, "
+    return f"would flip within {line['stability_radius']:g}, "
 
 
 def _print(text: str) -> None:
@@ -188,6 +206,13 @@ def _parse_seed(text: str) -> int:
     if not 0 <= int(text) < 2**31:
         raise argparse.ArgumentTypeError(f"must be from 0 to {2**31 - 1}, got {text}")
     return int(text)
+
+
+def _parse_radius(text: str) -> float:
+    try:
+        return StabilityConfig(d=float(text)).d
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _build_parser() -> argparse.ArgumentParser:
@@ -228,6 +253,13 @@ def _build_parser() -> argparse.ArgumentParser:
         choices=POLICIES,
         help="paper: purify flagged scans only; floor: purify all scans a little and flagged ones "
         "more (default: as in the weights)",
+    )
+    parser.add_argument(
+        "--d",
+        type=_parse_radius,
+        metavar="D",
+        help="an answer that a change of at most D in each pixel flips is not stable; pixels in "
+        "[0, 1] (default: .0075)",
     )
     parser.add_argument(
         "--seed", type=_parse_seed, default=0, help="seed of purifier and attack (default: 0)"

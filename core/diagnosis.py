@@ -37,6 +37,11 @@ class Diagnosis:
     tumour_probability: float  # of the full pipeline
     tumour_probability_undefended: float  # plain classifier on the scan itself
     tumour_probability_unpurified: float  # trained mixture on the scan itself
+    stability_radius: float  # within which an answer that flips counts as not stable
+    stable: bool | None  # no flip was found within it; None: not tried, or it cannot judge
+    stable_radius: float | None  # largest radius tried without a flip, in [0, 1] pixels; 0: none
+    flip_distance: float | None  # of the nearest flip that was found; None: none, or not tried
+    flipped: Tensor | None  # (1, H, W) that flip
     timings_ms: dict[str, float]
     seed: int
 
@@ -52,7 +57,8 @@ class Diagnosis:
 
     def to_dict(self) -> dict[str, Any]:
         """Return all numbers without the pictures, ready for JSON."""
-        pictures = {"scan", "error_map", "evidence", "purified", "expert_maps", "tumour_map"}
+        pictures = {"scan", "error_map", "evidence", "purified", "expert_maps", "tumour_map",
+                    "flipped"}  # fmt: skip
         numbers = {k: getattr(self, k) for k in self.__dataclass_fields__ if k not in pictures}
         plain = {k: v.tolist() if isinstance(v, Tensor) else v for k, v in numbers.items()}
         return {"can_judge": self.can_judge, **plain}

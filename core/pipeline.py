@@ -21,6 +21,7 @@ from core.mae import MAEConfig, MaskedAutoencoder
 from core.moe import MixtureOfExperts, MoEConfig
 from core.novelty import Novelty
 from core.purifier import Purifier, PurifierConfig
+from core.stability import FORGIVEN, Flips, StabilityConfig, TooSlowError, find_flips
 from core.steganalysis import ResidualConfig, ResidualNet
 from core.unet import UNet, UNetConfig
 
@@ -39,6 +40,7 @@ class PipelineConfig:
     residual: ResidualConfig = field(default_factory=ResidualConfig)
     detector: DetectorConfig = field(default_factory=DetectorConfig)
     purifier: PurifierConfig = field(default_factory=PurifierConfig)
+    stability: StabilityConfig = field(default_factory=StabilityConfig)
 
     def __post_init__(self) -> None:
         if len({self.moe.img_size, self.plain.img_size, self.mae.img_size}) > 1:
@@ -130,16 +132,34 @@ class MedFedPure(nn.Module):
         x_pur: Tensor = self.purifier(x, t_star, [0] * len(x) if seeds is None else seeds)
         return x_pur
 
-    def with_options(self, score: str | None = None, policy: str | None = None) -> MedFedPure:
-        """Return the system with another deciding score or purification policy, weights shared.
+    def find_flips(self, x: Tensor) -> Flips | None:
+        """Find the nearest flips of the mixture's answers to scans (B, 1, H, W); None: too slow."""
+        c = self.config.stability
+        try:
+            return find_flips(self.classifier_logits, x, c.radii, c.steps, c.seconds)
+        except TooSlowError:
+            return None
+
+    def with_options(
+        self, score: str | None = None, policy: str | None = None, d: float | None = None
+    ) -> MedFedPure:
+        """Return the system with another deciding score, policy or radius, weights shared.
+
+        Args:
+            score: of the detector, of `core.detector.SCORES`.
+            policy: of purification, of `core.purifier.POLICIES`.
+            d: within which an answer that flips counts as not stable.
 
         Raises:
-            ValueError: there is no such score or policy.
+            ValueError: there is no such score or policy, or d is out of range.
         """
-        detector, purifier = self.config.detector, self.config.purifier
+        detector, purifier, stability = (
+            self.config.detector, self.config.purifier, self.config.stability
+        )  # fmt: skip
         detector = replace(detector, score=score or detector.score)
         purifier = replace(purifier, policy=policy or purifier.policy)
-        config = replace(self.config, detector=detector, purifier=purifier)
+        stability = replace(stability, d=stability.d if d is None else d)
+        config = replace(self.config, detector=detector, purifier=purifier, stability=stability)
         if config == self.config:
             return self
         other = copy.copy(self)  # the same parameters and buffers
@@ -163,7 +183,9 @@ class MedFedPure(nn.Module):
         return self.read_batch(scan[None], [seed])[0]
 
     @torch.no_grad()
-    def read_batch(self, x: Tensor, seeds: Sequence[int]) -> list[Diagnosis]:
+    def read_batch(
+        self, x: Tensor, seeds: Sequence[int], *, try_stability: bool = True
+    ) -> list[Diagnosis]:
         """Read scans (B, 1, H, W); timings are those of the whole batch."""
         self._check(x)
         x = x.detach().to(self.detector.weight)  # its device and dtype
@@ -182,6 +204,10 @@ class MedFedPure(nn.Module):
         unpurified = detection.parts.trained_logits.exp()[:, 1]
         undefended = detection.parts.plain_logits.exp()[:, 1]
         clock.lap("classify")
+        agree = (defended >= 0.5) == (unpurified >= 0.5)
+        judged = novelty <= self.novelty.limit
+        stability = self._try_stability(x, judged & try_stability, agree)
+        clock.lap("stability")
         confidence = self.detector.confidence(score)
         contributions = self.detector.explain(detection.features)
         evidence = self.detector.locate(detection.parts)
@@ -212,11 +238,35 @@ class MedFedPure(nn.Module):
                 tumour_probability=float(defended[i]),
                 tumour_probability_undefended=float(undefended[i]),
                 tumour_probability_unpurified=float(unpurified[i]),
+                **stability[i],
                 timings_ms=clock.laps(),
                 seed=int(seeds[i]),
             )
             for i in range(len(x))
         ]
+
+    def _try_stability(self, x: Tensor, judged: Tensor, agree: Tensor) -> list[dict[str, Any]]:
+        """Return the fields of `Diagnosis` on stability for each of B scans.
+
+        Where purified and received scan get different answers (`agree` False), none is stable.
+        """
+        names = "stable", "stable_radius", "flip_distance", "flipped"
+        d, rows = self.config.stability.d, judged.nonzero()[:, 0]
+        fields = [{"stability_radius": d, **dict.fromkeys(names)} for _ in x]
+        flips = self.find_flips(x[rows]) if len(rows) else None
+        if flips is None:
+            return fields
+        for place, i in enumerate(rows.tolist()):
+            radius = float(flips.radius[place]) if agree[i] else 0.0
+            distance = float(flips.distance[place])
+            is_found = distance < float("inf")
+            fields[i] |= {
+                "stable": radius >= d - FORGIVEN,
+                "stable_radius": radius,
+                "flip_distance": distance if is_found else None,
+                "flipped": flips.scans[place].cpu() if is_found else None,
+            }
+        return fields
 
     def _check(self, x: Tensor) -> None:
         side = self.config.moe.img_size

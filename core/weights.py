@@ -41,6 +41,7 @@ def load(
     hospital: int | None = None,
     score: str | None = None,
     policy: str | None = None,
+    d: float | None = None,
 ) -> MedFedPure:
     """Load the system whose weights are in `folder` (default: the published ones), ready to read.
 
@@ -53,11 +54,12 @@ def load(
         score: the detector's score that decides, of `core.detector.SCORES`; by default the
             weights' own.
         policy: of purification, of `core.purifier.POLICIES`; by default the weights' own.
+        d: within which an answer that flips counts as not stable; by default the weights' own.
 
     Raises:
         WeightsError: weights are missing, incomplete or altered, or there is no such hospital; the
             message is for users.
-        ValueError: there is no such score or policy.
+        ValueError: there is no such score or policy, or d is out of range.
     """
     folder = WEIGHTS if folder is None else Path(folder)
     found = (re.fullmatch(r"hospital-(\d\d)\..*", n) for n in checkpoint.read_manifest(folder))
@@ -78,7 +80,7 @@ def load(
     system.info |= {"split_sha256": stored.split_sha256}
     system.info |= {"hospitals": numbers} if numbers else {}
     system.to(device or ("cuda" if torch.cuda.is_available() else "cpu")).eval()
-    return system.with_options(score, policy)
+    return system.with_options(score, policy, d)
 
 
 def load_all(folder: str | Path | None = None, device: str | torch.device | None = None) -> Systems:
@@ -204,7 +206,8 @@ def config_to_dict(config: PipelineConfig) -> dict[str, Any]:
 
 
 def config_from_dict(values: dict[str, Any]) -> PipelineConfig:
-    """Invert `config_to_dict`; lists become tuples."""
+    """Invert `config_to_dict`; lists become tuples. Weights of earlier versions lack stability."""
+    values = {"stability": {}, **values}
     return PipelineConfig(
         **{
             part.name: type(getattr(PipelineConfig(), part.name))(

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from core.classifier import Calibrated
 from core.explanation import explain
-from core.gradcam import grad_cam
+from core.maps.gradcam import grad_cam
 
 TUMOUR_MAP, GRAD_CAM = "tumour map", "Grad-CAM"
 
@@ -55,7 +55,7 @@ def draw_grad_cam(classifier: Calibrated, x: Tensor) -> Maps:
     """Draw the mixture's Grad-CAM of 'tumour', log-odds, of scans (B, C, H, W); a cell is a pixel.
 
     The experts' feature maps have cells of different sizes. Of experts with a tumour map it
-    explains the global part of the log-odds alone, which `core.gradcam` differentiates.
+    explains the global part of the log-odds alone, which `core.maps.gradcam` differentiates.
     """
     pixels = grad_cam(classifier.model, x, torch.ones(len(x), dtype=torch.long).to(x.device))
     return Maps(pixels.mixture, pixels.mixture)

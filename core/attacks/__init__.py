@@ -3,6 +3,7 @@
 from core.attacks.apgd import APGD
 from core.attacks.base import Step
 from core.attacks.bpda import straight_through
+from core.attacks.consistent import ConsistentPGD
 from core.attacks.detector_aware import DetectorAwarePGD
 from core.attacks.eot import eot
 from core.attacks.fgsm import FGSM
@@ -17,6 +18,7 @@ __all__ = [
     "FGSM",
     "PGD",
     "BisectionStep",
+    "ConsistentPGD",
     "DetectorAwarePGD",
     "LowFrequency",
     "MinimalPGD",

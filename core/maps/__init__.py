@@ -1,1 +1,1 @@
-"""Maps of cells over a scan: their connected regions."""
+"""Maps over a scan: the regions of a tumour map, and Grad-CAM."""

@@ -13,6 +13,8 @@ from core.diagnosis import Diagnosis
 from demo.analysis.attack import AttackSettings
 from demo.analysis.explanation import CleanScores
 
+OPTIONS = ("score", "policy", "d")  # of the defence, in an analysis' `info`
+
 
 @dataclass(frozen=True)
 class HospitalReading:
@@ -52,8 +54,8 @@ class Analysis:
 
     @property
     def options(self) -> dict[str, Any]:
-        """Options of the defence: score and policy, as for `MedFedPure.with_options`."""
-        return {name: self.info.get(name) for name in ("score", "policy")}
+        """Options of the defence, as for `MedFedPure.with_options`."""
+        return {name: self.info.get(name) for name in OPTIONS}
 
     @property
     def attacked_scan(self) -> Tensor | None:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from core.gradcam import grad_cam
+from core.maps.gradcam import grad_cam
 
 if TYPE_CHECKING:
     from core.diagnosis import Diagnosis

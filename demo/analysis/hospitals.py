@@ -51,7 +51,9 @@ class HospitalReader:
             system = self.systems[hospital].with_options(**self.analysis.options)
             with shared_computation(self._known):
                 found = system.read_batch(
-                    torch.stack([d.scan for d in found]), [d.seed for d in found]
+                    torch.stack([d.scan for d in found]),
+                    [d.seed for d in found],
+                    try_stability=False,
                 )
         for (name, _), d in zip(named, found, strict=True):
             self.readings[name] = *self.readings.get(name, ()), _summarize(hospital, d)

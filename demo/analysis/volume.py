@@ -68,7 +68,8 @@ def read_slices(
             except ScanError:
                 continue  # blank, as the outermost slices of a head often are
         if scans:
-            found = system.read_batch(torch.stack(tuple(scans.values())), [seed] * len(scans))
+            x, seeds = torch.stack(tuple(scans.values())), [seed] * len(scans)
+            found = system.read_batch(x, seeds, try_stability=False)
             readings |= dict(zip(scans, map(SliceReading.of, found), strict=True))
         yield readings
 

@@ -8,6 +8,7 @@ from demo.batch.reading import Reading
 from demo.batch.worklist import Scan, Worklist
 from demo.rendering import wording
 from demo.rendering.html import render_placeholder
+from demo.rendering.stability import describe_stability
 from demo.rendering.tumour_map import OUTSIDE
 from demo.rendering.volume_answer import describe_answer
 
@@ -56,6 +57,7 @@ def summarize(work: Worklist, each: bool) -> str:
         f"{len(read)} of {len(results)} read, {refused} refused. "
         f"Attack suspected: {sum(r.flagged for r in read)}. "
         f"Cannot judge: {sum(not r.can_judge for r in read)}. "
+        f"Would flip: {sum(r.stable is False for r in read)}. "
         f"Class changed by the defence: {sum(r.differs for r in read)}."
     )
 
@@ -108,10 +110,18 @@ def _render_row(work: Worklist, scan: Scan, result: Reading | str | None, is_nex
         f"<tr>{head}<td>{result.score:.3g} <small>(τ {result.tau:.3g})</small></td>"
         f"<td>{'<strong>yes</strong>' if result.flagged else 'no'}</td><td>{result.t_star}</td>"
         f"<td>{format_output(result.tumour_probability_undefended)}</td>"
-        f"<td{changed}>{format_defended(result)}{doubts}</td>"
+        f"<td{changed}>{format_defended(result)}{_render_stability(result)}{doubts}</td>"
         f"<td>{format_area(result)}<small>{escape(result.where)}</small></td>"
         f"<td>{result.ms:.0f} ms</td></tr>"
     )
+
+
+def _render_stability(result: Reading) -> str:
+    """Render whether a small change flips the answer; empty where it cannot judge."""
+    if not result.can_judge:
+        return ""
+    words = describe_stability(result.stable, result.stable_radius, result.stability_radius)
+    return f"<small>{words}</small>"
 
 
 def _render_answer(scan: Scan, answer: str) -> str:

@@ -103,8 +103,11 @@ def _build_analysis_view(stages: Stages, view: viewer.View, analysis: Analysis) 
 
 
 def _iterate_steps(system: MedFedPure, current: Analysis, stages: Stages) -> Iterator[Progress]:
-    detector, purifier = system.config.detector, system.config.purifier
-    info = {**system.info, "score": detector.score, "policy": purifier.policy}
+    config, detector = system.config, system.config.detector
+    options = {
+        "score": detector.score, "policy": config.purifier.policy, "d": config.stability.d
+    }  # fmt: skip
+    info = {**system.info, **options}
     settings = current.settings
     current = replace(current, info=info, sides=system.config.moe.sides)
     stages = stages.set("", "done", "load", load="224 x 224 px")

@@ -24,6 +24,7 @@ NORMS = [("L∞", "linf"), ("L2", "l2")]
 AIMS = [("plain classifier", "plain"), ("mixture", "mixture"), ("the defence", "defence")]
 TRUTHS = [("own output", "unknown"), ("no tumour", "no tumour"), ("tumour", "tumour")]
 MAX_SEED = 2**31 - 1
+MIN_D, MAX_D = 0.001, 0.03  # of stability: larger changes of a scan can be seen
 
 
 class Controls:
@@ -130,6 +131,14 @@ class Controls:
             label="Scans that are purified",
             elem_id="policy",
         )
+        self.d = gr.Slider(
+            MIN_D,
+            MAX_D,
+            config.stability.d,
+            step=0.0005,
+            label="Not stable: a change of this size flips the answer",
+            elem_id="d",
+        )
         first = numbers[0] if numbers else None
         self.hospital: gr.Dropdown | gr.State = gr.State(first)
         if len(numbers) > 1:
@@ -145,7 +154,7 @@ class Controls:
     def result_inputs(self) -> list[Any]:
         """Widgets whose change makes results stale."""
         is_seen = isinstance(self.hospital, gr.Dropdown)
-        return [*self.settings, *(self.defence if is_seen else self.defence[1:])]
+        return [*self.settings, self.d, *(self.defence if is_seen else self.defence[1:])]
 
     @property
     def defence(self) -> list[Any]:

@@ -11,6 +11,7 @@ from demo.rendering import explanation, wording
 from demo.rendering.flag_reasons import render_flag_reasons
 from demo.rendering.html import render_link, render_meter
 from demo.rendering.shares import render_shares
+from demo.rendering.stability import describe_stability, render_flips
 from demo.rendering.verdicts import collect_verdicts, name_outputs
 from demo.report import document
 
@@ -54,6 +55,7 @@ def render_explanation(analysis: Analysis) -> str:
     scores = [(f"{name} scan", d) for name, d in analysis.readings]
     return (
         '<section class="mf-decision" aria-label="Explanation of the output">'
+        f"{render_flips(analysis.readings)}"
         '<div class="mf-card"><h3>The score among scores of clean scans</h3>'
         f"{explanation.render_scores(scores, analysis.clean_scores)}</div></section>"
     )
@@ -81,17 +83,19 @@ def _render_row(name: str, d: Diagnosis | None, clean: Diagnosis | None) -> str:
     if d is not None:
         was = name_outputs(clean or d)
         cells = _render_cell(d.tumour_probability_undefended, was[0])
-        cells += _render_cell(d.tumour_probability, was[1]) if d.can_judge else UNJUDGED
+        said = describe_stability(d.stable, d.stable_radius, d.stability_radius)
+        cells += _render_cell(d.tumour_probability, was[1], said) if d.can_judge else UNJUDGED
     return f'<tr><th scope="row">{name}</th>{cells}</tr>'
 
 
-def _render_cell(tumour_probability: float, was: str) -> str:
+def _render_cell(tumour_probability: float, was: str, note: str = "") -> str:
     says = wording.name_class(tumour_probability)
     turned = was in wording.CLASSES and says != was
     mark = '<em class="mf-turned">flipped</em>' if turned else ""
     bar = render_meter(tumour_probability, "tumour probability", kind="mf-half")
     share = f"<span>{wording.format_confidence(tumour_probability)}</span>"
-    return f'<td data-says="{says}"><strong>{says}</strong> {share} {mark}{bar}</td>'
+    small = f'<small class="mf-stability">{note}</small>' if note else ""
+    return f'<td data-says="{says}"><strong>{says}</strong> {share} {mark}{bar}{small}</td>'
 
 
 def _render_downloads(a: Analysis) -> str:

@@ -132,7 +132,7 @@ class ExploreTab:
         }
         analysis = c.run.click(
             self._analyse,
-            [self.generation, self.token, c.insist, *c.defence, *c.settings],
+            [self.generation, self.token, c.insist, *c.defence, c.d, *c.settings],
             analysed,
             js=UNMARK_STALE_JS,
             show_progress_on=self.stages,
@@ -221,6 +221,7 @@ class ExploreTab:
         hospital: int | None,
         score: str,
         policy: str,
+        d: float,
         *values: Any,
     ) -> Iterator[tuple[Any, ...]]:
         generation.end_reading()
@@ -236,11 +237,11 @@ class ExploreTab:
             return
         try:
             settings = read_settings(*values)
+            system = system.with_options(score, policy, float(d))
         except (TypeError, ValueError) as error:
             yield self._show_nothing(shown.view, f"Please correct a control: {error}.")
         else:
             yield self._show_nothing(shown.view, "The scan is being read.")
-            system = system.with_options(score, policy)
             answer = series.answer if series.read_with == (hospital, score, policy) else ""
             sent_at = 0.0
             for step in analyse.analyse(

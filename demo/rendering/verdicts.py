@@ -5,16 +5,22 @@ from __future__ import annotations
 from core.diagnosis import Diagnosis
 from demo.analysis.analysis import Analysis
 from demo.rendering import wording
+from demo.rendering.stability import describe_flip
 
 
 def collect_verdicts(a: Analysis) -> list[tuple[str, str]]:
-    """Return doubts about the file, and the effects of attack and defence.
+    """Return doubts about the file, effects of attack and defence, answers that flip easily.
 
     Each is a tone ('good', 'bad', 'note') and a sentence; none before the first reading.
     """
     if a.clean is None:
         return []
-    return [("note", doubt) for doubt in a.doubts] + _collect_effects(a, a.clean)
+    flips = [describe_flip(name, d) for name, d in a.readings if d.can_judge]
+    return [
+        *(("note", doubt) for doubt in a.doubts),
+        *_collect_effects(a, a.clean),
+        *(("note", flip) for flip in flips if flip),
+    ]
 
 
 def _collect_effects(a: Analysis, clean: Diagnosis) -> list[tuple[str, str]]:

@@ -18,7 +18,7 @@ from torch import Tensor
 from core.checkpoint import WeightsError, read_manifest
 from core.scan import ScanError, read_scan, to_png, to_uint8
 from core.weights import PARTS, system_file_name
-from demo.analysis.analysis import Analysis
+from demo.analysis.analysis import OPTIONS, Analysis
 from demo.analysis.attack import AttackSettings, iterate_attack
 from demo.rendering import wording
 from demo.rendering.tumour_map import list_cells, summarize_map
@@ -146,7 +146,7 @@ def repeat_analysis(system: MedFedPure, report: Mapping[str, Any]) -> Analysis:
         raise ValueError(f"{NOT_A_REPORT}: {error}") from None
     if hash_levels(to_uint8(scan)) != sha256:
         raise ValueError("The report's scan is not the one that was read: its sha256 differs.")
-    options = {name: report["system"].get(name) for name in ("score", "policy")}
+    options = {name: report["system"].get(name) for name in OPTIONS}
     system = system.with_options(**options)
     clean = system.read(scan, settings.seed)
     done = Analysis(scan, settings, clean=clean, info=system.info | options)

@@ -25,6 +25,14 @@ The object holds exactly these keys:
 - tumour_probability (number): 0 to 1, with defence; 0.5 or more means tumour
 - tumour_probability_undefended (number): of the plain classifier, without defence
 - tumour_probability_unpurified (number): of the mixture on the scan as uploaded, not purified
+- stability_radius (number): an answer that a change of at most this much in each pixel, on a scale
+  from 0 to 1, flips is not stable
+- stable (boolean or null): true if a search found no such change; null where it cannot judge, or
+  where this machine is too slow for the search
+- stable_radius (number or null): largest radius at which the search found no flip; 0 if there is
+  none; null where stable is null
+- flip_distance (number or null): size of the smallest change that was found to flip the answer of
+  the mixture; null if none was found
 - flagged (boolean): attack suspected, score > tau
 - score (number): detector score, higher is more suspicious
 - tau (number): threshold of the score
@@ -52,7 +60,7 @@ The object holds exactly these keys:
 - tumour_map (array): 56 rows of 56 probabilities of a tumour, one for each cell of 4 x 4 pixels,
   from the upper left corner; empty unless `with_map` asks for it
 - expert_maps (array): the same of each expert, weighted by whose attention they are the tumour map
-- timings_ms (object): milliseconds of detect, purify, classify, total
+- timings_ms (object): milliseconds of detect, purify, classify, stability, total
 - seed (integer): seed of the purifier's noise; equal scans and seeds give equal numbers
 - kind (string): picture, DICOM or NIfTI
 - slice (integer): number of the slice that was read, from 1

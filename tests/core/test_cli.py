@@ -30,6 +30,10 @@ KEYS = [
     "can_judge",
     "tumour_probability",
     "tumour_probability_undefended",
+    "stable",
+    "stable_radius",
+    "stability_radius",
+    "flip_distance",
     "flagged",
     "score",
     "tau",
@@ -80,7 +84,7 @@ def test_one_json_line_per_scan_with_exactly_the_promised_keys(weights, scans, c
         assert isinstance(line["t_star"], int)
         assert len(line["attention"]) == len(line["expert_probabilities"]) == NUM_EXPERTS
         assert sum(line["attention"]) == pytest.approx(1, abs=1e-4)
-        assert line["timings_ms"].keys() == {"detect", "purify", "classify", "total"}
+        assert line["timings_ms"].keys() == {"detect", "purify", "classify", "stability", "total"}
 
 
 def test_it_is_what_the_library_reads(weights, scans, capsys):
@@ -231,6 +235,9 @@ def test_a_name_that_the_terminal_cannot_show_is_escaped(weights, scans, tmp_pat
         (["a.png", "--attack", "magic"], "invalid choice: 'magic'"),
         (["a.png", "--attack", "pgd", "--steps", "0"], "steps"),
         (["a.png", "--attack", "fgsm", "--eps", "-1"], "eps"),
+        (["a.png", "--d", "0"], "d must be above 0 and at most 0.1, got 0.0"),
+        (["a.png", "--d", "-0.01"], "d must be above 0"),
+        (["a.png", "--d", "0.11"], "d must be above 0"),
     ],
 )
 def test_invalid_options_are_refused(options, complaint, capsys):

@@ -59,6 +59,10 @@ NUMBERS = {
     "tumour_probability",
     "tumour_probability_undefended",
     "tumour_probability_unpurified",
+    "stability_radius",
+    "stable",
+    "stable_radius",
+    "flip_distance",
     "timings_ms",
     "seed",
 }
@@ -106,8 +110,8 @@ def test_a_reading_holds_every_intermediate(
     assert total == pytest.approx(log_odds, abs=1e-4)
     assert d.tumour_map is None and d.expert_maps is None
     assert d.overall_share == pytest.approx(d.expert_shares.sum().item())
-    assert list(d.timings_ms) == ["detect", "purify", "classify", "total"]
-    assert d.timings_ms["total"] == pytest.approx(sum(list(d.timings_ms.values())[:3]))
+    assert list(d.timings_ms) == ["detect", "purify", "classify", "stability", "total"]
+    assert d.timings_ms["total"] == pytest.approx(sum(list(d.timings_ms.values())[:4]))
     assert set(json.loads(json.dumps(d.to_dict()))) == NUMBERS
     assert d.can_judge and not replace(d, novelty=d.novelty_limit + 1).can_judge
     with pytest.raises(dataclasses.FrozenInstanceError):
@@ -361,3 +365,65 @@ def test_readings_hold_tumour_maps_where_the_experts_make_them() -> None:
             found = system.classifier.model.outputs(d.purified[None]).maps[1]
         torch.testing.assert_close(d.expert_maps[1], found.probability[0], atol=1e-5, rtol=1e-4)
         assert "tumour_map" not in d.to_dict() and d.seed == i
+
+
+def test_an_answer_is_stable_where_no_flip_lies_within_the_radius(
+    system: MedFedPure, phantoms: Tensor
+) -> None:
+    d, flips = system.read(phantoms[0]), system.find_flips(phantoms[:1])
+    assert flips is not None and d.can_judge
+    agree = d.is_tumour == (d.tumour_probability_unpurified >= 0.5)
+    radius = float(flips.radius) if agree else 0.0
+    assert d.stable_radius == pytest.approx(radius)
+    assert d.stable is (radius >= d.stability_radius - 1e-6)
+    assert (d.flip_distance is None) == (d.flipped is None) == math.isinf(float(flips.distance))
+
+
+def test_an_answer_near_the_border_would_flip(system: MedFedPure, phantoms: Tensor) -> None:
+    odds = system.classifier_logits(phantoms[:1]).diff(dim=1).item()
+    system.classifier.bias[1] -= odds - 1e-5  # so that 'tumour' wins by next to nothing
+    d = set_policy(set_tau(system, 1e6), "paper").read(phantoms[0])
+    assert d.stable is False and d.stable_radius == 0
+    assert d.flipped is not None and d.flip_distance is not None
+    assert 0 < d.flip_distance <= 0.004
+    assert (d.flipped - d.scan).abs().max().item() == pytest.approx(d.flip_distance, abs=1e-6)
+    assert system.classifier_logits(d.flipped[None]).argmax(1).item() != int(d.is_tumour)
+
+
+def test_an_answer_that_purifying_turns_is_not_stable(system: MedFedPure, phantoms: Tensor) -> None:
+    d = system.read(phantoms[0])
+    other = system._try_stability(phantoms[:1], torch.tensor([True]), torch.tensor([False]))[0]
+    assert other["stable"] is False and other["stable_radius"] == 0
+    assert other["flip_distance"] == d.flip_distance
+
+
+def test_no_stability_is_claimed_of_what_cannot_be_judged(
+    system: MedFedPure, phantoms: Tensor
+) -> None:
+    system.novelty.offset.fill_(1.0)  # above the limit, 0
+    d = system.read(phantoms[0])
+    assert not d.can_judge
+    assert d.stable is d.stable_radius is d.flip_distance is d.flipped is None
+
+
+def test_a_machine_too_slow_answers_without_stability(system: MedFedPure, phantoms: Tensor) -> None:
+    before = system.read(phantoms[0])
+    stability = replace(system.config.stability, seconds=1e-9)
+    system.config = replace(system.config, stability=stability)
+    d = system.read(phantoms[0])
+    assert d.stable is None and d.can_judge
+    assert d.tumour_probability == before.tumour_probability
+
+
+def test_the_radius_can_be_chosen(system: MedFedPure, phantoms: Tensor) -> None:
+    assert system.with_options(d=0.02).read(phantoms[0]).stability_radius == 0.02
+    assert system.config.stability.d == 0.0075
+    for d in (0.0, -0.001, 0.11):
+        with pytest.raises(ValueError, match="d must be above 0"):
+            system.with_options(d=d)
+
+
+def test_weights_of_earlier_versions_know_no_stability(tiny_system: MedFedPure) -> None:
+    values = config_to_dict(tiny_system.config)
+    del values["stability"]
+    assert config_from_dict(values) == tiny_system.config

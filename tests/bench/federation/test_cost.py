@@ -64,8 +64,10 @@ def test_a_reading_costs_all_that_the_system_does(tiny_system: MedFedPure) -> No
         of(lambda: tiny_system.detector.locate(tiny_system.detect(x).parts))
         + of(lambda: tiny_system.measure_novelty(x))
         + of(lambda: tiny_system.purify(x, t_star))
-        + of(lambda: tiny_system.classifier_logits(x))  # of the purified scan alone:
-    )  # the detector's gradients hold both classifiers' answers of the scan as it came
+        # of the purified scan: the detector's gradients hold both answers of the scan as it came
+        + of(lambda: tiny_system.classifier_logits(x))
+        + of(lambda: tiny_system.find_flips(x))
+    )
     assert len(parts) == 1  # read once
     assert whole.parameters == sum(
         sum(p.numel() for p in part.parameters())

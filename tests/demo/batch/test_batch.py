@@ -180,10 +180,10 @@ def test_the_csv_holds_all_but_names(tiny_system: MedFedPure, work: Worklist) ->
     rows = list(csv.DictReader(io.StringIO(data)))
     assert list(rows[0]) == [
         "file", "slice", "slices", "status", "score_name", "score", "tau", "flagged", "t_star",
-        "tumour_probability_undefended", "tumour_probability", "can_judge", "expert_1_share",
-        "expert_2_share", "operating_point", "overall_share", "tumour_regions",
-        "tumour_area", "where", "ms", "seed", "scan_sha256", "site_shift",
-        "volume_tumour_probability", "volume_slices", "refusal", "doubts", "notice",
+        "tumour_probability_undefended", "tumour_probability", "can_judge", "stable",
+        "stable_radius", "stability_radius", "expert_1_share", "expert_2_share",
+        "operating_point", "overall_share", "tumour_regions", "tumour_area", "where", "ms", "seed",
+        "scan_sha256", "site_shift", "volume_tumour_probability", "volume_slices", "refusal", "doubts", "notice",
     ]  # fmt: skip
     assert "Jane" not in data
     assert [row["status"] for row in rows] == [
@@ -346,6 +346,25 @@ def test_the_pdf_has_the_answer_below_the_slices(mapping_system: MedFedPure) -> 
 )
 def test_none_is_said_where_the_map_marks_no_region(count: int, area: float, words: str) -> None:
     reading = Reading(
-        "fused", 0.0, 1.0, False, 20, 0.9, 0.9, True, (), 2.2, 0.0, count, area, "", 1.0, 0, ""
+        "fused",
+        0.0,
+        1.0,
+        False,
+        20,
+        0.9,
+        0.9,
+        True,
+        True,
+        0.015,
+        0.0075,
+        (),
+        2.2,
+        0.0,
+        count,
+        area,
+        "",
+        1.0,
+        0,
+        "",
     )
     assert table.format_area(reading) == words

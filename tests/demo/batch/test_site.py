@@ -246,7 +246,26 @@ def test_the_tab_adapts_and_undoes(wide: MedFedPure, work: Worklist) -> None:
 
 def test_no_point_is_moved_while_too_few_are_read_again() -> None:
     reading = Reading(
-        "fused", 0.0, 1.0, False, 20, 0.9, 0.9, True, (), 2.2, 0.0, None, None, "", 1.0, 0, ""
+        "fused",
+        0.0,
+        1.0,
+        False,
+        20,
+        0.9,
+        0.9,
+        True,
+        True,
+        0.015,
+        0.0075,
+        (),
+        2.2,
+        0.0,
+        None,
+        None,
+        "",
+        1.0,
+        0,
+        "",
     )
     assert site.find_shifts([reading] * (MIN_SCANS - 1), 0.5) == site.Shifts()
     odds = torch.full((MIN_SCANS,), 0.9, dtype=torch.float64).logit()

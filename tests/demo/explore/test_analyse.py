@@ -80,7 +80,7 @@ def test_what_came_too_late_changes_nothing_on_the_page(system: MedFedPure, scan
     explore.systems, explore.series_cache = {None: system}, series_cache  # type: ignore[assignment]
     explore.problem, explore.idle = "", Stages()
     running = explore._analyse(
-        generation, "a key", False, None, "fused", "floor",
+        generation, "a key", False, None, "fused", "floor", 0.0075,
         "pgd", "linf", 0.015, 0.003, 5, "plain", "unknown", 0,
     )  # fmt: skip
     assert "The scan is being read." in str(next(running))  # nothing of the scan before
@@ -103,7 +103,7 @@ def test_the_answer_for_the_volume_goes_with_the_analysis_of_a_slice(
     def find_answer(policy: str) -> str:
         values = ("none", "linf", 0.015, 0.003, 5, "plain", "unknown", 0)
         steps = explore._analyse(
-            RequestGeneration(), "a key", False, None, "fused", policy, *values
+            RequestGeneration(), "a key", False, None, "fused", policy, 0.0075, *values
         )
         *_, (*_, analysis) = steps
         assert analysis.clean is not None

@@ -246,7 +246,7 @@ def test_another_default_is_chosen_first_and_the_rows_stay_in_order(
 
 
 def test_the_papers_options_hold_at_every_hospital(systems: Systems, scan: Tensor) -> None:
-    options = {"score": "paper", "policy": "paper"}
+    options = {"score": "paper", "policy": "paper", "d": 0.011}
     steps = analyse.analyse(systems[3].with_options(**options), scan, {}, AttackSettings("none"))
     analysis = functools.reduce(AnalysisView.update, steps).analysis
     assert analysis is not None and analysis.options == options
@@ -271,7 +271,7 @@ def test_reading_attack_and_explanation_are_the_chosen_hospital_s(
     found = {}
     for number in NUMBERS:
         running = explore._analyse(
-            RequestGeneration(), "a key", False, number, "fused", "floor", *VALUES
+            RequestGeneration(), "a key", False, number, "fused", "floor", 0.0075, *VALUES
         )
         *steps, (*_, analysis) = running
         results = [step.results for step in steps if isinstance(step, AnalysisView)]
@@ -285,7 +285,9 @@ def test_reading_attack_and_explanation_are_the_chosen_hospital_s(
         assert f"read as hospital {number} (simulated)" in results[-1]
     for one, other in itertools.combinations(found.values(), 2):
         assert not torch.equal(one.attacked_scan, other.attacked_scan)
-    nobody = explore._analyse(RequestGeneration(), "a key", False, 9, "fused", "floor", *VALUES)
+    nobody = explore._analyse(
+        RequestGeneration(), "a key", False, 9, "fused", "floor", 0.0075, *VALUES
+    )
     assert "mf-running" not in str(list(nobody))
 
 

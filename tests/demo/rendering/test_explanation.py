@@ -14,7 +14,7 @@ from torch import Tensor
 
 from core.attacks import Step
 from core.detector import SCORES
-from core.gradcam import grad_cam
+from core.maps.gradcam import grad_cam
 from core.pipeline import MedFedPure
 from demo.analysis.analysis import Analysis
 from demo.analysis.attack import AttackSettings

@@ -119,13 +119,13 @@ def test_the_answer_for_the_volume_is_reported(done: Analysis) -> None:
     assert said.startswith(f"-  {pdf.WHOLE} {answer}") and "(by slices 4, 5 and 6)" in answer
 
 
-@pytest.mark.parametrize("options", [{"score": "paper", "policy": "paper"}])
+@pytest.mark.parametrize("options", [{"score": "paper", "policy": "paper", "d": 0.011}])
 def test_a_report_repeats_the_papers_options(
-    loaded: MedFedPure, scan: Tensor, options: dict[str, str]
+    loaded: MedFedPure, scan: Tensor, options: dict[str, Any]
 ) -> None:
     before = run_analysis(loaded.with_options(**options), scan, steps=2)
     facts = json.loads(document.to_json(before))
-    assert "--score paper --policy paper" in facts["repeat"]["clean reading"]
+    assert "--score paper --policy paper --d 0.011" in facts["repeat"]["clean reading"]
     again = document.repeat_analysis(loaded, facts)
     assert again.options == options and again.clean is not None and before.clean is not None
     assert again.clean.score == pytest.approx(before.clean.scores["paper"], abs=1e-5)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from core.backbone import MOBILENETV2_CHANNELS
-from core.gradcam import compute_class_log_odds, grad_cam, resize_to_scan, weigh_maps
+from core.maps.gradcam import compute_class_log_odds, grad_cam, resize_to_scan, weigh_maps
 from core.moe import MixtureOfExperts, MoEConfig
 from core.pipeline import MedFedPure
 

@@ -1,0 +1,115 @@
+"""Stability: does a small change of the scan that was received flip the answer?
+
+Consistent prediction with rejection (CPR; Chen et al., ICML 2023): an answer that an attack of
+radius d flips is refused. With r(x) the distance of a scan to the nearest other answer, a clean
+scan is refused if r < d, and an attack of size eps misleads silently only where r <= eps - d.
+The attack is deterministic: it starts at the scan itself and draws nothing.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from core.attacks.base import LogitsFn, margin
+
+RADII = (0.004, 0.0075, 0.011, 0.015)  # L-inf, in units of [0, 1] pixels
+LARGEST = 0.1  # a change of this size is seen at a glance
+REACH = 2.0  # length of all steps together, in radii
+FORGIVEN = 5e-7  # of float32 in (x + eps) - x
+
+
+class TooSlowError(RuntimeError):
+    """The search would take longer than it may."""
+
+
+@dataclass(frozen=True)
+class StabilityConfig:
+    """Radius `d` within which no flip may be found, and the search for one.
+
+    The search is given up where it would take more than `seconds` for each scan: `TooSlowError`.
+    """
+
+    d: float = 0.0075
+    steps: int = 10
+    seconds: float = 10.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.d <= LARGEST:
+            raise ValueError(f"d must be above 0 and at most {LARGEST}, got {self.d}")
+        if self.steps < 1 or not self.seconds > 0:
+            raise ValueError(f"steps and seconds must be positive, got {self}")
+
+    @property
+    def radii(self) -> tuple[float, ...]:
+        """All radii that are tried, ascending, `d` among them."""
+        return tuple(sorted({*RADII, self.d}))
+
+
+class Flips(NamedTuple):
+    """The nearest flip that was found of each of B scans."""
+
+    distance: Tensor  # (B,) L-inf in units of [0, 1] pixels; inf where none was found
+    scans: Tensor  # (B, C, H, W) in [0, 1]; the scan itself where none was found
+    radius: Tensor  # (B,) largest radius tried within which none was found; 0: within the smallest
+
+
+@torch.inference_mode(mode=False)
+@torch.no_grad()
+def find_flips(
+    logits_fn: LogitsFn,
+    x: Tensor,
+    radii: Sequence[float] = RADII,
+    steps: int = 10,
+    seconds: float | None = None,
+) -> Flips:
+    """Attack scans x (B, C, H, W) in [0, 1] within each of `radii`; return the nearest flips.
+
+    PGD on the margin in L-inf, each step of `REACH` / `steps` radii, all radii in one batch. What
+    it does not find may exist: the distance is an upper bound.
+
+    Raises:
+        TooSlowError: at the pace of the first steps it would take more than `seconds` a scan.
+    """
+    start, count = time.perf_counter(), len(x)
+    x = x.detach().clone()  # no tensor of inference mode
+    answers = logits_fn(x).argmax(1)
+    distance, found = torch.full((count,), torch.inf).to(x), x
+    eps = torch.tensor(radii).to(x).repeat_interleave(count).view(-1, 1, 1, 1)
+    scans, labels = x.repeat(len(radii), 1, 1, 1), answers.repeat(len(radii))
+    now, places = scans, torch.arange(count, device=x.device)
+    for index in range(steps + 1):
+        lead, slope = _climb(logits_fn, now, labels, with_slope=index < steps)
+        size = (now - scans).abs().flatten(1).amax(1)
+        nearest, tried = torch.where(lead > 0, size, torch.inf).view(-1, count).min(0)
+        closer = nearest < distance
+        distance = torch.where(closer, nearest, distance)
+        candidates = now.view(-1, *x.shape)[tried, places]
+        found = torch.where(closer.view(-1, 1, 1, 1), candidates, found)
+        if seconds and index and (time.perf_counter() - start) * steps > seconds * count * index:
+            raise TooSlowError(f"the search takes more than {seconds:g} s a scan")
+        if slope is not None:
+            moved = now + eps * (REACH / steps) * slope.sign()
+            now = (scans + (moved - scans).clamp(-eps, eps)).clamp(0, 1)
+    within = torch.tensor([0.0, *radii]).to(x)
+    stable = distance[:, None] > within[None] + FORGIVEN
+    return Flips(distance, found, (stable * within).amax(1))
+
+
+def _climb(
+    logits_fn: LogitsFn, x: Tensor, labels: Tensor, *, with_slope: bool
+) -> tuple[Tensor, Tensor | None]:
+    """Return the margin (B,) of the best other class, and its gradient by the pixels."""
+    if not with_slope:
+        return margin(logits_fn(x), labels), None
+    with torch.enable_grad():
+        x = x.clone().requires_grad_()
+        # a copy: PyTorch's counter of operations cannot stand a leaf among a module's inputs
+        lead = margin(logits_fn(x.clone()), labels)
+        (slope,) = torch.autograd.grad(lead.sum(), x)
+    return lead.detach(), slope

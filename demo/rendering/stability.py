@@ -1,0 +1,68 @@
+"""Stability of an answer in words, and the nearest scan that flips it as pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from core.diagnosis import Diagnosis
+from demo.rendering import images, wording
+from demo.rendering.html import render_figure, render_picture, render_sentence, render_strip
+
+MAX_LEVELS = 4  # grey levels of 255 from which on the change is brightest
+TOO_SLOW = "stability not tried: this machine is too slow"
+
+
+def describe_stability(stable: bool | None, radius: float | None, d: float) -> str:
+    """Describe whether a small change flips an answer that was judged, in a few words.
+
+    Args:
+        stable: None if it was not tried.
+        radius: the largest one tried without a flip.
+        d: radius that decides.
+    """
+    if stable is None or radius is None:
+        return TOO_SLOW
+    return f"stable up to {radius:.4g}" if stable else f"would flip within {d:g}"
+
+
+def describe_flip(name: str, d: Diagnosis) -> str:
+    """Describe in a sentence that a reading's answer flips easily; empty where it does not."""
+    if d.stable is None or d.stable:
+        return ""
+    says = wording.name_class(d.tumour_probability)
+    if d.flip_distance is None or d.flip_distance > d.stability_radius:
+        return (
+            f"{name.capitalize()} scan: do not rely on “{says}”: the scan as received is read "
+            "otherwise."
+        )
+    levels = d.flip_distance * 255
+    return (
+        f"{name.capitalize()} scan: do not rely on “{says}”: another answer lies within a change "
+        f"of {levels:.1f} of 255 levels in each pixel."
+    )
+
+
+def render_flips(readings: Sequence[tuple[str, Diagnosis]]) -> str:
+    """Render the nearest scan with another answer of each reading; empty where none was found."""
+    cards = "".join(_render_flip(name, d) for name, d in readings if d.flipped is not None)
+    if not cards:
+        return ""
+    return f'<div class="mf-card"><h3>The nearest scan with another answer</h3>{cards}</div>'
+
+
+def _render_flip(name: str, d: Diagnosis) -> str:
+    assert d.flipped is not None and d.flip_distance is not None
+    other = wording.CLASSES[1 - int(d.tumour_probability_unpurified >= 0.5)]
+    pictures = render_picture(d.scan, f"{name} scan", "as received")
+    pictures += render_picture(d.flipped, f"reads “{other}”", "changed by the search")
+    pictures += render_figure(
+        images.encode_change(d.scan, d.flipped, MAX_LEVELS),
+        "the change alone",
+        f"brightest from {MAX_LEVELS} levels on",
+    )
+    sentence = (
+        f"The mixture reads the {name} scan as “{other}” if each pixel changes by at most "
+        f"{d.flip_distance * 255:.1f} of 255 levels, in the pattern on the right. A search of "
+        "ten steps found this pattern; a smaller one may exist."
+    )
+    return render_strip(pictures) + render_sentence(sentence)
