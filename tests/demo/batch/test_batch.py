@@ -183,7 +183,8 @@ def test_the_csv_holds_all_but_names(tiny_system: MedFedPure, work: Worklist) ->
         "tumour_probability_undefended", "tumour_probability", "can_judge", "stable",
         "stable_radius", "stability_radius", "expert_1_share", "expert_2_share",
         "operating_point", "overall_share", "tumour_regions", "tumour_area", "where", "ms", "seed",
-        "scan_sha256", "site_shift", "volume_tumour_probability", "volume_slices", "refusal", "doubts", "notice",
+        "scan_sha256", "site_shift", "volume_tumour_probability", "volume_slices", "refusal",
+        "doubts", "notice",
     ]  # fmt: skip
     assert "Jane" not in data
     assert [row["status"] for row in rows] == [
