@@ -4,6 +4,7 @@ from core.attacks.apgd import APGD
 from core.attacks.base import Step
 from core.attacks.bpda import straight_through
 from core.attacks.consistent import ConsistentPGD
+from core.attacks.counterfactual import Counterfactual
 from core.attacks.detector_aware import DetectorAwarePGD
 from core.attacks.eot import eot
 from core.attacks.fgsm import FGSM
@@ -19,6 +20,7 @@ __all__ = [
     "PGD",
     "BisectionStep",
     "ConsistentPGD",
+    "Counterfactual",
     "DetectorAwarePGD",
     "LowFrequency",
     "MinimalPGD",

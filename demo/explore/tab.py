@@ -15,6 +15,7 @@ from demo.examples import Example
 from demo.explore import (
     analyse,
     attack_trajectory,
+    counterfactual_view,
     results_view,
     selection,
     slices,
@@ -25,6 +26,7 @@ from demo.explore.attack_trajectory import AttackSteps
 from demo.explore.cancellation import RequestGeneration
 from demo.explore.certificate import CertificateSection
 from demo.explore.controls import Controls, enable, read_settings, render_eps_note, rescale
+from demo.explore.counterfactual_view import CounterfactualSection
 from demo.explore.hospitals_view import HospitalsSection
 from demo.explore.opening import Opening
 from demo.explore.progress_strip import Stages
@@ -109,6 +111,9 @@ class ExploreTab:
                             systems, self.analysis, self.generation, self.results
                         )
                         self.steps = AttackSteps(systems, self.analysis, self.generation)
+                        self.changes = CounterfactualSection(
+                            systems, self.analysis, self.generation
+                        )
                         self.certificate = CertificateSection(
                             smoothed, no_smoothed, self.analysis, self.generation
                         )
@@ -120,7 +125,8 @@ class ExploreTab:
         analysed = [
             self.stages, self.story, self.viewer, self.results, self.decision, self.analysis
         ]  # fmt: skip
-        below = [*self.hospitals.outputs, *self.steps.outputs, *self.certificate.outputs]
+        sections = self.hospitals, self.steps, self.changes, self.certificate
+        below = [output for section in sections for output in section.outputs]
         shown = [self.slices, c.status, *analysed, *below]
         chosen = [c.truth, self.token, c.insist, self.row, *shown]  # what another scan replaces
         # "once" would wait forever for an event that was cancelled during a step
@@ -150,7 +156,7 @@ class ExploreTab:
         finished = analysis.then(self._show_sections, self.analysis, below, **at_once)
         self.hospitals.read_after(finished)
         asked = [
-            self.steps.search, self.certificate.event, self.hospitals.event,
+            self.steps.search, self.changes.event, self.certificate.event, self.hospitals.event,
             *self._connect_opening(chosen),
         ]  # fmt: skip
         both: dict[str, Any] = {"cancels": [analysis, scoring, *asked]}
@@ -366,6 +372,7 @@ class ExploreTab:
         return (
             *self.hospitals.show(analysis),
             *attack_trajectory.show(analysis),
+            *counterfactual_view.show(analysis),
             *self.certificate.show(analysis),
         )
 

@@ -1,1 +1,1 @@
-"""The tab Learn: a lesson of six steps and a quiz. Nothing that another tab needs."""
+"""The tab Learn: a lesson of seven steps and a quiz. Nothing that another tab needs."""

@@ -1,4 +1,4 @@
-"""The tab Learn: a lesson of six steps on a synthetic scan, and a quiz."""
+"""The tab Learn: a lesson of seven steps on a synthetic scan, and a quiz."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import numpy as np
 
 from core.pipeline import MedFedPure
 from core.scan import from_uint8, to_uint8
+from demo.analysis.counterfactual import search_changes
 from demo.examples import Example
 from demo.learn import lesson, quiz, views
 from demo.learn.lesson import MAX_LEVELS, MAX_T, STEPS, Lesson
@@ -19,6 +20,7 @@ from demo.learn.quiz import NAMES, Round, Tally
 from demo.learn.text import QUIZ, TEXTS
 from demo.phantom import draw_phantom
 from demo.rendering import images
+from demo.rendering.counterfactual import render_changes
 from demo.rendering.html import render_placeholder
 from demo.serving.events import ON_CPU, PRIVATE
 
@@ -28,7 +30,7 @@ FAILURE_MESSAGE = "The computation failed: please try again."
 NO_SCAN_MESSAGE = "First choose a scan in step 1."
 NO_ATTACK_MESSAGE = "First attack the scan."
 Computation = Callable[..., Iterator[tuple[Lesson, str]]]
-SCAN, ATTACK, DETECT, PURIFY, VOTE, HEAT = range(6)
+SCAN, ATTACK, DETECT, PURIFY, VOTE, HEAT, CHANGE = range(7)
 EMPTY = [
     render_placeholder(words)
     for words in (
@@ -38,12 +40,13 @@ EMPTY = [
         "The scan, noised and purified.",
         "Each expert's weight, vote and share.",
         "Grad-CAM beside the tumour map.",
+        "The scan, changed until each answer turns.",
     )
 ]
 
 
 class LearnTab:
-    """Tab with six steps, each with its own button, and a quiz."""
+    """Tab with seven steps, each with its own button, and a quiz."""
 
     def __init__(self, system: MedFedPure | None, samples: Sequence[Example]) -> None:
         self.system = system
@@ -66,6 +69,7 @@ class LearnTab:
             self._build_purify,
             self._build_vote,
             self._build_heat,
+            self._build_change,
             self._build_quiz,
         )
         pages = zip(makers, (*TEXTS, QUIZ), strict=True)
@@ -126,6 +130,11 @@ class LearnTab:
         self.views[HEAT].render()
         self._compute(button, _map_heat, [self.lesson], HEAT)
 
+    def _build_change(self) -> None:
+        button = self._button("Show what it would take", "lesson-change")
+        self.views[CHANGE].render()
+        self._compute(button, _change, [self.lesson], CHANGE)
+
     def _build_quiz(self) -> None:
         with gr.Row(elem_classes="mf-controls"):
             new = self._button("New pair", "quiz-new")
@@ -161,7 +170,7 @@ class LearnTab:
 
         def handle(*values: Any) -> Iterator[tuple[Any, ...]]:
             before = [gr.skip()] * shows
-            after = EMPTY[shows + 1 :] if shows <= ATTACK else [gr.skip()] * (HEAT - shows)
+            after = EMPTY[shows + 1 :] if shows <= ATTACK else [gr.skip()] * (CHANGE - shows)
             if system is None or (values and values[0] is None):
                 yield gr.skip(), gr.skip(), *before, _render_sentence(NO_SCAN_MESSAGE), *after
                 return
@@ -225,6 +234,11 @@ def _vote(system: MedFedPure, current: Lesson) -> Iterator[tuple[Lesson, str]]:
 def _map_heat(system: MedFedPure, current: Lesson) -> Iterator[tuple[Lesson, str]]:
     current = lesson.map_heat(system, current)
     yield current, views.render_heat_map(current)
+
+
+def _change(system: MedFedPure, current: Lesson) -> Iterator[tuple[Lesson, str]]:
+    *_, changes = search_changes(system, current.scan)
+    yield current, render_changes(current.scan, changes)
 
 
 def _show_step(current: Lesson | None, index: float) -> str:

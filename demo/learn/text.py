@@ -62,6 +62,15 @@ TEXTS = (
         "<p><b>Look for.</b> Does the brightest place lie in the tumour that was drawn? And how "
         "often did it in real scans?</p>",
     ),
+    (
+        "7 What would it take?",
+        "<h2>What would turn the answer?</h2>"
+        "<p>The attack may now change the scan visibly, but only smoothly, until the answer turns. "
+        "A classifier trained on attacks ignores fine patterns: something like a tumour has "
+        "to be drawn, or erased. The plain classifier turns on patterns that mean nothing to "
+        "people. Being hard to fool and giving reasons that people can see belong together.</p>"
+        "<p><b>Look for.</b> Which of the two changes would you call a tumour?</p>",
+    ),
 )
 QUIZ = (
     "Quiz",

@@ -50,7 +50,7 @@ def test_the_lesson_is_computed_and_the_quiz_answers(
     page.wait_for_selector("#learned-1 >> text=Step 7 of 7", timeout=90_000)
     page.locator("#lesson-step input[type=range]").press("ArrowLeft")
     page.wait_for_selector("#learned-1 >> text=Step 6 of 7")
-    for step, button in ((2, "detect"), (3, "purify"), (4, "vote"), (5, "heat")):
+    for step, button in ((2, "detect"), (3, "purify"), (4, "vote"), (5, "heat"), (6, "change")):
         page.click(f"#lesson-{step - 1}-next")
         page.click(f"#lesson-{button}")
         page.wait_for_selector(f"#learned-{step} .mf-say", timeout=90_000)
@@ -59,7 +59,7 @@ def test_the_lesson_is_computed_and_the_quiz_answers(
     page.wait_for_selector("#learned-0 >> text=drawn without a tumour")
     page.click("#lesson-4-button")
     assert page.locator("#learned-4 img").count() == 0
-    page.click("#lesson-6-button")
+    page.click("#lesson-7-button")
     assert page.is_disabled("#quiz-A")
     for done in (1, 2):
         page.click("#quiz-new")

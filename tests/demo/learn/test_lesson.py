@@ -144,8 +144,8 @@ def test_what_is_not_computed_is_not_shown(scan: Tensor) -> None:
     )
 
 
-def test_six_steps_and_a_quiz() -> None:
-    assert len(TEXTS) == 6 and all("<h2>" in text for _, text in (*TEXTS, QUIZ))
+def test_seven_steps_and_a_quiz() -> None:
+    assert len(TEXTS) == 7 and all("<h2>" in text for _, text in (*TEXTS, QUIZ))
 
 
 def test_grad_cam_is_compared_with_the_tumour_map(
