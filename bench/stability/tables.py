@@ -13,7 +13,6 @@ from bench.intervals import draw_share, draw_units, find_interval
 from bench.stability.outcomes import Reads, find_worst, unpack
 from bench.unseen.mixtures import from_bits
 from core.stability import RADII
-from train.data.split import PROTOCOLS
 
 CLEAN, NOISES, CONSISTENT = "clean", ("grain", "sign noise"), "CHCMOA"
 ATTACKS = ("PGD-7", "APGD-CE", "HCMOA")
@@ -35,7 +34,7 @@ def list_worst(rows: dict[str, Any], d: float) -> list[Reads]:
 def render_outcomes(results: md.Results) -> str:
     """Renders, for each radius, what is refused and what is silently wrong."""
     parts = []
-    for result in md.results_of(results, "stability", PROTOCOLS).values():
+    for result in md.results_of(results, "stability", md.PROTOCOLS).values():
         rows, scans = result["rows"], result["rows"]["scans"]
         times = draw_units(scans["units"])
         lines = [_render_outcome(rows, times, d) for d in (NONE, *RADII)]
@@ -85,7 +84,7 @@ def _describe(rows: dict[str, Any]) -> str:
 def render_sources(results: md.Results) -> str:
     """Renders the shares of clean scans that are refused, by source."""
     parts = []
-    for result in md.results_of(results, "stability", PROTOCOLS).values():
+    for result in md.results_of(results, "stability", md.PROTOCOLS).values():
         rows = result["rows"]
         clean, sources = unpack(rows[CLEAN]), rows["scans"]["sources"]
         names = list(dict.fromkeys(sources))

@@ -1,0 +1,79 @@
+"""Outcomes: silent, refused and right exclude each other, and refusing more silences no less."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from bench.stability.outcomes import Reads, find_worst, pack, unpack
+from bench.stability.tables import TABLES, list_worst
+from core.stability import RADII
+
+
+def reads(*pairs: tuple[bool, float]) -> Reads:
+    return Reads(torch.tensor([right for right, _ in pairs]), torch.tensor([d for _, d in pairs]))
+
+
+def test_readings_survive_the_file() -> None:
+    some = reads((True, math.inf), (False, 0.004), (True, 0.0151))
+    again = unpack(pack(some))
+    assert torch.equal(again.right, some.right)
+    torch.testing.assert_close(again.distance, some.distance)
+
+
+def test_a_flip_at_the_radius_refuses() -> None:
+    some = reads((True, 0.0075), (True, 0.00751), (False, 0.0075), (False, math.inf))
+    assert some.is_refused(0.0075).tolist() == [True, False, True, False]
+    assert some.is_silent(0.0075).tolist() == [False, False, False, True]
+    assert some.is_silent(0.0).tolist() == [False, False, True, True]
+
+
+def test_the_worst_case_counts_each_scan_once() -> None:
+    clean = reads((True, 0.02), (True, 0.005), (True, 0.02), (False, 0.02))
+    attacked = reads((True, 0.02), (True, 0.02), (False, 0.009), (True, 0.02))
+    worst = find_worst([clean, attacked], 0.0075)
+    assert worst.right.tolist() == [True, False, False, False]
+    assert worst.refused.tolist() == [False, True, False, False]
+    assert worst.silent.tolist() == [False, False, True, True]
+    assert (sum(part.int() for part in worst) == 1).all()
+    silent = [int(find_worst([clean, attacked], d).silent.sum()) for d in (0.0, *RADII, 0.1)]
+    assert silent == sorted(silent, reverse=True) and silent[-1] == 0
+
+
+@pytest.fixture
+def result() -> dict[str, object]:
+    clean = pack(reads((True, 0.02), (True, 0.005), (False, 0.02), (True, 0.003)))
+    wrong = pack(reads((False, 0.02), (True, 0.005), (False, 0.02), (True, 0.003)))
+    names = ("grain", "sign noise", "PGD-7", "APGD-CE", "HCMOA")
+    rows = {
+        "scans": {"labels": "1010", "units": [1, 2, 3, 4], "sources": ["a", "a", "b", "b"]},
+        "clean": clean, **dict.fromkeys(names, clean), "CHCMOA 0.0075": wrong,
+        "CHCMOA 0.015": clean,
+        "missed": {"n": 2, "by_radius": {"0.0075": {"flipped": 1, "missed": 0}}},
+    }  # fmt: skip
+    machine = {"device_name": "a machine", "threads": 1}
+    facts = {"date": "2026-01-01", "commit": "abc", "machine": machine}
+    return {"rows": rows, "provenance": facts, "warnings": []}
+
+
+def test_consistent_attacks_count_up_to_their_radius(result: dict[str, object]) -> None:
+    rows = result["rows"]
+    assert isinstance(rows, dict)
+    counts = [len(list_worst(rows, d)) for d in (0.0, 0.004, 0.0075, 0.011, 0.02)]
+    assert counts == [4, 5, 5, 5, 4]
+    silent = [int(find_worst(list_worst(rows, d), d).silent.sum()) for d in (0.0075, 0.011)]
+    assert silent == [2, 1]  # the first is attacked with its own radius alone
+
+
+def test_the_table_says_what_is_refused_and_what_is_silent(result: dict[str, object]) -> None:
+    text = TABLES["stability"]({"stability-patients": result})
+    lines = text.splitlines()
+    assert lines[2].startswith("| nothing refused | 0.0 ")
+    (line,) = (one for one in lines if one.startswith("| 0.0075"))
+    cells = [cell.strip().split(" ")[0] for cell in line.strip("|").split("|")]
+    assert cells[1:7] == ["50.0", "25.0", "50.0", "50.0", "0.0", "0.0"]
+    assert "of 2 clean scans other attacks flip 1 within 0.0075, 0 of which" in text.lower()
+    by_source = TABLES["stability-sources"]({"stability-patients": result})
+    assert "| 0.0075 | 50.0 of 2 | 50.0 of 2 |" in by_source
