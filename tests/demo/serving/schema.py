@@ -10,7 +10,8 @@ from typing import Any
 TYPES = {
     "number": (int, float), "number or null": (int, float, type(None)), "integer": int,
     "integer or null": (int, type(None)),
-    "boolean": bool, "boolean or null": (bool, type(None)), "string": str, "object": dict, "array": list | tuple,
+    "boolean": bool, "boolean or null": (bool, type(None)), "string": str,
+    "object": dict, "array": list | tuple,
 }  # fmt: skip
 
 
