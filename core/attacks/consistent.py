@@ -25,7 +25,7 @@ class ConsistentPGD:
     eps: float = 0.015
     d: float = 0.0075
     steps: int = 50
-    inner_steps: int = 10
+    inner_steps: int = 5
     random_start: bool = True
     eight_bit: bool = False
 

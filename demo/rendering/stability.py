@@ -62,7 +62,7 @@ def _render_flip(name: str, d: Diagnosis) -> str:
     )
     sentence = (
         f"The mixture reads the {name} scan as “{other}” if each pixel changes by at most "
-        f"{d.flip_distance * 255:.1f} of 255 levels, in the pattern on the right. A search of "
-        "ten steps found this pattern; a smaller one may exist."
+        f"{d.flip_distance * 255:.1f} of 255 levels, in the pattern on the right. A short "
+        "search found this pattern; a smaller one may exist."
     )
     return render_strip(pictures) + render_sentence(sentence)

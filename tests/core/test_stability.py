@@ -111,5 +111,6 @@ def test_a_radius_out_of_range_is_refused(d: float) -> None:
 
 
 def test_the_deciding_radius_is_tried() -> None:
-    assert StabilityConfig(d=0.02).radii == (*RADII, 0.02)
-    assert StabilityConfig().radii == RADII
+    assert StabilityConfig(d=0.02).radii == (0.015, 0.02)
+    assert StabilityConfig().radii == (0.0075, 0.015)
+    assert StabilityConfig(d=0.015).radii == (0.015,)
