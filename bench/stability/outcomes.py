@@ -9,10 +9,14 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from bench.intervals import draw_share, draw_units, find_interval
 from bench.unseen.mixtures import from_bits, to_bits
-from core.stability import FORGIVEN
+from core.stability import FORGIVEN, RADII
 
 Rows = Mapping[str, dict[str, Any]]
+CLEAN, NOISES, CONSISTENT = "clean", ("grain", "sign noise"), "CHCMOA"
+ATTACKS = ("PGD-7", "APGD-CE", "HCMOA")
+NONE = 0.0  # a radius at which nothing is refused
 
 
 class Reads(NamedTuple):
@@ -55,3 +59,42 @@ def find_worst(readings: Sequence[Reads], d: float) -> Outcome:
     silent = torch.stack([reads.is_silent(d) for reads in readings]).any(0)
     refused = torch.stack([reads.is_refused(d) for reads in readings]).any(0) & ~silent
     return Outcome(silent, refused, ~silent & ~refused)
+
+
+def list_worst(rows: Rows, d: float) -> list[Reads]:
+    """Return the readings that count in the worst case at d: clean, and under every attack.
+
+    Of the consistent attacks those made for the next radius at or above d; at 0 there are none.
+    """
+    names = [CLEAN, *ATTACKS]
+    made = sorted(float(name.split()[1]) for name in rows if name.startswith(CONSISTENT))
+    if d and (fitting := [radius for radius in made if radius >= d]):
+        names.append(f"{CONSISTENT} {fitting[0]}")
+    return [unpack(rows[name]) for name in names]
+
+
+def summarize_outcomes(rows: Rows) -> dict[str, Any]:
+    """Compute the shares of all scans by radius, with intervals by unit; 0: nothing is refused."""
+    times = draw_units(rows["scans"]["units"])
+    return {"by_radius": {f"{d:g}": _summarize(rows, times, d) for d in (NONE, *RADII)}}
+
+
+def _summarize(rows: Rows, times: Tensor, d: float) -> dict[str, Any]:
+    clean, worst = unpack(rows[CLEAN]), find_worst(list_worst(rows, d), d)
+    everything = torch.ones_like(worst.right)
+    shares = {
+        "clean_refused": (clean.is_refused(d), everything),
+        "clean_silent": (clean.is_silent(d), everything),
+        "worst_silent": (worst.silent, everything),
+        "worst_refused": (worst.refused, everything),
+        "worst_right": (worst.right, everything),
+        "answered_right": (worst.right, worst.right | worst.silent),
+    }
+    shares |= {f"{name} refused": (unpack(rows[name]).is_refused(d), everything) for name in NOISES}
+    return {name: _share(times, *parts) for name, parts in shares.items()}
+
+
+def _share(times: Tensor, chosen: Tensor, among: Tensor) -> dict[str, Any]:
+    k, n = int((chosen & among).sum()), int(among.sum())
+    interval = find_interval(draw_share(times, chosen & among, among)) if n else None
+    return {"k": k, "n": n, "value": k / n if n else None, "interval": interval}

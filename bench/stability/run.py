@@ -18,7 +18,7 @@ from bench import options
 from bench.parallel import progress
 from bench.result_file import ResultFile
 from bench.robustness.attacks import random_corner
-from bench.stability.outcomes import Reads, pack, unpack
+from bench.stability.outcomes import Reads, pack, summarize_outcomes, unpack
 from bench.stability.tables import TABLES
 from bench.unseen.hospitals import Reader, find_readers, group_by_reader
 from bench.unseen.mixtures import to_bits
@@ -130,6 +130,7 @@ def measure(store: ResultFile, hospitals: Hospitals, steps: int, checked: int) -
         )  # fmt: skip
     few = space_evenly(len(rows), checked)
     store.row("missed", lambda: {"n": len(few)} | check_search(hospitals, few))
+    store.row("outcomes", lambda: summarize_outcomes(store.content["rows"]), again=True)
 
 
 def list_attacks(steps: int) -> dict[str, tuple[str, Attack]]:

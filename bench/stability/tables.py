@@ -9,61 +9,38 @@ import torch
 from torch import Tensor
 
 from bench import markdown as md
-from bench.intervals import draw_share, draw_units, find_interval
-from bench.stability.outcomes import Reads, find_worst, unpack
+from bench.stability.outcomes import CLEAN, NOISES, unpack
 from bench.unseen.mixtures import from_bits
 from core.stability import RADII
 
-CLEAN, NOISES, CONSISTENT = "clean", ("grain", "sign noise"), "CHCMOA"
-ATTACKS = ("PGD-7", "APGD-CE", "HCMOA")
-NONE = 0.0  # a radius at which nothing is refused
-
-
-def list_worst(rows: dict[str, Any], d: float) -> list[Reads]:
-    """Return the readings that count in the worst case at d: clean, and under every attack.
-
-    Of the consistent attacks those made for the next radius at or above d; at 0 there are none.
-    """
-    names = [CLEAN, *ATTACKS]
-    made = sorted(float(name.split()[1]) for name in rows if name.startswith(CONSISTENT))
-    if d and (fitting := [radius for radius in made if radius >= d]):
-        names.append(f"{CONSISTENT} {fitting[0]}")
-    return [unpack(rows[name]) for name in names]
+COLUMNS = {
+    "clean_refused": "clean: refused, %",
+    "clean_silent": "clean: silently wrong, %",
+    "worst_silent": "attacked: silently wrong, %",
+    "worst_refused": "attacked: refused, %",
+    "worst_right": "attacked: answered and right, %",
+    "answered_right": "right of those answered, %",
+}
 
 
 def render_outcomes(results: md.Results) -> str:
     """Renders, for each radius, what is refused and what is silently wrong."""
     parts = []
     for result in md.results_of(results, "stability", md.PROTOCOLS).values():
-        rows, scans = result["rows"], result["rows"]["scans"]
-        times = draw_units(scans["units"])
-        lines = [_render_outcome(rows, times, d) for d in (NONE, *RADII)]
-        head = ["refused within", "clean: refused, %", "clean: silently wrong, %",
-                "attacked: silently wrong, %", "attacked: refused, %",
-                "attacked: answered and right, %", "right of those answered, %",
-                "grain / sign noise: refused, %"]  # fmt: skip
+        rows = result["rows"]
+        lines = [_render(d, shares) for d, shares in rows["outcomes"]["by_radius"].items()]
+        head = ["refused within", *COLUMNS.values(), f"{' / '.join(NOISES)}: refused, %"]
         parts.append(f"{md.table(head, lines)}\n\n{_describe(rows)} {md.source(result)}")
     return "\n\n".join(parts)
 
 
-def _render_outcome(rows: dict[str, Any], times: Tensor, d: float) -> list[str]:
-    clean, worst = unpack(rows[CLEAN]), find_worst(list_worst(rows, d), d)
-    everything = torch.ones_like(worst.right)
-    noises = [unpack(rows[name]).is_refused(d) & everything for name in NOISES]
-    shares = [
-        (clean.is_refused(d), everything), (clean.is_silent(d), everything),
-        (worst.silent, everything), (worst.refused, everything), (worst.right, everything),
-        (worst.right, worst.right | worst.silent),
-    ]  # fmt: skip
-    cells = [_render_share(times, chosen, among) for chosen, among in shares]
-    noise = " / ".join(md.percent(float(refused.double().mean())) for refused in noises)
-    return [f"{d:g}" if d else "nothing refused", *cells, noise]
-
-
-def _render_share(times: Tensor, chosen: Tensor, among: Tensor) -> str:
-    low, high = find_interval(draw_share(times, chosen, among))
-    share = float(chosen.double().sum() / among.double().sum())
-    return f"{md.percent(share)} [{md.span((low, high))}]"
+def _render(d: str, shares: dict[str, Any]) -> list[str]:
+    cells = [
+        f"{md.percent(share['value'])} [{md.span(share['interval'])}]" if share["n"] else ""
+        for share in (shares[name] for name in COLUMNS)
+    ]
+    noise = " / ".join(md.percent(shares[f"{name} refused"]["value"]) for name in NOISES)
+    return [d if float(d) else "nothing refused", *cells, noise]
 
 
 def _describe(rows: dict[str, Any]) -> str:

@@ -13,6 +13,8 @@ from demo.analysis.attack import MAX_EPS, MAX_STEPS, AttackSettings
 from demo.examples import Example
 from demo.explore import selection
 from demo.rendering import images, wording
+from demo.rendering.html import render_sentence
+from demo.rendering.stability_cost import describe_cost
 
 DEFAULTS = AttackSettings()
 # eps, alpha, largest alpha and the sliders' step, in each norm's own units
@@ -139,6 +141,7 @@ class Controls:
             label="Not stable: a change of this size flips the answer",
             elem_id="d",
         )
+        self.d_note = gr.HTML(render_d_note(config.stability.d), elem_id="d-note")
         first = numbers[0] if numbers else None
         self.hospital: gr.Dropdown | gr.State = gr.State(first)
         if len(numbers) > 1:
@@ -167,6 +170,11 @@ class Controls:
         return [
             self.kind, self.norm, self.eps, self.alpha, self.steps, self.aim, self.truth, self.seed
         ]  # fmt: skip
+
+
+def render_d_note(d: float) -> str:
+    """Render the radius in grey levels, and what refusing within it costs."""
+    return render_sentence(f"{d:.4f} = {d * 255:.1f}/255. {describe_cost(d)}")
 
 
 def read_settings(

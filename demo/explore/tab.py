@@ -25,7 +25,14 @@ from demo.explore.analyse import AnalysisView
 from demo.explore.attack_trajectory import AttackSteps
 from demo.explore.cancellation import RequestGeneration
 from demo.explore.certificate import CertificateSection
-from demo.explore.controls import Controls, enable, read_settings, render_eps_note, rescale
+from demo.explore.controls import (
+    Controls,
+    enable,
+    read_settings,
+    render_d_note,
+    render_eps_note,
+    rescale,
+)
 from demo.explore.counterfactual_view import CounterfactualSection
 from demo.explore.hospitals_view import HospitalsSection
 from demo.explore.opening import Opening
@@ -193,6 +200,7 @@ class ExploreTab:
             control.input(None, None, None, js=MARK_STALE_JS, **PRIVATE)
         c.norm.input(rescale, c.norm, [c.eps, c.alpha, c.eps_note], **at_once)
         c.kind.input(enable, c.kind, [c.norm, c.eps, c.alpha, c.steps], **at_once)
+        c.d.input(render_d_note, c.d, c.d_note, trigger_mode="always_last", **at_once)
         c.eps.input(
             render_eps_note, [c.norm, c.eps], c.eps_note, trigger_mode="always_last", **at_once
         )

@@ -7,8 +7,15 @@ import math
 import pytest
 import torch
 
-from bench.stability.outcomes import Reads, find_worst, pack, unpack
-from bench.stability.tables import TABLES, list_worst
+from bench.stability.outcomes import (
+    Reads,
+    find_worst,
+    list_worst,
+    pack,
+    summarize_outcomes,
+    unpack,
+)
+from bench.stability.tables import TABLES
 from core.stability import RADII
 
 
@@ -53,6 +60,7 @@ def result() -> dict[str, object]:
         "CHCMOA 0.015": clean,
         "missed": {"n": 2, "by_radius": {"0.0075": {"flipped": 1, "missed": 0}}},
     }  # fmt: skip
+    rows["outcomes"] = summarize_outcomes(rows)
     machine = {"device_name": "a machine", "threads": 1}
     facts = {"date": "2026-01-01", "commit": "abc", "machine": machine}
     return {"rows": rows, "provenance": facts, "warnings": []}

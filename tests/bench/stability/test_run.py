@@ -42,9 +42,9 @@ def test_every_attack_has_its_row(
     rows = store.content["rows"]
     assert list(rows) == [
         "scans", "clean", "grain", "sign noise", "PGD-7", "APGD-CE", "HCMOA", "CHCMOA 0.0075",
-        "CHCMOA 0.015", "missed",
+        "CHCMOA 0.015", "missed", "outcomes",
     ]  # fmt: skip
-    for name in list(rows)[1:-1]:
+    for name in list(rows)[1:-2]:
         assert len(unpack(rows[name]).right) == 4 and rows[name]["radii"][: len(RADII)]
     assert rows["CHCMOA 0.015"]["attacked"] == 4  # all scans, where there are few
     assert rows["missed"]["n"] == 2
