@@ -32,7 +32,8 @@ LESSON = (
     ("lesson-3", "lesson-purify", "#learned-3 .mf-output"),
     ("lesson-4", "lesson-vote", "#learned-4 .mf-output"),
     ("lesson-5", "lesson-heat", "#learned-5 img"),
-    ("lesson-6", "quiz-new", "#quiz-view img"),
+    ("lesson-6", "lesson-change", "#learned-6 img"),
+    ("lesson-7", "quiz-new", "#quiz-view img"),
 )
 
 

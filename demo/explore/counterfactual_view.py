@@ -22,9 +22,8 @@ log = logging.getLogger(__name__)
 NO_ANALYSIS_MESSAGE = "Analyse a scan first."
 FAILURE_MESSAGE = "The search failed: please try again."
 INTRODUCTION = (
-    "<h3>What would it take?</h3><p>The scan is changed, smoothly and visibly, until the answer "
-    "turns. The mixture was trained on attacks and tends to draw or erase something like a tumour; "
-    "the plain classifier turns on patterns that mean nothing to people.</p>"
+    "<h3>What would it take?</h3><p>Each classifier changes the scan, smoothly and visibly, until "
+    "its own answer turns: the mixture, which was trained on attacks, and the plain classifier.</p>"
 )
 SECONDS = 0.3  # between pictures
 
@@ -36,7 +35,8 @@ class CounterfactualSection:
         self.systems = systems
         with gr.Column(visible=False, elem_id="counterfactual") as self.box:
             gr.HTML(INTRODUCTION)
-            ask = gr.Button("Show what it would take", size="sm", elem_id="imagine")
+            with gr.Row(elem_classes="mf-controls"):
+                ask = gr.Button("Show what it would take", size="sm", elem_id="imagine")
             self.view = gr.HTML("", elem_id="imagined")
         self.event = ask.click(
             self._search, [generation, analysis], self.view,

@@ -69,7 +69,8 @@ TEXTS = (
         "A classifier trained on attacks ignores fine patterns: something like a tumour has "
         "to be drawn, or erased. The plain classifier turns on patterns that mean nothing to "
         "people. Being hard to fool and giving reasons that people can see belong together.</p>"
-        "<p><b>Look for.</b> Which of the two changes would you call a tumour?</p>",
+        "<p><b>Look for.</b> In which of the two changed scans can you see why the answer turned? "
+        "Also try a scan without a tumour.</p>",
     ),
 )
 QUIZ = (

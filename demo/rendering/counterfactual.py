@@ -11,7 +11,7 @@ from demo.rendering import images, wording
 from demo.rendering.html import render_figure, render_picture, render_sentence, render_strip
 
 MAX_LEVELS = 48  # grey levels of 255 from which on the change is brightest
-LABEL = "Drawn by the model: no picture of a patient."
+LABEL = "The changed scans are drawn by the models: they show no patient."
 
 
 def render_changes(scan: Tensor, changes: Sequence[Change]) -> str:
