@@ -61,15 +61,9 @@ def find_worst(readings: Sequence[Reads], d: float) -> Outcome:
     return Outcome(silent, refused, ~silent & ~refused)
 
 
-def list_worst(rows: Rows, d: float) -> list[Reads]:
-    """Return the readings that count in the worst case at d: clean, and under every attack.
-
-    Of the consistent attacks those made for the next radius at or above d; at 0 there are none.
-    """
-    names = [CLEAN, *ATTACKS]
-    made = sorted(float(name.split()[1]) for name in rows if name.startswith(CONSISTENT))
-    if d and (fitting := [radius for radius in made if radius >= d]):
-        names.append(f"{CONSISTENT} {fitting[0]}")
+def list_worst(rows: Rows) -> list[Reads]:
+    """Return the readings of the worst case: clean, and under every attack."""
+    names = [CLEAN, *ATTACKS, *(name for name in rows if name.startswith(CONSISTENT))]
     return [unpack(rows[name]) for name in names]
 
 
@@ -80,7 +74,7 @@ def summarize_outcomes(rows: Rows) -> dict[str, Any]:
 
 
 def _summarize(rows: Rows, times: Tensor, d: float) -> dict[str, Any]:
-    clean, worst = unpack(rows[CLEAN]), find_worst(list_worst(rows, d), d)
+    clean, worst = unpack(rows[CLEAN]), find_worst(list_worst(rows), d)
     everything = torch.ones_like(worst.right)
     shares = {
         "clean_refused": (clean.is_refused(d), everything),

@@ -34,8 +34,6 @@ from train.data.split import read_manifest
 
 HELP = "answers refused where a small change flips them, under attacks that know it"
 GRAIN = 0.01  # standard deviation of the noise that is no attack
-FURTHER = (0.01875, 0.0225)  # tried on clean scans, besides the radii of the reader
-DECIDING = (0.0075, 0.015)  # radii that refuse, for which consistent attacks are made
 EVERY = 64  # scans that the consistent attacks take besides those within reach
 STARTS, START_STEPS, QUERIES = 5, 20, 500  # of the attacks that check the search
 Attack = Callable[[Calibrated, Batch], Tensor]
@@ -90,16 +88,14 @@ class Hospitals:
         for column in zip(*parts, strict=True):
             yield torch.cat(column).cpu()[back]
 
-    def read(
-        self, attack: Attack, rows: Sequence[int], label: str, radii: Sequence[float] = RADII
-    ) -> Reads:
-        """Read the scans of `rows` after an attack."""
+    def read(self, attack: Attack, rows: Sequence[int], label: str) -> Reads:
+        """Read the scans of `rows` after an attack, with the search of a reading."""
 
         def read(classifier: Calibrated, batch: Batch) -> tuple[Tensor, Tensor]:
             x = attack(classifier, batch)
             with torch.no_grad():
                 right = classifier(x).argmax(1) == batch.y
-            return right, find_flips(classifier, x, radii).distance
+            return right, find_flips(classifier, x).distance
 
         return Reads(*self.map(read, rows, label))
 
@@ -112,19 +108,17 @@ def measure(store: ResultFile, hospitals: Hospitals, steps: int, checked: int) -
     }  # fmt: skip
     store.row("scans", lambda: facts)
 
-    def row(name: str, meaning: str, attack: Attack, radii: Sequence[float] = RADII) -> Reads:
-        about = {"meaning": meaning, "radii": list(radii)}
-        return unpack(
-            store.row(name, lambda: about | pack(hospitals.read(attack, rows, name, radii)))
-        )
+    def row(name: str, meaning: str, attack: Attack) -> Reads:
+        about = {"meaning": meaning, "radii": list(RADII)}
+        return unpack(store.row(name, lambda: about | pack(hospitals.read(attack, rows, name))))
 
-    clean = row("clean", "the scans themselves", lambda _, b: b.x, (*RADII, *FURTHER))
+    clean = row("clean", "the scans themselves", lambda _, b: b.x)
     attacked = [row(name, *parts) for name, parts in list_attacks(steps).items()]
-    is_near = clean.distance <= PAPER_EPS
+    is_near = clean.is_refused(PAPER_EPS)
     is_near |= ~torch.stack([clean.right, *(reads.right for reads in attacked)]).all(0)
     is_near[space_evenly(len(rows), EVERY)] = True
     near = is_near.nonzero()[:, 0].tolist()
-    for d in DECIDING:
+    for d in RADII:
         store.row(
             f"CHCMOA {d}", lambda d=d: attack_consistently(hospitals, clean, near, d, steps)
         )  # fmt: skip
@@ -183,7 +177,7 @@ def attack_consistently(
 def check_search(hospitals: Hospitals, rows: Sequence[int]) -> dict[str, Any]:
     """Count the scans whose answer other attacks within d flip, and of them those it missed."""
     counts = {}
-    for d in DECIDING:
+    for d in RADII:
 
         def search(classifier: Calibrated, batch: Batch, d: float = d) -> tuple[Tensor, Tensor]:
             found = find_flips(classifier, batch.x).distance

@@ -50,10 +50,13 @@ def _describe(rows: dict[str, Any]) -> str:
         f"{found['missed']} of which the search missed"
         for d, found in rows["missed"]["by_radius"].items()
     ]
+    attacked = max(row["attacked"] for row in rows.values() if "attacked" in row)
     return (
         f"{len(labels)} scans, each read by the mixture of its own hospital; eps = .015. In the "
         "worst case a scan is silently wrong if one attack gets a wrong answer that is not "
-        "refused, else refused if one attack gets it refused, else answered and right. "
+        "refused, else refused if one attack gets it refused, else answered and right. The "
+        f"consistent attacks (CHCMOA) take the {attacked} scans within eps of another answer, read "
+        "wrongly under another attack, or among 64 evenly spaced ones. "
         f"{'; '.join(checks).capitalize()}."
     )
 
