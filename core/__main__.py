@@ -21,7 +21,7 @@ from core.detector import SCORES
 from core.pipeline import BATCH_SIZE, MedFedPure
 from core.purifier import POLICIES
 from core.scan import ScanError, Volume, read_volume
-from core.stability import StabilityConfig
+from core.stability import StabilityConfig, describe_stability
 from core.weights import load
 
 FIELDS = (
@@ -32,6 +32,7 @@ FIELDS = (
     "stable_radius",
     "stability_radius",
     "flip_distance",
+    "purifying_turns",
     "flagged",
     "score",
     "tau",
@@ -171,25 +172,17 @@ def _format_line(line: dict[str, Any]) -> str:
         if line["can_judge"]
         else "cannot judge (out of distribution)"
     )
+    facts = ("stable", "stable_radius", "stability_radius", "purifying_turns")
+    stability = f"{describe_stability(*(line[fact] for fact in facts))}, "
+    stability = stability if line["can_judge"] else ""
     doubts = "".join(f"; doubtful: {doubt}" for doubt in line["doubts"])
     notes = "".join(f"; {note}" for note in line.get("notes", ()) if note not in line["doubts"])
     return (
-        f"{name}: {output}, {describe_stability(line)}"
+        f"{name}: {output}, {stability}"
         f"{'flagged' if line['flagged'] else 'not flagged'} "
         f"(score {line['score']:.4g}, tau {line['tau']:.4g}), t_star {line['t_star']}, "
         f"{line['timings_ms']['total']:.0f} ms{doubts}{notes}"
     )
-
-
-def describe_stability(line: dict[str, Any]) -> str:
-    """Describe the stability of an answer, with a comma after it; empty where it cannot judge."""
-    if not line["can_judge"]:
-        return ""
-    if line["stable"] is None:
-        return "stability not tried (too slow), "
-    if line["stable"]:
-        return f"stable up to {line['stable_radius']:g}, "
-    return f"would flip within {line['stability_radius']:g}, "
 
 
 def _print(text: str) -> None:
@@ -259,7 +252,7 @@ def _build_parser() -> argparse.ArgumentParser:
         type=_parse_radius,
         metavar="D",
         help="an answer that a change of at most D in each pixel flips is not stable; pixels in "
-        "[0, 1] (default: .0075)",
+        "[0, 1] (default: as in the weights)",
     )
     parser.add_argument(
         "--seed", type=_parse_seed, default=0, help="seed of purifier and attack (default: 0)"

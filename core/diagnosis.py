@@ -38,7 +38,9 @@ class Diagnosis:
     tumour_probability_undefended: float  # plain classifier on the scan itself
     tumour_probability_unpurified: float  # trained mixture on the scan itself
     stability_radius: float  # within which an answer that flips counts as not stable
-    stable: bool | None  # no flip was found within it; None: not tried, or it cannot judge
+    # no flip was found within it, nor does purifying turn the answer; None: not tried, or it
+    # cannot judge
+    stable: bool | None
     stable_radius: float | None  # largest radius tried without a flip, in [0, 1] pixels; 0: none
     flip_distance: float | None  # of the nearest flip that was found; None: none, or not tried
     flipped: Tensor | None  # (1, H, W) that flip
@@ -51,6 +53,11 @@ class Diagnosis:
         return self.novelty <= self.novelty_limit
 
     @property
+    def purifying_turns(self) -> bool:
+        """True if the purified scan and the scan itself get different answers."""
+        return self.is_tumour != (self.tumour_probability_unpurified >= 0.5)
+
+    @property
     def is_tumour(self) -> bool:
         """True if the full pipeline's probability reaches the operating point."""
         return self.tumour_probability >= 0.5
@@ -61,4 +68,4 @@ class Diagnosis:
                     "flipped"}  # fmt: skip
         numbers = {k: getattr(self, k) for k in self.__dataclass_fields__ if k not in pictures}
         plain = {k: v.tolist() if isinstance(v, Tensor) else v for k, v in numbers.items()}
-        return {"can_judge": self.can_judge, **plain}
+        return {"can_judge": self.can_judge, "purifying_turns": self.purifying_turns, **plain}

@@ -61,6 +61,29 @@ class Flips(NamedTuple):
     radius: Tensor  # (B,) largest radius tried within which none was found; 0: within the smallest
 
 
+def describe_stability(
+    stable: bool | None,
+    radius: float | None,
+    d: float,
+    purifying_turns: bool,
+    why_not: str = "this machine is too slow",
+) -> str:
+    """Describe the stability of an answer in a few words.
+
+    Args:
+        stable: None if it was not tried.
+        radius: the largest one tried without a flip.
+        d: radius that decides.
+        purifying_turns: the purified and the received scan get different answers.
+        why_not: why it was not tried.
+    """
+    if stable is None or radius is None:
+        return f"stability not tried: {why_not}"
+    if stable:
+        return f"stable up to {radius:.4g}"
+    return "turned by purifying" if purifying_turns else f"would flip within {d:g}"
+
+
 @torch.inference_mode(mode=False)
 @torch.no_grad()
 def find_flips(

@@ -111,6 +111,7 @@ def load_all(folder: str | Path | None = None, device: str | torch.device | None
                 f"The weights file {system_file_name(other)} is of another split or configuration."
             )
         systems[other] = copy.deepcopy(first, dict(shared))
+        systems[other].config = _restore(stored.config["system"])
         systems[other].load_state_dict(stored.state_dict, strict=False)
         of_all = {key: first.info[key] for key in ("split_sha256", "hospitals")}
         systems[other].info = {**stored.config["info"], **of_all}
@@ -190,7 +191,8 @@ def _load_parts(folder: Path, hospital: int | None, stored: Checkpoint) -> dict[
 
 
 def _describe_kind(stored: Checkpoint) -> tuple[str, Any, set[str]]:
-    return stored.split_sha256, stored.config["system"], set(stored.state_dict)
+    config = {k: v for k, v in stored.config["system"].items() if k != "stability"}
+    return stored.split_sha256, config, set(stored.state_dict)
 
 
 def _restore(values: dict[str, Any]) -> PipelineConfig:

@@ -30,6 +30,7 @@ class Reading:
     stable: bool | None  # None: it cannot judge, or stability was not tried
     stable_radius: float | None  # largest radius tried without a flip
     stability_radius: float  # that decides
+    purifying_turns: bool  # purified and received scan get different answers
     expert_shares: tuple[float, ...]  # of the log-odds of `tumour_probability`, a column each
     operating_point: float  # plus the shares: the log-odds
     overall_share: float  # part of the shares' sum that no tumour map holds
@@ -88,7 +89,7 @@ def read_levels(system: MedFedPure, levels: np.ndarray, seed: int) -> Reading | 
     return Reading(
         d.score_name, d.score, d.tau, d.flagged, d.t_star,
         d.tumour_probability_undefended, d.tumour_probability, d.can_judge,
-        d.stable, d.stable_radius, d.stability_radius,
+        d.stable, d.stable_radius, d.stability_radius, d.purifying_turns,
         tuple(d.expert_shares.tolist()), d.operating_point, d.overall_share,
         found["tumour_regions"], found["tumour_area"], found["where"],
         d.timings_ms["total"], d.seed, hash_levels(levels),

@@ -36,9 +36,11 @@ class Shifts:
     undefended: float = 0.0
 
     def move(self, reading: Reading) -> Reading:
-        """Return a reading at the site's operating points."""
+        """Return a reading at the site's operating points, where no stability was tried."""
         if self == Shifts():
             return reading
+        if self.defended:
+            reading = replace(reading, stable=None, stable_radius=None)
         return replace(
             reading,
             operating_point=reading.operating_point + self.defended,

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from html import escape
 
+from core.stability import describe_stability
 from demo.batch.reading import Reading
 from demo.batch.worklist import Scan, Worklist
 from demo.rendering import wording
 from demo.rendering.html import render_placeholder
-from demo.rendering.stability import describe_stability
 from demo.rendering.tumour_map import OUTSIDE
 from demo.rendering.volume_answer import describe_answer
 
+NOT_TRIED = "the machine is too slow, or the site has another operating point"
 EMPTY_MESSAGE = "Drop several files here: each becomes a row, numbered in the order of arrival."
 HEADS = (
     "File", "Slice", "Detector score", "Attack suspected", "t*", "Without defence", "With defence",
@@ -57,7 +58,7 @@ def summarize(work: Worklist, each: bool) -> str:
         f"{len(read)} of {len(results)} read, {refused} refused. "
         f"Attack suspected: {sum(r.flagged for r in read)}. "
         f"Cannot judge: {sum(not r.can_judge for r in read)}. "
-        f"Would flip: {sum(r.stable is False for r in read)}. "
+        f"Not stable (!): {sum(r.stable is False for r in read)}. "
         f"Class changed by the defence: {sum(r.differs for r in read)}."
     )
 
@@ -120,8 +121,11 @@ def _render_stability(result: Reading) -> str:
     """Render whether a small change flips the answer; empty where it cannot judge."""
     if not result.can_judge:
         return ""
-    words = describe_stability(result.stable, result.stable_radius, result.stability_radius)
-    return f"<small>{words}</small>"
+    words = describe_stability(
+        result.stable, result.stable_radius, result.stability_radius, result.purifying_turns,
+        NOT_TRIED,
+    )  # fmt: skip
+    return f"<small>{escape(words)}</small>"
 
 
 def _render_answer(scan: Scan, answer: str) -> str:
@@ -142,8 +146,10 @@ def format_area(result: Reading) -> str:
 
 
 def format_defended(result: Reading) -> str:
-    """Return class and percentage with defence, or that it cannot judge."""
-    return format_output(result.tumour_probability) if result.can_judge else wording.NO_JUDGEMENT
+    """Return class and percentage with defence, marked if not stable, or that it cannot judge."""
+    if not result.can_judge:
+        return wording.NO_JUDGEMENT
+    return format_output(result.tumour_probability) + (" !" if result.stable is False else "")
 
 
 def format_output(tumour_probability: float) -> str:

@@ -172,8 +172,10 @@ class Controls:
         ]  # fmt: skip
 
 
-def render_d_note(d: float) -> str:
-    """Render the radius in grey levels, and what refusing within it costs."""
+def render_d_note(d: float | None) -> str:
+    """Render the radius in grey levels, and what refusing within it costs; empty without one."""
+    if d is None:
+        return ""
     return render_sentence(f"{d:.4f} = {d * 255:.1f}/255. {describe_cost(d)}")
 
 

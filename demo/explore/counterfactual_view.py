@@ -54,8 +54,9 @@ class CounterfactualSection:
 
 
 def show(analysis: Analysis | None) -> tuple[Any, ...]:
-    """Return box and view for a new analysis: nothing is searched yet."""
-    return gr.update(visible=analysis is not None and analysis.clean is not None), ""
+    """Return box and view for a new analysis; hidden where the system cannot judge."""
+    is_judged = analysis is not None and analysis.clean is not None and analysis.clean.can_judge
+    return gr.update(visible=is_judged), ""
 
 
 def search(
@@ -72,7 +73,7 @@ def search(
                 yield gr.skip()  # or the last pictures would be sent once more
                 return
             if time.monotonic() - sent_at > SECONDS:
-                yield render_changes(analysis.scan, changes)
+                yield render_changes(analysis.scan, changes, done=False)
                 sent_at = time.monotonic()
         yield render_changes(analysis.scan, changes)
     except (RuntimeError, ValueError, MemoryError):

@@ -7,11 +7,10 @@ from html import escape
 from core.diagnosis import Diagnosis
 from core.scan import to_png
 from demo.analysis.analysis import Analysis
-from demo.rendering import explanation, wording
+from demo.rendering import explanation, stability, wording
 from demo.rendering.flag_reasons import render_flag_reasons
 from demo.rendering.html import render_link, render_meter
 from demo.rendering.shares import render_shares
-from demo.rendering.stability import describe_stability, render_flips
 from demo.rendering.verdicts import collect_verdicts, name_outputs
 from demo.report import document
 
@@ -55,7 +54,7 @@ def render_explanation(analysis: Analysis) -> str:
     scores = [(f"{name} scan", d) for name, d in analysis.readings]
     return (
         '<section class="mf-decision" aria-label="Explanation of the output">'
-        f"{render_flips(analysis.readings)}"
+        f"{stability.render_flips(analysis.readings)}"
         '<div class="mf-card"><h3>The score among scores of clean scans</h3>'
         f"{explanation.render_scores(scores, analysis.clean_scores)}</div></section>"
     )
@@ -74,7 +73,8 @@ def _render_outputs(a: Analysis) -> str:
         '<th scope="col">Without defence<small>plain classifier</small></th>'
         '<th scope="col">With defence<small>detector, purifier, mixture</small></th></tr></thead>'
         f"<tbody>{rows}</tbody></table>"
-        f'<p class="mf-note">{escape(attack)}</p>{_render_downloads(a)}</section>'
+        f'<p class="mf-note">{escape(attack)}</p>'
+        f'<p class="mf-note">{escape(stability.MEANING)}</p>{_render_downloads(a)}</section>'
     )
 
 
@@ -83,18 +83,20 @@ def _render_row(name: str, d: Diagnosis | None, clean: Diagnosis | None) -> str:
     if d is not None:
         was = name_outputs(clean or d)
         cells = _render_cell(d.tumour_probability_undefended, was[0])
-        said = describe_stability(d.stable, d.stable_radius, d.stability_radius)
-        cells += _render_cell(d.tumour_probability, was[1], said) if d.can_judge else UNJUDGED
+        cells += _render_cell(d.tumour_probability, was[1], d) if d.can_judge else UNJUDGED
     return f'<tr><th scope="row">{name}</th>{cells}</tr>'
 
 
-def _render_cell(tumour_probability: float, was: str, note: str = "") -> str:
+def _render_cell(tumour_probability: float, was: str, tried: Diagnosis | None = None) -> str:
     says = wording.name_class(tumour_probability)
     turned = was in wording.CLASSES and says != was
     mark = '<em class="mf-turned">flipped</em>' if turned else ""
     bar = render_meter(tumour_probability, "tumour probability", kind="mf-half")
     share = f"<span>{wording.format_confidence(tumour_probability)}</span>"
-    small = f'<small class="mf-stability">{note}</small>' if note else ""
+    small = ""
+    if tried is not None:
+        tone = " mf-bad" if tried.stable is False else ""
+        small = f'<small class="mf-stability{tone}">{escape(stability.describe(tried))}</small>'
     return f'<td data-says="{says}"><strong>{says}</strong> {share} {mark}{bar}{small}</td>'
 
 

@@ -29,6 +29,7 @@ KEEP_SECONDS = 3600
 FAILURE_MESSAGE = "The computation failed: please try again."
 NO_SCAN_MESSAGE = "First choose a scan in step 1."
 NO_ATTACK_MESSAGE = "First attack the scan."
+SHOWN_CHANGES = 10  # steps of the search between pictures
 Computation = Callable[..., Iterator[tuple[Lesson, str]]]
 SCAN, ATTACK, DETECT, PURIFY, VOTE, HEAT, CHANGE = range(7)
 EMPTY = [
@@ -237,7 +238,9 @@ def _map_heat(system: MedFedPure, current: Lesson) -> Iterator[tuple[Lesson, str
 
 
 def _change(system: MedFedPure, current: Lesson) -> Iterator[tuple[Lesson, str]]:
-    *_, changes = search_changes(system, current.scan)
+    for index, changes in enumerate(search_changes(system, current.scan)):
+        if index % SHOWN_CHANGES == 0:
+            yield current, render_changes(current.scan, changes, done=False)
     yield current, render_changes(current.scan, changes)
 
 

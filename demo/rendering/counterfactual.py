@@ -11,11 +11,14 @@ from demo.rendering import images, wording
 from demo.rendering.html import render_figure, render_picture, render_sentence, render_strip
 
 MAX_LEVELS = 48  # grey levels of 255 from which on the change is brightest
-LABEL = "The changed scans are drawn by the models: they show no patient."
+LABEL = "The changed scans are made by the models: they are not what a scanner saw."
 
 
-def render_changes(scan: Tensor, changes: Sequence[Change]) -> str:
-    """Render a scan (1, H, W), and for each classifier the changed scan and the change alone."""
+def render_changes(scan: Tensor, changes: Sequence[Change], *, done: bool = True) -> str:
+    """Render a scan (1, H, W), and for each classifier the changed scan and the change alone.
+
+    Unless the search is `done`, the last classifier's answer may still turn.
+    """
     shown = render_picture(scan, "the scan", "as received")
     for change in changes:
         name = change.classifier
@@ -26,7 +29,10 @@ def render_changes(scan: Tensor, changes: Sequence[Change]) -> str:
             f"{name}: change",
             f"brightest from {MAX_LEVELS} levels on",
         )
-    said = "".join(render_sentence(describe_change(scan, change)) for change in changes)
+    ended = changes if done else changes[:-1]
+    said = "".join(render_sentence(describe_change(scan, change)) for change in ended)
+    if not done:
+        said += render_sentence(f"{changes[-1].classifier.capitalize()}: not done yet.")
     return f"{render_strip(shown)}{said}{render_sentence(LABEL)}"
 
 

@@ -5,41 +5,35 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from core.diagnosis import Diagnosis
+from core.stability import describe_stability
 from demo.rendering import images, wording
 from demo.rendering.html import render_figure, render_picture, render_sentence, render_strip
 
 MAX_LEVELS = 4  # grey levels of 255 from which on the change is brightest
-TOO_SLOW = "stability not tried: this machine is too slow"
+MEANING = (
+    "Stable up to a size: a short search found no change of at most that size in each pixel (of a "
+    "scale from 0 to 1) that flips the mixture's answer to the scan as received, and purifying "
+    "does not turn it. This is no proof."
+)
 
 
-def describe_stability(stable: bool | None, radius: float | None, d: float) -> str:
-    """Describe whether a small change flips an answer that was judged, in a few words.
-
-    Args:
-        stable: None if it was not tried.
-        radius: the largest one tried without a flip.
-        d: radius that decides.
-    """
-    if stable is None or radius is None:
-        return TOO_SLOW
-    return f"stable up to {radius:.4g}" if stable else f"would flip within {d:g}"
+def describe(d: Diagnosis) -> str:
+    """Describe the stability of an answer in a few words; empty where it cannot judge."""
+    if not d.can_judge:
+        return ""
+    return describe_stability(d.stable, d.stable_radius, d.stability_radius, d.purifying_turns)
 
 
 def describe_flip(name: str, d: Diagnosis) -> str:
     """Describe in a sentence that a reading's answer flips easily; empty where it does not."""
-    if d.stable is None or d.stable:
+    if not d.can_judge or d.stable is None or d.stable:
         return ""
     says = wording.name_class(d.tumour_probability)
-    if d.flip_distance is None or d.flip_distance > d.stability_radius:
-        return (
-            f"{name.capitalize()} scan: do not rely on “{says}”: the scan as received is read "
-            "otherwise."
-        )
-    levels = d.flip_distance * 255
-    return (
-        f"{name.capitalize()} scan: do not rely on “{says}”: another answer lies within a change "
-        f"of {levels:.1f} of 255 levels in each pixel."
-    )
+    reason = "without purifying the answer is another"
+    if not d.purifying_turns and d.flip_distance is not None:
+        levels = d.flip_distance * 255
+        reason = f"another answer lies within a change of {levels:.1f} of 255 levels in each pixel"
+    return f"{name.capitalize()} scan: do not rely on “{says}”: {reason}."
 
 
 def render_flips(readings: Sequence[tuple[str, Diagnosis]]) -> str:

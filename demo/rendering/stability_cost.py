@@ -19,14 +19,17 @@ def describe_cost(d: float, folder: Path = RESULTS) -> str:
     measured = _read_shares(folder)
     if not measured:
         return NOT_MEASURED
+    if d > max(measured):
+        return f"Measured up to {max(measured):g} alone."
     nearest = min((radius for radius in measured if radius), key=lambda radius: abs(radius - d))
     clean, silent = (measured[nearest][name] for name in ("clean_refused", "worst_silent"))
     before = measured.get(0.0, measured[nearest])["worst_silent"]
     return (
-        f"Measured at {nearest:g} on {clean['n']} test scans of the mixture alone: "
-        f"{format_percent(clean['value'])} of clean scans are refused; attackers who know the "
-        f"search get {format_percent(silent['value'])} silently wrong, and "
-        f"{format_percent(before['value'])} where nothing is refused."
+        f"Measured at {nearest:g} on {clean['n']} test scans of the mixture alone, each at its own "
+        f"hospital: {format_percent(clean['value'])} of clean scans are not stable. Clean or "
+        f"attacked (eps .015, by those who know the search), {format_percent(silent['value'])} get "
+        f"a wrong answer that is stable; {format_percent(before['value'])} get a wrong answer, "
+        "stable or not."
     )
 
 

@@ -9,17 +9,20 @@ from demo.rendering.stability import describe_flip
 
 
 def collect_verdicts(a: Analysis) -> list[tuple[str, str]]:
-    """Return doubts about the file, effects of attack and defence, answers that flip easily.
+    """Return answers not to rely on, doubts about the file, and effects of attack and defence.
 
     Each is a tone ('good', 'bad', 'note') and a sentence; none before the first reading.
     """
     if a.clean is None:
         return []
-    flips = [describe_flip(name, d) for name, d in a.readings if d.can_judge]
+    warnings = [words for name, d in a.readings if (words := describe_flip(name, d))]
+    effects = _collect_effects(a, a.clean)
+    if warnings:  # no praise for an answer that nobody should rely on
+        effects = [("note" if tone == "good" else tone, words) for tone, words in effects]
     return [
+        *(("bad", words) for words in warnings),
         *(("note", doubt) for doubt in a.doubts),
-        *_collect_effects(a, a.clean),
-        *(("note", flip) for flip in flips if flip),
+        *effects,
     ]
 
 

@@ -18,7 +18,7 @@ from demo.analysis.regions import THRESHOLD
 from demo.rendering import images, wording
 from demo.rendering.flag_reasons import describe_reason
 from demo.rendering.shares import describe_shares
-from demo.rendering.stability import describe_stability
+from demo.rendering.stability import describe
 from demo.rendering.tumour_map import describe_where
 from demo.rendering.verdicts import collect_verdicts
 from demo.report import document
@@ -189,8 +189,7 @@ def _draw_outputs(page: Page, top: float, a: Analysis) -> float:
             page.draw_meter(at + 1.4, top, 1.1, tumour)
         if d.can_judge:
             top += 0.17
-            said = describe_stability(d.stable, d.stable_radius, d.stability_radius)
-            page.draw_text(x[2], top, said, size=7.5, color=MUTED_COLOR)
+            page.draw_text(x[2], top, describe(d), size=7.5, color=MUTED_COLOR)
         where = describe_where(d)
         for n, line in enumerate(textwrap.wrap(f"Map: {where}" if where else "", MAX_MAP_LINE)):
             top += 0.135 if n else 0.17

@@ -27,12 +27,14 @@ The object holds exactly these keys:
 - tumour_probability_unpurified (number): of the mixture on the scan as uploaded, not purified
 - stability_radius (number): an answer that a change of at most this much in each pixel, on a scale
   from 0 to 1, flips is not stable
-- stable (boolean or null): true if a search found no such change; null where it cannot judge, or
-  where this machine is too slow for the search
+- stable (boolean or null): true if a short search found no such change of the scan as uploaded
+  that flips the mixture's answer, and purifying does not turn it; no proof; null where it cannot
+  judge, or where this machine is too slow for the search
 - stable_radius (number or null): largest radius at which the search found no flip; 0 if there is
-  none; null where stable is null
+  none, or purifying turns the answer; null where stable is null
 - flip_distance (number or null): size of the smallest change that was found to flip the answer of
-  the mixture; null if none was found
+  the mixture to the scan as uploaded; null if none was found
+- purifying_turns (boolean): true if the purified scan and the scan as uploaded are read differently
 - flagged (boolean): attack suspected, score > tau
 - score (number): detector score, higher is more suspicious
 - tau (number): threshold of the score
@@ -91,6 +93,7 @@ class Api:
                     gr.Number(0, precision=0, label="slice"),
                     *hospital,
                     gr.Checkbox(False, label="with_map"),
+                    gr.Number(0, label="d"),
                 ],
                 gr.JSON(label="diagnosis"),
                 api_name="read",
@@ -116,6 +119,7 @@ class Api:
         slice: float,
         hospital: float = 0,
         with_map: bool = False,
+        d: float = 0,
     ) -> dict[str, Any]:
         """Answer one call; `API_DESCRIPTION` documents the answer.
 
@@ -126,12 +130,13 @@ class Api:
             slice: slice of a volume, from 1; 0 for the middle slice
             hospital: hospital whose system reads, if there are several, from 1; 0 for the default
             with_map: also return the cells of the tumour map, and of each expert's
+            d: stability_radius, up to .1; 0 for the default
         """
         return self._answer(
             scan,
             hospital,
             lambda system, upload: read_once(
-                system, upload, bool(any_picture), int(seed), int(slice), bool(with_map)
+                system, upload, bool(any_picture), int(seed), int(slice), bool(with_map), float(d)
             ),
         )
 
@@ -142,6 +147,7 @@ class Api:
         seed: float,
         slice: float,
         with_map: bool = False,
+        d: float = 0,
     ) -> dict[str, Any]:
         """Answer one call where there is one system; `API_DESCRIPTION` documents the answer.
 
@@ -151,8 +157,9 @@ class Api:
             seed: seed of the purifier's noise, 0 or more
             slice: slice of a volume, from 1; 0 for the middle slice
             with_map: also return the cells of the tumour map, and of each expert's
+            d: stability_radius, up to .1; 0 for the default
         """
-        return self.read(scan, any_picture, seed, slice, with_map=with_map)
+        return self.read(scan, any_picture, seed, slice, with_map=with_map, d=d)
 
     read_alone.__name__ = "read"  # Gradio names an MCP tool after its function
 
@@ -197,17 +204,20 @@ def read_once(
     seed: int,
     number: int = 0,
     with_map: bool = False,
+    d: float = 0,
 ) -> dict[str, Any]:
     """Return the endpoint's answer for slice `number`, from 1; 0 for the middle slice.
 
     Raises:
-        ValueError: no file, a file that cannot be read, no such slice, or a seed below 0.
+        ValueError: no file, a file that cannot be read, no such slice, a seed below 0, or d out of
+            range.
     """
     volume = open_volume(upload, any_picture=any_picture)
     number = number or len(volume) // 2 + 1
     if not 1 <= number <= len(volume):
         raise ScanError(f"There is no slice {number}: the file has {len(volume)}.")
     settings = AttackSettings(kind="none", seed=seed)
+    system = system.with_options(d=d or None)
     diagnosis = system.read(volume.slice(number - 1), settings.seed)
     answer = diagnosis.to_dict() | summarize_map(diagnosis) | {"slice": number}
     answer |= {"tumour_map": [], "expert_maps": []}

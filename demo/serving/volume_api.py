@@ -16,7 +16,8 @@ Research and teaching only - not for clinical use: model outputs, not a diagnosi
 
 The answer is the highest mean of the log-odds over three slices in a row; slices that are blank or
 cannot be judged are passed over, at most two within the three. Where no three lie so near, two or
-one decide. The rule was not measured on whole volumes.
+one decide. The rule was not measured on whole volumes. Whether a small change flips the answer is
+not tried; `read` tries it for one slice.
 
 The object holds exactly these keys:
 - tumour_probability (number or null): of the answer, 0 to 1, with defence; 0.5 or more means

@@ -34,6 +34,7 @@ KEYS = [
     "stable_radius",
     "stability_radius",
     "flip_distance",
+    "purifying_turns",
     "flagged",
     "score",
     "tau",

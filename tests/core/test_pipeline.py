@@ -40,6 +40,7 @@ from train.calibration.thresholds import store_thresholds
 SPLIT = "0" * 64
 NUMBERS = {
     "can_judge",
+    "purifying_turns",
     "novelty",
     "novelty_limit",
     "scores",
@@ -404,6 +405,18 @@ def test_no_stability_is_claimed_of_what_cannot_be_judged(
     d = system.read(phantoms[0])
     assert not d.can_judge
     assert d.stable is d.stable_radius is d.flip_distance is d.flipped is None
+
+
+def test_of_a_batch_only_what_can_be_judged_is_tried(system: MedFedPure, phantoms: Tensor) -> None:
+    novelty = system.measure_novelty(phantoms)
+    judged, agree = torch.tensor([False, True, False, True]), torch.ones(4, dtype=torch.bool)
+    assert novelty.shape == judged.shape
+    fields = system._try_stability(phantoms, judged, agree)
+    assert [field["stable"] is None for field in fields] == [True, False, True, False]
+    for i in (1, 3):
+        alone = system._try_stability(phantoms[i : i + 1], judged[i : i + 1], agree[:1])[0]
+        assert alone["stable_radius"] == fields[i]["stable_radius"]
+        assert (alone["flip_distance"] is None) == (fields[i]["flip_distance"] is None)
 
 
 def test_a_machine_too_slow_answers_without_stability(system: MedFedPure, phantoms: Tensor) -> None:

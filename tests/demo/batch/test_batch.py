@@ -181,7 +181,7 @@ def test_the_csv_holds_all_but_names(tiny_system: MedFedPure, work: Worklist) ->
     assert list(rows[0]) == [
         "file", "slice", "slices", "status", "score_name", "score", "tau", "flagged", "t_star",
         "tumour_probability_undefended", "tumour_probability", "can_judge", "stable",
-        "stable_radius", "stability_radius", "expert_1_share", "expert_2_share",
+        "stable_radius", "stability_radius", "purifying_turns", "expert_1_share", "expert_2_share",
         "operating_point", "overall_share", "tumour_regions", "tumour_area", "where", "ms", "seed",
         "scan_sha256", "site_shift", "volume_tumour_probability", "volume_slices", "refusal",
         "doubts", "notice",
@@ -358,6 +358,7 @@ def test_none_is_said_where_the_map_marks_no_region(count: int, area: float, wor
         True,
         0.015,
         0.0075,
+        False,
         (),
         2.2,
         0.0,

@@ -47,7 +47,8 @@ def test_the_pictures_say_that_the_model_drew_them(system: MedFedPure, scan: Ten
 def test_a_newer_request_stops_the_search(system: MedFedPure, analysis: Analysis) -> None:
     generation = RequestGeneration()
     running = counterfactual_view.search(system, generation, analysis)
-    assert "mixture" in next(running)
+    first = str(next(running))
+    assert "Mixture: not done yet." in first and "was found" not in first
     generation.end()
     rest = list(running)
     assert len(rest) == 1 and "img" not in str(rest)
@@ -58,6 +59,13 @@ def test_without_an_analysis_it_says_so(system: MedFedPure) -> None:
     assert counterfactual_view.NO_ANALYSIS_MESSAGE in said
     box, view = counterfactual_view.show(None)
     assert box["visible"] is False and view == ""
+
+
+def test_no_class_is_named_where_the_system_cannot_judge(analysis: Analysis) -> None:
+    assert analysis.clean is not None
+    assert counterfactual_view.show(analysis)[0]["visible"] is True
+    far = replace(analysis.clean, novelty=analysis.clean.novelty_limit + 1)
+    assert counterfactual_view.show(replace(analysis, clean=far))[0]["visible"] is False
 
 
 def test_a_failure_is_told(system: MedFedPure, analysis: Analysis) -> None:

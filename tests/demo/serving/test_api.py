@@ -208,7 +208,7 @@ def test_the_endpoint_is_described_where_clients_look(served: Served) -> None:
     with urllib.request.urlopen(f"{served.url}/gradio_api/info", timeout=30) as reply:
         endpoints = json.load(reply)["named_endpoints"]
     common = {"scan": None, "any_picture": False, "seed": 0}
-    expected = {"/read": common | {"slice": 0, "with_map": False}, "/read_volume": common}
+    expected = {"/read": common | {"slice": 0, "with_map": False, "d": 0}, "/read_volume": common}
     assert list(endpoints) == list(expected)
     for name, inputs in expected.items():
         found = endpoints[name]["parameters"]
@@ -265,7 +265,7 @@ def test_a_language_model_finds_the_tools_and_reads_with_them(
         anyio.run(talk)
         common = {"scan", "any_picture", "seed"}
         assert {tool.name: set(tool.inputSchema["properties"]) for tool in found["tools"]} == {
-            "read": common | {"slice", "with_map"}, "read_volume": common
+            "read": common | {"slice", "with_map", "d"}, "read_volume": common
         }  # fmt: skip
         assert all("not for clinical use" in tool.description for tool in found["tools"])
         answer, whole = (
