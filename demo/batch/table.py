@@ -125,7 +125,8 @@ def _render_stability(result: Reading) -> str:
         result.stable, result.stable_radius, result.stability_radius, result.purifying_turns,
         NOT_TRIED,
     )  # fmt: skip
-    return f"<small>{escape(words)}</small>"
+    tone = " mf-bad" if result.stable is False else ""
+    return f'<small class="mf-stability{tone}">{escape(words)}</small>'
 
 
 def _render_answer(scan: Scan, answer: str) -> str:
