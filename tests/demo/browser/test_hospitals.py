@@ -53,7 +53,7 @@ def test_programs_may_choose_where_there_is_a_choice(federation: Served) -> None
         endpoints = json.load(reply)["named_endpoints"]
     common = ["scan", "any_picture", "seed"]
     for name, inputs in {
-        "/read": [*common, "slice", "hospital", "with_map"],
+        "/read": [*common, "slice", "hospital", "with_map", "d"],
         "/read_volume": [*common, "hospital"],
     }.items():
         found = {p["parameter_name"]: p["parameter_default"] for p in endpoints[name]["parameters"]}
