@@ -4,6 +4,7 @@ import csv
 import io
 import re
 import textwrap
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel
@@ -345,28 +346,8 @@ def test_the_pdf_has_the_answer_below_the_slices(mapping_system: MedFedPure) -> 
     ("count", "area", "words"),
     [(0, 0.0, "none"), (2, 0.0, "outside the head"), (1, 0.004, "< 1 %"), (1, 0.3, "30 %")],
 )
-def test_none_is_said_where_the_map_marks_no_region(count: int, area: float, words: str) -> None:
-    reading = Reading(
-        "fused",
-        0.0,
-        1.0,
-        False,
-        20,
-        0.9,
-        0.9,
-        True,
-        True,
-        0.015,
-        0.0075,
-        False,
-        (),
-        2.2,
-        0.0,
-        count,
-        area,
-        "",
-        1.0,
-        0,
-        "",
-    )
-    assert table.format_area(reading) == words
+def test_none_is_said_where_the_map_marks_no_region(
+    reading: Reading, count: int, area: float, words: str
+) -> None:
+    marked = replace(reading, tumour_regions=count, tumour_area=area)
+    assert table.format_area(marked) == words

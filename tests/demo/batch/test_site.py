@@ -244,43 +244,16 @@ def test_the_tab_adapts_and_undoes(wide: MedFedPure, work: Worklist) -> None:
     assert adapt_batch(wide, work, False, 30) == "" and work.site is None
 
 
-def test_no_point_is_moved_while_too_few_are_read_again() -> None:
-    reading = Reading(
-        "fused",
-        0.0,
-        1.0,
-        False,
-        20,
-        0.9,
-        0.9,
-        True,
-        True,
-        0.015,
-        0.0075,
-        False,
-        (),
-        2.2,
-        0.0,
-        None,
-        None,
-        "",
-        1.0,
-        0,
-        "",
-    )
+def test_no_point_is_moved_while_too_few_are_read_again(reading: Reading) -> None:
     assert site.find_shifts([reading] * (MIN_SCANS - 1), 0.5) == site.Shifts()
     odds = torch.full((MIN_SCANS,), 0.9, dtype=torch.float64).logit()
     assert site.find_shifts([reading] * MIN_SCANS, 0.5).defended == find_shift(odds, 0.5)
 
 
-def test_no_stability_is_claimed_at_another_operating_point() -> None:
-    reading = Reading(
-        "fused", 0.0, 1.0, False, 20, 0.6, 0.6, True, True, 0.015, 0.0075, False, (), 0.4, 0.0,
-        None, None, "", 1.0, 0, "",
-    )  # fmt: skip
-    moved = site.Shifts(defended=-1.0).move(reading)
+def test_no_stability_is_claimed_at_another_operating_point(reading: Reading) -> None:
+    moved = site.Shifts(defended=-3.0).move(reading)
     assert moved.tumour_probability < 0.5 and moved.stable is moved.stable_radius is None
     assert "stability not tried" in table._render_stability(moved)
     assert site.Shifts(undefended=-1.0).move(reading).stable is True
     unstable = replace(reading, stable=False)
-    assert table.format_defended(unstable).endswith("60\N{NO-BREAK SPACE}% !")
+    assert table.format_defended(unstable).endswith("90\N{NO-BREAK SPACE}% !")
