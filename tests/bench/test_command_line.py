@@ -133,7 +133,13 @@ def test_latency(bench, tmp_path):
     rows = result["rows"]
     assert rows["read"]["n"] == 3
     assert rows["read"]["median_ms"] <= rows["read"]["p95_ms"]
-    assert rows["read"]["stages_median_ms"].keys() == {"detect", "purify", "classify", "total"}
+    assert rows["read"]["stages_median_ms"].keys() == {
+        "detect",
+        "purify",
+        "classify",
+        "stability",
+        "total",
+    }
     assert rows[f"{preset} preset"]["ratio"] > 0
     assert rows["machine"]["best_gflops"] > 0
     assert rows["PGD-7, knows the defence"]["median_ms"] > rows["PGD-7, classifier"]["median_ms"]
