@@ -17,7 +17,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from core.attacks.base import LogitsFn, margin
+from core.attacks.base import LogitsFn, margin_gradient
 
 RADII = (0.0075, 0.015)  # L-inf, in units of [0, 1] pixels
 STEPS = 5  # on validation scans, 30 smaller steps found no more
@@ -106,21 +106,19 @@ def find_flips(
     distance, found = torch.full((count,), torch.inf).to(x), x
     eps = torch.tensor(radii).to(x).repeat_interleave(count).view(-1, 1, 1, 1)
     scans, places = x.repeat(len(radii), 1, 1, 1), torch.arange(count, device=x.device)
-    # all radii start at the same point
-    slope, answers = (
-        part.repeat(len(radii), *[1] * (part.ndim - 1)) for part in _climb(logits_fn, x)
-    )
+    slope, logits = margin_gradient(logits_fn, x)  # all radii start at the same point
+    slope, answers = slope.repeat(len(radii), 1, 1, 1), logits.argmax(1).repeat(len(radii))
     now = scans
     for index in range(1, steps + 1):
         moved = now + eps * (REACH / steps) * slope.sign()
         now = (scans + (moved - scans).clamp(-eps, eps)).clamp(0, 1)
         if index < steps:
-            slope, reached = _climb(logits_fn, now, answers)
+            slope, logits = margin_gradient(logits_fn, now, answers)
         else:
-            reached = logits_fn(now).argmax(1)
+            logits = logits_fn(now)
         size = (now - scans).abs().flatten(1).amax(1)
         size = torch.minimum(size, eps.flatten())  # float32: (x + eps) - x may exceed eps
-        size = torch.where(reached != answers, size, torch.inf)
+        size = torch.where(logits.argmax(1) != answers, size, torch.inf)
         nearest, tried = size.view(-1, count).min(0)
         closer = nearest < distance
         distance = torch.where(closer, nearest, distance)
@@ -131,18 +129,3 @@ def find_flips(
     within = torch.tensor([0.0, *radii]).to(x)
     stable = distance[:, None] > within[None] + FORGIVEN
     return Flips(distance, found, (stable * within).amax(1))
-
-
-def _climb(logits_fn: LogitsFn, x: Tensor, answers: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Return the gradient of the margin by which another class leads `answers`, and the classes.
-
-    `answers` (B,) are by default the classes (B,) themselves.
-    """
-    with torch.enable_grad():
-        x = x.clone().requires_grad_()
-        # a copy: PyTorch's counter of operations cannot stand a leaf among a module's inputs
-        logits = logits_fn(x.clone())
-        classes = logits.detach().argmax(1)
-        lead = margin(logits, classes if answers is None else answers)
-        (slope,) = torch.autograd.grad(lead.sum(), x)
-    return slope, classes

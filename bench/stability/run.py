@@ -28,6 +28,7 @@ from core.attacks.apgd import RESTART
 from core.attacks.base import margin
 from core.attacks.threat_models import PAPER_EPS
 from core.classifier import Calibrated
+from core.diffusion import seeded_noise
 from core.stability import RADII, find_flips
 from train.data.dataset import Batch, ScanDataset, space_evenly
 from train.data.split import read_manifest
@@ -149,11 +150,8 @@ def list_attacks(steps: int) -> dict[str, tuple[str, Attack]]:
 
 def add_grain(batch: Batch) -> Tensor:
     """Add Gaussian noise of `GRAIN` to scans, drawn from their seeds."""
-    draws = [
-        torch.randn(batch.x.shape[1:], generator=torch.Generator().manual_seed(seed))
-        for seed in batch.seeds
-    ]
-    return (batch.x + GRAIN * torch.stack(draws).to(batch.x)).clamp(0, 1)
+    noise = seeded_noise(batch.x.shape[1:], batch.seeds).to(batch.x)
+    return (batch.x + GRAIN * noise).clamp(0, 1)
 
 
 def attack_consistently(

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from bench import markdown as md
 from bench.stability.outcomes import CLEAN, NOISES, unpack
+from bench.summaries import group_rows
 from bench.unseen.mixtures import from_bits
 from core.stability import RADII
 
@@ -67,17 +66,17 @@ def render_sources(results: md.Results) -> str:
     for result in md.results_of(results, "stability", md.PROTOCOLS).values():
         rows = result["rows"]
         clean, sources = unpack(rows[CLEAN]), rows["scans"]["sources"]
-        names = list(dict.fromkeys(sources))
-        lines = [[f"{d:g}", *_share_by_source(clean.is_refused(d), sources, names)] for d in RADII]
-        parts.append(md.table(["refused within", *names], lines))
+        groups = group_rows(sources)
+        lines = [
+            [f"{d:g}", *(_render_part(clean.is_refused(d)[own]) for own in groups.values())]
+            for d in RADII
+        ]
+        parts.append(md.table(["refused within", *groups], lines))
     return "\n\n".join(parts)
 
 
-def _share_by_source(chosen: Tensor, sources: Sequence[str], names: Sequence[str]) -> list[str]:
-    own = [torch.tensor([source == name for source in sources]) for name in names]
-    return [
-        f"{md.percent(float(chosen[rows].double().mean()))} of {int(rows.sum())}" for rows in own
-    ]
+def _render_part(chosen: Tensor) -> str:
+    return f"{md.percent(float(chosen.double().mean()))} of {len(chosen)}"
 
 
 TABLES: dict[str, md.Renderer] = {

@@ -103,3 +103,19 @@ def margin(logits: Tensor, y: Tensor) -> Tensor:
     true = logits.gather(1, y[:, None])[:, 0]
     other = logits.scatter(1, y[:, None], -torch.inf).amax(1)
     return other - true
+
+
+def margin_gradient(
+    logits_fn: LogitsFn, x: Tensor, y: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Return the gradient of each scan's margin by its pixels, and the logits (B, C).
+
+    `y` (B,) are by default the classes that the logits name.
+    """
+    with torch.enable_grad():
+        x = x.detach().clone().requires_grad_()
+        # a copy: PyTorch's counter of operations cannot stand a leaf among a module's inputs
+        logits = logits_fn(x.clone())
+        lead = margin(logits, logits.detach().argmax(1) if y is None else y)
+        (grad,) = torch.autograd.grad(lead.sum(), x)
+    return grad, logits.detach()

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from core.attacks.base import LogitsFn, ascent, check, margin, noise_in_ball, project, to_eight_bit
+from core.attacks import base
 from core.attacks.pgd import PGD
 
 
@@ -30,19 +30,18 @@ class ConsistentPGD:
     eight_bit: bool = False
 
     def __post_init__(self) -> None:
-        check(self.eps, "linf")
+        base.check(self.eps, "linf")
         if self.steps < 1 or self.inner_steps < 1 or not self.d > 0:
             raise ValueError(f"d and steps must be positive, got {self}")
 
     def __call__(
-        self, logits_fn: LogitsFn, x: Tensor, y: Tensor, seeds: Sequence[int] | None = None
+        self, logits_fn: base.LogitsFn, x: Tensor, y: Tensor, seeds: Sequence[int] | None = None
     ) -> Tensor:
         """Return x_adv (B, C, H, W) in [0, 1] and within eps of x."""
-        x = x.detach()
-        now = x
+        now = x = x.detach()
         if self.random_start:
-            start = noise_in_ball(x, self.eps, "linf", range(len(x)) if seeds is None else seeds)
-            now = (x + start).clamp(0, 1)
+            own = range(len(x)) if seeds is None else seeds
+            now = (x + base.noise_in_ball(x, self.eps, "linf", own)).clamp(0, 1)
         inner = PGD(
             self.d, 2 * self.d / self.inner_steps, self.inner_steps, random_start=False,
             targeted=True,
@@ -50,23 +49,14 @@ class ConsistentPGD:
         best, highest = now, torch.full((len(x),), -torch.inf).to(x)
         for index in range(self.steps + 1):
             twin = inner(logits_fn, now, y)
-            lead, slope = _climb(logits_fn, now, y)
-            twins_lead, twins_slope = _climb(logits_fn, twin, y)
-            goal = torch.minimum(lead, twins_lead)
+            slope, logits = base.margin_gradient(logits_fn, now, y)
+            twins_slope, twins_logits = base.margin_gradient(logits_fn, twin, y)
+            goal = torch.minimum(base.margin(logits, y), base.margin(twins_logits, y))
             better = goal > highest
             best = torch.where(better.view(-1, 1, 1, 1), now, best)
             highest = torch.maximum(highest, goal)
             if index < self.steps:
                 step = 2 * self.eps * (1 - index / self.steps) ** 2
-                move = step * (ascent(slope, "l2") + ascent(twins_slope, "l2")).sign()
-                now = (x + project(now + move - x, self.eps, "linf")).clamp(0, 1)
-        return to_eight_bit(x, best) if self.eight_bit else best
-
-
-def _climb(logits_fn: LogitsFn, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the margin (B,) of the best wrong class, and its gradient by the pixels."""
-    with torch.enable_grad():
-        x = x.detach().requires_grad_()
-        lead = margin(logits_fn(x), y)
-        (slope,) = torch.autograd.grad(lead.sum(), x)
-    return lead.detach(), slope
+                move = step * (base.ascent(slope, "l2") + base.ascent(twins_slope, "l2")).sign()
+                now = (x + base.project(now + move - x, self.eps, "linf")).clamp(0, 1)
+        return base.to_eight_bit(x, best) if self.eight_bit else best
