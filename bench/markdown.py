@@ -38,6 +38,13 @@ def number(value: float | None, digits: int = 3) -> str:
     return "" if value is None else f"{value:.{digits}f}"
 
 
+def p_value(test: Result | None) -> str:
+    """Formats the p of a test; empty without one."""
+    if not test:
+        return ""
+    return "< 0.001" if test["p"] < 0.001 else number(test["p"])
+
+
 def span(interval: Sequence[float]) -> str:
     """Format an interval of a share in percent."""
     return f"{100 * interval[0]:.1f} to {100 * interval[1]:.1f}"

@@ -111,7 +111,7 @@ def open_system(args: argparse.Namespace, hospital: int | None = None) -> OpenSy
     """Loads the weights, which must have been trained on the protocol's split."""
     manifest = read_manifest(args.protocol, args.manifests)
     facts = weights_facts(args.weights, manifest)
-    pipeline = load(args.weights, hospital=hospital).to(device_of(args))
+    pipeline = load(args.weights, hospital=hospital, policy=None).to(device_of(args))
     identity = {
         "protocol": args.protocol,
         "manifest_sha256": manifest.sha256,

@@ -244,8 +244,10 @@ def _build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--policy",
         choices=POLICIES,
-        help="paper: purify flagged scans only; floor: purify all scans a little and flagged ones "
-        "more (default: as in the weights)",
+        default=POLICIES[0],
+        help="picture: answer from the scan itself, the purified scan is a picture; paper: purify "
+        "flagged scans and answer from them; floor: purify all scans a little and flagged ones "
+        "more, and answer from them (default: picture)",
     )
     parser.add_argument(
         "--d",

@@ -28,15 +28,17 @@ class Diagnosis:
     t_star: int
     purified: Tensor  # (1, H, W); the scan itself where t_star is 0
     attention: Tensor  # (K,)
-    expert_probabilities: Tensor  # (K,) tumour, each expert on the purified scan
+    expert_probabilities: Tensor  # (K,) tumour, each expert on `scan_read`
     expert_shares: Tensor  # (K,) of the log-odds of `tumour_probability`
     operating_point: float  # plus the shares: the log-odds
     overall_share: float  # part of the shares' sum that no tumour map holds
     expert_maps: Tensor | None  # (K, h, w) probability of a tumour in each cell; None: no maps
-    tumour_map: Tensor | None  # (h, w) weighted by the attention, on the purified scan
-    tumour_probability: float  # of the full pipeline
+    tumour_map: Tensor | None  # (h, w) weighted by the attention, of `scan_read`
+    tumour_probability: float  # the answer: trained mixture on `scan_read`
     tumour_probability_undefended: float  # plain classifier on the scan itself
     tumour_probability_unpurified: float  # trained mixture on the scan itself
+    tumour_probability_purified: float  # trained mixture on the purified scan
+    policy: str  # of purification, of `core.purifier.POLICIES`
     stability_radius: float  # within which an answer that flips counts as not stable
     # no flip was found within it, nor does purifying turn the answer; None: not tried, or it
     # cannot judge
@@ -53,13 +55,18 @@ class Diagnosis:
         return self.novelty <= self.novelty_limit
 
     @property
+    def scan_read(self) -> Tensor:
+        """The scan (1, H, W) that the answer is of: purified, or under policy `picture` not."""
+        return self.scan if self.policy == "picture" else self.purified
+
+    @property
     def purifying_turns(self) -> bool:
-        """True if the purified scan and the scan itself get different answers."""
+        """True if the answer would be another without purifying; never under policy `picture`."""
         return self.is_tumour != (self.tumour_probability_unpurified >= 0.5)
 
     @property
     def is_tumour(self) -> bool:
-        """True if the full pipeline's probability reaches the operating point."""
+        """True if the answer's probability reaches the operating point."""
         return self.tumour_probability >= 0.5
 
     def to_dict(self) -> dict[str, Any]:

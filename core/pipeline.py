@@ -101,6 +101,8 @@ class MedFedPure(nn.Module):
 
     def logits(self, x: Tensor, seeds: Sequence[int] | None = None) -> Tensor:
         """Return logits (B, 2) of the full pipeline on scans (B, 1, H, W), one seed per scan."""
+        if not self.reads_purified:
+            return self.classifier_logits(x)
         t_star = self.t_star(self.score(self.detect(x)))
         return self.classifier_logits(self.purify(x, t_star, seeds))
 
@@ -121,6 +123,11 @@ class MedFedPure(nn.Module):
     def t_star(self, score: Tensor, policy: str | None = None) -> Tensor:
         """Choose the purification depth (B,) int64 from scores (B,)."""
         return self.purifier.t_star(score, self.tau, self.detector.span_of(), policy)
+
+    @property
+    def reads_purified(self) -> bool:
+        """True if the classifier reads purified scans, False under policy `picture`."""
+        return self.purifier.config.policy != "picture"
 
     @property
     def tau(self) -> float:
@@ -197,14 +204,16 @@ class MedFedPure(nn.Module):
         clock.lap("detect")
         x_pur = self.purify(x, t_star, seeds)
         clock.lap("purify")
-        output = self.classifier.model.outputs(x_pur)
-        defended = self.classifier.calibrate(output.logits).exp()[:, 1]
+        output = self.classifier.model.outputs(x_pur if self.reads_purified else x)
+        answer = self.classifier.calibrate(output.logits).exp()[:, 1]
+        purified, unpurified = answer, detection.parts.trained_logits.exp()[:, 1]
+        if not self.reads_purified:
+            purified, unpurified = self._answer_purified(x_pur, t_star, answer), answer
         experts = self.classifier.calibrate(output.expert_logits).exp()[:, :, 1]
         explanation = explain(self.classifier, output)
-        unpurified = detection.parts.trained_logits.exp()[:, 1]
         undefended = detection.parts.plain_logits.exp()[:, 1]
         clock.lap("classify")
-        agree = (defended >= 0.5) == (unpurified >= 0.5)
+        agree = (answer >= 0.5) == (unpurified >= 0.5)
         judged = novelty <= self.novelty.limit
         stability = self._try_stability(x, judged & try_stability, agree)
         clock.lap("stability")
@@ -235,15 +244,24 @@ class MedFedPure(nn.Module):
                 overall_share=float(explanation.overall[i]),
                 expert_maps=None if explanation.maps is None else explanation.maps[i].cpu(),
                 tumour_map=None if explanation.mixed is None else explanation.mixed[i].cpu(),
-                tumour_probability=float(defended[i]),
+                tumour_probability=float(answer[i]),
                 tumour_probability_undefended=float(undefended[i]),
                 tumour_probability_unpurified=float(unpurified[i]),
+                tumour_probability_purified=float(purified[i]),
+                policy=self.purifier.config.policy,
                 **stability[i],
                 timings_ms=clock.laps(),
                 seed=int(seeds[i]),
             )
             for i in range(len(x))
         ]
+
+    def _answer_purified(self, x_pur: Tensor, t_star: Tensor, answer: Tensor) -> Tensor:
+        """Return tumour probabilities (B,) of purified scans; `answer` (B,) where t_star is 0."""
+        answer, rows = answer.clone(), t_star > 0
+        if rows.any():
+            answer[rows] = self.classifier(x_pur[rows]).exp()[:, 1]
+        return answer
 
     def _try_stability(self, x: Tensor, judged: Tensor, agree: Tensor) -> list[dict[str, Any]]:
         """Return the fields of `Diagnosis` on stability for each of B scans.

@@ -1,7 +1,11 @@
 """Diffusion purification (section III-B2, III-C): noise a scan up to t_star, then denoise it.
 
-t_star grows with the detector's score. Policy `paper` purifies flagged scans only; policy `floor`
-purifies every scan a little and flagged ones more, so that an undetected attack is purified too.
+The policy says how deep, and whether the classifier reads the purified scan:
+
+- `picture`: every scan is purified to one depth, to be looked at; the classifier reads the scan.
+- `paper`: flagged scans are purified, deeper the higher their score, and read purified.
+- `floor`: every scan is purified a little and flagged ones more, and read purified, so that an
+  attack that was not detected is purified too.
 """
 
 from __future__ import annotations
@@ -16,7 +20,7 @@ from torch.utils.checkpoint import checkpoint
 from core.diffusion import Diffusion, seeded_noise, to_model, to_pixels
 from core.seeds import derive_seed
 
-POLICIES = ("paper", "floor")
+POLICIES = ("picture", "paper", "floor")  # the first by default
 SAMPLERS = ("one-step", "ddim", "ancestral")
 STEP_STREAM = "steps"  # noise stream of ancestral steps, apart from a scan's first noise
 
@@ -25,11 +29,13 @@ STEP_STREAM = "steps"  # noise stream of ancestral steps, apart from a scan's fi
 class PurifierConfig:
     """Depth and sampler of the purification.
 
-    `t_floor` is for scans that are not flagged (policy `floor`); flagged ones get t_min at the
-    threshold, rising to t_max. `noises` independent draws are denoised in one batch and averaged.
+    `t_picture` is that of policy `picture`. With the others flagged scans get t_min at the
+    threshold, rising to t_max, and scans that are not flagged 0 (`paper`) or `t_floor` (`floor`).
+    `noises` independent draws are denoised in one batch and averaged.
     """
 
-    policy: str = "floor"
+    policy: str = POLICIES[0]
+    t_picture: int = 35
     t_floor: int = 20
     t_min: int = 50
     t_max: int = 100
@@ -44,6 +50,8 @@ class PurifierConfig:
             raise ValueError(f"sampler must be one of {', '.join(SAMPLERS)}, got {self.sampler!r}")
         if not 0 <= self.t_floor <= self.t_min <= self.t_max <= 999:
             raise ValueError(f"need 0 <= t_floor <= t_min <= t_max <= 999, got {self}")
+        if not 0 <= self.t_picture <= 999:
+            raise ValueError(f"t_picture must be in [0, 999], got {self.t_picture}")
         if self.steps < 1 or self.noises < 1:
             raise ValueError(
                 f"steps and noises must be at least 1, got {self.steps}, {self.noises}"
@@ -64,10 +72,12 @@ class Purifier(nn.Module):
 
         `span` is the distance above tau at which t_max is reached.
         """
-        c = self.config
+        c, policy = self.config, policy or self.config.policy
+        if policy == "picture":
+            return torch.full_like(score, c.t_picture).long()
         rise = ((score - tau) / max(span, 1e-9)).clamp(0, 1)
         flagged = torch.round(c.t_min + (c.t_max - c.t_min) * rise)
-        floor = c.t_floor if (policy or c.policy) == "floor" else 0
+        floor = c.t_floor if policy == "floor" else 0
         return torch.where(score > tau, flagged, torch.full_like(flagged, floor)).long()
 
     def forward(self, x: Tensor, t_star: Tensor, seeds: Sequence[int]) -> Tensor:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from core import checkpoint
 from core.checkpoint import WEIGHTS, Checkpoint, WeightsError
 from core.pipeline import MedFedPure, PipelineConfig, build
+from core.purifier import POLICIES
 
 # file -> where that part sits in the pipeline
 PARTS = {
@@ -40,7 +41,7 @@ def load(
     *,
     hospital: int | None = None,
     score: str | None = None,
-    policy: str | None = None,
+    policy: str | None = POLICIES[0],
     d: float | None = None,
 ) -> MedFedPure:
     """Load the system whose weights are in `folder` (default: the published ones), ready to read.
@@ -53,7 +54,7 @@ def load(
             `info` then holds its number as 'hospital' and all numbers as 'hospitals'.
         score: the detector's score that decides, of `core.detector.SCORES`; by default the
             weights' own.
-        policy: of purification, of `core.purifier.POLICIES`; by default the weights' own.
+        policy: of purification, of `core.purifier.POLICIES`; None: the weights' own.
         d: within which an answer that flips counts as not stable; by default the weights' own.
 
     Raises:
@@ -83,17 +84,22 @@ def load(
     return system.with_options(score, policy, d)
 
 
-def load_all(folder: str | Path | None = None, device: str | torch.device | None = None) -> Systems:
+def load_all(
+    folder: str | Path | None = None,
+    device: str | torch.device | None = None,
+    *,
+    policy: str | None = POLICIES[0],
+) -> Systems:
     """Load the system of every hospital; under None where the weights know no hospitals.
 
-    The one that reads by default comes first.
+    The one that reads by default comes first; `folder`, `device` and `policy` are those of `load`.
     Modules that hold nothing of a hospital's own are the same objects in all systems.
 
     Raises:
         WeightsError: as `load` does, or a hospital's file does not belong to the first one's.
     """
     folder = WEIGHTS if folder is None else Path(folder)
-    first = load(folder, device)
+    first = load(folder, device, policy=None)
     number = first.info.get("hospital")
     others = [n for n in first.info.get("hospitals", []) if n != number]
     systems, like = {number: first}, load_system_file(folder, number)
@@ -115,7 +121,7 @@ def load_all(folder: str | Path | None = None, device: str | torch.device | None
         systems[other].load_state_dict(stored.state_dict, strict=False)
         of_all = {key: first.info[key] for key in ("split_sha256", "hospitals")}
         systems[other].info = {**stored.config["info"], **of_all}
-    return systems
+    return {number: system.with_options(policy=policy) for number, system in systems.items()}
 
 
 def choose_hospital(hospital: int | None, numbers: Sequence[int]) -> int | None:

@@ -55,7 +55,7 @@ def measure_lesions(
         if float(score) <= pipeline.tau:
             passed += 1
             continue
-        t_star = pipeline.t_star(score)
+        t_star = pipeline.t_star(score, "paper")
         pure, attacked = (pipeline.purify(z, t_star, seeds) for z in (x, x_adv))
         kept.append(measure_contrast(pure[0].cpu(), mask) / before)
         gone.append(1 - _energy(attacked - pure) / _energy(x_adv - x))

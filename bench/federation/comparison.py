@@ -228,7 +228,8 @@ def _figures(
 def _load_clients(own: Federation, whole: bool) -> list[ClientModel]:
     """Loads the clients' full pipelines, or their mixtures alone."""
     models, shape = [], own.corpus.shape
-    for system in own.load_systems() if whole else ():
+    for loaded in own.load_systems() if whole else ():
+        system = loaded.with_options(policy="floor")
         spent = count_cost(system, lambda s=system: s.read(torch.full(shape, 0.5)))
         models.append(ClientModel(system.classifier_logits, system.logits, spent._asdict()))
     for model in () if whole else own.load_models():

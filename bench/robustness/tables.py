@@ -23,7 +23,9 @@ def render_attack_suite(results: md.Results) -> str:
             cells = [md.accuracy(block[key]) for key in ("clean", "worst", "worst_8bit")]
             cells.insert(2, md.by_class(block["worst"]["recall"]))
             pending = ", ".join(_titles(block.get("to_come", ())))
-            lines.append([_system(system, block), *cells, _p_value(block), pending])
+            lines.append(
+                [_system(system, block), *cells, md.p_value(block.get("mcnemar")), pending]
+            )
         head = ["system", "clean, %", "worst case, %", "tumour / no tumour in it, %",
                 "worst case, 8 bits, %", "p", "pending attacks"]  # fmt: skip
         parts.append(
@@ -230,13 +232,6 @@ def _broken(block: md.Result, name: str) -> str:
         return "pending" if name in block.get("to_come", ()) else ""
     undetected = f", {row['unnoticed']} undetected" if row.get("unnoticed") else ""
     return f"{row['fell']}/{row['tried']}{undetected}"
-
-
-def _p_value(block: md.Result) -> str:
-    if "mcnemar" not in block:
-        return ""
-    p = block["mcnemar"]["p"]
-    return "< 0.001" if p < 0.001 else md.number(p)
 
 
 def _at(points: list[md.Result], name: str, eps: float) -> md.Result | None:

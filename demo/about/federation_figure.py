@@ -85,7 +85,7 @@ def _draw_attack() -> str:
         (
             230,
             "mf-right",
-            ("With defence", "detector, purifier,", "three experts"),
+            ("With defence", "three experts,", "trained on attacks"),
             ("“tumour”", "the answer stays right"),
         ),
     ):

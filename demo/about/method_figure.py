@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from demo.about import svg
 
-TOP, BOX_HEIGHT = 52, 102  # of the row of boxes, in SVG units
-MIDDLE = TOP + BOX_HEIGHT / 2
-# left edge, width, title, lines
+ROW, BELOW, BOX_HEIGHT = 74, 306, 102  # tops of the two rows of boxes and their height, SVG units
+MIDDLE, LOWER = ROW + BOX_HEIGHT / 2, BELOW + BOX_HEIGHT / 2
+# left edge, top, width, title, lines
 BOXES = (
-    (10, 100, "Scan", "one slice,", "224 x 224,", "grey"),
-    (150, 180, "Detector", "an autoencoder", "predicts each patch;", "error → score"),
-    (370, 150, "Depth t*", "score ≤ τ: a little", "score > τ: more"),
-    (560, 160, "Purifier", "noise up to t*,", "then a diffusion", "model removes it"),
-    (880, 110, "Output", "probability", "of a tumour,", "calibrated"),
+    (10, ROW, 110, "Scan", "one slice,", "224 x 224,", "grey"),
+    (430, ROW, 130, "Answer", "probability", "of a tumour,", "calibrated"),
+    (630, ROW, 170, "Stability", "does a change of", "at most d in each", "pixel flip it?"),
+    (870, ROW, 120, "Shown", "stable, or", "not to rely on"),
+    (180, BELOW, 190, "Detector", "an autoencoder", "predicts each patch;", "error → score"),
+    (430, BELOW, 130, "Shown", "alarm, if the", "score is above τ"),
+    (630, BELOW, 170, "Purifier", "noise is added, then", "a diffusion model", "removes it"),
+    (870, BELOW, 120, "Shown", "purified scan,", "to look at"),
 )
 EXPERTS = (("Expert 1", "fine"), ("Expert 2", "middle"), ("Expert 3", "coarse"))
 
@@ -20,42 +23,47 @@ EXPERTS = (("Expert 1", "fine"), ("Expert 2", "middle"), ("Expert 3", "coarse"))
 def build_method_figure() -> svg.Figure:
     """Return the way of one scan through the defence."""
     boxes = "".join(
-        svg.draw_box(x, TOP, width, BOX_HEIGHT, title, *lines) for x, width, title, *lines in BOXES
+        svg.draw_box(x, y, width, BOX_HEIGHT, title, *lines) for x, y, width, title, *lines in BOXES
     )
     arrows = "".join(
-        svg.draw_arrow((x, MIDDLE), (to - 2, MIDDLE))
-        for x, to in ((110, 150), (330, 370), (520, 560))
-    )
+        svg.draw_arrow((x, y), (to - 2, y))
+        for x, to, y in (
+            (560, 630, MIDDLE), (800, 870, MIDDLE),
+            (370, 430, LOWER), (800, 870, LOWER),
+        )
+    )  # fmt: skip
     for i, (name, scale) in enumerate(EXPERTS):
-        y = 6 + 68 * i
-        boxes += svg.draw_box(755, y, 90, 58, name, scale, kind="mf-shared")
-        arrows += svg.draw_arrow((720, MIDDLE), (753, y + 29))
-        arrows += svg.draw_arrow((845, y + 29), (878, MIDDLE + 26 * (i - 1)))
-    boxes += svg.draw_box(755, 218, 235, 58, "Attention", "weight of each vote", kind="mf-home")
-    arrows += svg.draw_arrow((935, 218), (935, TOP + BOX_HEIGHT + 2))
-    arrows += svg.draw_arrow((640, TOP + BOX_HEIGHT), (640, 247), (753, 247))
-    labels = (
-        svg.draw_text(650, 236, "purified scan", "mf-left")
-        + svg.draw_key(10, 218, "mf-shared", "shared in a federation")
-        + svg.draw_key(10, 246, "mf-home", "personal: never leaves the hospital")
+        y = 28 + 68 * i
+        boxes += svg.draw_box(230, y, 100, 58, name, scale, kind="mf-shared")
+        arrows += svg.draw_arrow((120, MIDDLE), (228, y + 29))
+        arrows += svg.draw_arrow((330, y + 29), (428, MIDDLE + 26 * (i - 1)))
+    boxes += svg.draw_box(230, 232, 330, 50, "Attention: weight of each vote", kind="mf-home")
+    arrows += svg.draw_arrow((495, 232), (495, ROW + BOX_HEIGHT + 2))
+    arrows += svg.draw_arrow((85, ROW + BOX_HEIGHT), (85, 257), (228, 257))
+    arrows += svg.draw_arrow((45, ROW + BOX_HEIGHT), (45, LOWER), (178, LOWER))
+    arrows += svg.draw_arrow((45, LOWER), (45, 428), (715, 428), (715, BELOW + BOX_HEIGHT + 2))
+    labels = svg.draw_key(630, 232, "mf-shared", "shared in a federation") + svg.draw_key(
+        630, 260, "mf-home", "personal: never leaves the hospital"
     )
     panel = svg.Panel(
         "defence",
-        "A scan passes the detector, the purifier and three experts.",
-        "The scan goes to the detector, whose autoencoder predicts each patch and whose score is "
-        "compared with the threshold tau. The score sets the depth t star: a little for every "
-        "scan, more for a suspected one. The purifier adds noise up to t star and removes it. "
-        "Three experts look at the purified scan at three resolutions, and the attention weights "
-        "their votes into the model output. In a federation the experts are shared; the attention "
-        "stays at the hospital.",
+        "Three experts read the scan; a detector and a purifier show what is unusual in it.",
+        "Above: three experts look at the scan at three resolutions, and the attention weights "
+        "their votes into the answer. A search tells whether a change of at most d in each pixel "
+        "flips it: the answer is then shown as one not to rely on. Below: the scan goes to the "
+        "detector, whose autoencoder predicts each patch and whose score raises an alarm above the "
+        "threshold tau, and to the purifier, which adds noise and removes it: the purified scan is "
+        "shown to be looked at. In a federation the experts are shared; the attention stays at the "
+        "hospital.",
         1000,
-        282,
+        440,
         boxes + arrows + labels,
     )
     return svg.Figure(
         "method",
-        "One scan is checked, purified and read by three experts, all at the hospital.",
-        "Redrawn from the paper's figure 2(b). Here every scan is purified a little; in the paper "
-        "an unsuspected scan skips the purifier.",
+        "One scan is read by three experts and checked by a search, a detector and a purifier, all "
+        "at the hospital.",
+        "Redrawn from the paper's figure 2(b). There the experts read the purified scan where it "
+        "is flagged, and there is no search.",
         (panel,),
     )

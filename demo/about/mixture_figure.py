@@ -98,7 +98,7 @@ def _draw_server() -> str:
 
 def _draw_client() -> str:
     content = svg.draw_text(6, 20, "Inside each hospital", "mf-heading")
-    content += svg.draw_text(46, 84, "purified") + svg.draw_text(46, 194, "scan")
+    content += svg.draw_text(46, 84, "scan")
     content += svg.draw_scan(6, 94, 80)
     for i, (name, scale) in enumerate(EXPERTS):
         y = 38 + 66 * i

@@ -176,7 +176,7 @@ def _limit_map(folder: Path) -> str:
     return (
         f"Its highest point lies in the tumour for {hit} of the tumours, under attack for "
         f"{hit_attacked}, and {inside} of its energy lies there, where chance would put {chance}. "
-        "Measured without the purifier; the page shows the map of the purified scan."
+        "The maps are of scans that are not purified, as on the page."
     )
 
 

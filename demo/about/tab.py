@@ -11,17 +11,19 @@ from demo.rendering import wording
 
 METHOD = """
 <p>A classifier says whether an MRI slice shows a brain tumour. An adversarial attack changes the
-slice so little that nobody sees it, and the answer flips. MedFedPure puts a detector and a purifier
-in front of a mixture of experts. The mixture was trained on adversarial examples, by simulated
-hospitals that share no scans (federated learning). The method is that of Karami et al.; this is an
+slice so little that nobody sees it, and the answer flips. Here a mixture of experts answers. It was
+trained on adversarial examples, by simulated hospitals that share no scans (federated learning).
+A search says which answers a small change would flip. A detector flags unusual scans, and a
+purifier shows them without their fine grain. The method is that of Karami et al.; this is an
 independent implementation.</p>"""
 DIFFERENCES = """
 <h3>Departures from the paper</h3>
 <ul>
 <li>The detector's score combines up to eight features. The paper's score, the autoencoder's mean
 reconstruction error, is one of them and is reported beside it.</li>
-<li>Every scan is purified a little and flagged scans more, so that evading the detector does not
-switch the purifier off. The paper purifies flagged scans only.</li>
+<li>The mixture reads the scan itself, and the purified scan is shown beside it: purifying did not
+make its answers safer. In the paper it reads flagged scans purified (an option in Explore).</li>
+<li>An answer that a small change flips is called not stable.</li>
 <li>The purifier's network is also trained on adversarial examples and removes the noise in one
 step.</li>
 <li>The experts see the scan at three resolutions; their operating point is calibrated on
@@ -39,8 +41,7 @@ sequences, ages and diseases are not covered.</li>
 <li>“Attack suspected” means that a scan is unusual for these collections. Image noise also raises
 the score.</li>
 <li>Robustness is measured against the attacks listed, not proven.</li>
-<li>The purified picture is an input for the classifier. It is smoother than the scan; do not read
-anatomy from it.</li>
+<li>The purified picture is smoother than the scan; do not read anatomy from it.</li>
 <li>Probabilities are calibrated on validation scans of the same collections and mean nothing
 elsewhere. They are model outputs, not a diagnosis.</li>
 <li>Nothing was trained or measured on a GPU.</li>

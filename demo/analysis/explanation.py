@@ -27,7 +27,7 @@ class CleanScores:
 
 @dataclass(frozen=True)
 class HeatMap:
-    """Grad-CAM of the mixture on the purified scan of one reading."""
+    """Grad-CAM of the mixture on the scan that one reading's answer is of."""
 
     label: int  # the class that the map explains: the defended output
     share: Tensor  # (H, W) of the highest value, in [0, 1]
@@ -43,7 +43,7 @@ def collect_clean_scores(system: MedFedPure, name: str) -> CleanScores:
 def compute_heat_map(system: MedFedPure, diagnosis: Diagnosis) -> HeatMap:
     """Compute Grad-CAM of a reading of this system; takes about as long as its classification."""
     label = int(diagnosis.is_tumour)
-    x = diagnosis.purified[None].to(system.device)
+    x = diagnosis.scan_read[None].to(system.device)
     y = torch.tensor([label], device=x.device)
     values = grad_cam(system.classifier.model, x, y).mixture[0].cpu()
     return HeatMap(label, values / values.max().clamp_min(1e-9))

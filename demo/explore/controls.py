@@ -21,7 +21,9 @@ DEFAULTS = AttackSettings()
 NORM_SCALES = {"linf": (0.015, 0.003, 0.02, 0.001), "l2": (2.0, 0.5, 4.0, 0.1)}
 KINDS = [("PGD, many steps", "pgd"), ("FGSM, one", "fgsm"), ("none", "none")]
 SCORES = [("fused (ours)", "fused"), ("error (paper)", "paper")]
-POLICIES = [("all scans (ours)", "floor"), ("flagged only (paper)", "paper")]
+POLICIES = [
+    ("no, the scan itself", "picture"), ("flagged scans", "paper"), ("all scans", "floor")
+]  # fmt: skip
 NORMS = [("L∞", "linf"), ("L2", "l2")]
 AIMS = [("plain classifier", "plain"), ("mixture", "mixture"), ("the defence", "defence")]
 TRUTHS = [("own output", "unknown"), ("no tumour", "no tumour"), ("tumour", "tumour")]
@@ -130,7 +132,7 @@ class Controls:
         self.policy = gr.Radio(
             POLICIES,
             value=config.purifier.policy,
-            label="Scans that are purified",
+            label="The classifier reads purified scans",
             elem_id="policy",
         )
         self.d = gr.Slider(

@@ -65,13 +65,15 @@ def _render_outputs(a: Analysis) -> str:
     rows = _render_row("Clean scan", a.clean, a.clean)
     rows += _render_row("Attacked scan", a.attacked, a.clean)
     at = wording.describe_hospital(a.hospital)
+    is_purified = any(d.policy != "picture" for _, d in a.readings)
+    reader = "detector, purifier, mixture" if is_purified else "mixture trained on attacks"
     attack = wording.describe_attack(a.settings, *a.change) if a.attacked else ""
     return (
         '<section class="mf-card mf-outputs" aria-label="Model output">'
         f"<h3>Model output{at}</h3><table><thead><tr>"
         "<td><small>bars: probability of tumour</small></td>"
         '<th scope="col">Without defence<small>plain classifier</small></th>'
-        '<th scope="col">With defence<small>detector, purifier, mixture</small></th></tr></thead>'
+        f'<th scope="col">With defence<small>{reader}</small></th></tr></thead>'
         f"<tbody>{rows}</tbody></table>"
         f'<p class="mf-note">{escape(attack)}</p>'
         f'<p class="mf-note">{escape(stability.MEANING)}</p>{_render_downloads(a)}</section>'
@@ -141,7 +143,8 @@ def _render_figures(a: Analysis) -> str:
     """Render the detector's figures and all times, folded."""
     lines = [
         f"{name} scan: score {d.score:.3g}, threshold τ {d.tau:.3g}; scores above about "
-        f"{wording.format_percent(d.confidence)} of clean scans; purified at t* = {d.t_star}; "
+        f"{wording.format_percent(d.confidence)} of clean scans; "
+        f"{wording.describe_depth(d.t_star)}; "
         f"novelty {d.novelty:.1f}, judged up to {d.novelty_limit:.1f}; "
         + ", ".join(f"{k} {v:.0f} ms" for k, v in d.timings_ms.items())
         for name, d in a.readings
@@ -161,16 +164,23 @@ def _render_mixture(a: Analysis) -> str:
     body = "&ndash;"
     if named:
         votes = explanation.render_votes(named, a.sides)
-        unpurified = [
-            f"{name.lower()} {wording.format_percent(d.tumour_probability_unpurified)}"
-            for name, d in named
-            if d.can_judge
-        ]
-        if unpurified:
-            said = f"Without purifier, tumour: {', '.join(unpurified)}."
-            votes += f'<p class="mf-note">{escape(said)}</p>'
+        votes += f'<p class="mf-note">{escape(_describe_other_answers(a))}</p>'
         body = (
             f"{render_shares(named, a.sides)}<details><summary>Weights and votes</summary>"
             f"{votes}</details>"
         )
     return f'<section class="mf-card"><h3>{EXPERTS}</h3>{body}</section>'
+
+
+def _describe_other_answers(a: Analysis) -> str:
+    """Describe the mixture's answers to the purified scans, or to the scans if those are read."""
+    judged = [(name, d) for name, d in a.readings if d.can_judge and d.t_star]
+    if not judged:
+        return ""
+    is_picture = judged[0][1].policy == "picture"
+    shares = [
+        (name, d.tumour_probability_purified if is_picture else d.tumour_probability_unpurified)
+        for name, d in judged
+    ]
+    listed = ", ".join(f"{name} {wording.format_percent(share)}" for name, share in shares)
+    return f"{'Read purified' if is_picture else 'Without purifier'}, tumour: {listed}."

@@ -103,14 +103,34 @@ def build_layers(analysis: Analysis) -> View:
             blanks[f"{name}_evidence"] = describe_evidence_map(d)
         found[f"{name}_purified"] = encode_layer(to_uint8(d.purified)[0])
         captions[f"{name}_evidence"] = "", describe_evidence_map(d)
-        for says, wanted, place, kind in zip(
-            name_outputs(d), right, (picture, f"{name}_purified"), ("without", "with"), strict=True
-        ):
-            judged = wanted and says != wording.NO_JUDGEMENT
-            tone = "" if not judged else "good" if says == wanted else "bad"
-            captions[place] = tone, f"{kind} defence: {says}"
+        captions |= _caption_outputs(d, right, picture, f"{name}_purified")
         right = name_outputs(d) if truth == "unknown" and name == "clean" else right
     return found
+
+
+def _caption_outputs(
+    d: Diagnosis, right: tuple[str, str], picture: str, purified: str
+) -> dict[str, tuple[str, str]]:
+    """Return the captions, tone and words, of a scan and of its purified picture.
+
+    Each output stands under the picture that it is of; `right` are the outputs that would be right.
+    """
+
+    def judge(says: str, wanted: str) -> str:
+        judged = wanted and says != wording.NO_JUDGEMENT
+        return "" if not judged else "good" if says == wanted else "bad"
+
+    without, defended = name_outputs(d)
+    if d.policy != "picture":
+        return {
+            picture: (judge(without, right[0]), f"without defence: {without}"),
+            purified: (judge(defended, right[1]), f"with defence: {defended}"),
+        }
+    both = f"without defence: {without}; with defence: {defended}"
+    return {
+        picture: (judge(defended, right[1]), both),
+        purified: ("", f"{wording.describe_depth(d.t_star)}, to be looked at"),
+    }
 
 
 def encode_layer(values: np.ndarray) -> View:

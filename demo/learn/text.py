@@ -38,14 +38,16 @@ TEXTS = (
         "<h2>Can the attack be removed?</h2>"
         "<p>Noise is added until it covers the attack, then a diffusion model removes the noise, "
         "and with it much of the attack and some fine detail. The depth t* sets the amount of "
-        "noise. The system chooses it from the detector's score.</p>"
+        "noise; in the paper it grows with the detector's score. An attacker who knows the "
+        "purifier gets past it. So here the purified scan is a picture to look at, and the mixture "
+        "of the next step reads the scan as it came.</p>"
         "<p><b>Try it.</b> Purify at 0, 50, 100 and 200. When does the plain classifier recover? "
         "What is lost from the picture?</p>",
     ),
     (
         "5 The mixture",
         "<h2>Who decides?</h2>"
-        "<p>Three experts vote on the purified scan, and an attention network weights the votes. "
+        "<p>Three experts vote on the scan, and an attention network weights the votes. "
         "The experts were trained on adversarial examples, which makes them harder to fool than "
         "the plain classifier. Each vote is a share of the output; the shares add up.</p>"
         "<p><b>Look for.</b> Do the experts agree? Compare the outputs with and without "

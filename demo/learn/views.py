@@ -106,11 +106,11 @@ def render_purification(lesson: Lesson, p: Purification) -> str:
     """Step 4: render the noised and the purified scan and the outputs on the latter."""
     shown = render_picture(lesson.x_adv, "attacked", "")
     shown += render_picture(p.noised, "noised", f"to t* = {p.t_star}")
-    shown += render_picture(p.purified, "purified", "input of the experts")
+    shown += render_picture(p.purified, "purified", "noise and attack removed")
     shown += render_picture(lesson.scan, "original", "for comparison")
     own = ""
     if lesson.attacked is not None:
-        own = f"For this scan the system chooses t* = {lesson.attacked.t_star}."
+        own = f"Explore shows pictures purified at t* = {lesson.attacked.t_star}."
     outputs = render_output("The plain classifier on the purified scan", p.plain)
     outputs += render_output("The mixture on the purified scan", p.mixture)
     return f"{render_strip(shown)}{outputs}{render_sentence(own)}"
@@ -144,13 +144,13 @@ def render_heat_map(lesson: Lesson) -> str:
     d, heat = lesson.clean, lesson.heat_map
     if d is None or heat is None:
         return ""
-    overlay = images.encode_overlay(d.purified, heat.share)
-    shown = render_picture(d.purified, "purified scan", "input of the experts")
+    overlay = images.encode_overlay(d.scan_read, heat.share)
+    shown = render_picture(d.scan_read, "scan", "input of the experts")
     raised = f"regions that raised “{wording.CLASSES[heat.label]}”"
     shown += render_figure(overlay, "Grad-CAM", raised)
     said = "The network of these weights makes no tumour map."
     if d.tumour_map is not None:
-        tinted = images.encode_tumour_map(d.purified, d.tumour_map, THRESHOLD)
+        tinted = images.encode_tumour_map(d.scan_read, d.tumour_map, THRESHOLD)
         shown += render_figure(tinted, "tumour map", "cells that it takes for tumour")
         said = f"The tumour map. {describe_where(d)}" if d.can_judge else ""
     return f"{render_strip(shown)}{render_sentence(said)}{render_pointing()}"

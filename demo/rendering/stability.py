@@ -12,8 +12,8 @@ from demo.rendering.html import render_figure, render_picture, render_sentence, 
 MAX_LEVELS = 4  # grey levels of 255 from which on the change is brightest
 MEANING = (
     "Stable up to a size: a short search found no change of at most that size in each pixel (of a "
-    "scale from 0 to 1) that flips the mixture's answer to the scan as received, and purifying "
-    "does not turn it. This is no proof."
+    "scale from 0 to 1) that flips the mixture's answer to the scan as received; where the "
+    "purified scan is read, purifying does not flip it either. This is no proof."
 )
 
 

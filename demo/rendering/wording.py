@@ -181,6 +181,11 @@ def describe_detection(is_attacked: bool, flagged: bool) -> tuple[str, str]:
     return ("bad", "false alarm") if flagged else ("good", "correct")
 
 
+def describe_depth(t_star: int) -> str:
+    """Describe the depth of a purification."""
+    return f"purified at t* = {t_star}" if t_star else "not purified"
+
+
 def format_time_left(seconds: float) -> str:
     """Return a duration in words, rounded up: it is an estimate."""
     if seconds < 60:

@@ -36,12 +36,13 @@ COLUMN_WIDTH = 1.8  # inches from one picture to the next
 COLUMNS = ("Scan", "Perturbation", "MAE error map", "Purified, tumour map")
 LIMITS = (
     "“Without defence” is a plain classifier trained without adversarial examples; “with defence” "
-    "is detector, purifier and mixture of experts. The rank is the share of clean validation scans "
-    "with a lower score. The outputs are those of small models trained on public scans, not a "
-    "diagnosis and no advice. They are wrong for some scans, and a percentage is a model output, "
-    "not how often it is right. The tumour map marks cells that the model takes for tumour, which "
-    "may be wrong. The error map shows what the autoencoder could not predict, not disease. Scans "
-    "are shown as the models saw them: 224 x 224 pixels, grey."
+    "is a mixture of experts trained on them, which by policy reads the scan itself or the "
+    "purified one. The rank is the share of clean validation scans with a lower score. The outputs "
+    "are those of small models trained on public scans, not a diagnosis and no advice. They are "
+    "wrong for some scans, and a percentage is a model output, not how often it is right. The "
+    "tumour map marks cells that the model takes for tumour in the scan that it reads, which may "
+    "be wrong. The error map shows what the autoencoder could not predict, not disease. Scans are "
+    "shown as the models saw them: 224 x 224 pixels, grey."
 )
 # draws a part of the words below a line, and returns its last line's top
 Part = Callable[[Page, float, Analysis], float]
@@ -121,7 +122,7 @@ def _draw_pictures(page: Page, top: float, name: str, d: Diagnosis, a: Analysis)
     page.draw_image(x[0], top, to_uint8(d.scan)[0])
     page.draw_image(x[2], top, images.colour_error(d.error_map))
     page.draw_image(x[3], top, _colour_purified(d))
-    captions = [f"{name} scan", "", "", f"t* = {d.t_star}"]
+    captions = [f"{name} scan", "", "", wording.describe_depth(d.t_star)]
     if name == "attacked":
         page.draw_image(x[1], top, images.colour_change(a.scan, d.scan))
         captions[1] = "attacked - clean, amplified"

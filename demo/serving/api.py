@@ -24,17 +24,21 @@ The object holds exactly these keys:
   (novelty > novelty_limit); the outputs then mean nothing
 - tumour_probability (number): 0 to 1, with defence; 0.5 or more means tumour
 - tumour_probability_undefended (number): of the plain classifier, without defence
-- tumour_probability_unpurified (number): of the mixture on the scan as uploaded, not purified
+- tumour_probability_unpurified (number): of the mixture on the scan as uploaded
+- tumour_probability_purified (number): of the mixture on the purified scan
+- policy (string): picture: tumour_probability is of the scan as uploaded; paper or floor: of the
+  purified scan
 - stability_radius (number): an answer that a change of at most this much in each pixel, on a scale
   from 0 to 1, flips is not stable
 - stable (boolean or null): true if a short search found no such change of the scan as uploaded
-  that flips the mixture's answer, and purifying does not turn it; no proof; null where it cannot
-  judge, or where this machine is too slow for the search
+  that flips the mixture's answer (and purifying does not turn it, where the purified scan is read);
+  no proof; null where it cannot judge, or where this machine is too slow for the search
 - stable_radius (number or null): largest radius at which the search found no flip; 0 if there is
-  none, or purifying turns the answer; null where stable is null
+  none, or purifying turned the answer; null where stable is null
 - flip_distance (number or null): size of the smallest change that was found to flip the answer of
   the mixture to the scan as uploaded; null if none was found
-- purifying_turns (boolean): true if the purified scan and the scan as uploaded are read differently
+- purifying_turns (boolean): true if the answer would be another without purifying; false where the
+  scan itself is read
 - flagged (boolean): attack suspected, score > tau
 - score (number): detector score, higher is more suspicious
 - tau (number): threshold of the score
@@ -48,7 +52,7 @@ The object holds exactly these keys:
 - novelty_limit (number): largest novelty at which the scan is judged
 - t_star (integer): purification depth, in diffusion steps, 0 to 999
 - attention (array): weight of each expert; the weights add up to 1
-- expert_probabilities (array): tumour probability of each expert on the purified scan
+- expert_probabilities (array): tumour probability of each expert on the scan that is read
 - expert_shares (array): each expert's share of the log-odds of tumour_probability
 - operating_point (number): plus the shares, it is the log-odds of tumour_probability
 - overall_share (number): part of the shares' sum that comes from global features, not from a

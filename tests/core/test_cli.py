@@ -161,7 +161,7 @@ def test_score_and_policy_can_be_chosen(weights, scans, capsys):
     own, paper, fused, gate = map(numbers, lines(capsys))
     assert own in (paper, fused) and paper["score"] != fused["score"]
     assert gate["t_star"] == 0 or gate["flagged"]
-    with pytest.raises(ValueError, match="must be one of paper, floor, got 'none'"):
+    with pytest.raises(ValueError, match="must be one of picture, paper, floor, got 'none'"):
         load(weights, policy="none")
 
 

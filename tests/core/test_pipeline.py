@@ -26,6 +26,7 @@ from core.pipeline import (
     PipelineConfig,
     build,
 )
+from core.purifier import POLICIES
 from core.weights import (
     PARTS,
     SYSTEM,
@@ -60,6 +61,8 @@ NUMBERS = {
     "tumour_probability",
     "tumour_probability_undefended",
     "tumour_probability_unpurified",
+    "tumour_probability_purified",
+    "policy",
     "stability_radius",
     "stable",
     "stable_radius",
@@ -89,7 +92,7 @@ def get_numbers(diagnosis: Diagnosis) -> dict[str, Any]:
 def test_a_reading_holds_every_intermediate(
     system: MedFedPure, phantoms: Tensor, tau: float
 ) -> None:
-    d = set_tau(system, tau).read(phantoms[1], seed=3)
+    d = set_policy(set_tau(system, tau), "floor").read(phantoms[1], seed=3)
     assert torch.equal(d.scan, phantoms[1])
     assert d.error_map.shape == (224, 224)
     assert tuple(d.evidence) == FEATURES and d.evidence["quiet"].shape == (14, 14)
@@ -119,11 +122,13 @@ def test_a_reading_holds_every_intermediate(
         d.seed = 4
 
 
-def test_a_reading_agrees_with_the_parts(system: MedFedPure, phantoms: Tensor) -> None:
-    d, x = system.read(phantoms[0], seed=5), phantoms[:1]
+@pytest.mark.parametrize("policy", POLICIES)
+def test_a_reading_agrees_with_the_parts(system: MedFedPure, phantoms: Tensor, policy: str) -> None:
+    d, x = set_policy(set_tau(system, -1e6), policy).read(phantoms[0], seed=5), phantoms[:1]
     for name, logits in (
         ("tumour_probability", system.logits(x, [5])),
         ("tumour_probability_unpurified", system.classifier_logits(x)),
+        ("tumour_probability_purified", system.classifier_logits(d.purified[None])),
         ("tumour_probability_undefended", system.plain_logits(x)),
     ):
         assert getattr(d, name) == pytest.approx(logits.softmax(1)[0, 1].item(), abs=1e-6), name
@@ -159,6 +164,7 @@ def test_a_scan_reads_alike_alone_and_in_a_batch(
 
 
 def test_tomorrow_reads_as_today(system: MedFedPure, phantoms: Tensor) -> None:
+    set_policy(system, "floor")
     torch.manual_seed(1)
     today = system.read(phantoms[1], seed=4)
     torch.manual_seed(2)
@@ -181,7 +187,7 @@ def test_gradients_through_the_defence_are_the_true_ones(
     system: MedFedPure, phantoms: Tensor, tau: float
 ) -> None:
     """Gradients equal finite differences at the most sensitive pixels at a fixed depth."""
-    set_tau(system, tau)
+    set_policy(set_tau(system, tau), "floor")
     x, y = 0.3 + 0.4 * phantoms[:1], torch.tensor([1])  # clear of clipping
 
     def loss(x: Tensor) -> Tensor:
@@ -205,6 +211,25 @@ def test_parameters_gather_no_gradient(system: MedFedPure, phantoms: Tensor) -> 
     system.logits(x).sum().backward()
     assert x.grad is not None and x.grad.abs().sum() > 0
     assert all(p.grad is None and not p.requires_grad for p in system.parameters())
+
+
+def test_a_picture_is_no_part_of_the_answer(system: MedFedPure, phantoms: Tensor) -> None:
+    """By default the scan itself is read, and purified to be looked at, whatever its score."""
+    clean, flagged = (set_tau(system, tau).read(phantoms[0]) for tau in (1e6, -1e6))
+    assert flagged.flagged and not clean.flagged
+    assert clean.policy == "picture" and clean.t_star == system.config.purifier.t_picture
+    assert clean.scan_read is clean.scan and not clean.purifying_turns
+    assert not torch.equal(clean.purified, clean.scan)
+    assert clean.tumour_probability_purified != clean.tumour_probability
+    for name in ("tumour_probability", "purified", "attention"):
+        assert torch.equal(*(torch.as_tensor(getattr(d, name)) for d in (clean, flagged)))
+
+
+def test_an_answer_of_the_scan_itself_is_attacked_without_the_purifier(
+    system: MedFedPure, phantoms: Tensor
+) -> None:
+    set_tau(system, -1e6)
+    assert torch.equal(system.logits(phantoms, [1] * 4), system.classifier_logits(phantoms))
 
 
 def test_the_paper_purifies_flagged_scans_only(system: MedFedPure, phantoms: Tensor) -> None:
@@ -363,7 +388,7 @@ def test_readings_hold_tumour_maps_where_the_experts_make_them() -> None:
         by_hand = (d.attention[:, None, None] * d.expert_maps).sum(0)
         torch.testing.assert_close(d.tumour_map, by_hand)
         with torch.no_grad():
-            found = system.classifier.model.outputs(d.purified[None]).maps[1]
+            found = system.classifier.model.outputs(d.scan_read[None]).maps[1]
         torch.testing.assert_close(d.expert_maps[1], found.probability[0], atol=1e-5, rtol=1e-4)
         assert "tumour_map" not in d.to_dict() and d.seed == i
 

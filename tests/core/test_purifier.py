@@ -126,6 +126,9 @@ def test_depth_never_falls_as_the_score_rises(policy: str) -> None:
     t_star = purifier.t_star(score, tau=1.0, span=2.0)
     assert t_star.dtype == torch.int64
     assert (t_star.diff() >= 0).all()
+    if policy == "picture":
+        assert (t_star == purifier.config.t_picture).all()
+        return
     assert (t_star[score <= 1] == (20 if policy == "floor" else 0)).all()
     assert t_star[score > 1].min() == 50
     assert (t_star[score > 3.01] == 100).all() and (t_star[score < 2.9] < 100).all()
@@ -154,10 +157,11 @@ def test_bad_depths_and_seeds_are_named(t_star: list[int], seeds: list[int], mes
 @pytest.mark.parametrize(
     ("bad", "message"),
     [
-        ({"policy": "none"}, "policy must be one of paper, floor, got 'none'"),
+        ({"policy": "none"}, "policy must be one of picture, paper, floor, got 'none'"),
         ({"sampler": "euler"}, "sampler must be one of"),
         ({"t_floor": 60}, "t_floor <= t_min"),
         ({"t_max": 1000}, "<= 999"),
+        ({"t_picture": -1}, "t_picture must be in"),
         ({"steps": 0}, "at least 1"),
         ({"noises": 0}, "at least 1"),
     ],

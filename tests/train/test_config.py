@@ -125,7 +125,7 @@ def test_a_preset_that_extends_another_changes_what_it_names_alone(preset):
         ("[system.unet]\nchannels = 8", r"channels must be a list, got 8"),
         ("[system.unet]\nchannels = [8, 'x']", r"each of .*channels must be int, got 'x'"),
         ("[mae.fit]\nepochs = -1", r"mae: fit: .*epochs"),
-        ("[system.purifier]\npolicy = 'none'", r"policy must be one of paper, floor"),
+        ("[system.purifier]\npolicy = 'none'", r"policy must be one of picture, paper, floor"),
         ("[system.moe]\nimg_size = 112", r"must share one img_size"),
         ("extends = 'defualt'", r"mine\.toml cannot extend 'defualt': choose from cifar10-paper"),
         ("extends = 'sites'", r"cannot extend 'sites': choose from .*paper"),

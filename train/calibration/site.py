@@ -1,7 +1,8 @@
 """A hospital's system adapted to a new site from the site's own scans, without labels.
 
 The thresholds of the detector come first, from scores that do not depend on them; the operating
-points then from the log-odds of scans that are purified as deeply as they will be.
+points then from the log-odds of what the classifier will read: scans purified as deeply as they
+will be, or by policy `picture` the scans themselves.
 """
 
 from __future__ import annotations
@@ -162,8 +163,10 @@ def _classify(system: MedFedPure, scans: np.ndarray, score: Tensor) -> tuple[Ten
     defended, plain = [], []
     parts = zip(_read_batches(system, scans), score.split(BATCH_SIZE), strict=True)
     for x, part in parts:
-        x_pur = system.purify(x, system.t_star(part.to(x)))  # seed 0, as a reading by default
-        defended.append(subtract(system.classifier_logits(x_pur)))
+        x_read = x
+        if system.reads_purified:
+            x_read = system.purify(x, system.t_star(part.to(x)))  # seed 0, as a reading by default
+        defended.append(subtract(system.classifier_logits(x_read)))
         plain.append(subtract(system.plain_logits(x)))
     return torch.cat(defended).cpu(), torch.cat(plain).cpu()
 
