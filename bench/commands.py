@@ -16,6 +16,7 @@ from bench.components import (
     finishing,
     gate,
     out_of_distribution,
+    picture,
     purifier,
 )
 from bench.explanations import run as explanations
@@ -34,6 +35,7 @@ MEASUREMENTS: dict[str, ModuleType] = {
     "stability": stability,
     "detection": detector,
     "purifier": purifier,
+    "picture": picture,
     "finishing": finishing,
     "mae": autoencoder,
     "explanations": explanations,

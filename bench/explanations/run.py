@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from bench import options
-from bench.components.lesions import measure_lesions
 from bench.explanations.deletion import measure_deletion
 from bench.explanations.figures import find_level, summarize_maps
 from bench.explanations.map_attack import MapAttack, look_at_map
@@ -82,7 +81,7 @@ def measure(
     steps: int = 50,
     batch_size: int = 32,
 ) -> None:
-    """Fills `store`: the maps' levels, their figures and deletion by attack, lesions' contrast.
+    """Fills `store`: the maps' levels, their figures and deletion by attack.
 
     Args:
         store: the result file.
@@ -138,7 +137,6 @@ def measure(
                 is_tumour, marking, some.fold, show(key), some.masks, device
             ),
         )
-    store.row("lesions", lambda: measure_lesions(pipeline, some.fold, some.masks))
 
 
 def show_scans(

@@ -110,19 +110,6 @@ def render_paired(results: md.Results) -> str:
     return md.table(head, lines)
 
 
-def render_lesions(results: md.Results) -> str:
-    """Render what the purifier leaves of the lesions' contrast."""
-    lines = []
-    for protocol, result in _measured(results):
-        row = result["rows"]["lesions"]
-        if row["n"]:
-            pairs = [row[key] for key in ("contrast_kept", "energy_removed")]
-            cells = [f"{md.percent(p['median'])} / {md.percent(p['tenth'])}" for p in pairs]
-            lines.append([protocol, *cells, str(row["n"])])
-    head = ["protocol", "lesion contrast kept, %, median / 10th percentile"]
-    return md.table([*head, "perturbation energy removed, %, median / 10th percentile", "n"], lines)
-
-
 def _measured(results: md.Results) -> Iterator[tuple[str, md.Result]]:
     yield from md.results_of(results, "explanations", tuple(PROTOCOLS)).items()
 
@@ -178,5 +165,4 @@ TABLES: dict[str, md.Renderer] = {
     "explanations-tumours": render_tumours,
     "explanations-deletion": render_deletion,
     "explanations-paired": render_paired,
-    "explanations-lesions": render_lesions,
 }

@@ -1,4 +1,4 @@
-"""Four figures of the docs, drawn from the result files as SVG."""
+"""Figures of the docs, drawn from the result files as SVG."""
 
 from __future__ import annotations
 
@@ -14,12 +14,15 @@ import torch
 from bench.markdown import Result, Results
 from bench.report.headline import SUITE, read_scores
 from bench.robustness.worst_case import robust_mask
+from bench.stability.outcomes import CLEAN, NONE, draw_curve, list_worst, unpack
 from bench.summaries import compute_roc
 from core import metrics
+from core.stability import RADII
 from train.data.dataset import space_evenly
 
 Data = dict[str, Any]
 DETECTION, CERTIFICATE = "detection-patients", "certify-patients"
+STABILITY = "stability-patients"
 # Okabe and Ito's palette, told apart with any colour vision
 BLUE, ORANGE, GREEN, PURPLE, GREY = "#0072B2", "#D55E00", "#009E73", "#AA4499", "#777777"
 SYSTEMS = {
@@ -228,6 +231,33 @@ def draw_certified_accuracy(figure: Any, data: Data) -> None:
     axes.legend(loc="lower left", fontsize=10)
 
 
+def read_risk_coverage(results: Results) -> Data:
+    """Returns the risk of the answers given by coverage, clean and attacked."""
+    if STABILITY not in results:
+        raise KeyError(STABILITY)
+    rows = results[STABILITY]["rows"]
+    kinds = {"no attack": [unpack(rows[CLEAN])], "PGD-7": [unpack(rows["PGD-7"])],
+             "worst case of all attacks": list_worst(rows)}  # fmt: skip
+    curves = {name: draw_curve(readings)._asdict() for name, readings in kinds.items()}
+    return {"n": len(rows["scans"]["units"]), "curves": curves, "marks": [NONE, *RADII]}
+
+
+def draw_risk_coverage(figure: Any, data: Data) -> None:
+    """Draws a line for each kind of scans, with marks at the radii that are named."""
+    axes = figure.subplots()
+    colours = (GREEN, BLUE, ORANGE)
+    for colour, (name, curve) in zip(colours, data["curves"].items(), strict=True):
+        x, y = ([100 * v for v in curve[key]] for key in ("coverage", "risk"))
+        axes.plot(x, y, color=colour, linewidth=1.8, label=name)
+        for d in data["marks"]:
+            i = min(range(len(x)), key=lambda i, d=d: abs(curve["radii"][i] - d))
+            axes.plot(x[i], y[i], color=colour, marker="o", markersize=5)
+            axes.annotate(f"{d:g}", (x[i], y[i]), (4, 5), textcoords="offset points", fontsize=9)
+    axes.set(xlabel=f"scans that are answered, % (n = {data['n']})", xlim=(60, 101))
+    axes.set(ylabel="of these answered wrongly, %", ylim=(0, None))
+    axes.legend(loc="upper left", fontsize=10, title="marks: radius d", title_fontsize=9)
+
+
 def _read_clean(row: Result, n: int) -> list[float]:
     """Returns the point at eps 0 on the curve's scans, which are evenly spaced among all."""
     k = int(robust_mask(row)[space_evenly(len(row["right"]), n)].sum())
@@ -248,4 +278,5 @@ FIGURES: dict[str, tuple[Callable[[Results], Data], Callable[[Any, Data], None],
     "accuracy-eps.svg": (read_accuracy_by_eps, draw_accuracy_by_eps, 3.6),
     "detector-scores.svg": (read_detector, draw_detector, 4.2),
     "certified-accuracy.svg": (read_certified_accuracy, draw_certified_accuracy, 3.4),
+    "risk-coverage.svg": (read_risk_coverage, draw_risk_coverage, 3.4),
 }

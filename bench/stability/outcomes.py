@@ -16,6 +16,7 @@ from core.stability import FORGIVEN, RADII
 Rows = Mapping[str, dict[str, Any]]
 CLEAN, NOISES, CONSISTENT = "clean", ("grain", "sign noise"), "CHCMOA"
 ATTACKS = ("PGD-7", "APGD-CE", "HCMOA")
+SMALLER = (0.25, 0.5)  # sizes of further attacks, in eps, that seek a refusal or a wrong answer
 NONE = 0.0  # a radius at which nothing is refused
 
 
@@ -67,6 +68,41 @@ def list_worst(rows: Rows) -> list[Reads]:
     return [unpack(rows[name]) for name in names]
 
 
+def name_smaller(share: float) -> str:
+    """Return the row of the attack of a share of eps."""
+    return f"HCMOA {share:g}"
+
+
+def find_robust(rows: Rows, d: float, share: float) -> Tensor:
+    """Mark the scans of robustness with rejection at eps0 = `share` eps, bool (N,).
+
+    Chen et al. (2023): answered right under attacks of at most eps0, and answered right or refused
+    under all others.
+    """
+    within = [unpack(rows[CLEAN])]
+    within += [unpack(rows[name_smaller(s)]) for s in SMALLER if s <= share]
+    is_answered = torch.stack([reads.right & ~reads.is_refused(d) for reads in within]).all(0)
+    return is_answered & ~find_worst(list_worst(rows), d).silent
+
+
+class Curve(NamedTuple):
+    """Risk by coverage, as the radius grows from 0: what refusing costs and saves."""
+
+    radii: list[float]
+    coverage: list[float]  # share of the scans that are answered
+    risk: list[float]  # share of the answers that are wrong
+
+
+def draw_curve(readings: Sequence[Reads], steps: int = 30) -> Curve:
+    """Compute risk and coverage of the worst case of several readings, up to the largest radius."""
+    radii = [max(RADII) * i / steps for i in range(steps + 1)]
+    worst = [find_worst(readings, d) for d in radii]
+    answered = [int((w.silent | w.right).sum()) for w in worst]
+    silent = [int(w.silent.sum()) for w in worst]
+    risk = [k / n if n else 0.0 for k, n in zip(silent, answered, strict=True)]
+    return Curve(radii, [n / len(readings[0].right) for n in answered], risk)
+
+
 def summarize_outcomes(rows: Rows) -> dict[str, Any]:
     """Compute the shares of all scans by radius, with intervals by unit; 0: nothing is refused."""
     times = draw_units(rows["scans"]["units"])
@@ -84,6 +120,11 @@ def _summarize(rows: Rows, times: Tensor, d: float) -> dict[str, Any]:
         "worst_right": (worst.right, everything),
         "answered_right": (worst.right, worst.right | worst.silent),
     }
+    if all(name_smaller(share) in rows for share in SMALLER):
+        shares |= {
+            f"robust, eps0 {share:g} eps": (find_robust(rows, d, share), everything)
+            for share in (0.0, *SMALLER)
+        }
     shares |= {f"{name} refused": (unpack(rows[name]).is_refused(d), everything) for name in NOISES}
     return {name: _share(times, *parts) for name, parts in shares.items()}
 

@@ -18,7 +18,14 @@ from bench import options
 from bench.parallel import progress
 from bench.result_file import ResultFile
 from bench.robustness.attacks import random_corner
-from bench.stability.outcomes import Reads, pack, summarize_outcomes, unpack
+from bench.stability.outcomes import (
+    SMALLER,
+    Reads,
+    name_smaller,
+    pack,
+    summarize_outcomes,
+    unpack,
+)
 from bench.stability.tables import TABLES
 from bench.unseen.hospitals import Reader, find_readers, group_by_reader
 from bench.unseen.mixtures import to_bits
@@ -131,6 +138,7 @@ def measure(store: ResultFile, hospitals: Hospitals, steps: int, checked: int) -
 def list_attacks(steps: int) -> dict[str, tuple[str, Attack]]:
     """Return the meaning and the function of noise and of attacks by name."""
     strongest = {loss: APGD(PAPER_EPS, steps, loss=loss) for loss in ("ce", "margin")}
+    smaller = {s: APGD(s * PAPER_EPS, steps, loss="margin") for s in SMALLER}
     return {
         "grain": (f"Gaussian noise of sigma {GRAIN}: no attack", lambda _, b: add_grain(b)),
         "sign noise": (
@@ -145,6 +153,12 @@ def list_attacks(steps: int) -> dict[str, tuple[str, Attack]]:
             "APGD on the margin: a wrong answer of high confidence",
             lambda c, b: strongest["margin"](c, b.x, b.y, b.seeds),
         ),
+        **{
+            name_smaller(s): (
+                f"the same of {s:g} eps", lambda c, b, a=a: a(c, b.x, b.y, b.seeds)
+            )
+            for s, a in smaller.items()
+        },
     }  # fmt: skip
 
 

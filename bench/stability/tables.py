@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from bench import markdown as md
-from bench.stability.outcomes import CLEAN, NOISES, unpack
+from bench.stability.outcomes import CLEAN, NOISES, NONE, find_worst, list_worst, unpack
 from bench.summaries import group_rows
 from bench.unseen.mixtures import from_bits
 from core.stability import RADII
@@ -33,11 +33,29 @@ def render_outcomes(results: md.Results) -> str:
     return "\n\n".join(parts)
 
 
+def render_rejection(results: md.Results) -> str:
+    """Renders robustness with rejection, for each radius."""
+    parts = []
+    for result in md.results_of(results, "stability", md.PROTOCOLS).values():
+        by_radius = result["rows"]["outcomes"]["by_radius"]
+        names = [name for name in by_radius[f"{NONE:g}"] if name.startswith("robust")]
+        if not names:
+            continue
+        lines = [
+            [d if float(d) else "nothing refused", *(_format(shares[name]) for name in names)]
+            for d, shares in by_radius.items()
+        ]
+        heads = [f"{name.removeprefix('robust, ')}, %" for name in names]
+        parts.append(md.table(["refused within", *heads], lines))
+    return "\n\n".join(parts) or "Not measured yet."
+
+
+def _format(share: dict[str, Any]) -> str:
+    return f"{md.percent(share['value'])} [{md.span(share['interval'])}]" if share["n"] else ""
+
+
 def _render(d: str, shares: dict[str, Any]) -> list[str]:
-    cells = [
-        f"{md.percent(share['value'])} [{md.span(share['interval'])}]" if share["n"] else ""
-        for share in (shares[name] for name in COLUMNS)
-    ]
+    cells = [_format(shares[name]) for name in COLUMNS]
     noise = " / ".join(md.percent(shares[f"{name} refused"]["value"]) for name in NOISES)
     return [d if float(d) else "nothing refused", *cells, noise]
 
@@ -61,17 +79,22 @@ def _describe(rows: dict[str, Any]) -> str:
 
 
 def render_sources(results: md.Results) -> str:
-    """Renders the shares of clean scans that are refused, by source."""
+    """Renders what is refused when clean and what is silently wrong when attacked, by source."""
     parts = []
     for result in md.results_of(results, "stability", md.PROTOCOLS).values():
         rows = result["rows"]
         clean, sources = unpack(rows[CLEAN]), rows["scans"]["sources"]
         groups = group_rows(sources)
+        marks = {
+            "clean: refused": clean.is_refused,
+            "attacked: silently wrong": lambda d, rows=rows: find_worst(list_worst(rows), d).silent,
+        }
         lines = [
-            [f"{d:g}", *(_render_part(clean.is_refused(d)[own]) for own in groups.values())]
+            [f"{d:g}", name, *(_render_part(mark(d)[own]) for own in groups.values())]
             for d in RADII
+            for name, mark in marks.items()
         ]
-        parts.append(md.table(["refused within", *groups], lines))
+        parts.append(md.table(["refused within", "%", *groups], lines))
     return "\n\n".join(parts)
 
 
@@ -81,5 +104,6 @@ def _render_part(chosen: Tensor) -> str:
 
 TABLES: dict[str, md.Renderer] = {
     "stability": render_outcomes,
+    "stability-rejection": render_rejection,
     "stability-sources": render_sources,
 }

@@ -81,7 +81,7 @@ def test_the_levels_are_those_of_validation_scans(measured, mapped, test_fold, v
 def test_rows_hold_figures_of_every_attack(measured, mapped, test_fold) -> None:
     rows = measured.content["rows"]
     deleted = [f"deletion: {key}" for key in ("clean", "apgd", "map")]
-    assert set(rows) == {"levels", "clean", "apgd", "map", *deleted, "lesions"}
+    assert set(rows) == {"levels", "clean", "apgd", "map", *deleted}
     assert (rows["clean"]["n"], rows["apgd"]["n"]) == (len(test_fold), 4)
     assert rows["clean"]["attack"] == {} and rows["map"]["attack"] == {"eps": 0.015, "steps": 1}
     block = rows["clean"]["maps"][TUMOUR_MAP]["sources"]["br35h"]

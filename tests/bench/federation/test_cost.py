@@ -64,8 +64,8 @@ def test_a_reading_costs_all_that_the_system_does(tiny_system: MedFedPure) -> No
         of(lambda: tiny_system.detector.locate(tiny_system.detect(x).parts))
         + of(lambda: tiny_system.measure_novelty(x))
         + of(lambda: tiny_system.purify(x, t_star))
-        # of the purified scan: the detector's gradients hold both answers of the scan as it came
-        + of(lambda: tiny_system.classifier_logits(x))
+        # of the scan and of the purified one
+        + 2 * of(lambda: tiny_system.classifier_logits(x))
         + of(lambda: tiny_system.find_flips(x))
     )
     assert len(parts) == 1  # read once

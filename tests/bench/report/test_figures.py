@@ -20,6 +20,7 @@ NEEDS = {
     "accuracy-eps.svg": {figures.SUITE},
     "detector-scores.svg": {figures.DETECTION, figures.SUITE},
     "certified-accuracy.svg": {figures.CERTIFICATE},
+    "risk-coverage.svg": {figures.STABILITY},
 }
 
 

@@ -9,6 +9,8 @@ import torch
 
 from bench.stability.outcomes import (
     Reads,
+    draw_curve,
+    find_robust,
     find_worst,
     list_worst,
     pack,
@@ -61,6 +63,7 @@ def result() -> dict[str, object]:
         "CHCMOA 0.015": clean,
         "missed": {"n": 2, "by_radius": {"0.0075": {"flipped": 1, "missed": 0}}},
     }  # fmt: skip
+    rows |= {"HCMOA 0.25": clean, "HCMOA 0.5": wrong}
     rows["outcomes"] = summarize_outcomes(rows)
     machine = {"device_name": "a machine", "threads": 1}
     facts = {"date": "2026-01-01", "commit": "abc", "machine": machine}
@@ -83,4 +86,26 @@ def test_the_table_says_what_is_refused_and_what_is_silent(result: dict[str, obj
     assert cells[1:7] == ["50.0", "25.0", "50.0", "50.0", "0.0", "0.0"]
     assert "of 2 clean scans other attacks flip 1 within 0.0075, 0 of which" in text.lower()
     by_source = TABLES["stability-sources"]({"stability-patients": result})
-    assert "| 0.0075 | 50.0 of 2 | 50.0 of 2 |" in by_source
+    assert "| 0.0075 | clean: refused | 50.0 of 2 | 50.0 of 2 |" in by_source
+    assert "| 0.0075 | attacked: silently wrong | 50.0 of 2 | 50.0 of 2 |" in by_source
+
+
+def test_robustness_with_rejection_wants_answers_near_the_scan(result: dict[str, object]) -> None:
+    """Scan 1 is right when clean and silently wrong under CHCMOA; 2 and 4 lie near the border."""
+    rows = result["rows"]
+    assert isinstance(rows, dict)
+    assert find_robust(rows, 0.0, 0.25).tolist() == [False, True, False, True]
+    assert find_robust(rows, 0.004, 0.25).tolist() == [False, True, False, False]
+    assert find_robust(rows, 0.0075, 0.0).tolist() == [False] * 4
+    rows["CHCMOA 0.0075"] = rows["clean"]
+    assert find_robust(rows, 0.0075, 0.25).tolist() == [True, False, False, False]
+    assert find_robust(rows, 0.0075, 0.5).tolist() == [False] * 4
+    text = TABLES["stability-rejection"]({"stability-patients": result})
+    assert "| refused within | eps0 0 eps, % | eps0 0.25 eps, % | eps0 0.5 eps, % |" in text
+
+
+def test_risk_falls_to_nothing_where_nothing_is_answered() -> None:
+    curve = draw_curve([reads((True, 0.02), (False, 0.01), (True, 0.004), (False, 0.0))], steps=3)
+    assert curve.radii == pytest.approx([0, 0.005, 0.01, 0.015])
+    assert curve.coverage == [0.75, 0.5, 0.25, 0.25] and curve.risk == [1 / 3, 0.5, 0.0, 0.0]
+    assert draw_curve([reads((False, 0.0))], steps=1).risk == [0.0, 0.0]

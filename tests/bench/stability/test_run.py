@@ -41,8 +41,8 @@ def test_every_attack_has_its_row(
     run.measure(store, hospitals, steps=2, checked=2)
     rows = store.content["rows"]
     assert list(rows) == [
-        "scans", "clean", "grain", "sign noise", "PGD-7", "APGD-CE", "HCMOA", "CHCMOA 0.0075",
-        "CHCMOA 0.015", "missed", "outcomes",
+        "scans", "clean", "grain", "sign noise", "PGD-7", "APGD-CE", "HCMOA", "HCMOA 0.25",
+        "HCMOA 0.5", "CHCMOA 0.0075", "CHCMOA 0.015", "missed", "outcomes",
     ]  # fmt: skip
     for name in list(rows)[1:-2]:
         assert len(unpack(rows[name]).right) == 4 and rows[name]["radii"][: len(RADII)]

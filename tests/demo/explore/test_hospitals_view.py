@@ -271,7 +271,7 @@ def test_reading_attack_and_explanation_are_the_chosen_hospital_s(
     found = {}
     for number in NUMBERS:
         running = explore._analyse(
-            RequestGeneration(), "a key", False, number, "fused", "floor", 0.0075, *VALUES
+            RequestGeneration(), "a key", False, number, "fused", "picture", 0.0075, *VALUES
         )
         *steps, (*_, analysis) = running
         results = [step.results for step in steps if isinstance(step, AnalysisView)]
@@ -286,7 +286,7 @@ def test_reading_attack_and_explanation_are_the_chosen_hospital_s(
     for one, other in itertools.combinations(found.values(), 2):
         assert not torch.equal(one.attacked_scan, other.attacked_scan)
     nobody = explore._analyse(
-        RequestGeneration(), "a key", False, 9, "fused", "floor", 0.0075, *VALUES
+        RequestGeneration(), "a key", False, 9, "fused", "picture", 0.0075, *VALUES
     )
     assert "mf-running" not in str(list(nobody))
 

@@ -70,7 +70,7 @@ def test_captions_say_each_output_and_whether_it_is_right(
     system: MedFedPure, scan: Tensor, ends_at: EndsAt, truth: str, tones: list[str]
 ) -> None:
     known = replace(
-        system.read(scan), novelty=-9.0, novelty_limit=0.0,
+        system.read(scan), novelty=-9.0, novelty_limit=0.0, policy="floor",
         tumour_probability_undefended=0.9, tumour_probability=0.9,
     )  # fmt: skip
     attacked = replace(known, tumour_probability_undefended=0.1)
@@ -83,6 +83,20 @@ def test_captions_say_each_output_and_whether_it_is_right(
         "without defence: tumour", "with defence: tumour",
         "without defence: no tumour", "with defence: tumour",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("truth", "tone"), [("unknown", ""), ("tumour", "good")])
+def test_a_scan_that_is_read_as_it_came_holds_both_outputs(
+    system: MedFedPure, scan: Tensor, truth: str, tone: str
+) -> None:
+    read = replace(
+        system.read(scan), novelty=-9.0, novelty_limit=0.0, t_star=35, policy="picture",
+        tumour_probability_undefended=0.1, tumour_probability=0.9,
+    )  # fmt: skip
+    shown = viewer.build_layers(Analysis(scan, AttackSettings(truth=truth), clean=read))
+    both = "without defence: no tumour; with defence: tumour"
+    assert shown["captions"]["original"] == (tone, both)
+    assert shown["captions"]["clean_purified"] == ("", "purified at t* = 35, to be looked at")
 
 
 def test_where_there_is_no_map_its_place_says_why(system: MedFedPure, scan: Tensor) -> None:
