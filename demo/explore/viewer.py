@@ -114,6 +114,7 @@ def _caption_outputs(
     """Return the captions, tone and words, of a scan and of its purified picture.
 
     Each output stands under the picture that it is of; `right` are the outputs that would be right.
+    Of two that differ none lends its tone.
     """
 
     def judge(says: str, wanted: str) -> str:
@@ -127,8 +128,9 @@ def _caption_outputs(
             purified: (judge(defended, right[1]), f"with defence: {defended}"),
         }
     both = f"without defence: {without}; with defence: {defended}"
+    tones = {judge(without, right[0]), judge(defended, right[1])}
     return {
-        picture: (judge(defended, right[1]), both),
+        picture: (tones.pop() if len(tones) == 1 else "", both),
         purified: ("", f"{wording.describe_depth(d.t_star)}, to be looked at"),
     }
 

@@ -85,16 +85,20 @@ def test_captions_say_each_output_and_whether_it_is_right(
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("truth", "tone"), [("unknown", ""), ("tumour", "good")])
+@pytest.mark.parametrize(
+    ("truth", "undefended", "tone"),
+    [("unknown", 0.1, ""), ("tumour", 0.1, ""), ("tumour", 0.9, "good"), ("no tumour", 0.9, "bad")],
+)
 def test_a_scan_that_is_read_as_it_came_holds_both_outputs(
-    system: MedFedPure, scan: Tensor, truth: str, tone: str
+    system: MedFedPure, scan: Tensor, truth: str, undefended: float, tone: str
 ) -> None:
     read = replace(
         system.read(scan), novelty=-9.0, novelty_limit=0.0, t_star=35, policy="picture",
-        tumour_probability_undefended=0.1, tumour_probability=0.9,
+        tumour_probability_undefended=undefended, tumour_probability=0.9,
     )  # fmt: skip
     shown = viewer.build_layers(Analysis(scan, AttackSettings(truth=truth), clean=read))
-    both = "without defence: no tumour; with defence: tumour"
+    without = "tumour" if undefended > 0.5 else "no tumour"
+    both = f"without defence: {without}; with defence: tumour"
     assert shown["captions"]["original"] == (tone, both)
     assert shown["captions"]["clean_purified"] == ("", "purified at t* = 35, to be looked at")
 
