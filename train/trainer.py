@@ -11,6 +11,7 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,25 @@ from train.data.dataset import Sample, ScanDataset
 from train.device import pick_device
 
 LossFn = Callable[[nn.Module, Sample, torch.Generator], Tensor]
+
+
+@dataclass(frozen=True)
+class ScheduledLoss:
+    """Loss that depends on the share of training that is done, in [0, 1]: its last argument."""
+
+    function: Callable[[nn.Module, Sample, torch.Generator, float], Tensor]
+
+    def at(self, progress: float) -> LossFn:
+        """Return the loss at a share of training."""
+        return partial(self._measure, progress)
+
+    def _measure(
+        self, progress: float, model: nn.Module, sample: Sample, generator: torch.Generator
+    ) -> Tensor:
+        return self.function(model, sample, generator, progress)
+
+
+Loss = LossFn | ScheduledLoss
 ValidateFn = Callable[[nn.Module], dict[str, float]]
 ReportFn = Callable[[str], None]
 ProgressFn = Callable[[int, int, float], None]
@@ -71,7 +91,7 @@ class FitConfig:
 def fit(
     model: nn.Module,
     data: ScanDataset,
-    loss_fn: LossFn,
+    loss_fn: Loss,
     config: FitConfig,
     *,
     validate: ValidateFn,
@@ -137,8 +157,8 @@ def fit(
     has_ended = step % steps_per_epoch == 0 and _has_stalled(history, config.patience)
     for now in range(step, step if has_ended else total):
         generator = torch.Generator().manual_seed(config.seed * 1_000_003 + now)
+        progressed = span[0] + (span[1] - span[0]) * now / total
         for group in optimizer.param_groups:
-            progressed = span[0] + (span[1] - span[0]) * now / total
             group["lr"] = config.lr * _compute_lr_factor(progressed, config.warmup)
         index = torch.multinomial(
             data.weights, config.batch_size, replacement=True, generator=generator
@@ -147,7 +167,8 @@ def fit(
         model.train()
         # only dropout draws from the global state
         torch.manual_seed(config.seed * 1_000_003 + now)
-        loss = loss_fn(model, sample, generator)
+        current = loss_fn.at(progressed) if isinstance(loss_fn, ScheduledLoss) else loss_fn
+        loss = current(model, sample, generator)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), config.clip)

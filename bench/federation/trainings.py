@@ -167,7 +167,7 @@ def build_federation(
 def select_settings(preset: Preset, *, whole: bool = False) -> dict[str, Any]:
     """Returns the settings of a preset that affect figures: for a mixture those of its training."""
     settings = asdict(preset)
-    for phase in ("novelty", "smoothed"):  # nothing is refused here, nor certified
+    for phase in ("novelty", "certified"):  # nothing is refused here, nor certified
         del settings[phase], settings["federated"]["rounds"][phase]
     if whole:
         return settings

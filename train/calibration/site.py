@@ -18,6 +18,7 @@ from torch import Tensor
 from core import checkpoint
 from core.checkpoint import MANIFEST, WeightsError, write_atomic
 from core.detector import SCORES
+from core.interval import FILE as CERTIFIED
 from core.pipeline import BATCH_SIZE, MedFedPure
 from core.scan import from_uint8
 from core.site.doubts import ASSUMED, ask_prevalence, check_scans, describe_doubt
@@ -26,7 +27,6 @@ from core.site.operating_point import (
     find_shift,
     shift_log_odds,
 )
-from core.smoothing import FILE as SMOOTHED
 from core.weights import PARTS, system_file_name
 from train.calibration.thresholds import store_clean
 from train.federated.hospital_weights import MAX_HOSPITALS, save_hospital
@@ -125,7 +125,7 @@ def write_site(system: MedFedPure, figures: SiteFigures, weights: Path, out: Pat
     if number > MAX_HOSPITALS:
         raise WeightsError(f"The weights in {weights} have no number left for another hospital.")
     listed = checkpoint.read_manifest(weights)
-    names = [name for name in (*PARTS, SMOOTHED) if name in listed]
+    names = [name for name in (*PARTS, CERTIFIED) if name in listed]
     for name in names:
         checkpoint.load_verified(name, weights)
         write_atomic(out / name, (weights / name).read_bytes())

@@ -1,7 +1,7 @@
 """Export of weights from the hospitals' state folders: `python -m train export`.
 
 Runs where the folders are, one hospital after another, without a server. Each hospital calibrates
-on its own scans: temperatures and operating points, the detector's fusion, tau. The smoothed
+on its own scans: temperatures and operating points, the detector's fusion, tau. The certified
 classifier is the same at all hospitals and is added where they have trained it. With --merge-norm
 a share of a hospital's normalisation statistics is that of all hospitals together, in which each
 counts alike; the hospital that reads by default (--default, or the first) reads scans from
@@ -38,7 +38,7 @@ from train.federated.norms import Norms, read_norms
 from train.federated.recalibrate import calibrate_own, recalibrate
 from train.federated.state_file import StateError
 from train.federated.warm_start import load_personal_start
-from train.phases import smoothing
+from train.phases import interval
 from train.progress import Progress
 from train.provenance import find_commit
 from train.recipes import FILES, list_phases
@@ -52,12 +52,12 @@ def main(argv: list[str]) -> int:
     """
     parser = _build_parser()
     args = parser.parse_args(argv)
-    for name in ("smoothed", "start"):
+    for name in ("certified", "start"):
         if getattr(args, name) and not args.state:
             parser.error(f"--{name.replace('_', '-')} needs --state")
     has_share = args.merge_norm is not None
-    if args.smoothed and (has_share or args.start or args.default is not None):
-        parser.error("--smoothed adds one file: --merge-norm, --start and --default do not apply")
+    if args.certified and (has_share or args.start or args.default is not None):
+        parser.error("--certified adds one file: --merge-norm, --start and --default do not apply")
     if has_share and (args.client or args.whole):
         parser.error("--merge-norm is for all hospitals, each with its own scans")
     if has_share and not 0 <= args.merge_norm <= 1:
@@ -76,8 +76,8 @@ def main(argv: list[str]) -> int:
                 experiment, corpus, args.client, args.recalibrate, args.out,
                 whole=args.whole, merge_norm=args.merge_norm, default=args.default,
             )  # fmt: skip
-        elif args.smoothed:
-            add_smoothed(experiment, corpus, clients[0], args.state, args.out)
+        elif args.certified:
+            add_certified(experiment, corpus, clients[0], args.state, args.out)
         else:
             export(
                 experiment, corpus, clients, args.state, args.out,
@@ -154,8 +154,8 @@ def export(
                 system, out, corpus.split_sha256, lambda file, n: n not in shared.get(file, {n})
             )
             extra = set()
-            if hospital.local_state.has_finished(smoothing.PHASE.name):
-                extra = {_save_smoothed(experiment, corpus, client, states, out)}
+            if hospital.local_state.has_finished(interval.PHASE.name):
+                extra = {_save_certified(experiment, corpus, client, states, out)}
         save_hospital(system, out, client + 1, corpus.split_sha256)
         names = {*FILES.values(), *extra, *_read_listed(out), system_file_name(client + 1)}
         _write_manifest(out, names, experiment, corpus)
@@ -164,10 +164,10 @@ def export(
             checkpoint.write_default(out, default)
 
 
-def add_smoothed(
+def add_certified(
     experiment: Experiment, corpus: Corpus, client: int, states: Path, out: Path
 ) -> None:
-    """Add the smoothed classifier that a client has finished to the weights in `out`.
+    """Add the certified classifier that a client has finished to the weights in `out`.
 
     Raises:
         StateError: the client has not finished it, or the hospitals do not share it.
@@ -177,17 +177,17 @@ def add_smoothed(
         splits = {info.split_sha256 for info in checkpoint.read_manifest(out).values()}
         if not splits <= {corpus.split_sha256}:
             raise WeightsError(f"The weights in {out} were trained on another split.")
-    file = _save_smoothed(experiment, corpus, client, states, out)
+    file = _save_certified(experiment, corpus, client, states, out)
     _write_manifest(out, {file}, experiment, corpus, keep=True)
 
 
-def _save_smoothed(
+def _save_certified(
     experiment: Experiment, corpus: Corpus, client: int, states: Path, out: Path
 ) -> str:
-    own = replace(experiment, phase=smoothing.PHASE.name)
+    own = replace(experiment, phase=interval.PHASE.name)
     if not own.is_all_shared:
         raise StateError(
-            f"with share {own.config.share!r} the clients have no common smoothed classifier"
+            f"with share {own.config.share!r} the clients have no common certified classifier"
         )
     model = own.build_model()
     model.load_state_dict(ClientState(states, own, client).read_finished(own))
@@ -265,9 +265,9 @@ def _build_parser() -> argparse.ArgumentParser:
         "--whole", action="store_true", help="all scans in the data folder are the client's own"
     )
     parser.add_argument(
-        "--smoothed",
+        "--certified",
         action="store_true",
-        help="only adds the smoothed classifier to the weights in OUT, without calibration",
+        help="only adds the certified classifier to the weights in OUT, without calibration",
     )
     parser.add_argument(
         "--merge-norm",

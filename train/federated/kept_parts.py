@@ -11,7 +11,7 @@ from core.weights import system_file_name
 from train.federated.client.local_state import ClientState
 from train.federated.experiment import Experiment
 from train.federated.state_file import StateError
-from train.phases import mae, novelty, smoothing
+from train.phases import interval, mae, novelty
 from train.recipes import FILES, list_phases
 
 
@@ -59,7 +59,7 @@ class KeptParts:
         self.names = {
             FILES[p]: set(checkpoint.load_verified(FILES[p], start).state_dict) for p in kept
         }
-        self._lines = {n: lines[n] for n in (*self.names, smoothing.PHASE.file) if n in lines}
+        self._lines = {n: lines[n] for n in (*self.names, interval.PHASE.file) if n in lines}
         if any(line.split_sha256 != split_sha256 for line in self._lines.values()):
             raise WeightsError(f"The weights in {start} were trained on another split.")
 

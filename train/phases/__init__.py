@@ -1,6 +1,6 @@
 """Training phases, one a file: loss, validation and configuration. No loop and no transport."""
 
-from train.phases import classifier, detector, diffusion, mae, novelty, smoothing
+from train.phases import classifier, detector, diffusion, interval, mae, novelty
 from train.phases.phase import Phase
 
 # in order of training; initial weights depend on the position, so new phases go last
@@ -11,5 +11,5 @@ PHASES: tuple[Phase, ...] = (
     mae.PHASE,
     detector.PHASE,
     novelty.PHASE,
-    smoothing.PHASE,
+    interval.PHASE,
 )

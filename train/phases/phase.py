@@ -12,7 +12,7 @@ from torch import nn
 from core.pipeline import MedFedPure, PipelineConfig
 from core.scan import SIZE
 from train.data.dataset import ScanDataset
-from train.trainer import FitConfig, LossFn, ValidateFn
+from train.trainer import FitConfig, Loss, ValidateFn
 
 if TYPE_CHECKING:
     from train.data.corpus import Corpus
@@ -34,7 +34,7 @@ class Recipe:
     """Input of `train.trainer.fit`."""
 
     fit: FitConfig
-    loss: LossFn
+    loss: Loss
     validate: ValidateFn
 
 
