@@ -19,6 +19,7 @@ from train.data.dataset import ScanDataset
 from train.data.errors import DataError
 from train.data.sources import find_data_root
 from train.data.split import MANIFESTS, PROTOCOLS, read_manifest
+from train.recipes import OPTIONAL_FILES
 
 # options that decide no figure: rows computed under others may stand in the same file
 INDIFFERENT = {
@@ -117,7 +118,9 @@ def open_system(args: argparse.Namespace, hospital: int | None = None) -> OpenSy
         "manifest_sha256": manifest.sha256,
         "hospital": pipeline.info.get("hospital"),
     }
-    return OpenSystem(pipeline, {**identity, "weights": facts.pop("sha256")}, facts)
+    hashes = facts.pop("sha256")
+    of_system = {name: hashes[name] for name in hashes if name not in OPTIONAL_FILES.values()}
+    return OpenSystem(pipeline, {**identity, "weights": of_system}, facts)
 
 
 def open_fold(args: argparse.Namespace, name: str | None = None) -> ScanDataset:

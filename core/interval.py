@@ -21,8 +21,8 @@ from core import checkpoint
 from core.checkpoint import WEIGHTS, WeightsError
 
 FILE = "certified.safetensors"
-LARGEST = 0.1  # eps that is tried
-BISECTION_STEPS = 12  # of [0, LARGEST]: to 2.5e-5
+LARGEST = 0.05  # eps that is tried
+BISECTION_STEPS = 9  # of [0, LARGEST]: to 1e-4
 LEAST_MARGIN = 1e-6  # that counts as proven: far above the rounding of double precision
 Interval = tuple[Tensor, Tensor]  # middles and half-widths
 

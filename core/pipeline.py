@@ -208,7 +208,7 @@ class MedFedPure(nn.Module):
         answer = self.classifier.calibrate(output.logits).exp()[:, 1]
         purified, unpurified = answer, detection.parts.trained_logits.exp()[:, 1]
         if not self.reads_purified:
-            purified, unpurified = self._answer_purified(x_pur, t_star, answer), answer
+            purified, unpurified = self.classifier(x_pur).exp()[:, 1], answer
         experts = self.classifier.calibrate(output.expert_logits).exp()[:, :, 1]
         explanation = explain(self.classifier, output)
         undefended = detection.parts.plain_logits.exp()[:, 1]
@@ -255,13 +255,6 @@ class MedFedPure(nn.Module):
             )
             for i in range(len(x))
         ]
-
-    def _answer_purified(self, x_pur: Tensor, t_star: Tensor, answer: Tensor) -> Tensor:
-        """Return tumour probabilities (B,) of purified scans; `answer` (B,) where t_star is 0."""
-        answer, rows = answer.clone(), t_star > 0
-        if rows.any():
-            answer[rows] = self.classifier(x_pur[rows]).exp()[:, 1]
-        return answer
 
     def _try_stability(self, x: Tensor, judged: Tensor, agree: Tensor) -> list[dict[str, Any]]:
         """Return the fields of `Diagnosis` on stability for each of B scans.

@@ -103,12 +103,10 @@ def find_flips(
     """
     x = x.detach().clone()  # no tensor of inference mode
     *smaller, largest = sorted(radii)
-    start = margin_gradient(logits_fn, x)
-    distance, scans = _attack(logits_fn, x, start, (largest,), steps, seconds)
+    distance, scans = _attack(logits_fn, x, (largest,), steps, seconds)
     near = (distance < torch.inf).nonzero()[:, 0]
     if smaller and len(near):
-        begin = start[0][near], start[1][near]
-        closer, nearer = _attack(logits_fn, x[near], begin, smaller, steps, seconds)
+        closer, nearer = _attack(logits_fn, x[near], smaller, steps, seconds)
         improved = closer < distance[near]
         distance[near[improved]], scans[near[improved]] = closer[improved], nearer[improved]
     within = torch.tensor([0.0, *smaller, largest]).to(x)
@@ -117,23 +115,18 @@ def find_flips(
 
 
 def _attack(
-    logits_fn: LogitsFn,
-    x: Tensor,
-    start: tuple[Tensor, Tensor],
-    radii: Sequence[float],
-    steps: int,
-    seconds: float | None,
+    logits_fn: LogitsFn, x: Tensor, radii: Sequence[float], steps: int, seconds: float | None
 ) -> tuple[Tensor, Tensor]:
     """Return distance (B,) and scans (B, C, H, W) of the nearest flips: PGD on the margin in L-inf.
 
-    `start` holds the margin's gradients and the logits at x. Each step is `REACH` / `steps` radii
-    long, all radii are tried in one batch.
+    Each step is `REACH` / `steps` radii long; all radii are tried in one batch.
     """
     begun, count = time.perf_counter(), len(x)
     distance, found = torch.full((count,), torch.inf).to(x), x.clone()
     eps = torch.tensor(radii).to(x).repeat_interleave(count).view(-1, 1, 1, 1)
     scans, places = x.repeat(len(radii), 1, 1, 1), torch.arange(count, device=x.device)
-    slope, answers = start[0].repeat(len(radii), 1, 1, 1), start[1].argmax(1).repeat(len(radii))
+    slope, logits = margin_gradient(logits_fn, x)  # all radii start at the same point
+    slope, answers = slope.repeat(len(radii), 1, 1, 1), logits.argmax(1).repeat(len(radii))
     now = scans
     for index in range(1, steps + 1):
         moved = now + eps * (REACH / steps) * slope.sign()

@@ -84,15 +84,10 @@ def load(
     return system.with_options(score, policy, d)
 
 
-def load_all(
-    folder: str | Path | None = None,
-    device: str | torch.device | None = None,
-    *,
-    policy: str | None = POLICIES[0],
-) -> Systems:
+def load_all(folder: str | Path | None = None, device: str | torch.device | None = None) -> Systems:
     """Load the system of every hospital; under None where the weights know no hospitals.
 
-    The one that reads by default comes first; `folder`, `device` and `policy` are those of `load`.
+    The one that reads by default comes first. All have the default policy of purification.
     Modules that hold nothing of a hospital's own are the same objects in all systems.
 
     Raises:
@@ -121,7 +116,7 @@ def load_all(
         systems[other].load_state_dict(stored.state_dict, strict=False)
         of_all = {key: first.info[key] for key in ("split_sha256", "hospitals")}
         systems[other].info = {**stored.config["info"], **of_all}
-    return {number: system.with_options(policy=policy) for number, system in systems.items()}
+    return {number: system.with_options(policy=POLICIES[0]) for number, system in systems.items()}
 
 
 def choose_hospital(hospital: int | None, numbers: Sequence[int]) -> int | None:

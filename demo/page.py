@@ -8,10 +8,10 @@ from html import escape
 
 import gradio as gr
 
-from core import smoothing
+from core import interval
 from core.checkpoint import WEIGHTS, WeightsError, read_manifest
+from core.interval import IntervalNet
 from core.pipeline import MedFedPure
-from core.smoothing import Smoothed
 from core.weights import Systems, load_all
 from demo.about.tab import AboutTab
 from demo.batch.tab import BatchTab
@@ -33,8 +33,8 @@ class Resources:
     problem: str  # why there are no weights, for the visitor
     samples: Sequence[Example]
     uploads: UploadStore
-    smoothed: Smoothed | None  # the classifier that certificates are computed with
-    no_smoothed: str  # why there is none, if its weights are damaged
+    certifier: IntervalNet | None  # the classifier whose answers are certified
+    no_certifier: str  # why there is none, if its weights are damaged
     page: gr.Blocks  # for events of its opening
 
     @property
@@ -48,7 +48,7 @@ TABS: tuple[tuple[str, Callable[[Resources], object]], ...] = (
     (
         "Explore",
         lambda r: ExploreTab(
-            r.systems, r.problem, r.samples, r.uploads, r.smoothed, r.no_smoothed, r.page
+            r.systems, r.problem, r.samples, r.uploads, r.certifier, r.no_certifier, r.page
         ),
     ),
     ("Batch", lambda r: BatchTab(r.system, r.problem, r.uploads)),
@@ -76,18 +76,18 @@ def build(
     Returns:
         Blocks with a queue, to be launched with `demo.serving.launch.build_launch_settings()`.
     """
-    problem, smoothed, no_smoothed = "", None, ""
+    problem, certifier, no_certifier = "", None, ""
     if systems is None:
         try:
             systems = load_all()
         except WeightsError as error:
             systems, problem = {}, str(error)
-        smoothed, no_smoothed = _load_smoothed()
+        certifier, no_certifier = _load_certifier()
     samples = load_examples() if samples is None else samples
     disable_remote_fetch()
     with OpenBlocks(title="MedFedPure", fill_width=True, analytics_enabled=False) as blocks:
         uploads = UploadStore()
-        resources = Resources(systems, problem, samples, uploads, smoothed, no_smoothed, blocks)
+        resources = Resources(systems, problem, samples, uploads, certifier, no_certifier, blocks)
         gr.HTML(_render_header(problem, is_public), elem_id="header")
         with gr.Tabs(elem_id="tabs"):
             for title, build_tab in TABS:
@@ -99,11 +99,11 @@ def build(
     return blocks
 
 
-def _load_smoothed() -> tuple[Smoothed | None, str]:
-    """Load the smoothed classifier if the weights have one; else return why it is damaged."""
+def _load_certifier() -> tuple[IntervalNet | None, str]:
+    """Load the certified classifier if the weights have one; else return why it is damaged."""
     try:
-        has_file = smoothing.FILE in read_manifest(WEIGHTS)
-        return smoothing.load() if has_file else None, ""
+        has_file = interval.FILE in read_manifest(WEIGHTS)
+        return interval.load() if has_file else None, ""
     except WeightsError as error:
         return None, str(error)
 

@@ -147,7 +147,7 @@ def test_core_is_small():
     formats = sum(code_lines(path) for path in sources("core/scan"))
     attacks = sum(code_lines(path) for path in sources("core/attacks"))
     method = sum(code_lines(path) for path in sources("core")) - formats - attacks
-    assert method <= 2345
+    assert method <= 2360
     assert attacks <= 650
     assert formats <= 1530
 

@@ -1,6 +1,6 @@
 """Certified accuracy: share of scans whose reading provably no small perturbation changes.
 
-The smoothed classifier alone is measured, no part of the defence: see `core.smoothing`.
+The certified classifier alone is measured, no part of the system: see `core.interval`.
 """
 
 from __future__ import annotations
@@ -16,106 +16,116 @@ from torch import Tensor
 from bench import markdown as md
 from bench import options
 from bench.parallel import progress
+from bench.provenance import describe_weights
 from bench.result_file import ResultFile
 from bench.summaries import group_rows, share, share_by_group
-from core import smoothing
-from core.smoothing import Smoothed, lower_bound
+from bench.unseen.mixtures import from_bits, to_bits
+from core import interval
+from core.attacks import APGD
+from core.attacks.threat_models import PAPER_EPS
+from core.interval import IntervalNet
+from core.pipeline import MedFedPure
 from train.data.dataset import ScanDataset
 
-HELP = "certified accuracy of the smoothed classifier: randomized smoothing at 28 x 28"
-EPS, NOISES, CHOOSE, ALPHA = 0.015, 1000, 100, 0.001
+HELP = "certified accuracy of the certified classifier: interval bounds"
 RADII = (0.0, 0.0025, 0.005, 0.0075, 0.01, 0.0125, 0.015, 0.0175, 0.02, 0.025, 0.03)
 CONSTANT = 0.5  # balanced accuracy of one answer for every scan, whatever the radius
-KEEP_EVERY = 25  # scans
+STEPS = 50  # of the attack that no certified answer may yield to
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Adds the options of the command."""
-    options.add_system(parser, "--fold")
-    add = parser.add_argument
-    add("--eps", type=float, default=EPS, help="size of the perturbation, L-inf")
-    add("--noises", type=int, default=NOISES, help="noised copies of a scan that bound its radius")
-    add("--choose", type=int, default=CHOOSE, help="further copies that choose its class")
-    add("--alpha", type=float, default=ALPHA, help="probability that a certificate is wrong")
+    options.add_system(parser, "--fold", "--batch-size")
+    parser.add_argument("--eps", type=float, default=PAPER_EPS, help="size of the perturbation")
 
 
 def run(args: argparse.Namespace) -> None:
-    """Measures the certificate, which stands beside the system: its file alone decides."""
+    """Measures the certificates, and which answers of the mixture they agree with."""
     system = options.open_system(args)
-    hashes = system.identity["weights"]
-    system.identity["weights"] = {smoothing.FILE: hashes.get(smoothing.FILE)}
+    hashes = describe_weights(args.weights)["sha256"]
+    system.identity["weights"] |= {interval.FILE: hashes.get(interval.FILE)}
     store = options.open_results(args, system)
-    model = smoothing.load(args.weights, system.pipeline.device)
-    measure(
-        store, model, options.open_fold(args),
-        eps=args.eps, n0=args.choose, n=args.noises, alpha=args.alpha,
-    )  # fmt: skip
+    model = interval.load(args.weights, system.pipeline.device)
+    measure(store, model, system.pipeline, options.open_fold(args), args.eps, args.batch_size)
     store.close()
 
 
 def measure(
     store: ResultFile,
-    model: Smoothed,
+    model: IntervalNet,
+    pipeline: MedFedPure,
     fold: ScanDataset,
-    *,
     eps: float,
-    n0: int,
-    n: int,
-    alpha: float,
+    batch_size: int = 32,
 ) -> None:
-    """Fills `store`: a certificate of each scan, then the figures that follow."""
-    said = store.row("certificates", lambda: certify_scans(store, model, fold, n0, n, alpha))
-    how = model.reach, model.config.sigma
-    row = store.row("accuracy", lambda: compute_figures(said, fold, eps, n, alpha, *how), eps=eps)
+    """Fills `store`: a certificate of each scan, attacks on it, then the figures that follow."""
+    said = store.row("certificates", lambda: certify_scans(model, pipeline, fold, batch_size))
+    store.row("attacked", lambda: attack_scans(model, fold, said, eps, batch_size), eps=eps)
+    row = store.row("accuracy", lambda: compute_figures(said, fold, eps), eps=eps)
     if row["certified"]["balanced"] <= CONSTANT:
         store.warn(f"certified balanced accuracy at {eps:g} is no better than a constant answer's")
+    if store.content["rows"]["attacked"]["turned"]:
+        raise ValueError("an attack turned a certified answer: the certificates are wrong")
 
 
+@torch.no_grad()
 def certify_scans(
-    store: ResultFile, model: Smoothed, fold: ScanDataset, n0: int, n: int, alpha: float
+    model: IntervalNet, pipeline: MedFedPure, fold: ScanDataset, batch_size: int
 ) -> dict[str, Any]:
-    """Returns for each scan the label ('-': abstained) and how many of n noised copies agreed."""
-    device, name = next(model.parameters()).device, "certificates"
-    begun = store.begun(name, {"of": list(fold.seeds), "done": 0, "said": "", "agreed": []})
-    said, agreed = begun["said"], list(begun["agreed"])
-    remaining = fold.pick(range(len(agreed), len(fold)))
-    for x, _, seeds in progress(remaining.batches(1, device), "certify"):
-        found = model.certify(x[0], n0=n0, n=n, alpha=alpha, seed=seeds[0])
-        said += "-" if found.label is None else str(found.label)
-        agreed.append(found.agreed)
-        if len(agreed) % KEEP_EVERY == 0:
-            store.keep(name, {**begun, "done": len(agreed), "said": said, "agreed": agreed})
-    c, pixels = model.config, int(model.inside.sum())
+    """Returns for each scan the certified label and its largest proven eps, and the mixture's."""
+    labels, sizes, mixture = [], [], []
+    for x, _, _ in progress(fold.batches(batch_size, pipeline.device), "certify"):
+        label, eps = model.certify_averages(model.pool(x.double()))
+        labels.append(label.cpu())
+        sizes.append(eps.cpu())
+        mixture.append(pipeline.classifier_logits(x).argmax(1).cpu())
     return {
-        "said": said, "agreed": agreed, "sigma": c.sigma, "side": c.side, "pixels": pixels,
-        "n": n, "n0": n0, "alpha": alpha,
-    }  # fmt: skip
+        "said": to_bits(torch.cat(labels) == 1),
+        "eps": torch.cat(sizes).tolist(),
+        "mixture": to_bits(torch.cat(mixture) == 1),
+        "side": model.config.side,
+    }
 
 
-def compute_figures(
-    said: dict[str, Any],
-    fold: ScanDataset,
-    eps: float,
-    n: int,
-    alpha: float,
-    reach: float,
-    sigma: float,
+def attack_scans(
+    model: IntervalNet, fold: ScanDataset, said: dict[str, Any], eps: float, batch_size: int
 ) -> dict[str, Any]:
-    """Returns certified accuracy at `eps` and along a curve; abstaining counts as wrong."""
-    normal = torch.distributions.Normal(0.0, 1.0)
-    least = torch.tensor([lower_bound(k, n, alpha) for k in said["agreed"]], dtype=torch.float64)
-    radius = sigma * normal.icdf(least.clamp_min(0.5)) / reach  # L-inf, of the scan
-    right = torch.tensor([s == str(int(y)) for s, y in zip(said["said"], fold.labels, strict=True)])
+    """Returns how many answers APGD turns within eps, and how many of the certified ones: none."""
+    labels, proven = from_bits(said["said"]).long(), torch.tensor(said["eps"]) >= eps
+    turned = []
+
+    def read(x: Tensor) -> Tensor:
+        return model(model.pool(x.double()))
+
+    place = 0
+    for x, _, seeds in progress(fold.batches(batch_size, _device_of(model)), "attack"):
+        y = labels[place : place + len(x)].to(x.device)
+        hit = APGD(eps, STEPS, loss="margin")(read, x, y, seeds)
+        with torch.no_grad():
+            turned.append((read(hit).argmax(1) != y).cpu())
+        place += len(x)
+    found = torch.cat(turned)
+    return {"steps": STEPS, "any": share(found), "turned": int((found & proven).sum())}
+
+
+def compute_figures(said: dict[str, Any], fold: ScanDataset, eps: float) -> dict[str, Any]:
+    """Returns certified accuracy at `eps` and along a curve, and what locks the mixture's answers.
+
+    An answer of the mixture is locked where the certified classifier gives it too, proven at `eps`.
+    """
+    size = torch.tensor(said["eps"], dtype=torch.float64)
+    answers, mixture = (from_bits(said[name]) for name in ("said", "mixture"))
+    wanted = fold.labels == 1
+    right, locked = answers == wanted, (answers == mixture) & (size >= eps)
     return {
         "eps": eps,
         "constant": CONSTANT,
-        "certified": summarize_block(right & (radius >= eps), fold),
+        "certified": summarize_block(right & (size >= eps), fold),
         "clean": summarize_block(right, fold),
-        "abstained": share(torch.tensor([s == "-" for s in said["said"]])),
-        "largest_eps": float(sigma * normal.icdf(torch.tensor(alpha ** (1 / n))) / reach),
-        "curve": {
-            f"{r:g}": compute_balanced(right & (radius >= r), fold)["balanced"] for r in RADII
-        },
+        "locked": share(locked),
+        "locked_right": share((mixture == wanted)[locked]) if locked.any() else None,
+        "mixture": share(mixture == wanted),
+        "curve": {f"{r:g}": compute_balanced(right & (size >= r), fold)["balanced"] for r in RADII},
     }
 
 
@@ -134,17 +144,20 @@ def summarize_block(right: Tensor, fold: ScanDataset) -> dict[str, Any]:
 def compute_balanced(right: Tensor, fold: ScanDataset) -> dict[str, Any]:
     """Returns the mean of both classes' shares, with 95 % intervals by scan and by group.
 
-    The classes' own intervals, Wilson's and the bootstrap's, are joined as those of independent
-    shares (Newcombe 1998): each side's distances are added as squares.
+    Of a source without one of the classes it is the other's. The classes' own intervals, Wilson's
+    and the bootstrap's, are joined as those of independent shares (Newcombe 1998): each side's
+    distances are added as squares.
     """
     parts = {}
     for name, label in (("sensitivity", 1), ("specificity", 0)):
         rows = (fold.labels == label).nonzero().flatten().tolist()
         if not rows:
-            raise ValueError("balanced accuracy needs scans of both classes: raise --limit")
+            continue
         groups = [fold.groups[i] for i in rows]
         parts[name] = share_by_group(right[rows], groups)
-    mean = sum(part["accuracy"] for part in parts.values()) / 2
+    if not parts:
+        raise ValueError("there are no scans")
+    mean = sum(part["accuracy"] for part in parts.values()) / len(parts)
     joined = {
         name: _join_intervals(mean, [(part["accuracy"], part[name]) for part in parts.values()])
         for name in ("interval", "interval_by_group")
@@ -163,7 +176,9 @@ def table(results: md.Results) -> str:
     """Renders certified accuracy, per class and source, and along a curve."""
     parts = []
     for protocol, result in md.results_of(results, "certify", md.PROTOCOLS).items():
-        said, row = result["rows"]["certificates"], result["rows"]["accuracy"]
+        said, row, attacked = (
+            result["rows"][name] for name in ("certificates", "accuracy", "attacked")
+        )
         certified, clean = row["certified"], row["clean"]
         at = f"certified at L∞ ε = {row['eps']:g}, %"
         lines = [["all scans, balanced", _format_balanced(certified), _format_balanced(clean)]]
@@ -182,16 +197,21 @@ def table(results: md.Results) -> str:
         curve = md.table(
             ["L∞ ε", *row["curve"]], [["balanced, %", *map(md.percent, row["curve"].values())]]
         )
-        missed = row["abstained"]
-        seen = f"{said['pixels']} pixels of {said['side']} x {said['side']}"
+        locked, right = row["locked"], row["locked_right"]
         facts = (
-            f"Sigma {said['sigma']:g} on {seen}; {said['n0']} noised copies choose the class, "
-            f"{said['n']} others bound (Clopper-Pearson, alpha {said['alpha']:g}), so nothing "
-            f"above {row['largest_eps']:.4f} can be certified. Of {missed['k']} of {missed['n']} "
-            "scans the classifier abstains, which counts as wrong."
+            f"The scan is averaged to {said['side']} x {said['side']}; bounds in double precision, "
+            f"no chance in them. Of {attacked['any']['n']} answers APGD ({attacked['steps']} "
+            f"steps) turns {attacked['any']['k']}, none of them certified. The page shows a lock "
+            "where mixture and certified classifier agree, with the radius: with "
+            f"{row['eps']:g} or more on {locked['k']} of {locked['n']} scans"
         )
+        if right:
+            facts += (
+                f", of which the mixture is right on {md.percent(right['accuracy'])} % "
+                f"(of all {md.percent(row['mixture']['accuracy'])} %)"
+            )
         parts.append(
-            f"**{protocol}**\n\n{md.table(head, lines)}\n\n{curve}\n\n{facts} {md.source(result)}"
+            f"**{protocol}**\n\n{md.table(head, lines)}\n\n{curve}\n\n{facts}. {md.source(result)}"
         )
     return "\n\n".join(parts)
 
@@ -199,3 +219,7 @@ def table(results: md.Results) -> str:
 def _format_balanced(part: md.Result) -> str:
     intervals = "; ".join(md.span(part[name]) for name in ("interval", "interval_by_group"))
     return f"{md.percent(part['balanced'])} [{intervals}]"
+
+
+def _device_of(model: IntervalNet) -> torch.device:
+    return next(model.parameters()).device

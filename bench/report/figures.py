@@ -207,8 +207,8 @@ def read_certified_accuracy(results: Results) -> Data:
     if CERTIFICATE not in results:
         raise KeyError(CERTIFICATE)
     row = results[CERTIFICATE]["rows"]["accuracy"]
-    return {"curve": row["curve"], "constant": row["constant"], "largest": row["largest_eps"],
-            "eps": row["eps"], "n": row["abstained"]["n"],
+    return {"curve": row["curve"], "constant": row["constant"],
+            "eps": row["eps"], "n": row["clean"]["all"]["n"],
             "certified": [row["certified"]["balanced"], *row["certified"]["interval_by_group"]],
             }  # fmt: skip
 
@@ -217,7 +217,7 @@ def draw_certified_accuracy(figure: Any, data: Data) -> None:
     """Draws the curve, its interval at the attacks' size, and what a constant answer reaches."""
     axes = figure.subplots()
     radii, values = [float(r) for r in data["curve"]], [100 * v for v in data["curve"].values()]
-    label = f"smoothed classifier (n = {data['n']})"
+    label = f"certified classifier (n = {data['n']})"
     axes.plot(radii, values, color=BLUE, marker="o", linewidth=1.8, label=label)
     value, low, high = (100 * v for v in data["certified"])
     axes.errorbar(data["eps"], value, [[value - low], [high - value]], color=BLUE, capsize=4)
@@ -225,7 +225,6 @@ def draw_certified_accuracy(figure: Any, data: Data) -> None:
                   (data["eps"], high), (6, 6), textcoords="offset points", fontsize=10)  # fmt: skip
     constant = 100 * data["constant"]
     axes.axhline(constant, color=GREY, linestyle="--", label="one answer for every scan")
-    axes.axvline(data["largest"], color=ORANGE, linestyle=":", label="largest certifiable radius")
     axes.set(xlabel="certified L∞ radius ε (pixels in [0, 1])")
     axes.set(ylabel="certified balanced accuracy, %", ylim=(0, 103), yticks=range(0, 101, 20))
     axes.legend(loc="lower left", fontsize=10)

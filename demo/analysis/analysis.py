@@ -10,6 +10,7 @@ from torch import Tensor
 
 from core.attacks import Step
 from core.diagnosis import Diagnosis
+from core.interval import Certificate
 from demo.analysis.attack import AttackSettings
 from demo.analysis.explanation import CleanScores
 
@@ -44,6 +45,8 @@ class Analysis:
     doubts: tuple[str, ...] = ()  # about the file, one sentence each
     volume_answer: str = ""  # of all slices of the file, none attacked; empty unless all are read
     clean_scores: CleanScores | None = None
+    certificates: Mapping[str, Certificate] = field(default_factory=dict)  # by the reading's name
+    no_certificates: str = ""  # why there is none, if the certified classifier is damaged
     # by the reading's name
     elsewhere: Mapping[str, tuple[HospitalReading, ...]] = field(default_factory=dict)
 

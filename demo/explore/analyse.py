@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from torch import Tensor
 
 from demo.analysis.analysis import Analysis
-from demo.analysis.attack import AttackSettings, iterate_attack
+from demo.analysis.attack import iterate_attack
 from demo.analysis.explanation import collect_clean_scores
 from demo.analysis.staged_reading import STAGES, stream_reading
 from demo.explore import results_view, viewer
@@ -21,6 +21,7 @@ from demo.rendering.tumour_map import build_map_layers
 
 if TYPE_CHECKING:
     from core.diagnosis import Diagnosis
+    from core.interval import IntervalNet
     from core.pipeline import MedFedPure
 
 log = logging.getLogger(__name__)
@@ -46,31 +47,26 @@ class AnalysisView(NamedTuple):
 
 def analyse(
     system: MedFedPure,
-    scan: Tensor,
+    begun: Analysis,
     view: viewer.View,
-    settings: AttackSettings,
-    doubts: tuple[str, ...] = (),
+    certifier: IntervalNet | None = None,
     done: str = "",
-    volume_answer: str = "",
 ) -> Iterator[AnalysisView]:
     """Read the clean scan, attack it, read the attacked one; then explain both readings.
 
     Args:
         system: the pipeline, in eval mode.
-        scan: the canonical scan (1, 224, 224).
+        begun: the analysis of a canonical scan before its first reading.
         view: of the same scan, as the viewer shows it.
-        settings: the attack.
-        doubts: about the file, one sentence each.
+        certifier: certifies the answers, if there is one.
         done: line under the stages at the end, if not the usual one.
-        volume_answer: sentence for all slices of the file, if the same system has read them.
 
     Yields:
         The analysis so far, after each change; the pictures and results where they are new.
     """
     stages, shown = Stages(), (0, False)
     maps: viewer.View = {}  # of each reading, described once
-    current = Analysis(scan, settings, doubts=doubts, volume_answer=volume_answer)
-    steps = _iterate_steps(system, current, stages)
+    steps = _iterate_steps(system, begun, stages, certifier)
     try:
         for stages, analysis in steps:
             parts = len(analysis.readings), analysis.clean_scores is not None
@@ -82,7 +78,7 @@ def analyse(
                 else _build_analysis_view(stages, view | maps, analysis)
             )
             shown = parts
-        done = done or ("Done." if settings.num_steps else "Done, without an attack.")
+        done = done or ("Done." if begun.settings.num_steps else "Done, without an attack.")
         yield AnalysisView(stages.set(done, "done").render(), analysis=analysis)
     except (RuntimeError, ValueError, MemoryError) as error:
         log.exception("an analysis failed")
@@ -102,7 +98,9 @@ def _build_analysis_view(stages: Stages, view: viewer.View, analysis: Analysis) 
     )
 
 
-def _iterate_steps(system: MedFedPure, current: Analysis, stages: Stages) -> Iterator[Progress]:
+def _iterate_steps(
+    system: MedFedPure, current: Analysis, stages: Stages, certifier: IntervalNet | None
+) -> Iterator[Progress]:
     config, detector = system.config, system.config.detector
     options = {
         "score": detector.score, "policy": config.purifier.policy, "d": config.stability.d
@@ -120,6 +118,9 @@ def _iterate_steps(system: MedFedPure, current: Analysis, stages: Stages) -> Ite
     else:
         stages, current = yield from _run_attack(system, current, stages)
     yield stages.set("Explaining.", "done"), current
+    if certifier is not None:
+        proofs = {name: certifier.certify(d.scan) for name, d in current.readings}
+        current = replace(current, certificates=proofs)
     scores = collect_clean_scores(system, detector.score)
     yield stages, replace(current, clean_scores=scores)
 

@@ -8,8 +8,10 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
+from core.interval import IntervalNet
 from core.scan import from_uint8
 from core.weights import Systems
+from demo.analysis.analysis import Analysis
 from demo.analysis.attack import AttackSettings
 from demo.analysis.hospitals import HospitalReader
 from demo.examples import Example
@@ -27,10 +29,16 @@ LINE = (
 class Opening:
     """Analysis of the first example without a known failure, made in the background."""
 
-    def __init__(self, systems: Systems, samples: Sequence[Example]) -> None:
+    def __init__(
+        self,
+        systems: Systems,
+        samples: Sequence[Example],
+        certifier: IntervalNet | None = None,
+        no_certifier: str = "",
+    ) -> None:
         self.sample = next((s for s in samples if not s.is_failure), samples[0])
         self.settings = AttackSettings(truth=wording.CLASSES[int(self.sample.tumour)])
-        self.systems = systems
+        self.systems, self.certifier, self.no_certifier = systems, certifier, no_certifier
         worker = ThreadPoolExecutor(1, thread_name_prefix="opening")
         self._steps = [worker.submit(self._analyse), worker.submit(self._read_at_hospitals)]
         worker.shutdown(wait=False)
@@ -49,7 +57,8 @@ class Opening:
         system = next(iter(self.systems.values()))
         scan = from_uint8(self.sample.levels)
         try:
-            steps = analyse.analyse(system, scan, {}, self.settings, done=LINE)
+            current = Analysis(scan, self.settings, no_certificates=self.no_certifier)
+            steps = analyse.analyse(system, current, {}, self.certifier, done=LINE)
             shown = functools.reduce(AnalysisView.update, steps)
         except Exception:  # whatever fails here would reach every visitor
             log.exception("the analysis of the example failed")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from html import escape
 
 from core.diagnosis import Diagnosis
+from core.interval import Certificate
 from core.scan import to_png
 from demo.analysis.analysis import Analysis
 from demo.rendering import explanation, stability, wording
@@ -62,12 +63,13 @@ def render_explanation(analysis: Analysis) -> str:
 
 def _render_outputs(a: Analysis) -> str:
     """Render the outputs, clean and attacked, without and with defence, and their effects."""
-    rows = _render_row("Clean scan", a.clean, a.clean)
-    rows += _render_row("Attacked scan", a.attacked, a.clean)
+    rows = _render_row("Clean scan", a.clean, a.clean, a.certificates.get("clean"))
+    rows += _render_row("Attacked scan", a.attacked, a.clean, a.certificates.get("attacked"))
     at = wording.describe_hospital(a.hospital)
     is_purified = any(d.policy != "picture" for _, d in a.readings)
     reader = "detector, purifier, mixture" if is_purified else "mixture trained on attacks"
     attack = wording.describe_attack(a.settings, *a.change) if a.attacked else ""
+    meaning = stability.PROOF_MEANING if a.certificates else a.no_certificates
     return (
         '<section class="mf-card mf-outputs" aria-label="Model output">'
         f"<h3>Model output{at}</h3><table><thead><tr>"
@@ -76,29 +78,38 @@ def _render_outputs(a: Analysis) -> str:
         f'<th scope="col">With defence<small>{reader}</small></th></tr></thead>'
         f"<tbody>{rows}</tbody></table>"
         f'<p class="mf-note">{escape(attack)}</p>'
-        f'<p class="mf-note">{escape(stability.MEANING)}</p>{_render_downloads(a)}</section>'
+        f'<p class="mf-note">{escape(stability.MEANING)}</p>'
+        f'<p class="mf-note">{escape(meaning)}</p>{_render_downloads(a)}</section>'
     )
 
 
-def _render_row(name: str, d: Diagnosis | None, clean: Diagnosis | None) -> str:
+def _render_row(
+    name: str, d: Diagnosis | None, clean: Diagnosis | None, certificate: Certificate | None
+) -> str:
     cells = "<td>&ndash;</td><td>&ndash;</td>"
     if d is not None:
         was = name_outputs(clean or d)
         cells = _render_cell(d.tumour_probability_undefended, was[0])
-        cells += _render_cell(d.tumour_probability, was[1], d) if d.can_judge else UNJUDGED
+        small = _render_trust(d, certificate)
+        cells += _render_cell(d.tumour_probability, was[1], small) if d.can_judge else UNJUDGED
     return f'<tr><th scope="row">{name}</th>{cells}</tr>'
 
 
-def _render_cell(tumour_probability: float, was: str, tried: Diagnosis | None = None) -> str:
+def _render_trust(d: Diagnosis, certificate: Certificate | None) -> str:
+    """Render how far an answer is stable, and how far it is proven."""
+    tone = " mf-bad" if d.stable is False else ""
+    words = escape(stability.describe(d))
+    return (
+        f'<small class="mf-stability{tone}">{words}</small>{stability.render_proof(d, certificate)}'
+    )
+
+
+def _render_cell(tumour_probability: float, was: str, small: str = "") -> str:
     says = wording.name_class(tumour_probability)
     turned = was in wording.CLASSES and says != was
     mark = '<em class="mf-turned">flipped</em>' if turned else ""
     bar = render_meter(tumour_probability, "tumour probability", kind="mf-half")
     share = f"<span>{wording.format_confidence(tumour_probability)}</span>"
-    small = ""
-    if tried is not None:
-        tone = " mf-bad" if tried.stable is False else ""
-        small = f'<small class="mf-stability{tone}">{escape(stability.describe(tried))}</small>'
     return f'<td data-says="{says}"><strong>{says}</strong> {share} {mark}{bar}{small}</td>'
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import gradio as gr
 
-from core.smoothing import Smoothed
+from core.interval import IntervalNet
 from core.weights import Systems
 from demo.analysis.analysis import Analysis
 from demo.examples import Example
@@ -24,7 +24,6 @@ from demo.explore import (
 from demo.explore.analyse import AnalysisView
 from demo.explore.attack_trajectory import AttackSteps
 from demo.explore.cancellation import RequestGeneration
-from demo.explore.certificate import CertificateSection
 from demo.explore.controls import (
     Controls,
     enable,
@@ -73,14 +72,17 @@ class ExploreTab:
         problem: str,
         samples: Sequence[Example],
         uploads: UploadStore,
-        smoothed: Smoothed | None = None,
-        no_smoothed: str = "",
+        certifier: IntervalNet | None = None,
+        no_certifier: str = "",
         page: gr.Blocks | None = None,
     ) -> None:
         self.systems, self.problem, self.uploads, self.page = systems, problem, uploads, page
+        self.certifier, self.no_certifier = certifier, no_certifier
         self.idle = Stages()
         system = next(iter(systems.values()), None)
-        self.opening = Opening(systems, samples) if systems and samples else None
+        self.opening = None
+        if systems and samples:
+            self.opening = Opening(systems, samples, certifier, no_certifier)
         self.series_cache: ExpiringCache[Series] = ExpiringCache(
             KEEP_SECONDS, KEEP_COUNT, KEEP_BYTES
         )
@@ -121,9 +123,6 @@ class ExploreTab:
                         self.changes = CounterfactualSection(
                             systems, self.analysis, self.generation
                         )
-                        self.certificate = CertificateSection(
-                            smoothed, no_smoothed, self.analysis, self.generation
-                        )
         self._connect_events()
 
     def _connect_events(self) -> None:
@@ -132,7 +131,7 @@ class ExploreTab:
         analysed = [
             self.stages, self.story, self.viewer, self.results, self.decision, self.analysis
         ]  # fmt: skip
-        sections = self.hospitals, self.steps, self.changes, self.certificate
+        sections = self.hospitals, self.steps, self.changes
         below = [output for section in sections for output in section.outputs]
         shown = [self.slices, c.status, *analysed, *below]
         chosen = [c.truth, self.token, c.insist, self.row, *shown]  # what another scan replaces
@@ -163,7 +162,7 @@ class ExploreTab:
         finished = analysis.then(self._show_sections, self.analysis, below, **at_once)
         self.hospitals.read_after(finished)
         asked = [
-            self.steps.search, self.changes.event, self.certificate.event, self.hospitals.event,
+            self.steps.search, self.changes.event, self.hospitals.event,
             *self._connect_opening(chosen),
         ]  # fmt: skip
         both: dict[str, Any] = {"cancels": [analysis, scoring, *asked]}
@@ -258,9 +257,11 @@ class ExploreTab:
             yield self._show_nothing(shown.view, "The scan is being read.")
             answer = series.answer if series.read_with == (hospital, score, policy) else ""
             sent_at = 0.0
-            for step in analyse.analyse(
-                system, shown.scan, shown.view, settings, shown.doubts, volume_answer=answer
-            ):
+            current = Analysis(
+                shown.scan, settings, doubts=shown.doubts, volume_answer=answer,
+                no_certificates=self.no_certifier,
+            )  # fmt: skip
+            for step in analyse.analyse(system, current, shown.view, self.certifier):
                 if generation.reading != started:
                     yield DROPPED_STEP
                     return
@@ -381,7 +382,6 @@ class ExploreTab:
             *self.hospitals.show(analysis),
             *attack_trajectory.show(analysis),
             *counterfactual_view.show(analysis),
-            *self.certificate.show(analysis),
         )
 
 

@@ -1,10 +1,13 @@
-"""Stability of an answer in words, and the nearest scan that flips it as pictures."""
+"""Stability and proof of an answer in words, and the nearest scan that flips it as pictures."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from html import escape
 
 from core.diagnosis import Diagnosis
+from core.interval import Certificate
 from core.stability import describe_stability
 from demo.rendering import images, wording
 from demo.rendering.html import render_figure, render_picture, render_sentence, render_strip
@@ -14,6 +17,11 @@ MEANING = (
     "Stable up to a size: a short search found no change of at most that size in each pixel (of a "
     "scale from 0 to 1) that flips the mixture's answer to the scan as received; where the "
     "purified scan is read, purifying does not flip it either. This is no proof."
+)
+PROOF_MEANING = (
+    "Proven up to a size: a second, small classifier gives the same answer, and no change of at "
+    "most that size in each pixel turns its answer. The proof is of that classifier, not of the "
+    "mixture, and says nothing about whether the answer is right."
 )
 
 
@@ -60,3 +68,23 @@ def _render_flip(name: str, d: Diagnosis) -> str:
         "search found this pattern; a smaller one may exist."
     )
     return render_strip(pictures) + render_sentence(sentence)
+
+
+def describe_proof(d: Diagnosis, certificate: Certificate | None) -> str:
+    """Describe what is proven of a reading's answer; empty where nothing can be said."""
+    if certificate is None or not d.can_judge:
+        return ""
+    says = wording.CLASSES[certificate.label]
+    if certificate.label != int(d.is_tumour):
+        return f"not proven: the second classifier says “{says}”"
+    least = math.floor(certificate.eps * 1e4) / 1e4  # a proof is not rounded up
+    return f"proven up to {least:.4f}" if least else "not proven"
+
+
+def render_proof(d: Diagnosis, certificate: Certificate | None) -> str:
+    """Render it in small print, with a lock where the answer is proven."""
+    words = describe_proof(d, certificate)
+    if not words:
+        return ""
+    lock = '<span aria-hidden="true">🔒</span> ' if words.startswith("proven") else ""
+    return f'<small class="mf-proof">{lock}{escape(words)}</small>'

@@ -59,6 +59,9 @@ def build_document(a: Analysis) -> dict[str, Any]:
 def describe_analysis(a: Analysis) -> dict[str, Any]:
     """Return all numbers of an analysis, without pictures but the tumour map, ready for JSON."""
     changed, largest, length = a.change
+    proofs = {
+        name: {"says": wording.CLASSES[c.label], "eps": c.eps} for name, c in a.certificates.items()
+    }
     elsewhere = {name: [asdict(at) for at in readings] for name, readings in a.elsewhere.items()}
     return {
         "notice": wording.NOTICE,
@@ -74,6 +77,7 @@ def describe_analysis(a: Analysis) -> dict[str, Any]:
         "system": a.info,
         "doubts": list(a.doubts),
         "volume_answer": a.volume_answer or None,
+        "certificates": proofs or None,
     } | ({"at_each_hospital": elsewhere} if elsewhere else {})
 
 

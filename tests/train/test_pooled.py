@@ -14,7 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
-from core import checkpoint, load, read_scan, smoothing
+from core import checkpoint, interval, load, read_scan
 from core.checkpoint import WeightsError, read_manifest
 from core.scan import to_png
 from demo.phantom import draw_phantom
@@ -99,21 +99,21 @@ def test_the_log_holds_every_epoch_of_every_phase(trained):
 
 
 @pytest.mark.slow
-def test_the_smoothed_classifier_lies_beside_a_system_that_reads_without_it(
+def test_the_certified_classifier_lies_beside_a_system_that_reads_without_it(
     world, trained, tmp_path
 ):
     own = shutil.copytree(trained, tmp_path / "own")
-    with pytest.raises(WeightsError, match="no smoothed classifier"):
-        smoothing.load(own)
-    assert train("smoothed", world / "data", own) == 0
-    classifier, scan = smoothing.load(own), read_scan(world / "data" / BR35H / "yes" / "00.png")
-    assert classifier.certify(scan, n0=8, n=8).agreed <= 8
+    with pytest.raises(WeightsError, match="no certified classifier"):
+        interval.load(own)
+    assert train("certified", world / "data", own) == 0
+    classifier, scan = interval.load(own), read_scan(world / "data" / BR35H / "yes" / "00.png")
+    assert classifier.certify(scan).label in (0, 1)
     before, after = read_manifest(trained), read_manifest(own)
-    assert {n: i for n, i in after.items() if n != smoothing.FILE} == before
-    assert after[smoothing.FILE].split_sha256 == before["system.safetensors"].split_sha256
+    assert {n: i for n, i in after.items() if n != interval.FILE} == before
+    assert after[interval.FILE].split_sha256 == before["system.safetensors"].split_sha256
     load(own)
     assert train("calibrate", world / "data", own) == 0
-    assert smoothing.FILE in read_manifest(own)
+    assert interval.FILE in read_manifest(own)
 
 
 @pytest.mark.slow

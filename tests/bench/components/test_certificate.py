@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from copy import deepcopy
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,45 +15,52 @@ from bench.components.certificate import compute_balanced, compute_figures, meas
 from bench.components.certificate import table as certify
 from bench.result_file import ResultFile
 from core import checkpoint
+from core.interval import FILE, IntervalConfig, IntervalNet
 from core.metrics import wilson_interval
 from core.pipeline import MedFedPure
-from core.smoothing import FILE, Certificate, Smoothed, SmoothedConfig, lower_bound
 from core.weights import PARTS, SYSTEM, save_part, save_system_file
+from tests.core.test_interval import build
 from train.data.corpus import load_fold
 from train.data.dataset import ScanDataset
 from train.data.split import read_manifest
 
-TINY = SmoothedConfig(sigma=0.25, unet_channels=(8, 8), time_dim=8, channels=(8, 8, 8, 8), hidden=8)
+TINY = IntervalConfig(channels=(4, 4), strides=(2, 2), hidden=8)
 
 
 @pytest.fixture(scope="module")
-def reader() -> Smoothed:
-    torch.manual_seed(0)
-    return Smoothed(TINY).eval()
+def reader() -> IntervalNet:
+    return build(TINY)
 
 
-def test_abstaining_and_small_radii_count_as_wrong(test_fold: ScanDataset) -> None:
-    y = test_fold.labels.tolist()
-    said = "".join(map(str, y))
-    agreed = [1000] * len(y)
-    agreed[0] = 900  # right, of a radius that is too small
-    said = said[:1] + "-" + said[2:]
-    agreed[1] = 400
-    wrong = y.index(1, 2)
-    said = said[:wrong] + "0" + said[wrong + 1 :]
-    row = compute_figures({"said": said, "agreed": agreed}, test_fold, 0.015, 1000, 0.001, 28, 0.25)
+def plant(fold: ScanDataset) -> dict[str, Any]:
+    """Return certificates: all right and proven but for the first three scans."""
+    y = fold.labels.tolist()
+    said = [1 - y[0], *y[1:]]
+    eps = [0.02, 0.01, 0.0, *[0.03] * (len(y) - 3)]
+    mixture = [*y[:-1], 1 - y[-1]]
+    bits = {n: "".join(map(str, v)) for n, v in (("said", said), ("mixture", mixture))}
+    return {**bits, "eps": eps, "side": 28}
+
+
+def test_wrong_answers_and_small_radii_are_not_certified(test_fold: ScanDataset) -> None:
+    n, y = len(test_fold), test_fold.labels.tolist()
+    row = compute_figures(plant(test_fold), test_fold, 0.015)
     certified = row["certified"]
-    assert certified["all"]["k"] == len(y) - 3
+    assert certified["all"]["k"] == n - 3 and row["clean"]["all"]["k"] == n - 1
     shares = [certified[name]["accuracy"] for name in ("sensitivity", "specificity")]
-    assert certified["balanced"] == pytest.approx(sum(shares) / 2)
-    assert row["clean"]["all"]["k"] == len(y) - 2
-    assert row["abstained"]["k"] == 1 and row["constant"] == 0.5
+    assert certified["balanced"] == pytest.approx(sum(shares) / 2) and row["constant"] == 0.5
     curve = list(row["curve"].values())
     assert curve == sorted(curve, reverse=True) and curve[0] == row["clean"]["balanced"]
-    assert row["curve"]["0.015"] == certified["balanced"] and row["curve"]["0.03"] == 0
-    p = lower_bound(1000, 1000, 0.001)
-    reach = 0.25 * torch.distributions.Normal(0.0, 1.0).icdf(torch.tensor(p)) / 28
-    assert row["largest_eps"] == pytest.approx(float(reach), rel=1e-5)
+    assert row["curve"]["0.015"] == certified["balanced"] == row["curve"]["0.03"]
+    assert row["locked"]["k"] == n - 4  # the last scan's answer is another than the mixture's
+    assert row["locked_right"]["accuracy"] == 1.0 and row["mixture"]["k"] == n - 1
+    assert y[0] in (0, 1)
+
+
+def test_a_source_of_one_class_counts_its_own(test_fold: ScanDataset) -> None:
+    rows = (test_fold.labels == 0).nonzero()[:, 0].tolist()
+    found = compute_balanced(torch.ones(len(rows), dtype=torch.bool), test_fold.pick(rows))
+    assert found["balanced"] == 1.0 and "sensitivity" not in found
 
 
 def test_the_interval_of_a_balanced_share_joins_those_of_its_classes(
@@ -67,42 +74,39 @@ def test_the_interval_of_a_balanced_share_joins_those_of_its_classes(
     low = ((found["sensitivity"]["accuracy"] - first[0]) ** 2 + (1 - second[0]) ** 2) ** 0.5 / 2
     assert found["interval"][0] == pytest.approx(found["balanced"] - low)
     assert found["interval"][0] < found["balanced"] < found["interval"][1] <= 1
-    with pytest.raises(ValueError, match="both classes"):
-        compute_balanced(right[:1], test_fold.pick([0]))
 
 
-def test_a_killed_run_resumes_and_ends_the_same(
-    reader: Smoothed, test_fold: ScanDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_every_certified_answer_resists_the_attack(
+    reader: IntervalNet, pipeline: MedFedPure, test_fold: ScanDataset, store: ResultFile
 ) -> None:
-    monkeypatch.setattr("bench.components.certificate.KEEP_EVERY", 2)
-    asked: list[int] = []
-    real = Smoothed.certify
+    measure(store, reader, pipeline, test_fold, 0.015, batch_size=4)
+    rows = store.content["rows"]
+    certificates = rows["certificates"]
+    assert len(certificates["eps"]) == len(certificates["said"]) == len(test_fold)
+    x, _, _ = test_fold.batches(len(test_fold), pipeline.device)[0]
+    label, eps = reader.certify_averages(reader.pool(x.double()))
+    assert certificates["said"] == "".join(map(str, label.tolist()))
+    assert certificates["eps"] == pytest.approx(eps.tolist())
+    assert rows["attacked"]["turned"] == 0 and rows["attacked"]["any"]["n"] == len(test_fold)
 
-    def counting(self: Smoothed, scan: torch.Tensor, **options: float) -> Certificate:
-        asked.append(int(options["seed"]))
-        if len(asked) == 5:
-            raise KeyboardInterrupt
-        return real(self, scan, **options)
 
-    monkeypatch.setattr(Smoothed, "certify", counting)
-    options = {"eps": 0.015, "n0": 10, "n": 20, "alpha": 0.001}
-
-    def store(name: str) -> ResultFile:
-        return ResultFile(tmp_path / name, "certify", {}, {"machine": {}})
-
-    with pytest.raises(KeyboardInterrupt):
-        measure(store("killed.json"), reader, test_fold, **options)
-    assert not json.loads((tmp_path / "killed.json").read_text())["rows"]
-    measure(store("killed.json"), reader, test_fold, **options)
-    assert asked == [*test_fold.seeds[:5], *test_fold.seeds[4:]]
-    measure(store("whole.json"), reader, test_fold, **options)
-    rows = [json.loads((tmp_path / n).read_text())["rows"] for n in ("killed.json", "whole.json")]
-    same = [{k: r["certificates"][k] for k in ("said", "agreed")} for r in rows]
-    assert same[0] == same[1]
+def test_a_certificate_that_an_attack_breaks_stops_the_command(
+    pipeline: MedFedPure, test_fold: ScanDataset, store: ResultFile,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    reader = build(TINY, calm=3.0)
+    few = test_fold.thin(4)
+    sizes = torch.full((4,), 0.9).double()
+    answer = IntervalNet.certify_averages
+    monkeypatch.setattr(
+        IntervalNet, "certify_averages", lambda self, x: (answer(self, x)[0], sizes)
+    )
+    with pytest.raises(ValueError, match="the certificates are wrong"):
+        measure(store, reader, pipeline, few, 0.5, batch_size=4)
 
 
 def test_the_command_and_its_table(
-    pipeline: MedFedPure, reader: Smoothed, data: tuple[Path, Path], tmp_path: Path,
+    pipeline: MedFedPure, reader: IntervalNet, data: tuple[Path, Path], tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     folder, split = tmp_path / "weights", read_manifest("paper", data[1]).sha256
@@ -114,38 +118,37 @@ def test_the_command_and_its_table(
     out = tmp_path / "certify-paper.json"
     words = ["certify", "--protocol", "paper", "--weights", folder, "--data", data[0]]
     words += ["--manifests", data[1], "--out", out, "--threads", "1", "--cache", tmp_path]
-    words = [*map(str, words), "--noises", "50", "--choose", "10", "--limit", "6"]
+    words = [*map(str, words), "--limit", "6"]
     assert main(words) == 2
-    assert "error: These weights have no smoothed classifier" in capsys.readouterr().err
+    assert "error: These weights have no certified classifier" in capsys.readouterr().err
     save_part(reader, folder, FILE, asdict(TINY), split)
     checkpoint.write_manifest(folder, [FILE], **about, keep=True)
     assert main([*words, "--fresh"]) == 0
     result = json.loads(out.read_text())
-    assert list(result["rows"]) == ["certificates", "accuracy"]
-    assert len(result["rows"]["certificates"]["agreed"]) == 6
-    assert list(result["provenance"]["weights"]) == [FILE]
+    assert list(result["rows"]) == ["certificates", "attacked", "accuracy"]
+    assert len(result["rows"]["certificates"]["eps"]) == 6
+    assert FILE in result["provenance"]["weights"]
     text = certify({"certify-paper": result})
     assert "| one answer for every scan, balanced | 50.0 | 50.0 |" in text
-    assert "28 x 28; 10 noised copies choose the class, 50 others bound" in text
+    assert "averaged to 28 x 28; bounds in double precision" in text
     with pytest.raises(KeyError):
         certify({})
-    changed = deepcopy(pipeline.plain.model)
-    next(changed.parameters()).data += 1
-    save_part(changed, folder, "plain.safetensors", {}, split)
-    checkpoint.write_manifest(folder, ["plain.safetensors"], **about, keep=True)
-    # another size is another figure of the same certificates, whatever the rest of the system is
+    # another size is another figure of the same certificates
     assert main([*words, "--eps", "0.01"]) == 0
     again = json.loads(out.read_text())["rows"]
     assert again["certificates"] == result["rows"]["certificates"]
     assert again["accuracy"]["eps"] == 0.01
-    assert main([*words, "--noises", "60"]) == 2
-    assert "(settings noises: 50 there, 60 now)" in capsys.readouterr().err
+    save_part(build(TINY, calm=0.2), folder, FILE, asdict(TINY), split)
+    checkpoint.write_manifest(folder, [FILE], **about, keep=True)
+    assert main(words) == 2
+    assert FILE in capsys.readouterr().err
 
 
 def test_sources_are_told_apart(data: tuple[Path, Path]) -> None:
     fold = load_fold("patients", "test", data[0], cache=None, manifests=data[1])
-    said = {"said": "".join(map(str, fold.labels.tolist())), "agreed": [1000] * len(fold)}
-    certified = compute_figures(said, fold, 0.015, 1000, 0.001, 28, 0.25)["certified"]
+    bits = "".join(map(str, fold.labels.tolist()))
+    said = {"said": bits, "mixture": bits, "eps": [0.02] * len(fold)}
+    certified = compute_figures(said, fold, 0.015)["certified"]
     assert {name: part["balanced"] for name, part in certified["sources"].items()} == {
         "br35h": 1.0,
         "brain-tumor-mri": 1.0,

@@ -12,6 +12,7 @@ from torch import Tensor
 from core.diagnosis import Diagnosis
 from core.pipeline import MedFedPure
 from core.scan import Volume, to_uint8
+from demo.analysis.analysis import Analysis
 from demo.analysis.attack import AttackSettings
 from demo.analysis.staged_reading import stream_reading
 from demo.explore import analyse
@@ -27,9 +28,12 @@ from demo.rendering.tumour_map import build_map_layers
 VIEW = {"key": "a scan"}
 
 
-def analyse_all(system: MedFedPure, scan: Tensor, *arguments: Any) -> AnalysisView:
+def analyse_all(
+    system: MedFedPure, scan: Tensor, settings: AttackSettings, doubts: tuple[str, ...] = ()
+) -> AnalysisView:
     """Return what the page shows at the end."""
-    return functools.reduce(AnalysisView.update, analyse.analyse(system, scan, VIEW, *arguments))
+    begun = Analysis(scan, settings, doubts=doubts)
+    return functools.reduce(AnalysisView.update, analyse.analyse(system, begun, VIEW))
 
 
 def states(html: str) -> dict[str, str]:
@@ -38,7 +42,7 @@ def states(html: str) -> dict[str, str]:
 
 
 def test_stages_light_up_in_the_pipeline_s_order(system: MedFedPure, scan: Tensor) -> None:
-    seen = list(analyse.analyse(system, scan, VIEW, AttackSettings(steps=2)))
+    seen = list(analyse.analyse(system, Analysis(scan, AttackSettings(steps=2)), VIEW))
     running = [[n for n, s in states(html).items() if s == "running"] for html, *_ in seen]
     order = [r[0] for i, r in enumerate(running) if r and (i == 0 or running[i - 1] != r)]
     clean, attacked = ["detect", "purify", "classify"], ["detect", "purify", "classify"]
@@ -66,7 +70,11 @@ def test_the_tumour_maps_of_a_reading_are_described_once(
 
     monkeypatch.setattr(analyse, "build_map_layers", describe)
     settings = AttackSettings(steps=2)
-    shown = [s for s in analyse.analyse(mapping_system, scan, VIEW, settings) if s.view is not None]
+    shown = [
+        s
+        for s in analyse.analyse(mapping_system, Analysis(scan, settings), VIEW)
+        if s.view is not None
+    ]
     assert described == ["clean", "attacked"]
     seen = [{name for name in s.view or {} if name.endswith(("_where", "_map0"))} for s in shown]
     clean, attacked = {"clean_where", "clean_map0"}, {"attacked_where", "attacked_map0"}
@@ -78,6 +86,7 @@ def test_what_came_too_late_changes_nothing_on_the_page(system: MedFedPure, scan
     generation, series_cache = RequestGeneration(), {"a key": build_series(to_uint8(scan))}
     explore = object.__new__(ExploreTab)
     explore.systems, explore.series_cache = {None: system}, series_cache  # type: ignore[assignment]
+    explore.certifier, explore.no_certifier = None, ""
     explore.problem, explore.idle = "", Stages()
     running = explore._analyse(
         generation, "a key", False, None, "fused", "floor", 0.0075,
@@ -98,6 +107,7 @@ def test_the_answer_for_the_volume_goes_with_the_analysis_of_a_slice(
     explore = object.__new__(ExploreTab)
     explore.systems = {None: tiny_system}
     explore.series_cache = {"a key": series}  # type: ignore[assignment]
+    explore.certifier, explore.no_certifier = None, ""
     explore.problem, explore.idle = "", Stages()
 
     def find_answer(policy: str) -> str:

@@ -70,7 +70,7 @@ def done(systems: Systems, scan: Tensor) -> Analysis:
 
 def run_analysis(systems: Systems, scan: Tensor, number: int | None, *values: Any) -> Analysis:
     settings = AttackSettings(*(values or VALUES))
-    *_, shown = analyse.analyse(systems[number], scan, {}, settings)
+    *_, shown = analyse.analyse(systems[number], Analysis(scan, settings), {})
     assert shown.analysis is not None
     reader = HospitalReader(systems, shown.analysis)
     while not reader.is_done:
@@ -83,7 +83,7 @@ def render_table(analysis: Analysis) -> str:
 
 
 def test_pooled_weights_show_no_hospital(tiny_system: MedFedPure, scan: Tensor) -> None:
-    steps = analyse.analyse(tiny_system, scan, {}, AttackSettings(*VALUES))
+    steps = analyse.analyse(tiny_system, Analysis(scan, AttackSettings(*VALUES)), {})
     shown = functools.reduce(AnalysisView.update, steps)
     assert shown.results and "ospital" not in shown.stages + shown.results + str(shown.decision)
     assert shown.analysis is not None and shown.analysis.elsewhere == {}
@@ -247,7 +247,9 @@ def test_another_default_is_chosen_first_and_the_rows_stay_in_order(
 
 def test_the_papers_options_hold_at_every_hospital(systems: Systems, scan: Tensor) -> None:
     options = {"score": "paper", "policy": "paper", "d": 0.011}
-    steps = analyse.analyse(systems[3].with_options(**options), scan, {}, AttackSettings("none"))
+    steps = analyse.analyse(
+        systems[3].with_options(**options), Analysis(scan, AttackSettings("none")), {}
+    )
     analysis = functools.reduce(AnalysisView.update, steps).analysis
     assert analysis is not None and analysis.options == options
     reader = HospitalReader(systems, analysis)
@@ -267,6 +269,7 @@ def test_reading_attack_and_explanation_are_the_chosen_hospital_s(
     series_cache = {"a key": build_series(to_uint8(scan))}
     explore = object.__new__(ExploreTab)
     explore.systems, explore.series_cache = systems, series_cache  # type: ignore[assignment]
+    explore.certifier, explore.no_certifier = None, ""
     explore.problem, explore.idle = "", Stages()
     found = {}
     for number in NUMBERS:

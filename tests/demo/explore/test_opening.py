@@ -36,6 +36,7 @@ def explore(system: MedFedPure) -> Any:
     """Return the tab's handlers without widgets."""
     explore = object.__new__(ExploreTab)
     explore.systems, explore.problem, explore.idle = {None: system}, "", Stages()
+    explore.certifier, explore.no_certifier = None, ""
     explore.series_cache = ExpiringCache(60, 4, 2**20)
     explore.opening = Opening({None: system}, SAMPLES)
     explore._show_sections = lambda analysis: (analysis,)  # type: ignore[method-assign]

@@ -93,7 +93,9 @@ def test_grad_cam_explains_the_output(system: MedFedPure, analysis: Analysis) ->
     assert d is not None
     e = compute_heat_map(system, d)
     assert e.label == int(d.is_tumour)
-    values = grad_cam(system.classifier.model, d.purified[None], torch.tensor([e.label])).mixture[0]
+    values = grad_cam(system.classifier.model, d.scan_read[None], torch.tensor([e.label])).mixture[
+        0
+    ]
     torch.testing.assert_close(e.share, values / values.max())
     turned = compute_heat_map(system, replace(d, tumour_probability=1 - d.tumour_probability))
     assert turned.label == 1 - e.label

@@ -54,7 +54,7 @@ def loaded(folder: Path) -> MedFedPure:
 
 
 def run_analysis(system: MedFedPure, scan: Tensor, **settings: Any) -> Analysis:
-    *_, shown = analyse.analyse(system, scan, {}, AttackSettings(**settings))
+    *_, shown = analyse.analyse(system, Analysis(scan, AttackSettings(**settings)), {})
     assert shown.analysis is not None
     return shown.analysis
 
@@ -352,7 +352,7 @@ def test_an_unattacked_or_stopped_analysis_is_reported_too(
 ) -> None:
     clean = run_analysis(loaded, scan, kind="none")
     assert "Attacked scan" not in words(pdf.draw_pages(clean)[0])
-    steps = analyse.analyse(loaded, scan, {}, AttackSettings(steps=2))
+    steps = analyse.analyse(loaded, Analysis(scan, AttackSettings(steps=2)), {})
     stopped = next(s.analysis for s in steps if s.analysis and s.analysis.steps)
     assert "The attack was stopped." in words(pdf.draw_pages(stopped)[0])
 

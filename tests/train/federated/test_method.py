@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from core import checkpoint, smoothing
+from core import checkpoint, interval
+from core.interval import IntervalConfig
 from core.moe import is_personal
 from core.pipeline import build
-from core.smoothing import SmoothedConfig
 from core.weights import PARTS, load
 from tests.networks import TWO_HOSPITALS
 from train.__main__ import main
@@ -207,7 +207,7 @@ def _go_on(path: Path, world: Path, folder: Path, federate, monkeypatch, capsys)
     assert main(["export", *places[:-2], "--merge-norm", "1"]) == 0  # it still reads by default
     assert load(out, "cpu").info["hospital"] == 2
     with pytest.raises(SystemExit):
-        main(["export", *places, "--smoothed"])
+        main(["export", *places, "--certified"])
 
 
 def _calibrate_anew(path: Path, world: Path, weights: Path, out: Path, capsys) -> None:
@@ -233,40 +233,40 @@ def _calibrate_anew(path: Path, world: Path, weights: Path, out: Path, capsys) -
 
 
 @pytest.mark.slow
-def test_the_smoothed_classifier_is_learned_together_and_added_to_weights(
+def test_the_certified_classifier_is_learned_together_and_added_to_weights(
     federate, world, tmp_path, capsys
 ):
     path = tmp_path / "beside.toml"
     text = 'extends = "smoke"\n[federated]\nnum_rounds = 2\nlocal_epochs = 1\n'
     path.write_text(text + "[federated.partition]\nnum_clients = 2\nmin_scans = 2\n")
     weights, states = tmp_path / "weights", tmp_path / "out/clients"
-    places = [*_places(path, states, world, weights), "--smoothed"]
+    places = [*_places(path, states, world, weights), "--certified"]
     assert main(["export", *places]) == 2
-    assert "client 0 has no finished 'smoothed'" in capsys.readouterr().err
-    assert federate(path, "out", "smoothed") == 0
-    assert result(tmp_path / "out", "smoothed")["best_round"]
+    assert "client 0 has no finished 'certified'" in capsys.readouterr().err
+    assert federate(path, "out", "certified") == 0
+    assert result(tmp_path / "out", "certified")["best_round"]
     assert main(["export", *places]) == 0
-    first = (weights / smoothing.FILE).read_bytes()
-    classifier = smoothing.load(weights)
-    fresh = build_network(find_phase("smoothed"), read_preset(str(path)), 0).state_dict()
+    first = (weights / interval.FILE).read_bytes()
+    classifier = interval.load(weights)
+    fresh = build_network(find_phase("certified"), read_preset(str(path)), 0).state_dict()
     assert any(
-        not torch.equal(t, fresh[n].half().float()) for n, t in classifier.state_dict().items()
+        not torch.equal(t, fresh[n].half().double()) for n, t in classifier.state_dict().items()
     )
     assert main(["export", *places, "--client", "1"]) == 0  # the same whoever exports it
-    assert (weights / smoothing.FILE).read_bytes() == first
-    assert list(checkpoint.read_manifest(weights)) == [smoothing.FILE]
+    assert (weights / interval.FILE).read_bytes() == first
+    assert list(checkpoint.read_manifest(weights)) == [interval.FILE]
 
 
 def test_what_is_beside_the_system_leaves_its_phases_names_alone():
-    """States written before there was a smoothed classifier can be resumed."""
+    """States written before there was a certified classifier can be resumed."""
     preset = read_preset("sites+go-on")
-    other = replace(preset, smoothed=replace(preset.smoothed, shape=SmoothedConfig(sigma=0.5)))
-    rounds = replace(other.federated.rounds, smoothed=7)
+    other = replace(preset, certified=replace(preset.certified, shape=IntervalConfig(hidden=7)))
+    rounds = replace(other.federated.rounds, certified=7)
     other = replace(other, federated=replace(other.federated, rounds=rounds))
     for phase in FILES:
         pair = [Experiment(p, "patients", 0, phase) for p in (preset, other)]
         assert pair[0].digest == pair[1].digest and pair[0].family == pair[1].family
-    pair = [Experiment(p, "patients", 0, "smoothed") for p in (preset, other)]
+    pair = [Experiment(p, "patients", 0, "certified") for p in (preset, other)]
     assert pair[0].digest != pair[1].digest and pair[0].is_all_shared
 
 

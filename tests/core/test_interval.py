@@ -1,0 +1,178 @@
+"""Certificates by interval bounds: sound, exact where they can be, refused where they must."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from core import checkpoint, interval
+from core.attacks import APGD
+from core.checkpoint import WeightsError
+from core.interval import (
+    FILE,
+    LARGEST,
+    LEAST_MARGIN,
+    Certificate,
+    IntervalConfig,
+    IntervalNet,
+    _build_box,
+)
+from core.weights import save_part
+
+SHAPES = [
+    IntervalConfig(side=14, channels=(4, 6), strides=(1, 2), hidden=8),
+    IntervalConfig(side=28, channels=(4, 4, 6), strides=(2, 1, 2), hidden=8),
+    IntervalConfig(side=7, channels=(3, 3), strides=(2, 2), hidden=4),  # odd sides
+]
+
+
+def build(config: IntervalConfig, calm: float = 0.3) -> IntervalNet:
+    """Build a network with small random weights, whose bounds are not endless."""
+    torch.manual_seed(1)
+    model = IntervalNet(config).double().eval().requires_grad_(False)
+    for parameter in model.parameters():
+        parameter.copy_(calm * torch.randn_like(parameter) * parameter[0].numel() ** -0.5)
+    return model
+
+
+def draw(model: IntervalNet, n: int = 6) -> Tensor:
+    side = model.config.side
+    x = torch.rand(n, 1, side, side, generator=torch.Generator().manual_seed(0))
+    return x.double()
+
+
+@pytest.fixture(params=SHAPES, ids=lambda c: f"{c.side}")
+def model(request: pytest.FixtureRequest) -> IntervalNet:
+    return build(request.param)
+
+
+@pytest.mark.parametrize("size", [0.0, 0.004, 0.02])
+def test_no_point_of_the_box_lies_outside_the_bounds(model: IntervalNet, size: float) -> None:
+    x = draw(model)
+    eps = torch.full((len(x),), size).double()
+    bounds = model.propagate(x, eps)
+    low, high = (bounds[-1][0] - bounds[-1][1], bounds[-1][0] + bounds[-1][1])
+    tumour, healthy = torch.ones(6, dtype=torch.int64), torch.zeros(6, dtype=torch.int64)
+    generator = torch.Generator().manual_seed(2)
+    for _ in range(200):
+        step = torch.rand(x.shape, generator=generator).double() * 2 - 1
+        z = model((x + size * step.sign()).clamp(0, 1))
+        odds = z[:, 1] - z[:, 0]
+        assert (odds >= low - 1e-9).all() and (odds <= high + 1e-9).all()
+        assert (odds >= model.bound(x, eps, tumour) - 1e-9).all()
+        assert (-odds >= model.bound(x, eps, healthy) - 1e-9).all()
+
+
+def test_without_a_change_the_bounds_are_the_answer(model: IntervalNet) -> None:
+    x = draw(model)
+    z = model(x)
+    odds, nothing = z[:, 1] - z[:, 0], torch.zeros(len(x)).double()
+    label = z.argmax(1)
+    torch.testing.assert_close(model.bound(x, nothing, label), odds * (label * 2 - 1))
+    for layer, (middle, half) in zip(model.layers, model.propagate(x, nothing), strict=True):
+        assert layer is not None and not half.any() and middle.isfinite().all()
+
+
+def test_the_backward_bound_is_no_worse_than_intervals_on_one_layer() -> None:
+    """With no hidden ReLU open both are the exact minimum of a linear function."""
+    model = build(SHAPES[0])
+    for layer in list(model.layers)[:-1]:
+        layer.bias.fill_(10.0)  # every ReLU is the identity
+    x, size = draw(model), 0.01
+    eps = torch.full((len(x),), size).double()
+    one = torch.ones(len(x), dtype=torch.int64)
+    with torch.enable_grad():
+        moved = x.clone().requires_grad_()
+        z = model(moved)
+        (slope,) = torch.autograd.grad((z[:, 1] - z[:, 0]).sum(), moved)
+    middle, half = _build_box(x, eps)
+    at = model(middle)
+    exact = at[:, 1] - at[:, 0] - (slope.abs() * half).flatten(1).sum(1)
+    found = model._bound_backwards(x, eps, torch.ones(6).double(), model.propagate(x, eps)[:-1])
+    torch.testing.assert_close(found, exact)
+    middle, half = model.propagate(x, eps)[-1]
+    assert (found >= middle - half - 1e-12).all()
+    torch.testing.assert_close(model.bound(x, eps, one), found)
+
+
+def test_a_certified_answer_resists_an_attack_of_its_size(model: IntervalNet) -> None:
+    x = draw(model, 12)
+    label, eps = model.certify_averages(x)
+    assert torch.equal(label, model(x).argmax(1)) and (eps >= 0).all() and (eps <= LARGEST).all()
+    assert (eps > 0).any()
+    for i in (eps > 0).nonzero()[:, 0].tolist():
+        hit = APGD(float(eps[i]), 20, loss="margin")(model, x[i : i + 1], label[i : i + 1], [0])
+        assert model(hit).argmax(1) == label[i]
+    sure = model.bound(x, eps, label)
+    assert (sure[eps > 0] > LEAST_MARGIN).all()
+    alone = torch.cat([model.certify_averages(x[i : i + 1])[1] for i in range(len(x))])
+    torch.testing.assert_close(alone, eps)
+
+
+def test_averaging_never_enlarges_a_change() -> None:
+    model = build(SHAPES[1])
+    x = torch.rand(2, 1, 224, 224, generator=torch.Generator().manual_seed(0)).double()
+    moved = (x + 0.015 * (torch.rand_like(x) * 2 - 1).sign()).clamp(0, 1)
+    assert (model.pool(moved) - model.pool(x)).abs().max() <= 0.015 + 1e-12
+    assert model.pool(x).shape == (2, 1, 28, 28)
+
+
+def test_a_scan_is_certified_as_its_average_is() -> None:
+    model = build(SHAPES[1])
+    scan = torch.rand(1, 224, 224, generator=torch.Generator().manual_seed(3))
+    found = model.certify(scan)
+    label, eps = model.certify_averages(model.pool(scan[None].double()))
+    assert found == Certificate(int(label), float(eps)) == model.certify(scan)
+
+
+@pytest.mark.parametrize(
+    "bad", [torch.rand(224, 224), torch.rand(1, 112, 112), torch.full((1, 224, 224), 1.5),
+            torch.full((1, 224, 224), float("nan"))],
+)  # fmt: skip
+def test_what_is_no_scan_is_refused(bad: Tensor) -> None:
+    with pytest.raises(ValueError, match="expected a scan"):
+        build(SHAPES[1]).certify(bad)
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        ({"side": 30}, "side must divide"),
+        ({"channels": (4,)}, "one stride for each"),
+        ({"channels": (), "strides": ()}, "one stride for each"),
+        ({"hidden": 0}, "must be positive"),
+    ],
+)
+def test_bad_shapes_are_refused(bad: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        IntervalConfig(**bad)  # type: ignore[arg-type]
+
+
+def write(folder: Path, model: IntervalNet) -> None:
+    save_part(model, folder, FILE, asdict(model.config), "0" * 64)
+    checkpoint.write_manifest(folder, [FILE], preset="tiny", protocol="patients", commit="none")
+
+
+def test_what_is_proven_is_proven_of_the_stored_weights(tmp_path: Path) -> None:
+    """Half precision changes the weights; the proof is of what is loaded, in double precision."""
+    write(tmp_path, build(SHAPES[0]))
+    loaded = interval.load(tmp_path)
+    assert {p.dtype for p in loaded.parameters()} == {torch.float64}
+    assert loaded.config == SHAPES[0] and not loaded.training
+    halves = [p.half().double() for p in build(SHAPES[0]).parameters()]
+    assert all(torch.equal(a, b) for a, b in zip(loaded.parameters(), halves, strict=True))
+
+
+def test_weights_without_it_or_of_another_shape_say_so(tmp_path: Path) -> None:
+    (tmp_path / "manifest.json").write_text('{"files": {}}')
+    with pytest.raises(WeightsError, match="no certified classifier"):
+        interval.load(tmp_path)
+    model = build(SHAPES[0])
+    save_part(model, tmp_path, FILE, {"side": 14, "width": 3}, "0" * 64)
+    checkpoint.write_manifest(tmp_path, [FILE], preset="t", protocol="patients", commit="none")
+    with pytest.raises(WeightsError, match="does not fit this version"):
+        interval.load(tmp_path)

@@ -1,0 +1,105 @@
+"""The certified classifier's loss: clean first, then attacks and bounds that grow."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from core.interval import IntervalConfig, IntervalNet
+from core.scan import to_uint8
+from demo.phantom import draw_phantom
+from tests.core.test_interval import SHAPES, build
+from train.data.augment import AugmentConfig
+from train.data.dataset import Sample, ScanDataset
+from train.phases.interval import IntervalTrainConfig, _attack_once, build_loss, build_validation
+from train.trainer import FitConfig, ScheduledLoss, fit
+
+NOTHING = AugmentConfig(
+    rotation=0, scale=0, shift=0, stretch=0, flip=False, brightness=0, contrast=0, gamma=0,
+    shading=0, noise=0, blur=0, erase=0,
+)  # fmt: skip
+
+
+@pytest.fixture
+def model() -> IntervalNet:
+    return build(SHAPES[0]).float().requires_grad_(True)
+
+
+@pytest.fixture
+def brains() -> ScanDataset:
+    scans = np.concatenate([to_uint8(draw_phantom(i, tumour=i % 2 == 1)) for i in range(8)])
+    labels = torch.arange(8) % 2
+    return ScanDataset(scans, labels, [f"a/{y}" for y in labels.tolist()], range(8))
+
+
+@pytest.fixture
+def sample() -> Sample:
+    x = torch.rand(4, 1, 224, 224, generator=torch.Generator().manual_seed(0))
+    return Sample(x, torch.tensor([0, 1, 1, 0]))
+
+
+def measure(loss: ScheduledLoss, model: IntervalNet, sample: Sample, progress: float) -> Tensor:
+    return loss.at(progress)(model, sample, torch.Generator().manual_seed(1))
+
+
+def test_it_starts_with_clean_scans(model: IntervalNet, sample: Sample) -> None:
+    loss = build_loss(IntervalTrainConfig(), NOTHING)
+    clean = F.cross_entropy(model(model.pool(sample.x)), sample.y)
+    torch.testing.assert_close(measure(loss, model, sample, 0.0), clean)
+    later = [measure(loss, model, sample, p).item() for p in (0.5, 0.7, 1.0)]
+    assert clean.item() < later[0] < later[1] and later[1] == pytest.approx(later[2])
+
+
+def test_the_bounds_loss_is_that_of_the_worst_case(model: IntervalNet, sample: Sample) -> None:
+    config = IntervalTrainConfig(bounds=1.0)
+    found = measure(build_loss(config, NOTHING), model, sample, 1.0)
+    average = model.pool(sample.x)
+    middle, half = model.propagate(average, torch.full((4,), config.eps))[-1]
+    worst = torch.stack([torch.zeros(4), middle - half * (sample.y * 2 - 1)], 1)
+    torch.testing.assert_close(found, F.cross_entropy(worst, sample.y))
+    found.backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+
+
+def test_the_size_grows_to_eps_between_its_shares() -> None:
+    config = IntervalTrainConfig(clean=0.2, full=0.6)
+    sizes = [config.size_at(p) for p in (0.0, 0.199, 0.2, 0.4, 0.6, 1.0)]
+    assert sizes[:2] == [0.0, 0.0] and sizes == sorted(sizes)
+    middle = (config.first * config.eps) ** 0.5
+    assert sizes[2:] == pytest.approx([config.first, middle, config.eps, config.eps])
+
+
+def test_the_attack_stays_near_and_raises_the_loss(model: IntervalNet, sample: Sample) -> None:
+    x = model.pool(sample.x)
+    hit = _attack_once(model, x, sample.y, 0.02, torch.Generator().manual_seed(0))
+    assert (hit - x).abs().max() <= 0.02 + 1e-6 and hit.min() >= 0 and hit.max() <= 1
+    assert F.cross_entropy(model(hit), sample.y) > F.cross_entropy(model(x), sample.y)
+
+
+def test_it_learns_and_its_validation_counts_what_is_proven(brains: ScanDataset) -> None:
+    torch.manual_seed(0)
+    net = IntervalNet(IntervalConfig(side=28, channels=(4, 4), strides=(2, 2), hidden=8))
+    validate = build_validation(brains, torch.device("cpu"))
+    config = FitConfig(epochs=3, samples=4, batch_size=4, lr=1e-3)
+    history = fit(
+        net, brains, build_loss(IntervalTrainConfig(), NOTHING), config, validate=validate,
+        report=lambda _: None, device=torch.device("cpu"),
+    )  # fmt: skip
+    assert len(history) == 3
+    for figures in history:
+        assert 0 <= figures["certified"] <= figures["clean"] <= 1
+        assert figures["score"] == pytest.approx(figures["certified"] + figures["clean"] / 100)
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [({"eps": 0.0}, "first <= eps"), ({"first": 0.02}, "first <= eps"),
+     ({"first": 0.0}, "first <= eps"), ({"bounds": 0.0}, "bounds in"),
+     ({"bounds": 1.5}, "bounds in"), ({"clean": 0.7, "full": 0.7}, "clean < full")],
+)  # fmt: skip
+def test_bad_settings_are_refused(bad: dict[str, float], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        IntervalTrainConfig(**bad)
