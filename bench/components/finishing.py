@@ -61,10 +61,10 @@ def list_kinds(pipeline: MedFedPure) -> list[Kind]:
         return pipeline.purify(x, torch.full((len(x),), t, device=x.device), seeds)
 
     same: Change = lambda x, _: x  # noqa: E731
-    filters = {"gaussian": (gaussian, (0.9, 1.3, 2.0, 2.5)), "median": (median, (3, 5, 7, 9))}
+    filters = {"gaussian": (gaussian, (1, 2, 3, 4, 5)), "median": (median, (3, 5, 7, 9))}
     return [
         Kind(NOTHING, {0: same}),
-        Kind(PURIFIER, {0: same, **{t: partial(purify, t=t) for t in (20, 75, 100, 140)}}),
+        Kind(PURIFIER, {0: same, **{t: partial(purify, t=t) for t in (50, 100, 150, 200, 250)}}),
         *(
             Kind(name, {0: same, **{s: lambda x, _, f=f, s=s: f(x, s) for s in strengths}})
             for name, (f, strengths) in filters.items()
