@@ -10,7 +10,7 @@ READINGS, SUITE = "robustness-patients", "ladder-patients"
 SYSTEMS = {
     "undefended": "plain classifier",
     "plain-purified": "plain classifier + detector and purifier",
-    "trained-mixture": "adversarially trained mixture",
+    "trained-mixture": "adversarially trained mixture (default)",
     "defence": "full pipeline: detector, purifier, mixture",
 }
 
