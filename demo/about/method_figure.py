@@ -63,7 +63,7 @@ def build_method_figure() -> svg.Figure:
         "method",
         "One scan is read by three experts and checked by a search, a detector and a purifier, all "
         "at the hospital.",
-        "Redrawn from the paper's figure 2(b). There the experts read the purified scan where it "
-        "is flagged, and there is no search.",
+        "Redrawn from the paper's figure 2(b), where the experts read flagged scans purified. Here "
+        "they read the scan itself, and there is a search.",
         (panel,),
     )

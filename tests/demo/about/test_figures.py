@@ -32,8 +32,8 @@ PARTS = {
         "Sent and averaged", "Stays at home", "batch-norm statistics,", "threshold, calibration",
     ],
     "defence": [
-        "Scan", "Detector", "Depth t*", "Purifier", "Expert 1", "Expert 2", "Expert 3",
-        "Attention", "Output",
+        "Scan", "Expert 1", "Expert 2", "Expert 3", "Attention: weight of each vote", "Answer",
+        "Stability", "Detector", "Purifier", "not to rely on", "alarm, if the", "purified scan,",
     ],
 }  # fmt: skip
 Edges = tuple[float, float, float, float]  # left, top, right, bottom

@@ -40,7 +40,7 @@ def wide(tiny_system: MedFedPure) -> MedFedPure:
         lowest = float(system.classifier_logits(scans).diff(dim=1).min())
     shift_log_odds(system.classifier, 4 - lowest)
     system.detector.thresholds.fill_(-1e3)
-    return system
+    return system.with_options(policy="floor")  # whose answers depend on the threshold
 
 
 @pytest.fixture
@@ -177,6 +177,22 @@ def test_files_carry_the_adaptation_and_clearing_ends_it(wide: MedFedPure, work:
 
 def read_csv(work: Worklist, each: bool = False) -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO(work.to_csv(each).decode())))
+
+
+@pytest.mark.usefixtures("few")
+def test_an_answer_of_the_scan_itself_is_not_read_again(wide: MedFedPure) -> None:
+    system = wide.with_options(policy="picture")
+    work = Worklist()
+    for n in range(COUNT):
+        work.add(f"{n}.png", decode_upload(to_png(draw_phantom(n, n % 2 == 0))))
+    before = results(finish(work, system))
+    adapt(work, system)
+    assert work.list_waiting(False) == []
+    after = results(work)
+    assert all(
+        a.tumour_probability < b.tumour_probability for a, b in zip(after, before, strict=True)
+    )
+    assert all(r.flagged for r in before) and not all(r.flagged for r in after)
 
 
 @pytest.mark.usefixtures("few")
