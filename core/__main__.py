@@ -26,6 +26,7 @@ from core.weights import load
 
 FIELDS = (
     "can_judge",
+    "policy",
     "tumour_probability",
     "tumour_probability_undefended",
     "stable",
@@ -271,7 +272,7 @@ def _build_parser() -> argparse.ArgumentParser:
         "--knows-defence",
         action="store_true",
         help="adaptive attack: on the full pipeline, with EOT over its noise, instead of on the "
-        "trained classifier",
+        "trained classifier; with policy picture the same",
     )
     return parser
 

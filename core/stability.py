@@ -34,7 +34,8 @@ class TooSlowError(RuntimeError):
 class StabilityConfig:
     """Radius `d` within which no flip may be found, and the search for one.
 
-    The search is given up where it would take more than `seconds` for each scan: `TooSlowError`.
+    The search is given up where its first half, in the largest radius, would take more than
+    `seconds` for each scan: `TooSlowError`.
     """
 
     d: float = 0.0075
@@ -74,7 +75,7 @@ def describe_stability(
         stable: None if it was not tried.
         radius: the largest one tried without a flip.
         d: radius that decides.
-        purifying_turns: the purified and the received scan get different answers.
+        purifying_turns: the answer would be another without purifying.
         why_not: why it was not tried.
     """
     if stable is None or radius is None:
@@ -99,14 +100,15 @@ def find_flips(
     not find may exist: the distance is an upper bound.
 
     Raises:
-        TooSlowError: at the pace of the first steps it would take more than `seconds` a scan.
+        TooSlowError: at the pace of the first steps the largest radius would take more than
+            `seconds` a scan.
     """
     x = x.detach().clone()  # no tensor of inference mode
     *smaller, largest = sorted(radii)
     distance, scans = _attack(logits_fn, x, (largest,), steps, seconds)
     near = (distance < torch.inf).nonzero()[:, 0]
     if smaller and len(near):
-        closer, nearer = _attack(logits_fn, x[near], smaller, steps, seconds)
+        closer, nearer = _attack(logits_fn, x[near], smaller, steps, None)
         improved = closer < distance[near]
         distance[near[improved]], scans[near[improved]] = closer[improved], nearer[improved]
     within = torch.tensor([0.0, *smaller, largest]).to(x)

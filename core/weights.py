@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from core import checkpoint
 from core.checkpoint import WEIGHTS, Checkpoint, WeightsError
 from core.pipeline import MedFedPure, PipelineConfig, build
-from core.purifier import POLICIES
+from core.purifier import POLICIES, PurifierConfig
+from core.stability import StabilityConfig
 
 # file -> where that part sits in the pipeline
 PARTS = {
@@ -192,7 +193,9 @@ def _load_parts(folder: Path, hospital: int | None, stored: Checkpoint) -> dict[
 
 
 def _describe_kind(stored: Checkpoint) -> tuple[str, Any, set[str]]:
-    config = {k: v for k, v in stored.config["system"].items() if k != "stability"}
+    config = replace(
+        _restore(stored.config["system"]), stability=StabilityConfig(), purifier=PurifierConfig()
+    )  # options of reading, in which hospitals may differ
     return stored.split_sha256, config, set(stored.state_dict)
 
 

@@ -92,7 +92,10 @@ def run(args: argparse.Namespace) -> None:
     lanes = ParallelBatches(system.pipeline.device, args.batch_size)
     for kind in list_kinds(system.pipeline):
         finished = partial(finish, system.pipeline, kind, scans, args.epochs, args.runs)
-        store.row(kind.name, lambda k=kind, f=finished: measure(f(), k, *folds, lanes, args))
+        store.row(
+            kind.name, lambda k=kind, f=finished: measure(f(), k, *folds, lanes, args),
+            strengths=list(kind.strengths),
+        )  # fmt: skip
     store.row("paired", lambda: compare(store.content["rows"]), again=True)
     store.close()
 
@@ -116,7 +119,12 @@ def finish(
     config: FitConfig = replace(table.fit, epochs=epochs, lr=LEARNING_RATE)
     fit(
         learn, scans, loss, config, validate=lambda _: {"score": 0.0},
-        checkpoint=runs / f"{kind.name}.state", settings={"kind": kind.name},
+        checkpoint=runs / f"{kind.name}.state",
+        settings={
+            "kind": kind.name,
+            "strengths": list(kind.strengths),
+            "weights": [float(t.double().sum()) for t in pipeline.plain.state_dict().values()],
+        },
         report=lambda line: say(f"{kind.name}: {line}"), device=pipeline.device,
     )  # fmt: skip
     plain.temperature.fill_(1.0)

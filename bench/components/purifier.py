@@ -209,8 +209,8 @@ def measure_fidelity(
 
 
 def purify_as_deployed(pipeline: MedFedPure, x: Tensor, seeds: Sequence[int]) -> Tensor:
-    """Purifies scans (B, C, H, W) to the depths that their scores ask for."""
-    return pipeline.purify(x, pipeline.t_star(pipeline.score(pipeline.detect(x)), None), seeds)
+    """Purifies scans (B, C, H, W) to the depths that their scores ask for, by policy `floor`."""
+    return pipeline.purify(x, pipeline.t_star(pipeline.score(pipeline.detect(x)), "floor"), seeds)
 
 
 def _add(

@@ -14,10 +14,9 @@ import torch
 from bench.markdown import Result, Results
 from bench.report.headline import SUITE, read_scores
 from bench.robustness.worst_case import robust_mask
-from bench.stability.outcomes import CLEAN, NONE, draw_curve, list_worst, unpack
+from bench.stability.outcomes import CLEAN, draw_curve, list_worst, unpack
 from bench.summaries import compute_roc
 from core import metrics
-from core.stability import RADII
 from train.data.dataset import space_evenly
 
 Data = dict[str, Any]
@@ -238,7 +237,7 @@ def read_risk_coverage(results: Results) -> Data:
     kinds = {"no attack": [unpack(rows[CLEAN])], "PGD-7": [unpack(rows["PGD-7"])],
              "worst case of all attacks": list_worst(rows)}  # fmt: skip
     curves = {name: draw_curve(readings)._asdict() for name, readings in kinds.items()}
-    return {"n": len(rows["scans"]["units"]), "curves": curves, "marks": [NONE, *RADII]}
+    return {"n": len(rows["scans"]["units"]), "curves": curves}
 
 
 def draw_risk_coverage(figure: Any, data: Data) -> None:
@@ -247,14 +246,12 @@ def draw_risk_coverage(figure: Any, data: Data) -> None:
     colours = (GREEN, BLUE, ORANGE)
     for colour, (name, curve) in zip(colours, data["curves"].items(), strict=True):
         x, y = ([100 * v for v in curve[key]] for key in ("coverage", "risk"))
-        axes.plot(x, y, color=colour, linewidth=1.8, label=name)
-        for d in data["marks"]:
-            i = min(range(len(x)), key=lambda i, d=d: abs(curve["radii"][i] - d))
-            axes.plot(x[i], y[i], color=colour, marker="o", markersize=5)
-            axes.annotate(f"{d:g}", (x[i], y[i]), (4, 5), textcoords="offset points", fontsize=9)
+        axes.plot(x, y, color=colour, marker="o", linestyle=":", linewidth=1.4, label=name)
+        for d, at in zip(curve["radii"], zip(x, y, strict=True), strict=True):
+            axes.annotate(f"{d:g}", at, (4, 5), textcoords="offset points", fontsize=9)
     axes.set(xlabel=f"scans that are answered, % (n = {data['n']})", xlim=(60, 101))
     axes.set(ylabel="of these answered wrongly, %", ylim=(0, None))
-    axes.legend(loc="upper left", fontsize=10, title="marks: radius d", title_fontsize=9)
+    axes.legend(loc="upper left", fontsize=10, title="dots: radius d", title_fontsize=9)
 
 
 def _read_clean(row: Result, n: int) -> list[float]:

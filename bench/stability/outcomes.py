@@ -64,8 +64,9 @@ def find_worst(readings: Sequence[Reads], d: float) -> Outcome:
 
 def list_worst(rows: Rows) -> list[Reads]:
     """Return the readings of the worst case: clean, and under every attack."""
-    names = [CLEAN, *ATTACKS, *(name for name in rows if name.startswith(CONSISTENT))]
-    return [unpack(rows[name]) for name in names]
+    smaller = [name for name in map(name_smaller, SMALLER) if name in rows]
+    consistent = [name for name in rows if name.startswith(CONSISTENT)]
+    return [unpack(rows[name]) for name in (CLEAN, *ATTACKS, *smaller, *consistent)]
 
 
 def name_smaller(share: float) -> str:
@@ -93,9 +94,9 @@ class Curve(NamedTuple):
     risk: list[float]  # share of the answers that are wrong
 
 
-def draw_curve(readings: Sequence[Reads], steps: int = 30) -> Curve:
-    """Compute risk and coverage of the worst case of several readings, up to the largest radius."""
-    radii = [max(RADII) * i / steps for i in range(steps + 1)]
+def draw_curve(readings: Sequence[Reads]) -> Curve:
+    """Compute risk and coverage of the worst case of several readings, at each radius tried."""
+    radii = [NONE, *RADII]
     worst = [find_worst(readings, d) for d in radii]
     answered = [int((w.silent | w.right).sum()) for w in worst]
     silent = [int(w.silent.sum()) for w in worst]

@@ -32,7 +32,10 @@ def adaptive_logits(system: MedFedPure, seeds: Iterable[int]) -> LogitsFn:
 
     Each call averages `EOT_ITER` noise draws (Athalye et al. 2018) and takes one of `seeds` for
     each scan and draw: the attacker knows the noise's distribution, not the draw of the reading.
+    Under policy `picture` no noise is in the answer: the logits are those of the mixture.
     """
+    if not system.reads_purified:
+        return system.classifier_logits
     draws = iter(seeds)
 
     def draw(x: Tensor) -> Tensor:

@@ -23,8 +23,8 @@ def build_federation_figure() -> svg.Figure:
         "attack",
         "An invisible change to a scan flips the answer unless the defence is on.",
         "At one hospital an attacker changes a scan of a tumour so little that it looks the same. "
-        "Without defence the answer flips from tumour to no tumour. With the detector, the "
-        "purifier and three experts it stays tumour.",
+        "Without defence the answer flips from tumour to no tumour. Read by three experts that "
+        "were trained on attacks it stays tumour.",
         WIDTH,
         HEIGHT,
         _draw_attack(),

@@ -21,8 +21,9 @@ DIFFERENCES = """
 <ul>
 <li>The detector's score combines up to eight features. The paper's score, the autoencoder's mean
 reconstruction error, is one of them and is reported beside it.</li>
-<li>The mixture reads the scan itself, and the purified scan is shown beside it: purifying did not
-make its answers safer. In the paper it reads flagged scans purified (an option in Explore).</li>
+<li>The mixture reads the scan itself, and the purified scan is shown beside it: purifying does not
+help against attackers who know it. In the paper it reads flagged scans purified (an option in
+Explore).</li>
 <li>An answer that a small change flips is called not stable.</li>
 <li>The purifier's network is also trained on adversarial examples and removes the noise in one
 step.</li>

@@ -30,7 +30,7 @@ class Reading:
     stable: bool | None  # None: it cannot judge, or stability was not tried
     stable_radius: float | None  # largest radius tried without a flip
     stability_radius: float  # that decides
-    purifying_turns: bool  # purified and received scan get different answers
+    purifying_turns: bool  # the answer would be another without purifying
     expert_shares: tuple[float, ...]  # of the log-odds of `tumour_probability`, a column each
     operating_point: float  # plus the shares: the log-odds
     overall_share: float  # part of the shares' sum that no tumour map holds

@@ -19,7 +19,7 @@ ERROR_CAPTION = "What the autoencoder could not predict, not disease."
 AIMS = {
     "plain": "the plain classifier",
     "mixture": "the trained mixture, without detector and purifier",
-    "defence": "the whole defence (the attacker knows it)",
+    "defence": "the whole defence (known to the attacker; the mixture, where it reads the scan)",
 }
 MADE_FOR = {
     "plain": "the plain classifier",

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from core import interval
 from core.checkpoint import WeightsError, read_manifest
 from core.scan import ScanError, read_scan, to_png, to_uint8
 from core.weights import PARTS, system_file_name
@@ -131,7 +132,7 @@ def find_weight_hashes(info: Mapping[str, Any]) -> dict[str, str]:
         name: file.sha256
         for name, file in files.items()
         if file.split_sha256 == info.get("split_sha256")
-        and name in (*PARTS, system_file_name(info.get("hospital")))
+        and name in (*PARTS, interval.FILE, system_file_name(info.get("hospital")))
     }
 
 

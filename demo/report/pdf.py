@@ -33,7 +33,7 @@ MAX_SMALL_LINE = 110  # of small text, right of the names
 GAP = 0.32  # inches above the title of a part
 FIGURE_TOP = TOP + 0.18
 COLUMN_WIDTH = 1.8  # inches from one picture to the next
-COLUMNS = ("Scan", "Perturbation", "MAE error map", "Purified, tumour map")
+COLUMNS = ("Scan", "Perturbation", "MAE error map", "Tumour map")
 LIMITS = (
     "“Without defence” is a plain classifier trained without adversarial examples; “with defence” "
     "is a mixture of experts trained on them, which by policy reads the scan itself or the "
@@ -121,8 +121,10 @@ def _draw_pictures(page: Page, top: float, name: str, d: Diagnosis, a: Analysis)
     x = [LEFT + column * COLUMN_WIDTH for column in range(4)]
     page.draw_image(x[0], top, to_uint8(d.scan)[0])
     page.draw_image(x[2], top, images.colour_error(d.error_map))
-    page.draw_image(x[3], top, _colour_purified(d))
-    captions = [f"{name} scan", "", "", wording.describe_depth(d.t_star)]
+    page.draw_image(x[3], top, _colour_read(d) if _has_map(a) else to_uint8(d.purified)[0])
+    captions = [f"{name} scan", "", "", ""]
+    if d.policy != "picture" or not _has_map(a):
+        captions[3] = wording.describe_depth(d.t_star)
     if name == "attacked":
         page.draw_image(x[1], top, images.colour_change(a.scan, d.scan))
         captions[1] = "attacked - clean, amplified"
@@ -134,15 +136,18 @@ def _draw_pictures(page: Page, top: float, name: str, d: Diagnosis, a: Analysis)
 
 
 def _name_columns(a: Analysis) -> tuple[str, ...]:
-    has_map = any(describe_where(d) for _, d in a.readings)
-    return COLUMNS if has_map else (*COLUMNS[:3], "Purified")
+    return COLUMNS if _has_map(a) else (*COLUMNS[:3], "Purified")
 
 
-def _colour_purified(d: Diagnosis) -> np.ndarray:
-    """Return the purified scan, under its tumour map where there is one and it can judge."""
+def _has_map(a: Analysis) -> bool:
+    return any(describe_where(d) for _, d in a.readings)
+
+
+def _colour_read(d: Diagnosis) -> np.ndarray:
+    """Return the scan that was read, under its tumour map where there is one and it can judge."""
     if d.tumour_map is None or not d.can_judge:
-        return to_uint8(d.purified)[0]
-    return images.colour_tumour_map(d.purified, d.tumour_map, THRESHOLD)
+        return to_uint8(d.scan_read)[0]
+    return images.colour_tumour_map(d.scan_read, d.tumour_map, THRESHOLD)
 
 
 def _list_settings(a: Analysis) -> list[str]:

@@ -34,6 +34,7 @@ KEYS = [
     "stable_radius",
     "stability_radius",
     "flip_distance",
+    "policy",
     "purifying_turns",
     "flagged",
     "score",

@@ -73,8 +73,7 @@ def test_without_a_change_the_bounds_are_the_answer(model: IntervalNet) -> None:
     odds, nothing = z[:, 1] - z[:, 0], torch.zeros(len(x)).double()
     label = z.argmax(1)
     torch.testing.assert_close(model.bound(x, nothing, label), odds * (label * 2 - 1))
-    for layer, (middle, half) in zip(model.layers, model.propagate(x, nothing), strict=True):
-        assert layer is not None and not half.any() and middle.isfinite().all()
+    assert not any(half.any() for _, half in model.propagate(x, nothing))
 
 
 def test_the_backward_bound_is_no_worse_than_intervals_on_one_layer() -> None:

@@ -113,3 +113,25 @@ def test_a_radius_out_of_range_is_refused(d: float) -> None:
 def test_the_deciding_radius_is_tried() -> None:
     assert StabilityConfig(d=0.02).radii == (0.0075, 0.015, 0.02)
     assert StabilityConfig().radii == StabilityConfig(d=0.015).radii == (0.0075, 0.015)
+
+
+def test_smaller_radii_are_tried_on_the_scans_that_the_largest_flips() -> None:
+    logits, near = linear(1.0, 0.005)
+    far = near + 0.1  # of log-odds far above 0
+    sizes: list[int] = []
+
+    def count(x: Tensor) -> Tensor:
+        sizes.append(len(x))
+        return logits(x) + torch.stack([torch.zeros(len(x)), 1e3 * (x.mean((1, 2, 3)) > 0.55)], 1)
+
+    found = find_flips(count, torch.cat([near, far]), steps=3)
+    assert found.distance.isinf().tolist() == [False, True]
+    assert sizes == [2] * 4 + [1] * 4  # a start and three steps each; the far scan has no second try
+
+
+def test_a_flip_within_the_smaller_radius_is_the_nearest() -> None:
+    logits, x = linear(1.0, 0.005)
+    found = find_flips(logits, x, radii=(0.0075, 0.015))
+    alone = find_flips(logits, x, radii=(0.0075,))
+    assert float(found.distance) == pytest.approx(float(alone.distance))
+    assert torch.equal(found.scans, alone.scans)

@@ -72,7 +72,7 @@ def result() -> dict[str, object]:
 
 def test_a_consistent_attack_counts_at_every_radius(result: dict[str, object]) -> None:
     rows = result["rows"]
-    assert isinstance(rows, dict) and len(list_worst(rows)) == 6
+    assert isinstance(rows, dict) and len(list_worst(rows)) == 8
     silent = [int(find_worst(list_worst(rows), d).silent.sum()) for d in (0.0, 0.0075, 0.011)]
     assert silent == [2, 2, 2]
 
@@ -105,7 +105,7 @@ def test_robustness_with_rejection_wants_answers_near_the_scan(result: dict[str,
 
 
 def test_risk_falls_to_nothing_where_nothing_is_answered() -> None:
-    curve = draw_curve([reads((True, 0.02), (False, 0.01), (True, 0.004), (False, 0.0))], steps=3)
-    assert curve.radii == pytest.approx([0, 0.005, 0.01, 0.015])
-    assert curve.coverage == [0.75, 0.5, 0.25, 0.25] and curve.risk == [1 / 3, 0.5, 0.0, 0.0]
-    assert draw_curve([reads((False, 0.0))], steps=1).risk == [0.0, 0.0]
+    curve = draw_curve([reads((True, 0.02), (False, 0.01), (True, 0.004), (False, 0.0))])
+    assert curve.radii == [0.0, *RADII]
+    assert curve.coverage == [0.75, 0.5, 0.25] and curve.risk == [1 / 3, 0.5, 0.0]
+    assert draw_curve([reads((False, 0.0))]).risk == [0.0, 0.0, 0.0]

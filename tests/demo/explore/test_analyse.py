@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import functools
 import re
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,12 +11,13 @@ import torch
 from torch import Tensor
 
 from core.diagnosis import Diagnosis
+from core.interval import IntervalConfig
 from core.pipeline import MedFedPure
 from core.scan import Volume, to_uint8
 from demo.analysis.analysis import Analysis
 from demo.analysis.attack import AttackSettings
 from demo.analysis.staged_reading import stream_reading
-from demo.explore import analyse
+from demo.explore import analyse, results_view
 from demo.explore.analyse import AnalysisView
 from demo.explore.cancellation import RequestGeneration
 from demo.explore.progress_strip import Stages
@@ -23,7 +25,9 @@ from demo.explore.series import Series, build_series
 from demo.explore.tab import DROPPED_STEP, ExploreTab
 from demo.phantom import draw_phantom
 from demo.rendering import wording
+from demo.rendering.stability import PROOF_MEANING
 from demo.rendering.tumour_map import build_map_layers
+from tests.core.test_interval import build
 
 VIEW = {"key": "a scan"}
 
@@ -229,3 +233,22 @@ def test_eps_is_explained_in_grey_levels() -> None:
     assert "control" in wording.describe_eps(
         "l2", 0.0
     ) and "root mean square" in wording.describe_eps("l2", 2.0)
+
+
+def test_the_answers_are_certified_where_there_is_a_classifier_for_it(
+    system: MedFedPure, scan: Tensor
+) -> None:
+    certifier = build(IntervalConfig(channels=(4, 4), strides=(2, 2), hidden=8))
+    begun = Analysis(scan, AttackSettings(steps=2))
+    *_, last = analyse.analyse(system, begun, VIEW, certifier)
+    assert last.analysis is not None
+    proofs = last.analysis.certificates
+    assert list(proofs) == ["clean", "attacked"]
+    for name, d in last.analysis.readings:
+        assert proofs[name] == certifier.certify(d.scan)
+    shown = results_view.render(last.analysis)
+    assert PROOF_MEANING in shown and "proven" in shown
+    without = results_view.render(replace(last.analysis, certificates={}))
+    assert PROOF_MEANING not in without
+    damaged = replace(last.analysis, certificates={}, no_certificates="The file is damaged.")
+    assert "The file is damaged." in results_view.render(damaged)

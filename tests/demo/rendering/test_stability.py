@@ -11,11 +11,13 @@ import torch
 from torch import Tensor
 
 from core.diagnosis import Diagnosis
+from core.interval import Certificate
 from core.pipeline import MedFedPure
 from demo.analysis.analysis import Analysis
 from demo.analysis.attack import AttackSettings
 from demo.explore import results_view
 from demo.explore.controls import render_d_note
+from demo.rendering import stability
 from demo.rendering.stability import describe, describe_flip, render_flips
 from demo.rendering.stability_cost import NOT_MEASURED, describe_cost
 from demo.rendering.verdicts import collect_verdicts
@@ -107,3 +109,24 @@ def test_the_cost_is_that_of_the_nearest_measured_radius(tmp_path: Path) -> None
     assert "5 % of clean scans" in describe_cost(0.001, folder)
     assert describe_cost(0.03, folder) == "Measured up to 0.015 alone."
     assert render_d_note(None) == "" and "1.9/255" in render_d_note(0.0075)
+
+
+@pytest.mark.parametrize(
+    ("certificate", "words"),
+    [
+        (Certificate(1, 0.01239), "proven up to 0.0123"),  # a proof is not rounded up
+        (Certificate(1, 0.00004), "not proven"),
+        (Certificate(1, 0.0), "not proven"),
+        (Certificate(0, 0.02), "not proven: the second classifier says “no tumour”"),
+        (None, ""),
+    ],
+)
+def test_what_is_proven_is_said_of_the_shown_answer(
+    diagnosis: Diagnosis, certificate: Certificate | None, words: str
+) -> None:
+    d = replace(diagnosis, novelty=-9.0, novelty_limit=0.0, tumour_probability=0.9)
+    assert stability.describe_proof(d, certificate) == words
+    shown = stability.render_proof(d, certificate)
+    assert ("🔒" in shown) == words.startswith("proven") and words in shown
+    refused = replace(d, novelty=1.0)
+    assert stability.render_proof(refused, certificate) == ""

@@ -23,6 +23,6 @@ def purify_training_scans(data: ScanDataset, system: MedFedPure) -> ScanDataset:
             flagged = (score > system.tau).nonzero()[:, 0]
             if len(flagged):
                 seeds = [rows[int(i)] for i in flagged]
-                x_pur = system.purify(x[flagged], system.t_star(score[flagged]), seeds)
+                x_pur = system.purify(x[flagged], system.t_star(score[flagged], "paper"), seeds)
                 scans[seeds] = to_uint8(x_pur).reshape(len(x_pur), *scans.shape[1:])
     return replace(data, scans=scans)
