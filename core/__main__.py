@@ -271,8 +271,8 @@ def _build_parser() -> argparse.ArgumentParser:
     group.add_argument(
         "--knows-defence",
         action="store_true",
-        help="adaptive attack: on the full pipeline, with EOT over its noise, instead of on the "
-        "trained classifier; with policy picture the same",
+        help="adaptive attack: on the full pipeline, with EOT over its noise, not on the trained "
+        "classifier; with policy picture the same",
     )
     return parser
 

@@ -107,9 +107,8 @@ class IntervalNet(nn.Module):
         Raises:
             ValueError: the scan is of another shape, or has values outside [0, 1].
         """
-        side = self.config.img_size
-        if tuple(scan.shape) != (1, side, side) or not bool(((scan >= 0) & (scan <= 1)).all()):
-            shape = (1, side, side)
+        shape = (1, *[self.config.img_size] * 2)
+        if tuple(scan.shape) != shape or not bool(((scan >= 0) & (scan <= 1)).all()):
             raise ValueError(f"expected a scan {shape} in [0, 1], got {tuple(scan.shape)}")
         label, eps = self.certify_averages(self.pool(scan[None].double()))
         return Certificate(int(label), float(eps))

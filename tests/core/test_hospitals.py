@@ -363,17 +363,24 @@ def test_the_command_line_reads_as_the_hospital_named(
 
 
 def test_a_hospital_may_have_chosen_its_own_radius_or_none_yet(folder: Path) -> None:
-    """A file of an earlier version has no stability, a newer one another radius: both load."""
+    """A file of an earlier version has neither it nor the picture's depth: both load."""
     for number, stability in ((2, None), (3, {"d": 0.011})):
         name = system_file_name(number)
         stored = checkpoint.load(folder / name)
         config = {**stored.config, "system": dict(stored.config["system"])}
         del config["system"]["stability"]
-        if stability is not None:
+        if stability is None:
+            purifier = {**config["system"]["purifier"], "policy": "floor"}
+            del purifier["t_picture"]
+            config["system"]["purifier"] = purifier
+        else:
             config["system"]["stability"] = stability
         checkpoint.save(folder / name, stored.state_dict, config, split_sha256=stored.split_sha256)
     listed = [path.name for path in folder.glob("*.safetensors")]
     checkpoint.write_manifest(folder, listed, preset="tiny", protocol="none", commit="none")
-    radii = {n: system.config.stability.d for n, system in load_all(folder, "cpu").items()}
+    systems = load_all(folder, "cpu")
+    radii = {n: system.config.stability.d for n, system in systems.items()}
     assert radii == {1: 0.0075, 2: 0.0075, 3: 0.011}
+    assert {system.purifier.config.policy for system in systems.values()} == {"picture"}
+    assert load(folder, "cpu", hospital=2, policy=None).purifier.config.policy == "floor"
     assert load(folder, "cpu", hospital=3).config.stability.d == 0.011

@@ -63,7 +63,8 @@ def result() -> dict[str, object]:
         "CHCMOA 0.015": clean,
         "missed": {"n": 2, "by_radius": {"0.0075": {"flipped": 1, "missed": 0}}},
     }  # fmt: skip
-    rows |= {"HCMOA 0.25": clean, "HCMOA 0.5": wrong}
+    near = pack(reads((True, 0.003), (True, 0.005), (False, 0.02), (True, 0.003)))
+    rows |= {"HCMOA 0.25": clean, "HCMOA 0.5": near}
     rows["outcomes"] = summarize_outcomes(rows)
     machine = {"device_name": "a machine", "threads": 1}
     facts = {"date": "2026-01-01", "commit": "abc", "machine": machine}

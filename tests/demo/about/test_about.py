@@ -22,7 +22,8 @@ def cells(html: str) -> list[str]:
 def test_the_table_says_what_the_files_say(tmp_path: Path) -> None:
     systems = {
         "undefended": {"accuracy": 0.25, "k": 1, "n": 4, "interval_by_group": [0.1, 0.5]},
-        "defence": {"accuracy": 0.75, "k": 3, "n": 4, "interval": [0.5, 0.9], "flagged": 0.5},
+        "trained-mixture": {"accuracy": 0.75, "k": 3, "n": 4, "interval": [0.5, 0.9]},
+        "defence": {"accuracy": 0.5, "k": 2, "n": 4, "interval": [0.1, 0.9], "flagged": 0.5},
     }
     result = {"rows": {"A0": {"systems": systems}}}
     (tmp_path / "robustness-paper.json").write_text(json.dumps(result))
@@ -69,13 +70,11 @@ def test_the_limits_say_what_the_files_say(tmp_path: Path) -> None:
     (tmp_path / "mixtures-without-br35h.json").write_text(json.dumps({"rows": rows}))
     source = {"tcga-lgg": {"specificity": {"value": 0.875}}}
     system = {"mean_balanced": {"value": 0.9}, "sources": source}
-    rows = {"clean": {"scopes": {"all": {"systems": {"defence": system}}}}}
+    rows = {"clean": {"scopes": {"all": {"systems": {"trained-mixture": system}}}}}
     (tmp_path / "unseen-patients.json").write_text(json.dumps({"rows": rows}))
     html = results.render_main_limits(tmp_path)
     assert "left out: 75.0 % (Br35H); not measured: Brain Tumor MRI, TCGA-LGG." in html
-    assert (
-        "the whole system has 90.0 %; of TCGA-LGG's slices without a tumour it calls 12.5 %" in html
-    )
+    assert "the mixture has 90.0 %; of TCGA-LGG's slices without a tumour it calls 12.5 %" in html
     assert "removed from a scan, 62.5 % of the answers turn" in html and "Dataset 1 of 8:" in html
     elsewhere, reasons, attacks = (html.index(t) for t in ("another hospital", "alone", "evade it"))
     assert elsewhere < reasons < attacks  # the worst first

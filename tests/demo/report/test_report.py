@@ -261,12 +261,12 @@ def test_the_tumour_map_is_reported(mapping_system: MedFedPure, scan: Tensor) ->
     shown = replace(done, clean=replace(d, tumour_map=cells))
     first = pdf.draw_pages(shown)[0]
     said = " ".join(words(first))
-    assert describe_where(shown.clean) in said and "Purified, tumour map" in words(first)
+    assert describe_where(shown.clean) in said and "Tumour map" in words(first)
     assert " ".join(describe_shares(d, done.sides).split()[-9:]) in said
-    drawn = images.colour_tumour_map(d.purified, cells, 0.5)
+    drawn = images.colour_tumour_map(d.scan_read, cells, 0.5)
     marked = (drawn == images.OUTLINE).all(-1)
     assert marked[80:92, 120:136].sum() == marked.sum() == 2 * 16 + 2 * 10  # inside the edge
-    assert (drawn[:60, :, 0] == to_uint8(d.purified)[0][:60]).all()
+    assert (drawn[:60, :, 0] == to_uint8(d.scan)[0][:60]).all()
 
 
 def crowd(done: Analysis, doubts: int) -> Analysis:

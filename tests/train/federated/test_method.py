@@ -14,6 +14,7 @@ from core import checkpoint, interval
 from core.interval import IntervalConfig
 from core.moe import is_personal
 from core.pipeline import build
+from core.scan import to_uint8
 from core.weights import PARTS, load
 from tests.networks import TWO_HOSPITALS
 from train.__main__ import main
@@ -486,6 +487,11 @@ def test_flagged_training_scans_are_purified_and_no_others(corpus):
     out = purify_training_scans(corpus.train, system)
     changed = (out.scans != corpus.train.scans).reshape(len(x), -1).any(1)
     assert changed.tolist() == flagged.tolist()
+    row = int(flagged.nonzero()[0])
+    deep = system.t_star(scores[row : row + 1], "paper")
+    pure = system.purify(x[row : row + 1], deep, [row])
+    assert int(deep) >= system.config.purifier.t_min
+    assert np.array_equal(out.scans[row], to_uint8(pure)[0])
 
 
 def test_purification_without_weights_is_refused(federate, preset, capsys):

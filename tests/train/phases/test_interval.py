@@ -83,13 +83,13 @@ def test_it_learns_and_its_validation_counts_what_is_proven(brains: ScanDataset)
     torch.manual_seed(0)
     net = IntervalNet(IntervalConfig(side=28, channels=(4, 4), strides=(2, 2), hidden=8))
     validate = build_validation(brains, torch.device("cpu"))
-    config = FitConfig(epochs=30, samples=8, batch_size=8, lr=3e-3, ema=0.5)
-    loss = build_loss(IntervalTrainConfig(clean=0.9, full=1.0), NOTHING)
+    config = FitConfig(epochs=80, samples=8, batch_size=8, lr=1e-2, ema=0.0)
+    loss = build_loss(IntervalTrainConfig(clean=0.98, full=1.0), NOTHING)
     history = fit(
         net, brains, loss, config, validate=validate,
         report=lambda _: None, device=torch.device("cpu"),
     )  # fmt: skip
-    assert history[-1]["loss"] < history[0]["loss"] and history[-1]["clean"] == 1.0
+    assert history[-3]["loss"] < history[0]["loss"] / 2 and history[-3]["clean"] == 1.0
     for figures in history:
         assert 0 <= figures["certified"] <= figures["clean"] <= 1
         assert figures["score"] == pytest.approx(figures["certified"] + figures["clean"] / 100)
