@@ -491,7 +491,8 @@ def test_flagged_training_scans_are_purified_and_no_others(corpus):
     deep = system.t_star(scores[row : row + 1], "paper")
     pure = system.purify(x[row : row + 1], deep, [row])
     assert int(deep) >= system.config.purifier.t_min
-    assert np.array_equal(out.scans[row], to_uint8(pure)[0])
+    levels = to_uint8(pure).reshape(out.scans[row].shape).astype(int)
+    assert np.abs(levels - out.scans[row]).max() <= 1  # alone and in a batch
 
 
 def test_purification_without_weights_is_refused(federate, preset, capsys):
