@@ -28,7 +28,7 @@ import os, sys
 class Watch:
     def find_spec(self, name, *_):
         if name == "torch":
-            print(os.environ.get("OMP_WAIT_POLICY"))
+            print(os.environ.get("OMP_WAIT_POLICY"), os.environ.get("GOMP_SPINCOUNT"))
             os._exit(0)
 sys.meta_path.insert(0, Watch())
 """
@@ -128,17 +128,24 @@ def test_progress_is_shown_on_a_terminal_alone(
         "import app; app.main(['--no-browser'])",
     ],
 )
-@pytest.mark.parametrize(("own", "policy"), [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])
-def test_waiting_threads_sleep_unless_the_user_says_otherwise(
-    entry: str, own: str | None, policy: str
+@pytest.mark.parametrize(
+    ("own", "found"),
+    [
+        ({}, ["None", "10000"]),
+        ({"OMP_WAIT_POLICY": "ACTIVE"}, ["ACTIVE", "None"]),
+        ({"GOMP_SPINCOUNT": "7"}, ["None", "7"]),
+    ],
+)
+def test_waiting_threads_spin_shortly_unless_the_user_says_otherwise(
+    entry: str, own: dict[str, str], found: list[str]
 ) -> None:
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("OMP_")}
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("OMP_", "GOMP_"))}
     run = subprocess.run(
         [sys.executable, "-c", WATCH + entry],
-        env=environment | ({"OMP_WAIT_POLICY": own} if own else {}),
+        env=environment | own,
         cwd=Path(__file__).parents[2],
         capture_output=True,
         text=True,
         check=False,
     )
-    assert run.stdout.split() == [policy], run.stderr
+    assert run.stdout.split() == found, run.stderr
