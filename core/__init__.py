@@ -6,8 +6,8 @@
 
 import os
 
-# Threads that wait for each other spin for .1 ms, then sleep: longer spinning stands in the way where
-# other programs use the same cores, and sleeping at once doubles the time of many small layers.
+# Threads that wait for each other spin for .1 ms, then sleep: longer spinning stands in the way of
+# other programs on the same cores, and sleeping at once doubles the time of many small layers.
 # OpenMP reads it once, when PyTorch is first imported.
 if "OMP_WAIT_POLICY" not in os.environ:
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
