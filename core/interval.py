@@ -202,9 +202,8 @@ def load(folder: str | Path | None = None, device: str | torch.device = "cpu") -
         )
     part = checkpoint.load_verified(FILE, folder)
     try:
-        stored = part.config.items()
-        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in stored}
-        model = IntervalNet(IntervalConfig(**values))
+        shape: Any = {k: tuple(v) if isinstance(v, list) else v for k, v in part.config.items()}
+        model = IntervalNet(IntervalConfig(**shape))
         model.load_state_dict(part.state_dict)
     except (RuntimeError, TypeError, ValueError) as error:
         raise WeightsError(f"{FILE} in {folder} does not fit this version: {error}") from None
