@@ -1,6 +1,6 @@
 """Certificates by interval bounds: a small classifier whose answer provably no small change turns.
 
-A scan is averaged to 28 x 28 pixels. Averaging is 1-Lipschitz in L-inf: bounds that hold for all
+A scan is averaged to fewer pixels. Averaging is 1-Lipschitz in L-inf: bounds that hold for all
 averages within eps hold for all scans within eps. They are propagated through the network (interval
 bound propagation, IBP; Gowal et al. 2018), and the margin once more backwards through linear bounds
 of each ReLU (CROWN-IBP; Zhang et al. 2020); the better of the two counts. Both are deterministic.

@@ -19,7 +19,7 @@ from core.scan import from_uint8, to_uint8
 from demo.analysis.counterfactual import Change, search_changes
 from demo.examples import load_examples
 from demo.rendering import wording
-from demo.rendering.counterfactual import MAX_LEVELS
+from demo.rendering.counterfactual import MAX_LEVELS, count_levels
 from demo.rendering.images import colour_change
 
 FILE = Path(__file__).resolve().parents[1] / "docs" / "counterfactuals.jpg"
@@ -51,7 +51,7 @@ def _list_pictures(scan: Tensor, changes: Sequence[Change]) -> list[tuple[np.nda
     found = [(_to_rgb(scan), f"read: {said}")]
     for change in changes:
         words = f"read: {wording.name_class(change.after)}"
-        largest = round(float((change.scan - scan).abs().max()) * 255)
+        largest = count_levels(scan, change.scan)
         found.append((_to_rgb(change.scan), words if change.has_turned else f"still {words}"))
         found.append(
             (colour_change(scan, change.scan, MAX_LEVELS), f"at most {largest} of 255 levels")

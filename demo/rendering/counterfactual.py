@@ -38,7 +38,7 @@ def render_changes(scan: Tensor, changes: Sequence[Change], *, done: bool = True
 
 def describe_change(scan: Tensor, change: Change) -> str:
     """Describe what it took to turn an answer, in a sentence."""
-    before, levels = wording.name_class(change.before), _count_levels(scan, change.scan)
+    before, levels = wording.name_class(change.before), count_levels(scan, change.scan)
     name = change.classifier.capitalize()
     if change.has_turned:
         return (
@@ -52,5 +52,6 @@ def describe_change(scan: Tensor, change: Change) -> str:
     )
 
 
-def _count_levels(scan: Tensor, changed: Tensor) -> int:
+def count_levels(scan: Tensor, changed: Tensor) -> int:
+    """Count the grey levels of 255 by which the most changed pixel differs."""
     return round(float((changed - scan).abs().max()) * 255)

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from core.attacks import PGD
 from core.attacks.threat_models import PAPER_EPS
 from core.interval import FILE, LEAST_MARGIN, IntervalConfig, IntervalNet
 from train.data.augment import AugmentConfig, augment
@@ -111,11 +112,8 @@ def build_validation(
 def _attack_once(
     model: IntervalNet, x: Tensor, y: Tensor, eps: float, generator: torch.Generator
 ) -> Tensor:
-    start = (torch.rand(x.shape, generator=generator).to(x) * 2 - 1) * eps
-    now = (x + start).clamp(0, 1).requires_grad_()
-    (grad,) = torch.autograd.grad(F.cross_entropy(model(now), y, reduction="sum"), now)
-    moved = now.detach() + 1.25 * eps * grad.sign()
-    return (x + (moved - x).clamp(-eps, eps)).clamp(0, 1)
+    seeds = torch.randint(2**31, (len(x),), generator=generator).tolist()
+    return PGD(eps, 1.25 * eps, steps=1)(model, x, y, seeds)
 
 
 def _check_type(model: nn.Module) -> IntervalNet:
