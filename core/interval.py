@@ -1,14 +1,15 @@
 """Certificates by interval bounds: a small classifier whose answer provably no small change turns.
 
 A scan is averaged to fewer pixels. Averaging is 1-Lipschitz in L-inf: bounds that hold for all
-averages within eps hold for all scans within eps. They are propagated through the network (interval
-bound propagation, IBP; Gowal et al. 2018), and the margin once more backwards through linear bounds
-of each ReLU (CROWN-IBP; Zhang et al. 2020); the better of the two counts. Both are deterministic.
+averages within eps hold for all scans within eps. They are propagated through the network as
+intervals (interval bound propagation; Gowal et al. 2018). The network has few convolutions, and
+maxima between them: a maximum widens no interval.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -29,21 +30,21 @@ Interval = tuple[Tensor, Tensor]  # middles and half-widths
 
 @dataclass(frozen=True)
 class IntervalConfig:
-    """Shapes: `channels` and `strides` of 3 x 3 convolutions, then a layer of `hidden` units."""
+    """Shape: `channels`, `kernels` and `strides` of convolutions, maxima of 2 x 2 between them."""
 
     img_size: int = 224
-    side: int = 28
-    channels: tuple[int, ...] = (32, 32, 64, 64, 64)
-    strides: tuple[int, ...] = (1, 2, 1, 2, 1)
-    hidden: int = 128
+    side: int = 56
+    channels: tuple[int, ...] = (32, 64, 128)
+    kernels: tuple[int, ...] = (5, 3, 3)
+    strides: tuple[int, ...] = (2, 1, 1)
 
     def __post_init__(self) -> None:
         if self.side < 1 or self.img_size % self.side:
             raise ValueError(f"side must divide img_size, got {self}")
-        if not self.channels or len(self.channels) != len(self.strides):
-            raise ValueError(f"need one stride for each of the channels, got {self}")
-        if min(*self.channels, *self.strides, self.hidden) < 1:
-            raise ValueError(f"channels, strides and hidden must be positive, got {self}")
+        if not self.channels or not len(self.channels) == len(self.kernels) == len(self.strides):
+            raise ValueError(f"need a kernel and a stride for each of the channels, got {self}")
+        if min(*self.channels, *self.strides) < 1 or any(k < 1 or k % 2 == 0 for k in self.kernels):
+            raise ValueError(f"channels and strides must be positive, kernels odd, got {self}")
 
 
 class Certificate(NamedTuple):
@@ -54,52 +55,74 @@ class Certificate(NamedTuple):
 
 
 class IntervalNet(nn.Module):
-    """Convolutions and two linear layers, each but the last followed by a ReLU."""
+    """Convolutions, each normalised by batches and followed by a ReLU, and a linear layer.
+
+    The linear layer reads each channel's maximum and mean over the scan.
+    """
 
     def __init__(self, config: IntervalConfig) -> None:
         super().__init__()
         self.config = c = config
-        layers: list[nn.Module] = []
-        width, side = 1, c.side
-        for channels, stride in zip(c.channels, c.strides, strict=True):
-            layers.append(nn.Conv2d(width, channels, 3, stride, 1))
-            width, side = channels, (side + stride - 1) // stride
-        layers += [nn.Linear(width * side**2, c.hidden), nn.Linear(c.hidden, 2)]
-        self.layers = nn.ModuleList(layers)
-        for layer in layers:
-            nn.init.kaiming_normal_(layer.weight)  # type: ignore[arg-type]
-            nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+        widths = zip((1, *c.channels), c.channels, c.kernels, c.strides, strict=False)
+        self.convolutions = nn.ModuleList(
+            nn.Conv2d(a, b, kernel, stride, kernel // 2, bias=False)
+            for a, b, kernel, stride in widths
+        )
+        self.norms = nn.ModuleList(nn.BatchNorm2d(b) for b in c.channels)
+        self.head = nn.Linear(2 * c.channels[-1], 2)
+        for layer in (*self.convolutions, self.head):  # keeps the width of intervals (Shi 2021)
+            weight = layer.weight
+            assert isinstance(weight, Tensor)
+            nn.init.normal_(weight, std=math.sqrt(2 * math.pi) / weight[0].numel())
+        nn.init.zeros_(self.head.bias)
 
     def pool(self, x: Tensor) -> Tensor:
         """Average scans (B, 1, H, W) in [0, 1] to (B, 1, side, side): 1-Lipschitz in L-inf."""
         return F.avg_pool2d(x, x.shape[-1] // self.config.side)
 
-    def forward(self, average: Tensor) -> Tensor:
-        """Return logits (B, 2) of averages (B, 1, side, side)."""
-        h = average
-        for layer in self.layers[:-1]:
-            h = _apply(layer, h).relu()
-        return _apply(self.layers[-1], h)
+    def forward(self, x: Tensor) -> Tensor:
+        """Return logits (B, 2) of scans (B, 1, H, W), or of averages (B, 1, side, side)."""
+        h = self.pool(x)
+        for index, (convolution, norm) in enumerate(self._list_layers()):
+            h = self._reduce(norm(convolution(h)).relu(), index)
+        logits: Tensor = self.head(h)
+        return logits
 
-    def propagate(self, average: Tensor, eps: Tensor) -> list[Interval]:
-        """Return intervals before each ReLU, and of log-odds, for averages within eps (B,)."""
-        middle, half = _build_box(average, eps)
+    def propagate(
+        self, average: Tensor, eps: Tensor, points: Tensor | None = None
+    ) -> tuple[Tensor, list[Interval]]:
+        """Return logits (B, 2) of `points`, and intervals for all averages within eps (B,).
+
+        The intervals are those before each ReLU, and last that of the log-odds (B,).
+
+        Args:
+            average: (B, 1, side, side) in [0, 1].
+            eps: (B,).
+            points: inputs whose statistics normalise in training, by default the averages.
+        """
+        h = average if points is None else points
+        eps = eps.view(-1, 1, 1, 1)
+        low, high = (average - eps).clamp(0, 1), (average + eps).clamp(0, 1)
         found: list[Interval] = []
-        for layer in self.layers[:-1]:
-            middle, half = _apply(layer, middle), _apply(layer, half, is_width=True)
+        for index, (convolution, norm) in enumerate(self._list_layers()):
+            h = convolution(h)
+            scale, shift = _read_norm(norm, h)
+            h = self._reduce(norm(h).relu(), index)
+            middle = convolution((low + high) / 2) * scale + shift
+            weight, stride, padding = convolution.weight, convolution.stride, convolution.padding
+            half = F.conv2d((high - low) / 2, weight.abs(), None, stride, padding) * scale.abs()
             found.append((middle, half))
-            low, high = (middle - half).relu(), (middle + half).relu()
-            middle, half = (low + high) / 2, (high - low) / 2
-        odds, bias = self._odds()
-        return [*found, ((middle * odds).sum(1) + bias, (half * odds.abs()).sum(1))]
+            low = self._reduce((middle - half).relu(), index)
+            high = self._reduce((middle + half).relu(), index)
+        odds = self.head.weight[1] - self.head.weight[0]
+        bias = self.head.bias[1] - self.head.bias[0]
+        middle, half = (low + high) / 2 @ odds + bias, (high - low) / 2 @ odds.abs()
+        return self.head(h), [*found, (middle, half)]
 
     def bound(self, average: Tensor, eps: Tensor, label: Tensor) -> Tensor:
         """Bound the margins of the labels (B,) from below, for all averages within eps (B,)."""
-        *hidden, (middle, half) = self.propagate(average, eps)
-        sign = label.to(average) * 2 - 1
-        return torch.maximum(
-            middle * sign - half, self._bound_backwards(average, eps, sign, hidden)
-        )
+        middle, half = self.propagate(average, eps)[1][-1]
+        return middle * (label.to(average) * 2 - 1) - half
 
     def certify(self, scan: Tensor) -> Certificate:
         """Certify the answer to a scan (1, H, W) in [0, 1].
@@ -128,64 +151,30 @@ class IntervalNet(nn.Module):
             low, high = torch.where(is_proven, middle, low), torch.where(is_proven, high, middle)
         return label, low
 
-    def _odds(self) -> Interval:
-        """Return weights (hidden,) and bias of the log-odds of class 1."""
-        last = self.layers[-1]
-        assert isinstance(last, nn.Linear)
-        return last.weight[1] - last.weight[0], last.bias[1] - last.bias[0]
+    def _list_layers(self) -> Iterator[tuple[nn.Conv2d, nn.BatchNorm2d]]:
+        for convolution, norm in zip(self.convolutions, self.norms, strict=True):
+            assert isinstance(convolution, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d)
+            yield convolution, norm
 
-    def _bound_backwards(
-        self, average: Tensor, eps: Tensor, sign: Tensor, hidden: Sequence[Interval]
-    ) -> Tensor:
-        """Bound sign * log-odds from below by a function that is linear in the average.
+    def _reduce(self, h: Tensor, index: int) -> Tensor:
+        """Take maxima of 2 x 2; after the last layer maximum and mean of each channel.
 
-        Each ReLU on [l, u] is replaced by the line through its ends from above, and by 0 or the
-        identity from below, whichever is closer.
+        Both grow with each input, so that those of an interval's ends are the ends of theirs.
         """
-        odds, bias = self._odds()
-        slope, constant = sign[:, None] * odds, sign * bias
-        for index in range(len(hidden) - 1, -1, -1):
-            layer, (middle, half) = self.layers[index], hidden[index]
-            low, high = middle - half, middle + half
-            is_open = (low < 0) & (high > 0)
-            above = torch.where(is_open, high / (high - low).clamp_min(1e-300), (low >= 0).to(low))
-            below = torch.where(is_open, (high > -low).to(low), (low >= 0).to(low))
-            slope = slope.view(middle.shape)
-            falling = slope.clamp_max(0)
-            constant = constant - (falling * above * low * is_open).flatten(1).sum(1)
-            slope = slope.clamp_min(0) * below + falling * above
-            slope, added = _pull_back(layer, slope, hidden[index - 1][0] if index else average)
-            constant = constant + added
-        middle, half = _build_box(average, eps)
-        return (slope * middle - slope.abs() * half).flatten(1).sum(1) + constant
+        if index + 1 < len(self.convolutions):
+            return F.max_pool2d(h, 2)
+        return torch.cat([h.amax((2, 3)), h.mean((2, 3))], 1)
 
 
-def _build_box(average: Tensor, eps: Tensor) -> Interval:
-    """Return the interval of pixels within eps (B,) and [0, 1]."""
-    eps = eps.view(-1, 1, 1, 1)
-    low, high = (average - eps).clamp(0, 1), (average + eps).clamp(0, 1)
-    return (low + high) / 2, (high - low) / 2
-
-
-def _apply(layer: nn.Module, x: Tensor, *, is_width: bool = False) -> Tensor:
-    """Apply a layer to values, or to half-widths, which grow by its weights' absolute values."""
-    weight = layer.weight.abs() if is_width else layer.weight  # type: ignore[operator]
-    bias = None if is_width else layer.bias
-    if isinstance(layer, nn.Conv2d):
-        return F.conv2d(x, weight, bias, layer.stride, layer.padding)  # type: ignore[arg-type]
-    return F.linear(x.flatten(1), weight, bias)  # type: ignore[arg-type]
-
-
-def _pull_back(layer: nn.Module, slope: Tensor, before: Tensor) -> Interval:
-    """Return slopes by a layer's input, shaped like `before`, and what its bias adds (B,)."""
-    if isinstance(layer, nn.Conv2d):
-        assert layer.bias is not None
-        added = (slope.sum((2, 3)) * layer.bias).sum(1)
-        stride = int(layer.stride[0])
-        rest = before.shape[-1] - ((slope.shape[-1] - 1) * stride + 1)
-        return F.conv_transpose2d(slope, layer.weight, None, stride, 1, rest), added
-    assert isinstance(layer, nn.Linear)
-    return (slope @ layer.weight).view_as(before), slope @ layer.bias
+def _read_norm(norm: nn.BatchNorm2d, h: Tensor) -> tuple[Tensor, Tensor]:
+    """Return what a norm multiplies by and adds (1, C, 1, 1): in training by the batch `h`."""
+    if norm.training:
+        variance, mean = torch.var_mean(h, (0, 2, 3), correction=0)
+    else:
+        assert norm.running_mean is not None and norm.running_var is not None
+        variance, mean = norm.running_var, norm.running_mean
+    scale = norm.weight * (variance + norm.eps).rsqrt()
+    return scale[:, None, None], (norm.bias - mean * scale)[:, None, None]
 
 
 def load(folder: str | Path | None = None, device: str | torch.device = "cpu") -> IntervalNet:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from core import checkpoint, interval
 from core.attacks import APGD
-from core.checkpoint import WeightsError
+from core.checkpoint import WeightsError, halve
 from core.interval import (
     FILE,
     LARGEST,
@@ -19,23 +19,28 @@ from core.interval import (
     Certificate,
     IntervalConfig,
     IntervalNet,
-    _build_box,
 )
 from core.weights import save_part
 
 SHAPES = [
-    IntervalConfig(side=14, channels=(4, 6), strides=(1, 2), hidden=8),
-    IntervalConfig(side=28, channels=(4, 4, 6), strides=(2, 1, 2), hidden=8),
-    IntervalConfig(side=7, channels=(3, 3), strides=(2, 2), hidden=4),  # odd sides
+    IntervalConfig(side=14, channels=(4, 6), kernels=(3, 1), strides=(1, 2)),
+    IntervalConfig(side=28, channels=(4, 4, 6), kernels=(5, 3, 3), strides=(2, 1, 1)),
+    IntervalConfig(side=7, channels=(3, 3), kernels=(3, 3), strides=(1, 1)),  # odd sides
 ]
 
 
 def build(config: IntervalConfig, calm: float = 0.3) -> IntervalNet:
-    """Build a network with small random weights, whose bounds are not endless."""
+    """Build a network with small random weights and statistics, whose bounds are not endless."""
     torch.manual_seed(1)
     model = IntervalNet(config).double().eval().requires_grad_(False)
     for parameter in model.parameters():
         parameter.copy_(calm * torch.randn_like(parameter) * parameter[0].numel() ** -0.5)
+    for norm in model.norms:
+        assert isinstance(norm, torch.nn.BatchNorm2d)
+        norm.weight.copy_(torch.rand_like(norm.weight) - 0.3)  # negative ones too
+        assert norm.running_mean is not None and norm.running_var is not None
+        norm.running_mean.copy_(0.1 * torch.randn_like(norm.running_mean))
+        norm.running_var.copy_(0.1 + torch.rand_like(norm.running_var))
     return model
 
 
@@ -54,7 +59,7 @@ def model(request: pytest.FixtureRequest) -> IntervalNet:
 def test_no_point_of_the_box_lies_outside_the_bounds(model: IntervalNet, size: float) -> None:
     x = draw(model)
     eps = torch.full((len(x),), size).double()
-    bounds = model.propagate(x, eps)
+    bounds = model.propagate(x, eps)[1]
     low, high = (bounds[-1][0] - bounds[-1][1], bounds[-1][0] + bounds[-1][1])
     tumour, healthy = torch.ones(6, dtype=torch.int64), torch.zeros(6, dtype=torch.int64)
     generator = torch.Generator().manual_seed(2)
@@ -70,32 +75,43 @@ def test_no_point_of_the_box_lies_outside_the_bounds(model: IntervalNet, size: f
 def test_without_a_change_the_bounds_are_the_answer(model: IntervalNet) -> None:
     x = draw(model)
     z = model(x)
+    torch.testing.assert_close(model.propagate(x, torch.zeros(len(x)).double())[0], z)
     odds, nothing = z[:, 1] - z[:, 0], torch.zeros(len(x)).double()
     label = z.argmax(1)
     torch.testing.assert_close(model.bound(x, nothing, label), odds * (label * 2 - 1))
-    assert not any(half.any() for _, half in model.propagate(x, nothing))
+    assert not any(half.any() for _, half in model.propagate(x, nothing)[1])
 
 
-def test_the_backward_bound_is_no_worse_than_intervals_on_one_layer() -> None:
-    """With no hidden ReLU open both are the exact minimum of a linear function."""
-    model = build(SHAPES[0])
-    for layer in list(model.layers)[:-1]:
-        layer.bias.fill_(10.0)  # every ReLU is the identity
+def test_the_bound_is_exact_where_the_network_is_linear() -> None:
+    """One convolution, every ReLU open, and no maximum read: a linear function of the average."""
+    model = build(IntervalConfig(side=14, channels=(4,), kernels=(3,), strides=(1,)))
+    for norm in model.norms:
+        norm.bias.fill_(50.0)  # type: ignore[operator, union-attr]
+    model.head.weight[:, :4] = 0  # the maxima
+    for convolution in model.convolutions:
+        convolution.weight.abs_()  # type: ignore[operator, union-attr]
+        # equal signs: intervals lose nothing from one layer to the next
+    model.norms[0].weight.abs_()  # type: ignore[operator, union-attr]
+    model.head.weight[0] = 0
+    model.head.weight[1].abs_()
     x, size = draw(model), 0.01
     eps = torch.full((len(x),), size).double()
-    one = torch.ones(len(x), dtype=torch.int64)
-    with torch.enable_grad():
-        moved = x.clone().requires_grad_()
-        z = model(moved)
-        (slope,) = torch.autograd.grad((z[:, 1] - z[:, 0]).sum(), moved)
-    middle, half = _build_box(x, eps)
-    at = model(middle)
-    exact = at[:, 1] - at[:, 0] - (slope.abs() * half).flatten(1).sum(1)
-    found = model._bound_backwards(x, eps, torch.ones(6).double(), model.propagate(x, eps)[:-1])
-    torch.testing.assert_close(found, exact)
-    middle, half = model.propagate(x, eps)[-1]
-    assert (found >= middle - half - 1e-12).all()
-    torch.testing.assert_close(model.bound(x, eps, one), found)
+    lowest = model((x - size).clamp(0, 1))
+    found = model.bound(x, eps, torch.ones(len(x), dtype=torch.int64))
+    torch.testing.assert_close(found, lowest[:, 1] - lowest[:, 0])
+
+
+def test_in_training_points_and_intervals_are_normalised_alike() -> None:
+    model = build(SHAPES[1]).train()
+    x = draw(model)
+    before = model.norms[0].running_mean.clone()  # type: ignore[operator, union-attr]
+    nothing = torch.zeros(len(x)).double()
+    logits, intervals = model.propagate(x, nothing)
+    assert not torch.equal(model.norms[0].running_mean, before)  # type: ignore[arg-type]
+    torch.testing.assert_close(logits, model(x))
+    torch.testing.assert_close(intervals[-1][0], logits[:, 1] - logits[:, 0])
+    moved = model.propagate(x, nothing, (x + 0.3).clamp(0, 1))
+    assert not torch.allclose(moved[1][-1][0], intervals[-1][0])  # others' statistics
 
 
 def test_a_certified_answer_resists_an_attack_of_its_size(model: IntervalNet) -> None:
@@ -141,9 +157,10 @@ def test_what_is_no_scan_is_refused(bad: Tensor) -> None:
     ("bad", "message"),
     [
         ({"side": 30}, "side must divide"),
-        ({"channels": (4,)}, "one stride for each"),
-        ({"channels": (), "strides": ()}, "one stride for each"),
-        ({"hidden": 0}, "must be positive"),
+        ({"channels": (4,)}, "a stride for each"),
+        ({"channels": (), "kernels": (), "strides": ()}, "a stride for each"),
+        ({"strides": (0, 1, 1)}, "must be positive"),
+        ({"kernels": (4, 3, 3)}, "kernels odd"),
     ],
 )
 def test_bad_shapes_are_refused(bad: dict[str, object], message: str) -> None:
@@ -162,8 +179,8 @@ def test_what_is_proven_is_proven_of_the_stored_weights(tmp_path: Path) -> None:
     loaded = interval.load(tmp_path)
     assert {p.dtype for p in loaded.parameters()} == {torch.float64}
     assert loaded.config == SHAPES[0] and not loaded.training
-    halves = [p.half().double() for p in build(SHAPES[0]).parameters()]
-    assert all(torch.equal(a, b) for a, b in zip(loaded.parameters(), halves, strict=True))
+    stored = {n: halve(n, t).double() for n, t in build(SHAPES[0]).state_dict().items()}
+    assert all(torch.equal(t.double(), stored[n]) for n, t in loaded.state_dict().items())
 
 
 def test_weights_without_it_or_of_another_shape_say_so(tmp_path: Path) -> None:

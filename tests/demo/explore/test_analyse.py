@@ -238,7 +238,7 @@ def test_eps_is_explained_in_grey_levels() -> None:
 def test_the_answers_are_certified_where_there_is_a_classifier_for_it(
     system: MedFedPure, scan: Tensor
 ) -> None:
-    certifier = build(IntervalConfig(channels=(4, 4), strides=(2, 2), hidden=8))
+    certifier = build(IntervalConfig(side=28, channels=(4, 4), kernels=(3, 3), strides=(2, 1)))
     begun = Analysis(scan, AttackSettings(steps=2))
     *_, last = analyse.analyse(system, begun, VIEW, certifier)
     assert last.analysis is not None

@@ -244,6 +244,10 @@ def test_the_certified_classifier_is_learned_together_and_added_to_weights(
     places = [*_places(path, states, world, weights), "--certified"]
     assert main(["export", *places]) == 2
     assert "client 0 has no finished 'certified'" in capsys.readouterr().err
+    own = tmp_path / "own.toml"
+    own.write_text(path.read_text().replace("[federated]", '[federated]\nbatch_norm = "local"'))
+    assert main(["export", *_places(own, states, world, weights), "--certified"]) == 2
+    assert "the clients have no common certified classifier" in capsys.readouterr().err
     assert federate(path, "out", "certified") == 0
     assert result(tmp_path / "out", "certified")["best_round"]
     assert main(["export", *places]) == 0
@@ -253,6 +257,8 @@ def test_the_certified_classifier_is_learned_together_and_added_to_weights(
     assert any(
         not torch.equal(t, fresh[n].half().double()) for n, t in classifier.state_dict().items()
     )
+    merged = dict(classifier.named_buffers())["norms.0.running_var"]
+    assert not torch.equal(merged, torch.ones_like(merged))
     assert main(["export", *places, "--client", "1"]) == 0  # the same whoever exports it
     assert (weights / interval.FILE).read_bytes() == first
     assert list(checkpoint.read_manifest(weights)) == [interval.FILE]
@@ -261,14 +267,14 @@ def test_the_certified_classifier_is_learned_together_and_added_to_weights(
 def test_what_is_beside_the_system_leaves_its_phases_names_alone():
     """States written before there was a certified classifier can be resumed."""
     preset = read_preset("sites+go-on")
-    other = replace(preset, certified=replace(preset.certified, shape=IntervalConfig(hidden=7)))
+    other = replace(preset, certified=replace(preset.certified, shape=IntervalConfig(side=28)))
     rounds = replace(other.federated.rounds, certified=7)
     other = replace(other, federated=replace(other.federated, rounds=rounds))
     for phase in FILES:
         pair = [Experiment(p, "patients", 0, phase) for p in (preset, other)]
         assert pair[0].digest == pair[1].digest and pair[0].family == pair[1].family
     pair = [Experiment(p, "patients", 0, "certified") for p in (preset, other)]
-    assert pair[0].digest != pair[1].digest and pair[0].is_all_shared
+    assert pair[0].digest != pair[1].digest
 
 
 def test_a_hospital_that_has_not_finished_exports_nothing(preset, world, tmp_path, capsys):

@@ -49,15 +49,26 @@ def test_it_starts_with_clean_scans(model: IntervalNet, sample: Sample) -> None:
     loss = build_loss(IntervalTrainConfig(), NOTHING)
     clean = F.cross_entropy(model(model.pool(sample.x)), sample.y)
     torch.testing.assert_close(measure(loss, model, sample, 0.0), clean)
-    later = [measure(loss, model, sample, p).item() for p in (0.5, 0.7, 1.0)]
+    bounds = build_loss(IntervalTrainConfig(tightness=0.0), NOTHING)
+    later = [measure(bounds, model, sample, p).item() for p in (0.3, 0.6, 1.0)]
     assert clean.item() < later[0] < later[1] and later[1] == pytest.approx(later[2])
+
+
+def test_wide_intervals_cost_while_the_size_grows(sample: Sample) -> None:
+    model = build(SHAPES[0], calm=5.0).float()
+    with_it, without = (
+        [measure(build_loss(IntervalTrainConfig(tightness=t), NOTHING), model, sample, p).item()
+         for p in (0.3, 1.0)]
+        for t in (0.5, 0.0)
+    )  # fmt: skip
+    assert with_it[0] > without[0] and with_it[1] == pytest.approx(without[1])
 
 
 def test_the_bounds_loss_is_that_of_the_worst_case(model: IntervalNet, sample: Sample) -> None:
     config = IntervalTrainConfig(bounds=1.0)
     found = measure(build_loss(config, NOTHING), model, sample, 1.0)
     average = model.pool(sample.x)
-    middle, half = model.propagate(average, torch.full((4,), config.eps))[-1]
+    middle, half = model.propagate(average, torch.full((4,), config.eps))[1][-1]
     worst = torch.stack([torch.zeros(4), middle - half * (sample.y * 2 - 1)], 1)
     torch.testing.assert_close(found, F.cross_entropy(worst, sample.y))
     found.backward()
@@ -66,10 +77,8 @@ def test_the_bounds_loss_is_that_of_the_worst_case(model: IntervalNet, sample: S
 
 def test_the_size_grows_to_eps_between_its_shares() -> None:
     config = IntervalTrainConfig(clean=0.2, full=0.6)
-    sizes = [config.size_at(p) for p in (0.0, 0.199, 0.2, 0.4, 0.6, 1.0)]
-    assert sizes[:2] == [0.0, 0.0] and sizes == sorted(sizes)
-    middle = (config.first * config.eps) ** 0.5
-    assert sizes[2:] == pytest.approx([config.first, middle, config.eps, config.eps])
+    shares = [config.grow(p) for p in (0.0, 0.2, 0.4, 0.6, 1.0)]
+    assert shares == pytest.approx([0.0, 0.0, 0.5, 1.0, 1.0])
 
 
 def test_the_attack_stays_near_and_raises_the_loss(model: IntervalNet, sample: Sample) -> None:
@@ -79,9 +88,17 @@ def test_the_attack_stays_near_and_raises_the_loss(model: IntervalNet, sample: S
     assert F.cross_entropy(model(hit), sample.y) > F.cross_entropy(model(x), sample.y)
 
 
+def test_the_attack_leaves_the_statistics_alone(model: IntervalNet, sample: Sample) -> None:
+    model.train()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    _attack_once(model, model.pool(sample.x), sample.y, 0.02, torch.Generator().manual_seed(0))
+    assert model.training
+    assert all(torch.equal(tensor, before[n]) for n, tensor in model.state_dict().items())
+
+
 def test_it_learns_and_its_validation_counts_what_is_proven(brains: ScanDataset) -> None:
     torch.manual_seed(0)
-    net = IntervalNet(IntervalConfig(side=28, channels=(4, 4), strides=(2, 2), hidden=8))
+    net = IntervalNet(IntervalConfig(side=28, channels=(4, 4), kernels=(3, 3), strides=(2, 1)))
     validate = build_validation(brains, torch.device("cpu"))
     config = FitConfig(epochs=80, samples=8, batch_size=8, lr=1e-2, ema=0.0)
     loss = build_loss(IntervalTrainConfig(clean=0.98, full=1.0), NOTHING)
@@ -97,8 +114,8 @@ def test_it_learns_and_its_validation_counts_what_is_proven(brains: ScanDataset)
 
 @pytest.mark.parametrize(
     ("bad", "message"),
-    [({"eps": 0.0}, "first <= eps"), ({"first": 0.02}, "first <= eps"),
-     ({"first": 0.0}, "first <= eps"), ({"bounds": 0.0}, "bounds in"),
+    [({"eps": 0.0}, "eps above 0"), ({"tightness": -1.0}, "tightness of 0"),
+     ({"bounds": 0.0}, "bounds in"),
      ({"bounds": 1.5}, "bounds in"), ({"clean": 0.7, "full": 0.7}, "clean < full")],
 )  # fmt: skip
 def test_bad_settings_are_refused(bad: dict[str, float], message: str) -> None:
