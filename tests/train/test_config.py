@@ -50,7 +50,7 @@ def test_methods_add_up_and_unknown_ones_are_named():
     assert len(p.system.moe.sides) == 1 and p.federated.share == "all"
     assert p.classifier.loss.adv_eps == 0 and p.federated.num_rounds == 400
     with pytest.raises(
-        PresetError, match="unknown method 'fedem': choose from all-shared, by-site"
+        PresetError, match="unknown method 'fedem': choose from all-hospitals, all-shared"
     ):
         read_preset("sites+fedem")
 
