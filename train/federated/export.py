@@ -29,13 +29,13 @@ from train.data.corpus import PROTOCOLS, Corpus, load_corpus
 from train.data.errors import DataError
 from train.data.partition import select_client_corpus
 from train.data.sources import find_data_root
-from train.federated.client.batch_norm import merge_statistics, select_statistics
+from train.federated.client.batch_norm import merge_statistics
 from train.federated.client.hospital import Hospital
 from train.federated.client.local_state import ClientState
 from train.federated.experiment import Experiment, read_experiment
 from train.federated.hospital_weights import save_hospital, save_shared
 from train.federated.kept_parts import KeptParts
-from train.federated.norms import Norms, read_norms
+from train.federated.norms import Norms, read_norms, read_statistics
 from train.federated.recalibrate import calibrate_own, recalibrate
 from train.federated.shared_parameters import is_statistic
 from train.federated.state_file import StateError
@@ -196,9 +196,7 @@ def _save_certified(
         )
     model.load_state_dict(ClientState(states, own, client).read_finished(own))
     if personal:  # one network for all hospitals: the statistics of all their scans together
-        clients = range(own.config.partition.num_clients)
-        all_states = [ClientState(states, own, c).read_finished(own) for c in clients]
-        statistics = merge_statistics([select_statistics(state) for state in all_states])
+        statistics = merge_statistics(read_statistics(own, states))
         counters = {name: torch.zeros_like(tensor) for name, tensor in personal.items()}
         model.load_state_dict({**counters, **statistics}, strict=False)
     file, config = own.step.file, own.step.stored_shape(own.preset)

@@ -80,13 +80,22 @@ def read_norms(
         if FILES[phase] in kept:
             continue
         own = replace(experiment, phase=phase)
-        clients: list[Statistics] = [
-            select_statistics(ClientState(states, own, client).read_finished(own))
-            for client in range(experiment.config.partition.num_clients)
-        ]
+        clients = read_statistics(own, states)
         if clients[0]:
             found[FILES[phase]] = clients
     return Norms(found, share, reader)
+
+
+def read_statistics(experiment: Experiment, states: Path) -> list[Statistics]:
+    """Read the statistics of all clients of an experiment's phase from their state folders.
+
+    Raises:
+        StateError: a client has not finished the phase.
+    """
+    return [
+        select_statistics(ClientState(states, experiment, client).read_finished(experiment))
+        for client in range(experiment.config.partition.num_clients)
+    ]
 
 
 @torch.no_grad()
