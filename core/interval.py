@@ -26,6 +26,7 @@ LARGEST = 0.05  # eps that is tried
 BISECTION_STEPS = 9  # of [0, LARGEST]: to 1e-4
 LEAST_MARGIN = 1e-6  # that counts as proven: far above the rounding of double precision
 Interval = tuple[Tensor, Tensor]  # middles and half-widths
+Scale = tuple[Tensor, Tensor]  # what a norm multiplies by and adds, each (1, C, 1, 1)
 
 
 @dataclass(frozen=True)
@@ -82,32 +83,32 @@ class IntervalNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return logits (B, 2) of scans (B, 1, H, W), or of averages (B, 1, side, side)."""
+        return self.classify(x)[0]
+
+    def classify(self, x: Tensor) -> tuple[Tensor, list[Scale]]:
+        """Return logits as `forward` does, and how each layer was normalised."""
         h = self.pool(x)
+        scales = []
         for index, (convolution, norm) in enumerate(self._list_layers()):
-            h = self._reduce(norm(convolution(h)).relu(), index)
-        logits: Tensor = self.head(h)
-        return logits
+            h = convolution(h)
+            scales.append(_read_norm(norm, h))
+            h = self._reduce(norm(h).relu(), index)
+        return self.head(h), scales
 
     def propagate(
-        self, average: Tensor, eps: Tensor, points: Tensor | None = None
-    ) -> tuple[Tensor, list[Interval]]:
-        """Return logits (B, 2) of `points`, and intervals for all averages within eps (B,).
+        self, average: Tensor, eps: Tensor, scales: list[Scale] | None = None
+    ) -> list[Interval]:
+        """Return intervals for all averages (B, 1, side, side) within eps (B,).
 
-        The intervals are those before each ReLU, and last that of the log-odds (B,).
-
-        Args:
-            average: (B, 1, side, side) in [0, 1].
-            eps: (B,).
-            points: inputs whose statistics normalise in training, by default the averages.
+        They are those before each ReLU, and last that of the log-odds (B,). Layers are normalised
+        by `scales`, by default by the running statistics.
         """
-        h = average if points is None else points
+        scales = scales or [_read_norm(norm) for _, norm in self._list_layers()]
         eps = eps.view(-1, 1, 1, 1)
         low, high = (average - eps).clamp(0, 1), (average + eps).clamp(0, 1)
         found: list[Interval] = []
-        for index, (convolution, norm) in enumerate(self._list_layers()):
-            h = convolution(h)
-            scale, shift = _read_norm(norm, h)
-            h = self._reduce(norm(h).relu(), index)
+        for index, (convolution, _) in enumerate(self._list_layers()):
+            scale, shift = scales[index]
             middle = convolution((low + high) / 2) * scale + shift
             weight, stride, padding = convolution.weight, convolution.stride, convolution.padding
             half = F.conv2d((high - low) / 2, weight.abs(), None, stride, padding) * scale.abs()
@@ -117,11 +118,11 @@ class IntervalNet(nn.Module):
         odds = self.head.weight[1] - self.head.weight[0]
         bias = self.head.bias[1] - self.head.bias[0]
         middle, half = (low + high) / 2 @ odds + bias, (high - low) / 2 @ odds.abs()
-        return self.head(h), [*found, (middle, half)]
+        return [*found, (middle, half)]
 
     def bound(self, average: Tensor, eps: Tensor, label: Tensor) -> Tensor:
         """Bound the margins of the labels (B,) from below, for all averages within eps (B,)."""
-        middle, half = self.propagate(average, eps)[1][-1]
+        middle, half = self.propagate(average, eps)[-1]
         return middle * (label.to(average) * 2 - 1) - half
 
     def certify(self, scan: Tensor) -> Certificate:
@@ -166,15 +167,16 @@ class IntervalNet(nn.Module):
         return torch.cat([h.amax((2, 3)), h.mean((2, 3))], 1)
 
 
-def _read_norm(norm: nn.BatchNorm2d, h: Tensor) -> tuple[Tensor, Tensor]:
-    """Return what a norm multiplies by and adds (1, C, 1, 1): in training by the batch `h`."""
-    if norm.training:
+def _read_norm(norm: nn.BatchNorm2d, h: Tensor | None = None) -> Scale:
+    """Return what a norm multiplies by and adds: in training by the statistics of the batch `h`."""
+    if norm.training and h is not None:
         variance, mean = torch.var_mean(h, (0, 2, 3), correction=0)
     else:
         assert norm.running_mean is not None and norm.running_var is not None
         variance, mean = norm.running_var, norm.running_mean
     scale = norm.weight * (variance + norm.eps).rsqrt()
-    return scale[:, None, None], (norm.bias - mean * scale)[:, None, None]
+    shift = norm.bias - mean * scale
+    return scale[:, None, None], shift[:, None, None]
 
 
 def load(folder: str | Path | None = None, device: str | torch.device = "cpu") -> IntervalNet:

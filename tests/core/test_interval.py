@@ -59,7 +59,7 @@ def model(request: pytest.FixtureRequest) -> IntervalNet:
 def test_no_point_of_the_box_lies_outside_the_bounds(model: IntervalNet, size: float) -> None:
     x = draw(model)
     eps = torch.full((len(x),), size).double()
-    bounds = model.propagate(x, eps)[1]
+    bounds = model.propagate(x, eps)
     low, high = (bounds[-1][0] - bounds[-1][1], bounds[-1][0] + bounds[-1][1])
     tumour, healthy = torch.ones(6, dtype=torch.int64), torch.zeros(6, dtype=torch.int64)
     generator = torch.Generator().manual_seed(2)
@@ -75,11 +75,10 @@ def test_no_point_of_the_box_lies_outside_the_bounds(model: IntervalNet, size: f
 def test_without_a_change_the_bounds_are_the_answer(model: IntervalNet) -> None:
     x = draw(model)
     z = model(x)
-    torch.testing.assert_close(model.propagate(x, torch.zeros(len(x)).double())[0], z)
     odds, nothing = z[:, 1] - z[:, 0], torch.zeros(len(x)).double()
     label = z.argmax(1)
     torch.testing.assert_close(model.bound(x, nothing, label), odds * (label * 2 - 1))
-    assert not any(half.any() for _, half in model.propagate(x, nothing)[1])
+    assert not any(half.any() for _, half in model.propagate(x, nothing))
 
 
 def test_the_bound_is_exact_where_the_network_is_linear() -> None:
@@ -106,12 +105,15 @@ def test_in_training_points_and_intervals_are_normalised_alike() -> None:
     x = draw(model)
     before = model.norms[0].running_mean.clone()  # type: ignore[operator, union-attr]
     nothing = torch.zeros(len(x)).double()
-    logits, intervals = model.propagate(x, nothing)
+    logits, scales = model.classify(x)
     assert not torch.equal(model.norms[0].running_mean, before)  # type: ignore[arg-type]
-    torch.testing.assert_close(logits, model(x))
-    torch.testing.assert_close(intervals[-1][0], logits[:, 1] - logits[:, 0])
-    moved = model.propagate(x, nothing, (x + 0.3).clamp(0, 1))
-    assert not torch.allclose(moved[1][-1][0], intervals[-1][0])  # others' statistics
+    middle, _ = model.propagate(x, nothing, scales)[-1]
+    torch.testing.assert_close(middle, logits[:, 1] - logits[:, 0])
+    moved = model.propagate(x, nothing, model.classify((x + 0.3).clamp(0, 1))[1])
+    assert not torch.allclose(moved[-1][0], middle)  # others' statistics
+    running, _ = model.propagate(x, nothing)[-1]
+    z = model.eval()(x)
+    torch.testing.assert_close(running, z[:, 1] - z[:, 0])
 
 
 def test_a_certified_answer_resists_an_attack_of_its_size(model: IntervalNet) -> None:

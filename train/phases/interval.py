@@ -71,9 +71,9 @@ def build_loss(config: IntervalTrainConfig, changes: AugmentConfig) -> Scheduled
             return F.cross_entropy(classifier(average), y)
         size = grown * config.eps
         hit = _attack_once(classifier, average, y, size, generator)
-        logits, (*hidden, (middle, half)) = classifier.propagate(
-            average, torch.full((len(y),), size).to(average), hit
-        )
+        logits, scales = classifier.classify(hit)
+        eps = torch.full((len(y),), size).to(average)
+        *hidden, (middle, half) = classifier.propagate(average, eps, scales)
         bounded = F.softplus(half - middle * (y * 2 - 1)).mean()  # cross-entropy of the worst case
         attacked = F.cross_entropy(logits, y)
         wide = torch.stack([(1 - 2 * size / width.mean()).relu() for _, width in hidden]).mean()
