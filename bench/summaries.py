@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from bench.intervals import draw_auroc, draw_units, find_interval
+from bench.intervals import draw_auroc, draw_share, draw_units, find_interval
 from core import metrics
 from train.data.dataset import ScanDataset
 
@@ -87,6 +87,16 @@ def share_by_label(right: Tensor, y: Tensor) -> dict[str, Any]:
     kinds = {"tumour": y == 1, "no tumour": y == 0}
     recall = {kind: share(right[rows]) for kind, rows in kinds.items() if rows.any()}
     return {**share(right), "recall": recall}
+
+
+def share_by_unit(times: Tensor, chosen: Tensor, among: Tensor) -> dict[str, Any]:
+    """Compute k, n, k / n of `chosen` in `among`, bool (N,), and the interval of draws (D, N).
+
+    Without any in `among` the share and its interval are None.
+    """
+    k, n = int((chosen & among).sum()), int(among.sum())
+    interval = find_interval(draw_share(times, chosen & among, among)) if n else None
+    return {"k": k, "n": n, "value": k / n if n else None, "interval": interval}
 
 
 def measure_separation(clean: Tensor, attacked: Tensor, groups: Sequence[int]) -> dict[str, Any]:

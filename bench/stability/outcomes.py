@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from bench.intervals import draw_share, draw_units, find_interval
+from bench.intervals import draw_units
+from bench.summaries import share_by_unit
 from bench.unseen.mixtures import from_bits, to_bits
 from core.stability import FORGIVEN, RADII
 
@@ -127,10 +128,4 @@ def _summarize(rows: Rows, times: Tensor, d: float) -> dict[str, Any]:
             for share in (0.0, *SMALLER)
         }
     shares |= {f"{name} refused": (unpack(rows[name]).is_refused(d), everything) for name in NOISES}
-    return {name: _share(times, *parts) for name, parts in shares.items()}
-
-
-def _share(times: Tensor, chosen: Tensor, among: Tensor) -> dict[str, Any]:
-    k, n = int((chosen & among).sum()), int(among.sum())
-    interval = find_interval(draw_share(times, chosen & among, among)) if n else None
-    return {"k": k, "n": n, "value": k / n if n else None, "interval": interval}
+    return {name: share_by_unit(times, *parts) for name, parts in shares.items()}

@@ -5,7 +5,8 @@ scan is read at its own hospital: of exported weights with the calibration there
 `train federated` with its own statistics of normalisation and a calibration on its own validation
 scans. Detector and purifier are left out. Worst case: right on the clean scan, after PGD-7 and
 after APGD on the cross-entropy. Of a source that the protocol leaves out, the operating point is
-set without labels as well, and the least confident answers are refused, as `coverage` does it.
+set without labels as well, and the least confident answers are refused, as `coverage` does it;
+further those that a small change would flip.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ from bench.robustness.survivors import mark_survivors
 from bench.summaries import group_rows, share_by_label
 from bench.unseen.coverage import measure_site, render_site, render_table
 from bench.unseen.figures import Facts, average_balanced_accuracy, summarize_system
+from bench.unseen.flips import COLUMNS, SCANS, find_distances, measure_flips, render_flips
 from bench.unseen.hospitals import Reader, deal, find_readers, group_by_reader
 from bench.unseen.run import thin_by_source
 from bench.unseen.tables import render_percent
@@ -42,7 +44,7 @@ from core.classifier import Calibrated
 from core.moe import MixtureOfExperts, MoEConfig
 from train.calibration.calibrate import set_operating_point
 from train.data.corpus import Corpus, load_corpus
-from train.data.dataset import ScanDataset
+from train.data.dataset import ScanDataset, space_evenly
 from train.data.partition import select_client_corpus
 from train.data.split import PROTOCOLS, Manifest, read_manifest
 from train.federated.client.local_state import ClientState
@@ -194,10 +196,21 @@ def measure(
         fold.pick(rows),
         lambda c, part: mark_survivors(c, part, attacks, batch_size),
     )
+    flips = {}
+    for source, own in list_left_out(fold).items():
+        few = [own[i] for i in space_evenly(len(own), SCANS)]
+        distance = read_each(
+            classifiers,
+            [readers[i] for i in few],
+            fold.pick(few),
+            lambda c, part: find_distances(c, part, batch_size, device),
+        )
+        flips[source] = measure_flips(log_odds[few], distance, fold.pick(few))
     signed = torch.where(right == (some.y == 1), 1.0, -1.0)  # as if the answer were its log-odds
     return {
         "clean": summarize_system(log_odds, facts),
         "left_out": measure_left_out(log_odds, fold),
+        "flips": flips,
         "right": to_bits((log_odds >= 0) == (facts.y == 1)),
         "attacked": len(rows),
         "worst": average_balanced_accuracy(signed, some),
@@ -214,12 +227,20 @@ def measure(
 
 def measure_left_out(log_odds: Tensor, fold: ScanDataset) -> dict[str, Any]:
     """Measure each source with both classes that training left out, by source."""
+    return {
+        source: measure_site(log_odds[rows], None, fold.pick(rows))
+        for source, rows in list_left_out(fold).items()
+    }
+
+
+def list_left_out(fold: ScanDataset) -> dict[str, list[int]]:
+    """Return the scans of each source with both classes that training left out."""
     out = [i for i, entry in enumerate(fold.entries) if entry.first_fold]
     found = {}
     for source, places in group_rows([fold.sources[i] for i in out]).items():
         rows = [out[i] for i in places]
         if len(rows) >= MIN_SCANS and 0 < int(fold.labels[rows].sum()) < len(rows):
-            found[source] = measure_site(log_odds[rows], None, fold.pick(rows))
+            found[source] = rows
     return found
 
 
@@ -257,22 +278,42 @@ def from_bits(text: str) -> Tensor:
     return torch.tensor([c == "1" for c in text])
 
 
+def render_unstable(results: md.Results) -> str:
+    """Renders what refusing answers that would flip costs where training left a source out.
+
+    Raises:
+        KeyError: no result has measured it; it names the missing files.
+    """
+    lines = _list_sites(results, "flips", render_flips)
+    head = ["protocol", "mixture", "source, scans", "refused within", *COLUMNS.values()]
+    return md.table(head, lines)
+
+
 def render_left_out(results: md.Results) -> str:
     """Renders what sites without labels and refusals bring where training left a source out.
 
     Raises:
         KeyError: no result has left a source out; it names the missing files.
     """
+    lines = _list_sites(results, "left_out", render_site)
+    return render_table(["protocol", "mixture", "source, scans"], lines)
+
+
+def _list_sites(
+    results: md.Results,
+    figure: str,
+    render: Callable[[list[str], dict[str, Any]], Iterable[list[str]]],
+) -> list[list[str]]:
     lines = [
         line
         for protocol, result in md.results_of(results, "mixtures", PROTOCOLS).items()
         for name, row in result["rows"].items()
-        for source, site in row.get("left_out", {}).items()  # rows of earlier versions have none
-        for line in render_site([protocol, name, f"{source}, {site['n']}"], site)
+        for source, site in row.get(figure, {}).items()  # rows of earlier versions have none
+        for line in render([protocol, name, f"{source}, {site['n']}"], site)
     ]
     if not lines:
         raise KeyError(" or ".join(f"mixtures-{protocol}.json" for protocol in LEFT_OUT))
-    return render_table(["protocol", "mixture", "source, scans"], lines)
+    return lines
 
 
 def render_trainings(results: md.Results) -> str:
@@ -349,4 +390,5 @@ TABLES: dict[str, md.Renderer] = {
     "trainings": render_trainings,
     "mixtures": render_mixtures,
     "left-out": render_left_out,
+    "left-out-unstable": render_unstable,
 }

@@ -103,6 +103,7 @@ def test_a_source_left_out_gets_an_operating_point_without_labels() -> None:
         seeds=range(28),
         entries=(*seen.entries, *(replace(e, first_fold="test") for e in out.entries)),
     )
+    assert mixtures.list_left_out(fold) == {"tcga-lgg": [*range(8, 28)]}
     log_odds = mixtures.read_clean(Calibrated(ByBrightness()).eval(), fold, 8, CPU)
     found = mixtures.measure_left_out(log_odds, fold)
     assert list(found) == ["tcga-lgg"]
@@ -117,6 +118,37 @@ def test_a_source_left_out_gets_an_operating_point_without_labels() -> None:
     first = "| without-tcga-lgg | masks | tcga-lgg, 10 |"
     assert f"{first} before | confidence | 50" in text
     assert f"{first} after | confidence | 83.3" in text
+
+
+def test_answers_that_would_flip_are_refused_on_a_source_left_out() -> None:
+    # one half is level 127.5; .0075 moves the mean by 1.9 levels, .015 by 3.8
+    fold = build_fold([60, 125, 127, 130, 140, 126, 129, 200] * 3, [0, 0, 0, 0, 1, 1, 1, 1] * 3)
+    fold = replace_entries(fold, first_fold="test")
+    row = measure(fold, 4)
+    found = row["flips"]["br35h"]
+    assert found["n"] == 24
+    counts = {
+        d: {name: (s["k"], s["n"]) for name, s in shares.items()}
+        for d, shares in found["by_radius"].items()
+    }
+    assert counts == {
+        "0.0075": {"refused": (9, 24), "silent": (3, 24), "right": (12, 15)},
+        "0.015": {"refused": (15, 24), "silent": (0, 24), "right": (9, 9)},
+    }
+    assert measure(replace_entries(fold, first_fold=""), 4)["flips"] == {}
+    result = {"rows": {"masks": row}, "warnings": []}
+    text = mixtures.render_unstable({"mixtures-without-br35h": result})
+    assert "| without-br35h | masks | br35h, 24 | 0.0075 | 37.5 [" in text
+    assert "| 0.015 | 62.5 [" in text and "| 100.0 [100.0 to 100.0] |" in text
+    with pytest.raises(KeyError, match=r"mixtures-without-br35h\.json or "):
+        mixtures.render_unstable({"mixtures-patients": {"rows": {"pooled": {}}, "warnings": []}})
+
+
+def replace_entries(fold: ScanDataset, **changes: str) -> ScanDataset:
+    return ScanDataset(
+        fold.scans, fold.labels, fold.cells, fold.groups, seeds=fold.seeds,
+        entries=tuple(replace(e, **changes) for e in fold.entries),
+    )  # fmt: skip
 
 
 def test_bits_survive() -> None:
