@@ -49,7 +49,7 @@ class Budget:
 COMMITTED = "cpu"  # the budget whose result file has no budget in its name
 BUDGETS = {
     "smoke": Budget(16, 10, 1, 1, 2, 50, 8, 8, 1, 8),
-    "cpu": Budget(200, 50, 1, 5, 4, 1000, 64, 48, 2, 16),
+    "cpu": Budget(500, 50, 1, 5, 4, 1000, 64, 48, 2, 16),
     "full": Budget(600, 100, 2, 5, 8, 5000, 200, 200, 9, 32),
 }
 
