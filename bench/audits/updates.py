@@ -1,4 +1,4 @@
-"""What a hospital sends: one gradient, one step, a round, or a sum of several hospitals' rounds."""
+"""Updates as the server sees them: one gradient, one step, a round, or a sum of rounds."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ MIDDLE = 0.5  # of the learning rate's schedule
 
 @dataclass(frozen=True)
 class Level:
-    """How much is mixed into what the server sees.
+    """Amount that is mixed into what the server sees.
 
     `scans` 0 is a round's number of the preset; without `steps` it is a gradient of the scans as
     they are, else one step, or a round of `epochs`.
