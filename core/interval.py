@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from core import checkpoint
 from core.checkpoint import WEIGHTS, WeightsError
+from core.scan import SIZE
 
 FILE = "certified.safetensors"
 LARGEST = 0.05  # eps that is tried
@@ -33,7 +34,7 @@ Scale = tuple[Tensor, Tensor]  # what a norm multiplies by and adds, each (1, C,
 class IntervalConfig:
     """Shape: `channels`, `kernels` and `strides` of convolutions, maxima of 2 x 2 between them."""
 
-    img_size: int = 224
+    img_size: int = SIZE
     side: int = 56
     channels: tuple[int, ...] = (32, 64, 128)
     kernels: tuple[int, ...] = (5, 3, 3)
@@ -141,8 +142,12 @@ class IntervalNet(nn.Module):
     def certify_averages(self, average: Tensor) -> tuple[Tensor, Tensor]:
         """Return labels (B,) and the largest proven eps (B,) of averages, float64, by bisection.
 
-        The network must hold float64: bounds in single precision would be no proof.
+        Raises:
+            ValueError: the network is in training, where a batch changes its answers, or works in
+                single precision, whose bounds would be no proof.
         """
+        if self.training or {average.dtype, self.head.weight.dtype} != {torch.float64}:
+            raise ValueError("a proof needs a network in eval mode, in double precision")
         label = self(average).argmax(1)
         low = torch.zeros(len(average), dtype=average.dtype, device=average.device)
         high = torch.full_like(low, LARGEST)
@@ -196,6 +201,9 @@ def load(folder: str | Path | None = None, device: str | torch.device = "cpu") -
         shape: Any = {k: tuple(v) if isinstance(v, list) else v for k, v in part.config.items()}
         model = IntervalNet(IntervalConfig(**shape))
         model.load_state_dict(part.state_dict)
+        if model.config.img_size != SIZE:
+            raise ValueError(f"it reads scans of {model.config.img_size} pixels, not {SIZE}")
+        model.eval()(torch.zeros(1, 1, SIZE, SIZE))
     except (RuntimeError, TypeError, ValueError) as error:
         raise WeightsError(f"{FILE} in {folder} does not fit this version: {error}") from None
     return model.double().to(device).eval().requires_grad_(False)

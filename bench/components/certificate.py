@@ -15,6 +15,7 @@ from torch import Tensor
 
 from bench import markdown as md
 from bench import options
+from bench.intervals import draw_share, draw_units, find_interval
 from bench.parallel import progress
 from bench.provenance import describe_weights
 from bench.result_file import ResultFile
@@ -30,7 +31,8 @@ from train.data.dataset import ScanDataset
 HELP = "certified accuracy of the certified classifier: interval bounds"
 RADII = (0.0, 0.0025, 0.005, 0.0075, 0.01, 0.0125, 0.015, 0.0175, 0.02, 0.025, 0.03)
 CONSTANT = 0.5  # balanced accuracy of one answer for every scan, whatever the radius
-STEPS = 50  # of the attack that no certified answer may yield to
+STEPS = 50  # of the attacks that no certified answer may yield to
+SMALLER = (0.33, 0.67)  # sizes of further attacks, in eps: on what is proven of less than eps
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -88,24 +90,33 @@ def certify_scans(
 def attack_scans(
     model: IntervalNet, fold: ScanDataset, said: dict[str, Any], eps: float, batch_size: int
 ) -> dict[str, Any]:
-    """Returns how many answers APGD turns within eps. Raises ValueError for a certified one."""
-    labels, proven = from_bits(said["said"]).long(), torch.tensor(said["eps"]) >= eps
-    turned = []
+    """Returns how many answers APGD turns within eps, and within less.
+
+    Raises:
+        ValueError: an answer was turned that is certified at the attack's size.
+    """
+    labels, sizes = from_bits(said["said"]).long(), torch.tensor(said["eps"])
 
     def read(x: Tensor) -> Tensor:
         return model(model.pool(x.double()))
 
-    place = 0
-    for x, _, seeds in progress(fold.batches(batch_size, _device_of(model)), "attack"):
-        y = labels[place : place + len(x)].to(x.device)
-        hit = APGD(eps, STEPS, loss="margin")(read, x, y, seeds)
-        with torch.no_grad():
-            turned.append((read(hit).argmax(1) != y).cpu())
-        place += len(x)
-    found = torch.cat(turned)
-    if (found & proven).any():
-        raise ValueError("an attack turned a certified answer: the certificates are wrong")
-    return {"steps": STEPS, "any": share(found)}
+    turned = {}
+    for size in (*(s * eps for s in SMALLER), eps):
+        found, place = [], 0
+        for x, _, seeds in progress(fold.batches(batch_size, _device_of(model)), f"{size:.4f}"):
+            y = labels[place : place + len(x)].to(x.device)
+            hit = APGD(size, STEPS, loss="margin")(read, x, y, seeds)
+            with torch.no_grad():
+                found.append((read(hit).argmax(1) != y).cpu())
+            place += len(x)
+        turned[size] = torch.cat(found)
+        if (turned[size] & (sizes >= size)).any():
+            raise ValueError("an attack turned a certified answer: the certificates are wrong")
+    return {
+        "steps": STEPS,
+        "any": share(turned[eps]),
+        "smaller": {f"{size:.4g}": share(found) for size, found in turned.items() if size < eps},
+    }
 
 
 def compute_figures(said: dict[str, Any], fold: ScanDataset, eps: float) -> dict[str, Any]:
@@ -146,9 +157,9 @@ def summarize_block(right: Tensor, fold: ScanDataset) -> dict[str, Any]:
 def compute_balanced(right: Tensor, fold: ScanDataset) -> dict[str, Any]:
     """Returns the mean of both classes' shares, with 95 % intervals by scan and by group.
 
-    Of a source without one of the classes it is the other's. The classes' own intervals, Wilson's
-    and the bootstrap's, are joined as those of independent shares (Newcombe 1998): each side's
-    distances are added as squares.
+    Of a source without one of the classes it is the other's. By scan the classes' own intervals
+    (Wilson's) are joined as those of independent shares (Newcombe 1998): each side's distances are
+    added as squares. By group both classes are drawn together, as patients may have both.
     """
     parts = {}
     for name, label in (("sensitivity", 1), ("specificity", 0)):
@@ -160,11 +171,16 @@ def compute_balanced(right: Tensor, fold: ScanDataset) -> dict[str, Any]:
     if not parts:
         raise ValueError("there are no scans")
     mean = sum(part["accuracy"] for part in parts.values()) / len(parts)
-    joined = {
-        name: _join_intervals(mean, [(part["accuracy"], part[name]) for part in parts.values()])
-        for name in ("interval", "interval_by_group")
+    times = draw_units(fold.groups)
+    drawn = [draw_share(times, right, fold.labels == y) for y in (0, 1) if (fold.labels == y).any()]
+    return {
+        "balanced": mean,
+        "interval": _join_intervals(
+            mean, [(part["accuracy"], part["interval"]) for part in parts.values()]
+        ),
+        "interval_by_group": find_interval(torch.stack(drawn).mean(0)),
+        **parts,
     }
-    return {"balanced": mean, **joined, **parts}
 
 
 def _join_intervals(
@@ -204,8 +220,9 @@ def table(results: md.Results) -> str:
             f"The scan is averaged to {said['side']} x {said['side']}; bounds in double precision, "
             f"no chance in them. Of {attacked['any']['n']} answers APGD ({attacked['steps']} "
             f"steps) turns {attacked['any']['k']}, none of them certified. The page shows a lock "
-            "where mixture and certified classifier agree, with the radius: with "
-            f"{row['eps']:g} or more on {locked['k']} of {locked['n']} scans"
+            "where mixture and certified classifier agree and a size is proven, with that size: "
+            f"with {row['eps']:g} or more on {locked['k']} of {locked['n']} scans ('cannot judge' "
+            "left out)"
         )
         if right:
             facts += (

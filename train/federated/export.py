@@ -19,6 +19,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from core import checkpoint
 from core.checkpoint import WeightsError
@@ -29,7 +30,7 @@ from train.data.corpus import PROTOCOLS, Corpus, load_corpus
 from train.data.errors import DataError
 from train.data.partition import select_client_corpus
 from train.data.sources import find_data_root
-from train.federated.client.batch_norm import merge_statistics
+from train.federated.client.batch_norm import merge_statistics, select_statistics
 from train.federated.client.hospital import Hospital
 from train.federated.client.local_state import ClientState
 from train.federated.experiment import Experiment, read_experiment
@@ -140,6 +141,7 @@ def export(
         raise ValueError(f"{out} was written with another --merge-norm: name another --out")
     out.mkdir(parents=True, exist_ok=True)
     log = Progress("export", out / "log.jsonl")
+    certified = _find_certified(experiment, states, clients[0], log)
     if kept.names:
         log.report(f"kept from {start}: {', '.join(kept.names)}")
     for client in clients:
@@ -156,8 +158,8 @@ def export(
                 system, out, corpus.split_sha256, lambda file, n: n not in shared.get(file, {n})
             )
             extra = set()
-            if hospital.local_state.has_finished(interval.PHASE.name):
-                extra = {_save_certified(experiment, corpus, client, states, out)}
+            if certified is not None:
+                extra = {_save_certified(certified, experiment, corpus, out)}
         save_hospital(system, out, client + 1, corpus.split_sha256)
         names = {*FILES.values(), *extra, *_read_listed(out), system_file_name(client + 1)}
         _write_manifest(out, names, experiment, corpus)
@@ -169,23 +171,36 @@ def export(
 def add_certified(
     experiment: Experiment, corpus: Corpus, client: int, states: Path, out: Path
 ) -> None:
-    """Add the certified classifier that a client has finished to the weights in `out`.
+    """Add the certified classifier of all clients to the weights in `out`.
 
     Raises:
-        StateError: the client has not finished it, or the hospitals do not share it.
+        StateError: a client has not finished it, or the clients do not share it.
         WeightsError: the weights in `out` are of another split.
     """
     if (out / checkpoint.MANIFEST).is_file():
         splits = {info.split_sha256 for info in checkpoint.read_manifest(out).values()}
         if not splits <= {corpus.split_sha256}:
             raise WeightsError(f"The weights in {out} were trained on another split.")
-    file = _save_certified(experiment, corpus, client, states, out)
+    model = _build_certified(experiment, states, client)
+    file = _save_certified(model, experiment, corpus, out)
     _write_manifest(out, {file}, experiment, corpus, keep=True)
 
 
-def _save_certified(
-    experiment: Experiment, corpus: Corpus, client: int, states: Path, out: Path
-) -> str:
+def _find_certified(
+    experiment: Experiment, states: Path, client: int, log: Progress
+) -> nn.Module | None:
+    """Return the certified classifier if it was trained; report why it cannot be exported."""
+    if not ClientState(states, experiment, client).has_finished(interval.PHASE.name):
+        return None
+    try:
+        return _build_certified(experiment, states, client)
+    except StateError as error:
+        log.report(f"without the certified classifier, which needs all state folders: {error}")
+        return None
+
+
+def _build_certified(experiment: Experiment, states: Path, client: int) -> nn.Module:
+    """Build the certified classifier: one for all, with the merged statistics of the clients."""
     own = replace(experiment, phase=interval.PHASE.name)
     model = own.build_model()
     personal = own.select_personal(model)
@@ -195,13 +210,17 @@ def _save_certified(
             "have no common certified classifier"
         )
     model.load_state_dict(ClientState(states, own, client).read_finished(own))
-    if personal:  # one network for all hospitals: the statistics of all their scans together
+    if select_statistics(personal):
         statistics = merge_statistics(read_statistics(own, states))
         counters = {name: torch.zeros_like(tensor) for name, tensor in personal.items()}
         model.load_state_dict({**counters, **statistics}, strict=False)
-    file, config = own.step.file, own.step.stored_shape(own.preset)
-    save_part(model, out, file, config, corpus.split_sha256)
-    return file
+    return model
+
+
+def _save_certified(model: nn.Module, experiment: Experiment, corpus: Corpus, out: Path) -> str:
+    step = interval.PHASE
+    save_part(model, out, step.file, step.stored_shape(experiment.preset), corpus.split_sha256)
+    return step.file
 
 
 def _write_manifest(

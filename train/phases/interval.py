@@ -26,7 +26,7 @@ class IntervalTrainConfig:
     Up to the share `clean` of training its loss is that of clean scans. Then the size of attack and
     bounds grows linearly, to `eps` at the share `full`. `bounds` is the weight of the bounds' loss,
     the rest that of the attack's (one step from a random start). While the size grows, `tightness`
-    weighs intervals that are wider than twice the size (Shi et al. 2021).
+    weighs intervals whose half-width is above twice the size (Shi et al. 2021).
     """
 
     eps: float = 0.0153
