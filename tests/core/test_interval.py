@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+import copy
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -130,6 +131,37 @@ def test_a_certified_answer_resists_an_attack_of_its_size(model: IntervalNet) ->
     torch.testing.assert_close(alone, eps)
 
 
+def test_the_proven_size_is_the_largest_to_the_step_of_the_bisection(model: IntervalNet) -> None:
+    x = draw(model, 12)
+    z = model(x)
+    model.head.bias[1] -= (z[:, 1] - z[:, 0]).median()  # the scans lie about the threshold
+    label, eps = model.certify_averages(x)
+    inside = eps < LARGEST - 1e-4
+    assert inside.any()
+    assert (model.bound(x, eps + 1e-4, label)[inside] <= LEAST_MARGIN).all()
+
+
+def test_a_margin_within_rounding_is_no_proof() -> None:
+    model = build(SHAPES[1])
+    model.head.weight.zero_()
+    model.head.bias.copy_(torch.tensor([0.0, LEAST_MARGIN / 2]))
+    label, eps = model.certify_averages(draw(model))
+    assert label.all() and not eps.any()
+    model.head.bias[1] = 2 * LEAST_MARGIN
+    assert (model.certify_averages(draw(model))[1] > LARGEST - 1e-3).all()
+
+
+def test_nothing_is_proven_in_training_or_in_single_precision() -> None:
+    model = build(SHAPES[1])
+    x, before = draw(model), copy.deepcopy(model.state_dict())
+    for wrong, scans in ((model.train(), x), (copy.deepcopy(model).eval().float(), x.float())):
+        with pytest.raises(ValueError, match="eval mode, in double precision"):
+            wrong.certify_averages(scans)
+    with pytest.raises(ValueError, match="double precision"):
+        model.eval().certify_averages(x.float())
+    assert all(torch.equal(t, before[n]) for n, t in model.state_dict().items())
+
+
 def test_averaging_never_enlarges_a_change() -> None:
     model = build(SHAPES[1])
     x = torch.rand(2, 1, 224, 224, generator=torch.Generator().manual_seed(0)).double()
@@ -193,4 +225,22 @@ def test_weights_without_it_or_of_another_shape_say_so(tmp_path: Path) -> None:
     save_part(model, tmp_path, FILE, {"side": 14, "width": 3}, "0" * 64)
     checkpoint.write_manifest(tmp_path, [FILE], preset="t", protocol="patients", commit="none")
     with pytest.raises(WeightsError, match="does not fit this version"):
+        interval.load(tmp_path)
+
+
+@pytest.mark.parametrize("shape", [replace(SHAPES[0], img_size=112), replace(SHAPES[1], side=2)])
+def test_a_network_that_reads_no_scan_of_ours_is_refused(
+    shape: IntervalConfig, tmp_path: Path
+) -> None:
+    write(tmp_path, build(shape))
+    with pytest.raises(WeightsError, match="does not fit this version"):
+        interval.load(tmp_path)
+
+
+def test_an_altered_file_is_refused(tmp_path: Path) -> None:
+    write(tmp_path, build(SHAPES[0]))
+    data = bytearray((tmp_path / FILE).read_bytes())
+    data[-1] ^= 1
+    (tmp_path / FILE).write_bytes(bytes(data))
+    with pytest.raises(WeightsError, match="sha256"):
         interval.load(tmp_path)

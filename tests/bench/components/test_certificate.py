@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,13 @@ import pytest
 import torch
 
 from bench.__main__ import main
-from bench.components.certificate import compute_balanced, compute_figures, measure
+from bench.components.certificate import (
+    attack_scans,
+    certify_scans,
+    compute_balanced,
+    compute_figures,
+    measure,
+)
 from bench.components.certificate import table as certify
 from bench.result_file import ResultFile
 from core import checkpoint
@@ -82,6 +88,20 @@ def test_the_interval_of_a_balanced_share_joins_those_of_its_classes(
     assert found["interval"][0] < found["balanced"] < found["interval"][1] <= 1
 
 
+def test_patients_are_drawn_whole_with_both_of_their_classes(test_fold: ScanDataset) -> None:
+    """Two patients with a scan of each class: one is read right, the other wrong."""
+    rows = [test_fold.labels.tolist().index(label) for label in (0, 1)] * 2
+    fold = replace(test_fold.pick(rows), groups=[0, 0, 1, 1])
+    found = compute_balanced(torch.tensor([True, True, False, False]), fold)
+    assert found["balanced"] == 0.5 and found["interval_by_group"] == (0.0, 1.0)
+    assert found["sensitivity"]["interval_by_group"][0] == 0.0
+    apart = replace(fold, groups=[0, 1, 2, 3])
+    low, high = compute_balanced(torch.tensor([True, True, False, False]), apart)[
+        "interval_by_group"
+    ]
+    assert 0 <= low < 0.5 < high <= 1
+
+
 def test_every_certified_answer_resists_the_attack(
     reader: IntervalNet, pipeline: MedFedPure, test_fold: ScanDataset, store: ResultFile
 ) -> None:
@@ -94,6 +114,7 @@ def test_every_certified_answer_resists_the_attack(
     assert certificates["said"] == "".join(map(str, label.tolist()))
     assert certificates["eps"] == pytest.approx(eps.tolist())
     assert rows["attacked"]["any"]["n"] == len(test_fold)
+    assert list(rows["attacked"]["smaller"]) == ["0.00495", "0.01005"]
 
 
 def test_a_certificate_that_an_attack_breaks_stops_the_command(
@@ -112,6 +133,9 @@ def test_a_certificate_that_an_attack_breaks_stops_the_command(
     )
     with pytest.raises(ValueError, match="the certificates are wrong"):
         measure(store, reader, pipeline, few, 0.5, batch_size=4)
+    said = certify_scans(reader, pipeline, few, 4) | {"eps": [0.2] * 4}  # proven of less than eps
+    with pytest.raises(ValueError, match="the certificates are wrong"):
+        attack_scans(reader, few, said, 0.5, 4)
 
 
 def test_the_command_and_its_table(

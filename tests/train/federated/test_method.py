@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,15 +25,22 @@ from train.data.corpus import load_corpus
 from train.federated import export
 from train.federated.client import adversarial_cache
 from train.federated.client.adversarial_cache import attack_training_scans
-from train.federated.client.batch_norm import measure_statistics
+from train.federated.client.batch_norm import (
+    measure_statistics,
+    merge_statistics,
+    select_statistics,
+)
 from train.federated.client.hospital import Hospital
+from train.federated.client.local_state import ClientState
 from train.federated.client.purify_training_scans import purify_training_scans
 from train.federated.experiment import Experiment, read_experiment
+from train.federated.export import _find_certified
 from train.federated.recalibrate import calibrate_own
 from train.federated.server.adv_propagation import propagate_shares
 from train.federated.server.run_state import RESULT, STATE, RunState
 from train.federated.shared_parameters import COUNTER, STATISTICS
 from train.federated.state_file import StateError, read
+from train.progress import Progress
 from train.recipes import FILES, build_network, find_phase
 
 WHOLE = 'extends = "smoke"' + TWO_HOSPITALS
@@ -257,11 +265,51 @@ def test_the_certified_classifier_is_learned_together_and_added_to_weights(
     assert any(
         not torch.equal(t, fresh[n].half().double()) for n, t in classifier.state_dict().items()
     )
-    merged = dict(classifier.named_buffers())["norms.0.running_var"]
-    assert not torch.equal(merged, torch.ones_like(merged))
+    experiment = read_experiment(str(path), "paper", 0, "certified")
+    own = [ClientState(states, experiment, c).read_finished(experiment) for c in (0, 1)]
+    merged = merge_statistics([select_statistics(state) for state in own])
+    assert not torch.equal(own[0]["norms.0.running_mean"], own[1]["norms.0.running_mean"])
+    for name, tensor in merged.items():
+        stored = checkpoint.halve(name, tensor).double()
+        assert torch.equal(classifier.state_dict()[name], stored)
     assert main(["export", *places, "--client", "1"]) == 0  # the same whoever exports it
     assert (weights / interval.FILE).read_bytes() == first
     assert list(checkpoint.read_manifest(weights)) == [interval.FILE]
+    # a hospital that holds its own state alone exports the rest
+    alone = tmp_path / "alone"
+    keep_own(states, alone)
+    log = Progress("export", tmp_path / "log.jsonl")
+    capsys.readouterr()
+    assert _find_certified(experiment, alone, 1, log) is None
+    assert "without the certified classifier, which needs all state folders: client 0" in (
+        capsys.readouterr().err
+    )
+    assert _find_certified(experiment, states, 1, log) is not None
+    assert _find_certified(experiment, tmp_path / "nowhere", 1, log) is None
+
+
+def keep_own(states: Path, alone: Path) -> None:
+    """Copy the state of client 1 without client 0's."""
+    shutil.copytree(states, alone)
+    for folder in alone.rglob("client-000"):
+        shutil.rmtree(folder)
+
+
+@pytest.mark.slow
+def test_statistics_that_hospitals_share_need_no_merging(federate, world, tmp_path, capsys):
+    path = tmp_path / "shared.toml"
+    text = 'extends = "smoke"\n[federated]\nnum_rounds = 1\nlocal_epochs = 1\n'
+    text += 'batch_norm = "shared"\n[federated.partition]\nnum_clients = 2\nmin_scans = 2\n'
+    path.write_text(text)
+    assert federate(path, "out", "certified") == 0
+    alone = tmp_path / "alone"
+    keep_own(tmp_path / "out/clients", alone)
+    places = _places(path, alone, world, tmp_path / "weights")
+    assert main(["export", *places, "--client", "1", "--certified"]) == 0
+    interval.load(tmp_path / "weights")
+    path.write_text(text.replace('"shared"', '"silo"\nshare = "none"'))
+    assert main(["export", *places, "--client", "1", "--certified"]) == 2
+    assert "the clients have no common certified classifier" in capsys.readouterr().err
 
 
 def test_what_is_beside_the_system_leaves_its_phases_names_alone():

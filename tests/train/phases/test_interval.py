@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -12,7 +14,7 @@ from core.interval import IntervalConfig, IntervalNet
 from core.scan import to_uint8
 from demo.phantom import draw_phantom
 from tests.core.test_interval import SHAPES, build
-from train.data.augment import AugmentConfig
+from train.data.augment import AugmentConfig, augment
 from train.data.dataset import Sample, ScanDataset
 from train.phases.interval import IntervalTrainConfig, _attack_once, build_loss, build_validation
 from train.trainer import FitConfig, ScheduledLoss, fit
@@ -75,6 +77,45 @@ def test_the_bounds_loss_is_that_of_the_worst_case(model: IntervalNet, sample: S
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
 
 
+def test_in_training_attacked_points_are_learned_and_normalise_the_intervals(
+    model: IntervalNet, sample: Sample
+) -> None:
+    """The loss, written out: attack, its cross-entropy, the worst case, and the wide intervals."""
+    config = IntervalTrainConfig(eps=0.01, bounds=0.4, tightness=0.7, clean=0.0, full=0.5)
+    twin = copy.deepcopy(model).train()
+    found = measure(build_loss(config, NOTHING), model.train(), sample, 0.25)
+    size, y, generator = 0.005, sample.y, torch.Generator().manual_seed(1)
+    average = augment(twin.pool(sample.x), NOTHING, generator)
+    hit = _attack_once(twin, average, y, size, generator)
+    assert not torch.equal(hit, average)
+    logits, scales = twin.classify(hit)
+    *hidden, (middle, half) = twin.propagate(average, torch.full((4,), size), scales)
+    worst = torch.nn.functional.softplus(half - middle * (y * 2 - 1)).mean()
+    wide = sum((1 - 2 * size / width.mean()).clamp_min(0) for _, width in hidden) / len(hidden)
+    wanted = 0.6 * F.cross_entropy(logits, y) + 0.4 * worst + 0.7 * 0.5 * wide
+    torch.testing.assert_close(found, wanted)
+    running = twin.eval().propagate(average, torch.full((4,), size))[-1][1]
+    assert not torch.allclose(running, half)
+
+
+def test_the_attack_starts_at_random(model: IntervalNet, sample: Sample) -> None:
+    x = model.pool(sample.x)
+    first, second = (
+        _attack_once(model, x, sample.y, 0.02, torch.Generator().manual_seed(seed))
+        for seed in (0, 1)
+    )
+    assert not torch.equal(first, second)
+
+
+def test_scans_are_augmented_before_they_are_attacked(model: IntervalNet, sample: Sample) -> None:
+    darker = AugmentConfig(brightness=0.5)
+    with_it, without = (
+        measure(build_loss(IntervalTrainConfig(), changes), model, sample, 0.0)
+        for changes in (darker, NOTHING)
+    )
+    assert not torch.allclose(with_it, without)
+
+
 def test_the_size_grows_to_eps_between_its_shares() -> None:
     config = IntervalTrainConfig(clean=0.2, full=0.6)
     shares = [config.grow(p) for p in (0.0, 0.2, 0.4, 0.6, 1.0)]
@@ -110,6 +151,26 @@ def test_it_learns_and_its_validation_counts_what_is_proven(brains: ScanDataset)
     for figures in history:
         assert 0 <= figures["certified"] <= figures["clean"] <= 1
         assert figures["score"] == pytest.approx(figures["certified"] + figures["clean"] / 100)
+
+
+def test_validation_counts_what_a_certificate_proves_weighted_as_in_training() -> None:
+    model = build(IntervalConfig(side=28, channels=(4, 4), kernels=(3, 3), strides=(2, 1)))
+    scans = np.concatenate([to_uint8(draw_phantom(i, tumour=i % 2 == 1)) for i in range(12)])
+    average = model.pool(torch.from_numpy(scans)[:, None].double() / 255)
+    z = model(average)
+    model.head.bias[1] -= (z[:, 1] - z[:, 0]).median()
+    said, sizes = model.certify_averages(average)
+    y = said.clone()
+    y[:3] = 1 - y[:3]  # three that it reads wrong
+    data = ScanDataset(scans, y, [f"a/{label}" for label in y.tolist()], [0] * 6 + [*range(6)])
+    eps = float(sizes[3:].median())
+    found = build_validation(data, torch.device("cpu"), eps - 1e-4)(model.float())
+    weights = data.weights / data.weights.sum()
+    right = said == y
+    proven = right & (sizes >= eps - 1e-4)
+    assert 0 < found["certified"] < found["clean"] < 1
+    assert found["clean"] == pytest.approx(float(weights @ right.double()))
+    assert found["certified"] == pytest.approx(float(weights @ proven.double()))
 
 
 @pytest.mark.parametrize(
