@@ -20,8 +20,9 @@ MEANING = (
 )
 PROOF_MEANING = (
     "Proven up to a size: a second, small classifier gives the same answer, and no change of at "
-    "most that size in each pixel turns its answer. The proof is of that classifier, not of the "
-    "mixture, and says nothing about whether the answer is right."
+    "most that size in each pixel of the scan as shown (on a scale from 0 to 1) turns its answer. "
+    "The proof is of that classifier, not of the mixture, and says nothing about whether the "
+    "answer is right."
 )
 
 
