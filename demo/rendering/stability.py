@@ -12,6 +12,11 @@ from core.stability import describe_stability
 from demo.rendering import images, wording
 from demo.rendering.html import render_figure, render_picture, render_sentence, render_strip
 
+LOCK = (  # drawn, as not every machine has a font with one
+    '<svg class="mf-lock" viewBox="0 0 12 14" aria-hidden="true"><path d="M3 6V4a3 3 0 0 1 6 0v2" '
+    'fill="none" stroke="currentColor" stroke-width="1.6"/>'
+    '<rect x="1" y="6" width="10" height="8" rx="1.5" fill="currentColor"/></svg> '
+)
 MAX_LEVELS = 4  # grey levels of 255 from which on the change is brightest
 MEANING = (
     "Stable up to a size: a short search found no change of at most that size in each pixel (of a "
@@ -87,5 +92,5 @@ def render_proof(d: Diagnosis, certificate: Certificate | None) -> str:
     words = describe_proof(d, certificate)
     if not words:
         return ""
-    lock = '<span aria-hidden="true">🔒</span> ' if words.startswith("proven") else ""
+    lock = LOCK if words.startswith("proven") else ""
     return f'<small class="mf-proof">{lock}{escape(words)}</small>'

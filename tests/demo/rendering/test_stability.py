@@ -127,6 +127,6 @@ def test_what_is_proven_is_said_of_the_shown_answer(
     d = replace(diagnosis, novelty=-9.0, novelty_limit=0.0, tumour_probability=0.9)
     assert stability.describe_proof(d, certificate) == words
     shown = stability.render_proof(d, certificate)
-    assert ("🔒" in shown) == words.startswith("proven") and words in shown
+    assert ("mf-lock" in shown) == words.startswith("proven") and words in shown
     refused = replace(d, novelty=1.0)
     assert stability.render_proof(refused, certificate) == ""
