@@ -9,7 +9,7 @@ from __future__ import annotations
 from types import ModuleType
 
 from bench.app import latency, load_test
-from bench.audits import leakage
+from bench.audits import exports, leakage
 from bench.components import (
     autoencoder,
     certificate,
@@ -51,6 +51,7 @@ MEASUREMENTS: dict[str, ModuleType] = {
     "demo": load_test,
     "tables": comparison,
     "federation": federation,
+    "exports": exports,
     "leakage": leakage,
 }
 
