@@ -8,7 +8,6 @@ compared with what the file stores: detector scores, and means of the normalisat
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -23,7 +22,7 @@ from bench.result_file import ResultFile
 from core import metrics
 from core.detector import SCORES
 from core.pipeline import MedFedPure
-from core.weights import Systems, load_all, load_system_file
+from core.weights import Systems, load_all
 from train.data.dataset import ScanDataset, space_evenly
 from train.data.partition import PartitionConfig, assign, list_rows
 from train.data.split import Manifest, read_manifest
@@ -61,7 +60,7 @@ def run(args: argparse.Namespace) -> None:
         folds[fold] = options.open_fold(args)
     for figure, fold in FOLDS.items():
         sites = select_sites(systems, manifest, folds[fold], folds["test"], args.each)
-        measure(store, figure, sites, systems, args.weights, args.batch_size)
+        measure(store, figure, sites, systems, args.batch_size)
     store.close()
 
 
@@ -89,7 +88,6 @@ def measure(
     figure: str,
     sites: dict[int, Site],
     systems: Systems,
-    weights: Path,
     batch_size: int,
 ) -> None:
     """Fills `store`: a row a hospital and figure."""
@@ -97,7 +95,7 @@ def measure(
         if figure == "scores":
             store.row(
                 f"scores, hospital {number}",
-                lambda n=number, s=site: measure_scores(systems[n], weights, n, s, batch_size),
+                lambda n=number, s=site: measure_scores(systems[n], s, batch_size, f"scores {n}"),
             )
         else:
             store.row(
@@ -108,23 +106,23 @@ def measure(
 
 @torch.no_grad()
 def measure_scores(
-    system: MedFedPure, weights: Path, number: int, site: Site, batch_size: int
+    system: MedFedPure, site: Site, batch_size: int, label: str = "scores"
 ) -> dict[str, Any]:
     """Measure how well a stored score tells members: AUC of exact matches, and of nearness."""
-    stored, found = load_system_file(weights, number).state_dict, {}
+    detector, found = system.detector, {}
     read = {
-        name: [system.detector(b.x).scores for b in _batches(part, batch_size, f"scores {number}")]
+        name: [detector(batch.x).scores for batch in _batches(part, batch_size, label)]
         for name, part in site._asdict().items()
     }
     for row, score in enumerate(SCORES):
-        values = torch.cat([stored["detector.thresholds"][row], stored["detector.quantiles"][row]])
+        values = torch.cat([detector.thresholds[row], detector.quantiles[row]])
         gaps = [
             (torch.cat([scores[score] for scores in read[name]])[:, None] - values).abs().amin(1)
             for name in site._fields
         ]
         exact = [(part < EXACT).double() for part in gaps]
         found[score] = {
-            "exact": summarize(*exact, site),
+            "exact": summarize(exact[0], exact[1], site),
             "near": summarize(-gaps[0], -gaps[1], site),
             "matched": int(exact[0].sum()),
         }
