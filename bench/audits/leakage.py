@@ -21,7 +21,7 @@ from torch import Tensor
 from bench import markdown as md
 from bench import options
 from bench.audits import rebuild
-from bench.audits.rebuild import PHASES, Known
+from bench.audits.rebuild import PHASES
 from bench.audits.targets import CANDIDATES, Target, choose_targets, compare, compare_floors
 from bench.audits.updates import HOSPITALS, LEVELS, Level, PhaseUnderAudit, open_phase, send
 from bench.parallel import say
@@ -142,8 +142,7 @@ class Audit:
         labels = []
         for number, target in enumerate(targets):
             phase = self.open(target.hospital)
-            known = Known(number)
-            sent = self.send(phase, LEVELS[level], target, known)
+            sent = self.send(phase, LEVELS[level], target, number)
             if (patches := rebuild.copy_patches(phase, sent)) is not None:
                 found[PATCHES].append(compare(patches, target))
             label = rebuild.guess_label(phase, sent)
@@ -151,7 +150,7 @@ class Audit:
                 labels.append(label == target.label)
             if number < budget.searched:
                 guess = target.label if label is None else label
-                scan = rebuild.search(phase, sent, guess, known, matching, number)
+                scan = rebuild.search(phase, sent, guess, number, matching)
                 found[MATCHING].append(compare(scan, target))
             for name, figures in compare_floors(target).items():
                 floors.setdefault(name, []).append(figures)
@@ -161,19 +160,19 @@ class Audit:
         }
 
     def send(
-        self, phase: PhaseUnderAudit, level: Level, target: Target, known: Known
+        self, phase: PhaseUnderAudit, level: Level, target: Target, draw: int
     ) -> dict[str, Tensor]:
         """Return what the server sees at a level, the target's hospital first."""
         if level.is_gradient:
             y = torch.tensor([target.label])
-            gradients = rebuild.differentiate(phase, target.scan, y, known)
+            gradients = rebuild.differentiate(phase, target.scan, y, draw)
             return dict(zip(phase.names, gradients, strict=True))
         count = level.scans or phase.round_scans
         own = self._pick(target, count)
         clients = self.partition.num_clients
         others = [(target.hospital + k) % clients for k in range(1, level.hospitals)]
         parts = [own, *(self.select(h).train.thin(count) for h in others)]
-        return send(phase, level, parts, known.seed)
+        return send(phase, level, parts, draw)
 
     def _pick(self, target: Target, count: int) -> ScanDataset:
         """Pick scans of the target's hospital, the target first."""

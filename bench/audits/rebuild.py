@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from collections.abc import Mapping
 
 import torch
 import torch.nn.functional as F
@@ -18,25 +17,21 @@ from core.moe import MixtureOfExperts
 from core.unet import UNet
 
 Sent = Mapping[str, Tensor]
-LossFn = Callable[[nn.Module, Tensor, Tensor, "Known"], Tensor]  # network, scans, labels
 DEPTH = 50  # step t of the diffusion model's loss, of at most 999
 PHASES = ("mixture", "plain", "mae", "diffusion")
 
 
-class Known(NamedTuple):
-    """Draws of the hospital that the attacker knows, or guesses: the seed of a mask or of noise."""
+def compute_loss(model: nn.Module, x: Tensor, y: Tensor, draw: int) -> Tensor:
+    """Return the loss of scans as they are, without augmentation, by kind of network.
 
-    seed: int
-
-
-def compute_loss(model: nn.Module, x: Tensor, y: Tensor, known: Known) -> Tensor:
-    """Return the loss of scans as they are, without augmentation, by kind of network."""
+    `draw` is the seed of a mask or of noise, which the attacker knows, or guesses.
+    """
     if isinstance(model, MixtureOfExperts):
         return F.nll_loss(model(x), y)
     if isinstance(model, MaskedAutoencoder):
-        return model.loss(x, torch.Generator().manual_seed(known.seed))
+        return model.loss(x, torch.Generator().manual_seed(draw))
     if isinstance(model, UNet):
-        noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(known.seed))
+        noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(draw))
         t = torch.full((len(x),), DEPTH)
         x_t = Diffusion().q_sample(to_model(x), t, noise)
         return (model(x_t, t) - noise).square().mean()
@@ -44,12 +39,12 @@ def compute_loss(model: nn.Module, x: Tensor, y: Tensor, known: Known) -> Tensor
 
 
 def differentiate(
-    phase: PhaseUnderAudit, x: Tensor, y: Tensor, known: Known, create_graph: bool = False
+    phase: PhaseUnderAudit, x: Tensor, y: Tensor, draw: int, create_graph: bool = False
 ) -> list[Tensor]:
     """Return the gradients of the parameters that are sent, in the order of `phase.names`."""
     parameters = dict(phase.model.named_parameters())
     with sdpa_kernel(SDPBackend.MATH):  # the fused one has no second derivative
-        loss = compute_loss(phase.model, x, y, known)
+        loss = compute_loss(phase.model, x, y, draw)
     found = torch.autograd.grad(
         loss, [parameters[name] for name in phase.names],
         create_graph=create_graph, allow_unused=True, materialize_grads=True,
@@ -86,16 +81,15 @@ def search(
     phase: PhaseUnderAudit,
     sent: Sent,
     label: int,
-    known: Known,
+    draw: int,
     matching: GradientMatching,
-    seed: int,
 ) -> Tensor:
     """Return the scan (1, 1, H, W) whose gradient is nearest to what was sent."""
     y = torch.tensor([label])
     side = phase.experiment.preset.system.moe.img_size
     return matching(
-        lambda x: differentiate(phase, x, y, known, create_graph=True),
+        lambda x: differentiate(phase, x, y, draw, create_graph=True),
         [sent[name] for name in phase.names],
         (1, 1, side, side),
-        seed,
+        draw,
     ).scans

@@ -20,6 +20,7 @@ from train.trainer import fit
 LONG = 15  # local epochs E of the paper
 HOSPITALS = 3  # whose updates are summed under secure aggregation
 POLICY = Policy(clip=1.0, noise=0.01)
+_CPU = torch.device("cpu")
 MIDDLE = 0.5  # of the learning rate's schedule
 
 
@@ -50,7 +51,6 @@ LEVELS = {
         f"a round, clipped to {POLICY.clip:g}, with noise {POLICY.noise:g}", has_policy=True
     ),
 }
-REALISTIC = tuple(name for name in LEVELS if name[:2] in ("L3", "L4", "L5"))
 
 
 @dataclass(frozen=True)
@@ -122,6 +122,3 @@ def _train(
         report=lambda _: None, device=_CPU, span=(MIDDLE, MIDDLE + 1e-3),
     )  # fmt: skip
     return phase.experiment.select_shared(model)
-
-
-_CPU = torch.device("cpu")

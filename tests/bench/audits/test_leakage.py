@@ -90,7 +90,7 @@ def test_every_level_sends_something_of_every_parameter(audit: Open, level: str)
     target = leakage.choose_targets(of.corpus, of.partition, 1, seed=0)[0]
     phase = of.open(target.hospital)
     before = {name: value.clone() for name, value in phase.shared.items()}
-    sent = of.send(phase, LEVELS[level], target, leakage.Known(0))
+    sent = of.send(phase, LEVELS[level], target, 0)
     assert list(sent) == phase.names
     assert all(value.isfinite().all() for value in sent.values())
     assert sum(float(value.abs().sum()) for value in sent.values()) > 0
@@ -103,7 +103,7 @@ def test_a_policy_s_clip_bounds_what_is_sent(audit: Open, monkeypatch: Any) -> N
     of = audit("plain")
     target = leakage.choose_targets(of.corpus, of.partition, 1, seed=0)[0]
     phase = of.open(target.hospital)
-    sent = of.send(phase, LEVELS["L5, policy"], target, leakage.Known(0))
+    sent = of.send(phase, LEVELS["L5, policy"], target, 0)
     norm = torch.cat([value.flatten() for value in sent.values()]).norm()
     assert float(norm) <= leakage_policy.clip * 1.001
 
