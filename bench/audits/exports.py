@@ -211,12 +211,14 @@ def table(results: md.Results) -> str:
         for name, rows in _collect(result["rows"]).items():
             aucs = {number: figures["auc"] for number, figures in rows.items()}
             worst = max(aucs, key=lambda n: aucs[n])
-            limit = f"{MOST}" if name.endswith("exact match") else ""
+            low, high = rows[worst]["interval"]
+            # one patient alone, drawn again and again, has no interval
+            interval = f" [{low:.3f} to {high:.3f}]" if high > low else ""
             lines.append([
                 name, f"{sum(aucs.values()) / len(aucs):.3f}",
-                f"{aucs[worst]:.3f} [{rows[worst]['interval'][0]:.3f} to "
-                f"{rows[worst]['interval'][1]:.3f}] (hospital {worst})",
-                md.percent(max(f["tpr_at_1"] for f in rows.values())), limit,
+                f"{aucs[worst]:.3f}{interval} (hospital {worst})",
+                md.percent(max(f["tpr_at_1"] for f in rows.values())),
+                f"{MOST}" if name.endswith("exact match") else "",
             ])  # fmt: skip
         named = [r["hospital_named"] for r in result["rows"].values() if "hospital_named" in r]
         k, n = (sum(part[key] for part in named) for key in ("k", "n"))

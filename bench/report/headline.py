@@ -55,8 +55,8 @@ def render_headline(results: Results) -> str:
     )
     if worst_n:
         note += (
-            " Worst case: a scan counts as correct if no attack of the suite succeeds, adaptive "
-            f"attacks on the whole system among them; {worst_n} of the {n} scans."
+            " Worst case: a scan counts as correct if none of the suite's attacks that were run on "
+            f"the system succeeds; {worst_n} scans."
         )
     return f"{table(head, lines)}\n\n{note}"
 
