@@ -52,7 +52,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Measures every hospital of the weights."""
     system = options.open_system(args)
-    store = options.open_results(args, system, settings={"each": args.each})
+    store = options.open_results(args, system)
     manifest, systems = read_manifest(args.protocol, args.manifests), load_all(args.weights)
     folds = {}
     for fold in ("train", "val", "test"):
