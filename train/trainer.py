@@ -156,13 +156,10 @@ def fit(
     saved = time.monotonic()
     has_ended = step % steps_per_epoch == 0 and _has_stalled(history, config.patience)
     for now in range(step, step if has_ended else total):
-        generator = torch.Generator().manual_seed(config.seed * 1_000_003 + now)
+        index, generator = draw_rows(data.weights, config, now)
         progressed = span[0] + (span[1] - span[0]) * now / total
         for group in optimizer.param_groups:
             group["lr"] = config.lr * _compute_lr_factor(progressed, config.warmup)
-        index = torch.multinomial(
-            data.weights, config.batch_size, replacement=True, generator=generator
-        )
         sample = data.sample(index, device)
         model.train()
         # only dropout draws from the global state
@@ -200,6 +197,13 @@ def fit(
     model.load_state_dict(best.state_dict())
     model.eval()
     return history
+
+
+def draw_rows(weights: Tensor, config: FitConfig, step: int) -> tuple[Tensor, torch.Generator]:
+    """Draw the rows (B,) of a step, with replacement; return the step's generator after it too."""
+    generator = torch.Generator().manual_seed(config.seed * 1_000_003 + step)
+    rows = torch.multinomial(weights, config.batch_size, replacement=True, generator=generator)
+    return rows, generator
 
 
 def _compute_lr_factor(progress: float, warmup: float) -> float:

@@ -1,8 +1,9 @@
 """The command `exports`: what an exported hospital file tells of the scans that it was made of.
 
-Members are scans that the file's hospital learned from or calibrated on, others are test scans of
-the same site, from which no hospital learned: the two differ by membership alone. A scan is
-compared with what the file stores: detector scores, and means of the normalisation layers.
+Members are the scans that a figure was made of: a hospital's validation scans for the detector's
+scores, the training scans that its normalisation statistics were measured on. Others are test scans
+of the same site, from which no hospital learned. A scan is compared with what the file stores, as
+it is published: statistics that are mixed with those of other hospitals are not taken apart.
 """
 
 from __future__ import annotations
@@ -26,11 +27,13 @@ from core.weights import Systems, load_all
 from train.data.dataset import ScanDataset, space_evenly
 from train.data.partition import PartitionConfig, assign, list_rows
 from train.data.split import Manifest, read_manifest
+from train.federated.client.batch_norm import BN_SCANS_EVAL
 
 HELP = "what an exported hospital file tells of its scans: scores and normalisation statistics"
 EXACT = 1e-4  # of a score: more than the difference between batches
+FEWEST = 5  # patients or groups on each side, from which on there is an interval
 MOST = 0.55  # AUC of an exact match at every hospital
-EACH = 100  # members and others of a hospital, evenly spaced: all its validation scans
+EACH = 100  # training scans and others of a hospital, evenly spaced
 FOLDS = {"scores": "val", "statistics": "train"}  # that an exported figure was made of
 
 
@@ -59,27 +62,38 @@ def run(args: argparse.Namespace) -> None:
         args.fold, args.limit = fold, None
         folds[fold] = options.open_fold(args)
     for figure, fold in FOLDS.items():
-        sites = select_sites(systems, manifest, folds[fold], folds["test"], args.each)
+        members = folds[fold]
+        sites = select_sites(systems, manifest, members, folds["test"], args.each, figure)
         measure(store, figure, sites, systems, args.batch_size)
     store.close()
 
 
 def select_sites(
-    systems: Systems, manifest: Manifest, members: ScanDataset, others: ScanDataset, each: int
+    systems: Systems,
+    manifest: Manifest,
+    members: ScanDataset,
+    others: ScanDataset,
+    each: int,
+    figure: str,
 ) -> dict[int, Site]:
-    """Select scans of each hospital, where it has any of both."""
+    """Select scans of each hospital, where it has any of both: members all that `figure` is of."""
     first = next(s for s in systems.values())
     config = PartitionConfig.from_dict(first.info["federated"])
     owners = assign(list_rows(manifest), config)
     home = {e.file: owner + 1 for e, owner in zip(manifest.entries, owners, strict=True)}
     found = {}
     for number in (n for n in systems if n is not None):
-        parts = []
-        for fold in (members, others):
-            rows = [i for i, e in enumerate(fold.entries) if home[e.file] == number]
-            parts.append(fold.pick([rows[i] for i in space_evenly(len(rows), each)]))
-        if all(len(part) for part in parts):
-            found[number] = Site(*parts)
+        own, near = (
+            [i for i, e in enumerate(fold.entries) if home[e.file] == number]
+            for fold in (members, others)
+        )
+        if not own or not near:
+            continue
+        if figure == "statistics":  # see `train.federated.norms`
+            measured = [own[i] for i in space_evenly(len(own), BN_SCANS_EVAL, truncate=True)]
+            own = [measured[i] for i in space_evenly(len(measured), each)]
+        near = [near[i] for i in space_evenly(len(near), each)]
+        found[number] = Site(members.pick(own), others.pick(near))
     return found
 
 
@@ -191,10 +205,10 @@ def summarize(members: Tensor, others: Tensor, site: Site) -> dict[str, Any]:
     y = (torch.arange(len(score)) < len(members)).long()
     # members' and others' patients differ, so that a number may stand for one of each
     units = [*site.members.groups, *(-1 - group for group in site.others.groups)]
-    drawn = draw_auroc(draw_units(units), score, y)
+    few = min(len(set(part.groups)) for part in site) < FEWEST
     return {
         "auc": metrics.auroc(score, y),
-        "interval": find_interval(drawn),
+        "interval": None if few else find_interval(draw_auroc(draw_units(units), score, y)),
         "tpr_at_1": metrics.tpr_at_fpr(score, y, 0.01),
     }
 
@@ -211,9 +225,8 @@ def table(results: md.Results) -> str:
         for name, rows in _collect(result["rows"]).items():
             aucs = {number: figures["auc"] for number, figures in rows.items()}
             worst = max(aucs, key=lambda n: aucs[n])
-            low, high = rows[worst]["interval"]
-            # one patient alone, drawn again and again, has no interval
-            interval = f" [{low:.3f} to {high:.3f}]" if high > low else ""
+            ends = rows[worst]["interval"]  # None of few patients
+            interval = f" [{ends[0]:.3f} to {ends[1]:.3f}]" if ends else ""
             lines.append([
                 name, f"{sum(aucs.values()) / len(aucs):.3f}",
                 f"{aucs[worst]:.3f}{interval} (hospital {worst})",

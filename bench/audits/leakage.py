@@ -1,8 +1,9 @@
 """The command `leakage`: scans rebuilt from what a hospital sends, by phase and level.
 
-Levels go from the raw gradient of one scan to what a preset really sends. A leak is a scan that is
-named among candidates more often than by chance, or rebuilt better than every picture that costs no
-attack. No rebuilt scan is stored: figures alone.
+Levels go from the raw gradient of one scan to what a preset really sends. A leak is that scans are
+named among candidates more often than by chance, or that one is rebuilt with an SSIM of .5 or more
+and better than every picture that costs no attack. The attackers take an update for a gradient, and
+do not model the optimiser. No rebuilt scan is stored: figures alone.
 """
 
 from __future__ import annotations
@@ -144,14 +145,14 @@ class Audit:
             phase = self.open(target.hospital)
             sent = self.send(phase, LEVELS[level], target, number)
             if (patches := rebuild.copy_patches(phase, sent)) is not None:
-                found[PATCHES].append(compare(patches, target))
+                found[PATCHES].append(compare(patches, target) | {"target": number})
             label = rebuild.guess_label(phase, sent)
             if label is not None:
                 labels.append(label == target.label)
             if number < budget.searched:
                 guess = target.label if label is None else label
                 scan = rebuild.search(phase, sent, guess, number, matching)
-                found[MATCHING].append(compare(scan, target))
+                found[MATCHING].append(compare(scan, target) | {"target": number})
             for name, figures in compare_floors(target).items():
                 floors.setdefault(name, []).append(figures)
         return summarize(found, floors) | {
@@ -195,16 +196,15 @@ def summarize(
         if not rows:
             continue
         above = [
-            row["ssim"] >= SIMILAR and all(row["ssim"] > f[i]["ssim"] for f in floors.values())
-            for i, row in enumerate(rows)
+            row["ssim"] >= SIMILAR
+            and all(row["ssim"] > f[int(row["target"])]["ssim"] for f in floors.values())
+            for row in rows
         ]
         attacks[name] = _summarize(rows) | {"rebuilt": sum(above)}
     return {
         "attacks": attacks,
         "floors": {name: _summarize(rows) for name, rows in floors.items()},
-        "is_leak": any(
-            a["rebuilt"] or a["named_at_least"] > 1 / CANDIDATES for a in attacks.values()
-        ),
+        "is_leak": any(a["rebuilt"] or a["named_at_least"] > a["chance"] for a in attacks.values()),
     }
 
 
@@ -216,6 +216,7 @@ def _summarize(rows: Sequence[dict[str, float]]) -> dict[str, Any]:
         "best_ssim": max(row["ssim"] for row in rows),
         "named": named,
         "named_at_least": find_lower_bound(named, len(rows)),
+        "chance": sum(row["chance"] for row in rows) / len(rows),
     }
 
 
@@ -233,7 +234,7 @@ def find_lower_bound(k: int, n: int, level: float = 0.95) -> float:
 
 
 def table(results: md.Results) -> str:
-    """Renders each phase and level: the attack that names most, beside the floors."""
+    """Renders each attack of each phase and level, beside the floors."""
     parts = []
     for protocol, result in md.results_of(results, "leakage", md.PROTOCOLS).items():
         lines = [
@@ -245,7 +246,7 @@ def table(results: md.Results) -> str:
             for name, a in figures["attacks"].items()
         ]  # fmt: skip
         head = ["phase, weights, level", "attack", "PSNR, dB", "SSIM", "best SSIM",
-                f"named among {CANDIDATES}", "rebuilt", "SSIM of mean scan; nearest other; black",
+                f"named among up to {CANDIDATES}", "rebuilt", "SSIM of mean scan; nearest other; black",
                 "leak"]  # fmt: skip
         parts.append(f"**{protocol}**\n\n{md.table(head, lines)}\n\n{md.source(result)}")
     return "\n\n".join(parts)

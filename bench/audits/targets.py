@@ -15,7 +15,7 @@ from train.data.corpus import Corpus
 from train.data.dataset import ScanDataset, space_evenly
 from train.data.partition import PartitionConfig, assign, list_rows
 
-CANDIDATES = 200  # of the same source and label, the target among them
+CANDIDATES = 200  # at most, of the same source and label, the target among them
 MEANT = 60  # scans whose mean is a floor
 COARSE = 28  # side at which pictures are compared to tell whose they are
 HEAD = 0.05  # brightness from which a pixel belongs to the head
@@ -35,11 +35,11 @@ class Target:
 def choose_targets(
     corpus: Corpus, partition: PartitionConfig, count: int, seed: int
 ) -> list[Target]:
-    """Choose `count` scans of as many patients or groups, evenly over cells and hospitals."""
+    """Choose `count` scans, evenly over cells and hospitals; none of a patient has the same label."""
     train, owners = corpus.train, assign(list_rows(corpus), partition)
     rng = np.random.default_rng(seed)
-    first = {group: row for row, group in reversed(list(enumerate(train.groups)))}
-    rows = rng.permutation(sorted(first.values())).tolist()
+    drawn = _draw_one_each(train, rng)
+    rows = rng.permutation(drawn).tolist()
     by_cell: dict[tuple[str, int], list[int]] = {}
     for row in rows:
         by_cell.setdefault((train.cells[row], owners[row]), []).append(row)
@@ -49,15 +49,23 @@ def choose_targets(
             if queue and len(picked) < count:
                 picked.append(queue.pop(0))
     picked.sort(key=lambda row: owners[row])
-    return [_build(train, row, owners[row], first, rng) for row in picked]
+    return [_build(train, row, owners[row], drawn, rng) for row in picked]
+
+
+def _draw_one_each(train: ScanDataset, rng: np.random.Generator) -> list[int]:
+    """Draw a scan of each patient or group and label."""
+    found: dict[tuple[int, str], list[int]] = {}
+    for row, key in enumerate(zip(train.groups, train.cells, strict=True)):
+        found.setdefault(key, []).append(row)
+    return [int(rng.choice(rows)) for _, rows in sorted(found.items())]
 
 
 def _build(
-    train: ScanDataset, row: int, hospital: int, first: dict[int, int], rng: np.random.Generator
+    train: ScanDataset, row: int, hospital: int, drawn: list[int], rng: np.random.Generator
 ) -> Target:
     same = [
-        other for group, other in sorted(first.items())
-        if train.cells[other] == train.cells[row] and group != train.groups[row]
+        other for other in drawn
+        if train.cells[other] == train.cells[row] and train.groups[other] != train.groups[row]
     ]  # fmt: skip
     chosen = rng.permutation(same)[: CANDIDATES - 1].tolist()
     return Target(row, hospital, _read(train, [row]), int(train.labels[row]), _read(train, chosen))
@@ -76,6 +84,7 @@ def compare(found: Tensor, target: Target) -> dict[str, float]:
         "ssim": float(metrics.ssim(found, target.scan)),
         "ssim_head": float(metrics.ssim(found[inside], target.scan[inside])),
         "rank": float(rank(found, target)),
+        "chance": 1 / (1 + len(target.others)),
     }
 
 

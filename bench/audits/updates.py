@@ -15,12 +15,13 @@ from train.federated.client.policy import Policy
 from train.federated.experiment import Experiment
 from train.phases.phase import Recipe, SystemFn
 from train.recipes import build_recipe
-from train.trainer import fit
+from train.trainer import draw_rows, fit
 
 LONG = 15  # local epochs E of the paper
 HOSPITALS = 3  # whose updates are summed under secure aggregation
 POLICY = Policy(clip=1.0, noise=0.01)
 _CPU = torch.device("cpu")
+SEED_STRIDE = 1000  # more than the hospitals and targets that have a seed of their own
 MIDDLE = 0.5  # of the learning rate's schedule
 
 
@@ -28,8 +29,8 @@ MIDDLE = 0.5  # of the learning rate's schedule
 class Level:
     """Amount that is mixed into what the server sees.
 
-    `scans` 0 is a round's number of the preset; without `steps` it is a gradient of the scans as
-    they are, else one step, or a round of `epochs`.
+    `scans` 0 is a round's number of the preset: `epochs` of these. Else it is one step on `scans`,
+    or the gradient of them as they are.
     """
 
     meaning: str
@@ -91,7 +92,8 @@ def send(
 ) -> dict[str, Tensor]:
     """Return what the server sees of the parameters: a gradient, or the change of a round, negated.
 
-    `parts` are the scans of each hospital that learns; the target is among those of the first.
+    `parts` are the scans of each hospital that learns; the first one's first scan is the target,
+    which is drawn at least once.
     """
     if level.is_gradient:
         raise ValueError("a gradient has a loss of its own: see `bench.audits.rebuild`")
@@ -117,6 +119,9 @@ def _train(
         usual, epochs=level.epochs, samples=len(part), ema=0.0, patience=0, seed=seed,
         batch_size=min(usual.batch_size if not level.scans else level.scans, len(part)),
     )  # fmt: skip
+    steps = max(1, len(part) // config.batch_size) * level.epochs
+    while all((draw_rows(part.weights, config, step)[0] > 0).all() for step in range(steps)):
+        config = replace(config, seed=config.seed + SEED_STRIDE)  # the first scan was not drawn
     fit(
         model, part, phase.recipe.loss, config, validate=lambda _: {"score": 0.0},
         report=lambda _: None, device=_CPU, span=(MIDDLE, MIDDLE + 1e-3),

@@ -71,7 +71,7 @@ def read_all(results: Results) -> dict[str, Data]:
 
 def read_robust_accuracy(results: Results) -> Data:
     """Returns accuracy clean, under PGD-7 and in the worst case, of the README's systems."""
-    series: Data = {"clean": [], "PGD-7 on the classifier": [], "worst case of all attacks": []}
+    series: Data = {"clean": [], "PGD-7 on the classifier": [], "worst case of the attacks run": []}
     scores = read_scores(results)
     for score in scores:
         for blocks, block in zip(series.values(), score[1:], strict=True):

@@ -1,4 +1,4 @@
-"""The README's table: four systems, clean, under PGD-7 and under the worst case of all attacks."""
+"""The README's table: four systems, clean, under PGD-7 and in the worst case of the attacks run."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def render_headline(results: Results) -> str:
         "system",
         f"clean, n = {n}",
         f"PGD-7 on the classifier, n = {n}",
-        "worst case of all attacks" + (f", n = {worst_n}" if worst_n else ""),
+        "worst case of the attacks run" + (f", n = {worst_n}" if worst_n else ""),
     ]
     lines = [[s.name, *(_cell(block) for block in (s.clean, s.pgd, s.worst))] for s in scores]
     note = (

@@ -62,20 +62,27 @@ class GradientMatching:
             seed: of the random starts.
             decode: turns what is searched into scans: a prior.
         """
-        to_scans = decode or _clamp
+        to_scans, is_plain = decode or _clamp, decode is None
         found: Rebuilt | None = None
         for restart in range(self.restarts):
             generator = torch.Generator().manual_seed(seed * self.restarts + restart)
             start = MEAN + SD * torch.randn(tuple(shape), generator=generator)
-            scans = to_scans(self._search(gradient_fn, sent, start.to(sent[0]), to_scans)).detach()
+            scans = to_scans(
+                self._search(gradient_fn, sent, start.to(sent[0]), to_scans, is_plain)
+            ).detach()
             distance = float(self._measure(gradient_fn(scans), sent).detach())
-            if found is None or distance < found.distance:
+            if found is None or not distance >= found.distance:
                 found = Rebuilt(scans, distance)
         assert found is not None
         return found
 
     def _search(
-        self, gradient_fn: GradientFn, sent: Sequence[Tensor], start: Tensor, to_scans: DecodeFn
+        self,
+        gradient_fn: GradientFn,
+        sent: Sequence[Tensor],
+        start: Tensor,
+        to_scans: DecodeFn,
+        is_plain: bool,
     ) -> Tensor:
         point = start.clone().requires_grad_()
 
@@ -105,8 +112,9 @@ class GradientMatching:
             point.grad = slope.sign()
             adam.step()
             schedule.step()
-            with torch.no_grad():
-                point.clamp_(0, 1)
+            if is_plain:
+                with torch.no_grad():
+                    point.clamp_(0, 1)
         return point.detach()
 
     def _measure(self, own: Sequence[Tensor], sent: Sequence[Tensor]) -> Tensor:

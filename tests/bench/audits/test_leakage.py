@@ -10,7 +10,7 @@ import pytest
 import torch
 from scipy.stats import beta
 
-from bench.audits import leakage
+from bench.audits import leakage, updates
 from bench.audits.leakage import MATCHING, PATCHES, Audit, Budget, find_lower_bound, summarize
 from bench.audits.updates import LEVELS
 from core.pipeline import build
@@ -98,6 +98,25 @@ def test_every_level_sends_something_of_every_parameter(audit: Open, level: str)
         assert torch.equal(value, before[name])
 
 
+@pytest.mark.parametrize("level", ["L1", "L2", "L3"])
+def test_the_target_is_learned_from(audit: Open, level: str, monkeypatch: Any) -> None:
+    """Whatever the seed: a round draws with replacement and may leave a scan out."""
+    of, seen = audit("plain"), []
+    target = leakage.choose_targets(of.corpus, of.partition, 1, seed=0)[0]
+    phase = of.open(target.hospital)
+
+    def note(model: Any, part: Any, loss: Any, config: Any, **_: Any) -> None:
+        steps = range(max(1, len(part) // config.batch_size))
+        rows = torch.cat([updates.draw_rows(part.weights, config, step)[0] for step in steps])
+        assert torch.equal(part.batch([0], torch.device("cpu"))[0], target.scan)
+        seen.append(bool((rows == 0).any()))
+
+    monkeypatch.setattr(updates, "fit", note)
+    for seed in range(12):
+        of.send(phase, LEVELS[level], target, seed)
+    assert seen == [True] * 12
+
+
 def test_a_policy_s_clip_bounds_what_is_sent(audit: Open, monkeypatch: Any) -> None:
     monkeypatch.setattr("bench.audits.updates.POLICY", leakage_policy := _policy(1e-3))
     of = audit("plain")
@@ -116,7 +135,8 @@ def _policy(clip: float) -> Any:
 
 def test_a_leak_is_naming_above_chance_or_likeness_above_all_floors() -> None:
     def rows(ssim: float, rank: float, count: int = 40) -> list[dict[str, float]]:
-        return [{"psnr": 10.0, "ssim": ssim, "ssim_head": ssim, "rank": rank}] * count
+        row = {"psnr": 10.0, "ssim": ssim, "ssim_head": ssim, "rank": rank, "chance": 0.005}
+        return [row | {"target": n} for n in range(count)]
 
     floors = {"mean scan": rows(0.3, 5)}
     assert not summarize({MATCHING: rows(0.2, 3)}, floors)["is_leak"]
