@@ -246,7 +246,7 @@ def table(results: md.Results) -> str:
             for name, a in figures["attacks"].items()
         ]  # fmt: skip
         head = ["phase, weights, level", "attack", "PSNR, dB", "SSIM", "best SSIM",
-                f"named among up to {CANDIDATES}", "rebuilt", "SSIM of mean scan; nearest other; black",
+                f"named among up to {CANDIDATES}", "rebuilt", "SSIM of mean scan; nearest; black",
                 "leak"]  # fmt: skip
         parts.append(f"**{protocol}**\n\n{md.table(head, lines)}\n\n{md.source(result)}")
     return "\n\n".join(parts)

@@ -35,7 +35,7 @@ class Target:
 def choose_targets(
     corpus: Corpus, partition: PartitionConfig, count: int, seed: int
 ) -> list[Target]:
-    """Choose `count` scans, evenly over cells and hospitals; none of a patient has the same label."""
+    """Choose `count` scans evenly over cells and hospitals, one of a patient and label."""
     train, owners = corpus.train, assign(list_rows(corpus), partition)
     rng = np.random.default_rng(seed)
     drawn = _draw_one_each(train, rng)

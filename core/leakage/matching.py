@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -62,27 +63,20 @@ class GradientMatching:
             seed: of the random starts.
             decode: turns what is searched into scans: a prior.
         """
-        to_scans, is_plain = decode or _clamp, decode is None
+        to_scans = decode or _clamp
         found: Rebuilt | None = None
         for restart in range(self.restarts):
             generator = torch.Generator().manual_seed(seed * self.restarts + restart)
             start = MEAN + SD * torch.randn(tuple(shape), generator=generator)
-            scans = to_scans(
-                self._search(gradient_fn, sent, start.to(sent[0]), to_scans, is_plain)
-            ).detach()
+            scans = to_scans(self._search(gradient_fn, sent, start.to(sent[0]), to_scans)).detach()
             distance = float(self._measure(gradient_fn(scans), sent).detach())
-            if found is None or not distance >= found.distance:
+            if found is None or distance < found.distance or math.isnan(found.distance):
                 found = Rebuilt(scans, distance)
         assert found is not None
         return found
 
     def _search(
-        self,
-        gradient_fn: GradientFn,
-        sent: Sequence[Tensor],
-        start: Tensor,
-        to_scans: DecodeFn,
-        is_plain: bool,
+        self, gradient_fn: GradientFn, sent: Sequence[Tensor], start: Tensor, to_scans: DecodeFn
     ) -> Tensor:
         point = start.clone().requires_grad_()
 
@@ -112,7 +106,7 @@ class GradientMatching:
             point.grad = slope.sign()
             adam.step()
             schedule.step()
-            if is_plain:
+            if to_scans is _clamp:
                 with torch.no_grad():
                     point.clamp_(0, 1)
         return point.detach()
