@@ -50,6 +50,11 @@ def span(interval: Sequence[float]) -> str:
     return f"{100 * interval[0]:.1f} to {100 * interval[1]:.1f}"
 
 
+def share(figure: Result) -> str:
+    """Format what `share_by_unit` found; empty of no scans."""
+    return f"{percent(figure['value'])} [{span(figure['interval'])}]" if figure["n"] else ""
+
+
 def accuracy(block: Result | None) -> str:
     """Format an accuracy with its intervals, by scan and where known by group; empty for None."""
     if not block:

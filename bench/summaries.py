@@ -71,6 +71,16 @@ def mark_correct(name: str, logits: Tensor, y: Tensor) -> Tensor:
     return (logits.argmax(1) == y).cpu()
 
 
+def to_bits(right: Tensor) -> str:
+    """Convert bool (N,) to N characters, '1' for True."""
+    return "".join("1" if r else "0" for r in right.tolist())
+
+
+def from_bits(text: str) -> Tensor:
+    """Invert `to_bits`."""
+    return torch.tensor([c == "1" for c in text])
+
+
 def share(right: Tensor) -> dict[str, Any]:
     """Compute k, n, k / n and Wilson's 95 % interval of a bool tensor (N,)."""
     k, n = int(right.sum()), len(right)

@@ -20,12 +20,13 @@ from bench import options
 from bench.intervals import draw_auroc, draw_units, find_interval
 from bench.parallel import progress
 from bench.result_file import ResultFile
+from bench.unseen.hospitals import deal
 from core import metrics
 from core.detector import SCORES
 from core.pipeline import MedFedPure
 from core.weights import Systems, load_all
 from train.data.dataset import ScanDataset, space_evenly
-from train.data.partition import PartitionConfig, assign, list_rows
+from train.data.partition import PartitionConfig
 from train.data.split import Manifest, read_manifest
 from train.federated.client.batch_norm import BN_SCANS_EVAL
 
@@ -56,14 +57,11 @@ def run(args: argparse.Namespace) -> None:
     """Measures every hospital of the weights."""
     system = options.open_system(args)
     store = options.open_results(args, system)
-    manifest, systems = read_manifest(args.protocol, args.manifests), load_all(args.weights)
-    folds = {}
-    for fold in ("train", "val", "test"):
-        args.fold, args.limit = fold, None
-        folds[fold] = options.open_fold(args)
+    manifest, systems = read_manifest(args.protocol, args.manifests), load_all(args.weights, "cpu")
+    others = options.open_fold(args, "test")
     for figure, fold in FOLDS.items():
-        members = folds[fold]
-        sites = select_sites(systems, manifest, members, folds["test"], args.each, figure)
+        members = options.open_fold(args, fold)
+        sites = select_sites(systems, manifest, members, others, args.each, figure)
         measure(store, figure, sites, systems, args.batch_size)
     store.close()
 
@@ -77,16 +75,12 @@ def select_sites(
     figure: str,
 ) -> dict[int, Site]:
     """Select scans of each hospital, where it has any of both: members all that `figure` is of."""
-    first = next(s for s in systems.values())
+    first = next(iter(systems.values()))
     config = PartitionConfig.from_dict(first.info["federated"])
-    owners = assign(list_rows(manifest), config)
-    home = {e.file: owner + 1 for e, owner in zip(manifest.entries, owners, strict=True)}
+    homes = [deal(config, fold, manifest) for fold in (members, others)]
     found = {}
     for number in (n for n in systems if n is not None):
-        own, near = (
-            [i for i, e in enumerate(fold.entries) if home[e.file] == number]
-            for fold in (members, others)
-        )
+        own, near = ([i for i, home in enumerate(part) if home == number] for part in homes)
         if not own or not near:
             continue
         if figure == "statistics":  # see `train.federated.norms`

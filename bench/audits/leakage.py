@@ -120,6 +120,8 @@ class Audit:
         self.experiment = read_experiment(preset, protocol, 0, phase)
         self.partition = self.experiment.config.partition
         self.select = lru_cache(HOSPITALS + 1)(self._select)
+        self.choose = lru_cache(self._choose)  # the same at every level, with their floors
+        self.compare_floors = lru_cache(self._compare_floors)
 
     def open(self, hospital: int) -> PhaseUnderAudit:
         """Open the phase with a hospital's network, which knows its own statistics."""
@@ -134,12 +136,20 @@ class Audit:
         """Return a hospital's scans."""
         return select_client_corpus(self.corpus, self.partition, hospital)
 
+    def _choose(self, count: int) -> list[Target]:
+        """Choose the scans that are to be rebuilt."""
+        return choose_targets(self.corpus, self.partition, count, seed=0)
+
+    def _compare_floors(self, count: int) -> dict[str, list[dict[str, float]]]:
+        """Compute the figures of each floor, of every target."""
+        figures = [compare_floors(target) for target in self.choose(count)]
+        return {name: [found[name] for found in figures] for name in figures[0]}
+
     def measure(self, level: str, budget: Budget) -> dict[str, Any]:
         """Measure a level: figures of each attack beside the floors, and whether it leaks."""
-        targets = choose_targets(self.corpus, self.partition, budget.targets, seed=0)
+        targets = self.choose(budget.targets)
         matching = GradientMatching(budget.steps, budget.restarts)
         found: dict[str, list[dict[str, float]]] = {PATCHES: [], MATCHING: []}
-        floors: dict[str, list[dict[str, float]]] = {}
         labels = []
         for number, target in enumerate(targets):
             phase = self.open(target.hospital)
@@ -153,9 +163,7 @@ class Audit:
                 guess = target.label if label is None else label
                 scan = rebuild.search(phase, sent, guess, number, matching)
                 found[MATCHING].append(compare(scan, target) | {"target": number})
-            for name, figures in compare_floors(target).items():
-                floors.setdefault(name, []).append(figures)
-        return summarize(found, floors) | {
+        return summarize(found, self.compare_floors(budget.targets)) | {
             "meaning": LEVELS[level].meaning,
             "labels": {"k": sum(labels), "n": len(labels)} if labels else None,
         }

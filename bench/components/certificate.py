@@ -19,8 +19,7 @@ from bench.intervals import draw_share, draw_units, find_interval
 from bench.parallel import progress
 from bench.provenance import describe_weights
 from bench.result_file import ResultFile
-from bench.summaries import group_rows, share, share_by_group
-from bench.unseen.mixtures import from_bits, to_bits
+from bench.summaries import from_bits, group_rows, share, share_by_group, to_bits
 from core import interval
 from core.attacks import APGD
 from core.attacks.threat_models import PAPER_EPS

@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 
 from bench.intervals import draw_units
-from bench.summaries import share_by_unit
-from bench.unseen.mixtures import from_bits, to_bits
+from bench.summaries import from_bits, share_by_unit, to_bits
 from core.stability import FORGIVEN, RADII
 
 Rows = Mapping[str, dict[str, Any]]

@@ -27,8 +27,8 @@ from bench.stability.outcomes import (
     unpack,
 )
 from bench.stability.tables import TABLES
+from bench.summaries import to_bits
 from bench.unseen.hospitals import Reader, find_readers, group_by_reader
-from bench.unseen.mixtures import to_bits
 from core import weights
 from core.attacks import APGD, PGD, ConsistentPGD, Square, paper_attack
 from core.attacks.apgd import RESTART

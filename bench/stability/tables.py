@@ -8,8 +8,7 @@ from torch import Tensor
 
 from bench import markdown as md
 from bench.stability.outcomes import CLEAN, NOISES, NONE, find_worst, list_worst, unpack
-from bench.summaries import group_rows
-from bench.unseen.mixtures import from_bits
+from bench.summaries import from_bits, group_rows
 from core.stability import RADII
 
 COLUMNS = {
@@ -42,7 +41,7 @@ def render_rejection(results: md.Results) -> str:
         if not names:
             continue
         lines = [
-            [d if float(d) else "nothing refused", *(_format(shares[name]) for name in names)]
+            [d if float(d) else "nothing refused", *(md.share(shares[name]) for name in names)]
             for d, shares in by_radius.items()
         ]
         heads = [f"{name.removeprefix('robust, ')}, %" for name in names]
@@ -50,12 +49,8 @@ def render_rejection(results: md.Results) -> str:
     return "\n\n".join(parts) or "Not measured yet."
 
 
-def _format(share: dict[str, Any]) -> str:
-    return f"{md.percent(share['value'])} [{md.span(share['interval'])}]" if share["n"] else ""
-
-
 def _render(d: str, shares: dict[str, Any]) -> list[str]:
-    cells = [_format(shares[name]) for name in COLUMNS]
+    cells = [md.share(shares[name]) for name in COLUMNS]
     noise = " / ".join(md.percent(shares[f"{name} refused"]["value"]) for name in NOISES)
     return [d if float(d) else "nothing refused", *cells, noise]
 

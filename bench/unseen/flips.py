@@ -11,9 +11,10 @@ from torch import Tensor
 from bench import markdown as md
 from bench.intervals import draw_units
 from bench.parallel import progress
+from bench.stability.outcomes import Reads
 from bench.summaries import share_by_unit
 from core.classifier import Calibrated
-from core.stability import FORGIVEN, RADII, find_flips
+from core.stability import RADII, find_flips
 from train.data.dataset import ScanDataset
 
 SCANS = 300  # of a source, evenly spaced
@@ -44,24 +45,19 @@ def measure_flips(log_odds: Tensor, distance: Tensor, part: ScanDataset) -> dict
         distance: (N,) of the nearest flip; inf where none was found.
         part: the N scans.
     """
-    right, times = (log_odds >= 0) == (part.labels == 1), draw_units(part.groups)
-    everything, by_radius = torch.ones_like(right), {}
+    reads, times = Reads((log_odds >= 0) == (part.labels == 1), distance), draw_units(part.groups)
+    everything, by_radius = torch.ones_like(reads.right), {}
     for d in RADII:
-        refused = distance <= d + FORGIVEN
         shares = {
-            "refused": (refused, everything),
-            "silent": (~right & ~refused, everything),
-            "right": (right, ~refused),
+            "refused": (reads.is_refused(d), everything),
+            "silent": (reads.is_silent(d), everything),
+            "right": (reads.right, ~reads.is_refused(d)),
         }
         by_radius[f"{d:g}"] = {k: share_by_unit(times, *v) for k, v in shares.items()}
-    return {"n": len(right), "by_radius": by_radius}
+    return {"n": len(part), "by_radius": by_radius}
 
 
 def render_flips(first: list[str], found: dict[str, Any]) -> Iterator[list[str]]:
     """Render a row of cells for each radius."""
     for d, shares in found["by_radius"].items():
-        cells = [
-            f"{md.percent(s['value'])} [{md.span(s['interval'])}]" if s["n"] else ""
-            for s in (shares[name] for name in COLUMNS)
-        ]
-        yield [*first, d, *cells]
+        yield [*first, d, *(md.share(shares[name]) for name in COLUMNS)]

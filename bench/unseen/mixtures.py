@@ -30,7 +30,7 @@ from bench.provenance import machine_facts
 from bench.result_file import ResultFile
 from bench.robustness.attacks import Attacker
 from bench.robustness.survivors import mark_survivors
-from bench.summaries import group_rows, share_by_label
+from bench.summaries import from_bits, group_rows, share_by_label, to_bits
 from bench.unseen.coverage import measure_site, render_site, render_table
 from bench.unseen.figures import Facts, average_balanced_accuracy, summarize_system
 from bench.unseen.flips import COLUMNS, SCANS, find_distances, measure_flips, render_flips
@@ -266,16 +266,6 @@ def read_clean(
         logits = classifier(x)
         parts.append((logits[:, 1] - logits[:, 0]).cpu().double())
     return torch.cat(parts)
-
-
-def to_bits(right: Tensor) -> str:
-    """Convert bool (N,) to N characters, '1' for True."""
-    return "".join("1" if r else "0" for r in right.tolist())
-
-
-def from_bits(text: str) -> Tensor:
-    """Invert `to_bits`."""
-    return torch.tensor([c == "1" for c in text])
 
 
 def render_unstable(results: md.Results) -> str:

@@ -11,10 +11,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from core.mae import PIXEL_MEAN, PIXEL_SD
+
 GradientFn = Callable[[Tensor], Sequence[Tensor]]  # scans (B, C, H, W) -> gradients, differentiable
 DecodeFn = Callable[[Tensor], Tensor]  # what is searched -> scans (B, C, H, W) in [0, 1]
 DISTANCES = ("cosine", "euclidean")
-MEAN, SD = 0.2, 0.2  # of the random start, about those of pixels in brain MRI slices
 
 
 class Rebuilt(NamedTuple):
@@ -67,7 +68,7 @@ class GradientMatching:
         found: Rebuilt | None = None
         for restart in range(self.restarts):
             generator = torch.Generator().manual_seed(seed * self.restarts + restart)
-            start = MEAN + SD * torch.randn(tuple(shape), generator=generator)
+            start = PIXEL_MEAN + PIXEL_SD * torch.randn(tuple(shape), generator=generator)
             scans = to_scans(self._search(gradient_fn, sent, start.to(sent[0]), to_scans)).detach()
             distance = float(self._measure(gradient_fn(scans), sent).detach())
             if found is None or distance < found.distance or math.isnan(found.distance):
